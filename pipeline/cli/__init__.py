@@ -1,0 +1,1 @@
+"""The `histoloom` command."""

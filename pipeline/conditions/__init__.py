@@ -1,0 +1,1 @@
+"""The condition bus (sequence, vector, map) and its encoders."""

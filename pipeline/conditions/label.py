@@ -1,0 +1,28 @@
+"""The label as a vector: one hot over the classes, zeros for none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.errors import HistoloomError
+
+
+def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
+    """(n, classes) float32, a row of zeros where the label is missing.
+
+    Raises
+    ------
+    HistoloomError
+        for a label that the classes don't hold.
+    """
+    out = np.zeros((len(labels), len(classes)), np.float32)
+    place = {name: index for index, name in enumerate(classes)}
+    for row, label in enumerate(labels):
+        if label is None or label != label:
+            continue
+        if label not in place:
+            raise HistoloomError(f"Label '{label}' is not one that the model knows: {', '.join(classes)}.")
+        out[row, place[label]] = 1
+    return out

@@ -1,0 +1,134 @@
+"""Atomic commits: a part is written whole or not at all, and its record says what was written.
+
+A part is a folder. It is written under a temporary name, every file synced, its `commit.json` (sha256 of each
+file) written last, and the folder renamed to its name. A rename onto a part that is there already fails, so of
+two tasks that make the same part one wins, and both made the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import HistoloomError
+
+RECORD = "commit.json"
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hash_tree(path: Path) -> str:
+    """sha256 over a file, or over a folder's relative names and contents.
+
+    A part's record stands for its files, so a store of gigabytes costs a few kilobytes of reading.
+    """
+    if path.is_file():
+        return sha256_file(path)
+    if (path / RECORD).exists():
+        return sha256_file(path / RECORD)
+    entries = {child.name: hash_tree(child) for child in path.iterdir()
+               if not child.name.startswith(".")}
+    return digest(entries)
+
+
+def sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole: to a neighbour, synced, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    sync(temporary)
+    temporary.replace(path)
+
+
+def read_record(part: Path) -> dict | None:
+    """The part's commit record, or None if it was never committed."""
+    try:
+        return json.loads((part / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> dict:
+    """Make the part `root/name` by calling `write(folder)`, unless it is there; return its record.
+
+    Parameters
+    ----------
+    write : called with an empty folder; what it returns is kept in the record as `info`.
+
+    Raises
+    ------
+    HistoloomError
+        when the disk is full; nothing that was committed is lost.
+    """
+    target = root / name
+    if (record := read_record(target)) is not None:
+        return record
+    folder = root / f".tmp-{name}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        info = write(folder) or {}
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        for file in files:
+            sync(file)
+        record = {"files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}, "info": info}
+        write_json(folder / RECORD, record)
+        sync(folder)
+        folder.rename(target)
+        sync(root)
+        return record
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return read_record(target)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HistoloomError(
+                f"The disk that holds {root} is full; part '{name}' was not written, all parts committed before "
+                "it are kept. Make room and run the same command again: it goes on where it stopped.") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Hard-link a folder's files to a new place, or copy them where the file system has no links."""
+    for file in source.rglob("*"):
+        if file.is_file():
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, place)
+            except OSError:
+                shutil.copy2(file, place)
+
+
+def replace_tree(new: Path, target: Path) -> None:
+    """Put the folder or file `new` at `target`, in one rename, whatever was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".old-{target.name}-{uuid.uuid4().hex[:8]}")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
+
+`PART/images.zarr` holds `image` (n, h, w, 3) uint8 and, where there are masks, `mask` (n, h, w) uint8 class ids and
+`instance` (n, h, w) int32. One tile a chunk, many chunks a shard. `PART/rows.parquet` has a row for each tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+from zarr.codecs import ZstdCodec
+
+from pipeline.data.commit import RECORD, read_record
+from pipeline.errors import HistoloomError
+
+SHARD_TILES = 256
+
+
+class TileWriter:
+    """Writes one part's arrays shard by shard; only one process may write a part.
+
+    Parameters
+    ----------
+    folder : the part's folder.
+    tile_px : side of the square tiles.
+    arrays : which of `image`, `mask` and `instance` there will be.
+    """
+
+    _FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ())}
+
+    def __init__(self, folder: Path, tile_px: int, arrays: tuple[str, ...] = ("image",)):
+        self._group = zarr.create_group(folder / "images.zarr")
+        self._arrays, self._pending, self.count = {}, {name: [] for name in arrays}, 0
+        for name in arrays:
+            dtype, tail = self._FORM[name]
+            self._arrays[name] = self._group.create_array(
+                name, shape=(0, tile_px, tile_px, *tail), dtype=dtype, chunks=(1, tile_px, tile_px, *tail),
+                shards=(SHARD_TILES, tile_px, tile_px, *tail), compressors=ZstdCodec(level=1))
+
+    def add(self, **tiles: np.ndarray) -> None:
+        """Add one tile's arrays by name; each (tile_px, tile_px[, 3])."""
+        for name, tile in tiles.items():
+            self._pending[name].append(tile)
+        if len(self._pending["image"]) == SHARD_TILES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending; called once more at the end."""
+        n = len(self._pending["image"])
+        if n == 0:
+            return
+        for name, array in self._arrays.items():
+            array.resize((self.count + n, *array.shape[1:]))
+            array[self.count:self.count + n] = np.stack(self._pending[name])
+            self._pending[name] = []
+        self.count += n
+
+
+class TileStore:
+    """Reads a store. `rows` may come from elsewhere: the filter's verdicts are rows over another store's images.
+
+    Raises
+    ------
+    HistoloomError
+        when the folder holds no committed part, or a part lost its record.
+    """
+
+    def __init__(self, folder: Path | str, rows_from: Path | str | None = None):
+        self.folder = Path(folder)
+        self.rows_folder = Path(rows_from) if rows_from else self.folder
+        if not self.folder.is_dir():
+            raise HistoloomError(f"There is no tile store at {self.folder}. Run `dvc repro`, or `dvc pull` to fetch it.")
+        self.parts = sorted(p.name for p in self.folder.iterdir() if (p / RECORD).exists())
+        if not self.parts:
+            raise HistoloomError(f"{self.folder} holds no committed part: it is not a tile store, or its stage never "
+                                 "finished. Run `dvc repro`.")
+
+    def rows(self) -> pd.DataFrame:
+        """All rows in the order of parts, with two columns more: `part` and `index`, the tile's place in it."""
+        frames = []
+        for part in self.parts:
+            frame = pd.read_parquet(self.rows_folder / part / "rows.parquet")
+            frames.append(frame.assign(part=part, index=np.arange(len(frame))))
+        filled = [frame for frame in frames if len(frame)] or frames[:1]
+        return pd.concat(filled, ignore_index=True)
+
+    def array(self, part: str, name: str = "image") -> zarr.Array:
+        return zarr.open_group(self.folder / part / "images.zarr", mode="r")[name]
+
+    def has(self, name: str) -> bool:
+        return name in zarr.open_group(self.folder / self.parts[0] / "images.zarr", mode="r")
+
+    def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
+        """The tiles of these rows, in their order: (n, h, w[, 3])."""
+        out: np.ndarray | None = None
+        positions = pd.Series(np.arange(len(rows)))
+        for part, places in positions.groupby(rows["part"].to_numpy()):
+            array = self.array(part, name)
+            if out is None:
+                out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+            index = rows["index"].to_numpy()[places.to_numpy()]
+            out[places.to_numpy()] = _gather(array, index)
+        if out is None:
+            array = self.array(self.parts[0], name)
+            out = np.empty((0, *array.shape[1:]), dtype=array.dtype)
+        return out
+
+    def batches(self, rows: pd.DataFrame, size: int, name: str = "image") -> Iterator[np.ndarray]:
+        for start in range(0, len(rows), size):
+            yield self.read(rows.iloc[start:start + size], name)
+
+    def records(self) -> dict[str, dict]:
+        return {part: read_record(self.folder / part) for part in self.parts}
+
+
+def _gather(array: zarr.Array, index: np.ndarray) -> np.ndarray:
+    """Rows `index` of a zarr array, read shard by shard where many are wanted of it."""
+    if len(index) < 8:
+        return np.stack([array[int(i)] for i in index])
+    low, high = int(index.min()), int(index.max()) + 1
+    if high - low <= 4 * len(index):
+        return array[low:high][index - low]
+    return array.oindex[np.sort(index)][np.argsort(np.argsort(index, kind="stable"), kind="stable")]

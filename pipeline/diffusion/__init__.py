@@ -1,0 +1,1 @@
+"""Schedules, loss weights, noise, guidance and the tile sampler."""

@@ -1,0 +1,57 @@
+"""From noise to latents, with the solvers of diffusers."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.conditions.bus import Conditions
+from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.schedules import betas
+
+
+def make_scheduler(name: str, *, prediction: str, schedule: str, train_timesteps: int):
+    """A diffusers scheduler: 'ddim', 'euler', 'dpmsolver++' (2M) or 'unipc'.
+
+    All start at the last training timestep ('trailing', Lin et al. 2024), and none draws noise of its own.
+    """
+    from diffusers import (
+        DDIMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        UniPCMultistepScheduler,
+    )
+
+    common = {"trained_betas": betas(schedule, train_timesteps).astype("float32"), "prediction_type": prediction,
+              "num_train_timesteps": train_timesteps, "timestep_spacing": "trailing"}
+    if name == "ddim":
+        return DDIMScheduler(**common, clip_sample=False)
+    if name == "euler":
+        return EulerDiscreteScheduler(**common)
+    if name == "dpmsolver++":
+        return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
+    if name == "unipc":
+        return UniPCMultistepScheduler(**common)
+    raise ValueError(f"unknown scheduler {name!r}")
+
+
+@torch.inference_mode()
+def sample_latents(model: torch.nn.Module, scheduler, noise: torch.Tensor, given: Conditions, null: Conditions, *,
+                   steps: int, guidance: float) -> torch.Tensor:
+    """Denoise a batch.
+
+    Parameters
+    ----------
+    noise : (b, c, h, w) standard normal, on the model's device.
+    given, null : b rows of conditions, on the model's device.
+
+    Returns
+    -------
+    (b, c, h, w) latents of unit variance
+    """
+    scheduler.set_timesteps(steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, timestep)
+        predicted = guided(model, scaled, timestep, given, null, guidance)
+        latents = scheduler.step(predicted, timestep, latents).prev_sample
+    return latents

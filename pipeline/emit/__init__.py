@@ -1,0 +1,1 @@
+"""Dataset formats, patient codes and the dataset card."""

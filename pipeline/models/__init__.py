@@ -1,0 +1,1 @@
+"""Networks and the one door through which they are made, loaded and saved."""

@@ -1,0 +1,101 @@
+"""The denoiser: diffusers' UNet2DConditionModel, with the condition bus wired to its inputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import TrainDenoiser
+from pipeline.data.commit import write_json
+from pipeline.errors import HistoloomError
+
+_CONDITIONS_FILE = "conditions.json"
+
+
+def build_denoiser(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent_channels: int,
+                   latent_px: int) -> torch.nn.Module:
+    """A new UNet for latents (b, latent_channels, latent_px, latent_px) under the given conditions.
+
+    The finest levels are convolutional; the coarsest attends, to the sequence where there is one.
+    """
+    from diffusers import UNet2DConditionModel
+
+    levels = len(config.channels)
+    if latent_px % 2 ** (levels - 1):
+        raise HistoloomError(f"A latent of {latent_px} px cannot be halved {levels - 1} times: use fewer "
+                             "train_denoiser.channels, or tiles of another size.")
+    text = next((s.size for s in specs if s.shape == "sequence"), None)
+    vector = sum(s.size for s in specs if s.shape == "vector")
+    maps = sum(s.size for s in specs if s.shape == "map")
+    kind = "CrossAttn" if text else "Attn"
+    groups = min(32, *(c // 4 for c in config.channels))
+    return UNet2DConditionModel(
+        sample_size=latent_px, in_channels=latent_channels + maps, out_channels=latent_channels,
+        block_out_channels=config.channels, layers_per_block=config.layers_per_block,
+        down_block_types=("DownBlock2D",) * (levels - 1) + (f"{kind}DownBlock2D",),
+        mid_block_type="UNetMidBlock2DCrossAttn" if text else "UNetMidBlock2D",
+        up_block_types=(f"{kind}UpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        cross_attention_dim=text or 32, attention_head_dim=config.attention_head_dim, norm_num_groups=groups,
+        class_embed_type="projection" if vector else None,
+        projection_class_embeddings_input_dim=vector or None)
+
+
+def save_denoiser(model: torch.nn.Module, specs: tuple[ConditionSpec, ...], training: dict, folder: Path) -> None:
+    """Save weights, conditions and what the sampler must know (`prediction`, `schedule`, `train_timesteps`)."""
+    model.save_pretrained(folder, safe_serialization=True)
+    write_json(folder / _CONDITIONS_FILE, {"conditions": [asdict(s) for s in specs], "training": training})
+
+
+def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Module:
+    """Load a UNet2DConditionModel from a folder or a hub id, safetensors only."""
+    from diffusers import UNet2DConditionModel
+
+    try:
+        return UNet2DConditionModel.from_pretrained(source, revision=revision, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}") from error
+
+
+def load_denoiser(folder: Path | str, device: str, attention: str = "auto"):
+    """Load what `train_denoiser` wrote: the model, its condition specs, and its training facts."""
+    model = load_unet(folder).to(device).eval().requires_grad_(False)
+    set_attention(model, attention, device)
+    facts = json.loads((Path(folder) / _CONDITIONS_FILE).read_text(encoding="utf-8"))
+    return model, tuple(ConditionSpec(**s) for s in facts["conditions"]), facts["training"]
+
+
+def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tensor,
+            given: Conditions) -> torch.Tensor:
+    """One prediction for a batch (b, c, h, w) at `timesteps` (b,) under its conditions."""
+    if given.map is not None:
+        latents = torch.cat([latents, given.map], 1)
+    return model(latents, timesteps, encoder_hidden_states=given.sequence,
+                 encoder_attention_mask=given.sequence_mask, class_labels=given.vector).sample
+
+
+def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:
+    """Choose the attention kernels; returns the kind in use.
+
+    `auto` takes xformers where its kernels load on this device, else PyTorch's scaled dot product.
+
+    Raises
+    ------
+    HistoloomError
+        when xformers is asked for by name and its kernels don't load.
+    """
+    if kind == "sdpa" or (kind == "auto" and device != "cuda"):
+        return "sdpa"
+    try:
+        if device != "cuda":
+            raise RuntimeError("xformers has no CPU kernels")
+        model.enable_xformers_memory_efficient_attention()
+    except (ImportError, ModuleNotFoundError, RuntimeError, ValueError, NotImplementedError) as error:
+        if kind == "auto":
+            return "sdpa"
+        raise HistoloomError(f"train_denoiser.attention is xformers, and its kernels don't load ({error}). Install "
+                             "histoloom[xformers] on a machine with a GPU, or set attention: auto.") from error
+    return "xformers"

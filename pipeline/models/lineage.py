@@ -1,0 +1,50 @@
+"""What a model saw: the groups and slides it was trained on, kept beside its weights.
+
+A model that was loaded from elsewhere has ancestors that nobody here knows; that is written down too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.commit import hash_tree, write_json
+
+FILE = "lineage.json"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """groups : split_groups seen in training; slides : slide ids seen; unknown : sources of unknown ancestry."""
+
+    groups: tuple[str, ...] = ()
+    slides: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __or__(self, other: Lineage) -> Lineage:
+        return Lineage(*(tuple(sorted({*getattr(self, f), *getattr(other, f)})) for f in ("groups", "slides", "unknown")))
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / FILE, asdict(self))
+
+
+def seen(rows: pd.DataFrame) -> Lineage:
+    """The lineage of a model trained on these rows."""
+    return Lineage(tuple(sorted(set(rows["split_group"]))), tuple(sorted(set(rows["slide_id"]))))
+
+
+def read_lineage(source: Path | str) -> Lineage:
+    """A model's lineage; of a folder without a record, or a hub id, it is unknown."""
+    path = Path(source) / FILE
+    if not path.is_file():
+        return Lineage(unknown=(str(source),))
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return Lineage(*(tuple(record[f]) for f in ("groups", "slides", "unknown")))
+
+
+def model_sha256(folder: Path | str) -> str:
+    """A model's identity: sha256 over its folder."""
+    return hash_tree(Path(folder))

@@ -1,0 +1,1 @@
+"""Features, filters and metrics; they share the extractors."""

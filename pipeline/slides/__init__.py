@@ -1,0 +1,1 @@
+"""From a slide file to tiles: open, tissue, grid, stain, annotations, tiler."""

@@ -1,0 +1,159 @@
+"""Labels and masks of tiles, from QuPath's GeoJSON polygons, raster masks, spot tables or the slide's own label."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from shapely.errors import ShapelyError
+from shapely.geometry import Polygon, shape
+from shapely.validation import explain_validity
+
+from pipeline.config import Tile
+from pipeline.data.manifest import Manifest, SlideEntry
+from pipeline.errors import Fault
+from pipeline.slides.open import BadSlide
+
+Region = tuple[str, Polygon]
+
+
+def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], list[Fault]]:
+    """Read a QuPath GeoJSON: (class, polygon) in level-0 pixels, and the faults found; a row is a feature's number."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        features = loaded["features"] if isinstance(loaded, dict) else loaded
+        features = list(features)
+    except (ValueError, KeyError, TypeError) as error:
+        return [], [Fault(str(path), f"it is not GeoJSON ({error}).", "export it from QuPath as GeoJSON.")]
+    regions, faults = [], []
+    for number, feature in enumerate(features, 1):
+        try:
+            name = feature["properties"]["classification"]["name"]
+            geometry = shape(feature["geometry"])
+        except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
+            faults.append(Fault(str(path), f"the feature has no class or no geometry ({error!r}).",
+                                "give it a class in QuPath, or delete it.", number))
+            continue
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, 1)
+            hint = f"did you mean '{near[0]}'? Else add" if near else "add"
+            faults.append(Fault(str(path), f"unknown label '{name}'.", f"{hint} it to the classes in params.yaml.", number))
+        if geometry.geom_type not in ("Polygon", "MultiPolygon"):
+            faults.append(Fault(str(path), f"a {geometry.geom_type} has no area.", "draw a closed polygon.", number))
+        elif not geometry.is_valid:
+            faults.append(Fault(str(path), f"the polygon is not valid: {explain_validity(geometry)}.",
+                                "redraw it so that its outline does not cross itself.", number))
+        else:
+            regions += [(name, part) for part in getattr(geometry, "geoms", [geometry])]
+    return regions, faults
+
+
+def check_annotations(manifest: Manifest, config: Tile) -> list[Fault]:
+    """Faults of all annotation files that the manifest names."""
+    if "polygons" not in (config.labels.source, config.masks.source):
+        return []
+    classes = config.labels.classes + config.masks.classes
+    return [fault for entry in manifest.slides if entry.annotations
+            for fault in read_polygons(entry.annotations, classes)[1]]
+
+
+def rasterise(regions: list[Region], classes: tuple[str, ...], x_level0_px: float, y_level0_px: float,
+              width_px: int, height_px: int, downsample: float) -> np.ndarray:
+    """Class ids (1 + index in `classes`, 0 outside) of a box; where polygons overlap, the later class wins.
+
+    Returns
+    -------
+    (height_px, width_px) uint8
+    """
+    out = Image.new("L", (width_px, height_px), 0)
+    right, bottom = x_level0_px + width_px * downsample, y_level0_px + height_px * downsample
+    for name, polygon in sorted(regions, key=lambda region: classes.index(region[0]) if region[0] in classes else -1):
+        left, top, far, low = polygon.bounds
+        if name not in classes or far < x_level0_px or low < y_level0_px or left > right or top > bottom:
+            continue
+        hit = Image.new("1", (width_px, height_px), 0)
+        draw = ImageDraw.Draw(hit)
+        for ring, fill in [(polygon.exterior, 1), *((hole, 0) for hole in polygon.interiors)]:
+            points = (np.asarray(ring.coords)[:, :2] - (x_level0_px, y_level0_px)) / downsample
+            draw.polygon([tuple(p) for p in points], fill=fill)
+        out.paste(classes.index(name) + 1, mask=hit)
+    return np.asarray(out)
+
+
+@dataclass
+class Annotations:
+    """What is stated about one slide, ready to be asked about any box of it."""
+
+    config: Tile
+    entry: SlideEntry
+    regions: list[Region]
+    raster: np.ndarray | None
+    instances: np.ndarray | None
+    spots: np.ndarray | None
+    spot_labels: list[str]
+
+    def ids(self, classes: tuple[str, ...], source: str, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
+        """Class ids of a box (x_level0_px, y_level0_px, width_px, height_px)."""
+        if source == "polygons":
+            return rasterise(self.regions, classes, *box, downsample)
+        return _nearest(self.raster, box, downsample).astype(np.uint8)
+
+    def instance_ids(self, box: tuple[float, float, int, int], downsample: float) -> np.ndarray | None:
+        return None if self.instances is None else _nearest(self.instances, box, downsample).astype(np.int32)
+
+    def spot_label(self, x_level0_px: float, y_level0_px: float, mpp: float) -> str | None:
+        """Label of the nearest spot, if its centre is within `labels.spot_radius_um`."""
+        if self.spots is None or len(self.spots) == 0:
+            return None
+        distance_um = np.hypot(*(self.spots - (x_level0_px, y_level0_px)).T) * mpp
+        nearest = int(distance_um.argmin())
+        return self.spot_labels[nearest] if distance_um[nearest] <= self.config.labels.spot_radius_um else None
+
+
+def _nearest(raster: np.ndarray, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
+    x, y, width, height = box
+    columns = np.minimum((x + (np.arange(width) + 0.5) * downsample).astype(int), raster.shape[1] - 1)
+    rows = np.minimum((y + (np.arange(height) + 0.5) * downsample).astype(int), raster.shape[0] - 1)
+    return raster[np.ix_(rows, columns)]
+
+
+def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, height_px: int) -> Annotations:
+    """Read what the manifest states about a slide of this level-0 size.
+
+    Raises
+    ------
+    BadSlide
+        when a raster cannot be read, has another size than the slide, or holds ids beyond the stated classes.
+    """
+    regions: list[Region] = []
+    if entry.annotations is not None:
+        regions = read_polygons(entry.annotations, config.labels.classes + config.masks.classes)[0]
+    instances = _read_raster(entry.instances, width_px, height_px)
+    raster = _read_raster(entry.mask, width_px, height_px)
+    if raster is None and instances is not None:
+        raster = (instances > 0).astype(np.uint8)
+    for source, classes in ((config.masks.source, config.masks.classes), (config.labels.source, config.labels.classes)):
+        if source == "raster" and raster is not None and raster.max() > len(classes):
+            raise BadSlide(f"{entry.slide_id}: its mask holds class id {raster.max()}, and params name {len(classes)} "
+                           "classes. Add the class, or mend the mask.")
+    mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
+    points = mine[["x_level0_px", "y_level0_px"]].to_numpy(float) if mine is not None else None
+    return Annotations(config, entry, regions, raster, instances, points, list(mine["label"]) if mine is not None else [])
+
+
+def _read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:
+    if path is None:
+        return None
+    try:
+        with Image.open(path) as image:
+            raster = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadSlide(f"{path.name}: the mask cannot be read ({error}).") from error
+    if raster.shape != (height_px, width_px):
+        raise BadSlide(f"{path.name}: the mask has shape {raster.shape}, its slide is ({height_px}, {width_px}). "
+                       "A mask has one channel and its slide's level-0 size.")
+    return raster

@@ -1,0 +1,134 @@
+"""One door for slides: SVS, NDPI, MRXS and pyramidal TIFF through OpenSlide, plain TIFF, PNG and JPEG through Pillow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openslide
+from PIL import Image
+
+from pipeline.errors import HistoloomError
+
+
+class BadSlide(HistoloomError):
+    """A slide that cannot be used; `tile` quarantines it with this reason."""
+
+
+@dataclass
+class Slide:
+    """An open slide. Coordinates are level-0 pixels, `mpp` is µm per level-0 pixel.
+
+    Label and macro images are never read.
+    """
+
+    path: Path
+    handle: openslide.AbstractSlide
+    mpp: float
+    mpp_source: str
+
+    @property
+    def width(self) -> int:
+        return self.handle.dimensions[0]
+
+    @property
+    def height(self) -> int:
+        return self.handle.dimensions[1]
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.handle.close()
+
+    def read(self, x_level0_px: float, y_level0_px: float, width_px: int, height_px: int,
+             downsample: float) -> np.ndarray:
+        """Read a region resampled from the best level, transparent parts as white glass.
+
+        Parameters
+        ----------
+        x_level0_px, y_level0_px : upper left corner; may be fractional.
+        width_px, height_px : size of the result.
+        downsample : level-0 pixels per pixel of the result.
+
+        Returns
+        -------
+        (height_px, width_px, 3) uint8
+
+        Raises
+        ------
+        BadSlide
+            when the file breaks off or holds damaged data.
+        """
+        level = self.handle.get_best_level_for_downsample(downsample * 1.001)
+        scale = self.handle.level_downsamples[level]
+        x0, y0 = int(x_level0_px), int(y_level0_px)
+        left, top = (x_level0_px - x0) / scale, (y_level0_px - y0) / scale
+        right, bottom = left + width_px * downsample / scale, top + height_px * downsample / scale
+        size = (int(np.ceil(right)), int(np.ceil(bottom)))
+        try:
+            region = self.handle.read_region((x0, y0), level, size)
+        except (openslide.OpenSlideError, OSError, SyntaxError, ValueError) as error:
+            raise BadSlide(f"{self.path.name}: reading at ({x0}, {y0}) failed: {error}") from error
+        rgb = _on_glass(region)
+        if (left, top) != (0, 0) or size != (width_px, height_px) or (right, bottom) != size:
+            shrinks = downsample / scale > 1.001
+            rgb = rgb.resize((width_px, height_px), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC,
+                             box=(left, top, right, bottom))
+        return np.asarray(rgb)
+
+
+def _on_glass(region: Image.Image) -> Image.Image:
+    if region.mode != "RGBA":
+        return region.convert("RGB")
+    alpha = region.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return region.convert("RGB")
+    glass = Image.new("RGB", region.size, (255, 255, 255))
+    glass.paste(region, mask=alpha)
+    return glass
+
+
+def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> Slide:
+    """Open a slide.
+
+    Parameters
+    ----------
+    mpp : µm/px at level 0 as the manifest states it; it wins over the file's own.
+    max_gpx : refuse larger slides, in gigapixels at level 0.
+
+    Raises
+    ------
+    BadSlide
+        when the file is no image, is empty, breaks off, is too large, or has no scale anywhere.
+    """
+    if path.stat().st_size == 0:
+        raise BadSlide(f"{path.name}: the file is empty. Copy it again.")
+    try:
+        handle = openslide.open_slide(str(path))
+    except (openslide.OpenSlideError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadSlide(f"{path.name}: neither a slide that OpenSlide reads nor a plain image ({error}). "
+                       "Copy it again, or convert it to a pyramidal TIFF.") from error
+    width, height = handle.dimensions
+    if width * height > max_gpx * 1e9:
+        handle.close()
+        raise BadSlide(f"{path.name}: {width} x {height} px is over tile.max_slide_gpx ({max_gpx}).")
+    if mpp is not None:
+        return Slide(path, handle, mpp, "manifest")
+    found = _file_mpp(handle)
+    if found is None:
+        handle.close()
+        raise BadSlide(f"{path.name}: the file doesn't tell its scale. State 'mpp' (µm/px at level 0) in the manifest.")
+    return Slide(path, handle, found, "file")
+
+
+def _file_mpp(handle: openslide.AbstractSlide) -> float | None:
+    values = []
+    for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y):
+        try:
+            values.append(float(handle.properties[key]))
+        except (KeyError, ValueError):
+            return None
+    mpp = sum(values) / 2
+    return mpp if 0.01 <= mpp <= 100 else None

@@ -1,0 +1,88 @@
+"""Stain normalisation, fitted once per slide so that a tile with little tissue cannot mislead it.
+
+Macenko et al. 2009, "A method for normalizing histology slides for quantitative analysis"; Reinhard et al. 2001,
+"Color transfer between images".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from skimage.color import lab2rgb, rgb2lab
+
+_GLASS = 240.0
+_MIN_STAINED_PX = 2000
+_REFERENCE_STAINS = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
+"""Haematoxylin and eosin, rows of unit length: the reference in common use for Macenko's method."""
+_REFERENCE_CONCENTRATION = np.array([1.9705, 1.0308])
+_REFERENCE_LAB = (np.array([65.0, 22.0, -10.0]), np.array([16.0, 10.0, 8.0]))
+
+_OD_LUT = (-np.log((np.arange(256) + 1) / _GLASS)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """`apply` maps a tile (h, w, 3) uint8 to its normalised form; `note` says what was fitted."""
+
+    kind: str
+    note: str
+    matrix: np.ndarray | None = None
+    lab: tuple[np.ndarray, np.ndarray] | None = None
+
+    def apply(self, tile: np.ndarray) -> np.ndarray:
+        if self.matrix is not None:
+            density = _OD_LUT[tile] @ self.matrix
+            return np.clip(_GLASS * np.exp(-density) - 1, 0, 255).astype(np.uint8)
+        if self.lab is not None:
+            return self._reinhard(tile)
+        return tile
+
+    def _reinhard(self, tile: np.ndarray) -> np.ndarray:
+        mean, std = self.lab
+        lab = rgb2lab(tile)
+        tissue = lab[..., 0] < 90
+        moved = (lab - mean) / std * _REFERENCE_LAB[1] + _REFERENCE_LAB[0]
+        moved[..., 0] = np.clip(moved[..., 0], 0, 100)
+        out = (lab2rgb(moved) * 255).round().astype(np.uint8)
+        return np.where(tissue[..., None], out, tile)
+
+
+def fit(kind: str, sample: np.ndarray) -> Normaliser:
+    """Fit to a slide.
+
+    Parameters
+    ----------
+    kind : 'none', 'macenko' or 'reinhard'.
+    sample : (n, h, w, 3) uint8 tiles of the slide's tissue.
+
+    Returns
+    -------
+    Normaliser; with too few stained pixels it leaves tiles as they are, and its note says so.
+    """
+    if kind == "none":
+        return Normaliser(kind, "none")
+    pixels = sample.reshape(-1, 3)
+    density = _OD_LUT[pixels]
+    stained = (density > 0.15).all(-1)
+    if stained.sum() < _MIN_STAINED_PX:
+        return Normaliser(kind, f"skipped: {int(stained.sum())} stained pixels are too few to fit to")
+    if kind == "reinhard":
+        lab = rgb2lab(pixels[stained][None])[0]
+        return Normaliser(kind, "fitted", lab=(lab.mean(0), np.maximum(lab.std(0), 1e-3)))
+    return _fit_macenko(density[stained].astype(np.float64))
+
+
+def _fit_macenko(density: np.ndarray) -> Normaliser:
+    _, vectors = np.linalg.eigh(np.cov(density.T))
+    plane = vectors[:, [2, 1]] * np.where(vectors[:, [2, 1]].sum(0) < 0, -1, 1)
+    angles = np.arctan2(*(density @ plane).T[::-1])
+    low, high = np.percentile(angles, [1, 99])
+    ends = np.stack([plane @ [np.cos(a), np.sin(a)] for a in (low, high)])
+    stains = ends if ends[0, 0] > ends[1, 0] else ends[::-1]  # haematoxylin absorbs more red
+    if np.linalg.cond(stains) > 50 or (stains < -0.2).any():
+        return Normaliser("macenko", "skipped: the two stains could not be told apart")
+    inverse = np.linalg.pinv(stains)
+    strongest = np.maximum(np.percentile(density @ inverse, 99, axis=0), 1e-3)
+    matrix = inverse @ np.diag(_REFERENCE_CONCENTRATION / strongest) @ _REFERENCE_STAINS
+    return Normaliser("macenko", "fitted", matrix=matrix.astype(np.float32))

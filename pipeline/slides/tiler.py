@@ -1,0 +1,216 @@
+"""One slide to one part of the tile store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import Tile
+from pipeline.data.commit import commit_part, digest, hash_tree
+from pipeline.data.manifest import SlideEntry
+from pipeline.data.schema import TILE_ROW, write_rows
+from pipeline.data.splits import inside_region, region_of
+from pipeline.data.store import TileWriter
+from pipeline.slides import stain
+from pipeline.slides.annotate import Annotations, load_annotations
+from pipeline.slides.grid import blocks, grid
+from pipeline.slides.open import BadSlide, Slide, open_slide
+from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.tissue import TissueMap, detect_tissue
+
+BLOCK_PX = 1024
+_FIT_TILES = 24
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """Everything that decides one slide's part; plain data, so that any worker can do it."""
+
+    entry: SlideEntry
+    config: Tile
+    splits: dict[str, str]
+    spots: pd.DataFrame | None
+    parts: Path
+    code: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Covers the slide's contents and what is stated about it, and nothing about other slides."""
+        entry = self.entry
+        config = self.config.model_dump(exclude={"manifest", "spots", "annotations_root", "slides_root",
+                                                 "max_bad_slides", "split"})
+        split = self.config.split.model_dump(exclude={"fractions", "assign"})
+        spots = None if self.spots is None else self.spots.to_dict("records")
+        files = [hash_tree(p) for p in (entry.path, entry.annotations, entry.mask, entry.instances) if p is not None]
+        stated = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
+        return digest([config, split, self.splits, spots, files, stated, self.code])[:16]
+
+    @property
+    def part(self) -> str:
+        return f"{self.entry.slide_id}@{self.fingerprint}"
+
+
+def cut_slide(job: SlideJob) -> dict:
+    """Make a slide's part, unless it is there.
+
+    Returns
+    -------
+    A report of the slide: `part`, counts, scale and its source; or `reason`, when the slide can't be used.
+    """
+    name = job.part
+    made = not (job.parts / name).exists()
+    try:
+        record = commit_part(job.parts, name, lambda folder: _write_part(job, folder))
+    except BadSlide as error:
+        return {"slide_id": job.entry.slide_id, "row": job.entry.row, "reason": str(error)}
+    return {"slide_id": job.entry.slide_id, "part": name, "made": made, **record["info"]}
+
+
+def _write_part(job: SlideJob, folder: Path) -> dict:
+    config, entry = job.config, job.entry
+    with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+        downsample = config.mpp / slide.mpp
+        if downsample < 0.98 and not config.upsample:
+            raise BadSlide(f"{entry.slide_id}: the target of {config.mpp} µm/px is finer than the slide's {slide.mpp:.3f}. "
+                           "Choose a coarser tile.mpp, or allow tile.upsample.")
+        annotations = load_annotations(entry, config, job.spots, slide.width, slide.height)
+        tissue = detect_tissue(slide, config.tissue)
+        corners, fractions = _choose(slide, tissue, config, downsample)
+        if not corners:
+            raise BadSlide(f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction "
+                           f"{config.tissue.min_fraction}).")
+        normaliser = _fit_stain(slide, corners, fractions, config, downsample)
+        rows = _cut(job, slide, annotations, corners, fractions, normaliser, downsample, folder)
+        if rows.empty:
+            raise BadSlide(f"{entry.slide_id}: {len(corners)} tiles have tissue, and none has a label. Check the "
+                           "annotations, or set tile.labels.unlabelled: keep.")
+        write_rows(rows, folder / "rows.parquet", TILE_ROW)
+        shown = list(zip(rows["x_level0_px"], rows["y_level0_px"], rows["split"]))
+        draw_overlay(tissue, annotations, shown, config.tile_px * downsample).save(folder / "thumbnail.jpg", quality=85)
+        return {"tiles": len(rows), "with_tissue": len(corners), "mpp_level0": slide.mpp, "mpp_source": slide.mpp_source,
+                "width_px": slide.width, "height_px": slide.height, "stain": normaliser.note,
+                "tissue_share": round(float(tissue.mask.mean()), 4)}
+
+
+def _choose(slide: Slide, tissue: TissueMap, config: Tile, downsample: float):
+    """Corners (target px) of the tiles with tissue enough and off the regions' borders, and their tissue fractions."""
+    side = config.tile_px * downsample
+    corners = list(grid(int(slide.width / downsample), int(slide.height / downsample), config.tile_px, config.stride_px))
+    fractions = tissue.fractions(np.array(corners, float).reshape(-1, 2) * downsample, side)
+    keep = fractions >= config.tissue.min_fraction
+    if config.split.group == "region":
+        region = config.split.region
+        keep &= [inside_region(x * downsample, y * downsample, side, slide.width, slide.height, region.rows,
+                               region.cols, region.gap_um / slide.mpp) for x, y in corners]
+    kept = np.flatnonzero(keep)
+    return [corners[i] for i in kept], {corners[i]: float(fractions[i]) for i in kept}
+
+
+def _fit_stain(slide: Slide, corners, fractions, config: Tile, downsample: float) -> stain.Normaliser:
+    if config.stain == "none":
+        return stain.fit("none", np.empty(0))
+    fullest = sorted(corners, key=lambda c: (-fractions[c], c))
+    chosen = fullest[:: max(1, len(fullest) // (2 * _FIT_TILES))][:_FIT_TILES]
+    sample = [slide.read(x * downsample, y * downsample, config.tile_px, config.tile_px, downsample) for x, y in chosen]
+    return stain.fit(config.stain, np.stack(sample))
+
+
+def _cut(job: SlideJob, slide: Slide, annotations: Annotations, corners, fractions, normaliser: stain.Normaliser,
+         downsample: float, folder: Path) -> pd.DataFrame:
+    config, n = job.config, job.config.tile_px
+    masked = config.masks.source != "none"
+    arrays = ("image", *(("mask",) if masked else ()), *(("instance",) if annotations.instances is not None else ()))
+    writer = TileWriter(folder, n, arrays)
+    rows = []
+    for (left, top, width, height), members in blocks(corners, n, max(BLOCK_PX, n)):
+        box = (left * downsample, top * downsample, width, height)
+        picture = slide.read(*box, downsample)
+        labels, mask, instance = _annotate_block(annotations, box, downsample, masked)
+        for x, y in members:
+            at = np.s_[y - top:y - top + n, x - left:x - left + n]
+            shares = _shares(None if labels is None else labels[at], config.labels.classes)
+            label = _label(job, annotations, shares, (x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
+            if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
+                continue
+            tiles = {"image": normaliser.apply(picture[at])}
+            if masked:
+                tiles["mask"] = mask[at]
+            if instance is not None:
+                tiles["instance"] = instance[at]
+            writer.add(**tiles)
+            rows.append(_row(job, slide, (x, y), downsample, label, shares, fractions[x, y]))
+    writer.flush()
+    return pd.DataFrame(rows, columns=TILE_ROW.names)
+
+
+def _annotate_block(annotations: Annotations, box, downsample: float, masked: bool):
+    config = annotations.config
+    labels = mask = None
+    if config.labels.source in ("polygons", "raster"):
+        labels = annotations.ids(config.labels.classes, config.labels.source, box, downsample)
+    if masked:
+        same = (config.masks.source, config.masks.classes) == (config.labels.source, config.labels.classes)
+        mask = labels if same else annotations.ids(config.masks.classes, config.masks.source, box, downsample)
+    return labels, mask, annotations.instance_ids(box, downsample)
+
+
+def _shares(ids: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, float]:
+    if ids is None:
+        return {}
+    counts = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:]
+    return {name: float(count) / ids.size for name, count in zip(classes, counts) if count}
+
+
+def _label(job: SlideJob, annotations: Annotations, shares: dict[str, float], x_centre: float, y_centre: float,
+           mpp: float) -> str | None:
+    labels = job.config.labels
+    if labels.source == "slide":
+        return job.entry.label
+    if labels.source == "spots":
+        return annotations.spot_label(x_centre, y_centre, mpp)
+    best = max(shares, key=shares.get, default=None)
+    return best if best is not None and shares[best] >= labels.min_fraction else None
+
+
+def _row(job: SlideJob, slide: Slide, corner: tuple[int, int], downsample: float, label: str | None,
+         shares: dict[str, float], tissue_fraction: float) -> dict:
+    config, entry = job.config, job.entry
+    x, y = round(corner[0] * downsample), round(corner[1] * downsample)
+    group = split_group(entry, config, x + config.tile_px * downsample / 2, y + config.tile_px * downsample / 2,
+                        slide.width, slide.height)
+    fields = {"label": label or "unlabelled", "caption": entry.caption or "", **entry.extra,
+              "composition": describe(shares, label, tissue_fraction)}
+    return {"tile_id": f"{entry.slide_id}_{x}_{y}", "source": "real", "slide_id": entry.slide_id,
+            "patient_id": entry.patient_id, "split_group": group, "split": job.splits[group], "label": label,
+            "x_level0_px": x, "y_level0_px": y, "mpp": config.mpp, "tissue_fraction": tissue_fraction,
+            "caption": config.caption.format_map(fields)}
+
+
+def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:
+    """The leak unit that a point of a slide belongs to."""
+    if config.split.group == "region":
+        region = config.split.region
+        row, col = region_of(x, y, width, height, region.rows, region.cols)
+        return f"{entry.slide_id}/r{row}c{col}"
+    return entry.slide_id if config.split.group == "slide" else entry.patient_id
+
+
+def split_groups(entry: SlideEntry, config: Tile) -> list[str]:
+    """All groups that a slide can have."""
+    if config.split.group == "region":
+        region = config.split.region
+        return [f"{entry.slide_id}/r{r}c{c}" for r in range(region.rows) for c in range(region.cols)]
+    return [entry.slide_id if config.split.group == "slide" else entry.patient_id]
+
+
+def describe(shares: dict[str, float], label: str | None, tissue_fraction: float) -> str:
+    """A tile's composition in words, from the area that each class covers: 'mostly keratin, some epidermis'."""
+    words = []
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+        if share >= 0.05:
+            words.append(("mostly " if share >= 0.6 else "some " if share < 0.2 else "") + name)
+    text = ", ".join(words) or label or "tissue"
+    return text + (", open space" if tissue_fraction < 0.75 else "")

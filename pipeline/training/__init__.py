@@ -1,0 +1,1 @@
+"""One training loop, and what each trained thing adds to it."""

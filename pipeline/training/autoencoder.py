@@ -1,0 +1,93 @@
+"""Training the autoencoder, measuring it, and measuring the scale of its latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from pipeline.config import TrainAutoencoder
+from pipeline.data.store import TileStore
+from pipeline.models.autoencoder import (
+    LatentCodec,
+    build_autoencoder,
+    load_autoencoder,
+    load_codec,
+    posterior,
+    save_latent_scale,
+    to_model,
+)
+from pipeline.training.loop import TrainingRun, epoch_order, train
+
+_BATCH = 64
+
+
+def train_autoencoder(config: TrainAutoencoder, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun,
+                      folder: Path, log=None) -> LatentCodec:
+    """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
+
+    The loss is the absolute error plus `kl_weight` times the KL divergence, where there is one.
+    """
+    if config.init == "scratch":
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(seed)
+            model = build_autoencoder(config)
+    else:
+        model = load_autoencoder(config.init, config.revision)
+    model = model.to(run.device)
+    images = store.read(rows)
+
+    def loss(step: int, generator: torch.Generator):
+        index = epoch_order(seed, len(rows), config.batch_size, step)
+        batch = to_model(images[index.numpy()], run.device)
+        for axis in (2, 3):
+            if torch.rand((), generator=generator) < 0.5:
+                batch = batch.flip(axis)
+        latents, kl = posterior(model, batch)
+        if kl is not None:
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            latents = latents + noise * model.encode(batch).latent_dist.std
+        error = (model.decode(latents).sample - batch).abs().mean()
+        divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
+        return error + divergence, {"l1": error.item()}
+
+    if config.steps:
+        train(model, loss, run, log)
+    model.eval().requires_grad_(False)
+    mean, std = measure_latents(model, images, run.device)
+    model.save_pretrained(folder, safe_serialization=True)
+    save_latent_scale(folder, mean, std)
+    return load_codec(folder, run.device)
+
+
+@torch.inference_mode()
+def measure_latents(model: torch.nn.Module, images: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each latent channel over the images."""
+    total = squares = count = 0
+    for start in range(0, len(images), _BATCH):
+        latents = posterior(model, to_model(images[start:start + _BATCH], device))[0].double().cpu()
+        total, squares = total + latents.sum((0, 2, 3)), squares + latents.square().sum((0, 2, 3))
+        count += latents[:, 0].numel()
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float()
+
+
+def reconstruction(codec: LatentCodec, images: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """PSNR (dB) and SSIM, averaged over the images, and the reconstructions (n, h, w, 3) uint8."""
+    rebuilt = np.concatenate([codec.decode(codec.encode(images[i:i + _BATCH])) for i in range(0, len(images), _BATCH)])
+    with np.errstate(divide="ignore"):  # a perfect tile has infinite PSNR
+        psnr = [min(peak_signal_noise_ratio(a, b), 100.0) for a, b in zip(images, rebuilt)]
+    ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(images, rebuilt)]
+    return {"psnr_db": float(np.mean(psnr)), "ssim": float(np.mean(ssim)), "tiles": len(images)}, rebuilt
+
+
+def reconstruction_picture(images: np.ndarray, rebuilt: np.ndarray, count: int = 12) -> Image.Image:
+    """Originals above, reconstructions below."""
+    pick = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+    rows = [np.concatenate(list(part[pick]), axis=1) for part in (images, rebuilt)]
+    picture = Image.fromarray(np.concatenate(rows))
+    return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)

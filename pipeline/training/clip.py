@@ -1,0 +1,92 @@
+"""A CLIP trained on the manifest's tile-caption pairs: open_clip's model, tokenizer and loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from pipeline.config import TrainEncoders
+from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError
+from pipeline.training.loop import TrainingRun, epoch_order, train
+
+_MEAN, _STD = 0.5, 0.5
+
+
+def clip_config(config: TrainEncoders) -> dict:
+    """open_clip's model configuration for the sizes in params."""
+    return {"embed_dim": config.width,
+            "vision_cfg": {"image_size": config.image_px, "layers": config.layers, "width": config.width,
+                           "head_width": config.width // config.heads, "patch_size": max(config.image_px // 8, 1)},
+            "text_cfg": {"context_length": config.context_length, "vocab_size": 49408, "width": config.width,
+                         "heads": config.heads, "layers": config.layers}}
+
+
+def train_clip(config: TrainEncoders, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun,
+               folder: Path, log=None) -> None:
+    """Train on `rows` and write an open_clip folder that `load_text_encoder` reads.
+
+    Raises
+    ------
+    HistoloomError
+        when the rows have fewer than two different captions: there is nothing to tell apart.
+    """
+    import open_clip
+    from open_clip.tokenizer import SimpleTokenizer
+
+    captions = rows["caption"].fillna("").tolist()
+    if len(set(captions)) < 2:
+        raise HistoloomError("A text encoder needs at least two different captions in the train split. Use "
+                             "{composition} or {label} in tile.caption, or take 'text' out of train_denoiser.conditions.")
+    settings = clip_config(config)
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(seed)
+        model = open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"]).to(run.device)
+    ids = SimpleTokenizer(context_length=config.context_length)(captions)
+    images = store.read(rows)
+    criterion = open_clip.ClipLoss()
+
+    def loss(step: int, generator: torch.Generator):
+        index = epoch_order(seed, len(rows), min(config.batch_size, len(rows)), step)
+        batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
+        out = model(batch, ids[index].to(run.device))
+        return criterion(out[0], out[1], out[2]), {}
+
+    train(model, loss, run, log)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = config.image_px
+    preprocess = {"size": [size, size], "mean": [_MEAN] * 3, "std": [_STD] * 3}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": settings, "preprocess_cfg": preprocess}, indent=2) + "\n", encoding="utf-8")
+    save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()},
+              folder / "open_clip_model.safetensors")
+
+
+def _to_clip(images: np.ndarray, size: int) -> torch.Tensor:
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    if batch.shape[-1] != size:
+        batch = torch.nn.functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
+    return (batch - _MEAN) / _STD
+
+
+@torch.inference_mode()
+def retrieval_recall(folder: Path, store: TileStore, rows: pd.DataFrame, k: int = 5) -> dict[str, float]:
+    """Share of held-out tiles whose own caption is among the k nearest of the distinct captions, and chance."""
+    import open_clip
+
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    captions = sorted(set(rows["caption"].fillna("")))
+    text = model.encode_text(tokenizer(captions), normalize=True)
+    image = model.encode_image(_to_clip(store.read(rows), config["vision_cfg"]["image_size"]), normalize=True)
+    k = min(k, len(captions))
+    best = (image @ text.T).topk(k).indices
+    own = torch.tensor([captions.index(c) for c in rows["caption"].fillna("")])
+    return {f"recall_at_{k}": float((best == own[:, None]).any(1).float().mean()),
+            f"recall_at_{k}_by_chance": k / len(captions), "captions": len(captions), "tiles": len(rows)}

@@ -1,0 +1,87 @@
+"""Training the denoiser on cached latents, under conditions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from pipeline.conditions.bus import ConditionSpec, dropped
+from pipeline.conditions.encode import batch, null
+from pipeline.config import TrainDenoiser
+from pipeline.diffusion.schedules import betas, signal_to_noise
+from pipeline.diffusion.weights import loss_weights
+from pipeline.models.denoiser import build_denoiser, denoise, load_unet, save_denoiser, set_attention
+from pipeline.training.loop import TrainingRun, epoch_order, train
+
+Arrays = dict[str, np.ndarray]
+
+
+def read_encoded(folder: Path | str) -> Arrays:
+    """Join what `encode` wrote, part by part: latents, labels, and the distinct captions' tokens."""
+    parts = [load_file(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
+    out: Arrays = {}
+    for key in parts[0]:
+        pieces = [part[key] for part in parts]
+        if key == "text_index":
+            starts = np.cumsum([0] + [len(part["text_tokens"]) for part in parts[:-1]])
+            pieces = [piece + start for piece, start in zip(pieces, starts)]
+        out[key] = np.concatenate(pieces)
+    return out
+
+
+def train_denoiser(config: TrainDenoiser, arrays: Arrays, specs: tuple[ConditionSpec, ...], seed: int,
+                   run: TrainingRun, folder: Path, log=None) -> None:
+    """Train on latents (n, c, h, w) and save the averaged weights.
+
+    The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
+    """
+    latents = torch.from_numpy(arrays["latents"]).float()
+    if config.init == "scratch":
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(seed)
+            model = build_denoiser(config, specs, latents.shape[1], latents.shape[2])
+    else:
+        model = load_unet(config.init, config.revision)
+    model = model.to(run.device)
+    set_attention(model, config.attention, run.device)
+    average = train(model, _loss(config, model, latents, arrays, specs, seed, run.device), run, log)
+    model.load_state_dict(average, strict=False)
+    save_denoiser(model, specs, {"prediction": config.prediction, "schedule": config.schedule,
+                                 "train_timesteps": config.train_timesteps, "latent_px": latents.shape[2],
+                                 "latent_channels": latents.shape[1]}, folder)
+
+
+def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str):
+    snr = signal_to_noise(betas(config.schedule, config.train_timesteps))
+    kind = config.loss_weight
+    weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float()
+    alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float()
+    sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float()
+    nothing = null(arrays).to(device)
+
+    def loss(step: int, generator: torch.Generator):
+        index = epoch_order(seed, len(latents), config.batch_size, step)
+        clean = latents[index]
+        if config.augment_flips:
+            clean = _flip(clean, generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator)
+        a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
+        target = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - s * clean}[config.prediction]
+        given = dropped(batch(arrays, index.numpy()).to(device), nothing, specs, generator)
+        predicted = denoise(model, (a * clean + s * noise).to(device), times.to(device), given)
+        error = (predicted.float() - target.to(device)).square().mean((1, 2, 3))
+        return (error * weights[times].to(device)).mean(), {"mse": error.mean().item()}
+
+    return loss
+
+
+def _flip(latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror each item along either axis with probability one half: tissue has no up or left."""
+    for axis in (2, 3):
+        flips = torch.rand(len(latents), generator=generator) < 0.5
+        latents = torch.where(flips.view(-1, 1, 1, 1), latents.flip(axis), latents)
+    return latents

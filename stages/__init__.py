@@ -1,0 +1,1 @@
+"""One verb per file: read params, call pipeline, write outputs."""
