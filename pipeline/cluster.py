@@ -28,8 +28,9 @@ def device(config: Cluster) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if config.device == "cuda":
-        raise HistoloomError("cluster.yaml asks for device: cuda, and torch sees no GPU. See `histoloom doctor`, "
-                             "or set device: auto.")
+        raise HistoloomError(
+            "cluster.yaml asks for device: cuda, and torch sees no GPU. See `histoloom doctor`, or set device: auto."
+        )
     return "cpu"
 
 
@@ -65,8 +66,12 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False) -> Iterator[Map
     import dask
     from distributed import Client
 
-    settings = {"distributed.scheduler.allowed-failures": config.retries, "logging.distributed": "error",
-                "distributed.worker.memory.terminate": 0.98, "distributed.admin.tick.limit": "60s"}
+    settings = {
+        "distributed.scheduler.allowed-failures": config.retries,
+        "logging.distributed": "error",
+        "distributed.worker.memory.terminate": 0.98,
+        "distributed.admin.tick.limit": "60s",
+    }
     with dask.config.set(settings), _make_cluster(config, tasks, gpu) as cluster, Client(cluster) as client:
         yield lambda function, items, title: _map_dask(client, config, function, items, title)
 
@@ -80,16 +85,23 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool):
         try:
             from dask_cuda import LocalCUDACluster
         except ImportError:
-            raise HistoloomError("Running on GPUs needs dask-cuda: pip install 'histoloom[cuda]', or set "
-                                 "workers: 0 in cluster.yaml for one GPU in this process.") from None
+            raise HistoloomError(
+                "Running on GPUs needs dask-cuda: pip install 'histoloom[cuda]', or set "
+                "workers: 0 in cluster.yaml for one GPU in this process."
+            ) from None
         with LocalCUDACluster(dashboard_address=None) as cluster:
             yield cluster
         return
     from distributed import LocalCluster
 
     workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
-    with LocalCluster(n_workers=max(1, min(workers, tasks)), threads_per_worker=1, processes=True,
-                      memory_limit=config.memory_limit, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=max(1, min(workers, tasks)),
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=config.memory_limit,
+        dashboard_address=None,
+    ) as cluster:
         yield cluster
 
 
@@ -123,9 +135,10 @@ def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any],
                 results[order[future.key]] = future.result()
                 advance()
     except KilledWorker as error:
-        raise HistoloomError(f"A worker died {config.retries + 1} times at one task of '{title}', most often for want "
-                             "of memory. Lower `workers` or the batch size, and run again: committed parts are kept."
-                             ) from error
+        raise HistoloomError(
+            f"A worker died {config.retries + 1} times at one task of '{title}', most often for want "
+            "of memory. Lower `workers` or the batch size, and run again: committed parts are kept."
+        ) from error
     finally:
         client.cancel(futures)
     return results

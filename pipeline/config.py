@@ -79,7 +79,9 @@ class Tile(Section):
     stain: Literal["none", "macenko", "reinhard"] = "none"
     labels: Labels
     masks: Masks = Masks()
-    caption: str = Field("H&E, {composition}", description="fields: {label}, {composition}, {caption} and manifest columns")
+    caption: str = Field(
+        "H&E, {composition}", description="fields: {label}, {composition}, {caption} and manifest columns"
+    )
     split: Split = Split()
     max_bad_slides: int = Field(0, ge=0)
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
@@ -169,7 +171,13 @@ class Sample(Section):
 
 
 class TrainFilters(Section):
-    false_rejection: Fraction = Field(0.05, description="of real held-out tiles, per filter; sets each threshold")
+    false_rejection: dict[Literal["quality", "label", "near_copy"], Fraction] = Field(
+        {},
+        description="share of real held-out tiles that a filter may reject, which sets its threshold; 0.05 if unstated",
+    )
+
+    def share(self, name: str) -> float:
+        return self.false_rejection.get(name, 0.05)
 
 
 class Filter(Section):
@@ -228,7 +236,9 @@ class Params(Section):
 class Cluster(Section):
     """How this machine runs the work. Changing it reruns nothing."""
 
-    workers: int | Literal["auto"] = Field("auto", description="processes; auto is one per core or GPU; 0 is in-process")
+    workers: int | Literal["auto"] = Field(
+        "auto", description="processes; auto is one per core or GPU; 0 is in-process"
+    )
     memory_limit: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     scheduler: str | None = Field(None, description="address of an existing dask scheduler, tcp://host:8786")
@@ -240,14 +250,15 @@ def _parse(path: Path, model: type[Section]):
     try:
         loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise HistoloomError(f"{path} is missing. Run this in a study's folder, or make one: histoloom init DIR") from None
+        raise HistoloomError(
+            f"{path} is missing. Run this in a study's folder, or make one: histoloom init DIR"
+        ) from None
     except YAMLError as error:
         raise HistoloomError(f"{path} is not valid YAML: {error}") from error
     try:
         return model.model_validate(loaded)
     except ValidationError as error:
-        faults = "\n".join(
-            f"  - {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors())
+        faults = "\n".join(f"  - {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors())
         raise HistoloomError(f"{path} has {error.error_count()} fault(s):\n{faults}") from None
 
 

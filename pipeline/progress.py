@@ -21,8 +21,13 @@ _QUIET_LINE_EVERY_S = 10.0
 def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
     """Yield `advance(n=1, note="")`; a bar on a terminal, else a line at most every ten seconds."""
     if console.is_terminal and sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, note="")
             yield lambda n=1, note="": bar.update(task, advance=n, note=note)

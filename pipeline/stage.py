@@ -29,8 +29,13 @@ WORK = Path(".work")
 def code_fingerprint() -> str:
     """sha256 of the pipeline's sources: work that another version began is not taken up."""
     root = Path(pipeline.__file__).parent
-    return digest({p.relative_to(root).as_posix(): p.read_text(encoding="utf-8")
-                   for p in sorted(root.rglob("*.py")) if "cli" not in p.parts and "report" not in p.parts})
+    return digest(
+        {
+            p.relative_to(root).as_posix(): p.read_text(encoding="utf-8")
+            for p in sorted(root.rglob("*.py"))
+            if "cli" not in p.parts and "report" not in p.parts
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,10 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            console.print(f"Stage '{name}' is still being run by process {handle.read().strip() or 'unknown'} "
-                          "(perhaps left by a killed `dvc repro`); waiting for it.")
+            console.print(
+                f"Stage '{name}' is still being run by process {handle.read().strip() or 'unknown'} "
+                "(perhaps left by a killed `dvc repro`); waiting for it."
+            )
             fcntl.flock(handle, fcntl.LOCK_EX)
         handle.truncate(0)
         handle.write(str(os.getpid()))
@@ -106,8 +113,9 @@ def open_stage(name: str, *, params: dict, inputs: list[Path | str], shared_part
     if missing:
         raise HistoloomError(f"Stage '{name}' needs {', '.join(missing)}, which is missing. Run: dvc repro {name}")
     with _lock(WORK / name, name):
-        fingerprint = digest({"params": params, "code": code_fingerprint(),
-                              "inputs": [hash_tree(Path(path)) for path in inputs]})[:16]
+        fingerprint = digest(
+            {"params": params, "code": code_fingerprint(), "inputs": [hash_tree(Path(path)) for path in inputs]}
+        )[:16]
         root = WORK / name / ("shared" if shared_parts else fingerprint)
         for other in (WORK / name).iterdir():
             if other.is_dir() and other != root:

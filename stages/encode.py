@@ -11,8 +11,11 @@ from pipeline.training.study import encode_study
 def main() -> None:
     params, cluster = load_params(), load_cluster()
     use_training_threads(cluster)
-    stated = {"encode": params.encode.model_dump(), "conditions": params.train_denoiser.conditions,
-              "classes": params.tile.labels.classes}
+    stated = {
+        "encode": params.encode.model_dump(),
+        "conditions": params.train_denoiser.conditions,
+        "classes": params.tile.labels.classes,
+    }
     inputs = ["data/tiles", "models/encoders", "models/autoencoder"]
     with stage.open_stage("encode", params=stated, inputs=inputs) as work:
         encode_study(params, work, device(cluster))

@@ -11,8 +11,9 @@ from pipeline.slides.study import tile_study
 def main() -> None:
     params, cluster = load_params(), load_cluster()
     with stage.open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
-        tile_study(params.tile, params.seed, work, lambda tasks: open_pool(cluster, tasks=tasks),
-                   code=stage.code_fingerprint())
+        tile_study(
+            params.tile, params.seed, work, lambda tasks: open_pool(cluster, tasks=tasks), code=stage.code_fingerprint()
+        )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ class Conditions:
     map: torch.Tensor | None = None
 
     def each(self, change) -> Conditions:
-        return Conditions(*(None if v is None else change(v)
-                            for v in (self.sequence, self.sequence_mask, self.vector, self.map)))
+        return Conditions(
+            *(None if v is None else change(v) for v in (self.sequence, self.sequence_mask, self.vector, self.map))
+        )
 
     def to(self, device) -> Conditions:
         return self.each(lambda value: value.to(device))
@@ -52,6 +53,7 @@ class Conditions:
 
 def cat(batches: list[Conditions]) -> Conditions:
     """Join batches along their first axis."""
+
     def join(name: str):
         values = [getattr(b, name) for b in batches]
         return None if values[0] is None else torch.cat(values)
@@ -59,8 +61,9 @@ def cat(batches: list[Conditions]) -> Conditions:
     return Conditions(*(join(name) for name in ("sequence", "sequence_mask", "vector", "map")))
 
 
-def dropped(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...],
-            generator: torch.Generator) -> Conditions:
+def dropped(
+    given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], generator: torch.Generator
+) -> Conditions:
     """Replace each condition of each row by its null with the condition's own probability.
 
     Parameters
@@ -80,8 +83,9 @@ def dropped(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...
             out = replace(out, vector=vector)
         elif spec.shape == "sequence":
             sequence = torch.where(gone[:, None, None], null.sequence, out.sequence)
-            out = replace(out, sequence=sequence,
-                          sequence_mask=torch.where(gone[:, None], null.sequence_mask, out.sequence_mask))
+            out = replace(
+                out, sequence=sequence, sequence_mask=torch.where(gone[:, None], null.sequence_mask, out.sequence_mask)
+            )
         else:
             out = replace(out, map=torch.where(gone[:, None, None, None], null.map, out.map))
     return out

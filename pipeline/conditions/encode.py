@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import torch
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.conditions.label import encode_labels
-from pipeline.conditions.text import TextEncoder
+from pipeline.conditions.text import TextEncoder, load_text_encoder
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,22 @@ class Encoders:
         if "label" in self.names:
             out["label"] = encode_labels(rows["label"].tolist(), self.classes)
         if "text" in self.names:
-            captions = [""] + sorted(set(rows["caption"].fillna("")) - {""})
+            captions = ["", *sorted(set(rows["caption"].fillna("")) - {""})]
             tokens, mask = self.text.encode(captions)
             place = {caption: index for index, caption in enumerate(captions)}
             out["text_tokens"], out["text_mask"] = tokens.numpy(), mask.numpy()
             out["text_index"] = rows["caption"].fillna("").map(place).to_numpy(np.int64)
         return out
+
+
+def load_encoders(classes: tuple[str, ...], names: tuple[str, ...], folder: Path | str) -> Encoders:
+    """The encoders of the named conditions, from the folder that `train_encoders` wrote."""
+    text = None
+    if "text" in names:
+        facts = json.loads((Path(folder) / "encoders.json").read_text(encoding="utf-8"))
+        inside = Path(folder) / facts["text"]
+        text = load_text_encoder(str(inside) if inside.is_dir() else facts["text"], facts["revision"])
+    return Encoders(classes, text, names)
 
 
 def batch(arrays: dict[str, np.ndarray], index: np.ndarray) -> Conditions:
@@ -51,8 +63,11 @@ def batch(arrays: dict[str, np.ndarray], index: np.ndarray) -> Conditions:
     if "text_index" not in arrays:
         return Conditions(vector=vector)
     chosen = arrays["text_index"][index]
-    return Conditions(sequence=torch.from_numpy(arrays["text_tokens"][chosen]),
-                      sequence_mask=torch.from_numpy(arrays["text_mask"][chosen]), vector=vector)
+    return Conditions(
+        sequence=torch.from_numpy(arrays["text_tokens"][chosen]),
+        sequence_mask=torch.from_numpy(arrays["text_mask"][chosen]),
+        vector=vector,
+    )
 
 
 def null(arrays: dict[str, np.ndarray]) -> Conditions:
@@ -60,5 +75,8 @@ def null(arrays: dict[str, np.ndarray]) -> Conditions:
     vector = torch.zeros(1, arrays["label"].shape[1]) if "label" in arrays else None
     if "text_index" not in arrays:
         return Conditions(vector=vector)
-    return Conditions(sequence=torch.from_numpy(arrays["text_tokens"][:1]),
-                      sequence_mask=torch.from_numpy(arrays["text_mask"][:1]), vector=vector)
+    return Conditions(
+        sequence=torch.from_numpy(arrays["text_tokens"][:1]),
+        sequence_mask=torch.from_numpy(arrays["text_mask"][:1]),
+        vector=vector,
+    )

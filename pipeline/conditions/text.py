@@ -37,7 +37,7 @@ class TextEncoder:
         (n, tokens, width) float32 and (n, tokens) bool
         """
         ids = self.tokenize([caption or "" for caption in captions])
-        features = [self.features(ids[i:i + _BATCH]).float() for i in range(0, len(ids), _BATCH)]
+        features = [self.features(ids[i : i + _BATCH]).float() for i in range(0, len(ids), _BATCH)]
         return torch.cat(features), self.padding(ids)
 
 
@@ -65,26 +65,32 @@ def load_text_encoder(source: str, revision: str | None = None) -> TextEncoder:
         if (Path(source) / "config.json").is_file():
             return _from_transformers(source, None)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise HistoloomError(f"The text encoder '{source}' could not be loaded: {error}\nWithout a hub, set "
-                             "train_encoders.text to train, or to a folder.") from error
-    raise HistoloomError(f"'{source}' is no text encoder: neither a folder with open_clip_config.json or config.json, "
-                         "nor hf-hub:ORG/NAME, nor transformers:ORG/NAME.")
+        raise HistoloomError(
+            f"The text encoder '{source}' could not be loaded: {error}\nWithout a hub, set "
+            "train_encoders.text to train, or to a folder."
+        ) from error
+    raise HistoloomError(
+        f"'{source}' is no text encoder: neither a folder with open_clip_config.json or config.json, "
+        "nor hf-hub:ORG/NAME, nor transformers:ORG/NAME."
+    )
 
 
 def _from_open_clip(name: str, source: str) -> TextEncoder:
     import open_clip
 
-    model = open_clip.create_model(name, load_weights=True) if name.startswith("hf-hub:") else \
-        open_clip.create_model(name)
+    model = (
+        open_clip.create_model(name, load_weights=True) if name.startswith("hf-hub:") else open_clip.create_model(name)
+    )
     tower = getattr(model, "text", model).eval().requires_grad_(False)
     if not hasattr(tower, "token_embedding"):
-        raise HistoloomError(f"The text tower of '{source}' is a {type(tower).__name__}; CLIP transformers are "
-                             "supported so far.")
+        raise HistoloomError(
+            f"The text tower of '{source}' is a {type(tower).__name__}; CLIP transformers are supported so far."
+        )
     tokenizer = open_clip.get_tokenizer(name)
 
     def features(ids: torch.Tensor) -> torch.Tensor:
-        x = tower.token_embedding(ids) + tower.positional_embedding[:ids.shape[1]]
-        return tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:ids.shape[1], :ids.shape[1]]))
+        x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
+        return tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[: ids.shape[1], : ids.shape[1]]))
 
     # open_clip pads with 0, which is also a byte's token: what counts is all up to the end token, the largest id.
     def padding(ids: torch.Tensor) -> torch.Tensor:
@@ -102,8 +108,9 @@ def _from_transformers(name: str, revision: str | None) -> TextEncoder:
     length = model.config.max_position_embeddings
 
     def tokenize(captions: list[str]) -> torch.Tensor:
-        return tokenizer(captions, padding="max_length", truncation=True, max_length=length,
-                         return_tensors="pt").input_ids
+        return tokenizer(
+            captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
 
     end = model.config.eos_token_id
 
@@ -111,5 +118,6 @@ def _from_transformers(name: str, revision: str | None) -> TextEncoder:
         first_end = (ids == end).int().argmax(-1, keepdim=True)
         return torch.arange(ids.shape[1]) <= first_end
 
-    return TextEncoder(name, model.config.hidden_size, tokenize,
-                       lambda ids: model(input_ids=ids).last_hidden_state, padding)
+    return TextEncoder(
+        name, model.config.hidden_size, tokenize, lambda ids: model(input_ids=ids).last_hidden_state, padding
+    )

@@ -41,8 +41,7 @@ def hash_tree(path: Path) -> str:
         return sha256_file(path)
     if (path / RECORD).exists():
         return sha256_file(path / RECORD)
-    entries = {child.name: hash_tree(child) for child in path.iterdir()
-               if not child.name.startswith(".")}
+    entries = {child.name: hash_tree(child) for child in path.iterdir() if not child.name.startswith(".")}
     return digest(entries)
 
 
@@ -105,7 +104,8 @@ def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HistoloomError(
                 f"The disk that holds {root} is full; part '{name}' was not written, all parts committed before "
-                "it are kept. Make room and run the same command again: it goes on where it stopped.") from error
+                "it are kept. Make room and run the same command again: it goes on where it stopped."
+            ) from error
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

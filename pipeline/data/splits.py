@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pipeline.data.schema import SPLITS
 
 
-def assign_splits(groups: Iterable[str], fractions: Mapping[str, float], seed: int,
-                  fixed: Mapping[str, str] | None = None) -> dict[str, str]:
+def assign_splits(
+    groups: Iterable[str], fractions: Mapping[str, float], seed: int, fixed: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Give each group a split.
 
     Groups are ordered by a hash of (seed, group) and the order is cut at the fractions, so that one group more
@@ -29,7 +30,7 @@ def assign_splits(groups: Iterable[str], fractions: Mapping[str, float], seed: i
     open_splits = [s for s in SPLITS if fractions.get(s, 0) > 0]
     for index, split in enumerate(open_splits):
         done += fractions[split]
-        later = [s for s in open_splits[index + 1:] if s in wanted]
+        later = [s for s in open_splits[index + 1 :] if s in wanted]
         end = round(len(free) * done) if index < len(open_splits) - 1 else len(free)
         end = min(end, len(free) - len(later))
         if split in wanted:
@@ -45,8 +46,9 @@ def region_of(x_px: float, y_px: float, width_px: float, height_px: float, rows:
     return min(int(y_px * rows / height_px), rows - 1), min(int(x_px * cols / width_px), cols - 1)
 
 
-def inside_region(x_px: float, y_px: float, side_px: float, width_px: float, height_px: float,
-                  rows: int, cols: int, gap_px: float) -> bool:
+def inside_region(
+    x_px: float, y_px: float, side_px: float, width_px: float, height_px: float, rows: int, cols: int, gap_px: float
+) -> bool:
     """Whether a square tile keeps half the gap from every border between regions."""
     row, col = region_of(x_px + side_px / 2, y_px + side_px / 2, width_px, height_px, rows, cols)
     half = gap_px / 2

@@ -18,6 +18,7 @@ from pipeline.data.commit import RECORD, read_record
 from pipeline.errors import HistoloomError
 
 SHARD_TILES = 256
+_FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ())}
 
 
 class TileWriter:
@@ -30,16 +31,19 @@ class TileWriter:
     arrays : which of `image`, `mask` and `instance` there will be.
     """
 
-    _FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ())}
-
     def __init__(self, folder: Path, tile_px: int, arrays: tuple[str, ...] = ("image",)):
         self._group = zarr.create_group(folder / "images.zarr")
         self._arrays, self._pending, self.count = {}, {name: [] for name in arrays}, 0
         for name in arrays:
-            dtype, tail = self._FORM[name]
+            dtype, tail = _FORM[name]
             self._arrays[name] = self._group.create_array(
-                name, shape=(0, tile_px, tile_px, *tail), dtype=dtype, chunks=(1, tile_px, tile_px, *tail),
-                shards=(SHARD_TILES, tile_px, tile_px, *tail), compressors=ZstdCodec(level=1))
+                name,
+                shape=(0, tile_px, tile_px, *tail),
+                dtype=dtype,
+                chunks=(1, tile_px, tile_px, *tail),
+                shards=(SHARD_TILES, tile_px, tile_px, *tail),
+                compressors=ZstdCodec(level=1),
+            )
 
     def add(self, **tiles: np.ndarray) -> None:
         """Add one tile's arrays by name; each (tile_px, tile_px[, 3])."""
@@ -55,7 +59,7 @@ class TileWriter:
             return
         for name, array in self._arrays.items():
             array.resize((self.count + n, *array.shape[1:]))
-            array[self.count:self.count + n] = np.stack(self._pending[name])
+            array[self.count : self.count + n] = np.stack(self._pending[name])
             self._pending[name] = []
         self.count += n
 
@@ -73,11 +77,15 @@ class TileStore:
         self.folder = Path(folder)
         self.rows_folder = Path(rows_from) if rows_from else self.folder
         if not self.folder.is_dir():
-            raise HistoloomError(f"There is no tile store at {self.folder}. Run `dvc repro`, or `dvc pull` to fetch it.")
+            raise HistoloomError(
+                f"There is no tile store at {self.folder}. Run `dvc repro`, or `dvc pull` to fetch it."
+            )
         self.parts = sorted(p.name for p in self.folder.iterdir() if (p / RECORD).exists())
         if not self.parts:
-            raise HistoloomError(f"{self.folder} holds no committed part: it is not a tile store, or its stage never "
-                                 "finished. Run `dvc repro`.")
+            raise HistoloomError(
+                f"{self.folder} holds no committed part: it is not a tile store, or its stage never "
+                "finished. Run `dvc repro`."
+            )
 
     def rows(self) -> pd.DataFrame:
         """All rows in the order of parts, with two columns more: `part` and `index`, the tile's place in it."""
@@ -111,7 +119,7 @@ class TileStore:
 
     def batches(self, rows: pd.DataFrame, size: int, name: str = "image") -> Iterator[np.ndarray]:
         for start in range(0, len(rows), size):
-            yield self.read(rows.iloc[start:start + size], name)
+            yield self.read(rows.iloc[start : start + size], name)
 
     def records(self) -> dict[str, dict]:
         return {part: read_record(self.folder / part) for part in self.parts}

@@ -8,8 +8,14 @@ from pipeline.conditions.bus import Conditions, cat
 from pipeline.models.denoiser import denoise
 
 
-def guided(model: torch.nn.Module, latents: torch.Tensor, timestep: torch.Tensor, given: Conditions,
-           null: Conditions, scale: float) -> torch.Tensor:
+def guided(
+    model: torch.nn.Module,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    given: Conditions,
+    null: Conditions,
+    scale: float,
+) -> torch.Tensor:
     """null + scale * (given - null), both predicted in one forward of twice the batch.
 
     Parameters

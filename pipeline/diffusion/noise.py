@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def item_seed(run_seed: int, item: str) -> int:
-    """The seed of an item: the first 64 bits of sha256 over (run seed, item id)."""
-    return int.from_bytes(hashlib.sha256(f"{run_seed}/{item}".encode()).digest()[:8], "little")
-
-
 def latent_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal noise, (len(seeds), *shape) float32; each item's from a counter-based generator of its own."""
-    draws = [np.random.Generator(np.random.Philox(key=int(seed))).standard_normal(shape, dtype=np.float32)
-             for seed in seeds]
+    draws = [
+        np.random.Generator(np.random.Philox(key=int(seed))).standard_normal(shape, dtype=np.float32) for seed in seeds
+    ]
     return np.stack(draws) if draws else np.empty((0, *shape), np.float32)

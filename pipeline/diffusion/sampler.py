@@ -21,8 +21,12 @@ def make_scheduler(name: str, *, prediction: str, schedule: str, train_timesteps
         UniPCMultistepScheduler,
     )
 
-    common = {"trained_betas": betas(schedule, train_timesteps).astype("float32"), "prediction_type": prediction,
-              "num_train_timesteps": train_timesteps, "timestep_spacing": "trailing"}
+    common = {
+        "trained_betas": betas(schedule, train_timesteps).astype("float32"),
+        "prediction_type": prediction,
+        "num_train_timesteps": train_timesteps,
+        "timestep_spacing": "trailing",
+    }
     if name == "ddim":
         return DDIMScheduler(**common, clip_sample=False)
     if name == "euler":
@@ -35,8 +39,16 @@ def make_scheduler(name: str, *, prediction: str, schedule: str, train_timesteps
 
 
 @torch.inference_mode()
-def sample_latents(model: torch.nn.Module, scheduler, noise: torch.Tensor, given: Conditions, null: Conditions, *,
-                   steps: int, guidance: float) -> torch.Tensor:
+def sample_latents(
+    model: torch.nn.Module,
+    scheduler,
+    noise: torch.Tensor,
+    given: Conditions,
+    null: Conditions,
+    *,
+    steps: int,
+    guidance: float,
+) -> torch.Tensor:
     """Denoise a batch.
 
     Parameters

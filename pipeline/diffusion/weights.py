@@ -9,8 +9,9 @@ import numpy as np
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
-def loss_weights(snr: np.ndarray, prediction: Prediction, kind: Literal["none", "min_snr", "p2"],
-                 gamma: float, k: float = 1.0) -> np.ndarray:
+def loss_weights(
+    snr: np.ndarray, prediction: Prediction, kind: Literal["none", "min_snr", "p2"], gamma: float, k: float = 1.0
+) -> np.ndarray:
     """Weight of the squared error of the model's own prediction, (timesteps,) float64.
 
     none : 1

@@ -23,14 +23,22 @@ def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
     levels = config.down_factor.bit_length()
     if config.arch == "tiny":
         widths = (config.channels,) * levels
-        return AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths,
-                               num_encoder_blocks=(1,) * levels, num_decoder_blocks=(1,) * levels,
-                               latent_channels=config.latent_channels)
+        return AutoencoderTiny(
+            encoder_block_out_channels=widths,
+            decoder_block_out_channels=widths,
+            num_encoder_blocks=(1,) * levels,
+            num_decoder_blocks=(1,) * levels,
+            latent_channels=config.latent_channels,
+        )
     widths = tuple(config.channels * min(2**level, 4) for level in range(levels))
-    return AutoencoderKL(block_out_channels=widths, latent_channels=config.latent_channels,
-                         down_block_types=("DownEncoderBlock2D",) * levels,
-                         up_block_types=("UpDecoderBlock2D",) * levels, layers_per_block=1,
-                         norm_num_groups=min(32, config.channels // 4 or 1))
+    return AutoencoderKL(
+        block_out_channels=widths,
+        latent_channels=config.latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        norm_num_groups=min(32, config.channels // 4 or 1),
+    )
 
 
 def load_autoencoder(source: str | Path, revision: str | None = None) -> torch.nn.Module:

@@ -16,8 +16,9 @@ from pipeline.errors import HistoloomError
 _CONDITIONS_FILE = "conditions.json"
 
 
-def build_denoiser(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent_channels: int,
-                   latent_px: int) -> torch.nn.Module:
+def build_denoiser(
+    config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent_channels: int, latent_px: int
+) -> torch.nn.Module:
     """A new UNet for latents (b, latent_channels, latent_px, latent_px) under the given conditions.
 
     The finest levels are convolutional; the coarsest attends, to the sequence where there is one.
@@ -26,22 +27,30 @@ def build_denoiser(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], late
 
     levels = len(config.channels)
     if latent_px % 2 ** (levels - 1):
-        raise HistoloomError(f"A latent of {latent_px} px cannot be halved {levels - 1} times: use fewer "
-                             "train_denoiser.channels, or tiles of another size.")
+        raise HistoloomError(
+            f"A latent of {latent_px} px cannot be halved {levels - 1} times: use fewer "
+            "train_denoiser.channels, or tiles of another size."
+        )
     text = next((s.size for s in specs if s.shape == "sequence"), None)
     vector = sum(s.size for s in specs if s.shape == "vector")
     maps = sum(s.size for s in specs if s.shape == "map")
     kind = "CrossAttn" if text else "Attn"
     groups = min(32, *(c // 4 for c in config.channels))
     return UNet2DConditionModel(
-        sample_size=latent_px, in_channels=latent_channels + maps, out_channels=latent_channels,
-        block_out_channels=config.channels, layers_per_block=config.layers_per_block,
+        sample_size=latent_px,
+        in_channels=latent_channels + maps,
+        out_channels=latent_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers_per_block,
         down_block_types=("DownBlock2D",) * (levels - 1) + (f"{kind}DownBlock2D",),
         mid_block_type="UNetMidBlock2DCrossAttn" if text else "UNetMidBlock2D",
         up_block_types=(f"{kind}UpBlock2D",) + ("UpBlock2D",) * (levels - 1),
-        cross_attention_dim=text or 32, attention_head_dim=config.attention_head_dim, norm_num_groups=groups,
+        cross_attention_dim=text or 32,
+        attention_head_dim=config.attention_head_dim,
+        norm_num_groups=groups,
         class_embed_type="projection" if vector else None,
-        projection_class_embeddings_input_dim=vector or None)
+        projection_class_embeddings_input_dim=vector or None,
+    )
 
 
 def save_denoiser(model: torch.nn.Module, specs: tuple[ConditionSpec, ...], training: dict, folder: Path) -> None:
@@ -68,13 +77,17 @@ def load_denoiser(folder: Path | str, device: str, attention: str = "auto"):
     return model, tuple(ConditionSpec(**s) for s in facts["conditions"]), facts["training"]
 
 
-def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tensor,
-            given: Conditions) -> torch.Tensor:
+def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tensor, given: Conditions) -> torch.Tensor:
     """One prediction for a batch (b, c, h, w) at `timesteps` (b,) under its conditions."""
     if given.map is not None:
         latents = torch.cat([latents, given.map], 1)
-    return model(latents, timesteps, encoder_hidden_states=given.sequence,
-                 encoder_attention_mask=given.sequence_mask, class_labels=given.vector).sample
+    return model(
+        latents,
+        timesteps,
+        encoder_hidden_states=given.sequence,
+        encoder_attention_mask=given.sequence_mask,
+        class_labels=given.vector,
+    ).sample
 
 
 def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:
@@ -96,6 +109,8 @@ def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:
     except (ImportError, ModuleNotFoundError, RuntimeError, ValueError, NotImplementedError) as error:
         if kind == "auto":
             return "sdpa"
-        raise HistoloomError(f"train_denoiser.attention is xformers, and its kernels don't load ({error}). Install "
-                             "histoloom[xformers] on a machine with a GPU, or set attention: auto.") from error
+        raise HistoloomError(
+            f"train_denoiser.attention is xformers, and its kernels don't load ({error}). Install "
+            "histoloom[xformers] on a machine with a GPU, or set attention: auto."
+        ) from error
     return "xformers"

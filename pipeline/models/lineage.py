@@ -25,7 +25,9 @@ class Lineage:
     unknown: tuple[str, ...] = ()
 
     def __or__(self, other: Lineage) -> Lineage:
-        return Lineage(*(tuple(sorted({*getattr(self, f), *getattr(other, f)})) for f in ("groups", "slides", "unknown")))
+        return Lineage(
+            *(tuple(sorted({*getattr(self, f), *getattr(other, f)})) for f in ("groups", "slides", "unknown"))
+        )
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, asdict(self))

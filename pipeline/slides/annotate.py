@@ -35,18 +35,32 @@ def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], l
             name = feature["properties"]["classification"]["name"]
             geometry = shape(feature["geometry"])
         except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
-            faults.append(Fault(str(path), f"the feature has no class or no geometry ({error!r}).",
-                                "give it a class in QuPath, or delete it.", number))
+            faults.append(
+                Fault(
+                    str(path),
+                    f"the feature has no class or no geometry ({error!r}).",
+                    "give it a class in QuPath, or delete it.",
+                    number,
+                )
+            )
             continue
         if name not in classes:
             near = difflib.get_close_matches(name, classes, 1)
             hint = f"did you mean '{near[0]}'? Else add" if near else "add"
-            faults.append(Fault(str(path), f"unknown label '{name}'.", f"{hint} it to the classes in params.yaml.", number))
+            faults.append(
+                Fault(str(path), f"unknown label '{name}'.", f"{hint} it to the classes in params.yaml.", number)
+            )
         if geometry.geom_type not in ("Polygon", "MultiPolygon"):
             faults.append(Fault(str(path), f"a {geometry.geom_type} has no area.", "draw a closed polygon.", number))
         elif not geometry.is_valid:
-            faults.append(Fault(str(path), f"the polygon is not valid: {explain_validity(geometry)}.",
-                                "redraw it so that its outline does not cross itself.", number))
+            faults.append(
+                Fault(
+                    str(path),
+                    f"the polygon is not valid: {explain_validity(geometry)}.",
+                    "redraw it so that its outline does not cross itself.",
+                    number,
+                )
+            )
         else:
             regions += [(name, part) for part in getattr(geometry, "geoms", [geometry])]
     return regions, faults
@@ -57,12 +71,23 @@ def check_annotations(manifest: Manifest, config: Tile) -> list[Fault]:
     if "polygons" not in (config.labels.source, config.masks.source):
         return []
     classes = config.labels.classes + config.masks.classes
-    return [fault for entry in manifest.slides if entry.annotations
-            for fault in read_polygons(entry.annotations, classes)[1]]
+    return [
+        fault
+        for entry in manifest.slides
+        if entry.annotations
+        for fault in read_polygons(entry.annotations, classes)[1]
+    ]
 
 
-def rasterise(regions: list[Region], classes: tuple[str, ...], x_level0_px: float, y_level0_px: float,
-              width_px: int, height_px: int, downsample: float) -> np.ndarray:
+def rasterise(
+    regions: list[Region],
+    classes: tuple[str, ...],
+    x_level0_px: float,
+    y_level0_px: float,
+    width_px: int,
+    height_px: int,
+    downsample: float,
+) -> np.ndarray:
     """Class ids (1 + index in `classes`, 0 outside) of a box; where polygons overlap, the later class wins.
 
     Returns
@@ -96,7 +121,9 @@ class Annotations:
     spots: np.ndarray | None
     spot_labels: list[str]
 
-    def ids(self, classes: tuple[str, ...], source: str, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
+    def ids(
+        self, classes: tuple[str, ...], source: str, box: tuple[float, float, int, int], downsample: float
+    ) -> np.ndarray:
         """Class ids of a box (x_level0_px, y_level0_px, width_px, height_px)."""
         if source == "polygons":
             return rasterise(self.regions, classes, *box, downsample)
@@ -138,11 +165,15 @@ def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, heig
         raster = (instances > 0).astype(np.uint8)
     for source, classes in ((config.masks.source, config.masks.classes), (config.labels.source, config.labels.classes)):
         if source == "raster" and raster is not None and raster.max() > len(classes):
-            raise BadSlide(f"{entry.slide_id}: its mask holds class id {raster.max()}, and params name {len(classes)} "
-                           "classes. Add the class, or mend the mask.")
+            raise BadSlide(
+                f"{entry.slide_id}: its mask holds class id {raster.max()}, and params name {len(classes)} "
+                "classes. Add the class, or mend the mask."
+            )
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
     points = mine[["x_level0_px", "y_level0_px"]].to_numpy(float) if mine is not None else None
-    return Annotations(config, entry, regions, raster, instances, points, list(mine["label"]) if mine is not None else [])
+    return Annotations(
+        config, entry, regions, raster, instances, points, list(mine["label"]) if mine is not None else []
+    )
 
 
 def _read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:
@@ -154,6 +185,8 @@ def _read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray
     except (OSError, SyntaxError, ValueError) as error:
         raise BadSlide(f"{path.name}: the mask cannot be read ({error}).") from error
     if raster.shape != (height_px, width_px):
-        raise BadSlide(f"{path.name}: the mask has shape {raster.shape}, its slide is ({height_px}, {width_px}). "
-                       "A mask has one channel and its slide's level-0 size.")
+        raise BadSlide(
+            f"{path.name}: the mask has shape {raster.shape}, its slide is ({height_px}, {width_px}). "
+            "A mask has one channel and its slide's level-0 size."
+        )
     return raster

@@ -15,8 +15,9 @@ def grid(width_px: int, height_px: int, tile_px: int, stride_px: int) -> Iterato
             yield x, y
 
 
-def blocks(corners: list[tuple[int, int]], tile_px: int, block_px: int) -> Iterator[
-        tuple[tuple[int, int, int, int], list[tuple[int, int]]]]:
+def blocks(
+    corners: list[tuple[int, int]], tile_px: int, block_px: int
+) -> Iterator[tuple[tuple[int, int, int, int], list[tuple[int, int]]]]:
     """Group tiles so that one read serves many.
 
     Yields

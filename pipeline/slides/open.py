@@ -42,8 +42,9 @@ class Slide:
     def __exit__(self, *_) -> None:
         self.handle.close()
 
-    def read(self, x_level0_px: float, y_level0_px: float, width_px: int, height_px: int,
-             downsample: float) -> np.ndarray:
+    def read(
+        self, x_level0_px: float, y_level0_px: float, width_px: int, height_px: int, downsample: float
+    ) -> np.ndarray:
         """Read a region resampled from the best level, transparent parts as white glass.
 
         Parameters
@@ -74,8 +75,11 @@ class Slide:
         rgb = _on_glass(region)
         if (left, top) != (0, 0) or size != (width_px, height_px) or (right, bottom) != size:
             shrinks = downsample / scale > 1.001
-            rgb = rgb.resize((width_px, height_px), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC,
-                             box=(left, top, right, bottom))
+            rgb = rgb.resize(
+                (width_px, height_px),
+                Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC,
+                box=(left, top, right, bottom),
+            )
         return np.asarray(rgb)
 
 
@@ -108,8 +112,10 @@ def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> S
     try:
         handle = openslide.open_slide(str(path))
     except (openslide.OpenSlideError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadSlide(f"{path.name}: neither a slide that OpenSlide reads nor a plain image ({error}). "
-                       "Copy it again, or convert it to a pyramidal TIFF.") from error
+        raise BadSlide(
+            f"{path.name}: neither a slide that OpenSlide reads nor a plain image ({error}). "
+            "Copy it again, or convert it to a pyramidal TIFF."
+        ) from error
     width, height = handle.dimensions
     if width * height > max_gpx * 1e9:
         handle.close()

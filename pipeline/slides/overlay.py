@@ -13,8 +13,9 @@ _SPLIT_COLOURS = {"train": (30, 30, 30), "val": (0, 110, 255), "test": (220, 0, 
 _SIDE_PX = 1000
 
 
-def draw_overlay(tissue: TissueMap, annotations: Annotations, tiles: list[tuple[float, float, str]],
-                 side_level0_px: float) -> Image.Image:
+def draw_overlay(
+    tissue: TissueMap, annotations: Annotations, tiles: list[tuple[float, float, str]], side_level0_px: float
+) -> Image.Image:
     """Draw tissue (tinted outside it), annotations (by class) and tiles (by split) on the slide's thumbnail.
 
     Parameters
@@ -24,13 +25,16 @@ def draw_overlay(tissue: TissueMap, annotations: Annotations, tiles: list[tuple[
     picture = tissue.picture.copy()
     picture[~tissue.mask] = (picture[~tissue.mask] * 0.6 + np.array([150, 190, 210]) * 0.4).astype(np.uint8)
     zoom = _SIDE_PX / max(picture.shape[:2])
-    image = Image.fromarray(picture).resize((max(1, round(picture.shape[1] * zoom)),
-                                             max(1, round(picture.shape[0] * zoom))), Image.Resampling.BICUBIC)
+    image = Image.fromarray(picture).resize(
+        (max(1, round(picture.shape[1] * zoom)), max(1, round(picture.shape[0] * zoom))), Image.Resampling.BICUBIC
+    )
     scale = zoom / tissue.downsample
     draw = ImageDraw.Draw(image)
     for x, y, split in tiles:
-        draw.rectangle([x * scale, y * scale, (x + side_level0_px) * scale, (y + side_level0_px) * scale],
-                       outline=_SPLIT_COLOURS.get(split, (90, 90, 90)))
+        draw.rectangle(
+            [x * scale, y * scale, (x + side_level0_px) * scale, (y + side_level0_px) * scale],
+            outline=_SPLIT_COLOURS.get(split, (90, 90, 90)),
+        )
     names = annotations.config.labels.classes + annotations.config.masks.classes
     for name, polygon in annotations.regions:
         colour = _COLOURS[names.index(name) % len(_COLOURS)] if name in names else (0, 0, 0)

@@ -33,15 +33,29 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
     groups = [group for entry in manifest.slides for group in split_groups(entry, config)]
     unknown = sorted(set(config.split.assign) - set(groups))
     if unknown:
-        raise ManifestFaults([Fault("params.yaml", f"tile.split.assign names '{name}', which is no group.",
-                                    f"groups are {', '.join(sorted(set(groups))[:4])}, ...") for name in unknown])
-    stated = {group: entry.split for entry in manifest.slides if entry.split
-              for group in split_groups(entry, config)}
+        raise ManifestFaults(
+            [
+                Fault(
+                    "params.yaml",
+                    f"tile.split.assign names '{name}', which is no group.",
+                    f"groups are {', '.join(sorted(set(groups))[:4])}, ...",
+                )
+                for name in unknown
+            ]
+        )
+    stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
     return assign_splits(groups, config.split.fractions, seed, {**stated, **config.split.assign})
 
 
-def tile_study(config: Tile, seed: int, work, pool: Callable[[int], AbstractContextManager],
-               output: Path | str = "data/tiles", reports: Path | str = "reports/tile", code: str = "") -> dict:
+def tile_study(
+    config: Tile,
+    seed: int,
+    work,
+    pool: Callable[[int], AbstractContextManager],
+    output: Path | str = "data/tiles",
+    reports: Path | str = "reports/tile",
+    code: str = "",
+) -> dict:
     """Tile every slide of the manifest and publish the store.
 
     Parameters
@@ -77,7 +91,8 @@ def tile_study(config: Tile, seed: int, work, pool: Callable[[int], AbstractCont
         raise HistoloomError(
             f"{len(bad)} of {len(results)} slides can't be used, and tile.max_bad_slides is {config.max_bad_slides}:\n"
             + "\n".join(f"  - {config.manifest}, row {r['row']}: {r['reason']}" for r in bad)
-            + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept.")
+            + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
+        )
     _publish(good, work, Path(output))
     metrics = _metrics(good, bad, Path(output))
     write_json(reports / "metrics.json", metrics)
@@ -104,8 +119,18 @@ def _publish(good: list[dict], work, output: Path) -> None:
 
 def _write_slides(results: list[dict], reports: Path) -> None:
     reports.mkdir(parents=True, exist_ok=True)
-    columns = ("slide_id", "tiles", "with_tissue", "mpp_level0", "mpp_source", "width_px", "height_px", "stain",
-               "tissue_share", "reason")
+    columns = (
+        "slide_id",
+        "tiles",
+        "with_tissue",
+        "mpp_level0",
+        "mpp_source",
+        "width_px",
+        "height_px",
+        "stain",
+        "tissue_share",
+        "reason",
+    )
     with (reports / "slides.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", restval="")
         writer.writeheader()
@@ -116,4 +141,10 @@ def _metrics(good: list[dict], bad: list[dict], output: Path) -> dict:
     rows = pd.concat([pd.read_parquet(output / r["slide_id"] / "rows.parquet") for r in good])
     counts = rows.groupby(["split", rows["label"].fillna("unlabelled")]).size()
     by_split = {split: {label: int(n) for (s, label), n in counts.items() if s == split} for split in SPLITS}
-    return {"slides": len(good), "quarantined": len(bad), "tiles": len(rows), "patients": int(rows["patient_id"].nunique()), "tiles_by_split": by_split}
+    return {
+        "slides": len(good),
+        "quarantined": len(bad),
+        "tiles": len(rows),
+        "patients": int(rows["patient_id"].nunique()),
+        "tiles_by_split": by_split,
+    }

@@ -40,8 +40,9 @@ class SlideJob:
     def fingerprint(self) -> str:
         """Covers the slide's contents and what is stated about it, and nothing about other slides."""
         entry = self.entry
-        config = self.config.model_dump(exclude={"manifest", "spots", "annotations_root", "slides_root",
-                                                 "max_bad_slides", "split"})
+        config = self.config.model_dump(
+            exclude={"manifest", "spots", "annotations_root", "slides_root", "max_bad_slides", "split"}
+        )
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
         files = [hash_tree(p) for p in (entry.path, entry.annotations, entry.mask, entry.instances) if p is not None]
@@ -74,37 +75,62 @@ def _write_part(job: SlideJob, folder: Path) -> dict:
     with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
         downsample = config.mpp / slide.mpp
         if downsample < 0.98 and not config.upsample:
-            raise BadSlide(f"{entry.slide_id}: the target of {config.mpp} µm/px is finer than the slide's {slide.mpp:.3f}. "
-                           "Choose a coarser tile.mpp, or allow tile.upsample.")
+            raise BadSlide(
+                f"{entry.slide_id}: the target of {config.mpp} µm/px is finer than the slide's {slide.mpp:.3f}. "
+                "Choose a coarser tile.mpp, or allow tile.upsample."
+            )
         annotations = load_annotations(entry, config, job.spots, slide.width, slide.height)
         tissue = detect_tissue(slide, config.tissue)
         corners, fractions = _choose(slide, tissue, config, downsample)
         if not corners:
-            raise BadSlide(f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction "
-                           f"{config.tissue.min_fraction}).")
+            raise BadSlide(
+                f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction {config.tissue.min_fraction})."
+            )
         normaliser = _fit_stain(slide, corners, fractions, config, downsample)
         rows = _cut(job, slide, annotations, corners, fractions, normaliser, downsample, folder)
         if rows.empty:
-            raise BadSlide(f"{entry.slide_id}: {len(corners)} tiles have tissue, and none has a label. Check the "
-                           "annotations, or set tile.labels.unlabelled: keep.")
+            raise BadSlide(
+                f"{entry.slide_id}: {len(corners)} tiles have tissue, and none has a label. Check the "
+                "annotations, or set tile.labels.unlabelled: keep."
+            )
         write_rows(rows, folder / "rows.parquet", TILE_ROW)
         shown = list(zip(rows["x_level0_px"], rows["y_level0_px"], rows["split"]))
         draw_overlay(tissue, annotations, shown, config.tile_px * downsample).save(folder / "thumbnail.jpg", quality=85)
-        return {"tiles": len(rows), "with_tissue": len(corners), "mpp_level0": slide.mpp, "mpp_source": slide.mpp_source,
-                "width_px": slide.width, "height_px": slide.height, "stain": normaliser.note,
-                "tissue_share": round(float(tissue.mask.mean()), 4)}
+        return {
+            "tiles": len(rows),
+            "with_tissue": len(corners),
+            "mpp_level0": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "width_px": slide.width,
+            "height_px": slide.height,
+            "stain": normaliser.note,
+            "tissue_share": round(float(tissue.mask.mean()), 4),
+        }
 
 
 def _choose(slide: Slide, tissue: TissueMap, config: Tile, downsample: float):
     """Corners (target px) of the tiles with tissue enough and off the regions' borders, and their tissue fractions."""
     side = config.tile_px * downsample
-    corners = list(grid(int(slide.width / downsample), int(slide.height / downsample), config.tile_px, config.stride_px))
+    corners = list(
+        grid(int(slide.width / downsample), int(slide.height / downsample), config.tile_px, config.stride_px)
+    )
     fractions = tissue.fractions(np.array(corners, float).reshape(-1, 2) * downsample, side)
     keep = fractions >= config.tissue.min_fraction
     if config.split.group == "region":
         region = config.split.region
-        keep &= [inside_region(x * downsample, y * downsample, side, slide.width, slide.height, region.rows,
-                               region.cols, region.gap_um / slide.mpp) for x, y in corners]
+        keep &= [
+            inside_region(
+                x * downsample,
+                y * downsample,
+                side,
+                slide.width,
+                slide.height,
+                region.rows,
+                region.cols,
+                region.gap_um / slide.mpp,
+            )
+            for x, y in corners
+        ]
     kept = np.flatnonzero(keep)
     return [corners[i] for i in kept], {corners[i]: float(fractions[i]) for i in kept}
 
@@ -118,8 +144,16 @@ def _fit_stain(slide: Slide, corners, fractions, config: Tile, downsample: float
     return stain.fit(config.stain, np.stack(sample))
 
 
-def _cut(job: SlideJob, slide: Slide, annotations: Annotations, corners, fractions, normaliser: stain.Normaliser,
-         downsample: float, folder: Path) -> pd.DataFrame:
+def _cut(
+    job: SlideJob,
+    slide: Slide,
+    annotations: Annotations,
+    corners,
+    fractions,
+    normaliser: stain.Normaliser,
+    downsample: float,
+    folder: Path,
+) -> pd.DataFrame:
     config, n = job.config, job.config.tile_px
     masked = config.masks.source != "none"
     arrays = ("image", *(("mask",) if masked else ()), *(("instance",) if annotations.instances is not None else ()))
@@ -130,7 +164,7 @@ def _cut(job: SlideJob, slide: Slide, annotations: Annotations, corners, fractio
         picture = slide.read(*box, downsample)
         labels, mask, instance = _annotate_block(annotations, box, downsample, masked)
         for x, y in members:
-            at = np.s_[y - top:y - top + n, x - left:x - left + n]
+            at = np.s_[y - top : y - top + n, x - left : x - left + n]
             shares = _shares(None if labels is None else labels[at], config.labels.classes)
             label = _label(job, annotations, shares, (x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
             if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
@@ -164,8 +198,9 @@ def _shares(ids: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, float
     return {name: float(count) / ids.size for name, count in zip(classes, counts) if count}
 
 
-def _label(job: SlideJob, annotations: Annotations, shares: dict[str, float], x_centre: float, y_centre: float,
-           mpp: float) -> str | None:
+def _label(
+    job: SlideJob, annotations: Annotations, shares: dict[str, float], x_centre: float, y_centre: float, mpp: float
+) -> str | None:
     labels = job.config.labels
     if labels.source == "slide":
         return job.entry.label
@@ -175,18 +210,45 @@ def _label(job: SlideJob, annotations: Annotations, shares: dict[str, float], x_
     return best if best is not None and shares[best] >= labels.min_fraction else None
 
 
-def _row(job: SlideJob, slide: Slide, corner: tuple[int, int], downsample: float, label: str | None,
-         shares: dict[str, float], tissue_fraction: float) -> dict:
+def _row(
+    job: SlideJob,
+    slide: Slide,
+    corner: tuple[int, int],
+    downsample: float,
+    label: str | None,
+    shares: dict[str, float],
+    tissue_fraction: float,
+) -> dict:
     config, entry = job.config, job.entry
     x, y = round(corner[0] * downsample), round(corner[1] * downsample)
-    group = split_group(entry, config, x + config.tile_px * downsample / 2, y + config.tile_px * downsample / 2,
-                        slide.width, slide.height)
-    fields = {"label": label or "unlabelled", "caption": entry.caption or "", **entry.extra,
-              "composition": describe(shares, label, tissue_fraction)}
-    return {"tile_id": f"{entry.slide_id}_{x}_{y}", "source": "real", "slide_id": entry.slide_id,
-            "patient_id": entry.patient_id, "split_group": group, "split": job.splits[group], "label": label,
-            "x_level0_px": x, "y_level0_px": y, "mpp": config.mpp, "tissue_fraction": tissue_fraction,
-            "caption": config.caption.format_map(fields)}
+    group = split_group(
+        entry,
+        config,
+        x + config.tile_px * downsample / 2,
+        y + config.tile_px * downsample / 2,
+        slide.width,
+        slide.height,
+    )
+    fields = {
+        "label": label or "unlabelled",
+        "caption": entry.caption or "",
+        **entry.extra,
+        "composition": describe(shares, label, tissue_fraction),
+    }
+    return {
+        "tile_id": f"{entry.slide_id}_{x}_{y}",
+        "source": "real",
+        "slide_id": entry.slide_id,
+        "patient_id": entry.patient_id,
+        "split_group": group,
+        "split": job.splits[group],
+        "label": label,
+        "x_level0_px": x,
+        "y_level0_px": y,
+        "mpp": config.mpp,
+        "tissue_fraction": tissue_fraction,
+        "caption": config.caption.format_map(fields),
+    }
 
 
 def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:

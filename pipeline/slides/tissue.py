@@ -55,8 +55,10 @@ def detect_tissue(slide: Slide, config: Tissue) -> TissueMap:
     """Threshold the optical density at a coarse scale (Otsu, with a floor for blank slides)."""
     downsample = max(config.mpp / slide.mpp, 1.0)
     width, height = max(1, int(slide.width / downsample)), max(1, int(slide.height / downsample))
-    strips = [slide.read(0, y * downsample, width, min(_STRIP_PX, height - y), downsample)
-              for y in range(0, height, _STRIP_PX)]
+    strips = [
+        slide.read(0, y * downsample, width, min(_STRIP_PX, height - y), downsample)
+        for y in range(0, height, _STRIP_PX)
+    ]
     picture = np.concatenate(strips)
     density = -np.log10((picture.astype(np.float32).mean(-1) + 1) / 256)
     threshold = max(threshold_otsu(density) * 0.6, config.min_od) if np.ptp(density) > 0 else config.min_od

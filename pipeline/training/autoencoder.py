@@ -26,8 +26,9 @@ from pipeline.training.loop import TrainingRun, epoch_order, train
 _BATCH = 64
 
 
-def train_autoencoder(config: TrainAutoencoder, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun,
-                      folder: Path, log=None) -> LatentCodec:
+def train_autoencoder(
+    config: TrainAutoencoder, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun, folder: Path, log=None
+) -> LatentCodec:
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
     The loss is the absolute error plus `kl_weight` times the KL divergence, where there is one.
@@ -69,7 +70,7 @@ def measure_latents(model: torch.nn.Module, images: np.ndarray, device: str) -> 
     """Mean and standard deviation of each latent channel over the images."""
     total = squares = count = 0
     for start in range(0, len(images), _BATCH):
-        latents = posterior(model, to_model(images[start:start + _BATCH], device))[0].double().cpu()
+        latents = posterior(model, to_model(images[start : start + _BATCH], device))[0].double().cpu()
         total, squares = total + latents.sum((0, 2, 3)), squares + latents.square().sum((0, 2, 3))
         count += latents[:, 0].numel()
     mean = total / count
@@ -78,7 +79,9 @@ def measure_latents(model: torch.nn.Module, images: np.ndarray, device: str) -> 
 
 def reconstruction(codec: LatentCodec, images: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
     """PSNR (dB) and SSIM, averaged over the images, and the reconstructions (n, h, w, 3) uint8."""
-    rebuilt = np.concatenate([codec.decode(codec.encode(images[i:i + _BATCH])) for i in range(0, len(images), _BATCH)])
+    rebuilt = np.concatenate(
+        [codec.decode(codec.encode(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
+    )
     with np.errstate(divide="ignore"):  # a perfect tile has infinite PSNR
         psnr = [min(peak_signal_noise_ratio(a, b), 100.0) for a, b in zip(images, rebuilt)]
     ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(images, rebuilt)]

@@ -20,15 +20,28 @@ _MEAN, _STD = 0.5, 0.5
 
 def clip_config(config: TrainEncoders) -> dict:
     """open_clip's model configuration for the sizes in params."""
-    return {"embed_dim": config.width,
-            "vision_cfg": {"image_size": config.image_px, "layers": config.layers, "width": config.width,
-                           "head_width": config.width // config.heads, "patch_size": max(config.image_px // 8, 1)},
-            "text_cfg": {"context_length": config.context_length, "vocab_size": 49408, "width": config.width,
-                         "heads": config.heads, "layers": config.layers}}
+    return {
+        "embed_dim": config.width,
+        "vision_cfg": {
+            "image_size": config.image_px,
+            "layers": config.layers,
+            "width": config.width,
+            "head_width": config.width // config.heads,
+            "patch_size": max(config.image_px // 8, 1),
+        },
+        "text_cfg": {
+            "context_length": config.context_length,
+            "vocab_size": 49408,
+            "width": config.width,
+            "heads": config.heads,
+            "layers": config.layers,
+        },
+    }
 
 
-def train_clip(config: TrainEncoders, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun,
-               folder: Path, log=None) -> None:
+def train_clip(
+    config: TrainEncoders, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun, folder: Path, log=None
+) -> None:
     """Train on `rows` and write an open_clip folder that `load_text_encoder` reads.
 
     Raises
@@ -41,8 +54,10 @@ def train_clip(config: TrainEncoders, store: TileStore, rows: pd.DataFrame, seed
 
     captions = rows["caption"].fillna("").tolist()
     if len(set(captions)) < 2:
-        raise HistoloomError("A text encoder needs at least two different captions in the train split. Use "
-                             "{composition} or {label} in tile.caption, or take 'text' out of train_denoiser.conditions.")
+        raise HistoloomError(
+            "A text encoder needs at least two different captions in the train split. Use "
+            "{composition} or {label} in tile.caption, or take 'text' out of train_denoiser.conditions."
+        )
     settings = clip_config(config)
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
@@ -62,9 +77,12 @@ def train_clip(config: TrainEncoders, store: TileStore, rows: pd.DataFrame, seed
     size = config.image_px
     preprocess = {"size": [size, size], "mean": [_MEAN] * 3, "std": [_STD] * 3}
     (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": settings, "preprocess_cfg": preprocess}, indent=2) + "\n", encoding="utf-8")
-    save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()},
-              folder / "open_clip_model.safetensors")
+        json.dumps({"model_cfg": settings, "preprocess_cfg": preprocess}, indent=2) + "\n", encoding="utf-8"
+    )
+    save_file(
+        {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
 
 
 def _to_clip(images: np.ndarray, size: int) -> torch.Tensor:
@@ -88,5 +106,9 @@ def retrieval_recall(folder: Path, store: TileStore, rows: pd.DataFrame, k: int 
     k = min(k, len(captions))
     best = (image @ text.T).topk(k).indices
     own = torch.tensor([captions.index(c) for c in rows["caption"].fillna("")])
-    return {f"recall_at_{k}": float((best == own[:, None]).any(1).float().mean()),
-            f"recall_at_{k}_by_chance": k / len(captions), "captions": len(captions), "tiles": len(rows)}
+    return {
+        f"recall_at_{k}": float((best == own[:, None]).any(1).float().mean()),
+        f"recall_at_{k}_by_chance": k / len(captions),
+        "captions": len(captions),
+        "tiles": len(rows),
+    }

@@ -13,6 +13,7 @@ def curves(folder: Path | str) -> Iterator[Callable[[int, dict[str, float]], Non
     from dvclive import Live
 
     with Live(dir=str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+
         def log(step: int, numbers: dict[str, float]) -> None:
             live.step = step
             for name, value in numbers.items():

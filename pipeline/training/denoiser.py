@@ -32,8 +32,15 @@ def read_encoded(folder: Path | str) -> Arrays:
     return out
 
 
-def train_denoiser(config: TrainDenoiser, arrays: Arrays, specs: tuple[ConditionSpec, ...], seed: int,
-                   run: TrainingRun, folder: Path, log=None) -> None:
+def train_denoiser(
+    config: TrainDenoiser,
+    arrays: Arrays,
+    specs: tuple[ConditionSpec, ...],
+    seed: int,
+    run: TrainingRun,
+    folder: Path,
+    log=None,
+) -> None:
     """Train on latents (n, c, h, w) and save the averaged weights.
 
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
@@ -49,9 +56,18 @@ def train_denoiser(config: TrainDenoiser, arrays: Arrays, specs: tuple[Condition
     set_attention(model, config.attention, run.device)
     average = train(model, _loss(config, model, latents, arrays, specs, seed, run.device), run, log)
     model.load_state_dict(average, strict=False)
-    save_denoiser(model, specs, {"prediction": config.prediction, "schedule": config.schedule,
-                                 "train_timesteps": config.train_timesteps, "latent_px": latents.shape[2],
-                                 "latent_channels": latents.shape[1]}, folder)
+    save_denoiser(
+        model,
+        specs,
+        {
+            "prediction": config.prediction,
+            "schedule": config.schedule,
+            "train_timesteps": config.train_timesteps,
+            "latent_px": latents.shape[2],
+            "latent_channels": latents.shape[1],
+        },
+        folder,
+    )
 
 
 def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ class TrainingRun:
     """What a loop is asked to do.
 
     steps : optimiser steps in all, counted from the first run's start.
-    learning_rate, warmup_steps : linear warm-up, then constant.
+    learning_rate, warmup_steps : linear warm-up, then half a cosine down.
     ema_decay : decay of the average of the weights, or None for no average.
     checkpoints : folder for checkpoints; the newest there is resumed.
     resume_from : a checkpoint's folder that must be there, for a run that goes on from another.
@@ -64,6 +65,14 @@ def epoch_order(seed: int, count: int, batch_size: int, step: int) -> torch.Tens
         low, high = max(wanted.start - epoch * count, 0), min(wanted.stop - epoch * count, count)
         out.append(order[low:high])
     return torch.cat(out)
+
+
+def learning_rate_factor(step: int, warmup_steps: int, steps: int) -> float:
+    """Share of the learning rate at a step: linear warm-up, then half a cosine down to a hundredth."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None) -> dict[str, torch.Tensor] | None:
@@ -109,15 +118,18 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     return average
 
 
-def _step(run: TrainingRun, step: int, loss: LossFunction, model, parameters, optimiser, average,
-          accelerator) -> dict[str, float]:
+def _step(
+    run: TrainingRun, step: int, loss: LossFunction, model, parameters, optimiser, average, accelerator
+) -> dict[str, float]:
     for group in optimiser.param_groups:
-        group["lr"] = run.learning_rate * min(1.0, (step + 1) / max(run.warmup_steps, 1))
+        group["lr"] = run.learning_rate * learning_rate_factor(step, run.warmup_steps, run.steps)
     with accelerator.autocast():
         value, numbers = loss(step, step_generator(run.seed, step))
     if not torch.isfinite(value):
-        raise HistoloomError(f"{run.title}: the loss is {value.item()} at step {step}. Lower the learning rate, or use "
-                             "mixed_precision: no. Checkpoints before it are kept.")
+        raise HistoloomError(
+            f"{run.title}: the loss is {value.item()} at step {step}. Lower the learning rate, or use "
+            "mixed_precision: no. Checkpoints before it are kept."
+        )
     accelerator.backward(value)
     accelerator.clip_grad_norm_(parameters, 1.0)
     optimiser.step()
@@ -157,14 +169,18 @@ def _resume(run: TrainingRun, model, optimiser, average, accelerator) -> int:
     elif run.resume_from is not None:
         folder = Path(run.resume_from)
         if read_record(folder) is None:
-            raise HistoloomError(f"{run.title}: asked to resume from '{folder}', and there is no whole checkpoint there. "
-                                 "Mend resume_from, or set it to null to start anew.")
+            raise HistoloomError(
+                f"{run.title}: asked to resume from '{folder}', and there is no whole checkpoint there. "
+                "Mend resume_from, or set it to null to start anew."
+            )
     else:
         return 0
     state = load_file(folder / "state.safetensors", device=run.device)
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    part = {kind: {n.removeprefix(f"{kind}/"): t for n, t in state.items() if n.startswith(f"{kind}/")}
-            for kind in ("model", "optimiser", "average")}
+    part = {
+        kind: {n.removeprefix(f"{kind}/"): t for n, t in state.items() if n.startswith(f"{kind}/")}
+        for kind in ("model", "optimiser", "average")
+    }
     try:
         model.load_state_dict(part["model"])
     except RuntimeError as error:

@@ -6,50 +6,29 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
 from pipeline.conditions.bus import ConditionSpec
-from pipeline.conditions.encode import Encoders
+from pipeline.conditions.encode import load_encoders
 from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
+from pipeline.data.rows import train_rows, val_rows
 from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import load_codec
 from pipeline.models.lineage import Lineage, read_lineage, seen
-from pipeline.progress import console, track
+from pipeline.progress import track
 from pipeline.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
 from pipeline.training.clip import retrieval_recall, train_clip
 from pipeline.training.curves import curves
 from pipeline.training.denoiser import read_encoded, train_denoiser
 from pipeline.training.loop import TrainingRun
 
-_VAL_TILES = 512
 
-
-def train_rows(store: TileStore) -> pd.DataFrame:
-    """The train split, the only rows that anything is trained on."""
-    rows = store.rows()
-    rows = rows[rows["split"] == "train"]
-    if rows.empty:
-        raise HistoloomError(f"{store.folder} has no tile in the train split. Check tile.split in params.yaml.")
-    return rows.reset_index(drop=True)
-
-
-def val_rows(store: TileStore, count: int = _VAL_TILES) -> pd.DataFrame:
-    """Up to `count` rows of the val split (of train where there is no val, and it is said), evenly spread."""
-    rows = store.rows()
-    chosen = rows[rows["split"] == "val"]
-    if chosen.empty:
-        console.print("no tile is in the val split: measuring on train tiles, which flatters")
-        chosen = rows[rows["split"] == "train"]
-    return chosen.iloc[np.unique(np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int))]
-
-
-def train_study_encoders(params: Params, work, device: str, reports: Path, tiles="data/tiles",
-                         output="models/encoders") -> None:
+def train_study_encoders(
+    params: Params, work, device: str, reports: Path, tiles="data/tiles", output="models/encoders"
+) -> None:
     config, store = params.train_encoders, TileStore(tiles)
 
     def write(folder: Path) -> None:
@@ -57,8 +36,16 @@ def train_study_encoders(params: Params, work, device: str, reports: Path, tiles
         with curves(reports / "curves") as log:
             if config.text == "train":
                 rows = train_rows(store)
-                run = TrainingRun("train_encoders", config.steps, config.learning_rate, params.seed,
-                                  work.root / "checkpoints", max(config.steps // 4, 1), device=device, warmup_steps=20)
+                run = TrainingRun(
+                    "train_encoders",
+                    config.steps,
+                    config.learning_rate,
+                    params.seed,
+                    work.root / "checkpoints",
+                    max(config.steps // 4, 1),
+                    device=device,
+                    warmup_steps=20,
+                )
                 train_clip(config, store, rows, params.seed, run, folder / "text", log)
                 seen(rows).save(folder)
                 metrics |= retrieval_recall(folder / "text", store, val_rows(store))
@@ -72,13 +59,23 @@ def train_study_encoders(params: Params, work, device: str, reports: Path, tiles
     work.promote(write, output)
 
 
-def train_study_autoencoder(params: Params, work, device: str, reports: Path, tiles="data/tiles",
-                            output="models/autoencoder") -> None:
+def train_study_autoencoder(
+    params: Params, work, device: str, reports: Path, tiles="data/tiles", output="models/autoencoder"
+) -> None:
     config, store = params.train_autoencoder, TileStore(tiles)
     rows = train_rows(store)
-    run = TrainingRun("train_autoencoder", config.steps, config.learning_rate, params.seed, work.root / "checkpoints",
-                      config.checkpoint_every, warmup_steps=20, mixed_precision=config.mixed_precision, device=device,
-                      resume_from=config.resume_from)
+    run = TrainingRun(
+        "train_autoencoder",
+        config.steps,
+        config.learning_rate,
+        params.seed,
+        work.root / "checkpoints",
+        config.checkpoint_every,
+        warmup_steps=20,
+        mixed_precision=config.mixed_precision,
+        device=device,
+        resume_from=config.resume_from,
+    )
 
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
@@ -94,22 +91,19 @@ def train_study_autoencoder(params: Params, work, device: str, reports: Path, ti
     work.promote(write, output)
 
 
-def study_encoders(params: Params, folder: Path | str = "models/encoders") -> Encoders:
-    """The encoders that the study's denoiser is conditioned on."""
-    names = params.train_denoiser.conditions
-    text = None
-    if "text" in names:
-        facts = json.loads((Path(folder) / "encoders.json").read_text(encoding="utf-8"))
-        inside = Path(folder) / facts["text"]
-        text = load_text_encoder(str(inside) if inside.is_dir() else facts["text"], facts["revision"])
-    return Encoders(params.tile.labels.classes, text, names)
-
-
-def encode_study(params: Params, work, device: str, tiles="data/tiles", encoders="models/encoders",
-                 autoencoder="models/autoencoder", output="data/encoded") -> None:
+def encode_study(
+    params: Params,
+    work,
+    device: str,
+    tiles="data/tiles",
+    encoders="models/encoders",
+    autoencoder="models/autoencoder",
+    output="data/encoded",
+) -> None:
     """Cache latents and condition arrays of the train split, a part for each part of the store."""
     store = TileStore(tiles)
-    rows, codec, bus = train_rows(store), load_codec(autoencoder, device), study_encoders(params, encoders)
+    rows, codec = train_rows(store), load_codec(autoencoder, device)
+    bus = load_encoders(params.tile.labels.classes, params.train_denoiser.conditions, encoders)
     names = [part for part in store.parts if (rows["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:
@@ -127,14 +121,25 @@ def encode_study(params: Params, work, device: str, tiles="data/tiles", encoders
     write_json(Path(output) / "conditions.json", [[s.name, s.shape, s.size] for s in specs])
 
 
-def train_study_denoiser(params: Params, work, device: str, reports: Path, encoded="data/encoded",
-                         output="models/denoiser") -> None:
+def train_study_denoiser(
+    params: Params, work, device: str, reports: Path, encoded="data/encoded", output="models/denoiser"
+) -> None:
     config = params.train_denoiser
     shapes = json.loads((Path(encoded) / "conditions.json").read_text(encoding="utf-8"))
     specs = tuple(ConditionSpec(name, shape, size, config.drop.get(name, 0.0)) for name, shape, size in shapes)
-    run = TrainingRun("train_denoiser", config.steps, config.learning_rate, params.seed, work.root / "checkpoints",
-                      config.checkpoint_every, warmup_steps=config.warmup_steps, ema_decay=config.ema_decay,
-                      mixed_precision=config.mixed_precision, device=device, resume_from=config.resume_from)
+    run = TrainingRun(
+        "train_denoiser",
+        config.steps,
+        config.learning_rate,
+        params.seed,
+        work.root / "checkpoints",
+        config.checkpoint_every,
+        warmup_steps=config.warmup_steps,
+        ema_decay=config.ema_decay,
+        mixed_precision=config.mixed_precision,
+        device=device,
+        resume_from=config.resume_from,
+    )
 
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:

@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets itself up, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow bench bench-smoke lint clean
+
+help:
+	@echo "make demo        set up, then go from a real slide to an augmented dataset and a report"
+	@echo "make test        set up, then run the tests"
+	@echo "make test-slow   the tests that take minutes"
+	@echo "make bench       the benchmarks in full (bench-smoke: small sizes)"
+	@echo "make lint        style, import directions"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "histoloom needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 demo"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "The venv module is missing. On Debian: apt-get install python3-venv"; exit 1; }
+	@echo "setting up (about 3 minutes and 7 GB, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@echo
+	@echo "The report: $(CURDIR)/reports/index.html"
+	@echo "The dataset: $(CURDIR)/data/dataset"
+
+test: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+test-slow: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+
+bench bench-smoke: setup
+	@mkdir -p reports/benchmarks
+	@set -e; for name in tiling sampling; do \
+		$(BIN)/python -m benchmarks.$$name $(if $(filter bench-smoke,$@),--smoke) --json reports/benchmarks/$$name.json; done
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .work .pytest_cache .hypothesis

@@ -1,0 +1,109 @@
+"""The `histoloom` command. Heavy imports wait until a command needs them, so `--help` is quick and needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import pipeline
+from pipeline.errors import HistoloomError
+from pipeline.progress import console
+
+
+class _Commands(click.Group):
+    """Errors that the user can mend end as words, with exit code 1."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except HistoloomError as error:
+            console.print("error: " + str(error), style=None, markup=False)
+            sys.exit(1)
+
+
+@click.group(cls=_Commands)
+@click.version_option(pipeline.__version__, prog_name="histoloom")
+def cli() -> None:
+    """Synthetic histology: from slides to an augmented, versioned training set.
+
+    The work itself is run by `dvc repro`, in the folder of a study.
+    """
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--recipe", multiple=True, help="A recipe's name or file; what it changes is written to params.yaml.")
+@click.option(
+    "--slides",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
+)
+def init(folder: Path, recipe: tuple[str, ...], slides: Path | None) -> None:
+    """Make a study: a git and DVC repository of its own at FOLDER."""
+    from pipeline.cli.init import make_study
+
+    make_study(folder, recipe, slides)
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is installed, what device there is, what is missing and how to get it."""
+    from pipeline.cli.doctor import examine
+
+    sys.exit(0 if examine() else 1)
+
+
+@cli.command()
+def validate() -> None:
+    """List every fault of params.yaml, cluster.yaml, the manifests and the slides at once."""
+    from pipeline.cli.validate import validate_study
+
+    faults = validate_study()
+    if faults:
+        for fault in faults:
+            console.print(f"- {fault}", markup=False)
+        console.print(f"{len(faults)} fault(s)")
+        sys.exit(1)
+    console.print("no faults")
+
+
+@cli.command()
+def status() -> None:
+    """Say what is done, what is out of date and what is in flight."""
+    from pipeline.cli.status import print_status
+
+    print_status()
+
+
+@cli.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--rows",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Take rows from here, such as data/verdicts for data/synthetic.",
+)
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows that match; may be repeated.")
+@click.option("-n", "count", default=64, show_default=True, help="How many tiles, evenly spread.")
+@click.option("-o", "--output", default="preview.png", show_default=True, type=click.Path(path_type=Path))
+def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, output: Path) -> None:
+    """Write a contact sheet of any tile STORE."""
+    from pipeline.cli.preview import write_preview
+
+    shown, of = write_preview(store, rows, where, count, output)
+    console.print(f"{output}: {shown} of {of} tiles")
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b", default="")
+def diff(a: str, b: str) -> None:
+    """Say which tiles, models and params changed between two versions, git revisions A and B (default: the workspace)."""
+    from pipeline.cli.diff import print_diff
+
+    print_diff(a, b or None)
+
+
+if __name__ == "__main__":
+    cli()

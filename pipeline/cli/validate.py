@@ -1,0 +1,63 @@
+"""`histoloom validate`: every fault at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import Tile, load_cluster, load_params
+from pipeline.data.manifest import Manifest, check_manifest
+from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.slides.annotate import check_annotations, load_annotations
+from pipeline.slides.open import BadSlide, open_slide
+from pipeline.slides.study import study_splits
+
+_PROBE_PX = 64
+
+
+def validate_study(folder: Path = Path()) -> list[Fault]:
+    """All faults of a study, in the order of its files."""
+    faults: list[Fault] = []
+    params = None
+    for load in (lambda: load_cluster(folder / "cluster.yaml"), lambda: load_params(folder / "params.yaml")):
+        try:
+            params = load()
+        except HistoloomError as error:
+            faults.append(
+                Fault("configuration", str(error), "mend the keys named; docs/reference/params.md lists all.")
+            )
+            params = None
+    if params is None:
+        return faults
+    manifest, found = check_manifest(params.tile)
+    faults += found + check_annotations(manifest, params.tile)
+    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
+    faults += _check_splits(manifest, params.tile, params.seed)
+    return faults
+
+
+def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
+    """Open the slide and read small regions all over it, so that a file that breaks off shows."""
+    try:
+        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+            if config.mpp / slide.mpp < 0.98 and not config.upsample:
+                raise BadSlide(f"the target of {config.mpp} µm/px is finer than the slide's {slide.mpp:.3f}.")
+            for row in range(4):
+                for col in range(4):
+                    x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
+                    slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
+            load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+    except BadSlide as error:
+        return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
+    return []
+
+
+def _check_splits(manifest: Manifest, config: Tile, seed: int) -> list[Fault]:
+    if not manifest.slides:
+        return []
+    try:
+        splits = study_splits(manifest, config, seed)
+    except ManifestFaults as error:
+        return error.faults
+    if "train" not in splits.values():
+        return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
+    return []

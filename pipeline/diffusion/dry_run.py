@@ -1,0 +1,36 @@
+"""What `plan --dry-run` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from pipeline.config import Params
+from pipeline.data.plan import deficits, make_plan
+from pipeline.data.store import TileStore
+from pipeline.diffusion.study import estimate
+from pipeline.progress import console
+
+
+def print_dry_run(params: Params, device: str, models: Path, tiles="data/tiles") -> None:
+    """Print what the plan would make, and what `sample` would take on this machine."""
+    rows, classes = TileStore(tiles).rows(), params.tile.labels.classes
+    plan = make_plan(rows, params.plan, classes, params.seed)
+    table = Table("class", "train tiles", "wanted", "to be made")
+    for d in deficits(rows, params.plan, classes):
+        table.add_row(d.label, str(d.train), str(d.wanted), str(d.made))
+    console.print(table)
+    made = int((plan["purpose"] == "augment").sum())
+    console.print(
+        f"{made} tiles to augment, {len(plan) - made} to evaluate, in {plan['part'].nunique()} parts "
+        f"of at most {params.plan.batch_size * params.plan.batches_per_part}"
+    )
+    cost = estimate(params, len(plan), models, device)
+    if cost is None:
+        console.print("time: not known before a denoiser is trained (dvc repro train_denoiser)")
+        return
+    console.print(
+        f"time: about {cost['seconds_one_worker'] / 60:.1f} min on one worker ({device}); "
+        f"disk: at most {cost['mib_at_most']:.0f} MiB"
+    )

@@ -1,0 +1,86 @@
+"""The dataset card, written from facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jinja2 import Environment
+
+_CARD = """---
+license: {{ licence | lower }}
+pretty_name: {{ name }}
+tags: [histopathology, synthetic, histoloom]
+{% if "parquet" in formats -%}
+configs:
+- config_name: default
+  data_files:
+{%- for split in counts %}
+  - {split: {{ "validation" if split == "val" else split }}, path: "parquet/{{ split }}-*.parquet"}
+{%- endfor %}
+{% endif -%}
+---
+# {{ name }}
+
+Tiles of {{ tile_px }} px at {{ mpp }} µm/px. The train split holds real tiles and synthetic tiles that passed the
+filters; val and test hold real tiles alone. Made with histoloom {{ version }}.
+
+## Counts
+
+| split | source | {% for label in labels %}{{ label }} | {% endfor %}all |
+|---|---|{% for _ in labels %}---|{% endfor %}---|
+{% for split, sources in counts.items() -%}
+{% for source, by_label in sources.items() -%}
+| {{ split }} | {{ source }} | {% for label in labels %}{{ by_label.get(label, 0) }} | {% endfor %}{{ by_label.values() | sum }} |
+{% endfor -%}
+{% endfor %}
+## Licence
+
+{{ licence }}, as the study states it. The real tiles remain under the licences of their slides.
+
+## Provenance
+
+{% for generator, record in generators.items() -%}
+- Generator `{{ generator[:16] }}` (sha256) saw {{ record.groups | length }} groups of {{ record.slides | length }} slides, all of the train split.
+{% endfor -%}
+- Columns: `source` (real or synthetic), `patient_code` and `slide_code` (salted codes), `split`, `label`, `mpp`; for synthetic tiles also `generator_sha256`, `seed`, `recipe` and `guidance`.
+{% if unknown -%}
+- **Unknown ancestors were allowed:** {{ unknown | join(", ") }}. What these models were trained on is not known here.
+{% endif %}
+## Limits
+
+- Of {{ made }} synthetic tiles, {{ accepted }} passed the filters; see the study's report for the reasons of the others.
+- A synthetic tile shows what a model learnt from the train split. It adds no patient.
+{% if patients == 1 -%}
+- One patient: this shows that the machinery runs, not that it helps.
+{% endif -%}
+{% if not captions -%}
+- Captions were withheld, since they may quote reports.
+{% endif -%}
+- Not for diagnosis.
+"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that the card says; see the template for the meaning of each."""
+
+    name: str
+    licence: str
+    version: str
+    formats: tuple[str, ...]
+    tile_px: int
+    mpp: float
+    labels: list[str]
+    counts: dict[str, dict[str, dict[str, int]]]
+    generators: dict[str, dict]
+    unknown: list[str]
+    made: int
+    accepted: int
+    patients: int
+    captions: bool
+
+
+def write_card(facts: CardFacts) -> str:
+    """The card as Markdown with the front matter that HF's hub reads."""
+    template = Environment(autoescape=False, trim_blocks=False).from_string(_CARD)
+    return template.render(**vars(facts))

@@ -1,0 +1,40 @@
+"""Codes that stand for patients and slides outside: keyed hashes, so that nobody without the salt can go back."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from pipeline.errors import HistoloomError
+
+SALT_FILE = Path(".histoloom/salt")
+SALT_VARIABLE = "HISTOLOOM_SALT"
+
+
+def read_salt(path: Path = SALT_FILE) -> bytes:
+    """The study's salt: from the environment, else from its file, which is made (mode 600) on first use.
+
+    The file stays out of git and of every output: keep it, since new codes would not match the old ones.
+    """
+    if stated := os.environ.get(SALT_VARIABLE):
+        return stated.encode()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+    salt = path.read_text(encoding="utf-8").strip().encode()
+    if len(salt) < 16:
+        raise HistoloomError(
+            f"The salt in {path} is shorter than 16 characters. Put it back, or delete the file to make a "
+            "new one (all codes change)."
+        )
+    return salt
+
+
+def code(kind: str, name: str, salt: bytes) -> str:
+    """A code of twelve hexadecimal digits, such as 'p-3f2a...': the same for the same name and salt."""
+    return f"{kind}-{hmac.new(salt, f'{kind}/{name}'.encode(), hashlib.sha256).hexdigest()[:12]}"

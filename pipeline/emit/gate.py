@@ -1,0 +1,62 @@
+"""The gate before a dataset leaves: no synthetic tile whose ancestors touch a held-out group."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.errors import HistoloomError
+
+
+def check_ancestors(
+    synthetic: pd.DataFrame, lineage: dict[str, dict], splits: dict[str, str], allow_unknown: bool
+) -> list[str]:
+    """Compute each synthetic tile's ancestors and refuse those outside train.
+
+    Parameters
+    ----------
+    synthetic : accepted rows with `generator_sha256`, `split_group` (whose conditions they were given), `purpose`.
+    lineage : generator_sha256 to {groups, slides, unknown}.
+    splits : split_group to split, of the real store.
+
+    Returns
+    -------
+    The sources of unknown ancestry that were let through, for the card.
+
+    Raises
+    ------
+    HistoloomError
+        for a tile made to evaluate, a generator without a record, an ancestor in val or test, and, unless allowed,
+        an ancestor that nobody knows.
+    """
+    wrong = synthetic[synthetic["purpose"] != "augment"]
+    if len(wrong):
+        raise HistoloomError(
+            f"{len(wrong)} tiles were made to evaluate (first: {wrong['tile_id'].iloc[0]}), and those may "
+            "never be emitted."
+        )
+    unknown: set[str] = set()
+    for generator in synthetic["generator_sha256"].unique():
+        if generator not in lineage:
+            raise HistoloomError(
+                f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
+            )
+        record = lineage[generator]
+        held_out = sorted(g for g in record["groups"] if splits.get(g) in ("val", "test"))
+        if held_out:
+            raise HistoloomError(
+                f"Generator {generator[:12]} was trained on held-out groups: {', '.join(held_out[:5])}. "
+                "Its tiles would leak. Train it on the train split alone."
+            )
+        unknown |= {g for g in record["groups"] if g not in splits} | set(record["unknown"])
+    for group in synthetic["split_group"].unique():
+        if splits.get(group) != "train":
+            raise HistoloomError(
+                f"Synthetic tiles were given conditions of group '{group}', whose split is "
+                f"{splits.get(group)}. Only train may lend conditions to emitted tiles."
+            )
+    if unknown and not allow_unknown:
+        raise HistoloomError(
+            f"Nobody knows what these ancestors saw: {', '.join(sorted(unknown)[:5])}. If you vouch that no "
+            "held-out patient was among it, set emit.allow_unknown_ancestors: true; the card will say so."
+        )
+    return sorted(unknown)

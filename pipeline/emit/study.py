@@ -1,0 +1,128 @@
+"""What the `emit` stage does with a study: the gate, the codes, the formats, the card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+import pipeline
+from pipeline.config import Emit, Params
+from pipeline.data.commit import write_json
+from pipeline.data.schema import SPLITS
+from pipeline.data.store import TileStore
+from pipeline.emit.card import CardFacts, write_card
+from pipeline.emit.codes import code, read_salt
+from pipeline.emit.formats import WRITERS, Item
+from pipeline.emit.gate import check_ancestors
+from pipeline.progress import track
+
+_READ_TILES = 256
+
+
+@dataclass(frozen=True)
+class _Source:
+    store: TileStore
+    rows: pd.DataFrame
+
+
+def emit_study(
+    params: Params,
+    folder: Path,
+    reports: Path,
+    tiles="data/tiles",
+    synthetic="data/synthetic",
+    verdicts="data/verdicts",
+    salt: bytes | None = None,
+) -> dict:
+    """Write the dataset: real train with accepted synthetic, val and test real only.
+
+    Raises
+    ------
+    HistoloomError
+        when a synthetic tile's ancestors aren't all of the train split.
+    """
+    config, salt = params.emit, salt if salt is not None else read_salt()
+    real, made = TileStore(tiles), TileStore(synthetic, rows_from=verdicts)
+    real_rows, made_rows = real.rows(), made.rows()
+    augment = made_rows[made_rows["purpose"] == "augment"]
+    accepted = augment[augment["accepted"]].assign(split="train")
+    lineage = json.loads((made.folder / "lineage.json").read_text(encoding="utf-8"))
+    splits = dict(zip(real_rows["split_group"], real_rows["split"]))
+    unknown = check_ancestors(accepted, lineage, splits, config.allow_unknown_ancestors)
+    sources = {split: [_Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
+    sources["train"].append(_Source(made, accepted))
+    counts = _counts(sources)
+    for format_name in config.formats:
+        for split in counts:
+            total = sum(len(s.rows) for s in sources[split])
+            items = track(_items(sources[split], config, salt), f"emit {format_name} {split}", total)
+            WRITERS[format_name](folder / format_name, split, items, config.shard_tiles)
+    labels = sorted({label for by_source in counts.values() for by_label in by_source.values() for label in by_label})
+    facts = CardFacts(
+        config.name,
+        config.licence,
+        pipeline.__version__,
+        config.formats,
+        params.tile.tile_px,
+        params.tile.mpp,
+        labels,
+        counts,
+        lineage,
+        unknown,
+        len(augment),
+        len(accepted),
+        int(real_rows["patient_id"].nunique()),
+        config.captions,
+    )
+    (folder / "README.md").write_text(write_card(facts), encoding="utf-8")
+    metrics = {"counts": counts, "synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
+    write_json(reports / "metrics.json", metrics)
+    return metrics
+
+
+def _counts(sources: dict[str, list[_Source]]) -> dict[str, dict[str, dict[str, int]]]:
+    out: dict = {}
+    for split, parts in sources.items():
+        for part in parts:
+            for (source, label), group in part.rows.groupby(["source", part.rows["label"].fillna("unlabelled")]):
+                out.setdefault(split, {}).setdefault(source, {})[label] = len(group)
+    return out
+
+
+def _share(counts: dict) -> float:
+    train = {source: sum(by_label.values()) for source, by_label in counts.get("train", {}).items()}
+    return train.get("synthetic", 0) / max(sum(train.values()), 1)
+
+
+def _items(sources: list[_Source], config: Emit, salt: bytes) -> Iterator[Item]:
+    for source in sources:
+        for start in range(0, len(source.rows), _READ_TILES):
+            rows = source.rows.iloc[start : start + _READ_TILES]
+            rows = rows.assign(label=rows["label"].fillna("unlabelled"), caption=rows["caption"].fillna(""))
+            for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
+                yield _public(row, config, salt), image
+
+
+def _public(row: dict, config: Emit, salt: bytes) -> dict:
+    """The columns that leave, by allow-list; keys and codes hide slides, patients and places."""
+    synthetic = row["source"] == "synthetic"
+    key = hashlib.blake2b(f"{row['source']}/{row['tile_id']}".encode(), key=salt[:64], digest_size=8).hexdigest()
+    out = {
+        "key": f"{'s' if synthetic else 'r'}{key}",
+        "label": row["label"],
+        "source": row["source"],
+        "split": row["split"],
+        "mpp": float(row["mpp"]),
+        "patient_code": "" if synthetic else code("p", row["patient_id"], salt),
+        "slide_code": "" if synthetic else code("s", row["slide_id"], salt),
+        "generator_sha256": row.get("generator_sha256") or "",
+        "seed": str(row["seed"]) if synthetic else "",
+        "recipe": row.get("recipe") or "",
+        "guidance": float(row["guidance"]) if synthetic else 0.0,
+    }
+    return out | ({"caption": row["caption"]} if config.captions else {})

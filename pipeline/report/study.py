@@ -1,0 +1,187 @@
+"""One self-contained page from what the stages measured and made."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import pipeline
+from pipeline.config import Params
+from pipeline.data.rows import spread
+from pipeline.data.schema import REJECT_REASONS
+from pipeline.data.store import TileStore
+from pipeline.report.pictures import contact_sheet, curve_picture, data_uri
+
+_MOST_THUMBNAILS = 12
+
+
+def write_report(
+    params: Params,
+    output: Path,
+    reports: Path = Path("reports"),
+    data: Path = Path("data"),
+    params_file: Path = Path("params.yaml"),
+) -> None:
+    """Write `output`, an HTML page that asks nothing of the network; strings of the user are escaped."""
+    real = TileStore(data / "tiles")
+    made = TileStore(data / "synthetic", rows_from=data / "verdicts")
+    measured = {
+        name: _read(reports / name / "metrics.json")
+        for name in (
+            "tile",
+            "train_encoders",
+            "train_autoencoder",
+            "train_denoiser",
+            "plan",
+            "sample",
+            "train_filters",
+            "filter",
+            "evaluate",
+            "emit",
+        )
+    }
+    funnel = measured["filter"].get("augment", {"made": 0, "accepted": 0, "by_class": {}, "rejected_for": {}})
+    environment = Environment(loader=PackageLoader("pipeline.report", "."), autoescape=True, undefined=StrictUndefined)
+    with (reports / "tile" / "slides.csv").open(encoding="utf-8") as stream:
+        slides = list(csv.DictReader(stream))
+    steps = [("planned", measured["plan"]["augment"]), ("made", funnel["made"]), ("accepted", funnel["accepted"])]
+    page = environment.get_template("page.html").render(
+        title=params.report.title,
+        version=pipeline.__version__,
+        real=measured["tile"],
+        funnel=funnel,
+        funnel_steps=steps,
+        funnel_most=max(count for _, count in steps),
+        classes=_classes(measured, funnel),
+        rejected_for=[(REJECT_REASONS[k], n) for k, n in funnel["rejected_for"].items()],
+        slides=slides,
+        thumbnails=_thumbnails(real),
+        more_thumbnails=max(0, len(real.parts) - _MOST_THUMBNAILS),
+        sheets=_sheets(params, real, made),
+        comparison=_comparison(measured["evaluate"]),
+        extractor=measured["evaluate"].get("extractor"),
+        reference=measured["evaluate"].get("reference"),
+        curves=_curves(reports),
+        reconstruction=_picture(reports / "train_autoencoder" / "reconstruction.png"),
+        measured=_measured(measured),
+        provenance=_provenance(measured, made),
+        params_text=params_file.read_text(encoding="utf-8") if params_file.exists() else "",
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _picture(path: Path) -> str | None:
+    return data_uri(path) if path.exists() else None
+
+
+def _classes(measured: dict, funnel: dict) -> list[dict]:
+    train = measured["tile"]["tiles_by_split"].get("train", {})
+    planned = measured["plan"]["classes"]
+    return [
+        {
+            "label": label,
+            "train": train.get(label, 0),
+            "wanted": planned.get(label, {}).get("wanted", "-"),
+            "made": funnel["by_class"].get(label, {}).get("made", 0),
+            "accepted": funnel["by_class"].get(label, {}).get("accepted", 0),
+        }
+        for label in sorted({*train, *planned})
+    ]
+
+
+def _thumbnails(real: TileStore) -> list[tuple[str, str]]:
+    return [(part, data_uri(real.folder / part / "thumbnail.jpg")) for part in real.parts[:_MOST_THUMBNAILS]]
+
+
+def _sheets(params: Params, real: TileStore, made: TileStore) -> list[dict]:
+    rows, synthetic, shown = real.rows(), made.rows(), params.report.tiles_shown
+    augment = synthetic[synthetic["purpose"] == "augment"]
+    accepted, rejected = augment[augment["accepted"]], augment[~augment["accepted"]]
+    same = rows[(rows["split"] == "train") & rows["label"].isin(augment["label"].unique())]
+    sheets = [
+        _sheet(
+            "Real train tiles of the augmented classes",
+            "For comparison with what follows.",
+            real,
+            spread(same, shown),
+            "label",
+        ),
+        _sheet(
+            "Synthetic, accepted",
+            "Evenly spread over all that passed the filters, not chosen by eye.",
+            made,
+            spread(accepted, shown),
+            "label",
+        ),
+        _sheet("Synthetic, rejected", "With the first reason.", made, spread(rejected, shown), "reject_reasons"),
+        _nearest(real, made, rows, spread(accepted.sort_values("copy_score", ascending=False).head(shown), shown // 2)),
+        _sheet(
+            "Synthetic for evaluation",
+            "Given held-out conditions, unfiltered; measured, never emitted.",
+            made,
+            spread(synthetic[synthetic["purpose"] == "evaluate"], shown),
+            "label",
+        ),
+    ]
+    return [sheet for sheet in sheets if sheet]
+
+
+def _sheet(title: str, text: str, store: TileStore, rows: pd.DataFrame, caption: str) -> dict | None:
+    if rows.empty:
+        return None
+    captions = rows[caption].fillna("unlabelled").astype(str).tolist()
+    return {"title": title, "text": text, "uri": data_uri(contact_sheet(store.read(rows), captions=captions))}
+
+
+def _nearest(real: TileStore, made: TileStore, rows: pd.DataFrame, chosen: pd.DataFrame) -> dict | None:
+    if chosen.empty:
+        return None
+    matches = rows.set_index("tile_id").loc[chosen["nearest_train_tile"]]
+    pairs = np.stack([made.read(chosen), real.read(matches.reset_index())], 1)
+    captions = [text for score in chosen["copy_score"] for text in (f"made  r={score:.2f}", "nearest real")]
+    uri = data_uri(contact_sheet(pairs.reshape(-1, *pairs.shape[2:]), captions=captions))
+    return {
+        "title": "Accepted, beside the nearest train tile",
+        "uri": uri,
+        "text": "The most alike of those accepted; r is the correlation after turning, mirroring and shifting.",
+    }
+
+
+def _comparison(evaluated: dict) -> list[tuple[str, dict]]:
+    return [(name, evaluated[name]) for name in ("unfiltered", "accepted") if evaluated.get(name)]
+
+
+def _curves(reports: Path) -> list[str]:
+    tables = [
+        (stage, reports / stage / "curves" / "plots" / "metrics" / "loss.tsv")
+        for stage in ("train_encoders", "train_autoencoder", "train_denoiser")
+    ]
+    return [data_uri(curve_picture(table, f"{stage}: loss"), "svg+xml") for stage, table in tables if table.exists()]
+
+
+def _measured(measured: dict) -> list[tuple[str, str]]:
+    out = []
+    for stage in ("train_encoders", "train_autoencoder", "train_denoiser", "train_filters"):
+        for name, value in measured[stage].items():
+            if isinstance(value, int | float):
+                out.append((f"{stage}: {name}", f"{value:.4g}"))
+    return out
+
+
+def _provenance(measured: dict, made: TileStore) -> list[tuple[str, str]]:
+    lineage = _read(made.folder / "lineage.json")
+    out = [("generator sha256", measured["sample"].get("generator_sha256", ""))]
+    for record in lineage.values():
+        out.append(("trained on groups", ", ".join(record["groups"])))
+        out.append(("ancestors that nobody knows", ", ".join(record["unknown"]) or "none"))
+    return [*out, ("histoloom", pipeline.__version__)]
