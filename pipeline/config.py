@@ -227,6 +227,15 @@ class Params(Section):
             raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
         if self.tile.tile_px % self.train_autoencoder.down_factor:
             raise ValueError("tile.tile_px must be a multiple of train_autoencoder.down_factor")
+        for where, classes in (
+            ("tile.labels", self.tile.labels.classes),
+            ("tile.masks", self.tile.masks.classes),
+            ("plan", self.plan.classes),
+        ):
+            if repeated := [name for name in dict.fromkeys(classes) if classes.count(name) > 1]:
+                raise ValueError(f"{where}.classes names {repeated[0]!r} twice")
+        if "evaluate" in self.tile.labels.classes:
+            raise ValueError("tile.labels.classes names 'evaluate', which the plan calls tiles made to be measured")
         unknown = set(self.plan.classes) - set(self.tile.labels.classes)
         if unknown:
             raise ValueError(f"plan.classes names {sorted(unknown)}, which tile.labels.classes does not")

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pipeline
-from pipeline.data.commit import digest, hash_tree, link_tree, read_record, replace_tree
+from pipeline.data.commit import digest, hash_tree, link_tree, read_record, replace_tree, write_json
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
 
@@ -50,13 +51,15 @@ class Work:
     def parts(self) -> Path:
         return self.root / "parts"
 
-    def promote_parts(self, names: list[str], output: Path | str) -> None:
-        """Publish committed parts as a folder of parts, whole."""
+    def promote_parts(self, names: list[str], output: Path | str, facts: dict[str, Any] | None = None) -> None:
+        """Publish committed parts as a folder of parts, whole, with `facts` (file name to JSON) beside them."""
         staged = self._staging(output)
         for name in names:
             if read_record(self.parts / name) is None:
                 raise HistoloomError(f"Part '{name}' of stage '{self.name}' was not committed; run the stage again.")
             link_tree(self.parts / name, staged / name)
+        for name, value in (facts or {}).items():
+            write_json(staged / name, value)
         replace_tree(staged, Path(output))
 
     def keep_parts(self, names: list[str]) -> None:

@@ -10,7 +10,12 @@ from pipeline.diffusion.study import sample_study
 
 def main() -> None:
     params, cluster = load_params(), load_cluster()
-    stated = {"sample": params.sample.model_dump(), "tile_px": params.tile.tile_px, "mpp": params.tile.mpp}
+    stated = {
+        "sample": params.sample.model_dump(),
+        "batch_size": params.plan.batch_size,
+        "tile": [params.tile.tile_px, params.tile.mpp, params.tile.labels.classes],
+        "denoiser": [params.train_denoiser.conditions, params.train_denoiser.attention],
+    }
     inputs = ["data/plan", "models/autoencoder", "models/denoiser", "models/encoders"]
     with stage.open_stage("sample", params=stated, inputs=inputs) as work:
         sample_study(params, work, device(cluster), lambda tasks: open_pool(cluster, tasks=tasks, gpu=True))

@@ -20,7 +20,7 @@ _SUFFIXES = {".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslid
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 VERSION_FILE = "histoloom.version"
 
-_GITIGNORE = "/.work/\n/.histoloom/\n/.venv/\n__pycache__/\n"
+_GITIGNORE = "/data/slides/\n/.work/\n/.histoloom/\n/.venv/\n__pycache__/\n"
 _README = """# A histoloom study
 
 1. State your slides in `manifests/slides.csv`, and your choices in `params.yaml`.

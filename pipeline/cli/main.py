@@ -70,6 +70,14 @@ def validate() -> None:
 
 
 @cli.command()
+def params() -> None:
+    """Print every key of params.yaml with its type, default and meaning."""
+    from pipeline.cli.reference import reference
+
+    click.echo(reference(), nl=False)
+
+
+@cli.command()
 def status() -> None:
     """Say what is done, what is out of date and what is in flight."""
     from pipeline.cli.status import print_status

@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def _seal(path: Path) -> str:
+    sync(path)
+    return sha256_file(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole: to a neighbour, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,9 +96,9 @@ def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> 
     try:
         info = write(folder) or {}
         files = sorted(p for p in folder.rglob("*") if p.is_file())
-        for file in files:
-            sync(file)
-        record = {"files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}, "info": info}
+        with ThreadPoolExecutor(max_workers=4) as pool:  # while the disk syncs one file, another is hashed
+            hashes = list(pool.map(_seal, files))
+        record = {"files": {p.relative_to(folder).as_posix(): h for p, h in zip(files, hashes)}, "info": info}
         write_json(folder / RECORD, record)
         sync(folder)
         folder.rename(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def check_manifest(config: Tile) -> tuple[Manifest, list[Fault]]:
     ]
     entries = [entry for entry in entries if entry is not None]
     _check_ids(entries, found)
-    _check_groups(entries, config, found)
+    _check_groups(entries, set(table["patient_id"].str.strip()) - {""}, config, found)
     spots, spot_faults = _read_spots(config, {e.slide_id for e in entries})
     return Manifest(tuple(entries), spots), found.faults + spot_faults
 
@@ -204,9 +203,10 @@ def _check_ids(entries: list[SlideEntry], found: _Collector) -> None:
         first: dict = {}
         for entry in entries:
             value = getattr(entry, column)
+            value = value.resolve() if column == "path" else value
             if value in first:
                 found.add(
-                    f"'{value}' stands in row {first[value]} already.",
+                    f"'{getattr(entry, column)}' stands in row {first[value]} already.",
                     "each slide has one row and an id of its own.",
                     entry.row,
                     column,
@@ -214,8 +214,9 @@ def _check_ids(entries: list[SlideEntry], found: _Collector) -> None:
             first.setdefault(value, entry.row)
 
 
-def _check_groups(entries: list[SlideEntry], config: Tile, found: _Collector) -> None:
-    group, patients = config.split.group, Counter(e.patient_id for e in entries)
+def _check_groups(entries: list[SlideEntry], patients: set[str], config: Tile, found: _Collector) -> None:
+    """`patients` are those of all rows: a row that has another fault still names its patient."""
+    group = config.split.group
     if group == "patient":
         stated: dict[str, tuple[str, int]] = {}
         for entry in entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.denoiser import load_denoiser
-from pipeline.models.lineage import model_sha256, read_lineage
+from pipeline.models.lineage import Lineage, model_sha256, read_lineage
+
+_MODELS = ("autoencoder", "denoiser", "encoders")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def study_generator(params: Params, models: Path, device: str, sha256: str | Non
 
 def generator_sha256(models: Path, conditions: tuple[str, ...]) -> str:
     """The identity of autoencoder, denoiser and encoders together."""
-    return digest([model_sha256(models / name) for name in ("autoencoder", "denoiser", "encoders")] + list(conditions))
+    return digest([model_sha256(models / name) for name in _MODELS] + list(conditions))
 
 
 def sample_part(job: SamplePart) -> dict:
@@ -105,16 +107,15 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
     params = job.params
     plan = pd.read_parquet(job.plan, filters=[("part", "==", job.part)])
     generator = study_generator(params, job.models, job.device, job.generator_sha256)
-    writer = TileWriter(folder, params.tile.tile_px)
     arrays = generator.encoders.arrays(plan)
-    for _, rows in plan.groupby("batch"):
-        index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
-        given, nothing = _conditions(arrays, index)
-        seeds = plan["seed"].to_numpy()[index]
-        images = generator.codec.decode(generator.latents(seeds, given, nothing, params.sample))
-        for image in images[: len(rows)]:
-            writer.add(image=image)
-    writer.flush()
+    with TileWriter(folder, params.tile.tile_px) as writer:
+        for _, rows in plan.groupby("batch"):
+            index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
+            given, nothing = _conditions(arrays, index)
+            seeds = plan["seed"].to_numpy()[index]
+            images = generator.codec.decode(generator.latents(seeds, given, nothing, params.sample))
+            for image in images[: len(rows)]:
+                writer.add(image=image)
     write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)
     return {"tiles": len(plan)}
 
@@ -160,11 +161,10 @@ def sample_study(
     ]
     with pool(len(jobs)) as run:
         infos = run(sample_part, jobs, "sample")
-    work.promote_parts(names, output)
-    lineage = (
-        read_lineage(models / "denoiser") | read_lineage(models / "autoencoder") | read_lineage(models / "encoders")
-    )
-    write_json(Path(output) / "lineage.json", {identity: asdict(lineage)})
+    lineage = Lineage()
+    for name in _MODELS:
+        lineage |= read_lineage(models / name)
+    work.promote_parts(names, output, {"lineage.json": {identity: lineage.record}})
     metrics = {"tiles": sum(info["tiles"] for info in infos), "parts": len(names), "generator_sha256": identity}
     write_json(reports / "metrics.json", metrics)
     return metrics

@@ -12,6 +12,7 @@ from pipeline.errors import HistoloomError
 
 SALT_FILE = Path(".histoloom/salt")
 SALT_VARIABLE = "HISTOLOOM_SALT"
+_LEAST_CHARACTERS = 16
 
 
 def read_salt(path: Path = SALT_FILE) -> bytes:
@@ -20,6 +21,8 @@ def read_salt(path: Path = SALT_FILE) -> bytes:
     The file stays out of git and of every output: keep it, since new codes would not match the old ones.
     """
     if stated := os.environ.get(SALT_VARIABLE):
+        if len(stated) < _LEAST_CHARACTERS:
+            raise HistoloomError(f"{SALT_VARIABLE} is shorter than {_LEAST_CHARACTERS} characters: state a longer one.")
         return stated.encode()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,10 +30,10 @@ def read_salt(path: Path = SALT_FILE) -> bytes:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(32) + "\n")
     salt = path.read_text(encoding="utf-8").strip().encode()
-    if len(salt) < 16:
+    if len(salt) < _LEAST_CHARACTERS:
         raise HistoloomError(
-            f"The salt in {path} is shorter than 16 characters. Put it back, or delete the file to make a "
-            "new one (all codes change)."
+            f"The salt in {path} is shorter than {_LEAST_CHARACTERS} characters. Put it back, or delete the file to "
+            "make a new one (all codes change)."
         )
     return salt
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pipeline.errors import HistoloomError
+
 Item = tuple[dict, np.ndarray]
 
 
@@ -27,9 +29,15 @@ def write_imagefolder(folder: Path, split: str, items: Iterator[Item], shard_til
     """`SPLIT/LABEL/KEY.png` with `SPLIT/metadata.jsonl`: torchvision's ImageFolder and HF's imagefolder read it."""
     root = folder / split
     root.mkdir(parents=True)
+    named: dict[str, str] = {}
     with (root / "metadata.jsonl").open("w", encoding="utf-8") as lines:
         for row, image in items:
-            name = f"{_folder_name(row['label'])}/{row['key']}.png"
+            place = _folder_name(row["label"])
+            if named.setdefault(place, row["label"]) != row["label"]:
+                raise HistoloomError(
+                    f"Labels '{row['label']}' and '{named[place]}' would share the folder '{place}'. Rename one."
+                )
+            name = f"{place}/{row['key']}.png"
             (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_bytes(png(image))
             lines.write(json.dumps({"file_name": name, **row}, ensure_ascii=False) + "\n")

@@ -73,7 +73,7 @@ def emit_study(
         labels,
         counts,
         lineage,
-        unknown,
+        [_outside(ancestor, lineage, salt) for ancestor in unknown],
         len(augment),
         len(accepted),
         int(real_rows["patient_id"].nunique()),
@@ -83,6 +83,14 @@ def emit_study(
     metrics = {"counts": counts, "synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
     write_json(reports / "metrics.json", metrics)
     return metrics
+
+
+def _outside(ancestor: str, lineage: dict[str, dict], salt: bytes) -> str:
+    """An unknown ancestor's name in the card: another study's group, which may be a patient, as a code; a folder by
+    its own name, without the path to it."""
+    if any(ancestor in record["groups"] for record in lineage.values()):
+        return code("g", ancestor, salt)
+    return Path(ancestor).name if Path(ancestor).exists() else ancestor
 
 
 def _counts(sources: dict[str, list[_Source]]) -> dict[str, dict[str, dict[str, int]]]:

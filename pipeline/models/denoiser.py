@@ -21,7 +21,7 @@ def build_denoiser(
 ) -> torch.nn.Module:
     """A new UNet for latents (b, latent_channels, latent_px, latent_px) under the given conditions.
 
-    The finest levels are convolutional; the coarsest attends, to the sequence where there is one.
+    The finest level is convolutional; the coarser ones attend, to the sequence where there is one.
     """
     from diffusers import UNet2DConditionModel
 
@@ -42,9 +42,9 @@ def build_denoiser(
         out_channels=latent_channels,
         block_out_channels=config.channels,
         layers_per_block=config.layers_per_block,
-        down_block_types=("DownBlock2D",) * (levels - 1) + (f"{kind}DownBlock2D",),
+        down_block_types=("DownBlock2D",) + (f"{kind}DownBlock2D",) * (levels - 1),
         mid_block_type="UNetMidBlock2DCrossAttn" if text else "UNetMidBlock2D",
-        up_block_types=(f"{kind}UpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        up_block_types=(f"{kind}UpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         cross_attention_dim=text or 32,
         attention_head_dim=config.attention_head_dim,
         norm_num_groups=groups,

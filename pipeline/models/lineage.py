@@ -29,8 +29,12 @@ class Lineage:
             *(tuple(sorted({*getattr(self, f), *getattr(other, f)})) for f in ("groups", "slides", "unknown"))
         )
 
+    @property
+    def record(self) -> dict:
+        return asdict(self)
+
     def save(self, folder: Path) -> None:
-        write_json(folder / FILE, asdict(self))
+        write_json(folder / FILE, self.record)
 
 
 def seen(rows: pd.DataFrame) -> Lineage:

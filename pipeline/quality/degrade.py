@@ -1,4 +1,4 @@
-"""Ways in which a tile can be bad, for teaching the quality filter what to reject."""
+"""Ways in which a tile can be bad, for measuring what the quality filter catches."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from pipeline.models.classifier import (
 )
 from pipeline.quality.degrade import degrade
 from pipeline.quality.features import Extractor
+from pipeline.quality.measures import TissueRange, fit_range, load_range
 from pipeline.quality.near_copy import CopyIndex, build_index, copy_scores
 
 _COLUMN = {"quality": "quality_score", "label": "label_score", "near_copy": "copy_score"}
@@ -34,12 +35,12 @@ _COLUMN = {"quality": "quality_score", "label": "label_score", "near_copy": "cop
 class Filters:
     """Trained filters.
 
-    quality : probability of a real tile against a spoilt one; rejected below its threshold
+    quality : minus the distance of the tile's physical measures from real tissue's; rejected below its threshold
     label : probability of the tile's own label; rejected below
     copies : the train split; a tile is rejected above its threshold
     """
 
-    quality: LinearClassifier
+    quality: TissueRange
     label: LinearClassifier | None
     copies: CopyIndex
     thresholds: dict[str, float]
@@ -50,7 +51,7 @@ class Filters:
         copy, nearest = copy_scores(images, extractor, self.copies)
         return pd.DataFrame(
             {
-                "quality_score": self.quality.probabilities(features)[:, self.quality.classes.index("real")],
+                "quality_score": self.quality.score(images),
                 "label_score": _own_label(self.label, features, labels),
                 "copy_score": copy,
                 "nearest_train_tile": self.copies.tile_ids[nearest] if len(images) else np.array([], str),
@@ -68,7 +69,7 @@ class Filters:
         return scores.assign(accepted=[not r for r in reasons], reject_reasons=["; ".join(r) for r in reasons])
 
     def save(self, folder: Path) -> None:
-        self.quality.save(folder, "quality")
+        self.quality.save(folder)
         if self.label is not None:
             self.label.save(folder, "label")
         save_file({"features": self.copies.features, "grey": self.copies.grey}, folder / "copies.safetensors")
@@ -79,7 +80,7 @@ def load_filters(folder: Path) -> Filters:
     facts = json.loads((folder / "filters.json").read_text(encoding="utf-8"))
     copies = CopyIndex(np.array(facts["tile_ids"]), **load_file(folder / "copies.safetensors"))
     label = load_classifier(folder, "label") if (folder / "label.json").exists() else None
-    return Filters(load_classifier(folder, "quality"), label, copies, facts["thresholds"])
+    return Filters(load_range(folder), label, copies, facts["thresholds"])
 
 
 def _own_label(model: LinearClassifier | None, features: np.ndarray, labels: list[str | None]) -> np.ndarray:
@@ -113,12 +114,7 @@ def train_filters(
     The filters, and what was measured on the held-out tiles: accuracy, calibration error, thresholds.
     """
     features, held = extractor.features(train_images), extractor.features(held_out_images)
-    spoilt = degrade(train_images, np.random.default_rng(seed))
-    quality = fit_classifier(
-        np.concatenate([features, extractor.features(spoilt)]),
-        ["real"] * len(features) + ["spoilt"] * len(spoilt),
-        ("real", "spoilt"),
-    )
+    quality = fit_range(train_images)
     labelled = train["label"].notna().to_numpy()
     label, metrics = None, {}
     if train["label"].nunique() > 1:
@@ -132,10 +128,8 @@ def train_filters(
         "label": _quantile(scores["label_score"], config.share("label")),
         "near_copy": _quantile(scores["copy_score"], 1 - config.share("near_copy")),
     }
-    spoilt_held = degrade(held_out_images, np.random.default_rng(seed + 1))
-    caught = (
-        quality.probabilities(extractor.features(spoilt_held))[:, quality.classes.index("real")] < thresholds["quality"]
-    )
+    spoilt = degrade(held_out_images, np.random.default_rng(seed))
+    caught = quality.score(spoilt) < thresholds["quality"]
     metrics |= {
         "held_out_tiles": len(held_out),
         "false_rejection": {name: config.share(name) for name in REJECT_REASONS},

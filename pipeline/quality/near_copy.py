@@ -14,7 +14,7 @@ from skimage.transform import resize
 
 from pipeline.quality.features import Extractor
 
-_COMPARE_PX = 64
+_COMPARE_PX = 32
 _MARGIN = 0.25
 _CANDIDATES = 3
 
@@ -29,7 +29,7 @@ def turned(images: np.ndarray) -> list[np.ndarray]:
 class CopyIndex:
     """The train split, ready to be searched.
 
-    features : (n, d) of unit length; tile_ids : (n,); grey : (n, 64, 64) float32
+    features : (n, d) of unit length; tile_ids : (n,); grey : (n, 32, 32) float32
     """
 
     tile_ids: np.ndarray

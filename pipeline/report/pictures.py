@@ -55,10 +55,18 @@ def curve_picture(table: Path, title: str) -> bytes:
     figure = Figure(figsize=(4.2, 2.4), layout="constrained")
     axes = figure.add_subplot()
     value = data[data.dtype.names[-1]]
-    axes.plot(np.atleast_1d(data["step"]), np.atleast_1d(value), linewidth=1, color="#5b3f9e")
+    step, value = np.atleast_1d(data["step"]), np.atleast_1d(value)
+    axes.plot(step, value, linewidth=0.8, color="#c9bfe0")
+    axes.plot(step, _smooth(value), linewidth=1.4, color="#5b3f9e")
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=7)
     stream = io.BytesIO()
     FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     return stream.getvalue()
+
+
+def _smooth(value: np.ndarray, window: int = 9) -> np.ndarray:
+    """Moving average whose window shrinks at the ends."""
+    half = window // 2
+    return np.array([value[max(0, i - half) : i + half + 1].mean() for i in range(len(value))])

@@ -123,7 +123,13 @@ def _sheets(params: Params, real: TileStore, made: TileStore) -> list[dict]:
             spread(accepted, shown),
             "label",
         ),
-        _sheet("Synthetic, rejected", "With the first reason.", made, spread(rejected, shown), "reject_reasons"),
+        _sheet(
+            "Synthetic, rejected",
+            "Below each, what rejected it: quality, label or near copy.",
+            made,
+            spread(rejected, shown),
+            "reject_reasons",
+        ),
         _nearest(real, made, rows, spread(accepted.sort_values("copy_score", ascending=False).head(shown), shown // 2)),
         _sheet(
             "Synthetic for evaluation",

@@ -33,6 +33,8 @@ def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], l
     for number, feature in enumerate(features, 1):
         try:
             name = feature["properties"]["classification"]["name"]
+            if not isinstance(name, str):
+                raise TypeError(f"the class is {name!r}")
             geometry = shape(feature["geometry"])
         except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
             faults.append(
@@ -50,8 +52,8 @@ def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], l
             faults.append(
                 Fault(str(path), f"unknown label '{name}'.", f"{hint} it to the classes in params.yaml.", number)
             )
-        if geometry.geom_type not in ("Polygon", "MultiPolygon"):
-            faults.append(Fault(str(path), f"a {geometry.geom_type} has no area.", "draw a closed polygon.", number))
+        if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_empty:
+            faults.append(Fault(str(path), f"this {geometry.geom_type} has no area.", "draw a closed polygon.", number))
         elif not geometry.is_valid:
             faults.append(
                 Fault(

@@ -22,12 +22,31 @@ def blocks(
 
     Yields
     ------
-    ((x, y, width, height), corners) : the box around the tiles whose corners lie in one block of side `block_px`.
+    ((x, y, width, height), corners) : the box around the tiles whose corners lie in one block of side `block_px`;
+        where they are so sparse that the box is larger than all of them together, a box for each run of neighbours
+        in a row.
     """
     grouped: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for x, y in corners:
         grouped.setdefault((y // block_px, x // block_px), []).append((x, y))
     for _, members in sorted(grouped.items()):
-        xs, ys = [x for x, _ in members], [y for _, y in members]
-        left, top = min(xs), min(ys)
-        yield (left, top, max(xs) + tile_px - left, max(ys) + tile_px - top), members
+        box = _box(members, tile_px)
+        if box[2] * box[3] <= len(members) * tile_px**2:
+            yield box, members
+        else:
+            yield from ((_box(run, tile_px), run) for run in _runs(members, tile_px))
+
+
+def _box(corners: list[tuple[int, int]], tile_px: int) -> tuple[int, int, int, int]:
+    xs, ys = zip(*corners)
+    return min(xs), min(ys), max(xs) + tile_px - min(xs), max(ys) + tile_px - min(ys)
+
+
+def _runs(corners: list[tuple[int, int]], tile_px: int) -> Iterator[list[tuple[int, int]]]:
+    run = corners[:1]
+    for x, y in corners[1:]:
+        if y != run[-1][1] or not 0 <= x - run[-1][0] <= tile_px:
+            yield run
+            run = []
+        run.append((x, y))
+    yield run

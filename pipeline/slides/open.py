@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,8 @@ import openslide
 from PIL import Image
 
 from pipeline.errors import HistoloomError
+
+_READ_AHEAD = 2
 
 
 class BadSlide(HistoloomError):
@@ -28,13 +35,18 @@ class Slide:
     mpp: float
     mpp_source: str
 
-    @property
+    @cached_property
     def width(self) -> int:
         return self.handle.dimensions[0]
 
-    @property
+    @cached_property
     def height(self) -> int:
         return self.handle.dimensions[1]
+
+    def shrinkage(self, downsample: float) -> float:
+        """Pixels of the best level per pixel of a result at this downsample; at least 1."""
+        level = self.handle.get_best_level_for_downsample(downsample * 1.001)
+        return max(1.0, downsample / self.handle.level_downsamples[level])
 
     def __enter__(self) -> Slide:
         return self
@@ -62,6 +74,12 @@ class Slide:
         BadSlide
             when the file breaks off or holds damaged data.
         """
+        return _develop(self.fetch(x_level0_px, y_level0_px, width_px, height_px, downsample))
+
+    def fetch(
+        self, x_level0_px: float, y_level0_px: float, width_px: int, height_px: int, downsample: float
+    ) -> Fetched:
+        """The part of `read` that OpenSlide does."""
         level = self.handle.get_best_level_for_downsample(downsample * 1.001)
         scale = self.handle.level_downsamples[level]
         x0, y0 = int(x_level0_px), int(y_level0_px)
@@ -72,26 +90,63 @@ class Slide:
             region = self.handle.read_region((x0, y0), level, size)
         except (openslide.OpenSlideError, OSError, SyntaxError, ValueError) as error:
             raise BadSlide(f"{self.path.name}: reading at ({x0}, {y0}) failed: {error}") from error
-        rgb = _on_glass(region)
-        if (left, top) != (0, 0) or size != (width_px, height_px) or (right, bottom) != size:
-            shrinks = downsample / scale > 1.001
-            rgb = rgb.resize(
-                (width_px, height_px),
-                Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC,
-                box=(left, top, right, bottom),
-            )
-        return np.asarray(rgb)
+        return Fetched(region, (left, top, right, bottom), (width_px, height_px), downsample / scale > 1.001)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A region as it came, the `box` of it that is wanted, and the `size` to bring that to."""
+
+    region: Image.Image
+    box: tuple[float, float, float, float]
+    size: tuple[int, int]
+    shrinks: bool
+
+
+def _develop(fetched: Fetched) -> np.ndarray:
+    rgb = _on_glass(fetched.region)
+    if fetched.box != (0, 0, *fetched.size) or rgb.size != fetched.size:
+        how = Image.Resampling.BOX if fetched.shrinks else Image.Resampling.BICUBIC
+        rgb = rgb.resize(fetched.size, how, box=fetched.box)
+    return np.asarray(rgb)
 
 
 def _on_glass(region: Image.Image) -> Image.Image:
     if region.mode != "RGBA":
         return region.convert("RGB")
     alpha = region.getchannel("A")
-    if alpha.getextrema()[0] == 255:
+    if np.asarray(alpha).min() == 255:
         return region.convert("RGB")
     glass = Image.new("RGB", region.size, (255, 255, 255))
     glass.paste(region, mask=alpha)
     return glass
+
+
+@contextmanager
+def read_ahead(
+    slide: Slide, boxes: Sequence[tuple[float, float, int, int]], downsample: float
+) -> Iterator[Iterator[np.ndarray]]:
+    """Read boxes (x_level0_px, y_level0_px, width_px, height_px) in their order, fetching on a thread of its own.
+
+    Yields
+    ------
+    An iterator of pictures (height_px, width_px, 3) uint8; few are fetched before they are asked for.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="slide-reader") as pool:
+        waiting: deque[Future] = deque()
+
+        def pictures() -> Iterator[np.ndarray]:
+            for box in boxes:
+                waiting.append(pool.submit(slide.fetch, *box, downsample))
+                if len(waiting) > _READ_AHEAD:
+                    yield _develop(waiting.popleft().result())
+            while waiting:
+                yield _develop(waiting.popleft().result())
+
+        try:
+            yield pictures()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> Slide:

@@ -32,7 +32,7 @@ class Normaliser:
 
     def apply(self, tile: np.ndarray) -> np.ndarray:
         if self.matrix is not None:
-            density = _OD_LUT[tile] @ self.matrix
+            density = _OD_LUT.take(tile) @ self.matrix
             return np.clip(_GLASS * np.exp(-density) - 1, 0, 255).astype(np.uint8)
         if self.lab is not None:
             return self._reinhard(tile)

@@ -17,11 +17,12 @@ from pipeline.data.store import TileWriter
 from pipeline.slides import stain
 from pipeline.slides.annotate import Annotations, load_annotations
 from pipeline.slides.grid import blocks, grid
-from pipeline.slides.open import BadSlide, Slide, open_slide
+from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.tissue import TissueMap, detect_tissue
 
-BLOCK_PX = 1024
+BLOCK_PX = 2048
+"""Side of what is read at once, in pixels of the level that it is read from."""
 _FIT_TILES = 24
 
 
@@ -157,26 +158,25 @@ def _cut(
     config, n = job.config, job.config.tile_px
     masked = config.masks.source != "none"
     arrays = ("image", *(("mask",) if masked else ()), *(("instance",) if annotations.instances is not None else ()))
-    writer = TileWriter(folder, n, arrays)
     rows = []
-    for (left, top, width, height), members in blocks(corners, n, max(BLOCK_PX, n)):
-        box = (left * downsample, top * downsample, width, height)
-        picture = slide.read(*box, downsample)
-        labels, mask, instance = _annotate_block(annotations, box, downsample, masked)
-        for x, y in members:
-            at = np.s_[y - top : y - top + n, x - left : x - left + n]
-            shares = _shares(None if labels is None else labels[at], config.labels.classes)
-            label = _label(job, annotations, shares, (x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
-            if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
-                continue
-            tiles = {"image": normaliser.apply(picture[at])}
-            if masked:
-                tiles["mask"] = mask[at]
-            if instance is not None:
-                tiles["instance"] = instance[at]
-            writer.add(**tiles)
-            rows.append(_row(job, slide, (x, y), downsample, label, shares, fractions[x, y]))
-    writer.flush()
+    grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
+    boxes = [(left * downsample, top * downsample, width, height) for (left, top, width, height), _ in grouped]
+    with TileWriter(folder, n, arrays) as writer, read_ahead(slide, boxes, downsample) as pictures:
+        for ((left, top, _, _), members), box, picture in zip(grouped, boxes, pictures):
+            labels, mask, instance = _annotate_block(annotations, box, downsample, masked)
+            for x, y in members:
+                at = np.s_[y - top : y - top + n, x - left : x - left + n]
+                shares = _shares(None if labels is None else labels[at], config.labels.classes)
+                label = _label(job, annotations, shares, (x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
+                if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
+                    continue
+                tiles = {"image": normaliser.apply(picture[at])}
+                if masked:
+                    tiles["mask"] = mask[at]
+                if instance is not None:
+                    tiles["instance"] = instance[at]
+                writer.add(**tiles)
+                rows.append(_row(job, slide, (x, y), downsample, label, shares, fractions[x, y]))
     return pd.DataFrame(rows, columns=TILE_ROW.names)
 
 

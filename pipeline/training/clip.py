@@ -73,8 +73,13 @@ def train_clip(
         return criterion(out[0], out[1], out[2]), {}
 
     train(model, loss, run, log)
+    save_clip(model, settings, folder)
+
+
+def save_clip(model: torch.nn.Module, settings: dict, folder: Path) -> None:
+    """Write an open_clip folder: `settings` is what `clip_config` gave."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = config.image_px
+    size = settings["vision_cfg"]["image_size"]
     preprocess = {"size": [size, size], "mean": [_MEAN] * 3, "std": [_STD] * 3}
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": settings, "preprocess_cfg": preprocess}, indent=2) + "\n", encoding="utf-8"

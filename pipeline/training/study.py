@@ -17,6 +17,7 @@ from pipeline.data.commit import commit_part, write_json
 from pipeline.data.rows import train_rows, val_rows
 from pipeline.data.store import TileStore
 from pipeline.models.autoencoder import load_codec
+from pipeline.models.lineage import FILE as LINEAGE_FILE
 from pipeline.models.lineage import Lineage, read_lineage, seen
 from pipeline.progress import track
 from pipeline.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
@@ -115,10 +116,9 @@ def encode_study(
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, lambda folder, part=part: encode_part(part, folder))
-    work.promote_parts(names, output)
-    (read_lineage(autoencoder) | read_lineage(encoders) | seen(rows)).save(Path(output))
-    specs = bus.specs(params.train_denoiser.drop)
-    write_json(Path(output) / "conditions.json", [[s.name, s.shape, s.size] for s in specs])
+    lineage = read_lineage(autoencoder) | read_lineage(encoders) | seen(rows)
+    specs = [[s.name, s.shape, s.size] for s in bus.specs(params.train_denoiser.drop)]
+    work.promote_parts(names, output, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 
 
 def train_study_denoiser(

@@ -1,0 +1,88 @@
+"""What the benchmarks share: their command line, the machine's description, and the results' form."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Parse `--smoke` and `--json PATH`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--smoke", action="store_true", help="small sizes, within a minute on two cores")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the results here")
+    return parser.parse_args()
+
+
+class Seconds(NamedTuple):
+    """What one call took: on the clock, and of all cores together."""
+
+    wall: float
+    cpu: float
+
+
+def seconds(work: Callable[[], object]) -> Seconds:
+    start = time.perf_counter(), time.process_time()
+    work()
+    return Seconds(time.perf_counter() - start[0], time.process_time() - start[1])
+
+
+def machine() -> dict:
+    """CPU model, cores that this process may use, memory and platform."""
+    models = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "platform": platform.platform(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []
+
+
+def versions() -> dict[str, str]:
+    import openslide
+
+    names = ("histoloom", "torch", "openslide-python", "zarr", "diffusers", "numpy", "pillow")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "openslide": openslide.__library_version__, **found}
+
+
+def report(name: str, smoke: bool, sizes: dict, keys: dict[str, float], details: dict, path: Path | None) -> None:
+    """Print the keys and, where a path is given, write them with machine, versions and sizes.
+
+    Parameters
+    ----------
+    keys : the ratios that the benchmark is about.
+    details : what they were made of: seconds, repeats; of this machine and moment only.
+    """
+    table = Table(title=f"{name}{' (smoke)' if smoke else ''}")
+    table.add_column("key")
+    table.add_column("value", justify="right")
+    for key, value in {**keys, **details}.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result = {
+            "benchmark": name,
+            "smoke": smoke,
+            "machine": machine(),
+            "versions": versions(),
+            "sizes": sizes,
+            "keys": keys,
+            "details": details,
+        }
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

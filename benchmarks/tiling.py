@@ -1,0 +1,161 @@
+"""Tiles per second of the `tile` stage's own path, over those of a bare loop of OpenSlide reads.
+
+Both cut the same 256 px tiles at the slide's own scale, one after the other in one process. The pipeline also finds
+the tissue, draws the thumbnail, compresses, writes, hashes and syncs; the bare loop only reads.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import openslide
+import pandas as pd
+from PIL import Image
+from skimage.filters import gaussian
+
+from benchmarks.run import arguments, report, seconds
+from pipeline.config import Labels, Tile
+from pipeline.data.manifest import SlideEntry
+from pipeline.slides.tiler import SlideJob, cut_slide
+
+REAL = Path("data/slides/cmu_small_region.svs")
+TISSUE_BOX = ((560, 300), 0, (900, 2400))  # most of this part of it is tissue
+MPP = 0.499
+TILE_PX = 256
+JPEG_PX = 240  # side of the JPEG tiles in the file, as scanners of Aperio write them
+LEVELS = (1, 4, 16)
+STAINS = ("none", "macenko", "reinhard")
+
+
+def texture() -> np.ndarray:
+    """A picture (h, w, 3) of tissue: the demo's slide where there is one, else noise with H&E's colours."""
+    if REAL.is_file():
+        with openslide.OpenSlide(str(REAL)) as slide:
+            return np.asarray(slide.read_region(*TISSUE_BOX).convert("RGB"))
+    draw = np.random.default_rng(0)
+    stains = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    coarse, fine = (gaussian(draw.standard_normal((2048, 2048, 2)), s, channel_axis=-1) for s in (8, 1.5))
+    amounts = np.clip(0.5 + coarse / coarse.std() * 0.2 + fine / fine.std() * 0.15, 0.05, None)
+    return (255 * 10 ** -(amounts @ stains)).clip(0, 255).astype(np.uint8)
+
+
+def write_slide(path: Path, side_px: int) -> None:
+    """Write a square slide of mirrored copies of the texture, as a pyramidal tiled JPEG TIFF."""
+    one = texture()
+    padding = [(0, max(0, side_px - length)) for length in one.shape[:2]]
+    picture = Image.fromarray(np.pad(one, (*padding, (0, 0)), mode="symmetric")[:side_px, :side_px])
+    with path.open("wb") as file:
+        file.write(b"II*\0" + bytes(4))
+        link = 4  # where the next directory's place is to be written
+        for level in LEVELS:
+            link = _write_level(file, picture if level == 1 else picture.reduce(level), level, link)
+
+
+def _write_level(file: BinaryIO, picture: Image.Image, level: int, link: int) -> int:
+    """Append tiles and directory of one level, as TIFF 6.0 and its Technical Note 2 (JPEG) lay them out."""
+    offsets, counts = [], []
+    for jpeg in _jpegs(picture):
+        offsets.append(file.tell())
+        counts.append(file.write(jpeg))
+    tags = {
+        254: [int(level > 1)],  # NewSubfileType: a reduced image
+        256: [picture.width],
+        257: [picture.height],
+        258: [8, 8, 8],
+        259: [7],  # JPEG
+        262: [6],  # YCbCr
+        277: [3],
+        322: [JPEG_PX],
+        323: [JPEG_PX],
+        324: offsets,
+        325: counts,
+        530: [2, 2],
+    }
+    entries = b""
+    for tag, values in tags.items():
+        kind, code = (3, "H") if max(values) < 2**16 and tag not in (254, 324, 325) else (4, "I")
+        packed = struct.pack(f"<{len(values)}{code}", *values)
+        if len(packed) > 4:
+            place = file.tell()
+            file.write(packed)
+            packed = struct.pack("<I", place)
+        entries += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    place = file.tell()
+    file.write(struct.pack("<H", len(tags)) + entries + bytes(4))
+    file.seek(link)
+    file.write(struct.pack("<I", place))
+    file.seek(0, io.SEEK_END)
+    return file.tell() - 4
+
+
+def _jpegs(picture: Image.Image) -> Iterator[bytes]:
+    for y in range(0, picture.height, JPEG_PX):
+        for x in range(0, picture.width, JPEG_PX):
+            out = io.BytesIO()
+            picture.crop((x, y, x + JPEG_PX, y + JPEG_PX)).save(out, "JPEG", quality=80, subsampling="4:2:0")
+            yield out.getvalue()
+
+
+def bare(path: Path, places: list[tuple[int, int]]) -> None:
+    """The loop to compare with: read each tile, and do nothing with it."""
+    with openslide.OpenSlide(str(path)) as slide:
+        for place in places:
+            np.asarray(slide.read_region(place, 0, (TILE_PX, TILE_PX)).convert("RGB"))
+
+
+def cut(path: Path, stain: str, parts: Path) -> Path:
+    """Cut the slide as the stage does; return its part."""
+    config = Tile(
+        mpp=MPP, tile_px=TILE_PX, stride_px=TILE_PX, stain=stain, labels=Labels(source="slide", classes=("tissue",))
+    )
+    entry = SlideEntry("slide", path, "patient", 2, mpp=MPP, label="tissue")
+    result = cut_slide(SlideJob(entry, config, {"patient": "train"}, None, parts, "benchmark"))
+    return parts / result["part"]
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    side_px, repeats = (8192, 3) if options.smoke else (12288, 7)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        path = root / "slide.tif"
+        write_slide(path, side_px)
+        rows = pd.read_parquet(cut(path, "none", root / "first") / "rows.parquet")
+        places = sorted(zip(rows["x_level0_px"], rows["y_level0_px"]), key=lambda place: place[::-1])
+        bare(path, places)  # the file is in memory for both from here on
+        times = {name: [] for name in ("bare", *STAINS)}
+        for repeat in range(repeats):
+            times["bare"].append(seconds(lambda: bare(path, places)))
+            for stain in STAINS if repeat < 3 else STAINS[:1]:
+                parts = root / f"{stain}-{repeat}"
+                times[stain].append(seconds(lambda stain=stain, parts=parts: cut(path, stain, parts)))
+    ratios = {name: statistics.median(b.wall / t.wall for b, t in zip(times["bare"], times[name])) for name in STAINS}
+    report(
+        "tiling",
+        options.smoke,
+        {"side_px": side_px, "tiles": len(places), "tile_px": TILE_PX, "repeats": repeats}
+        | {"texture": "cmu_small_region" if REAL.is_file() else "synthetic"},
+        {
+            "tiles_per_s_over_bare_openslide": ratios["none"],
+            **{f"{stain}_tiles_per_s_over_bare_openslide": ratios[stain] for stain in STAINS[1:]},
+            "bare_cpu_over_pipeline_cpu": statistics.median(
+                b.cpu / t.cpu for b, t in zip(times["bare"], times["none"])
+            ),
+        },
+        {
+            f"{name}_tiles_per_s": len(places) / statistics.median(t.wall for t in values)
+            for name, values in times.items()
+        },
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""`histoloom params`: every key of params.yaml, from the models that parse it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from pipeline.config import Params
+
+
+def reference() -> str:
+    """Markdown: a section per stage, a row per key with its type, default and meaning."""
+    lines = ["# params.yaml", "", "Written by `histoloom params`. Unknown keys are errors.", ""]
+    lines += _table(_rows(Params, "", own=True))
+    for name, field in Params.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            note = (field.annotation.__doc__ or "").strip()
+            lines += [f"## {name}", "", *([note, ""] if note else []), *_table(_rows(field.annotation, ""))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if not own:
+                yield from _rows(kind, f"{prefix}{name}.")
+            continue
+        default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
+        yield f"{prefix}{name}", _type(kind), default, field.description or ""
+
+
+def _type(kind) -> str:
+    """A type as a user reads it: choices spelt out, containers by their brackets."""
+    text = re.sub(
+        r"typing\.|pipeline\.config\.|<class '(\w+)'>",
+        r"\1",
+        str(kind) if not isinstance(kind, type) else kind.__name__,
+    )
+    text = re.sub(r"Annotated\[(\w+),.*?\)\]\)?\]?", r"\1", text)
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), text)
+    return text.replace("|", "or")
+
+
+def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
+    return [
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+        *(f"| `{key}` | {kind} | {default} | {meaning} |" for key, kind, default, meaning in rows),
+        "",
+    ]

@@ -1,0 +1,187 @@
+"""Real tiny inputs, made in code: slides, annotations, studies, tile stores."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import tifffile
+from PIL import Image
+from ruamel.yaml import YAML
+from scipy.ndimage import gaussian_filter
+
+from pipeline.config import Params, load_params
+from pipeline.data.commit import commit_part
+from pipeline.data.schema import TILE_ROW, write_rows
+from pipeline.data.store import TileWriter
+
+STAINS = np.array([[0.65, 0.70, 0.29], [0.17, 0.90, 0.40]])
+"""Optical density of haematoxylin and eosin, a row each, in red, green and blue."""
+OTHER_STAINS = np.array([[0.75, 0.62, 0.22], [0.25, 0.88, 0.30]])
+"""The same two as another laboratory's batch would have them."""
+
+
+def tissue_picture(width: int, height: int, seed: int = 0, stains=STAINS, strength: float = 1.0) -> np.ndarray:
+    """An ellipse of pink stroma with purple blobs and nuclei on white glass, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    radius = np.hypot((x / width - 0.5) / 0.45, (y / height - 0.5) / 0.45)
+    inside = 1 / (1 + np.exp((radius - 1) * 40))
+    texture = _field(rng, height, width, 3)
+    blobs = _field(rng, height, width, 24) > 0.8
+    nuclei = _field(rng, height, width, 2.5) > np.where(blobs, 0.6, 1.8)
+    haematoxylin = 0.06 + 0.35 * blobs + 0.55 * gaussian_filter(nuclei.astype(np.float32), 0.7)
+    eosin = 0.38 + 0.06 * texture - 0.15 * blobs
+    amounts = np.stack([haematoxylin, np.clip(eosin, 0.02, None)], -1) * inside[..., None] * strength
+    light = 245 * 10 ** -(amounts @ np.asarray(stains, np.float32)) + rng.normal(0, 1.5, (height, width, 3))
+    return np.clip(light, 0, 255).astype(np.uint8)
+
+
+def _field(rng: np.random.Generator, height: int, width: int, sigma: float) -> np.ndarray:
+    """Smooth noise of unit variance."""
+    field = gaussian_filter(rng.standard_normal((height, width), dtype=np.float32), sigma, mode="wrap")
+    return field / field.std()
+
+
+def make_slide(
+    path,
+    *,
+    width: int = 512,
+    height: int = 512,
+    mpp: float | None = 1.0,
+    seed: int = 0,
+    levels: int = 2,
+    stains=STAINS,
+    strength: float = 1.0,
+    picture: np.ndarray | None = None,
+) -> Path:
+    """Draw a slide and write it as its suffix says.
+
+    Parameters
+    ----------
+    path : .tif, .tiff and .svs become tiled pyramidal TIFFs that OpenSlide reads; .png and .jpg plain images.
+    mpp : µm/px at level 0, written to TIFFs; None leaves it out. Plain images never carry it.
+    levels : of the pyramid, each half the size of the one before.
+    picture : (height, width, 3) uint8 to write in place of the drawn tissue.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if picture is None:
+        picture = tissue_picture(width, height, seed, stains, strength)
+    if path.suffix in (".tif", ".tiff", ".svs"):
+        _write_pyramid(path, picture, mpp, levels)
+    else:
+        Image.fromarray(picture).save(path, **({"quality": 92} if path.suffix == ".jpg" else {}))
+    return path
+
+
+def _write_pyramid(path: Path, picture: np.ndarray, mpp: float | None, levels: int) -> None:
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(levels):
+            scale = {} if mpp is None else {"resolution": (1e4 / mpp / 2**level,) * 2, "resolutionunit": "CENTIMETER"}
+            writer.write(
+                picture,
+                tile=(128, 128),
+                photometric="rgb",
+                compression="zlib",
+                subfiletype=int(level > 0),
+                metadata=None,
+                **scale,
+            )
+            h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+            picture = picture[:h, :w].reshape(h // 2, 2, w // 2, 2, 3).mean((1, 3)).round().astype(np.uint8)
+
+
+def feature(name: str | None, *rings, kind: str = "Polygon") -> dict:
+    """A GeoJSON feature as QuPath writes it; the first ring is the outline, others are holes; rings close themselves."""
+    closed = [[list(map(float, point)) for point in (*ring, ring[0])] for ring in rings]
+    coordinates = closed[0][0] if kind == "Point" else closed
+    named = {} if name is None else {"classification": {"name": name}}
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": named}
+
+
+def box_ring(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def write_geojson(path, *features: dict) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(features)}), encoding="utf-8")
+    return path
+
+
+def write_csv(path, rows: list[dict]) -> Path:
+    """Write rows with the columns of all of them."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(k for row in rows for k in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def make_study(folder, rows: list[dict], tile: dict | None = None, **sections: dict) -> Params:
+    """Write manifests/slides.csv and params.yaml under `folder`, and read the params back.
+
+    Paths in params are relative: work in `folder`.
+
+    Parameters
+    ----------
+    rows : of slides.csv.
+    tile : what differs from a study of 64 px tiles at 1 µm/px, labelled tumour or stroma by their slide.
+    sections : other sections of params.yaml.
+    """
+    base = {
+        "mpp": 1.0,
+        "tile_px": 64,
+        "stride_px": 64,
+        "labels": {"source": "slide", "classes": ["tumour", "stroma"]},
+    }
+    params = {"tile": base | (tile or {}), **sections}
+    folder = Path(folder)
+    write_csv(folder / "manifests" / "slides.csv", rows)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML().dump(params, stream)
+    return load_params(folder / "params.yaml")
+
+
+def tile_rows(count: int, **columns) -> pd.DataFrame:
+    """Rows of a real store, `count` of them; `columns` are values, or lists of `count` of them."""
+    fields = {
+        "tile_id": [f"slide_{n}_0" for n in range(count)],
+        "source": "real",
+        "slide_id": "slide",
+        "patient_id": "patient",
+        "split_group": "patient",
+        "split": "train",
+        "label": "tumour",
+        "x_level0_px": range(count),
+        "y_level0_px": 0,
+        "mpp": 1.0,
+        "tissue_fraction": 1.0,
+        "caption": "H&E",
+    }
+    return pd.DataFrame(fields | columns, index=range(count))
+
+
+def tiles(count: int, tile_px: int = 16, seed: int = 0) -> np.ndarray:
+    """Tiles of noise, (count, tile_px, tile_px, 3) uint8, no two alike."""
+    return np.random.default_rng(seed).integers(0, 256, (count, tile_px, tile_px, 3), dtype=np.uint8)
+
+
+def make_part(store, name: str, rows: pd.DataFrame, images: np.ndarray, schema: pa.Schema = TILE_ROW) -> None:
+    """Commit a part of a tile store."""
+
+    def write(folder: Path) -> None:
+        with TileWriter(folder, images.shape[1]) as writer:
+            for image in images:
+                writer.add(image=image)
+        write_rows(rows, folder / "rows.parquet", schema)
+
+    commit_part(Path(store), name, write)

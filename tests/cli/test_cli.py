@@ -1,0 +1,191 @@
+"""The command line: quick to help, careful to start, and every fault at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipeline.cli.init import merge
+from pipeline.cli.main import cli
+from pipeline.config import Params, load_cluster, load_params
+from pipeline.errors import HistoloomError
+from tests.build import make_part, make_slide, tile_rows, tiles
+
+ROOT = Path(__file__).parents[2]
+
+
+def _call(*arguments) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, [str(a) for a in arguments])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_help_needs_no_torch_and_names_every_command():
+    code = (
+        "import sys; from pipeline.cli.main import cli; cli(['--help'], standalone_mode=False); "
+        "sys.exit(' '.join({'torch', 'dask', 'zarr', 'openslide', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+    for command in ("init", "doctor", "validate", "status", "preview", "diff"):
+        assert f"  {command} " in done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A study that `init` made over a folder of two slides."""
+    folder = tmp_path_factory.mktemp("init")
+    make_slide(folder / "slides/a.svs", width=64, height=64)
+    make_slide(folder / "slides/deep/b.png", width=64, height=64)
+    (folder / "slides/notes.txt").write_text("not a slide")
+    code, said = _call("init", folder / "study", "--slides", folder / "slides")
+    assert code == 0, said
+    return folder / "study"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_init_makes_a_git_and_dvc_repository_with_one_clean_commit(made):
+    assert _git(made, "rev-parse", "--show-toplevel") == str(made.resolve())
+    assert _git(made, "rev-list", "--count", "HEAD") == "1"
+    assert _git(made, "status", "--porcelain") == ""
+    assert (made / ".dvc/config").is_file()
+    ignored = _git(made, "check-ignore", ".histoloom/salt", ".work/x").splitlines()
+    assert ignored == [".histoloom/salt", ".work/x"]
+
+
+def test_a_study_s_stages_have_neither_the_demo_s_slide_nor_code_to_depend_on(made):
+    stages = YAML(typ="safe").load((made / "dvc.yaml").read_text())["stages"]
+    assert "fetch" not in stages and {"tile", "sample", "emit", "report"} <= set(stages)
+    for stage in stages.values():
+        assert stage["deps"][0] == "histoloom.version" and (made / "histoloom.version").is_file()
+        assert not [d for d in stage["deps"] if str(d).startswith(("stages", "pipeline"))]
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list"], cwd=made, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(stages)
+
+
+def test_init_drafts_a_manifest_whose_patients_are_left_to_fill_in(made, monkeypatch):
+    lines = (made / "manifests/slides.csv").read_text().splitlines()
+    assert lines[0].startswith("slide_id,path,patient_id,") and len(lines) == 3
+    assert lines[1].startswith("a,a.svs,,") and lines[2].startswith("b,deep/b.png,,")
+    params = load_params(made / "params.yaml")
+    assert Path(params.tile.slides_root) == made.parent / "slides"
+    monkeypatch.chdir(made)
+    code, said = _call("validate")
+    assert code == 1 and said.count("column 'patient_id': it is empty") == 2
+
+
+def test_init_overwrites_nothing(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    code, said = _call("init", tmp_path)
+    assert code == 1 and "is not empty. Name a new folder" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_init_with_an_unknown_recipe_names_the_known_and_makes_nothing(tmp_path):
+    code, said = _call("init", tmp_path / "s", "--recipe", "her3st")
+    assert code == 1 and "no recipe 'her3st'" in said and "her2st" in said
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in (ROOT / "recipes").glob("*.yaml") if p.stem != "study"))
+def test_every_recipe_makes_params_that_hold(recipe):
+    yaml = YAML(typ="safe")
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    for name in ("study", recipe):
+        merge(params, yaml.load((ROOT / f"recipes/{name}.yaml").read_text()))
+    Params.model_validate(params)
+
+
+def test_merging_replaces_lists_merges_mappings_and_empties():
+    base = {"a": {"x": 1, "y": [1, 2]}, "b": {"z": 1}, "c": 3}
+    merge(base, {"a": {"y": [3]}, "b": {}, "c": None, "d": {"new": 1}})
+    assert base == {"a": {"x": 1, "y": [3]}, "b": {}, "c": None, "d": {"new": 1}}
+
+
+@pytest.fixture
+def store(folder):
+    images = tiles(10, 32)
+    images[:5] = (200, 10, 10)
+    make_part("data/tiles", "p", tile_rows(10, label=["tumour"] * 5 + ["stroma"] * 4 + [None]), images)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options, shown", [((), "10 of 10"), (("-n", 4), "4 of 10"), (("--where", "label=tumour"), "5 of 5")]
+)
+def test_preview_writes_a_picture_of_a_store(store, options, shown):
+    code, said = _call("preview", "data/tiles", "-o", "deep/sheet.png", *options)
+    assert code == 0 and f"{shown} tiles" in said
+    with Image.open("deep/sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.ndim == 3 and (pixels[:90, :90] == (200, 10, 10)).all()
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (("--where", "colour=red"), "is not COLUMN=VALUE with a column of this store: tile_id, "),
+        (("--where", "label"), "is not COLUMN=VALUE"),
+        (("--where", "label=fat"), "No tile of data/tiles matches label=fat"),
+    ],
+)
+def test_preview_of_nothing_says_why(store, options, problem):
+    code, said = _call("preview", "data/tiles", *options)
+    assert code == 1 and problem in said and not Path("preview.png").exists()
+
+
+GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
+
+
+@pytest.mark.parametrize(
+    "text, faults",
+    [
+        (
+            "tile: {mpp: -1, tile_pix: 3, labels: {classes: [a]}}\nsample: {steps: 0}\nmodle: {}\n",
+            ["tile.mpp", "tile.tile_pix", "sample.steps", "modle"],
+        ),
+        ("tile: {labels: {}}\n", ["tile.mpp", "tile.labels.classes"]),
+        ("", ["tile"]),
+        ("[1, 2]", ["(top)"]),
+        (GOOD + "plan: {classes: [c]}\n", ["plan.classes names ['c']"]),
+        (GOOD + "train_autoencoder: {down_factor: 3}\n", ["train_autoencoder.down_factor"]),
+        ("tile: {mpp: 1.0, tile_px: 30, labels: {classes: [a]}}\n", ["multiple of train_autoencoder.down_factor"]),
+        ("tile: {mpp: 1.0, labels: {classes: [a]}, split: {fractions: {train: 0.5, val: 0.2}}}\n", ["add up to 1"]),
+        ("tile: {mpp: 1.0, labels: {classes: [a, b, a]}}\n", ["names 'a' twice"]),
+        ("tile: {mpp: 1.0, labels: {classes: [evaluate]}}\n", ["'evaluate'"]),
+        (GOOD + "plan: {classes: [a, a]}\n", ["names 'a' twice"]),
+        ("tile: {mpp: 1.0\n", ["not valid YAML"]),
+        ("a: 1\na: 2\n", ["not valid YAML"]),
+    ],
+)
+def test_all_faults_of_params_come_at_once(tmp_path, text, faults):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(HistoloomError) as error:
+        load_params(tmp_path / "params.yaml")
+    assert [fault for fault in faults if fault not in str(error.value)] == []
+    if "fault(s)" in str(error.value):
+        assert f"{len(faults)} fault(s)" in str(error.value)
+
+
+def test_missing_params_say_where_to_go_and_a_missing_cluster_is_the_default(folder):
+    code, said = _call("validate")
+    assert code == 1 and "params.yaml is missing" in said and "histoloom init" in said
+    assert load_cluster("cluster.yaml").workers == "auto"
+    Path("cluster.yaml").write_text("workers: many\nseed: 1\n")
+    code, said = _call("validate")
+    assert code == 1 and "workers" in said and "seed" in said and "params.yaml is missing" in said
+
+
+def test_the_repository_s_own_params_hold():
+    load_params(ROOT / "params.yaml")

@@ -1,0 +1,138 @@
+"""A plan takes conditions from whom it may, and packs them into fixed batches."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.config import Plan
+from pipeline.data.plan import deficits, make_plan
+from pipeline.data.schema import PLAN_ROW
+from pipeline.errors import HistoloomError
+from tests.build import tile_rows
+
+CLASSES = ("tumour", "stroma", "fat")
+
+
+@st.composite
+def tables(draw) -> pd.DataFrame:
+    """Rows of a store in which each group has one split, with labels missing here and there."""
+    groups = draw(st.lists(st.sampled_from(["train", "val", "test"]), min_size=1, max_size=6))
+    picks = draw(
+        st.lists(st.tuples(st.integers(0, len(groups) - 1), st.sampled_from([*CLASSES, None])), min_size=1, max_size=40)
+    )
+    return tile_rows(
+        len(picks),
+        split_group=[f"g{group}" for group, _ in picks],
+        split=[groups[group] for group, _ in picks],
+        label=[label for _, label in picks],
+    )
+
+
+plans = st.builds(
+    Plan,
+    target=st.sampled_from(["largest", "median", 3, 17]),
+    max_per_class=st.integers(1, 30),
+    overdraw=st.sampled_from([1.0, 1.3, 2.5]),
+    evaluation_tiles=st.integers(0, 9),
+    batch_size=st.integers(1, 8),
+    batches_per_part=st.integers(1, 3),
+)
+
+
+def _plan(rows: pd.DataFrame, config: Plan, seed: int = 0) -> pd.DataFrame:
+    """The plan; tables of which none can be made are passed over."""
+    train = rows[rows["split"] == "train"]
+    assume(train["label"].notna().any())
+    held_out = len(train) < len(rows)
+    assume(held_out or not config.evaluation_tiles)
+    made = sum(d.made for d in deficits(rows, config, CLASSES))
+    assume(made or config.evaluation_tiles)
+    return make_plan(rows, config, CLASSES, seed)
+
+
+@given(tables(), plans)
+def test_conditions_come_from_whom_the_purpose_allows(rows, config):
+    plan = _plan(rows, config)
+    real = rows.set_index("tile_id")
+    split = {"augment": {"train"}, "evaluate": {"test"} if (rows["split"] == "test").any() else {"val"}}
+    for purpose, part in plan.groupby("purpose"):
+        assert set(part["split"]) == set(real.loc[part["condition_ref"], "split"]) == split[purpose]
+    for column in ("split_group", "caption"):
+        assert plan[column].tolist() == real.loc[plan["condition_ref"], column].tolist()
+    made = plan[plan["purpose"] == "augment"]
+    assert made["label"].tolist() == real.loc[made["condition_ref"], "label"].tolist()
+
+
+@given(tables(), plans)
+def test_microbatches_are_full_but_for_the_last(rows, config):
+    plan = _plan(rows, config)
+    assert plan.columns.tolist() == PLAN_ROW.names
+    assert plan["tile_id"].is_unique and plan["seed"].is_unique
+    assert not plan.duplicated(["part", "batch", "slot"]).any()
+    assert plan.groupby("part")["purpose"].nunique().max() == 1
+    for _, part in plan.groupby("purpose"):
+        sizes = part.groupby(["part", "batch"]).size()
+        assert (sizes.iloc[:-1] == config.batch_size).all() and sizes.iloc[-1] <= config.batch_size
+        batches = part.groupby("part")["batch"].nunique()
+        assert (batches.iloc[:-1] == config.batches_per_part).all() and batches.max() <= config.batches_per_part
+        for _, slots in part.groupby(["part", "batch"])["slot"]:
+            assert slots.tolist() == list(range(len(slots)))
+
+
+@given(tables(), plans)
+def test_each_class_gets_what_its_deficit_says_and_spreads_its_conditions(rows, config):
+    plan = _plan(rows, config)
+    made = plan[plan["purpose"] == "augment"]
+    expected = {d.label: d.made for d in deficits(rows, config, CLASSES) if d.made}
+    assert made["label"].value_counts().to_dict() == expected
+    for _, of_class in made.groupby("label"):
+        lent = of_class["condition_ref"].value_counts()
+        have = (rows["label"] == of_class["label"].iloc[0]) & (rows["split"] == "train")
+        assert lent.max() - (lent.min() if len(lent) == have.sum() else 0) <= 1
+    assert (plan["purpose"] == "evaluate").sum() == config.evaluation_tiles
+
+
+@given(tables(), plans)
+def test_a_larger_plan_keeps_a_smaller_one_s_tiles(rows, config):
+    """A tile's seed and conditions don't depend on how many more are made."""
+    few = _plan(rows, config).set_index("tile_id")
+    more = _plan(rows, config.model_copy(update={"overdraw": config.overdraw * 2, "batch_size": 3})).set_index(
+        "tile_id"
+    )
+    columns = ["seed", "purpose", "label", "condition_ref"]
+    pd.testing.assert_frame_equal(few[columns].sort_index(), more.loc[few.index, columns].sort_index())
+
+
+ROWS = tile_rows(9, label=["tumour"] * 6 + ["stroma"] * 2 + ["fat"], split=["train"] * 8 + ["test"])
+
+
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        (Plan(overdraw=1), {"stroma": 4}),
+        (Plan(overdraw=1.3), {"stroma": 6}),
+        (Plan(overdraw=1, target="median"), {"stroma": 2}),
+        (Plan(overdraw=1, target=10), {"tumour": 4, "stroma": 8}),
+        (Plan(overdraw=1, target=10, max_per_class=5), {"tumour": 4, "stroma": 5}),
+        (Plan(overdraw=1, target=10, classes=("stroma",)), {"stroma": 8}),
+    ],
+)
+def test_deficits_fill_up_to_the_target(config, expected):
+    assert {d.label: d.made for d in deficits(ROWS, config, CLASSES) if d.made} == expected
+
+
+@pytest.mark.parametrize(
+    "rows, config, message",
+    [
+        (ROWS.assign(split="test"), Plan(), "no labelled tile"),
+        (ROWS, Plan(classes=("fat",)), "'fat', of which the train split has no tile"),
+        (ROWS, Plan(target=1), "nothing to make"),
+        (ROWS.assign(split="train"), Plan(evaluation_tiles=2), "needs held-out conditions"),
+    ],
+)
+def test_what_cannot_be_planned_says_why(rows, config, message):
+    with pytest.raises(HistoloomError, match=message):
+        make_plan(rows, config, CLASSES, 0)

@@ -1,0 +1,207 @@
+"""Schedules, weights, noise and guidance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import TrainDenoiser
+from pipeline.data.seeds import item_seed
+from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.noise import latent_noise
+from pipeline.diffusion.sampler import make_scheduler, sample_latents
+from pipeline.diffusion.schedules import betas, signal_to_noise
+from pipeline.diffusion.weights import loss_weights
+from pipeline.errors import HistoloomError
+from pipeline.models.denoiser import build_denoiser, denoise, set_attention
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
+
+SCHEDULES = ("linear", "scaled_linear", "cosine", "quadratic")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+@given(st.sampled_from(SCHEDULES), st.integers(20, 2000))
+def test_noise_grows_at_every_step(schedule, timesteps):
+    beta = betas(schedule, timesteps)
+    snr = signal_to_noise(beta)
+    assert beta.shape == snr.shape == (timesteps,)
+    assert ((beta > 0) & (beta < 1)).all()
+    assert (np.diff(snr) < 0).all() and snr[-1] > 0
+
+
+@pytest.mark.parametrize(
+    "schedule, first, last", [("linear", 1e-4, 0.02), ("scaled_linear", 0.00085, 0.012), ("quadratic", 1e-4, 0.02)]
+)
+def test_schedules_have_their_papers_ends(schedule, first, last):
+    beta = betas(schedule, 1000)
+    assert (beta[0], beta[-1]) == (pytest.approx(first), pytest.approx(last))
+
+
+@given(st.sampled_from(SCHEDULES), st.sampled_from([100, 250, 500, 2000]))
+def test_the_count_of_steps_hardly_changes_where_a_schedule_ends(schedule, timesteps):
+    ends = [np.log(signal_to_noise(betas(schedule, count))[-1]) for count in (timesteps, 1000)]
+    assert ends[0] == pytest.approx(ends[1], abs=1.0)
+
+
+def test_an_unknown_schedule_is_an_error():
+    with pytest.raises(ValueError, match="'sigmoid'"):
+        betas("sigmoid", 10)
+
+
+snrs = st.lists(st.floats(1e-5, 1e5), min_size=1, max_size=20).map(np.array)
+kinds = st.sampled_from(["min_snr", "p2"])
+
+
+@given(snrs, kinds, st.floats(0.1, 10), st.floats(0.1, 10))
+def test_one_loss_has_one_weight_whatever_the_model_predicts(snr, kind, gamma, k):
+    """The same error, in the units of epsilon, v and x0, costs the same: (x0 error)² = 1."""
+    error = {"sample": 1.0, "epsilon": snr, "v_prediction": snr + 1}
+    cost = [loss_weights(snr, p, kind, gamma, k) * error[p] for p in PREDICTIONS]
+    np.testing.assert_allclose(cost[0], cost[1], rtol=1e-9)
+    np.testing.assert_allclose(cost[0], cost[2], rtol=1e-9)
+
+
+@given(st.floats(0.02, 0.98), st.floats(-2, 2), st.floats(-2, 2), st.floats(-1, 1))
+def test_errors_of_the_three_predictions_are_in_the_stated_ratios(alpha_bar, x0, epsilon, miss):
+    """From the definitions: x_t fixed, x0 off by `miss`, what are epsilon and v off by?"""
+    signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    noisy = signal * x0 + noise * epsilon
+    wrong = (noisy - signal * (x0 + miss)) / noise
+    snr = alpha_bar / (1 - alpha_bar)
+    v, wrong_v = signal * epsilon - noise * x0, signal * wrong - noise * (x0 + miss)
+    assert (wrong - epsilon) ** 2 == pytest.approx(snr * miss**2, abs=1e-9)
+    assert (wrong_v - v) ** 2 == pytest.approx((snr + 1) * miss**2, abs=1e-9)
+
+
+@given(snrs, st.floats(0.1, 10))
+def test_min_snr_is_bounded_and_is_one_for_epsilon_where_noise_is_strong(snr, gamma):
+    weights = {p: loss_weights(snr, p, "min_snr", gamma) for p in PREDICTIONS}
+    assert (weights["sample"] <= gamma).all()
+    assert (weights["epsilon"] <= 1 + 1e-12).all() and (weights["v_prediction"] < 1).all()
+    np.testing.assert_allclose(weights["epsilon"][snr <= gamma], 1)
+
+
+@given(snrs, st.floats(0, 3), st.floats(0.1, 3), st.sampled_from(PREDICTIONS))
+def test_p2_is_its_paper_s_and_none_is_one(snr, gamma, k, prediction):
+    np.testing.assert_allclose(loss_weights(snr, "epsilon", "p2", gamma, k), 1 / (k + snr) ** gamma)
+    assert (loss_weights(snr, prediction, "none", gamma) == 1).all()
+
+
+seeds = st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=6, unique=True)
+
+
+@given(seeds, st.randoms())
+def test_noise_belongs_to_its_seed_in_any_batch_and_order(seeds, random):
+    alone = {seed: latent_noise([seed], (2, 3, 3))[0] for seed in seeds}
+    shuffled = [*seeds, seeds[0]]
+    random.shuffle(shuffled)
+    together = latent_noise(shuffled, (2, 3, 3))
+    assert together.dtype == np.float32
+    assert all((alone[seed] == noise).all() for seed, noise in zip(shuffled, together))
+    assert len({noise.tobytes() for noise in together}) == len(seeds)
+
+
+def test_every_bit_of_a_seed_counts():
+    seeds = [0, *(1 << bit for bit in range(64))]
+    assert len({noise.tobytes() for noise in latent_noise(seeds, (4,))}) == len(seeds)
+
+
+def test_noise_is_standard_normal_and_of_numpy_s_own_stream():
+    noise = latent_noise([item_seed(0, f"t{n}") for n in range(64)], (4, 16, 16))
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+    assert abs(np.corrcoef(noise.reshape(64, -1))[~np.eye(64, dtype=bool)]).max() < 0.15
+    assert latent_noise([], (1, 2)).shape == (0, 1, 2)
+
+
+SPECS = (ConditionSpec("label", "vector", 3, 0.1), ConditionSpec("text", "sequence", 6, 0.1))
+
+
+@pytest.fixture(scope="module", params=["label and text", "label"])
+def unet(request):
+    """A tiny UNet, latents and conditions for it, and the nulls."""
+    specs = SPECS if "text" in request.param else SPECS[:1]
+    generator = torch.Generator().manual_seed(0)
+    model = build_denoiser(TrainDenoiser(channels=(8, 16)), specs, 2, 8).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    given_ = Conditions(vector=torch.eye(3))
+    nothing = Conditions(vector=torch.zeros(3, 3))
+    if len(specs) == 2:
+        mask = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
+        given_ = Conditions(torch.randn(3, 4, 6, generator=generator), mask, given_.vector)
+        nothing = Conditions(torch.zeros(3, 4, 6), torch.ones(3, 4, dtype=bool), nothing.vector)
+    return model, torch.randn(3, 2, 8, 8, generator=generator), given_, nothing
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.0 + 1e-6, 2.5])
+def test_guidance_is_its_formula_also_where_it_is_cut_short(unet, scale):
+    model, latents, given_, nothing = unet
+    time = torch.tensor(500)
+    with_, without = (denoise(model, latents, time.expand(3), c) for c in (given_, nothing))
+    assert (with_ - without).abs().max() > 1e-3
+    found = guided(model, latents, time, given_, nothing, scale)
+    torch.testing.assert_close(found, without + scale * (with_ - without), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unet", ["label and text"], indirect=True)
+def test_what_a_mask_hides_does_not_count(unet):
+    model, latents, given_, _ = unet
+    changed = given_.sequence.clone()
+    changed[1, 2:] = 7.0
+    other = Conditions(changed, given_.sequence_mask, given_.vector)
+    time = torch.tensor([500] * 3)
+    torch.testing.assert_close(denoise(model, latents, time, given_), denoise(model, latents, time, other))
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpmsolver++", "unipc"])
+def test_a_tile_depends_on_its_own_noise_and_conditions_alone(unet, name):
+    model, _, given_, nothing = unet
+    noise = torch.from_numpy(latent_noise([1, 2, 3], (2, 8, 8)))
+
+    def sample(order):
+        scheduler = make_scheduler(name, prediction="v_prediction", schedule="cosine", train_timesteps=100)
+        turn = [c.each(lambda value: value[order]) for c in (given_, nothing)]
+        return sample_latents(model, scheduler, noise[order], *turn, steps=3, guidance=2.0)
+
+    order = torch.tensor([2, 0, 1])
+    found, shuffled = sample(torch.arange(3)), sample(order)
+    assert found.isfinite().all()
+    torch.testing.assert_close(shuffled, found[order])
+    assert torch.equal(sample(order), shuffled)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpmsolver++", "unipc"])
+def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction):
+    """A model that predicts exactly for data at one point: every solver must end there."""
+    target = torch.linspace(-1, 1, 32).reshape(1, 2, 4, 4)
+    bar = torch.from_numpy(np.cumprod(1 - betas("cosine", 1000))).float()
+
+    class Perfect(torch.nn.Module):
+        def forward(self, latents, timesteps, **_):
+            a = bar[timesteps.long()][:, None, None, None]
+            epsilon = (latents - a.sqrt() * target) / (1 - a).sqrt()
+            v = a.sqrt() * epsilon - (1 - a).sqrt() * target
+            found = {"epsilon": epsilon, "v_prediction": v, "sample": target.expand_as(latents)}[prediction]
+            return type("Output", (), {"sample": found})
+
+    scheduler = make_scheduler(name, prediction=prediction, schedule="cosine", train_timesteps=1000)
+    noise = torch.from_numpy(latent_noise([5, 6], (2, 4, 4)))
+    found = sample_latents(Perfect(), scheduler, noise, Conditions(), Conditions(), steps=20, guidance=1.0)
+    assert (found - target).abs().max() < 0.1
+
+
+def test_latents_that_cannot_be_halved_are_an_error():
+    with pytest.raises(HistoloomError, match=r"10 px cannot be halved 2 times.*channels"):
+        build_denoiser(TrainDenoiser(channels=(8, 8, 8)), SPECS, 2, 10)
+
+
+def test_xformers_asked_for_by_name_without_a_gpu_is_an_error_and_auto_is_not(unet):
+    assert set_attention(unet[0], "auto", "cpu") == set_attention(unet[0], "sdpa", "cpu") == "sdpa"
+    with pytest.raises(HistoloomError, match=r"kernels don't load .*attention: auto"):
+        set_attention(unet[0], "xformers", "cpu")

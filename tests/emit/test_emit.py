@@ -1,0 +1,222 @@
+"""The dataset as its readers see it: pixels exact, nobody named."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.config import Params
+from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.emit.study import emit_study
+from pipeline.errors import HistoloomError
+from tests.build import make_part, tile_rows, tiles
+
+SALT = b"a salt for tests, sixteen and more"
+PATIENTS = {"train": "Jane-Doe-1950", "val": "John-Roe-1961", "test": "Ann-Poe-1972"}
+SECRETS = [*PATIENTS.values(), "Jane", "SLIDE", "REPORT", "keratin-0"]
+LABELS = ["keratin", "epidermis", None]
+
+
+def _real(split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    rows = tile_rows(
+        7,
+        tile_id=[f"SLIDE-{split}_{n}_0" for n in range(7)],
+        slide_id=f"SLIDE-{split}",
+        patient_id=PATIENTS[split],
+        split_group=PATIENTS[split],
+        split=split,
+        label=[LABELS[n % 3] for n in range(7)],
+        caption="REPORT of " + PATIENTS[split],
+        mpp=0.5,
+    )
+    return rows, tiles(7, 16, seed)
+
+
+def _made(accepted: list[bool], **columns) -> pd.DataFrame:
+    count = len(accepted)
+    extra = {
+        "seed": np.arange(count, dtype=np.uint64) + np.uint64(1 << 63),
+        "recipe": "ddim-20",
+        "generator_sha256": "g1",
+        "condition_ref": "SLIDE-train_0_0",
+        "guidance": 2.0,
+        "purpose": "augment",
+    }
+    base = tile_rows(
+        count,
+        tile_id=[f"keratin-{n:06d}" for n in range(count)],
+        source="synthetic",
+        slide_id="",
+        patient_id="",
+        split_group=PATIENTS["train"],
+        label="keratin",
+        caption="REPORT",
+        mpp=0.5,
+    )
+    return base.assign(**(extra | columns))
+
+
+@pytest.fixture
+def study(folder):
+    """Stores of 21 real and 5 synthetic tiles, of which three passed; one was made to evaluate."""
+    for seed, split in enumerate(PATIENTS):
+        make_part("data/tiles", f"SLIDE-{split}", *_real(split, seed))
+    accepted = [True, False, True, True, True]
+    purpose = ["augment"] * 4 + ["evaluate"]
+    rows = _made(accepted, purpose=purpose)
+    make_part("data/synthetic", "augment-00000", rows, tiles(5, 16, 9), SYNTHETIC_ROW)
+    Path("data/verdicts/augment-00000").mkdir(parents=True)
+    rows.assign(accepted=accepted, reject_reasons="").to_parquet("data/verdicts/augment-00000/rows.parquet")
+    _lineage([PATIENTS["train"]])
+    return folder
+
+
+def _lineage(groups: list[str], unknown: tuple[str, ...] = ()) -> None:
+    record = {"g1": {"groups": groups, "slides": ["SLIDE-train"], "unknown": list(unknown)}}
+    Path("data/synthetic/lineage.json").write_text(json.dumps(record))
+
+
+def _params(**emit) -> Params:
+    labels = {"source": "slide", "classes": ["keratin", "epidermis"]}
+    return Params.model_validate({"tile": {"mpp": 0.5, "tile_px": 16, "labels": labels}, "emit": emit})
+
+
+def _emit(folder="out", salt=SALT, **emit) -> dict:
+    return emit_study(_params(**emit), Path(folder), Path("reports/emit"), salt=salt)
+
+
+def _expected() -> dict[str, set[tuple[str, bytes]]]:
+    """Label and pixels of every tile that should leave, by split."""
+    out = {}
+    for seed, split in enumerate(PATIENTS):
+        rows, images = _real(split, seed)
+        out[split] = {(label, image.tobytes()) for label, image in zip(rows["label"].fillna("unlabelled"), images)}
+    out["train"] |= {("keratin", tiles(5, 16, 9)[n].tobytes()) for n in (0, 2, 3)}
+    return out
+
+
+def _read_imagefolder(folder: Path, split: str) -> list:
+    from torchvision.datasets import ImageFolder
+
+    found = ImageFolder(str(folder / "imagefolder" / split))
+    lines = [json.loads(line) for line in (folder / "imagefolder" / split / "metadata.jsonl").read_text().splitlines()]
+    assert {line["file_name"] for line in lines} == {
+        Path(p).relative_to(found.root).as_posix() for p, _ in found.samples
+    }
+    return [(found.classes[label], np.asarray(image).tobytes()) for image, label in found]
+
+
+def _read_webdataset(folder: Path, split: str) -> list:
+    import webdataset
+
+    shards = sorted(str(p) for p in (folder / "webdataset").glob(f"{split}-*.tar"))
+    found = webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
+    return [(row["label"], image.tobytes()) for image, row in found]
+
+
+def _read_parquet(folder: Path, split: str) -> list:
+    from datasets import load_dataset
+
+    shards = sorted(str(p) for p in (folder / "parquet").glob(f"{split}-*.parquet"))
+    found = load_dataset("parquet", data_files={split: shards}, cache_dir=str(folder.parent / "cache"))[split]
+    assert {row["mpp"] for row in found} == {0.5}
+    return [(row["label"], np.asarray(row["image"]).tobytes()) for row in found]
+
+
+@pytest.mark.parametrize("read", [_read_imagefolder, _read_webdataset, _read_parquet])
+def test_each_format_s_own_reader_finds_every_tile_exactly(study, read):
+    metrics = _emit(formats=[read.__name__.removeprefix("_read_")], shard_tiles=4)
+    for split, expected in _expected().items():
+        found = read(study / "out", split)
+        assert len(found) == len(expected) and set(found) == expected
+        counts = metrics["counts"][split]
+        assert sum(n for by_label in counts.values() for n in by_label.values()) == len(expected)
+    assert metrics["counts"]["train"]["synthetic"] == {"keratin": 3}
+    assert set(metrics["counts"]["val"]) == set(metrics["counts"]["test"]) == {"real"}
+    assert metrics["synthetic_share_of_train"] == pytest.approx(0.3)
+
+
+def _everything(folder: Path) -> str:
+    """All names and contents, with what Parquet compresses written out; pictures are PNG chunks without text."""
+    said = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        said += [file.relative_to(folder).as_posix(), file.read_bytes().decode("latin-1")]
+        if file.suffix == ".parquet":
+            table = pq.read_table(file)
+            said += [str(table.schema), table.drop_columns(["image"]).to_pylist().__repr__()]
+            pictures = table["image"].to_pylist()
+            said += [p["path"] for p in pictures]
+            assert all(Image.open(io.BytesIO(p["bytes"])).info == {} for p in pictures)
+    return "\n".join(said)
+
+
+def test_nobody_and_no_place_is_named_in_what_leaves(study):
+    _emit()
+    said = _everything(study / "out")
+    assert not [secret for secret in SECRETS if secret in said] and str(study) not in said
+    assert "p-" in said and str((1 << 63) + 2) in said
+
+
+def test_unknown_ancestors_are_in_the_card_without_patients_and_paths(study):
+    (study / "secret/tower").mkdir(parents=True)
+    _lineage([PATIENTS["train"], "Eve-Moe-1983"], (str(study / "secret/tower"), "vinid/plip"))
+    with pytest.raises(HistoloomError, match="allow_unknown_ancestors"):
+        _emit()
+    _emit("out2", allow_unknown_ancestors=True)
+    said = _everything(study / "out2")
+    assert "Unknown ancestors were allowed" in said and "vinid/plip" in said and "tower" in said
+    assert "Eve-Moe" not in said and str(study) not in said
+
+
+def test_captions_leave_only_when_asked_for(study):
+    _emit(captions=True)
+    assert "REPORT of" in _everything(study / "out")
+    assert "Captions were withheld" not in (study / "out/README.md").read_text()
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(p) for p in sorted((folder / "parquet").glob("*.parquet"))])
+
+
+def test_a_salt_makes_the_same_bytes_and_another_salt_other_codes(study):
+    _emit("one")
+    _emit("two")
+    _emit("three", salt=SALT[::-1])
+    assert _everything(study / "one") == _everything(study / "two")
+    one, three = _rows(study / "one"), _rows(study / "three")
+    for column in ("key", "patient_code", "slide_code"):
+        assert not (set(one[column]) & set(three[column])) - {""}
+    assert one["patient_code"].nunique() == 4 and one.groupby("patient_code")["split"].nunique().max() == 1
+    assert one["key"].is_unique
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_generator_that_saw_held_out_patients_emits_nothing(study, name):
+    _lineage([PATIENTS["train"], PATIENTS[name]])
+    with pytest.raises(HistoloomError, match=f"held-out groups: {PATIENTS[name]}"):
+        _emit()
+    assert not (study / "out").exists()
+
+
+def test_the_card_states_the_counts_and_parses(study):
+    from ruamel.yaml import YAML
+
+    _emit(name="skin", licence="CC0-1.0")
+    card = (study / "out/README.md").read_text()
+    front = YAML(typ="safe").load(card.split("---")[1])
+    assert (front["license"], front["pretty_name"]) == ("cc0-1.0", "skin")
+    assert [f["split"] for f in front["configs"][0]["data_files"]] == ["train", "validation", "test"]
+    for line in (
+        "| train | real | 2 | 3 | 2 | 7 |",
+        "| train | synthetic | 0 | 3 | 0 | 3 |",
+        "| test | real | 2 | 3 | 2 | 7 |",
+    ):
+        assert line in card
+    assert "Of 4 synthetic tiles, 3 passed" in card and "One patient" not in card

@@ -1,0 +1,35 @@
+"""Tiles lie inside the slide, and each is read once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.slides.grid import blocks, grid
+
+size = st.integers(1, 300)
+step = st.integers(5, 70)
+
+
+@given(size, size, step, step)
+def test_grid_holds_every_whole_tile_once(width, height, tile, stride):
+    corners = list(grid(width, height, tile, stride))
+    assert len(corners) == len(set(corners))
+    assert all(x + tile <= width and y + tile <= height for x, y in corners)
+    assert all(x % stride == 0 and y % stride == 0 for x, y in corners)
+    across, down = ((length - tile) // stride + 1 if length >= tile else 0 for length in (width, height))
+    assert len(corners) == across * down
+
+
+@given(size, size, step, step, st.integers(1, 200), st.data())
+def test_each_tile_is_in_one_block_whose_box_holds_it(width, height, tile, stride, block, data):
+    corners = [corner for corner in grid(width, height, tile, stride) if data.draw(st.booleans())][:60]
+    found = list(blocks(corners, tile, block))
+    assert Counter(corner for _, members in found for corner in members) == Counter(corners)
+    for (left, top, across, down), members in found:
+        assert across < block + tile and down < block + tile
+        assert left >= 0 and top >= 0 and left + across <= width and top + down <= height
+        for x, y in members:
+            assert left <= x and x + tile <= left + across and top <= y and y + tile <= top + down

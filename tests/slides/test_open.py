@@ -1,0 +1,138 @@
+"""One door for slides, and what does not pass it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.config import Tissue
+from pipeline.slides.open import BadSlide, open_slide
+from pipeline.slides.tissue import detect_tissue
+from tests.build import make_slide, tissue_picture
+
+WIDTH, HEIGHT = 420, 300
+
+
+@pytest.mark.parametrize("name", ["s.svs", "s.tif", "s.tiff", "s.png", "s.jpg"])
+def test_each_format_passes_one_door(tmp_path, name):
+    picture = tissue_picture(WIDTH, HEIGHT, seed=3)
+    path = make_slide(tmp_path / name, picture=picture)
+    with open_slide(path, mpp=0.5) as slide:
+        assert (slide.width, slide.height) == (WIDTH, HEIGHT)
+        read = slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+    assert read.shape == (HEIGHT, WIDTH, 3) and read.dtype == np.uint8
+    difference = np.abs(read.astype(int) - picture)
+    assert difference.mean() < 3 if name.endswith("jpg") else difference.max() == 0
+
+
+@pytest.mark.parametrize(
+    "in_file, stated, expected",
+    [(0.5, None, (0.5, "file")), (0.5, 0.25, (0.25, "manifest")), (None, 2, (2, "manifest"))],
+)
+def test_the_manifest_s_scale_wins_over_the_file_s(tmp_path, in_file, stated, expected):
+    path = make_slide(tmp_path / "s.svs", mpp=in_file, width=128, height=128)
+    with open_slide(path, stated) as slide:
+        assert (slide.mpp, slide.mpp_source) == (pytest.approx(expected[0], rel=1e-3), expected[1])
+
+
+def _half(path):
+    contents = path.read_bytes()
+    path.write_bytes(contents[: len(contents) // 2])
+
+
+@pytest.mark.parametrize(
+    "name, spoil, message",
+    [
+        ("s.svs", lambda path: path.write_bytes(b""), "empty"),
+        ("s.svs", lambda path: path.write_text("not a slide"), "neither a slide"),
+        ("s.png", lambda path: path.write_text("not a picture"), "neither a slide"),
+        ("s.svs", _half, "s.svs"),
+        ("s.tif", _half, "s.tif"),
+        ("s.png", _half, "s.png"),
+        ("s.jpg", _half, "s.jpg"),
+    ],
+    ids=["empty", "text as svs", "text as png", "half svs", "half tif", "half png", "half jpg"],
+)
+def test_a_spoilt_file_is_a_bad_slide_when_opened_or_read(tmp_path, name, spoil, message):
+    path = make_slide(tmp_path / name, width=WIDTH, height=HEIGHT)
+    spoil(path)
+    with pytest.raises(BadSlide, match=message), open_slide(path, mpp=1.0) as slide:
+        detect_tissue(slide, Tissue())
+        slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+
+
+@pytest.mark.parametrize("name", ["s.svs", "s.png", "s.jpg"])
+def test_no_scale_anywhere_is_a_bad_slide_that_says_where_to_state_it(tmp_path, name):
+    path = make_slide(tmp_path / name, mpp=None, width=64, height=64)
+    with pytest.raises(BadSlide, match=r"doesn't tell its scale.*'mpp'.*manifest"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("name", ["s.svs", "s.png"])
+def test_a_slide_over_the_cap_is_refused(tmp_path, name):
+    path = make_slide(tmp_path / name, width=200, height=100)
+    open_slide(path, 1.0, max_gpx=20e-6).handle.close()
+    with pytest.raises(BadSlide, match=r"200 x 100 px is over tile\.max_slide_gpx"):
+        open_slide(path, 1.0, max_gpx=19e-6)
+
+
+@pytest.mark.parametrize("alpha, expected", [(0, 255), (255, 100)])
+def test_what_is_transparent_reads_as_white_glass(tmp_path, alpha, expected):
+    Image.fromarray(np.full((64, 64, 4), (100, 100, 100, alpha), np.uint8)).save(tmp_path / "s.png")
+    with open_slide(tmp_path / "s.png", 1.0) as slide:
+        assert (slide.read(0, 0, 64, 64, 1.0) == expected).all()
+        assert (slide.read(0, 0, 16, 16, 4.0) == expected).all()
+
+
+def test_outside_the_slide_is_white_glass(tmp_path):
+    path = make_slide(tmp_path / "s.svs", picture=np.full((64, 64, 3), 100, np.uint8))
+    with open_slide(path) as slide:
+        read = slide.read(32, 32, 64, 64, 1.0)
+    assert (read[:32, :32] == 100).all() and (read[32:] == 255).all() and (read[:, 32:] == 255).all()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    with open_slide(make_slide(tmp_path_factory.mktemp("large") / "s.svs", width=700, height=600, levels=3)) as slide:
+        yield slide
+
+
+@given(
+    downsample=st.sampled_from([1.0, 1.3, 2.0, 2.7, 3.999, 4.0, 6.25]),
+    at=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    along=st.booleans(),
+)
+@settings(max_examples=25)
+def test_two_neighbouring_boxes_are_one_box(large, downsample, at, along):
+    x, y = (place * downsample for place in at)
+    whole = large.read(x, y, 48, 48, downsample).astype(int)
+    half = (24, 48) if along else (48, 24)
+    step = (24 * downsample, 0) if along else (0, 24 * downsample)
+    pieces = [large.read(x, y, *half, downsample), large.read(x + step[0], y + step[1], *half, downsample)]
+    difference = np.abs(np.concatenate(pieces, axis=1 if along else 0) - whole)
+    assert difference.mean() < 1.5 and np.percentile(difference, 99) < 20
+
+
+@pytest.mark.parametrize("downsample", [1.0, 2.0, 3.0, 4.0, 5.5])
+def test_levels_agree_on_what_a_place_looks_like(large, downsample):
+    size = int(600 / downsample)
+    read = large.read(0, 0, size, size, downsample).astype(float)
+    expected = np.asarray(
+        Image.fromarray(large.read(0, 0, 700, 600, 1.0)).resize(
+            (size, size), Image.Resampling.BOX, box=(0, 0, size * downsample, size * downsample)
+        ),
+        float,
+    )
+    assert np.abs(read - expected).mean() < 3
+
+
+def test_a_place_between_pixels_is_read_there(tmp_path):
+    ramp = np.repeat(np.arange(0, 256, dtype=np.uint8)[None, :, None], 64, 0).repeat(3, 2)
+    with open_slide(make_slide(tmp_path / "s.svs", picture=ramp, levels=1)) as slide:
+        middle = slide.read(100.5, 10, 8, 8, 1.0)[4, 4, 0]
+        coarse = slide.read(100, 10, 8, 8, 4.0)[4, 4, 0]
+    assert middle == pytest.approx(104.5, abs=1)
+    assert coarse == pytest.approx(100 + 4 * 4 + 1.5, abs=1)

@@ -1,0 +1,289 @@
+"""Slides to a tile store, end to end in this process."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.cluster import open_pool
+from pipeline.config import Cluster, Tile
+from pipeline.data.commit import hash_tree
+from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError, ManifestFaults
+from pipeline.slides.open import open_slide
+from pipeline.slides.study import tile_study
+from pipeline.slides.tiler import describe
+from pipeline.stage import open_stage
+from tests.build import box_ring, feature, make_slide, make_study, tissue_picture, write_csv, write_geojson
+
+SIDE = 384
+
+
+def _tile(config: Tile, seed: int = 0) -> dict:
+    with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
+        return tile_study(config, seed, work, lambda tasks: open_pool(Cluster(workers=0), tasks=tasks))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    for number in range(4):
+        make_slide(folder / f"s{number}.svs", width=SIDE, height=SIDE, seed=number)
+    return folder
+
+
+@pytest.fixture
+def slides(folder, drawn):
+    """A study's folder with three slides, and s3 as one more."""
+    shutil.copytree(drawn, folder / "data/slides")
+    return folder
+
+
+def _row(number: int, **changes) -> dict:
+    return {"slide_id": f"s{number}", "path": f"s{number}.svs", "patient_id": f"p{number}", "label": "tumour"} | changes
+
+
+ROWS = [_row(number) for number in range(3)]
+study = partial(make_study, ".")
+
+
+def _report() -> dict[str, dict]:
+    with Path("reports/tile/slides.csv").open(encoding="utf-8") as stream:
+        return {row["slide_id"]: row for row in csv.DictReader(stream)}
+
+
+def test_tiles_are_the_slide_s_pixels_at_their_places(slides):
+    metrics = _tile(study(ROWS).tile)
+    store = TileStore("data/tiles")
+    rows, images = store.rows(), store.read(store.rows())
+    assert metrics["slides"] == metrics["slides_made"] == metrics["patients"] == 3
+    assert metrics["tiles"] == len(rows) > 30 and rows["tile_id"].is_unique
+    assert {s: sum(c.values()) for s, c in metrics["tiles_by_split"].items()} == rows["split"].value_counts().to_dict()
+    assert rows.groupby("split_group")["split"].nunique().max() == 1
+    assert set(rows["label"]) == {"tumour"} and (rows["tissue_fraction"] >= 0.4).all()
+    for (_, row), image in zip(rows.iterrows(), images):
+        if row["slide_id"] == "s1":
+            picture = tissue_picture(SIDE, SIDE, 1)
+            x, y = row["x_level0_px"], row["y_level0_px"]
+            np.testing.assert_array_equal(image, picture[y : y + 64, x : x + 64])
+    with Image.open("data/tiles/s0/thumbnail.jpg") as thumbnail:
+        assert max(thumbnail.size) == 1000
+
+
+@pytest.mark.parametrize("mpp, downsample", [(2.0, 2.0), (1.5, 1.5), (1.0, 1.0)])
+def test_a_coarser_target_shows_the_same_tissue(slides, mpp, downsample):
+    _tile(study(ROWS[:2], {"mpp": mpp, "tile_px": 32, "stride_px": 48}).tile)
+    store = TileStore("data/tiles")
+    rows = store.rows()
+    mine = rows[rows["slide_id"] == "s0"]
+    assert set(rows["mpp"]) == {mpp}
+    with open_slide(slides / "data/slides/s0.svs") as slide:
+        for (_, row), image in zip(mine.iterrows(), store.read(mine)):
+            alone = slide.read(row["x_level0_px"], row["y_level0_px"], 32, 32, downsample)
+            assert np.abs(alone.astype(int) - image).mean() < 12
+    edge = 32 * downsample
+    assert (rows[["x_level0_px", "y_level0_px"]].max() + edge <= SIDE).all()
+
+
+POLYGONS = {"labels": {"source": "polygons", "classes": ["tumour", "stroma"]}}
+MASKS = {"masks": {"source": "polygons", "classes": ["stroma", "tumour"]}}
+
+
+def test_polygons_label_tiles_and_make_masks(slides):
+    write_geojson(
+        "manifests/annotations/a.geojson",
+        feature("tumour", box_ring(0, 0, 128, SIDE)),
+        feature("stroma", box_ring(128, 0, 320, SIDE)),
+    )
+    rows = [_row(n, annotations="a.geojson") for n in range(2)]
+    _tile(study(rows, POLYGONS | MASKS | {"caption": "{composition}"}).tile)
+    store = TileStore("data/tiles")
+    found, masks = store.rows(), store.read(store.rows(), "mask")
+    x = found["x_level0_px"]
+    assert (found["label"] == np.where(x < 128, "tumour", "stroma")).all() and x.max() < 320
+    assert found["caption"].str.startswith(("mostly tumour", "mostly stroma")).all()
+    inner = masks[:, 2:-2, 2:-2]
+    assert (inner == np.where(x < 128, 2, 1)[:, None, None]).all()
+
+
+@pytest.mark.parametrize("kept", ["drop", "keep"])
+def test_tiles_without_a_label_are_dropped_or_kept(slides, kept):
+    write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, 90, SIDE)))
+    labels = POLYGONS["labels"] | {"unlabelled": kept, "min_fraction": 0.6}
+    metrics = _tile(study([_row(n, annotations="a.geojson") for n in range(2)], {"labels": labels}).tile)
+    rows = TileStore("data/tiles").rows()
+    assert set(rows["label"].dropna()) == {"tumour"}
+    assert rows["label"].isna().any() == (kept == "keep")
+    assert metrics["tiles"] == len(rows)
+
+
+def test_rasters_label_tiles_and_keep_instances(slides):
+    ids = np.zeros((SIDE, SIDE), np.uint8)
+    ids[:, :128], ids[:, 128:] = 1, 2
+    Image.fromarray(ids).save("data/slides/m.png")
+    Image.fromarray(np.arange(SIDE * SIDE, dtype=np.int32).reshape(SIDE, SIDE)).save("data/slides/i.tif")
+    rows = [_row(n, mask="m.png", instances="i.tif") for n in range(2)]
+    raster = {"source": "raster", "classes": ["tumour", "stroma"]}
+    _tile(study(rows, {"labels": raster, "masks": raster}).tile)
+    store = TileStore("data/tiles")
+    found = store.rows()
+    assert (found["label"] == np.where(found["x_level0_px"] < 128, "tumour", "stroma")).all()
+    first = store.read(found, "instance")[:, 0, 0]
+    assert (first == found["y_level0_px"] * SIDE + found["x_level0_px"]).all()
+    assert (store.read(found, "mask") == np.where(found["x_level0_px"] < 128, 1, 2)[:, None, None]).all()
+
+
+def test_spots_label_the_tiles_near_them(slides):
+    spots = [("s0", 160, 160, "tumour"), ("s0", 224, 160, "stroma"), ("s1", 160, 160, "stroma")]
+    keys = ("slide_id", "x_level0_px", "y_level0_px", "label")
+    write_csv("manifests/spots.csv", [{"spot_id": i} | dict(zip(keys, spot)) for i, spot in enumerate(spots)])
+    labels = {"source": "spots", "classes": ["tumour", "stroma"], "spot_radius_um": 5}
+    _tile(study(ROWS[:2], {"labels": labels, "spots": "manifests/spots.csv"}).tile)
+    found = TileStore("data/tiles").rows()
+    got = set(found[["slide_id", "x_level0_px", "y_level0_px", "label"]].itertuples(index=False, name=None))
+    assert got == {(slide, x - 32, y - 32, label) for slide, x, y, label in spots}
+
+
+def _spoil(path, kind: str) -> None:
+    if kind == "text":
+        path.write_text("no slide")
+    elif kind == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "blank":
+        make_slide(path, picture=np.full((SIDE, SIDE, 3), 250, np.uint8))
+    elif kind == "coarse":
+        make_slide(path, width=SIDE, height=SIDE, mpp=2.0)
+    elif kind == "no scale":
+        make_slide(path, width=SIDE, height=SIDE, mpp=None)
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [
+        ("text", "neither a slide"),
+        ("half", "s1.svs"),
+        ("blank", "no tile has tissue enough"),
+        ("coarse", "is finer than the slide's 2.000"),
+        ("no scale", "doesn't tell its scale"),
+    ],
+)
+def test_a_bad_slide_is_quarantined_within_the_budget_and_fails_past_it(slides, kind, reason):
+    _spoil(slides / "data/slides/s1.svs", kind)
+    with pytest.raises(
+        HistoloomError, match=r"1 of 3 slides can't be used.*\n.*manifests/slides.csv, row 3: "
+    ) as error:
+        _tile(study(ROWS, {"max_bad_slides": 0}).tile)
+    assert reason in str(error.value) and not (slides / "data/tiles").exists()
+    assert reason in _report()["s1"]["reason"]
+    metrics = _tile(study(ROWS, {"max_bad_slides": 1}).tile)
+    assert (metrics["slides"], metrics["quarantined"], metrics["slides_made"]) == (2, 1, 0)
+    assert TileStore("data/tiles").parts == ["s0", "s2"]
+    assert [bool(row["reason"]) for row in _report().values()] == [False, True, False]
+
+
+def test_upsampling_is_done_where_it_is_asked_for(slides):
+    metrics = _tile(study(ROWS[:2], {"mpp": 0.8, "upsample": True}).tile)
+    assert metrics["slides"] == 2 and set(TileStore("data/tiles").rows()["mpp"]) == {0.8}
+
+
+def test_no_good_slide_is_an_error_whatever_the_budget(slides):
+    for number in range(2):
+        _spoil(slides / f"data/slides/s{number}.svs", "text")
+    with pytest.raises(HistoloomError, match="2 of 2 slides"):
+        _tile(study(ROWS[:2], {"max_bad_slides": 9}).tile)
+
+
+def _hashes() -> dict[str, str]:
+    return {part: hash_tree(TileStore("data/tiles").folder / part) for part in TileStore("data/tiles").parts}
+
+
+ASSIGN = {"split": {"assign": {"p0": "train", "p1": "val", "p2": "test"}}}
+
+
+def test_one_slide_more_is_one_slide_s_work(slides):
+    _tile(study(ROWS, ASSIGN).tile)
+    before = _hashes()
+    assert _tile(study(ROWS, ASSIGN).tile)["slides_made"] == 0
+    assert _tile(study([_row(3), *ROWS], ASSIGN).tile)["slides_made"] == 1
+    after = _hashes()
+    assert after.keys() == {"s0", "s1", "s2", "s3"} and before.items() <= after.items()
+    assert _tile(study(ROWS[:2], {"split": {"assign": {"p0": "train", "p1": "val"}}}).tile)["slides_made"] == 0
+    assert _hashes() == {name: before[name] for name in ("s0", "s1")}
+
+
+@pytest.mark.parametrize(
+    "row, tile",
+    [
+        ({"label": "stroma"}, {}),
+        ({"caption": "other"}, {"caption": "{caption}"}),
+        ({"patient_id": "p9"}, {"split": {"assign": {"p0": "train", "p9": "val", "p2": "test"}}}),
+        ({"mpp": 0.9}, {}),
+    ],
+    ids=["label", "caption", "patient", "mpp"],
+)
+def test_what_is_stated_anew_of_a_slide_redoes_that_slide(slides, row, tile):
+    _tile(study(ROWS, {"caption": "{caption}"} | ASSIGN).tile)
+    changed = study([ROWS[0], _row(1, **row), ROWS[2]], {"caption": "{caption}"} | ASSIGN | tile)
+    assert _tile(changed.tile)["slides_made"] == 1
+
+
+def test_any_number_of_workers_makes_the_same_bytes(slides):
+    config = study(ROWS, ASSIGN).tile
+    _tile(config)
+    before = hash_tree(slides / "data/tiles")
+    shutil.rmtree(".work")
+    with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
+        tile_study(config, 0, work, lambda tasks: open_pool(Cluster(workers=2), tasks=tasks))
+    assert hash_tree(slides / "data/tiles") == before
+
+
+def test_regions_of_one_patient_keep_their_gap(slides):
+    gap = 24.0
+    split = {"group": "region", "region": {"rows": 2, "cols": 3, "gap_um": gap}}
+    _tile(study(ROWS[:1], {"tile_px": 32, "stride_px": 8, "split": split}).tile)
+    rows = TileStore("data/tiles").rows()
+    assert set(rows["split"]) == {"train", "val", "test"}
+    assert rows.groupby("split_group")["split"].nunique().max() == 1
+    corner = rows[["x_level0_px", "y_level0_px"]].to_numpy()
+    group = rows["split_group"].to_numpy()
+    apart = np.abs(corner[:, None] - corner[None]).max(-1) - 32
+    assert apart[group[:, None] != group[None]].min() >= gap
+
+
+def test_an_assigned_group_that_is_not_there_and_a_bad_annotation_stop_before_any_work(slides):
+    with pytest.raises(ManifestFaults, match="assign names 'p9'"):
+        _tile(study(ROWS, {"split": {"assign": {"p9": "test"}}}).tile)
+    write_geojson("manifests/annotations/a.geojson", feature("tumor", box_ring(0, 0, 9, 9)))
+    with pytest.raises(ManifestFaults, match="did you mean 'tumour'"):
+        _tile(study([_row(n, annotations="a.geojson") for n in range(2)], POLYGONS).tile)
+    assert not list((slides / ".work/tile/shared/parts").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["macenko", "reinhard"])
+def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
+    _tile(study(ROWS, {"stain": kind}).tile)
+    assert {row["stain"] for row in _report().values()} == {"fitted"}
+    store = TileStore("data/tiles")
+    first = store.rows().iloc[0]
+    with open_slide(slides / f"data/slides/{first['slide_id']}.svs") as slide:
+        original = slide.read(first["x_level0_px"], first["y_level0_px"], 64, 64, 1.0)
+    assert 2 < np.abs(store.read(store.rows().iloc[:1])[0].astype(int) - original).mean() < 60
+
+
+@pytest.mark.parametrize(
+    "shares, label, fraction, words",
+    [
+        ({"a": 0.7, "b": 0.3}, "a", 1.0, "mostly a, b"),
+        ({"a": 0.5, "b": 0.1, "c": 0.01}, "a", 0.5, "a, some b, open space"),
+        ({}, "a", 1.0, "a"),
+        ({}, None, 1.0, "tissue"),
+    ],
+)
+def test_composition_in_words(shares, label, fraction, words):
+    assert describe(shares, label, fraction) == words

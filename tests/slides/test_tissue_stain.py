@@ -1,0 +1,117 @@
+"""Where tissue is, and what stain normalisation does to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipeline.config import Tissue
+from pipeline.slides import stain
+from pipeline.slides.open import open_slide
+from pipeline.slides.tissue import TissueMap, detect_tissue
+from tests.build import OTHER_STAINS, STAINS, make_slide, tissue_picture
+
+
+def _tissue(path, config: Tissue | None = None, mpp: float = 1.0) -> TissueMap:
+    with open_slide(path, mpp) as slide:
+        return detect_tissue(slide, config or Tissue())
+
+
+@pytest.mark.parametrize("glass", [255, 235, 0])
+def test_a_slide_of_one_colour_has_tissue_only_if_it_is_dark(tmp_path, glass):
+    tissue = _tissue(make_slide(tmp_path / "s.png", picture=np.full((256, 256, 3), glass, np.uint8)))
+    assert tissue.mask.all() if glass == 0 else not tissue.mask.any()
+
+
+def test_noise_on_glass_is_no_tissue(tmp_path):
+    noise = np.random.default_rng(0).normal(240, 4, (512, 512, 3)).clip(0, 255).astype(np.uint8)
+    assert not _tissue(make_slide(tmp_path / "s.png", picture=noise)).mask.any()
+
+
+def test_the_ellipse_is_tissue_and_its_corners_are_not(tmp_path):
+    tissue = _tissue(make_slide(tmp_path / "s.svs", width=640, height=512))
+    h, w = tissue.mask.shape
+    assert (h, w) == (64, 80) and tissue.picture.shape == (h, w, 3)
+    y, x = np.mgrid[0:h, 0:w]
+    radius = np.hypot((x + 0.5) / w - 0.5, (y + 0.5) / h - 0.5) / 0.45
+    assert tissue.mask[radius < 0.9].mean() > 0.99 and tissue.mask[radius > 1.1].mean() < 0.01
+
+
+def test_specks_smaller_than_the_least_area_are_dropped(tmp_path):
+    picture = np.full((512, 512, 3), 245, np.uint8)
+    picture[40:56, 40:56] = picture[200:360, 200:360] = (200, 80, 150)
+    path = make_slide(tmp_path / "s.png", picture=picture)
+    assert _tissue(path, Tissue(min_area_um2=0)).mask[5:7, 5:7].any()
+    kept = _tissue(path, Tissue(min_area_um2=2000)).mask
+    assert not kept[:20].any() and kept[30:40, 30:40].all()
+
+
+@given(
+    arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))),
+    st.floats(1, 20),
+    st.lists(st.tuples(st.floats(0, 400), st.floats(0, 400)), max_size=8),
+    st.floats(1, 300),
+)
+def test_fractions_are_shares(mask, downsample, corners, side):
+    fractions = TissueMap(mask, downsample, np.empty(0)).fractions(np.array(corners).reshape(-1, 2), side)
+    assert fractions.shape == (len(corners),)
+    assert ((fractions >= 0) & (fractions <= 1)).all()
+    if mask.all():
+        assert (fractions == 1).all()
+    if not mask.any():
+        assert (fractions == 0).all()
+
+
+def test_a_tile_s_fraction_is_the_share_of_tissue_in_it():
+    mask = np.zeros((8, 8), bool)
+    mask[:, :3] = True
+    found = TissueMap(mask, 4.0, np.empty(0)).fractions(np.array([[0, 0], [8, 0], [16, 16], [0.0, 16]]), 16)
+    assert found.tolist() == [0.75, 0.25, 0, 0.75]
+
+
+def _patches(stains, strength=1.0) -> np.ndarray:
+    """Middle of a piece of tissue, as (4, 96, 96, 3)."""
+    picture = tissue_picture(384, 384, 5, stains, strength)[96:288, 96:288]
+    return picture.reshape(2, 96, 2, 96, 3).swapaxes(1, 2).reshape(4, 96, 96, 3)
+
+
+@pytest.mark.parametrize("kind", ["macenko", "reinhard"])
+def test_normalising_brings_two_stainings_of_one_tissue_together(kind):
+    one, other = _patches(STAINS), _patches(OTHER_STAINS, 1.3)
+    fitted = [stain.fit(kind, patches) for patches in (one, other)]
+    assert [f.note for f in fitted] == ["fitted", "fitted"]
+    after = [np.stack([f.apply(tile) for tile in patches]) for f, patches in zip(fitted, (one, other))]
+    assert all(a.dtype == np.uint8 and a.shape == one.shape for a in after)
+    apart = [np.linalg.norm(a.reshape(-1, 3).mean(0) - b.reshape(-1, 3).mean(0)) for a, b in ((one, other), after)]
+    assert apart[1] < 0.35 * apart[0]
+
+
+@pytest.mark.parametrize("kind", ["macenko", "reinhard"])
+def test_too_little_tissue_is_skipped_and_said(kind):
+    glass = np.full((4, 64, 64, 3), 240, np.uint8)
+    glass[0, :20, :20] = (150, 60, 140)
+    fitted = stain.fit(kind, glass)
+    assert fitted.note.startswith("skipped: 400 stained pixels")
+    assert (fitted.apply(glass[0]) == glass[0]).all()
+
+
+def test_one_stain_alone_leaves_tiles_as_they_are():
+    rng = np.random.default_rng(0)
+    amount = rng.uniform(0.3, 1, (2, 64, 64, 1))
+    sample = (240 * 10 ** -(amount * STAINS[1])).astype(np.uint8)
+    fitted = stain.fit("macenko", sample)
+    assert np.isfinite(fitted.apply(sample[0]).astype(float)).all()
+
+
+def test_none_is_the_identity():
+    tile = _patches(STAINS)[0]
+    assert stain.fit("none", np.empty(0)).apply(tile) is tile
+
+
+def test_white_stays_white_under_macenko_and_reinhard():
+    white = np.full((8, 8, 3), 250, np.uint8)
+    for kind in ("macenko", "reinhard"):
+        assert stain.fit(kind, _patches(STAINS)).apply(white).min() > 225

@@ -1,0 +1,73 @@
+"""One map, wherever it runs: in-process, on workers, on a scheduler; and what a dying worker costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from distributed import LocalCluster
+
+from pipeline.cluster import device, open_pool
+from pipeline.config import Cluster
+from pipeline.errors import HistoloomError
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+def die_once(mark: str) -> str:
+    """Kill the worker the first time, as an out-of-memory killer would."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def complain(value: int) -> None:
+    raise HistoloomError(f"item {value} is bad")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_results_come_in_the_items_order(workers):
+    with open_pool(Cluster(workers=workers), tasks=9) as run:
+        assert run(double, list(range(9)), "double") == list(range(0, 18, 2))
+
+
+def test_a_given_scheduler_is_used():
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        config = Cluster(scheduler=cluster.scheduler_address)
+        with open_pool(config, tasks=3) as run:
+            assert run(double, [1, 2, 3], "double") == [2, 4, 6]
+
+
+def test_a_killed_workers_task_is_done_by_another(tmp_path):
+    with open_pool(Cluster(workers=1), tasks=1) as run:
+        assert run(die_once, [str(tmp_path / "mark")], "die once") == ["done"]
+
+
+def test_a_task_that_kills_every_worker_is_an_error_that_says_so():
+    with pytest.raises(HistoloomError, match="worker died"), open_pool(Cluster(workers=1, retries=1), tasks=1) as run:
+        run(die, [1], "die")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_task_arrives_as_itself(workers):
+    with pytest.raises(HistoloomError, match="item 3 is bad"), open_pool(Cluster(workers=workers), tasks=1) as run:
+        run(complain, [3], "complain")
+
+
+def test_cuda_where_there_is_none_is_an_error():
+    import torch
+
+    if torch.cuda.is_available():
+        assert device(Cluster(device="cuda")) == "cuda"
+    else:
+        with pytest.raises(HistoloomError, match="no GPU"):
+            device(Cluster(device="cuda"))
