@@ -6,35 +6,44 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.slides.annotate import Annotations
-from pipeline.slides.tissue import TissueMap
+from pipeline.slides.open import Slide
+from pipeline.slides.tissue import TissueMap, read_whole
 
 _COLOURS = ((230, 140, 20), (90, 60, 200), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
 _SPLIT_COLOURS = {"train": (30, 30, 30), "val": (0, 110, 255), "test": (220, 0, 0)}
-_SIDE_PX = 1000
+_OUTSIDE = (120, 170, 200)
+_SIDE_PX = 1200
+_DEAREST_READ = 4.0
+"""A sharper thumbnail is read only where a level of the pyramid is at most this much finer."""
 
 
 def draw_overlay(
-    tissue: TissueMap, annotations: Annotations, tiles: list[tuple[float, float, str]], side_level0_px: float
+    slide: Slide,
+    tissue: TissueMap,
+    annotations: Annotations,
+    tiles: list[tuple[float, float, str]],
+    side_level0_px: float,
 ) -> Image.Image:
     """Draw tissue (tinted outside it), annotations (by class) and tiles (by split) on the slide's thumbnail.
 
     Parameters
     ----------
-    tiles : (x_level0_px, y_level0_px, split) of kept tiles.
+    tiles : (x_level0_px, y_level0_px, split) of kept tiles; drawn as squares, or as dots where the grid overlaps.
     """
-    picture = tissue.picture.copy()
-    picture[~tissue.mask] = (picture[~tissue.mask] * 0.6 + np.array([150, 190, 210]) * 0.4).astype(np.uint8)
-    zoom = _SIDE_PX / max(picture.shape[:2])
-    image = Image.fromarray(picture).resize(
-        (max(1, round(picture.shape[1] * zoom)), max(1, round(picture.shape[0] * zoom))), Image.Resampling.BICUBIC
-    )
-    scale = zoom / tissue.downsample
-    draw = ImageDraw.Draw(image)
+    downsample = max(max(slide.width, slide.height) / _SIDE_PX, 1.0)
+    if slide.shrinkage(downsample) <= _DEAREST_READ:
+        image = Image.fromarray(read_whole(slide, downsample))
+    else:
+        downsample, image = tissue.downsample, Image.fromarray(tissue.picture)
+    outside = Image.fromarray(~tissue.mask).resize(image.size)
+    image.paste(Image.blend(image, Image.new("RGB", image.size, _OUTSIDE), 0.35), mask=outside)
+    scale, draw = 1 / downsample, ImageDraw.Draw(image)
+    overlap = annotations.config.stride_px < annotations.config.tile_px
+    inset = side_level0_px / 2 - 1 / scale if overlap else 0
     for x, y, split in tiles:
-        draw.rectangle(
-            [x * scale, y * scale, (x + side_level0_px) * scale, (y + side_level0_px) * scale],
-            outline=_SPLIT_COLOURS.get(split, (90, 90, 90)),
-        )
+        box = [x + inset, y + inset, x + side_level0_px - inset, y + side_level0_px - inset]
+        colour = _SPLIT_COLOURS.get(split, (90, 90, 90))
+        draw.rectangle([v * scale for v in box], outline=colour, fill=colour if overlap else None)
     names = annotations.config.labels.classes + annotations.config.masks.classes
     for name, polygon in annotations.regions:
         colour = _COLOURS[names.index(name) % len(_COLOURS)] if name in names else (0, 0, 0)

@@ -96,7 +96,8 @@ def _write_part(job: SlideJob, folder: Path) -> dict:
             )
         write_rows(rows, folder / "rows.parquet", TILE_ROW)
         shown = list(zip(rows["x_level0_px"], rows["y_level0_px"], rows["split"]))
-        draw_overlay(tissue, annotations, shown, config.tile_px * downsample).save(folder / "thumbnail.jpg", quality=85)
+        overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * downsample)
+        overlay.save(folder / "thumbnail.jpg", quality=85)
         return {
             "tiles": len(rows),
             "with_tissue": len(corners),

@@ -51,15 +51,20 @@ class TissueMap:
         return inside / np.maximum((x1 - x0) * (y1 - y0), 1)
 
 
-def detect_tissue(slide: Slide, config: Tissue) -> TissueMap:
-    """Threshold the optical density at a coarse scale (Otsu, with a floor for blank slides)."""
-    downsample = max(config.mpp / slide.mpp, 1.0)
+def read_whole(slide: Slide, downsample: float) -> np.ndarray:
+    """The whole slide at a coarse scale, (h, w, 3) uint8, read strip by strip."""
     width, height = max(1, int(slide.width / downsample)), max(1, int(slide.height / downsample))
     strips = [
         slide.read(0, y * downsample, width, min(_STRIP_PX, height - y), downsample)
         for y in range(0, height, _STRIP_PX)
     ]
-    picture = np.concatenate(strips)
+    return np.concatenate(strips)
+
+
+def detect_tissue(slide: Slide, config: Tissue) -> TissueMap:
+    """Threshold the optical density at a coarse scale (Otsu, with a floor for blank slides)."""
+    downsample = max(config.mpp / slide.mpp, 1.0)
+    picture = read_whole(slide, downsample)
     density = -np.log10((picture.astype(np.float32).mean(-1) + 1) / 256)
     threshold = max(threshold_otsu(density) * 0.6, config.min_od) if np.ptp(density) > 0 else config.min_od
     mask = density > threshold

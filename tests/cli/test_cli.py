@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from pipeline.cli.init import merge
 from pipeline.cli.main import cli
+from pipeline.cli.reference import reference
 from pipeline.config import Params, load_cluster, load_params
 from pipeline.errors import HistoloomError
 from tests.build import make_part, make_slide, tile_rows, tiles
@@ -189,3 +190,8 @@ def test_missing_params_say_where_to_go_and_a_missing_cluster_is_the_default(fol
 
 def test_the_repository_s_own_params_hold():
     load_params(ROOT / "params.yaml")
+
+
+def test_the_reference_of_params_is_up_to_date():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "params.md"
+    assert page.read_text(encoding="utf-8") == reference(), "run: histoloom params > docs/reference/params.md"
