@@ -6,17 +6,14 @@ the tissue, draws the thumbnail, compresses, writes, hashes and syncs; the bare 
 
 from __future__ import annotations
 
-import io
 import statistics
-import struct
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import openslide
 import pandas as pd
+import tifffile
 from PIL import Image
 from skimage.filters import gaussian
 
@@ -29,7 +26,7 @@ REAL = Path("data/slides/cmu_small_region.svs")
 TISSUE_BOX = ((560, 300), 0, (900, 2400))  # most of this part of it is tissue
 MPP = 0.499
 TILE_PX = 256
-JPEG_PX = 240  # side of the JPEG tiles in the file, as scanners of Aperio write them
+JPEG_PX = 240  # side of the JPEG tiles in the file, a multiple of 16 as Aperio's scanners write
 LEVELS = (1, 4, 16)
 STAINS = ("none", "macenko", "reinhard")
 
@@ -47,60 +44,15 @@ def texture() -> np.ndarray:
 
 
 def write_slide(path: Path, side_px: int) -> None:
-    """Write a square slide of mirrored copies of the texture, as a pyramidal tiled JPEG TIFF."""
+    """Write a square slide of mirrored copies of the texture, as a pyramidal TIFF of JPEG tiles."""
     one = texture()
     padding = [(0, max(0, side_px - length)) for length in one.shape[:2]]
     picture = Image.fromarray(np.pad(one, (*padding, (0, 0)), mode="symmetric")[:side_px, :side_px])
-    with path.open("wb") as file:
-        file.write(b"II*\0" + bytes(4))
-        link = 4  # where the next directory's place is to be written
+    form = {"photometric": "rgb", "tile": (JPEG_PX, JPEG_PX), "compression": "jpeg", "compressionargs": {"level": 80}}
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
         for level in LEVELS:
-            link = _write_level(file, picture if level == 1 else picture.reduce(level), level, link)
-
-
-def _write_level(file: BinaryIO, picture: Image.Image, level: int, link: int) -> int:
-    """Append tiles and directory of one level, as TIFF 6.0 and its Technical Note 2 (JPEG) lay them out."""
-    offsets, counts = [], []
-    for jpeg in _jpegs(picture):
-        offsets.append(file.tell())
-        counts.append(file.write(jpeg))
-    tags = {
-        254: [int(level > 1)],  # NewSubfileType: a reduced image
-        256: [picture.width],
-        257: [picture.height],
-        258: [8, 8, 8],
-        259: [7],  # JPEG
-        262: [6],  # YCbCr
-        277: [3],
-        322: [JPEG_PX],
-        323: [JPEG_PX],
-        324: offsets,
-        325: counts,
-        530: [2, 2],
-    }
-    entries = b""
-    for tag, values in tags.items():
-        kind, code = (3, "H") if max(values) < 2**16 and tag not in (254, 324, 325) else (4, "I")
-        packed = struct.pack(f"<{len(values)}{code}", *values)
-        if len(packed) > 4:
-            place = file.tell()
-            file.write(packed)
-            packed = struct.pack("<I", place)
-        entries += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
-    place = file.tell()
-    file.write(struct.pack("<H", len(tags)) + entries + bytes(4))
-    file.seek(link)
-    file.write(struct.pack("<I", place))
-    file.seek(0, io.SEEK_END)
-    return file.tell() - 4
-
-
-def _jpegs(picture: Image.Image) -> Iterator[bytes]:
-    for y in range(0, picture.height, JPEG_PX):
-        for x in range(0, picture.width, JPEG_PX):
-            out = io.BytesIO()
-            picture.crop((x, y, x + JPEG_PX, y + JPEG_PX)).save(out, "JPEG", quality=80, subsampling="4:2:0")
-            yield out.getvalue()
+            reduced = picture if level == 1 else picture.reduce(level)
+            file.write(np.asarray(reduced), subfiletype=int(level > 1), **form)
 
 
 def bare(path: Path, places: list[tuple[int, int]]) -> None:

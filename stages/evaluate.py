@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, use_training_threads
 from pipeline.config import load_cluster, load_params
-from pipeline.quality.study import evaluate_study
+from pipeline.quality.evaluate import evaluate_study
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the `train_filters`, `filter` and `evaluate` stages do with a study."""
+"""What the `train_filters` and `filter` stages do with a study."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
-from pipeline.data.rows import held_out_rows, spread, train_rows, val_rows
+from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.schema import REJECT_REASONS
 from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError
 from pipeline.models.lineage import seen
 from pipeline.quality.features import load_extractor
 from pipeline.quality.filters import Filters, load_filters, train_filters
-from pipeline.quality.metrics import compare
 
 _FILTER_FEATURES = "efficientnet-lite0"
 _MOST_TRAIN_TILES = 20000
@@ -137,33 +135,3 @@ def _funnel(rows: pd.DataFrame) -> dict:
         for label, part in rows.groupby(rows["label"].fillna("unlabelled"))
     }
     return {"made": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": reasons, "by_class": by_class}
-
-
-def evaluate_study(
-    params: Params, device: str, reports: Path, tiles="data/tiles", synthetic="data/synthetic", verdicts="data/verdicts"
-) -> dict:
-    """Measure unfiltered and accepted samples against real held-out tiles, each distance beside its floor."""
-    config, real = params.evaluate, TileStore(tiles)
-    made = TileStore(synthetic, rows_from=verdicts)
-    rows, made_rows = real.rows(), made.rows()
-    extractor = load_extractor(config.features, device, config.weights)
-    test = held_out_rows(rows)
-    if test.empty:
-        raise HistoloomError("There is no held-out tile (test or val) to measure against. Change tile.split.")
-
-    def features(store: TileStore, chosen: pd.DataFrame) -> np.ndarray:
-        return extractor.features(store.read(spread(chosen, config.max_tiles)))
-
-    held_out, train = features(real, test), features(real, rows[rows["split"] == "train"])
-    options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
-    evaluated = made_rows[made_rows["purpose"] == "evaluate"]
-    metrics = {
-        "extractor": extractor.record,
-        "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
-        "patients": int(rows["patient_id"].nunique()),
-    }
-    if len(evaluated):
-        metrics["unfiltered"] = compare(features(made, evaluated), held_out, train, **options)
-        metrics["accepted"] = compare(features(made, evaluated[evaluated["accepted"]]), held_out, train, **options)
-    write_json(reports / "metrics.json", metrics)
-    return metrics

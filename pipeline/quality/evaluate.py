@@ -1,0 +1,46 @@
+"""What the `evaluate` stage does with a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import Params
+from pipeline.data.commit import write_json
+from pipeline.data.rows import held_out_rows, spread
+from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError
+from pipeline.quality.features import load_extractor
+from pipeline.quality.metrics import compare
+
+
+def evaluate_study(
+    params: Params, device: str, reports: Path, tiles="data/tiles", synthetic="data/synthetic", verdicts="data/verdicts"
+) -> dict:
+    """Measure unfiltered and accepted samples against real held-out tiles, each distance beside its floor."""
+    config, real = params.evaluate, TileStore(tiles)
+    made = TileStore(synthetic, rows_from=verdicts)
+    rows, made_rows = real.rows(), made.rows()
+    extractor = load_extractor(config.features, device, config.weights)
+    test = held_out_rows(rows)
+    if test.empty:
+        raise HistoloomError("There is no held-out tile (test or val) to measure against. Change tile.split.")
+
+    def features(store: TileStore, chosen: pd.DataFrame) -> np.ndarray:
+        return extractor.features(store.read(spread(chosen, config.max_tiles)))
+
+    held_out, train = features(real, test), features(real, rows[rows["split"] == "train"])
+    options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
+    evaluated = made_rows[made_rows["purpose"] == "evaluate"]
+    metrics = {
+        "extractor": extractor.record,
+        "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
+        "patients": int(rows["patient_id"].nunique()),
+    }
+    if len(evaluated):
+        metrics["unfiltered"] = compare(features(made, evaluated), held_out, train, **options)
+        metrics["accepted"] = compare(features(made, evaluated[evaluated["accepted"]]), held_out, train, **options)
+    write_json(reports / "metrics.json", metrics)
+    return metrics
