@@ -120,6 +120,7 @@ class TrainAutoencoder(Section):
 
 class Encode(Section):
     batch_size: Positive = 32
+    flips: bool = Field(True, description="cache each tile's mirrored forms too; a mirrored latent is not one of them")
 
 
 class LossWeight(Section):
@@ -148,7 +149,6 @@ class TrainDenoiser(Section):
     batch_size: Positive = 32
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(50, ge=0)
-    augment_flips: bool = True
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
     resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")

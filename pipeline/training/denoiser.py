@@ -41,7 +41,7 @@ def train_denoiser(
     folder: Path,
     log=None,
 ) -> None:
-    """Train on latents (n, c, h, w) and save the averaged weights.
+    """Train on latents (n, forms, c, h, w), one form of each drawn at a step, and save the averaged weights.
 
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
     """
@@ -49,7 +49,7 @@ def train_denoiser(
     if config.init == "scratch":
         with torch.random.fork_rng():
             torch.default_generator.manual_seed(seed)
-            model = build_denoiser(config, specs, latents.shape[1], latents.shape[2])
+            model = build_denoiser(config, specs, latents.shape[2], latents.shape[3])
     else:
         model = load_unet(config.init, config.revision)
     model = model.to(run.device)
@@ -63,8 +63,8 @@ def train_denoiser(
             "prediction": config.prediction,
             "schedule": config.schedule,
             "train_timesteps": config.train_timesteps,
-            "latent_px": latents.shape[2],
-            "latent_channels": latents.shape[1],
+            "latent_px": latents.shape[3],
+            "latent_channels": latents.shape[2],
         },
         folder,
     )
@@ -80,9 +80,7 @@ def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, s
 
     def loss(step: int, generator: torch.Generator):
         index = epoch_order(seed, len(latents), config.batch_size, step)
-        clean = latents[index]
-        if config.augment_flips:
-            clean = _flip(clean, generator)
+        clean = latents[index, torch.randint(0, latents.shape[1], (len(index),), generator=generator)]
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator)
         a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
@@ -93,11 +91,3 @@ def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, s
         return (error * weights[times].to(device)).mean(), {"mse": error.mean().item()}
 
     return loss
-
-
-def _flip(latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each item along either axis with probability one half: tissue has no up or left."""
-    for axis in (2, 3):
-        flips = torch.rand(len(latents), generator=generator) < 0.5
-        latents = torch.where(flips.view(-1, 1, 1, 1), latents.flip(axis), latents)
-    return latents

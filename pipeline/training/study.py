@@ -16,7 +16,7 @@ from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.rows import train_rows, val_rows
 from pipeline.data.store import TileStore
-from pipeline.models.autoencoder import load_codec
+from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.lineage import FILE as LINEAGE_FILE
 from pipeline.models.lineage import Lineage, read_lineage, seen
 from pipeline.progress import track
@@ -92,6 +92,15 @@ def train_study_autoencoder(
     work.promote(write, output)
 
 
+def _encode_forms(codec: LatentCodec, images: np.ndarray, flips: bool) -> torch.Tensor:
+    """Latents (n, forms, c, h, w) of the tiles and, with `flips`, of their three mirrored forms.
+
+    Tissue has no up or left; but an autoencoder is not equivariant, so that a mirrored latent decodes to no tissue.
+    """
+    forms = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]] if flips else [images]
+    return torch.stack([codec.encode(form) for form in forms], 1)
+
+
 def encode_study(
     params: Params,
     work,
@@ -109,7 +118,8 @@ def encode_study(
 
     def encode_part(part: str, folder: Path) -> dict:
         mine = rows[rows["part"] == part]
-        latents = torch.cat([codec.encode(images) for images in store.batches(mine, params.encode.batch_size)])
+        batches = store.batches(mine, params.encode.batch_size)
+        latents = torch.cat([_encode_forms(codec, images, params.encode.flips) for images in batches])
         arrays = {"latents": latents.numpy(), **bus.arrays(mine)}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoded.safetensors")
         return {"tiles": len(mine), "latent_std": float(latents.std())}
