@@ -110,6 +110,7 @@ class TrainAutoencoder(Section):
     down_factor: Literal[2, 4, 8, 16] = 4
     channels: Positive = 32
     kl_weight: float = Field(1e-6, ge=0)
+    detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
     steps: int = Field(500, ge=0, description="0 uses the loaded weights as they are")
     batch_size: Positive = 16
     learning_rate: float = Field(1e-3, gt=0)
