@@ -111,6 +111,6 @@ def make_tiny_study(folder: Path) -> Path:
 
 
 def copy_study(study: Path, target: Path) -> Path:
-    """A copy to be broken; DVC's cache is linked to, not copied."""
+    """A copy to be broken, without work folders and locks."""
     shutil.copytree(study, target, symlinks=True, ignore=shutil.ignore_patterns(".work", "tmp"))
     return target

@@ -106,7 +106,7 @@ def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:
         if device != "cuda":
             raise RuntimeError("xformers has no CPU kernels")
         model.enable_xformers_memory_efficient_attention()
-    except (ImportError, ModuleNotFoundError, RuntimeError, ValueError, NotImplementedError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:
         if kind == "auto":
             return "sdpa"
         raise HistoloomError(

@@ -19,8 +19,6 @@ from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.tiler import SlideJob, cut_slide, split_groups
 
-cut_slide.uses_torch = False
-
 
 def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
     """Give every group of the manifest its split: as stated, else by hash.
