@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from zarr.codecs import ZstdCodec
 from pipeline.data.commit import RECORD, read_record
 from pipeline.errors import HistoloomError
 
-SHARD_TILES = 256
+SHARD_TILES = 128
+_AT_ONCE = {"codec_pipeline.batch_size": 64}  # one tile at a time, zarr's own bookkeeping costs more than zstd
 _ZSTD_LEVEL = -1  # stained tissue is noise to a compressor: level 1 saves 3 % more for three times the time
 _FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ())}
 
@@ -36,7 +37,7 @@ class TileWriter:
     arrays : which of `image`, `mask` and `instance` there will be.
     """
 
-    def __init__(self, folder: Path, tile_px: int, arrays: tuple[str, ...] = ("image",)):
+    def __init__(self, folder: Path, tile_px: int, arrays: Sequence[str] = ("image",)):
         group = zarr.create_group(folder / "images.zarr")
         self._arrays = {name: _create(group, name, tile_px) for name in arrays}
         self._pending: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
@@ -50,7 +51,7 @@ class TileWriter:
     def __exit__(self, kind, *_) -> None:
         try:
             if kind is None:
-                self._write_pending()
+                self.finish()
                 self._wait()
         finally:
             self._pool.shutdown(cancel_futures=True)
@@ -63,15 +64,20 @@ class TileWriter:
         if self.count % SHARD_TILES == 0:
             self._write_pending()
 
+    def finish(self) -> None:
+        """Begin to write the last shard, while the caller has other things to do. Nothing can be added afterwards."""
+        self._write_pending()
+
     def _write_pending(self) -> None:
         self._wait()
         self._writing = self._pool.submit(self._write, self._pending)
         self._pending = {name: [] for name in self._arrays}
 
     def _write(self, tiles: dict[str, list[np.ndarray]]) -> None:
-        for name, array in self._arrays.items():
-            if tiles[name]:
-                array.append(np.stack(tiles[name]))
+        with zarr.config.set(_AT_ONCE):
+            for name, array in self._arrays.items():
+                if tiles[name]:
+                    array.append(np.stack(tiles[name]))
 
     def _wait(self) -> None:
         if self._writing is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,8 @@ from PIL import Image
 
 from pipeline.errors import HistoloomError
 
-_READ_AHEAD = 2
+_READERS = 2  # OpenSlide decodes without the interpreter's lock
+_READ_AHEAD = 4
 
 
 class BadSlide(HistoloomError):
@@ -74,41 +76,20 @@ class Slide:
         BadSlide
             when the file breaks off or holds damaged data.
         """
-        return _develop(self.fetch(x_level0_px, y_level0_px, width_px, height_px, downsample))
-
-    def fetch(
-        self, x_level0_px: float, y_level0_px: float, width_px: int, height_px: int, downsample: float
-    ) -> Fetched:
-        """The part of `read` that OpenSlide does."""
         level = self.handle.get_best_level_for_downsample(downsample * 1.001)
         scale = self.handle.level_downsamples[level]
         x0, y0 = int(x_level0_px), int(y_level0_px)
         left, top = (x_level0_px - x0) / scale, (y_level0_px - y0) / scale
-        right, bottom = left + width_px * downsample / scale, top + height_px * downsample / scale
-        size = (int(np.ceil(right)), int(np.ceil(bottom)))
+        box = (left, top, left + width_px * downsample / scale, top + height_px * downsample / scale)
         try:
-            region = self.handle.read_region((x0, y0), level, size)
+            region = self.handle.read_region((x0, y0), level, (math.ceil(box[2]), math.ceil(box[3])))
         except (openslide.OpenSlideError, OSError, SyntaxError, ValueError) as error:
             raise BadSlide(f"{self.path.name}: reading at ({x0}, {y0}) failed: {error}") from error
-        return Fetched(region, (left, top, right, bottom), (width_px, height_px), downsample / scale > 1.001)
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A region as it came, the `box` of it that is wanted, and the `size` to bring that to."""
-
-    region: Image.Image
-    box: tuple[float, float, float, float]
-    size: tuple[int, int]
-    shrinks: bool
-
-
-def _develop(fetched: Fetched) -> np.ndarray:
-    rgb = _on_glass(fetched.region)
-    if fetched.box != (0, 0, *fetched.size) or rgb.size != fetched.size:
-        how = Image.Resampling.BOX if fetched.shrinks else Image.Resampling.BICUBIC
-        rgb = rgb.resize(fetched.size, how, box=fetched.box)
-    return np.asarray(rgb)
+        rgb, size = _on_glass(region), (width_px, height_px)
+        if box != (0, 0, *size):
+            how = Image.Resampling.BOX if downsample / scale > 1.001 else Image.Resampling.BICUBIC
+            rgb = rgb.resize(size, how, box=box)
+        return np.asarray(rgb)
 
 
 def _on_glass(region: Image.Image) -> Image.Image:
@@ -126,22 +107,23 @@ def _on_glass(region: Image.Image) -> Image.Image:
 def read_ahead(
     slide: Slide, boxes: Sequence[tuple[float, float, int, int]], downsample: float
 ) -> Iterator[Iterator[np.ndarray]]:
-    """Read boxes (x_level0_px, y_level0_px, width_px, height_px) in their order, fetching on a thread of its own.
+    """Read boxes (x_level0_px, y_level0_px, width_px, height_px) on threads, while the caller works on earlier ones.
 
     Yields
     ------
-    An iterator of pictures (height_px, width_px, 3) uint8; few are fetched before they are asked for.
+    An iterator of pictures (height_px, width_px, 3) uint8 in the order of the boxes; few are read before they are
+    asked for.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="slide-reader") as pool:
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="slide-reader") as pool:
         waiting: deque[Future] = deque()
 
         def pictures() -> Iterator[np.ndarray]:
             for box in boxes:
-                waiting.append(pool.submit(slide.fetch, *box, downsample))
+                waiting.append(pool.submit(slide.read, *box, downsample))
                 if len(waiting) > _READ_AHEAD:
-                    yield _develop(waiting.popleft().result())
+                    yield waiting.popleft().result()
             while waiting:
-                yield _develop(waiting.popleft().result())
+                yield waiting.popleft().result()
 
         try:
             yield pictures()

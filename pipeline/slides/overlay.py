@@ -13,8 +13,8 @@ _COLOURS = ((230, 140, 20), (90, 60, 200), (40, 160, 90), (200, 40, 90), (20, 15
 _SPLIT_COLOURS = {"train": (30, 30, 30), "val": (0, 110, 255), "test": (220, 0, 0)}
 _OUTSIDE = (120, 170, 200)
 _SIDE_PX = 1200
-_DEAREST_READ = 4.0
-"""A sharper thumbnail is read only where a level of the pyramid is at most this much finer."""
+_ENOUGH_PX = 500
+"""Where the picture that tissue was found on is at least as long as this, the slide is not read again for a sharper."""
 
 
 def draw_overlay(
@@ -30,11 +30,10 @@ def draw_overlay(
     ----------
     tiles : (x_level0_px, y_level0_px, split) of kept tiles; drawn as squares, or as dots where the grid overlaps.
     """
-    downsample = max(max(slide.width, slide.height) / _SIDE_PX, 1.0)
-    if slide.shrinkage(downsample) <= _DEAREST_READ:
+    downsample, image = tissue.downsample, Image.fromarray(tissue.picture)
+    if max(image.size) < _ENOUGH_PX:
+        downsample = max(max(slide.width, slide.height) / _SIDE_PX, 1.0)
         image = Image.fromarray(read_whole(slide, downsample))
-    else:
-        downsample, image = tissue.downsample, Image.fromarray(tissue.picture)
     outside = Image.fromarray(~tissue.mask).resize(image.size)
     image.paste(Image.blend(image, Image.new("RGB", image.size, _OUTSIDE), 0.35), mask=outside)
     scale, draw = 1 / downsample, ImageDraw.Draw(image)

@@ -88,16 +88,20 @@ def _write_part(job: SlideJob, folder: Path) -> dict:
                 f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction {config.tissue.min_fraction})."
             )
         normaliser = _fit_stain(slide, corners, fractions, config, downsample)
-        rows = _cut(job, slide, annotations, corners, fractions, normaliser, downsample, folder)
-        if rows.empty:
-            raise BadSlide(
-                f"{entry.slide_id}: {len(corners)} tiles have tissue, and none has a label. Check the "
-                "annotations, or set tile.labels.unlabelled: keep."
-            )
-        write_rows(rows, folder / "rows.parquet", TILE_ROW)
-        shown = list(zip(rows["x_level0_px"], rows["y_level0_px"], rows["split"]))
-        overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * downsample)
-        overlay.save(folder / "thumbnail.jpg", quality=85)
+        masked = config.masks.source != "none"
+        arrays = ["image"] + ["mask"] * masked + ["instance"] * (annotations.instances is not None)
+        with TileWriter(folder, config.tile_px, arrays) as writer:
+            rows = _cut(job, slide, annotations, corners, fractions, normaliser, downsample, writer)
+            if rows.empty:
+                raise BadSlide(
+                    f"{entry.slide_id}: {len(corners)} tiles have tissue, and none has a label. Check the "
+                    "annotations, or set tile.labels.unlabelled: keep."
+                )
+            writer.finish()
+            write_rows(rows, folder / "rows.parquet", TILE_ROW)
+            shown = list(zip(rows["x_level0_px"], rows["y_level0_px"], rows["split"]))
+            overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * downsample)
+            overlay.save(folder / "thumbnail.jpg", quality=85)
         return {
             "tiles": len(rows),
             "with_tissue": len(corners),
@@ -154,15 +158,14 @@ def _cut(
     fractions,
     normaliser: stain.Normaliser,
     downsample: float,
-    folder: Path,
+    writer: TileWriter,
 ) -> pd.DataFrame:
     config, n = job.config, job.config.tile_px
     masked = config.masks.source != "none"
-    arrays = ("image", *(("mask",) if masked else ()), *(("instance",) if annotations.instances is not None else ()))
     rows = []
     grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
     boxes = [(left * downsample, top * downsample, width, height) for (left, top, width, height), _ in grouped]
-    with TileWriter(folder, n, arrays) as writer, read_ahead(slide, boxes, downsample) as pictures:
+    with read_ahead(slide, boxes, downsample) as pictures:
         for ((left, top, _, _), members), box, picture in zip(grouped, boxes, pictures):
             labels, mask, instance = _annotate_block(annotations, box, downsample, masked)
             for x, y in members:
