@@ -42,7 +42,7 @@ def write_models(params: Params, folder: Path) -> None:
     import open_clip
 
     torch.manual_seed(0)
-    settings = clip_config(params.train_encoders)
+    settings = clip_config(params.train_encoders.text)
     text = open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"])
     save_clip(text, settings, folder / "encoders" / "text")
     write_json(folder / "encoders" / "encoders.json", {"text": "text", "revision": None})

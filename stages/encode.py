@@ -14,9 +14,10 @@ def main() -> None:
     stated = {
         "encode": params.encode.model_dump(),
         "conditions": params.train_denoiser.conditions,
-        "classes": params.tile.labels.classes,
+        "encoders": params.train_encoders.model_dump(),
+        "classes": [params.tile.labels.classes, params.tile.masks.classes],
     }
-    inputs = ["data/tiles", "models/encoders", "models/autoencoder"]
+    inputs = ["data/tiles", "manifests", "models/encoders", "models/autoencoder"]
     with stage.open_stage("encode", params=stated, inputs=inputs) as work:
         encode_study(params, work, device(cluster))
 

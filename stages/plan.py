@@ -22,8 +22,14 @@ def main() -> None:
         with one_thread():
             print_dry_run(params, device(load_cluster()), Path("models"))
         return
-    stated = {"plan": params.plan.model_dump(), "classes": params.tile.labels.classes, "seed": params.seed}
-    with stage.open_stage("plan", params=stated, inputs=["data/tiles"]) as work:
+    stated = {
+        "plan": params.plan.model_dump(),
+        "classes": [params.tile.labels.classes, params.tile.masks.classes],
+        "conditions": params.train_denoiser.conditions,
+        "encoders": params.train_encoders.model_dump(),
+        "seed": params.seed,
+    }
+    with stage.open_stage("plan", params=stated, inputs=["data/tiles", "manifests"]) as work:
         work.promote(lambda folder: plan_study(params, folder, Path("reports/plan")), "data/plan")
 
 

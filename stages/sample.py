@@ -13,8 +13,8 @@ def main() -> None:
     stated = {
         "sample": params.sample.model_dump(),
         "batch_size": params.plan.batch_size,
-        "tile": [params.tile.tile_px, params.tile.mpp, params.tile.labels.classes],
-        "denoiser": [params.train_denoiser.conditions, params.train_denoiser.attention],
+        "tile": [params.tile.tile_px, params.tile.mpp],
+        "attention": params.train_denoiser.attention,
     }
     inputs = ["data/plan", "models/autoencoder", "models/denoiser", "models/encoders"]
     with stage.open_stage("sample", params=stated, inputs=inputs) as work:

@@ -1,4 +1,4 @@
-"""Train a CLIP on the train split's tile-caption pairs, or note the text encoder that params name."""
+"""Make what turns conditions into numbers: a CLIP for text, a VAE for RNA, a vocabulary of genotypes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from pipeline.training.study import train_study_encoders
 def main() -> None:
     params, cluster = load_params(), load_cluster()
     use_training_threads(cluster)
-    stated = {"train_encoders": params.train_encoders.model_dump(), "seed": params.seed}
-    with stage.open_stage("train_encoders", params=stated, inputs=["data/tiles"]) as work:
+    stated = {
+        "train_encoders": params.train_encoders.model_dump(),
+        "conditions": params.train_denoiser.conditions,
+        "seed": params.seed,
+    }
+    with stage.open_stage("train_encoders", params=stated, inputs=["data/tiles", "manifests"]) as work:
         train_study_encoders(params, work, device(cluster), reports=Path("reports/train_encoders"))
 
 

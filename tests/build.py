@@ -166,6 +166,7 @@ def tile_rows(count: int, **columns) -> pd.DataFrame:
         "mpp": 1.0,
         "tissue_fraction": 1.0,
         "caption": "H&E",
+        "spot_id": None,
     }
     return pd.DataFrame(fields | columns, index=range(count))
 

@@ -24,7 +24,7 @@ TINY = {
         "labels": {"source": "polygons", "classes": ["left", "right"]},
         "masks": {"source": "polygons", "classes": ["left", "right"]},
     },
-    "train_encoders": {"image_px": 32, "width": 32, "layers": 1, "steps": 6, "batch_size": 16},
+    "train_encoders": {"text": {"image_px": 32, "width": 32, "layers": 1, "steps": 6, "batch_size": 16}},
     "train_autoencoder": {"channels": 16, "down_factor": 4, "steps": 20, "batch_size": 8, "checkpoint_every": 10},
     "train_denoiser": {"channels": [16, 32], "steps": 12, "batch_size": 8, "checkpoint_every": 4, "warmup_steps": 2},
     "plan": {"target": 60, "max_per_class": 20, "evaluation_tiles": 12, "batch_size": 8, "batches_per_part": 1},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -29,6 +30,10 @@ def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tu
             if not own:
                 yield from _rows(kind, f"{prefix}{name}.")
             continue
+        if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]:
+            yield f"{prefix}{name}", "list", "`()`", inner[0].__doc__
+            yield from _rows(inner[0], f"{prefix}{name}[].")
+            continue
         default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
         yield f"{prefix}{name}", _type(kind), default, field.description or ""
 
@@ -36,7 +41,7 @@ def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tu
 def _type(kind) -> str:
     """A type as a user reads it: choices spelt out, containers by their brackets."""
     text = re.sub(
-        r"typing\.|pipeline\.config\.|<class '(\w+)'>",
+        r"typing\.|pipeline\.config\.\w+\.|<class '(\w+)'>",
         r"\1",
         str(kind) if not isinstance(kind, type) else kind.__name__,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import Tile, load_cluster, load_params
+from pipeline.config import Params, Tile, load_cluster, load_params
 from pipeline.data.manifest import Manifest, check_manifest
+from pipeline.data.requests import check_requests
+from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.slides.annotate import check_annotations, load_annotations
 from pipeline.slides.open import BadSlide, open_slide
@@ -31,7 +33,7 @@ def validate_study(folder: Path = Path()) -> list[Fault]:
     manifest, found = check_manifest(params.tile)
     faults += found + check_annotations(manifest, params.tile)
     faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
-    faults += _check_splits(manifest, params.tile, params.seed)
+    faults += _check_splits(manifest, params) + check_tables(params)
     return faults
 
 
@@ -51,13 +53,14 @@ def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
     return []
 
 
-def _check_splits(manifest: Manifest, config: Tile, seed: int) -> list[Fault]:
+def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
+    config = params.tile
     if not manifest.slides:
         return []
     try:
-        splits = study_splits(manifest, config, seed)
+        splits = study_splits(manifest, config, params.seed)
     except ManifestFaults as error:
         return error.faults
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return []
+    return check_requests(params, manifest, splits)

@@ -1,12 +1,13 @@
 """The condition bus. A condition is a sequence (b, tokens, d), a vector (b, d) or a map (b, c, h, w); nothing else.
 
-A sequence is read by cross-attention, vectors are joined and added to the time embedding, a map is concatenated to
-the latents. Each condition has a null, which stands for "not given", and a probability of being dropped to it in
-training (Ho & Salimans 2022, "Classifier-free diffusion guidance").
+A sequence is read by cross-attention, vectors are joined and added to the time embedding, maps are joined and
+concatenated to the latents or read by SPADE. Each condition has a null, which stands for "not given", and a
+probability of being dropped to it in training (Ho & Salimans 2022, "Classifier-free diffusion guidance").
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,12 +21,14 @@ class ConditionSpec:
     shape : which of the three forms.
     size : channels of the sequence's tokens, of the vector, or of the map.
     drop : probability of the null in training.
+    channels : what each channel stands for, where channels have names.
     """
 
     name: str
     shape: Literal["sequence", "vector", "map"]
     size: int
-    drop: float
+    drop: float = 0.0
+    channels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,32 @@ def cat(batches: list[Conditions]) -> Conditions:
     return Conditions(*(join(name) for name in ("sequence", "sequence_mask", "vector", "map")))
 
 
+def nulled(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], gone: torch.Tensor) -> Conditions:
+    """Replace conditions by their nulls.
+
+    Parameters
+    ----------
+    null : one row, the nulls of all conditions.
+    gone : (conditions, b) bool, in the order of `specs`.
+    """
+    out, starts = given, {"vector": 0, "map": 0}
+    for spec, out_of_use in zip(specs, gone):
+        if spec.shape == "sequence":
+            out = replace(
+                out,
+                sequence=torch.where(out_of_use[:, None, None], null.sequence, out.sequence),
+                sequence_mask=torch.where(out_of_use[:, None], null.sequence_mask, out.sequence_mask),
+            )
+            continue
+        here = slice(starts[spec.shape], starts[spec.shape] + spec.size)
+        starts[spec.shape] = here.stop
+        value = getattr(out, spec.shape).clone()
+        rows = out_of_use.view(-1, *(1,) * (value.ndim - 1))
+        value[:, here] = torch.where(rows, getattr(null, spec.shape)[:, here], value[:, here])
+        out = replace(out, **{spec.shape: value})
+    return out
+
+
 def dropped(
     given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], generator: torch.Generator
 ) -> Conditions:
@@ -68,24 +97,23 @@ def dropped(
 
     Parameters
     ----------
-    null : one row, the nulls of all conditions.
     generator : a CPU generator; draws one number a row and condition, in the order of `specs`.
     """
-    rows = next(v for v in (given.vector, given.sequence, given.map) if v is not None)
-    device, out, start = rows.device, given, 0
-    for spec in specs:
-        gone = (torch.rand(len(rows), generator=generator) < spec.drop).to(device)
-        if spec.shape == "vector":
-            here = slice(start, start + spec.size)
-            start += spec.size
-            vector = out.vector.clone()
-            vector[:, here] = torch.where(gone[:, None], null.vector[:, here], vector[:, here])
-            out = replace(out, vector=vector)
-        elif spec.shape == "sequence":
-            sequence = torch.where(gone[:, None, None], null.sequence, out.sequence)
-            out = replace(
-                out, sequence=sequence, sequence_mask=torch.where(gone[:, None], null.sequence_mask, out.sequence_mask)
-            )
-        else:
-            out = replace(out, map=torch.where(gone[:, None, None, None], null.map, out.map))
-    return out
+    if not specs:
+        return given
+    rows = _any(given)
+    gone = torch.stack([torch.rand(len(rows), generator=generator) < spec.drop for spec in specs])
+    return nulled(given, null, specs, gone.to(rows.device))
+
+
+def only(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], names: Collection[str]) -> Conditions:
+    """The named conditions as given, all others null."""
+    if not specs:
+        return given
+    rows = _any(given)
+    gone = torch.tensor([spec.name not in names for spec in specs], device=rows.device)
+    return nulled(given, null, specs, gone[:, None].expand(-1, len(rows)))
+
+
+def _any(conditions: Conditions) -> torch.Tensor:
+    return next(v for v in (conditions.vector, conditions.sequence, conditions.map) if v is not None)

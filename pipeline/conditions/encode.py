@@ -3,80 +3,128 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.conditions.label import encode_labels
-from pipeline.conditions.text import TextEncoder, load_text_encoder
+from pipeline.conditions.features import load_extractor
+from pipeline.conditions.forms import turn
+from pipeline.conditions.genotype import GenotypeEncoder
+from pipeline.conditions.image import ImageEncoder
+from pipeline.conditions.label import LabelEncoder
+from pipeline.conditions.magnification import MagnificationEncoder
+from pipeline.conditions.mask import BACKGROUND, EDGE, MaskEncoder
+from pipeline.conditions.rna import load_rna_encoder
+from pipeline.conditions.text import load_text_encoder
+from pipeline.config import Params
+
+Arrays = dict[str, np.ndarray]
+FACTS = "encoders.json"
+
+
+class Encoder(Protocol):
+    """Turns rows into one condition's arrays.
+
+    name, shape : of the condition.
+    channels : what each channel stands for; empty where they have no names, and then there is a `size`.
+    """
+
+    name: str
+    shape: str
+    channels: tuple[str, ...]
+
+    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> Arrays:
+        """Arrays with a row each; `tiles` gives the rows' own `image`, `mask` or `edge`."""
+        ...
 
 
 @dataclass(frozen=True)
 class Encoders:
     """The encoders in use, in the bus's order."""
 
-    classes: tuple[str, ...]
-    text: TextEncoder | None
-    names: tuple[str, ...]
+    encoders: tuple[Encoder, ...]
 
-    def specs(self, drop: dict[str, float]) -> tuple[ConditionSpec, ...]:
-        sizes = {"label": ("vector", len(self.classes)), "text": ("sequence", self.text.width if self.text else 0)}
-        return tuple(ConditionSpec(name, *sizes[name], drop.get(name, 0.0)) for name in self.names)
+    def specs(self, drop: Callable[[str], float] = lambda _: 0.0) -> tuple[ConditionSpec, ...]:
+        return tuple(
+            ConditionSpec(e.name, e.shape, len(e.channels) or e.size, drop(e.name), tuple(e.channels))
+            for e in self.encoders
+        )
 
-    def arrays(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Encode rows with columns `label` and `caption`.
-
-        Returns
-        -------
-        `label` (n, classes); `text_tokens` (u, tokens, d) and `text_mask` (u, tokens) of the distinct captions,
-        the null first, and `text_index` (n,) into them.
-        """
-        out: dict[str, np.ndarray] = {}
-        if "label" in self.names:
-            out["label"] = encode_labels(rows["label"].tolist(), self.classes)
-        if "text" in self.names:
-            captions = ["", *sorted(set(rows["caption"].fillna("")) - {""})]
-            tokens, mask = self.text.encode(captions)
-            place = {caption: index for index, caption in enumerate(captions)}
-            out["text_tokens"], out["text_mask"] = tokens.numpy(), mask.numpy()
-            out["text_index"] = rows["caption"].fillna("").map(place).to_numpy(np.int64)
+    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> Arrays:
+        """All conditions' arrays of rows with the columns of schema.CONDITION_COLUMNS."""
+        out: Arrays = {}
+        for encoder in self.encoders:
+            out |= encoder.arrays(rows, tiles)
         return out
 
 
-def load_encoders(classes: tuple[str, ...], names: tuple[str, ...], folder: Path | str) -> Encoders:
-    """The encoders of the named conditions, from the folder that `train_encoders` wrote."""
-    text = None
-    if "text" in names:
-        facts = json.loads((Path(folder) / "encoders.json").read_text(encoding="utf-8"))
-        inside = Path(folder) / facts["text"]
-        text = load_text_encoder(str(inside) if inside.is_dir() else facts["text"], facts["revision"])
-    return Encoders(classes, text, names)
+def study_encoders(params: Params, folder: Path | str, device: str = "cpu") -> Encoders:
+    """The encoders that params name, those that learn from the folder that `train_encoders` wrote."""
+    masks = (BACKGROUND, *params.tile.masks.classes, *([EDGE] if params.encode.edges else []))
+    known = {"label": params.tile.labels.classes, "mask": masks}
+    latent_px = params.tile.tile_px // params.train_autoencoder.down_factor
+    names = params.train_denoiser.conditions
+    return Encoders(tuple(_encoder(n, known.get(n, ()), latent_px, Path(folder), device) for n in names))
 
 
-def batch(arrays: dict[str, np.ndarray], index: np.ndarray) -> Conditions:
-    """The conditions of rows `index`."""
-    vector = torch.from_numpy(arrays["label"][index]) if "label" in arrays else None
-    if "text_index" not in arrays:
-        return Conditions(vector=vector)
-    chosen = arrays["text_index"][index]
-    return Conditions(
-        sequence=torch.from_numpy(arrays["text_tokens"][chosen]),
-        sequence_mask=torch.from_numpy(arrays["text_mask"][chosen]),
-        vector=vector,
+def load_encoders(
+    specs: tuple[ConditionSpec, ...], latent_px: int, folder: Path | str, device: str = "cpu"
+) -> Encoders:
+    """The encoders of a trained denoiser's conditions."""
+    return Encoders(tuple(_encoder(s.name, s.channels, latent_px, Path(folder), device) for s in specs))
+
+
+def _encoder(name: str, channels: tuple[str, ...], latent_px: int, folder: Path, device: str) -> Encoder:
+    if name == "label":
+        return LabelEncoder(tuple(channels))
+    if name == "mask":
+        return MaskEncoder(tuple(channels), latent_px)
+    if name == "magnification":
+        return MagnificationEncoder()
+    if name == "rna":
+        return load_rna_encoder(folder / "rna")
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))[name]
+    if name == "genotype":
+        return GenotypeEncoder(tuple(facts["channels"]))
+    if name == "image":
+        tower = load_extractor(facts["source"], device)
+        return ImageEncoder(tower, np.array(facts["mean"], np.float32), np.array(facts["scale"], np.float32))
+    inside = folder / facts["source"]
+    return load_text_encoder(
+        str(inside) if inside.is_dir() else facts["source"], facts["revision"], facts["max_tokens"]
     )
 
 
-def null(arrays: dict[str, np.ndarray]) -> Conditions:
-    """One row in which no condition is given."""
-    vector = torch.zeros(1, arrays["label"].shape[1]) if "label" in arrays else None
-    if "text_index" not in arrays:
-        return Conditions(vector=vector)
-    return Conditions(
-        sequence=torch.from_numpy(arrays["text_tokens"][:1]),
-        sequence_mask=torch.from_numpy(arrays["text_mask"][:1]),
-        vector=vector,
-    )
+def batch(
+    arrays: Arrays, specs: tuple[ConditionSpec, ...], index: np.ndarray, forms: np.ndarray | None = None
+) -> Conditions:
+    """The conditions of rows `index`.
+
+    Parameters
+    ----------
+    forms : (b,) which form of each row's tile is wanted, so that maps are turned with it.
+    """
+    vectors = [torch.from_numpy(arrays[s.name][index]) for s in specs if s.shape == "vector"]
+    maps = [arrays[s.name][index] for s in specs if s.shape == "map"]
+    if forms is not None:
+        maps = [np.stack([turn(one, int(form)) for one, form in zip(rows, forms)]) for rows in maps]
+    maps = [torch.from_numpy(rows).float() for rows in maps]
+    tokens = mask = None
+    if any(s.shape == "sequence" for s in specs):
+        chosen = arrays["text_index"][index]
+        tokens, mask = torch.from_numpy(arrays["text_tokens"][chosen]), torch.from_numpy(arrays["text_mask"][chosen])
+    return Conditions(tokens, mask, torch.cat(vectors, 1) if vectors else None, torch.cat(maps, 1) if maps else None)
+
+
+def null(arrays: Arrays, specs: tuple[ConditionSpec, ...]) -> Conditions:
+    """One row in which no condition is given: zeros, and the empty caption."""
+    nothing = {s.name: np.zeros_like(arrays[s.name][:1]) for s in specs if s.shape != "sequence"}
+    if any(s.shape == "sequence" for s in specs):
+        nothing |= {k: arrays[k][:1] for k in ("text_tokens", "text_mask")} | {"text_index": np.zeros(1, np.int64)}
+    return batch(nothing, specs, np.zeros(1, np.int64))

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from pipeline.errors import HistoloomError
+
+
+@dataclass(frozen=True)
+class LabelEncoder:
+    classes: tuple[str, ...]
+    name = "label"
+    shape = "vector"
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.classes
+
+    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+        return {self.name: encode_labels(rows["label"].tolist(), self.classes)}
 
 
 def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:

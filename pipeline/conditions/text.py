@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
 from pipeline.errors import HistoloomError
@@ -27,28 +29,78 @@ class TextEncoder:
     tokenize: Callable[[list[str]], torch.Tensor]
     features: Callable[[torch.Tensor], torch.Tensor]
     padding: Callable[[torch.Tensor], torch.Tensor]
+    max_tokens: int | None = None
+    name = "text"
+    shape = "sequence"
+    channels = ()
+
+    @property
+    def size(self) -> int:
+        return self.width
+
+    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+        """`text_tokens` (u, tokens, d) and `text_mask` (u, tokens) of the distinct captions, the null first, and
+        `text_index` (n,) into them.
+        """
+        own = rows["caption"].fillna("")
+        captions = ["", *sorted(set(own) - {""})]
+        tokens, mask = self.encode(captions)
+        place = {caption: index for index, caption in enumerate(captions)}
+        return {
+            "text_tokens": tokens.numpy(),
+            "text_mask": mask.numpy(),
+            "text_index": own.map(place).to_numpy(np.int64),
+        }
 
     @torch.inference_mode()
     def encode(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed captions; the empty caption is the null.
 
+        A caption longer than the tower reads is cut between words into chunks, which are embedded apart and joined
+        (Yellapragada et al. 2024, PathLDM: 154 tokens are two chunks of 77); chunks that a caption doesn't fill are
+        masked.
+
         Returns
         -------
-        (n, tokens, width) float32 and (n, tokens) bool
+        (n, tokens, width) float32 and (n, tokens) bool; tokens is `max_tokens` in whole chunks, or one chunk.
         """
-        ids = self.tokenize([caption or "" for caption in captions])
-        features = [self.features(ids[i : i + _BATCH]).float() for i in range(0, len(ids), _BATCH)]
-        return torch.cat(features), self.padding(ids)
+        length = self.tokenize([""]).shape[1]
+        count = max(1, -(-(self.max_tokens or length) // length))
+        chunked = [self._chunks(caption or "", count) for caption in captions]
+        ids = self.tokenize([chunk for chunks in chunked for chunk in chunks])
+        features = torch.cat([self.features(ids[i : i + _BATCH]).float() for i in range(0, len(ids), _BATCH)])
+        mask = self.padding(ids).unflatten(0, (len(captions), count))
+        used = torch.tensor([[bool(chunk) or not place for place, chunk in enumerate(chunks)] for chunks in chunked])
+        return features.unflatten(0, (len(captions), count)).flatten(1, 2), (mask & used[..., None]).flatten(1)
+
+    def _chunks(self, caption: str, count: int) -> list[str]:
+        """`count` texts, each as many of the caption's words as the tower reads; the last ones may be empty."""
+        words, out = caption.split(), []
+        while words and len(out) < count - 1:
+            fits = self._words_that_fit(words)
+            out.append(" ".join(words[:fits]))
+            words = words[fits:]
+        return [*out, " ".join(words), *[""] * (count - len(out) - 1)]
+
+    def _words_that_fit(self, words: list[str]) -> int:
+        """How many words leave the end token in place and the last position free; at least one."""
+        low, high = 1, len(words)
+        while low < high:
+            middle = (low + high + 1) // 2
+            full = bool(self.padding(self.tokenize([" ".join(words[:middle])])).all())
+            low, high = (low, middle - 1) if full else (middle, high)
+        return low
 
 
-def load_text_encoder(source: str, revision: str | None = None) -> TextEncoder:
+def load_text_encoder(source: str, revision: str | None = None, max_tokens: int | None = None) -> TextEncoder:
     """Load a text tower.
 
     Parameters
     ----------
     source : a folder written by `train_encoders` or by open_clip, a folder of a transformers CLIP,
         `hf-hub:ORG/NAME` for open_clip's hub models, or `transformers:ORG/NAME` (PLIP is transformers:vinid/plip).
-    revision : of the transformers hub model.
+    revision : commit of the hub's repository.
+    max_tokens : as in params, `train_encoders.text.max_tokens`.
 
     Raises
     ------
@@ -57,13 +109,13 @@ def load_text_encoder(source: str, revision: str | None = None) -> TextEncoder:
     """
     try:
         if source.startswith("transformers:"):
-            return _from_transformers(source.removeprefix("transformers:"), revision)
+            return _from_transformers(source.removeprefix("transformers:"), revision, max_tokens)
         if source.startswith("hf-hub:"):
-            return _from_open_clip(source, source)
+            return _from_open_clip(_pinned(source, revision), source, max_tokens)
         if (Path(source) / "open_clip_config.json").is_file():
-            return _from_open_clip(f"local-dir:{source}", source)
+            return _from_open_clip(f"local-dir:{source}", source, max_tokens)
         if (Path(source) / "config.json").is_file():
-            return _from_transformers(source, None)
+            return _from_transformers(source, None, max_tokens)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise HistoloomError(
             f"The text encoder '{source}' could not be loaded: {error}\nWithout a hub, set "
@@ -75,19 +127,30 @@ def load_text_encoder(source: str, revision: str | None = None) -> TextEncoder:
     )
 
 
-def _from_open_clip(name: str, source: str) -> TextEncoder:
+def _pinned(source: str, revision: str | None) -> str:
+    """open_clip takes a revision as `hf-hub:ORG/NAME@REVISION`."""
+    return source if revision is None or "@" in source else f"{source}@{revision}"
+
+
+def _from_open_clip(name: str, source: str, max_tokens: int | None) -> TextEncoder:
     import open_clip
 
     model = (
         open_clip.create_model(name, load_weights=True) if name.startswith("hf-hub:") else open_clip.create_model(name)
     )
     tower = getattr(model, "text", model).eval().requires_grad_(False)
-    if not hasattr(tower, "token_embedding"):
-        raise HistoloomError(
-            f"The text tower of '{source}' is a {type(tower).__name__}; CLIP transformers are supported so far."
-        )
     tokenizer = open_clip.get_tokenizer(name)
+    if hasattr(tower, "token_embedding"):
+        return _clip_tower(source, tower, tokenizer, max_tokens)
+    if hasattr(tower, "transformer") and hasattr(tower.transformer, "config"):
+        return _hf_tower(source, tower, tokenizer, max_tokens)
+    raise HistoloomError(
+        f"The text tower of '{source}' is a {type(tower).__name__}; CLIP's transformer and those of transformers are "
+        "supported."
+    )
 
+
+def _clip_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEncoder:
     def features(ids: torch.Tensor) -> torch.Tensor:
         x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
         return tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[: ids.shape[1], : ids.shape[1]]))
@@ -96,10 +159,23 @@ def _from_open_clip(name: str, source: str) -> TextEncoder:
     def padding(ids: torch.Tensor) -> torch.Tensor:
         return torch.arange(ids.shape[1]) <= ids.argmax(-1, keepdim=True)
 
-    return TextEncoder(source, tower.ln_final.weight.shape[0], tokenizer, features, padding)
+    return TextEncoder(source, tower.ln_final.weight.shape[0], tokenizer, features, padding, max_tokens)
 
 
-def _from_transformers(name: str, revision: str | None) -> TextEncoder:
+def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEncoder:
+    """The tower of CLIPs such as BiomedCLIP, whose text is read by a BERT."""
+    pad = tower.config.pad_token_id or 0
+
+    def padding(ids: torch.Tensor) -> torch.Tensor:
+        return ids != pad
+
+    def features(ids: torch.Tensor) -> torch.Tensor:
+        return tower.transformer(input_ids=ids, attention_mask=padding(ids).long()).last_hidden_state
+
+    return TextEncoder(source, tower.config.hidden_size, tokenizer, features, padding, max_tokens)
+
+
+def _from_transformers(name: str, revision: str | None, max_tokens: int | None) -> TextEncoder:
     from transformers import AutoTokenizer, CLIPTextModel
 
     options = {"revision": revision, "trust_remote_code": False}
@@ -112,12 +188,16 @@ def _from_transformers(name: str, revision: str | None) -> TextEncoder:
             captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).input_ids
 
-    end = model.config.eos_token_id
-
+    # The end token also pads, and older CLIPs' configs misstate its id: the tokenizer knows it.
     def padding(ids: torch.Tensor) -> torch.Tensor:
-        first_end = (ids == end).int().argmax(-1, keepdim=True)
+        first_end = (ids == tokenizer.eos_token_id).int().argmax(-1, keepdim=True)
         return torch.arange(ids.shape[1]) <= first_end
 
     return TextEncoder(
-        name, model.config.hidden_size, tokenize, lambda ids: model(input_ids=ids).last_hidden_state, padding
+        name,
+        model.config.hidden_size,
+        tokenize,
+        lambda ids: model(input_ids=ids).last_hidden_state,
+        padding,
+        max_tokens,
     )

@@ -135,6 +135,8 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
     _check_sources(values, number, config, found)
     if not whole or paths["path"] is None:
         return None
+    if "{caption}" in config.caption and values.get("caption") is None:
+        found.add("it is empty, and tile.caption quotes it.", "write a caption, or don't quote it.", number, "caption")
     known = ("slide_id", "patient_id", "label", "caption", "split")
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *_FILE_COLUMNS, "mpp")}
     return SlideEntry(**{k: values.get(k) for k in known}, **paths, row=number, mpp=mpp, extra=extra)

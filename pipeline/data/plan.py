@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Params, Plan
-from pipeline.data.commit import write_json
+from pipeline.data.commit import commit_part, write_json
+from pipeline.data.requests import Masks, changed, chosen, edited_layouts
 from pipeline.data.rows import held_out_rows
 from pipeline.data.schema import PLAN_ROW, write_rows
 from pipeline.data.seeds import item_seed
-from pipeline.data.store import TileStore
+from pipeline.data.store import TileStore, TileWriter
+from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
+
+PLAN, CONDITIONS = "plan.parquet", "conditions"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
     HistoloomError
         for a class that is to be made and has no train tile whose conditions could be used.
     """
+    if config.target == "none":
+        return []
     counts = rows[rows["split"] == "train"]["label"].value_counts().reindex(list(classes), fill_value=0)
     present = counts[counts > 0]
     if present.empty:
@@ -56,35 +63,41 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
     return out
 
 
-def make_plan(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...], seed: int) -> pd.DataFrame:
-    """Plan tiles whose conditions are those of real tiles.
+def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
+    """Plan tiles whose conditions are those of real tiles, changed where a request says so.
 
     Parameters
     ----------
-    rows : the real store's rows.
+    rows : the real store's rows, with the columns of `tables.with_conditions`.
+    masks : rows to their masks (n, h, w); asked only by requests that say what a tile contains.
 
     Returns
     -------
     One row a tile (schema.PLAN_ROW). Rows to `augment` take conditions from the train split alone; rows to
     `evaluate` take them from the test split (val where there is no test) and can never be emitted.
     """
-    train = rows[rows["split"] == "train"]
+    config, seed = params.plan, params.seed
+    train, held_out = rows[rows["split"] == "train"], held_out_rows(rows)
     pieces = [
-        _draw(train[train["label"] == d.label], d.made, "augment", f"{d.label}-", seed)
-        for d in deficits(rows, config, classes)
+        _draw(train[train["label"] == d.label], d.made, "augment", d.label, seed)
+        for d in deficits(rows, config, params.tile.labels.classes)
     ]
-    held_out = held_out_rows(rows)
+    for request in config.requests:
+        lenders = chosen(train if request.purpose == "augment" else held_out, request, params, masks)
+        drawn = _draw(lenders, request.tiles, request.purpose, request.name, seed)
+        pieces.append(changed(drawn, request, train, params))
     if config.evaluation_tiles:
         if held_out.empty:
             raise HistoloomError(
                 "plan.evaluation_tiles needs held-out conditions, and no tile is in test or val. Change "
                 "tile.split, or set plan.evaluation_tiles: 0."
             )
-        pieces.append(_draw(held_out, config.evaluation_tiles, "evaluate", "evaluate-", seed))
+        pieces.append(_draw(held_out, config.evaluation_tiles, "evaluate", "evaluate", seed))
     pieces = [piece for piece in pieces if len(piece)]
     if not pieces:
         raise HistoloomError(
-            "No class is short of tiles, so there is nothing to make. Raise plan.target or name plan.classes."
+            "No class is short of tiles, so there is nothing to make. Raise plan.target, name plan.classes, or state "
+            "plan.requests."
         )
     plan = pd.concat(pieces, ignore_index=True)
     return pd.concat(
@@ -93,24 +106,25 @@ def make_plan(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...], seed: 
     )[PLAN_ROW.names]
 
 
-def _draw(source: pd.DataFrame, count: int, purpose: str, prefix: str, seed: int) -> pd.DataFrame:
+_LENT = ("label", "caption", "rna", "genotype", "mpp", "split_group", "split")
+
+
+def _draw(source: pd.DataFrame, count: int, purpose: str, request: str, seed: int) -> pd.DataFrame:
     """Draw conditions in shuffled rounds, so that no tile lends its conditions twice before each has once."""
-    order = np.random.default_rng(item_seed(seed, f"plan/{prefix}"))
+    order = np.random.default_rng(item_seed(seed, f"plan/{request}-"))
     rounds = -(-count // max(len(source), 1))
     index = np.concatenate([order.permutation(len(source)) for _ in range(rounds)])[:count] if count else []
-    chosen = source.iloc[np.asarray(index, int)]
-    ids = [f"{prefix}{number:06d}" for number in range(len(chosen))]
+    lent = source.iloc[np.asarray(index, int)]
+    ids = [f"{request}-{number:06d}" for number in range(len(lent))]
     return pd.DataFrame(
         {
             "tile_id": ids,
             "seed": np.array([item_seed(seed, name) for name in ids], np.uint64),
             "purpose": purpose,
-            "label": chosen["label"].to_numpy(),
-            "caption": chosen["caption"].to_numpy(),
-            "condition_ref": chosen["tile_id"].to_numpy(),
-            "split_group": chosen["split_group"].to_numpy(),
-            "split": chosen["split"].to_numpy(),
+            "request": request,
+            "condition_ref": lent["tile_id"].to_numpy(),
         }
+        | {name: lent[name].to_numpy() for name in _LENT}
     )
 
 
@@ -122,16 +136,67 @@ def _pack(plan: pd.DataFrame, purpose: str, config: Plan) -> pd.DataFrame:
 
 
 def plan_study(params: Params, output: Path, reports: Path, tiles="data/tiles") -> dict:
-    """Write the plan and say why each class is made."""
-    rows = TileStore(tiles).rows()
-    classes = params.tile.labels.classes
-    plan = make_plan(rows, params.plan, classes, params.seed)
-    write_rows(plan, output / "plan.parquet", PLAN_ROW)
+    """Write the plan, the masks and pictures that its rows are given, and why each class is made."""
+    store = TileStore(tiles)
+    rows = with_conditions(store.rows(), params)
+    plan = make_plan(rows, params, lambda asked: store.read(asked, "mask"))
+    write_rows(plan, output / PLAN, PLAN_ROW)
+    arrays = given_arrays(store, params)
+    if arrays:
+        tiles_of = GivenTiles(store, rows, params, arrays)
+        for part, members in plan.groupby("part", sort=True):
+            commit_part(output / CONDITIONS, part, lambda folder, members=members: tiles_of.write(members, folder))
     metrics = {
         "augment": int((plan["purpose"] == "augment").sum()),
         "evaluate": int((plan["purpose"] == "evaluate").sum()),
         "parts": int(plan["part"].nunique()),
-        "classes": {d.label: asdict(d) for d in deficits(rows, params.plan, classes)},
+        "classes": {d.label: asdict(d) for d in deficits(rows, params.plan, params.tile.labels.classes)},
+        "requests": {request.name: int((plan["request"] == request.name).sum()) for request in params.plan.requests},
     }
     write_json(reports / "metrics.json", metrics)
     return metrics
+
+
+def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
+    """Which of a tile's arrays its conditions are made of, and so go into the plan."""
+    names = params.train_denoiser.conditions
+    masks = ("mask", "instance", "edge") if store.has("instance") else ("mask",)
+    return (("image",) if "image" in names else ()) + (masks if "mask" in names else ())
+
+
+@dataclass(frozen=True)
+class GivenTiles:
+    """The arrays that a plan's rows are given: those of the tiles that lend them, edited where a request says so."""
+
+    store: TileStore
+    rows: pd.DataFrame
+    params: Params
+    names: tuple[str, ...]
+
+    def of(self, plan: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Name to (n, h, w[, 3])."""
+        lenders = self.rows.set_index("tile_id", drop=False).loc[plan["condition_ref"]]
+        arrays = {name: self.store.read(lenders, name) for name in self.names}
+        if "mask" in arrays:
+            arrays |= edited_layouts(arrays, plan, self.store, self.rows, self.params)
+        return arrays
+
+    def write(self, plan: pd.DataFrame, folder: Path) -> dict:
+        arrays = self.of(plan)
+        with TileWriter(folder, self.params.tile.tile_px, self.names) as writer:
+            for index in range(len(plan)):
+                writer.add(**{name: array[index] for name, array in arrays.items()})
+        return {"tiles": len(plan)}
+
+
+def planned_tiles(plan: Path, part: str, name: str) -> np.ndarray:
+    """An array of the tiles that a part of the plan is given, in its rows' order."""
+    return TileStore(plan / CONDITIONS).array(part, name)[:]
+
+
+def planned_masks(plan: Path) -> Sequence[str]:
+    """Which masks the plan's tiles are given, and so have."""
+    if not (plan / CONDITIONS).is_dir():
+        return ()
+    store = TileStore(plan / CONDITIONS)
+    return [name for name in ("mask", "instance", "edge") if store.has(name)]

@@ -38,9 +38,10 @@ TILE_ROW = pa.schema(
         ("mpp", pa.float64()),
         ("tissue_fraction", pa.float64()),
         ("caption", pa.string()),
+        ("spot_id", pa.string()),
     ]
 )
-"""One row a tile. `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale."""
+"""One row a tile. `spot_id` is the spot that labelled it; `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale."""
 
 PLAN_ROW = pa.schema(
     [
@@ -50,23 +51,33 @@ PLAN_ROW = pa.schema(
         ("slot", pa.int64()),
         ("seed", pa.uint64()),
         ("purpose", pa.string()),
+        ("request", pa.string()),
         ("label", pa.string()),
         ("caption", pa.string()),
+        ("rna", pa.string()),
+        ("genotype", pa.string()),
+        ("mpp", pa.float64()),
         ("condition_ref", pa.string()),
         ("split_group", pa.string()),
         ("split", pa.string()),
     ]
 )
-"""One row a tile to be made. `condition_ref` is the tile whose conditions it is given."""
+"""One row a tile to be made. `condition_ref` is the tile whose conditions it is given, `request` what asked for it.
+
+`rna` is the key of an expression profile, `genotype` the markers' states as text (conditions/genotype.py).
+"""
 
 SYNTHETIC_ROW = pa.schema(
     [
         *TILE_ROW,
+        ("rna", pa.string()),
+        ("genotype", pa.string()),
         ("seed", pa.uint64()),
         ("recipe", pa.string()),
         ("generator_sha256", pa.string()),
         ("condition_ref", pa.string()),
-        ("guidance", pa.float64()),
+        ("guidance", pa.string()),
+        ("request", pa.string()),
         ("purpose", pa.string()),
     ]
 )

@@ -1,7 +1,7 @@
 """The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
 
-`PART/images.zarr` holds `image` (n, h, w, 3) uint8 and, where there are masks, `mask` (n, h, w) uint8 class ids and
-`instance` (n, h, w) int32. One tile a chunk, many chunks a shard. `PART/rows.parquet` has a row for each tile.
+`PART/images.zarr` holds `image` (n, h, w, 3) uint8 and, where there are masks, `mask` (n, h, w) uint8 class ids; where
+there are instances, `instance` (n, h, w) int32 and their outlines `edge` (n, h, w) uint8, seen before the tile was cut. One tile a chunk, many chunks a shard. `PART/rows.parquet` has a row for each tile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.errors import HistoloomError
 SHARD_TILES = 128
 _AT_ONCE = {"codec_pipeline.batch_size": 64}  # one tile at a time, zarr's own bookkeeping costs more than zstd
 _ZSTD_LEVEL = -1  # stained tissue is noise to a compressor: level 1 saves 3 % more for three times the time
-_FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ())}
+_FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ()), "edge": ("uint8", ())}
 
 
 class TileWriter:
@@ -34,7 +34,7 @@ class TileWriter:
     ----------
     folder : the part's folder.
     tile_px : side of the square tiles.
-    arrays : which of `image`, `mask` and `instance` there will be.
+    arrays : which of `image`, `mask`, `instance` and `edge` there will be.
     """
 
     def __init__(self, folder: Path, tile_px: int, arrays: Sequence[str] = ("image",)):
@@ -130,7 +130,13 @@ class TileStore:
         return pd.concat(filled, ignore_index=True)
 
     def array(self, part: str, name: str = "image") -> zarr.Array:
-        return zarr.open_group(self.folder / part / "images.zarr", mode="r")[name]
+        group = zarr.open_group(self.folder / part / "images.zarr", mode="r")
+        if name not in group:
+            raise HistoloomError(
+                f"{self.folder}/{part} has no '{name}'. A mask comes of tile.masks, and outlines ('edge') of the column "
+                "'instances' in slides.csv; every slide must have them."
+            )
+        return group[name]
 
     def has(self, name: str) -> bool:
         return name in zarr.open_group(self.folder / self.parts[0] / "images.zarr", mode="r")

@@ -7,26 +7,31 @@ from pathlib import Path
 from rich.table import Table
 
 from pipeline.config import Params
-from pipeline.data.plan import deficits, make_plan
+from pipeline.data.plan import GivenTiles, deficits, given_arrays, make_plan
 from pipeline.data.store import TileStore
+from pipeline.data.tables import with_conditions
 from pipeline.diffusion.study import estimate
 from pipeline.progress import console
 
 
 def print_dry_run(params: Params, device: str, models: Path, tiles="data/tiles") -> None:
     """Print what the plan would make, and what `sample` would take on this machine."""
-    rows, classes = TileStore(tiles).rows(), params.tile.labels.classes
-    plan = make_plan(rows, params.plan, classes, params.seed)
-    table = Table("class", "train tiles", "wanted", "to be made")
+    store = TileStore(tiles)
+    rows, classes = with_conditions(store.rows(), params), params.tile.labels.classes
+    plan = make_plan(rows, params, lambda asked: store.read(asked, "mask"))
+    table = Table("class or request", "train tiles", "wanted", "to be made")
     for d in deficits(rows, params.plan, classes):
         table.add_row(d.label, str(d.train), str(d.wanted), str(d.made))
+    for request in params.plan.requests:
+        table.add_row(request.name, "", str(request.tiles), str(int((plan["request"] == request.name).sum())))
     console.print(table)
     made = int((plan["purpose"] == "augment").sum())
     console.print(
         f"{made} tiles to augment, {len(plan) - made} to evaluate, in {plan['part'].nunique()} parts "
         f"of at most {params.plan.batch_size * params.plan.batches_per_part}"
     )
-    cost = estimate(params, len(plan), models, device)
+    given = GivenTiles(store, rows, params, given_arrays(store, params))
+    cost = estimate(params, plan, lambda name: given.of(plan.head(params.plan.batch_size))[name], models, device)
     if cost is None:
         console.print("time: not known before a denoiser is trained (dvc repro train_denoiser)")
         return

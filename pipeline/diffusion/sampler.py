@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.conditions.bus import Conditions
-from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.guidance import Guidance
 from pipeline.diffusion.schedules import betas
 
 
@@ -40,21 +39,14 @@ def make_scheduler(name: str, *, prediction: str, schedule: str, train_timesteps
 
 @torch.inference_mode()
 def sample_latents(
-    model: torch.nn.Module,
-    scheduler,
-    noise: torch.Tensor,
-    given: Conditions,
-    null: Conditions,
-    *,
-    steps: int,
-    guidance: float,
+    model: torch.nn.Module, scheduler, noise: torch.Tensor, guidance: Guidance, *, steps: int
 ) -> torch.Tensor:
     """Denoise a batch.
 
     Parameters
     ----------
     noise : (b, c, h, w) standard normal, on the model's device.
-    given, null : b rows of conditions, on the model's device.
+    guidance : of b rows of conditions, on the model's device.
 
     Returns
     -------
@@ -64,6 +56,6 @@ def sample_latents(
     latents = noise * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
-        predicted = guided(model, scaled, timestep, given, null, guidance)
+        predicted = guidance.predict(model, scaled, timestep)
         latents = scheduler.step(predicted, timestep, latents).prev_sample
     return latents

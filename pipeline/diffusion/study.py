@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.conditions.bus import Conditions
+from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.conditions.encode import Encoders, batch, load_encoders, null
 from pipeline.config import Params, Sample
 from pipeline.data.commit import commit_part, digest, write_json
+from pipeline.data.plan import PLAN, planned_masks, planned_tiles
 from pipeline.data.schema import SYNTHETIC_ROW, write_rows
 from pipeline.data.store import TileWriter
+from pipeline.diffusion.guidance import Guidance
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.models.autoencoder import LatentCodec, load_codec
@@ -47,12 +49,13 @@ class Generator:
 
     codec: LatentCodec
     unet: torch.nn.Module
+    specs: tuple[ConditionSpec, ...]
     encoders: Encoders
     training: dict
     device: str
 
     def latents(self, seeds: np.ndarray, given: Conditions, nothing: Conditions, config: Sample) -> torch.Tensor:
-        """Sample one microbatch; (b, c, h, w) on the device."""
+        """Sample one microbatch of b rows of conditions, `nothing` their nulls in one; (b, c, h, w) on the device."""
         facts = self.training
         shape = (facts["latent_channels"], facts["latent_px"], facts["latent_px"])
         noise = torch.from_numpy(latent_noise(seeds, shape)).to(self.device)
@@ -62,37 +65,21 @@ class Generator:
             schedule=facts["schedule"],
             train_timesteps=facts["train_timesteps"],
         )
-        return sample_latents(
-            self.unet,
-            scheduler,
-            noise,
-            given.to(self.device),
-            nothing.to(self.device),
-            steps=config.steps,
-            guidance=config.guidance,
-        )
+        guidance = Guidance.of(given.to(self.device), nothing.to(self.device), self.specs, config.scale)
+        return sample_latents(self.unet, scheduler, noise, guidance, steps=config.steps)
 
 
 @lru_cache(maxsize=1)
-def load_generator(
-    models: Path, sha256: str, classes: tuple[str, ...], conditions: tuple[str, ...], attention: str, device: str
-) -> Generator:
+def load_generator(models: Path, sha256: str, attention: str, device: str) -> Generator:
     """Load a generator once a process; `sha256` keys the cache, so that new weights are loaded anew."""
-    unet, _, training = load_denoiser(models / "denoiser", device, attention)
-    encoders = load_encoders(classes, conditions, models / "encoders")
-    return Generator(load_codec(models / "autoencoder", device), unet, encoders, training, device)
+    unet, specs, training = load_denoiser(models / "denoiser", device, attention)
+    encoders = load_encoders(specs, training["latent_px"], models / "encoders", device)
+    return Generator(load_codec(models / "autoencoder", device), unet, specs, encoders, training, device)
 
 
-def study_generator(params: Params, models: Path, device: str, sha256: str | None = None) -> Generator:
-    """The generator that params describe, from the folder of the study's models."""
-    denoiser = params.train_denoiser
-    sha256 = sha256 or generator_sha256(models, denoiser.conditions)
-    return load_generator(models, sha256, params.tile.labels.classes, denoiser.conditions, denoiser.attention, device)
-
-
-def generator_sha256(models: Path, conditions: tuple[str, ...]) -> str:
+def generator_sha256(models: Path) -> str:
     """The identity of autoencoder, denoiser and encoders together."""
-    return digest([model_sha256(models / name) for name in _MODELS] + list(conditions))
+    return digest([model_sha256(models / name) for name in _MODELS])
 
 
 def sample_part(job: SamplePart) -> dict:
@@ -105,24 +92,20 @@ sample_part.uses_torch = True
 
 def _write_part(job: SamplePart, folder: Path) -> dict:
     params = job.params
-    plan = pd.read_parquet(job.plan, filters=[("part", "==", job.part)])
-    generator = study_generator(params, job.models, job.device, job.generator_sha256)
-    arrays = generator.encoders.arrays(plan)
-    with TileWriter(folder, params.tile.tile_px) as writer:
+    plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
+    generator = load_generator(job.models, job.generator_sha256, params.train_denoiser.attention, job.device)
+    arrays = generator.encoders.arrays(plan, partial(planned_tiles, job.plan, job.part))
+    nothing = null(arrays, generator.specs)
+    masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
+    with TileWriter(folder, params.tile.tile_px, ("image", *masks)) as writer:
         for _, rows in plan.groupby("batch"):
             index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
-            given, nothing = _conditions(arrays, index)
-            seeds = plan["seed"].to_numpy()[index]
+            given, seeds = batch(arrays, generator.specs, index), plan["seed"].to_numpy()[index]
             images = generator.codec.decode(generator.latents(seeds, given, nothing, params.sample))
-            for image in images[: len(rows)]:
-                writer.add(image=image)
+            for place, image in zip(rows.index, images):
+                writer.add(image=image, **{name: array[place] for name, array in masks.items()})
     write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)
     return {"tiles": len(plan)}
-
-
-def _conditions(arrays: dict[str, np.ndarray], index: np.ndarray) -> tuple[Conditions, Conditions]:
-    given, one = batch(arrays, index), null(arrays)
-    return given, one.each(lambda value: value.expand(len(index), *value.shape[1:]))
 
 
 def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
@@ -133,12 +116,17 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         patient_id="",
         x_level0_px=-1,
         y_level0_px=-1,
-        mpp=job.params.tile.mpp,
+        spot_id=None,
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=sampling.guidance,
+        guidance=_written(sampling.guidance),
         recipe=f"{sampling.scheduler}-{sampling.steps}",
     )
+
+
+def _written(guidance: float | dict[str, float]) -> str:
+    scales = guidance.items() if isinstance(guidance, dict) else [("all", guidance)]
+    return " ".join(f"{name}={scale:g}" for name, scale in scales)
 
 
 def sample_study(
@@ -146,15 +134,14 @@ def sample_study(
     work,
     device: str,
     pool: Callable[[int], AbstractContextManager],
-    plan: Path = Path("data/plan/plan.parquet"),
+    plan: Path = Path("data/plan"),
     models: Path = Path("models"),
     output: Path | str = "data/synthetic",
     reports: Path = Path("reports/sample"),
 ) -> dict:
     """Sample every part of the plan and publish the store, with the generator's lineage keyed by its sha256."""
-    table = pd.read_parquet(plan, columns=["part"])
-    names = sorted(table["part"].unique())
-    identity = generator_sha256(models, params.train_denoiser.conditions)
+    names = sorted(pd.read_parquet(plan / PLAN, columns=["part"])["part"].unique())
+    identity = generator_sha256(models)
     jobs = [
         SamplePart(name, plan.resolve(), models.resolve(), identity, params, device, work.parts.resolve())
         for name in names
@@ -170,19 +157,24 @@ def sample_study(
     return metrics
 
 
-def estimate(params: Params, rows: int, models: Path, device: str) -> dict[str, float] | None:
-    """Seconds and MiB that `rows` tiles would take on one worker, from timing one step of one microbatch.
+def estimate(params: Params, plan: pd.DataFrame, tiles: Callable[[str], np.ndarray], models: Path, device: str):
+    """Seconds and MiB that a plan would take on one worker, from timing one step of one microbatch.
+
+    Parameters
+    ----------
+    tiles : gives the `image`, `mask` or `edge` of the plan's first microbatch.
 
     Returns
     -------
-    None where there is no trained generator yet.
+    `seconds_one_worker` and `mib_at_most`, or None where there is no trained generator yet.
     """
     if not (models / "denoiser" / "conditions.json").is_file():
         return None
-    size = params.plan.batch_size
-    generator = study_generator(params, models, device)
-    table = pd.DataFrame({"label": [None] * size, "caption": [""] * size})
-    given, nothing = _conditions(generator.encoders.arrays(table), np.arange(size))
+    size, first = params.plan.batch_size, plan.head(params.plan.batch_size)
+    generator = load_generator(models, generator_sha256(models), params.train_denoiser.attention, device)
+    arrays = generator.encoders.arrays(first, tiles)
+    index = np.resize(np.arange(len(first)), size)
+    given, nothing = batch(arrays, generator.specs, index), null(arrays, generator.specs)
     one_step = params.sample.model_copy(update={"steps": 1})
     generator.latents(np.arange(size), given, nothing, one_step)
     start = time.perf_counter()
@@ -192,4 +184,4 @@ def estimate(params: Params, rows: int, models: Path, device: str) -> dict[str, 
     decoded = time.perf_counter()
     per_batch = (stepped - start) * params.sample.steps + (decoded - stepped)
     tile_mib = params.tile.tile_px**2 * 3 / 2**20
-    return {"seconds_one_worker": per_batch * -(-rows // size), "mib_at_most": rows * tile_mib}
+    return {"seconds_one_worker": per_batch * -(-len(plan) // size), "mib_at_most": len(plan) * tile_mib}

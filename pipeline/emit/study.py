@@ -131,6 +131,6 @@ def _public(row: dict, config: Emit, salt: bytes) -> dict:
         "generator_sha256": row.get("generator_sha256") or "",
         "seed": str(row["seed"]) if synthetic else "",
         "recipe": row.get("recipe") or "",
-        "guidance": float(row["guidance"]) if synthetic else 0.0,
+        "guidance": row.get("guidance") or "",
     }
     return out | ({"caption": row["caption"]} if config.captions else {})

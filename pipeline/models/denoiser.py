@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
 from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
+from pipeline.models.spade import install_spade
 
 _CONDITIONS_FILE = "conditions.json"
 
@@ -33,10 +35,10 @@ def build_denoiser(
         )
     text = next((s.size for s in specs if s.shape == "sequence"), None)
     vector = sum(s.size for s in specs if s.shape == "vector")
-    maps = sum(s.size for s in specs if s.shape == "map")
+    maps = _map_channels(specs) if config.map_input == "concat" else 0
     kind = "CrossAttn" if text else "Attn"
     groups = min(32, *(c // 4 for c in config.channels))
-    return UNet2DConditionModel(
+    model = UNet2DConditionModel(
         sample_size=latent_px,
         in_channels=latent_channels + maps,
         out_channels=latent_channels,
@@ -51,10 +53,17 @@ def build_denoiser(
         class_embed_type="projection" if vector else None,
         projection_class_embeddings_input_dim=vector or None,
     )
+    if config.map_input == "spade" and _map_channels(specs):
+        install_spade(model, _map_channels(specs))
+    return model
+
+
+def _map_channels(specs: tuple[ConditionSpec, ...]) -> int:
+    return sum(s.size for s in specs if s.shape == "map")
 
 
 def save_denoiser(model: torch.nn.Module, specs: tuple[ConditionSpec, ...], training: dict, folder: Path) -> None:
-    """Save weights, conditions and what the sampler must know (`prediction`, `schedule`, `train_timesteps`)."""
+    """Save weights, conditions and what the sampler must know (prediction, schedule, how maps enter)."""
     model.save_pretrained(folder, safe_serialization=True)
     write_json(folder / _CONDITIONS_FILE, {"conditions": [asdict(s) for s in specs], "training": training})
 
@@ -71,15 +80,30 @@ def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Modul
 
 def load_denoiser(folder: Path | str, device: str, attention: str = "auto"):
     """Load what `train_denoiser` wrote: the model, its condition specs, and its training facts."""
-    model = load_unet(folder).to(device).eval().requires_grad_(False)
-    set_attention(model, attention, device)
     facts = json.loads((Path(folder) / _CONDITIONS_FILE).read_text(encoding="utf-8"))
-    return model, tuple(ConditionSpec(**s) for s in facts["conditions"]), facts["training"]
+    specs = tuple(ConditionSpec(**s | {"channels": tuple(s["channels"])}) for s in facts["conditions"])
+    spade = facts["training"]["map_input"] == "spade" and _map_channels(specs)
+    model = _load_spade_unet(Path(folder), specs) if spade else load_unet(folder)
+    model = model.to(device).eval().requires_grad_(False)
+    set_attention(model, attention, device)
+    return model, specs, facts["training"]
+
+
+def _load_spade_unet(folder: Path, specs: tuple[ConditionSpec, ...]) -> torch.nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+    install_spade(model, _map_channels(specs))
+    model.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    return model
 
 
 def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tensor, given: Conditions) -> torch.Tensor:
     """One prediction for a batch (b, c, h, w) at `timesteps` (b,) under its conditions."""
-    if given.map is not None:
+    holder = getattr(model, "spade_map", None)
+    if holder is not None:
+        holder.value = given.map
+    elif given.map is not None:
         latents = torch.cat([latents, given.map], 1)
     return model(
         latents,

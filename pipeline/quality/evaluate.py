@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import write_json
 from pipeline.data.rows import held_out_rows, spread
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
-from pipeline.quality.features import load_extractor
 from pipeline.quality.metrics import compare
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from pipeline.conditions.features import Extractor
 from pipeline.config import TrainFilters
 from pipeline.data.commit import write_json
 from pipeline.data.schema import REJECT_REASONS
@@ -24,7 +25,6 @@ from pipeline.models.classifier import (
     load_classifier,
 )
 from pipeline.quality.degrade import degrade
-from pipeline.quality.features import Extractor
 from pipeline.quality.measures import TissueRange, fit_range, load_range
 from pipeline.quality.near_copy import CopyIndex, build_index, copy_scores
 

@@ -12,7 +12,7 @@ import numpy as np
 from skimage.feature import match_template
 from skimage.transform import resize
 
-from pipeline.quality.features import Extractor
+from pipeline.conditions.features import Extractor
 
 _COMPARE_PX = 32
 _MARGIN = 0.25

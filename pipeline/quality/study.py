@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.schema import REJECT_REASONS
 from pipeline.data.store import TileStore
 from pipeline.models.lineage import seen
-from pipeline.quality.features import load_extractor
 from pipeline.quality.filters import Filters, load_filters, train_filters
 
 _FILTER_FEATURES = "efficientnet-lite0"

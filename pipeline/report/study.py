@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -168,20 +169,32 @@ def _comparison(evaluated: dict) -> list[tuple[str, dict]]:
 
 
 def _curves(reports: Path) -> list[str]:
-    tables = [
-        (stage, reports / stage / "curves" / "plots" / "metrics" / "loss.tsv")
-        for stage in ("train_encoders", "train_autoencoder", "train_denoiser")
-    ]
-    return [data_uri(curve_picture(table, f"{stage}: loss"), "svg+xml") for stage, table in tables if table.exists()]
+    stages = (
+        "train_encoders/curves/text",
+        "train_encoders/curves/rna",
+        "train_autoencoder/curves",
+        "train_denoiser/curves",
+    )
+    tables = {stage: reports / stage / "plots" / "metrics" / "loss.tsv" for stage in stages}
+    titled = {stage.replace("/curves", "").replace("/", ": "): table for stage, table in tables.items()}
+    return [data_uri(curve_picture(t, f"{stage}: loss"), "svg+xml") for stage, t in titled.items() if t.exists()]
 
 
 def _measured(measured: dict) -> list[tuple[str, str]]:
     out = []
     for stage in ("train_encoders", "train_autoencoder", "train_denoiser", "train_filters"):
-        for name, value in measured[stage].items():
+        for name, value in _flat(measured[stage]):
             if isinstance(value, int | float):
                 out.append((f"{stage}: {name}", f"{value:.4g}"))
     return out
+
+
+def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _provenance(measured: dict, made: TileStore) -> list[tuple[str, str]]:

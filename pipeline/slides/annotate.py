@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw
 from shapely.errors import ShapelyError
 from shapely.geometry import Polygon, shape
 from shapely.validation import explain_validity
 
 from pipeline.config import Tile
+from pipeline.data.layouts import outlines
 from pipeline.data.manifest import Manifest, SlideEntry
 from pipeline.errors import Fault
 from pipeline.slides.open import BadSlide
@@ -120,8 +122,7 @@ class Annotations:
     regions: list[Region]
     raster: np.ndarray | None
     instances: np.ndarray | None
-    spots: np.ndarray | None
-    spot_labels: list[str]
+    spots: pd.DataFrame | None
 
     def ids(
         self, classes: tuple[str, ...], source: str, box: tuple[float, float, int, int], downsample: float
@@ -131,22 +132,31 @@ class Annotations:
             return rasterise(self.regions, classes, *box, downsample)
         return _nearest(self.raster, box, downsample).astype(np.uint8)
 
-    def instance_ids(self, box: tuple[float, float, int, int], downsample: float) -> np.ndarray | None:
-        return None if self.instances is None else _nearest(self.instances, box, downsample).astype(np.int32)
+    def instance_ids(
+        self, box: tuple[float, float, int, int], downsample: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Numbers of the box's nuclei (h, w) int32, and their outlines (h, w) uint8 as the whole slide shows them."""
+        if self.instances is None:
+            return None
+        x, y, width, height = box
+        wider = (x - downsample, y - downsample, width + 2, height + 2)
+        numbers = _nearest(self.instances, wider, downsample).astype(np.int32)
+        return numbers[1:-1, 1:-1], outlines(numbers)[1:-1, 1:-1]
 
-    def spot_label(self, x_level0_px: float, y_level0_px: float, mpp: float) -> str | None:
-        """Label of the nearest spot, if its centre is within `labels.spot_radius_um`."""
+    def spot(self, x_level0_px: float, y_level0_px: float, mpp: float) -> pd.Series | None:
+        """The nearest spot, if its centre is within `labels.spot_radius_um`."""
         if self.spots is None or len(self.spots) == 0:
             return None
-        distance_um = np.hypot(*(self.spots - (x_level0_px, y_level0_px)).T) * mpp
+        places = self.spots[["x_level0_px", "y_level0_px"]].to_numpy(float)
+        distance_um = np.hypot(*(places - (x_level0_px, y_level0_px)).T) * mpp
         nearest = int(distance_um.argmin())
-        return self.spot_labels[nearest] if distance_um[nearest] <= self.config.labels.spot_radius_um else None
+        return self.spots.iloc[nearest] if distance_um[nearest] <= self.config.labels.spot_radius_um else None
 
 
 def _nearest(raster: np.ndarray, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
     x, y, width, height = box
-    columns = np.minimum((x + (np.arange(width) + 0.5) * downsample).astype(int), raster.shape[1] - 1)
-    rows = np.minimum((y + (np.arange(height) + 0.5) * downsample).astype(int), raster.shape[0] - 1)
+    columns = np.clip((x + (np.arange(width) + 0.5) * downsample).astype(int), 0, raster.shape[1] - 1)
+    rows = np.clip((y + (np.arange(height) + 0.5) * downsample).astype(int), 0, raster.shape[0] - 1)
     return raster[np.ix_(rows, columns)]
 
 
@@ -172,10 +182,7 @@ def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, heig
                 "classes. Add the class, or mend the mask."
             )
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
-    points = mine[["x_level0_px", "y_level0_px"]].to_numpy(float) if mine is not None else None
-    return Annotations(
-        config, entry, regions, raster, instances, points, list(mine["label"]) if mine is not None else []
-    )
+    return Annotations(config, entry, regions, raster, instances, mine)
 
 
 def _read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:

@@ -48,7 +48,8 @@ def draw_overlay(
         colour = _COLOURS[names.index(name) % len(_COLOURS)] if name in names else (0, 0, 0)
         for ring in (polygon.exterior, *polygon.interiors):
             draw.line([tuple(p) for p in np.asarray(ring.coords)[:, :2] * scale], fill=colour, width=3)
-    for (x, y), label in zip(annotations.spots if annotations.spots is not None else [], annotations.spot_labels):
+    spots = [] if annotations.spots is None else annotations.spots[["x_level0_px", "y_level0_px", "label"]].to_numpy()
+    for x, y, label in spots:
         colour = _COLOURS[names.index(label) % len(_COLOURS)]
         draw.ellipse([x * scale - 4, y * scale - 4, x * scale + 4, y * scale + 4], outline=colour, width=2)
     return image

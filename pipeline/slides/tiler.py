@@ -89,7 +89,7 @@ def _write_part(job: SlideJob, folder: Path) -> dict:
             )
         normaliser = _fit_stain(slide, corners, fractions, config, downsample)
         masked = config.masks.source != "none"
-        arrays = ["image"] + ["mask"] * masked + ["instance"] * (annotations.instances is not None)
+        arrays = ["image"] + ["mask"] * masked + ["instance", "edge"] * (annotations.instances is not None)
         with TileWriter(folder, config.tile_px, arrays) as writer:
             rows = _cut(job, slide, annotations, corners, fractions, normaliser, downsample, writer)
             if rows.empty:
@@ -167,20 +167,21 @@ def _cut(
     boxes = [(left * downsample, top * downsample, width, height) for (left, top, width, height), _ in grouped]
     with read_ahead(slide, boxes, downsample) as pictures:
         for ((left, top, _, _), members), box, picture in zip(grouped, boxes, pictures):
-            labels, mask, instance = _annotate_block(annotations, box, downsample, masked)
+            labels, mask, instances = _annotate_block(annotations, box, downsample, masked)
             for x, y in members:
                 at = np.s_[y - top : y - top + n, x - left : x - left + n]
                 shares = _shares(None if labels is None else labels[at], config.labels.classes)
-                label = _label(job, annotations, shares, (x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
+                spot = annotations.spot((x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
+                label = _label(job, shares, spot)
                 if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
                     continue
                 tiles = {"image": normaliser.apply(picture[at])}
                 if masked:
                     tiles["mask"] = mask[at]
-                if instance is not None:
-                    tiles["instance"] = instance[at]
+                if instances is not None:
+                    tiles |= {"instance": instances[0][at], "edge": instances[1][at]}
                 writer.add(**tiles)
-                rows.append(_row(job, slide, (x, y), downsample, label, shares, fractions[x, y]))
+                rows.append(_row(job, slide, (x, y), downsample, label, shares, fractions[x, y], spot))
     return pd.DataFrame(rows, columns=TILE_ROW.names)
 
 
@@ -202,14 +203,12 @@ def _shares(ids: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, float
     return {name: float(count) / ids.size for name, count in zip(classes, counts) if count}
 
 
-def _label(
-    job: SlideJob, annotations: Annotations, shares: dict[str, float], x_centre: float, y_centre: float, mpp: float
-) -> str | None:
+def _label(job: SlideJob, shares: dict[str, float], spot: pd.Series | None) -> str | None:
     labels = job.config.labels
     if labels.source == "slide":
         return job.entry.label
     if labels.source == "spots":
-        return annotations.spot_label(x_centre, y_centre, mpp)
+        return None if spot is None else spot["label"]
     best = max(shares, key=shares.get, default=None)
     return best if best is not None and shares[best] >= labels.min_fraction else None
 
@@ -222,6 +221,7 @@ def _row(
     label: str | None,
     shares: dict[str, float],
     tissue_fraction: float,
+    spot: pd.Series | None,
 ) -> dict:
     config, entry = job.config, job.entry
     x, y = round(corner[0] * downsample), round(corner[1] * downsample)
@@ -252,6 +252,7 @@ def _row(
         "mpp": config.mpp,
         "tissue_fraction": tissue_fraction,
         "caption": config.caption.format_map(fields),
+        "spot_id": None if spot is None else spot["spot_id"],
     }
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from pipeline.config import TrainEncoders
+from pipeline.config import Text
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
 from pipeline.training.loop import TrainingRun, epoch_order, train
@@ -18,7 +18,7 @@ from pipeline.training.loop import TrainingRun, epoch_order, train
 _MEAN, _STD = 0.5, 0.5
 
 
-def clip_config(config: TrainEncoders) -> dict:
+def clip_config(config: Text) -> dict:
     """open_clip's model configuration for the sizes in params."""
     return {
         "embed_dim": config.width,
@@ -40,7 +40,7 @@ def clip_config(config: TrainEncoders) -> dict:
 
 
 def train_clip(
-    config: TrainEncoders, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun, folder: Path, log=None
+    config: Text, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun, folder: Path, log=None
 ) -> None:
     """Train on `rows` and write an open_clip folder that `load_text_encoder` reads.
 

@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def read_encoded(folder: Path | str) -> Arrays:
-    """Join what `encode` wrote, part by part: latents, labels, and the distinct captions' tokens."""
+    """Join what `encode` wrote, part by part: latents, and the conditions' arrays."""
     parts = [load_file(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
     out: Arrays = {}
     for key in parts[0]:
@@ -42,6 +42,8 @@ def train_denoiser(
     log=None,
 ) -> None:
     """Train on latents (n, forms, c, h, w), one form of each drawn at a step, and save the averaged weights.
+
+    Maps are turned with their tile's form.
 
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
     """
@@ -65,6 +67,7 @@ def train_denoiser(
             "train_timesteps": config.train_timesteps,
             "latent_px": latents.shape[3],
             "latent_channels": latents.shape[2],
+            "map_input": config.map_input,
         },
         folder,
     )
@@ -76,16 +79,18 @@ def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, s
     weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float()
     alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float()
     sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float()
-    nothing = null(arrays).to(device)
+    nothing = null(arrays, specs).to(device)
 
     def loss(step: int, generator: torch.Generator):
         index = epoch_order(seed, len(latents), config.batch_size, step)
-        clean = latents[index, torch.randint(0, latents.shape[1], (len(index),), generator=generator)]
+        forms = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
+        clean = latents[index, forms]
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator)
         a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
         target = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - s * clean}[config.prediction]
-        given = dropped(batch(arrays, index.numpy()).to(device), nothing, specs, generator)
+        conditions = batch(arrays, specs, index.numpy(), forms.numpy())
+        given = dropped(conditions.to(device), nothing, specs, generator)
         predicted = denoise(model, (a * clean + s * noise).to(device), times.to(device), given)
         error = (predicted.float() - target.to(device)).square().mean((1, 2, 3))
         return (error * weights[times].to(device)).mean(), {"mse": error.mean().item()}

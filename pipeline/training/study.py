@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
 from pipeline.conditions.bus import ConditionSpec
-from pipeline.conditions.encode import load_encoders
+from pipeline.conditions.encode import FACTS, study_encoders
+from pipeline.conditions.features import load_extractor
+from pipeline.conditions.forms import FORMS, turn
+from pipeline.conditions.genotype import TESTED, genotype_channels
+from pipeline.conditions.rna import CODES
 from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
-from pipeline.data.rows import train_rows, val_rows
+from pipeline.data.genotype import parse_genotype
+from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import TileStore
+from pipeline.data.tables import read_expression, read_genotype, with_conditions
 from pipeline.models.autoencoder import LatentCodec, load_codec
+from pipeline.models.expression import load_expression_encoder
 from pipeline.models.lineage import FILE as LINEAGE_FILE
 from pipeline.models.lineage import Lineage, read_lineage, seen
 from pipeline.progress import track
@@ -24,40 +34,124 @@ from pipeline.training.autoencoder import reconstruction, reconstruction_picture
 from pipeline.training.clip import retrieval_recall, train_clip
 from pipeline.training.curves import curves
 from pipeline.training.denoiser import read_encoded, train_denoiser
+from pipeline.training.expression import explained_variance, train_expression
 from pipeline.training.loop import TrainingRun
+
+_MOST_FEATURE_TILES = 2000
 
 
 def train_study_encoders(
     params: Params, work, device: str, reports: Path, tiles="data/tiles", output="models/encoders"
 ) -> None:
-    config, store = params.train_encoders, TileStore(tiles)
+    """Make the encoders that the conditions in use need, from the train split alone."""
+    store, names = TileStore(tiles), params.train_denoiser.conditions
+    makers = {"text": _text_encoder, "rna": _rna_encoder, "genotype": _genotype_encoder, "image": _image_encoder}
 
     def write(folder: Path) -> None:
-        metrics: dict = {"text": config.text}
-        with curves(reports / "curves") as log:
-            if config.text == "train":
-                rows = train_rows(store)
-                run = TrainingRun(
-                    "train_encoders",
-                    config.steps,
-                    config.learning_rate,
-                    params.seed,
-                    work.root / "checkpoints",
-                    max(config.steps // 4, 1),
-                    device=device,
-                    warmup_steps=20,
-                )
-                train_clip(config, store, rows, params.seed, run, folder / "text", log)
-                seen(rows).save(folder)
-                metrics |= retrieval_recall(folder / "text", store, val_rows(store))
-            else:
-                load_text_encoder(config.text, config.revision)
-                Lineage(unknown=(config.text,)).save(folder)
-        source = "text" if config.text == "train" else config.text
-        write_json(folder / "encoders.json", {"text": source, "revision": config.revision})
+        metrics, facts, lineage = {}, {}, Lineage()
+        (reports / "curves").mkdir(parents=True, exist_ok=True)
+        job = _EncoderJob(params, store, train_rows(store), work.root, device, reports, folder)
+        for name in [n for n in names if n in makers]:
+            facts[name], metrics[name], ancestors = makers[name](job)
+            lineage |= ancestors
+        lineage.save(folder)
+        write_json(folder / FACTS, facts)
         write_json(reports / "metrics.json", metrics)
 
     work.promote(write, output)
+
+
+@dataclass(frozen=True)
+class _EncoderJob:
+    params: Params
+    store: TileStore
+    rows: pd.DataFrame
+    work: Path
+    device: str
+    reports: Path
+    folder: Path
+
+    def run(self, name: str, steps: int, learning_rate: float) -> TrainingRun:
+        return TrainingRun(
+            f"train_encoders: {name}",
+            steps,
+            learning_rate,
+            self.params.seed,
+            self.work / "checkpoints" / name,
+            max(steps // 4, 1),
+            device=self.device,
+            warmup_steps=20,
+        )
+
+
+Made = tuple[dict, dict, Lineage]
+"""What a maker of an encoder gives: the facts that load it, what was measured, and what it saw."""
+
+
+def _text_encoder(job: _EncoderJob) -> Made:
+    config = job.params.train_encoders.text
+    facts = {"source": config.source, "revision": config.revision, "max_tokens": config.max_tokens}
+    if config.source != "train":
+        load_text_encoder(config.source, config.revision, config.max_tokens)
+        return facts, {}, Lineage(unknown=(config.source,))
+    run = job.run("text", config.steps, config.learning_rate)
+    with curves(job.reports / "curves" / "text") as log:
+        train_clip(config, job.store, job.rows, job.params.seed, run, job.folder / "text", log)
+    metrics = retrieval_recall(job.folder / "text", job.store, val_rows(job.store))
+    return facts | {"source": "text"}, metrics, seen(job.rows)
+
+
+def _rna_encoder(job: _EncoderJob) -> Made:
+    config = job.params.train_encoders.rna
+    table = read_expression(config)
+    train_samples = table[table.index.isin(job.rows[config.key].dropna())]
+    if config.init == "train":
+        run = job.run("rna", config.steps, config.learning_rate)
+        with curves(job.reports / "curves" / "rna") as log:
+            encoder = train_expression(config, train_samples, job.params.seed, run, log)
+        lineage = seen(job.rows)
+    else:
+        encoder = load_expression_encoder(Path(config.init))
+        lineage = read_lineage(Path(config.init).parent)
+    encoder.save(job.folder / "rna")
+    encoder.codes(table).to_parquet(job.folder / "rna" / CODES)
+    everyone = job.store.rows()
+    held_out = table[table.index.isin(everyone[everyone["split"] != "train"][config.key].dropna())]
+    without = int((~everyone[config.key].isin(table.index)).sum())
+    metrics = {"train_samples": len(train_samples), "tiles_without_profile": without} | encoder.fit_of(table)
+    for name, samples in (("train", train_samples), ("held_out", held_out)):
+        if len(samples):
+            metrics[f"explained_variance_{name}"] = explained_variance(encoder, samples)
+    return {"key": config.key}, metrics, lineage
+
+
+def _genotype_encoder(job: _EncoderJob) -> Made:
+    config = job.params.train_encoders.genotype
+    genotypes = read_genotype(config)
+    channels = genotype_channels(genotypes)
+    mine = genotypes[genotypes.index.isin(job.rows[config.key])]
+    tested = {marker: sum(marker in parse_genotype(text) for text in mine) for marker in _markers(channels)}
+    altered = {
+        channel: sum(channel in _hot(text) for text in mine) for channel in channels if not channel.endswith(TESTED)
+    }
+    return {"channels": channels}, {"train_samples": len(mine), "tested": tested, "altered": altered}, Lineage()
+
+
+def _markers(channels: tuple[str, ...]) -> list[str]:
+    return [channel.removesuffix(f" {TESTED}") for channel in channels if channel.endswith(f" {TESTED}")]
+
+
+def _hot(text: str) -> set[str]:
+    return {f"{marker} {state}" for marker, state in parse_genotype(text).items()}
+
+
+def _image_encoder(job: _EncoderJob) -> Made:
+    source = job.params.train_encoders.image.source
+    tower = load_extractor(source, job.device)
+    features = tower.features(job.store.read(spread(job.rows, _MOST_FEATURE_TILES)))
+    facts = {"source": source, "mean": features.mean(0).tolist(), "scale": (features.std(0) + 1e-6).tolist()}
+    packaged = source == "efficientnet-lite0"  # ImageNet's pictures are of no patient
+    return facts | {"tower": tower.record}, {}, Lineage() if packaged else Lineage(unknown=(source,))
 
 
 def train_study_autoencoder(
@@ -92,13 +186,12 @@ def train_study_autoencoder(
     work.promote(write, output)
 
 
-def _encode_forms(codec: LatentCodec, images: np.ndarray, flips: bool) -> torch.Tensor:
-    """Latents (n, forms, c, h, w) of the tiles and, with `flips`, of their three mirrored forms.
+def _encode_forms(codec: LatentCodec, images: np.ndarray, forms: str) -> torch.Tensor:
+    """Latents (n, forms, c, h, w) of the tiles in each of their forms (conditions/forms.py).
 
-    Tissue has no up or left; but an autoencoder is not equivariant, so that a mirrored latent decodes to no tissue.
+    An autoencoder is not equivariant: a mirrored latent decodes to no tissue, so the tile is mirrored, then encoded.
     """
-    forms = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]] if flips else [images]
-    return torch.stack([codec.encode(form) for form in forms], 1)
+    return torch.stack([codec.encode(turn(images, form, rows_axis=1)) for form in range(FORMS[forms])], 1)
 
 
 def encode_study(
@@ -112,22 +205,22 @@ def encode_study(
 ) -> None:
     """Cache latents and condition arrays of the train split, a part for each part of the store."""
     store = TileStore(tiles)
-    rows, codec = train_rows(store), load_codec(autoencoder, device)
-    bus = load_encoders(params.tile.labels.classes, params.train_denoiser.conditions, encoders)
+    rows, codec = with_conditions(train_rows(store), params), load_codec(autoencoder, device)
+    bus = study_encoders(params, encoders, device)
     names = [part for part in store.parts if (rows["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:
         mine = rows[rows["part"] == part]
         batches = store.batches(mine, params.encode.batch_size)
-        latents = torch.cat([_encode_forms(codec, images, params.encode.flips) for images in batches])
-        arrays = {"latents": latents.numpy(), **bus.arrays(mine)}
+        latents = torch.cat([_encode_forms(codec, images, params.encode.forms) for images in batches])
+        arrays = {"latents": latents.numpy(), **bus.arrays(mine, partial(store.read, mine))}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoded.safetensors")
         return {"tiles": len(mine), "latent_std": float(latents.std())}
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, lambda folder, part=part: encode_part(part, folder))
     lineage = read_lineage(autoencoder) | read_lineage(encoders) | seen(rows)
-    specs = [[s.name, s.shape, s.size] for s in bus.specs(params.train_denoiser.drop)]
+    specs = [asdict(spec) for spec in bus.specs()]
     work.promote_parts(names, output, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 
 
@@ -135,8 +228,8 @@ def train_study_denoiser(
     params: Params, work, device: str, reports: Path, encoded="data/encoded", output="models/denoiser"
 ) -> None:
     config = params.train_denoiser
-    shapes = json.loads((Path(encoded) / "conditions.json").read_text(encoding="utf-8"))
-    specs = tuple(ConditionSpec(name, shape, size, config.drop.get(name, 0.0)) for name, shape, size in shapes)
+    written = json.loads((Path(encoded) / "conditions.json").read_text(encoding="utf-8"))
+    specs = tuple(ConditionSpec(**s | {"drop": config.drop_of(s["name"])}) for s in written)
     run = TrainingRun(
         "train_denoiser",
         config.steps,

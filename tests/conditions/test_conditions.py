@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec, cat, dropped
+from pipeline.conditions.bus import Conditions, ConditionSpec, cat, dropped, only
 from pipeline.conditions.encode import Encoders, batch, null
-from pipeline.conditions.label import encode_labels
+from pipeline.conditions.forms import turn
+from pipeline.conditions.genotype import GenotypeEncoder, genotype_channels
+from pipeline.conditions.label import LabelEncoder, encode_labels
+from pipeline.conditions.magnification import MagnificationEncoder
+from pipeline.conditions.mask import MaskEncoder
+from pipeline.conditions.rna import RnaEncoder
 from pipeline.conditions.text import TextEncoder, load_text_encoder
 from pipeline.errors import HistoloomError
 
@@ -57,6 +64,12 @@ def test_probabilities_of_none_and_one_are_exact(drops, rows, seed):
     assert (_gone(out) == torch.tensor(drops, dtype=bool)[:, None]).all()
 
 
+@given(st.sets(st.sampled_from(["label", "text", "site", "mask"])), st.integers(1, 3))
+def test_only_the_named_conditions_are_given(names, rows):
+    out = only(_conditions(rows, 1.0), _conditions(1, -1.0), _specs(0, 0, 0, 0), names)
+    assert _gone(out).all(1).tolist() == [name not in names for name in ("label", "text", "site", "mask")]
+
+
 def test_joining_batches_keeps_their_order_and_absences():
     joined = cat([_conditions(2, 1.0), _conditions(3, -1.0)])
     assert joined.vector[:, 0].tolist() == joined.map[:, 0, 0, 0].tolist() == [1, 1, -1, -1, -1]
@@ -92,24 +105,24 @@ def _letters() -> TextEncoder:
 @given(st.lists(st.tuples(st.sampled_from(["abc", "", "x", None]), st.sampled_from([*CLASSES, None])), min_size=1))
 def test_distinct_captions_are_encoded_once_and_given_back_to_their_rows(rows):
     table = pd.DataFrame(rows, columns=["caption", "label"], dtype=object)
-    encoders = Encoders(CLASSES, _letters(), ("label", "text"))
-    arrays = encoders.arrays(table)
+    encoders = Encoders((LabelEncoder(CLASSES), _letters()))
+    arrays, specs = encoders.arrays(table, None), encoders.specs()
     assert len(arrays["text_tokens"]) == 1 + len({caption for caption, _ in rows if caption})
-    found = batch(arrays, np.arange(len(rows))[::-1])
+    found = batch(arrays, specs, np.arange(len(rows))[::-1])
     for (caption, label), vector, tokens, mask in zip(rows[::-1], found.vector, found.sequence, found.sequence_mask):
         assert "".join(chr(int(c)) for c in tokens[mask, 0]) == (caption or "")
         assert vector.tolist() == [float(label == name) for name in CLASSES]
-    nothing = null(arrays)
+    nothing = null(arrays, specs)
     assert not nothing.vector.any() and not nothing.sequence.any() and len(nothing.vector) == len(nothing.sequence) == 1
 
 
 @pytest.mark.parametrize("names", [("label",), ("text",)])
 def test_a_condition_that_is_not_in_use_is_absent(names):
-    encoders = Encoders(CLASSES, _letters(), names)
-    arrays = encoders.arrays(pd.DataFrame({"label": ["tumour"], "caption": ["a"]}))
-    found = batch(arrays, np.array([0]))
+    encoders = Encoders(tuple({"label": LabelEncoder(CLASSES), "text": _letters()}[name] for name in names))
+    arrays = encoders.arrays(pd.DataFrame({"label": ["tumour"], "caption": ["a"]}), None)
+    found = batch(arrays, encoders.specs(), np.array([0]))
     assert (found.vector is not None, found.sequence is not None) == ("label" in names, "text" in names)
-    (spec,) = encoders.specs({"label": 0.2})
+    (spec,) = encoders.specs({"label": 0.2, "text": 0.0}.get)
     assert (spec.name, spec.size, spec.drop) == (("label", 2, 0.2) if names == ("label",) else ("text", 3, 0.0))
 
 
@@ -130,3 +143,75 @@ def test_a_source_that_is_no_text_encoder_says_what_would_be(tmp_path, make):
 def test_a_nonsense_source_is_an_error_of_words(folder, source):
     with pytest.raises(HistoloomError):
         load_text_encoder(source)
+
+
+@given(st.lists(st.text("abc de", max_size=30), min_size=1, max_size=4), st.integers(1, 4))
+def test_long_captions_are_read_in_chunks_and_no_word_that_fits_is_lost(captions, chunks):
+    tower = replace(_letters(), max_tokens=4 * chunks)
+    tokens, mask = tower.encode(captions)
+    assert tokens.shape[:2] == mask.shape == (len(captions), 4 * chunks)
+    for caption, values, used in zip(captions, tokens[..., 0], mask):
+        read = "".join(chr(int(v)) for v in values[used])
+        words = "".join(caption.split())
+        if all(len(word) <= 3 for word in caption.split()) and len(words) + len(caption.split()) <= 3 * chunks:
+            assert read.replace(" ", "") == words
+
+
+def test_an_image_s_eight_forms_are_all_there_are():
+    tile = np.arange(16).reshape(4, 4)
+    forms = {turn(tile, form).tobytes() for form in range(8)}
+    assert forms == {np.rot90(t, k).tobytes() for t in (tile, tile.T) for k in range(4)} and len(forms) == 8
+
+
+@given(st.integers(0, 7), st.integers(0, 99))
+def test_a_mask_turns_with_its_tile(form, seed):
+    """Turning the map at the latents' scale is turning the mask."""
+    mask = np.random.default_rng(seed).integers(0, 3, (1, 16, 16), dtype=np.uint8)
+    encoder = MaskEncoder(("background", "nucleus", "gland"), 4)
+    (spec,) = Encoders((encoder,)).specs()
+    arrays, turned = (encoder.arrays(None, lambda _, m=m: m) for m in (mask, turn(mask, form)))
+    found = batch(arrays, (spec,), np.array([0]), np.array([form])).map
+    torch.testing.assert_close(found, batch(turned, (spec,), np.array([0])).map)
+    assert (found.sum(1) == 1).all()
+
+
+def test_a_mask_s_edges_part_what_touches():
+    tiles = {"mask": np.ones((1, 8, 8), np.uint8), "edge": np.zeros((1, 8, 8), np.uint8)}
+    tiles["edge"][:, :, 4] = 1
+    found = MaskEncoder(("background", "nucleus", "edge"), 4).arrays(None, tiles.get)["mask"][0]
+    assert found[1].min() == 1 and found[0].max() == 0
+    assert found[2, 0].tolist() == [0, 0, 0.5, 0]
+
+
+def test_a_background_mask_is_not_the_null():
+    encoder = MaskEncoder(("background", "nucleus"), 2)
+    arrays, specs = encoder.arrays(None, lambda _: np.zeros((1, 8, 8), np.uint8)), Encoders((encoder,)).specs()
+    assert batch(arrays, specs, np.array([0])).map.any() and not null(arrays, specs).map.any()
+
+
+GENOTYPES = pd.Series(["TP53=altered;ERBB2=gain", "TP53=wt", "", None, "ERBB2=loss"])
+
+
+def test_genotypes_have_three_states_and_untested_is_the_null():
+    encoder = GenotypeEncoder(genotype_channels(GENOTYPES))
+    assert encoder.channels == ("TP53 tested", "TP53 altered", "ERBB2 tested", "ERBB2 gain", "ERBB2 loss")
+    found = encoder.arrays(pd.DataFrame({"genotype": GENOTYPES, "tile_id": "t"}), None)["genotype"]
+    assert found.tolist() == [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [0] * 5, [0] * 5, [0, 0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("text", ["KRAS=wt", "TP53=loss"])
+def test_a_genotype_that_the_model_never_saw_is_an_error(text):
+    encoder = GenotypeEncoder(genotype_channels(GENOTYPES))
+    with pytest.raises(HistoloomError, match="is not one that the model was made for"):
+        encoder.arrays(pd.DataFrame({"genotype": [text], "tile_id": "t"}), None)
+
+
+def test_a_tile_without_a_profile_has_the_null_code():
+    codes = pd.DataFrame([[0.5, -1.0], [0.0, 0.0]], index=["p1", "p2"], columns=["code 0", "code 1"])
+    found = RnaEncoder(codes).arrays(pd.DataFrame({"rna": ["p2", None, "p1", "other"]}), None)["rna"]
+    assert found.tolist() == [[0, 0, 1], [0, 0, 0], [0.5, -1, 1], [0, 0, 0]]
+
+
+def test_magnification_is_a_logarithm_and_knows_when_it_is_not_given():
+    found = MagnificationEncoder().arrays(pd.DataFrame({"mpp": [0.25, 1.0, None]}), None)["magnification"]
+    assert found.tolist() == [[-2, 1], [0, 1], [0, 0]]

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.config import Plan
+from pipeline.config import Params, Plan
 from pipeline.data.plan import deficits, make_plan
 from pipeline.data.schema import PLAN_ROW
+from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
 from tests.build import tile_rows
 
@@ -42,6 +43,15 @@ plans = st.builds(
 )
 
 
+def _params(config: Plan, seed: int = 0) -> Params:
+    tile = {"mpp": 1.0, "labels": {"classes": CLASSES}}
+    return Params(seed=seed, tile=tile, plan=config)
+
+
+def _make(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    return make_plan(with_conditions(rows, params), params, lambda _: None)
+
+
 def _plan(rows: pd.DataFrame, config: Plan, seed: int = 0) -> pd.DataFrame:
     """The plan; tables of which none can be made are passed over."""
     train = rows[rows["split"] == "train"]
@@ -50,7 +60,7 @@ def _plan(rows: pd.DataFrame, config: Plan, seed: int = 0) -> pd.DataFrame:
     assume(held_out or not config.evaluation_tiles)
     made = sum(d.made for d in deficits(rows, config, CLASSES))
     assume(made or config.evaluation_tiles)
-    return make_plan(rows, config, CLASSES, seed)
+    return _make(rows, _params(config, seed))
 
 
 @given(tables(), plans)
@@ -135,4 +145,4 @@ def test_deficits_fill_up_to_the_target(config, expected):
 )
 def test_what_cannot_be_planned_says_why(rows, config, message):
     with pytest.raises(HistoloomError, match=message):
-        make_plan(rows, config, CLASSES, 0)
+        _make(rows, _params(config))

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.conditions.bus import Conditions, ConditionSpec, only
 from pipeline.config import TrainDenoiser
 from pipeline.data.seeds import item_seed
-from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.guidance import Guidance, branches
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.diffusion.schedules import betas, signal_to_noise
@@ -123,34 +123,60 @@ SPECS = (ConditionSpec("label", "vector", 3, 0.1), ConditionSpec("text", "sequen
 
 @pytest.fixture(scope="module", params=["label and text", "label"])
 def unet(request):
-    """A tiny UNet, latents and conditions for it, and the nulls."""
+    """A tiny UNet, latents and conditions for it, the nulls (one row), and what the conditions are."""
     specs = SPECS if "text" in request.param else SPECS[:1]
     generator = torch.Generator().manual_seed(0)
     model = build_denoiser(TrainDenoiser(channels=(8, 16)), specs, 2, 8).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     given_ = Conditions(vector=torch.eye(3))
-    nothing = Conditions(vector=torch.zeros(3, 3))
+    nothing = Conditions(vector=torch.zeros(1, 3))
     if len(specs) == 2:
         mask = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
         given_ = Conditions(torch.randn(3, 4, 6, generator=generator), mask, given_.vector)
-        nothing = Conditions(torch.zeros(3, 4, 6), torch.ones(3, 4, dtype=bool), nothing.vector)
-    return model, torch.randn(3, 2, 8, 8, generator=generator), given_, nothing
+        nothing = Conditions(torch.zeros(1, 4, 6), torch.ones(1, 4, dtype=bool), nothing.vector)
+    return model, torch.randn(3, 2, 8, 8, generator=generator), given_, nothing, specs
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.0 + 1e-6, 2.5])
 def test_guidance_is_its_formula_also_where_it_is_cut_short(unet, scale):
-    model, latents, given_, nothing = unet
+    model, latents, given_, nothing, specs = unet
     time = torch.tensor(500)
-    with_, without = (denoise(model, latents, time.expand(3), c) for c in (given_, nothing))
+    rows = nothing.each(lambda value: value.expand(3, *value.shape[1:]))
+    with_, without = (denoise(model, latents, time.expand(3), c) for c in (given_, rows))
     assert (with_ - without).abs().max() > 1e-3
-    found = guided(model, latents, time, given_, nothing, scale)
+    found = Guidance.of(given_, nothing, specs, lambda _: scale).predict(model, latents, time)
     torch.testing.assert_close(found, without + scale * (with_ - without), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("unet", ["label and text"], indirect=True)
+def test_two_scales_are_nested_in_the_conditions_order(unet):
+    model, latents, given_, nothing, specs = unet
+    time = torch.tensor(300)
+    none, label, both = (
+        denoise(model, latents, time.expand(3), only(given_, nothing, specs, names))
+        for names in ((), ("label",), ("label", "text"))
+    )
+    found = Guidance.of(given_, nothing, specs, {"label": 3.0, "text": 1.5}.get).predict(model, latents, time)
+    torch.testing.assert_close(found, none + 3 * (label - none) + 1.5 * (both - label), rtol=1e-4, atol=1e-5)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.5]), max_size=5))
+def test_branches_are_at_most_one_more_than_the_conditions_and_add_up_to_one(scales):
+    specs = tuple(ConditionSpec(str(n), "vector", 1) for n in range(len(scales)))
+    found = branches(specs, lambda name: scales[int(name)])
+    assert 1 <= len(found) <= len(set(scales)) + 1
+    assert sum(branch.coefficient for branch in found) == pytest.approx(1)
+    assert all(branch.coefficient for branch in found)
+    given_names = set().union(*(branch.names for branch in found))
+    assert not given_names & {str(n) for n, scale in enumerate(scales) if scale == 0}
+    if set(scales) <= {1.0}:
+        assert [branch.names for branch in found] == [{spec.name for spec in specs}]
+
+
+@pytest.mark.parametrize("unet", ["label and text"], indirect=True)
 def test_what_a_mask_hides_does_not_count(unet):
-    model, latents, given_, _ = unet
+    model, latents, given_, *_ = unet
     changed = given_.sequence.clone()
     changed[1, 2:] = 7.0
     other = Conditions(changed, given_.sequence_mask, given_.vector)
@@ -160,13 +186,13 @@ def test_what_a_mask_hides_does_not_count(unet):
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "dpmsolver++", "unipc"])
 def test_a_tile_depends_on_its_own_noise_and_conditions_alone(unet, name):
-    model, _, given_, nothing = unet
+    model, _, given_, nothing, specs = unet
     noise = torch.from_numpy(latent_noise([1, 2, 3], (2, 8, 8)))
 
     def sample(order):
         scheduler = make_scheduler(name, prediction="v_prediction", schedule="cosine", train_timesteps=100)
-        turn = [c.each(lambda value: value[order]) for c in (given_, nothing)]
-        return sample_latents(model, scheduler, noise[order], *turn, steps=3, guidance=2.0)
+        guidance = Guidance.of(given_.each(lambda value: value[order]), nothing, specs, lambda _: 2.0)
+        return sample_latents(model, scheduler, noise[order], guidance, steps=3)
 
     order = torch.tensor([2, 0, 1])
     found, shuffled = sample(torch.arange(3)), sample(order)
@@ -192,7 +218,7 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
 
     scheduler = make_scheduler(name, prediction=prediction, schedule="cosine", train_timesteps=1000)
     noise = torch.from_numpy(latent_noise([5, 6], (2, 4, 4)))
-    found = sample_latents(Perfect(), scheduler, noise, Conditions(), Conditions(), steps=20, guidance=1.0)
+    found = sample_latents(Perfect(), scheduler, noise, Guidance((1.0,), Conditions()), steps=20)
     assert (found - target).abs().max() < 0.1
 
 

@@ -46,8 +46,11 @@ def _made(accepted: list[bool], **columns) -> pd.DataFrame:
         "recipe": "ddim-20",
         "generator_sha256": "g1",
         "condition_ref": "SLIDE-train_0_0",
-        "guidance": 2.0,
+        "guidance": "all=2",
         "purpose": "augment",
+        "request": "keratin",
+        "rna": None,
+        "genotype": None,
     }
     base = tile_rows(
         count,

@@ -161,7 +161,20 @@ def test_rasters_are_read_at_the_nearest_pixel(tmp_path):
     found = load_annotations(entry, _config("raster"), None, 40, 30)
     np.testing.assert_array_equal(found.ids(CLASSES, "raster", (4, 2, 10, 8), 1.0), ids[2:10, 4:14])
     np.testing.assert_array_equal(found.ids(CLASSES, "raster", (4, 2, 10, 8), 3.0), ids[3:27:3, 5:35:3])
-    np.testing.assert_array_equal(found.instance_ids((0, 0, 40, 30), 1.0), nuclei)
+    np.testing.assert_array_equal(found.instance_ids((0, 0, 40, 30), 1.0)[0], nuclei)
+
+
+def test_a_nucleus_that_a_tile_cuts_has_no_outline_along_the_cut(tmp_path):
+    nuclei = np.zeros((30, 40), np.uint16)
+    nuclei[5:15, 5:20] = 1
+    nuclei[5:15, 20:25] = 2
+    Image.fromarray(nuclei).save(tmp_path / "i.png")
+    found = load_annotations(_entry(tmp_path, instances=tmp_path / "i.png"), _config("raster"), None, 40, 30)
+    whole = found.instance_ids((0, 0, 40, 30), 1.0)[1]
+    assert whole[10].tolist() == [0] * 5 + [1] + [0] * 13 + [1, 1] + [0] * 3 + [1] + [0] * 15
+    for box in ((8, 8, 16, 12), (20, 6, 8, 8), (0, 0, 20, 30)):
+        x, y, w, h = box
+        np.testing.assert_array_equal(found.instance_ids(box, 1.0)[1], whole[y : y + h, x : x + w])
 
 
 @pytest.mark.parametrize(
@@ -179,4 +192,5 @@ def test_a_tile_takes_its_nearest_spot_s_label_within_the_radius(tmp_path, x, mp
     spots = pd.DataFrame({"slide_id": ["s", "s", "other"], "x_level0_px": [100, 320, x], "y_level0_px": 100.0})
     spots["label"] = ["stroma", "tumour", "tumour"]
     found = load_annotations(_entry(tmp_path), _config("spots", spot_radius_um=49.5), spots, 400, 400)
-    assert found.spot_label(x, 100, mpp) == label
+    spot = found.spot(x, 100, mpp)
+    assert (None if spot is None else spot["label"]) == label

@@ -228,8 +228,11 @@ def test_one_slide_more_is_one_slide_s_work(slides):
     ids=["label", "caption", "patient", "mpp"],
 )
 def test_what_is_stated_anew_of_a_slide_redoes_that_slide(slides, row, tile):
-    _tile(study(ROWS, {"caption": "{caption}"} | ASSIGN).tile)
-    changed = study([ROWS[0], _row(1, **row), ROWS[2]], {"caption": "{caption}"} | ASSIGN | tile)
+    rows = [{"caption": "a report"} | row for row in ROWS]
+    _tile(study(rows, {"caption": "{caption}"} | ASSIGN).tile)
+    changed = study(
+        [rows[0], {"caption": "a report"} | _row(1, **row), rows[2]], {"caption": "{caption}"} | ASSIGN | tile
+    )
     assert _tile(changed.tile)["slides_made"] == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
 
     Parameters
     ----------
-    name : 'efficientnet-lite0' (packaged weights, Apache-2.0) or 'inception-v3' (as in the literature on FID).
-    weights : a file of weights; inception-v3 downloads its own where it is None.
+    name : 'efficientnet-lite0' (packaged weights, Apache-2.0), 'inception-v3' (as in the literature on FID),
+        'timm:NAME', or an image tower of open_clip: a folder, or 'hf-hub:ORG/NAME'.
+    weights : a file of weights; inception-v3, timm and open_clip download their own where it is None.
 
     Raises
     ------
@@ -70,7 +72,17 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
         return _efficientnet(device, weights)
     if name == "inception-v3":
         return _inception(device, weights)
-    raise HistoloomError(f"unknown feature extractor '{name}'; there are efficientnet-lite0 and inception-v3")
+    try:
+        if name.startswith("timm:"):
+            return _timm(name, device, weights)
+        if name.startswith("hf-hub:") or (Path(name) / "open_clip_config.json").is_file():
+            return _open_clip(name, device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise HistoloomError(f"The feature extractor '{name}' could not be loaded: {error}") from error
+    raise HistoloomError(
+        f"'{name}' is no feature extractor: there are efficientnet-lite0, inception-v3, timm:NAME, hf-hub:ORG/NAME and "
+        "a folder of open_clip."
+    )
 
 
 def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extractor:
@@ -116,3 +128,38 @@ def _inception(device: str, weights: str | None) -> Extractor:
         2048,
         lambda images: model(images.to(device))[0],
     )
+
+
+def _timm(name: str, device: str, weights: str | None) -> Extractor:
+    import timm
+
+    options = {"checkpoint_path": weights} if weights else {"pretrained": True}
+    model = timm.create_model(name.removeprefix("timm:"), num_classes=0, **options)
+    settings = timm.data.resolve_model_data_config(model)
+    return _tower(name, model, model, settings["input_size"][-1], settings["mean"], settings["std"], device)
+
+
+def _open_clip(name: str, device: str) -> Extractor:
+    import open_clip
+
+    hub = name.startswith("hf-hub:")
+    model = open_clip.create_model(name, load_weights=True) if hub else open_clip.create_model(f"local-dir:{name}")
+    settings = open_clip.get_model_preprocess_cfg(model)
+    size = settings["size"][-1] if isinstance(settings["size"], (list, tuple)) else settings["size"]
+    return _tower(name, model, model.encode_image, size, settings["mean"], settings["std"], device)
+
+
+def _tower(name: str, model: torch.nn.Module, embed, resize_px: int, mean, std, device: str) -> Extractor:
+    model.to(device).eval().requires_grad_(False)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        values = torch.nn.functional.interpolate(
+            images.to(device).float() / 255, size=(resize_px, resize_px), mode="bicubic", antialias=True
+        )
+        return embed((values.clamp(0, 1) - mean) / std)
+
+    with torch.inference_mode():
+        size = forward(torch.zeros(1, 3, resize_px, resize_px, dtype=torch.uint8)).shape[-1]
+    state = [t.detach().cpu().contiguous().numpy().tobytes() for t in model.state_dict().values()]
+    return Extractor(name, sha256(b"".join(state)).hexdigest(), resize_px, "the tower's own", size, forward)

@@ -1,0 +1,16 @@
+"""What every section of params.yaml is: frozen, and an unknown key is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
+Key = Literal["patient_id", "slide_id", "spot_id"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")

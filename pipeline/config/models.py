@@ -1,0 +1,72 @@
+"""The sections `train_autoencoder`, `encode` and `train_denoiser`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.config.base import ConditionName, Fraction, Positive, Section
+
+
+class TrainAutoencoder(Section):
+    init: str = Field("scratch", description="scratch, or a folder or hub id of a diffusers autoencoder")
+    revision: str | None = None
+    arch: Literal["kl", "tiny"] = "tiny"
+    latent_channels: Literal[4, 8, 16] = 4
+    down_factor: Literal[2, 4, 8, 16] = 4
+    channels: Positive = 32
+    kl_weight: float = Field(1e-6, ge=0)
+    detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
+    steps: int = Field(500, ge=0, description="0 uses the loaded weights as they are")
+    batch_size: Positive = 16
+    learning_rate: float = Field(1e-3, gt=0)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpoint_every: Positive = 200
+    resume_from: str | None = None
+
+
+class Encode(Section):
+    batch_size: Positive = 32
+    forms: Literal["none", "flips", "turns"] = Field(
+        "flips", description="cache each tile's mirrored forms too (4), or turned ones as well (8)"
+    )
+    edges: bool = Field(False, description="give the mask a channel of nuclear outlines; every slide has 'instances'")
+
+
+class LossWeight(Section):
+    """`p2` is Choi et al. 2022, `min_snr` is Hang et al. 2023."""
+
+    kind: Literal["none", "min_snr", "p2"] = "min_snr"
+    gamma: float = Field(5.0, ge=0)
+    k: float = Field(1.0, gt=0)
+
+
+class TrainDenoiser(Section):
+    init: str = Field("scratch", description="scratch, or a folder or hub id of a UNet2DConditionModel")
+    revision: str | None = None
+    conditions: tuple[ConditionName, ...] = ("label", "text")
+    drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
+    map_input: Literal["concat", "spade"] = Field(
+        "concat",
+        description="how a mask enters: beside the latents, or as SPADE norms in the decoder (Park et al. 2019)",
+    )
+    channels: tuple[Positive, ...] = (48, 96)
+    layers_per_block: Positive = 1
+    attention_head_dim: Positive = 8
+    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
+    train_timesteps: Positive = 1000
+    loss_weight: LossWeight = LossWeight()
+    ema_decay: Fraction = 0.999
+    steps: Positive = 1000
+    batch_size: Positive = 32
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: int = Field(50, ge=0)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpoint_every: Positive = 200
+    resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")
+
+    def drop_of(self, condition: str) -> float:
+        return self.drop.get(condition, 0.1)

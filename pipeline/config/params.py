@@ -1,0 +1,134 @@
+"""params.yaml and cluster.yaml as a whole: parsed once, their sections checked against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.config.base import Section
+from pipeline.config.encoders import TrainEncoders
+from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
+from pipeline.config.plan import Change, Plan
+from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
+from pipeline.config.tile import Tile
+from pipeline.errors import HistoloomError
+
+
+class Params(Section):
+    seed: int = 0
+    tile: Tile
+    train_encoders: TrainEncoders = TrainEncoders()
+    train_autoencoder: TrainAutoencoder = TrainAutoencoder()
+    encode: Encode = Encode()
+    train_denoiser: TrainDenoiser = TrainDenoiser()
+    plan: Plan = Plan()
+    sample: Sample = Sample()
+    train_filters: TrainFilters = TrainFilters()
+    filter: Filter = Filter()
+    emit: Emit = Emit()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _agree(self):
+        if self.tile.stride_px > self.tile.tile_px * 16:
+            raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
+        if self.tile.tile_px % self.train_autoencoder.down_factor:
+            raise ValueError("tile.tile_px must be a multiple of train_autoencoder.down_factor")
+        for where, classes in (
+            ("tile.labels", self.tile.labels.classes),
+            ("tile.masks", self.tile.masks.classes),
+            ("plan", self.plan.classes),
+        ):
+            if repeated := [name for name in dict.fromkeys(classes) if classes.count(name) > 1]:
+                raise ValueError(f"{where}.classes names {repeated[0]!r} twice")
+        if "evaluate" in self.tile.labels.classes:
+            raise ValueError("tile.labels.classes names 'evaluate', which the plan calls tiles made to be measured")
+        unknown = set(self.plan.classes) - set(self.tile.labels.classes)
+        if unknown:
+            raise ValueError(f"plan.classes names {sorted(unknown)}, which tile.labels.classes does not")
+        self._check_conditions()
+        self._check_requests()
+        return self
+
+    def _check_conditions(self) -> None:
+        names = self.train_denoiser.conditions
+        if len(set(names)) < len(names):
+            raise ValueError("train_denoiser.conditions names a condition twice")
+        if "mask" in names and self.tile.masks.source == "none":
+            raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
+        if isinstance(self.sample.guidance, dict) and (extra := set(self.sample.guidance) - set(names)):
+            raise ValueError(f"sample.guidance names {sorted(extra)}, which train_denoiser.conditions does not")
+
+    def _check_requests(self) -> None:
+        requests, names = self.plan.requests, self.train_denoiser.conditions
+        if repeated := sorted({r.name for r in requests if [o.name for o in requests].count(r.name) > 1}):
+            raise ValueError(f"plan.requests has two requests of the name {repeated[0]!r}")
+        if taken := {r.name for r in requests} & {"evaluate", *self.tile.labels.classes}:
+            raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
+        for request in requests:
+            where, change = request.where, request.change
+            mask = change.mask
+            needs = {
+                "mask": bool(mask.swap or mask.multiply or mask.scatter),
+                "rna": change.rna is not None,
+                "genotype": bool(where.genotype or change.genotype),
+                "text": change.caption is not None,
+                "magnification": change.mpp is not None,
+            }
+            for name in [n for n, needed in needs.items() if needed and n not in names] + sorted(
+                set(change.leave_out) - set(names)
+            ):
+                raise ValueError(f"plan.requests, {request.name!r}: '{name}' is not among train_denoiser.conditions")
+            stated = {*where.contains, *mask.swap, *mask.swap.values(), *mask.multiply} - {"background"}
+            if extra := stated - set(self.tile.masks.classes):
+                raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.masks.classes")
+            if extra := {where.label, change.label} - {None, *self.tile.labels.classes}:
+                raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.labels.classes")
+            if request.pairs and change == Change():
+                raise ValueError(
+                    f"plan.requests, {request.name!r}: pairs differ in what 'change' states, and it is empty"
+                )
+
+
+class Cluster(Section):
+    """How this machine runs the work. Changing it reruns nothing."""
+
+    workers: int | Literal["auto"] = Field(
+        "auto", description="processes; auto is one per core or GPU; 0 is in-process"
+    )
+    memory_limit: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    scheduler: str | None = Field(None, description="address of an existing dask scheduler, tcp://host:8786")
+    training_threads: int | Literal["auto"] = "auto"
+    retries: int = Field(2, ge=0, description="times a task whose worker died is tried again")
+
+
+def _parse(path: Path, model: type[Section]):
+    try:
+        loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise HistoloomError(
+            f"{path} is missing. Run this in a study's folder, or make one: histoloom init DIR"
+        ) from None
+    except YAMLError as error:
+        raise HistoloomError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return model.model_validate(loaded)
+    except ValidationError as error:
+        faults = "\n".join(f"  - {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors())
+        raise HistoloomError(f"{path} has {error.error_count()} fault(s):\n{faults}") from None
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml; all its faults are in one HistoloomError."""
+    return _parse(Path(path), Params)
+
+
+def load_cluster(path: Path | str = "cluster.yaml") -> Cluster:
+    """Read cluster.yaml; a missing file means the defaults."""
+    return _parse(Path(path), Cluster) if Path(path).exists() else Cluster()

@@ -1,0 +1,56 @@
+"""The sections from `sample` to `report`: making tiles, judging them, handing them on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import ConditionName, Fraction, Positive, Section
+
+
+class Sample(Section):
+    scheduler: Literal["ddim", "euler", "dpmsolver++", "unipc"] = "dpmsolver++"
+    steps: Positive = 20
+    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
+        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
+    )
+
+    def scale(self, condition: str) -> float:
+        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
+
+
+class TrainFilters(Section):
+    false_rejection: dict[Literal["quality", "label", "near_copy"], Fraction] = Field(
+        {},
+        description="share of real held-out tiles that a filter may reject, which sets its threshold; 0.05 if unstated",
+    )
+
+    def share(self, name: str) -> float:
+        return self.false_rejection.get(name, 0.05)
+
+
+class Filter(Section):
+    use: tuple[Literal["quality", "label", "near_copy"], ...] = ("quality", "label", "near_copy")
+
+
+class Emit(Section):
+    formats: tuple[Literal["imagefolder", "webdataset", "parquet"], ...] = ("imagefolder", "webdataset", "parquet")
+    name: str = "histoloom-dataset"
+    licence: str = "unknown"
+    captions: bool = Field(False, description="captions may quote reports: they leave only when asked for")
+    allow_unknown_ancestors: bool = False
+    shard_tiles: Positive = 2000
+
+
+class Evaluate(Section):
+    features: Literal["efficientnet-lite0", "inception-v3"] = "efficientnet-lite0"
+    weights: str | None = Field(None, description="file of the extractor's weights, where it is not the packaged one")
+    max_tiles: Positive = 2000
+    kid_subsets: Positive = 50
+    neighbours: Positive = 3
+
+
+class Report(Section):
+    title: str = "histoloom report"
+    tiles_shown: Positive = 32

@@ -1,0 +1,73 @@
+"""The section `tile`: what is cut from the slides, and how it is labelled and split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Fraction, Positive, Section
+
+
+class Tissue(Section):
+    """Tissue is where optical density exceeds Otsu's threshold, at a coarse scale."""
+
+    mpp: float = Field(8.0, gt=0, description="scale of the tissue mask, µm/px")
+    min_fraction: Fraction = 0.4
+    min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
+    min_area_um2: float = Field(2000.0, ge=0)
+
+
+class Labels(Section):
+    source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
+    classes: tuple[str, ...] = Field(description="names of the tile labels")
+    min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
+    spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
+    unlabelled: Literal["drop", "keep"] = "drop"
+
+
+class Masks(Section):
+    source: Literal["polygons", "raster", "none"] = "none"
+    classes: tuple[str, ...] = Field((), description="ids in `mask` are 1 + index here; 0 is background")
+
+
+class Region(Section):
+    """A grid of regions laid over a slide, with a gap kept free between them."""
+
+    rows: Positive = 6
+    cols: Positive = 3
+    gap_um: float = Field(16.0, ge=0)
+
+
+class Split(Section):
+    group: Literal["patient", "slide", "region"] = "patient"
+    fractions: dict[Literal["train", "val", "test"], Fraction] = Field({"train": 0.7, "val": 0.15, "test": 0.15})
+    region: Region = Region()
+    assign: dict[str, Literal["train", "val", "test"]] = Field({}, description="split_group to split, by name")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self):
+        if abs(sum(self.fractions.values()) - 1) > 1e-6 or self.fractions.get("train", 0) <= 0:
+            raise ValueError("fractions of train, val and test must add up to 1, and train must have some")
+        return self
+
+
+class Tile(Section):
+    manifest: str = "manifests/slides.csv"
+    spots: str | None = None
+    annotations_root: str = "manifests/annotations"
+    slides_root: str = "data/slides"
+    mpp: float = Field(gt=0, description="target scale, µm/px")
+    upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
+    tile_px: Positive = 256
+    stride_px: Positive = 256
+    tissue: Tissue = Tissue()
+    stain: Literal["none", "macenko", "reinhard"] = "none"
+    labels: Labels
+    masks: Masks = Masks()
+    caption: str = Field(
+        "H&E, {composition}", description="fields: {label}, {composition}, {caption} and manifest columns"
+    )
+    split: Split = Split()
+    max_bad_slides: int = Field(0, ge=0)
+    max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
