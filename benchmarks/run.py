@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Parse `--smoke` and `--json PATH`."""
+def arguments(description: str, **folders: str) -> argparse.Namespace:
+    """Parse `--smoke`, `--json PATH` and, for each of `folders` (name to help), `--NAME PATH`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--smoke", action="store_true", help="small sizes, within a minute on two cores")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results here")
+    for name, text in folders.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
     return parser.parse_args()
 
 

@@ -66,7 +66,8 @@ class Tile(Section):
     labels: Labels
     masks: Masks = Masks()
     caption: str = Field(
-        "H&E, {composition}", description="fields: {label}, {composition}, {caption} and manifest columns"
+        "H&E, {composition}",
+        description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}",
     )
     split: Split = Split()
     max_bad_slides: int = Field(0, ge=0)

@@ -237,6 +237,7 @@ def _row(
         "label": label or "unlabelled",
         "caption": entry.caption or "",
         **entry.extra,
+        **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
         "composition": describe(shares, label, tissue_fraction),
     }
     return {

@@ -1,0 +1,232 @@
+"""Whether pictures follow their conditions: mask, label, RNA, text and genotype, alone and together.
+
+Each condition is measured on unfiltered samples of held-out conditions (purpose `evaluate`), by a judge that is
+trained on real train tiles alone. Beside what was asked for stands what the judge would say had conditions been
+dealt at random, and KID, so that a caricature that pleases the judge is seen.
+
+In full it needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from benchmarks.inputs import drawn, eosin, nuclei, planted, spots
+from benchmarks.judges import (
+    Network,
+    Segmenter,
+    agreement,
+    correlation,
+    dice,
+    judged,
+    segmentation_loss,
+    train_judge,
+)
+from benchmarks.run import arguments, report
+from benchmarks.studies import Study
+from pipeline.conditions.features import load_extractor
+from pipeline.config import Params
+from pipeline.data.genotype import parse_genotype
+from pipeline.data.rows import spread, train_rows
+from pipeline.data.tables import normalised, read_expression, read_genotype
+from pipeline.quality.metrics import kid
+from pipeline.report.pictures import contact_sheet
+
+SCALE = 2.0
+PROGRAMMES = 5
+MOST_TRAIN_TILES = 4000
+KID_SUBSETS = 50
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judges work with: a study, how long they train, and where pictures go."""
+
+    study: Study
+    steps: int
+    pictures: Path
+
+    def train_tiles(self):
+        rows = spread(train_rows(self.study.tiles), MOST_TRAIN_TILES)
+        return rows, self.study.tiles.read(rows)
+
+    def real(self) -> np.ndarray:
+        return self.study.tiles.read(self.study.lenders())
+
+    def sample(self, *given: str) -> np.ndarray:
+        """The plan's tiles under the named conditions, the others null."""
+        every = self.study.params["train_denoiser"]["conditions"]
+        return self.study.sample("-".join(given), {name: SCALE if name in given else 0.0 for name in every})
+
+    def kid(self, images: np.ndarray) -> float:
+        extractor = load_extractor("efficientnet-lite0", "cpu")
+        features = [extractor.features(part) for part in (images, self.real())]
+        return kid(*features, KID_SUBSETS, 0)["mean"]
+
+    def kid_floor(self) -> float:
+        """Of real train tiles, as many."""
+        return self.kid(self.study.tiles.read(spread(train_rows(self.study.tiles), len(self.study.plan))))
+
+    def classes(self, column: str):
+        """A judge of a column's values, and its accuracy on the real tiles that lend their conditions."""
+        rows, images = self.train_tiles()
+        names = sorted(rows[column].unique())
+        targets = rows[column].map(names.index).to_numpy(np.int64)
+        weights = torch.from_numpy(len(targets) / (len(names) * np.bincount(targets))).float()
+        judge = train_judge(
+            Network(len(names)), images, targets, lambda o, t: F.cross_entropy(o, t, weights), self.steps, 0
+        )
+        return lambda pictures: np.array(names)[judged(judge, pictures).argmax(1)]
+
+    def agreement(self, column: str, images: np.ndarray, groups: str) -> dict:
+        lenders = self.study.lenders()
+        judge = self.classes(column)
+        stated, by = lenders[column].to_numpy(str), lenders[groups].to_numpy(str)
+        return agreement(judge(images), stated, by, 0) | {"real": float((judge(self.real()) == stated).mean())}
+
+
+def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
+    """Mask and label of one study, alone and together."""
+    study = judgement.study
+    rows, images = judgement.train_tiles()
+    masks = (study.tiles.read(rows, "mask") > 0).astype(np.uint8)
+    segmenter = train_judge(Segmenter(), images, masks, segmentation_loss, judgement.steps, 0)
+
+    def found(pictures: np.ndarray) -> np.ndarray:
+        return judged(segmenter, pictures)[:, 0] > 0
+
+    lenders = study.lenders()
+    stated = study.tiles.read(lenders, "mask") > 0
+    deal = np.random.default_rng(0).permutation(len(stated))
+    alone, label_alone, both = (judgement.sample(*names) for names in (("mask",), ("label",), ("mask", "label")))
+    scores = {
+        "floor": float(dice(found(alone), stated[deal]).mean()),
+        "synthetic": float(dice(found(alone), stated).mean()),
+        "ceiling": float(dice(found(judgement.real()), stated).mean()),
+    }
+    scores["share_of_the_way"] = (scores["synthetic"] - scores["floor"]) / (scores["ceiling"] - scores["floor"])
+    label = judgement.agreement("label", label_alone, "patient_id")
+    label_both = judgement.agreement("label", both, "patient_id")
+    together = {
+        "mask_dice_over_alone": float(dice(found(both), stated).mean()) / scores["synthetic"],
+        "label_agreement_over_alone": label_both["matched"] / label["matched"],
+    }
+    _picture(judgement, "mask", study.tiles.read(lenders, "mask"), judgement.real(), alone, both)
+    keys = {"mask": {"dice": scores}, "label": {"agreement": label}, "together": together}
+    kids = {"mask": alone, "label": label_alone, "together": both}
+    return keys, {name: judgement.kid(images) for name, images in kids.items()} | {"real_train": judgement.kid_floor()}
+
+
+def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
+    """RNA and text of one study, each alone."""
+    study = judgement.study
+    config = Params.model_validate(study.params).train_encoders.rna
+    config = config.model_copy(update={"table": str(study.folder / config.table)})
+    table = normalised(read_expression(config), config.transform)
+    rows, images = judgement.train_tiles()
+    profiles = table.loc[sorted(set(rows[config.key]) & set(table.index))]
+    mean, std = profiles.mean(0), profiles.std(0) + 1e-3
+    axes = np.linalg.svd(((profiles - mean) / std).to_numpy(), full_matrices=False)[2][:PROGRAMMES]
+    programmes = ((table - mean) / std) @ axes.T
+    programmes = programmes / programmes.loc[profiles.index].std(0)
+    known = rows[config.key].isin(table.index).to_numpy()
+    targets = programmes.loc[rows[config.key][known]].to_numpy(np.float32)
+    judge = train_judge(Network(len(axes)), images[known], targets, F.mse_loss, judgement.steps, 0)
+    lenders = study.lenders()
+    stated = programmes.loc[lenders[config.key]].to_numpy()
+    from_rna, from_text = judgement.sample("rna"), judgement.sample("text")
+    groups = lenders[config.key].to_numpy(str)
+    rna = correlation(judged(judge, from_rna), stated, groups, 0)
+    rna["real"] = correlation(judged(judge, judgement.real()), stated, groups, 0)["matched"]
+    text = judgement.agreement("caption", from_text, config.key)
+    _picture(judgement, "rna-text", None, judgement.real(), from_rna, from_text)
+    keys = {"rna": {"correlation": rna}, "text": {"agreement": text}}
+    return keys, {
+        "rna": judgement.kid(from_rna),
+        "text": judgement.kid(from_text),
+        "spots_real_train": judgement.kid_floor(),
+    }
+
+
+def judge_genotype(judgement: Judgement) -> tuple[dict, dict]:
+    """A planted genotype, by measuring in pictures what was planted."""
+    study = judgement.study
+    rows, images = judgement.train_tiles()
+    config = Params.model_validate(study.params).train_encoders.genotype
+    genotypes = read_genotype(config.model_copy(update={"table": str(study.folder / config.table)}))
+
+    def state(of: pd.DataFrame) -> np.ndarray:
+        return np.array([parse_genotype(genotypes[p]).get("PLANTED", "") for p in of["patient_id"]])
+
+    known = state(rows)
+    threshold = (eosin(images[known == "altered"]).mean() + eosin(images[known == "wt"]).mean()) / 2
+    made = judgement.sample("genotype")
+    lenders = study.lenders()
+    stated, patients = state(lenders), lenders["patient_id"].to_numpy(str)
+
+    def found(pictures: np.ndarray) -> np.ndarray:
+        return np.where(eosin(pictures) > threshold, "altered", "wt")
+
+    tested = stated != ""
+    out = agreement(found(made)[tested], stated[tested], patients[tested], 0)
+    out["real"] = float((found(judgement.real())[tested] == stated[tested]).mean())
+    _picture(judgement, "genotype", None, judgement.real(), made)
+    return {"genotype": {"agreement": out}}, {
+        "genotype": judgement.kid(made),
+        "planted_real_train": judgement.kid_floor(),
+    }
+
+
+def _picture(judgement: Judgement, name: str, masks: np.ndarray | None, *rows: np.ndarray, count: int = 10) -> None:
+    """A row each: the masks, the real tiles that lent their conditions, and what was made of these."""
+    pick = np.linspace(0, len(rows[0]) - 1, count).astype(int)
+    shown = [part[pick] for part in rows]
+    if masks is not None:
+        shown.insert(0, np.repeat((masks[pick] > 0).astype(np.uint8)[..., None] * 255, 3, -1))
+    judgement.pictures.mkdir(parents=True, exist_ok=True)
+    contact_sheet(np.concatenate(shown), columns=count).save(judgement.pictures / f"{name}.png")
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    out = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return out
+
+
+REAL = {"nuclei": nuclei, "spots": spots, "planted": planted}
+JUDGES = {"nuclei": judge_masks, "spots": judge_spots, "planted": judge_genotype}
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        work="keep the studies here, so that a broken run goes on where it stopped",
+        pictures="write a row of pictures for each condition here",
+    )
+    keys, kids, details, budgets = {}, {}, {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (options.work or Path(temporary)).absolute()
+        for name, judge in JUDGES.items():
+            study = drawn(root, name) if options.smoke else REAL[name](root)
+            start = time.monotonic()
+            study.train()
+            steps, pictures = (10, 600)[not options.smoke], options.pictures or root / "pictures"
+            found, measured = judge(Judgement(study, steps, pictures))
+            keys, kids = keys | found, kids | measured
+            details[f"minutes_{name}"] = (time.monotonic() - start) / 60
+            budgets[name] = study.params
+    report("conditions", options.smoke, budgets, flat(keys | {"kid": kids}), details, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Studies that a benchmark runs as a user would: manifests, params, and the stages one after the other, in process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from pipeline.data.plan import PLAN
+from pipeline.data.store import TileStore
+
+
+class Study:
+    """A study's folder. What a broken run had finished is taken up by the next."""
+
+    def __init__(
+        self, folder: Path, params: dict, slides: list[dict], files: dict[str, Path], workers: int | str = "auto"
+    ):
+        """`files` (place under the study to source) are copied; `slides` are the rows of slides.csv."""
+        self.folder, self.params = folder, params
+        for place, source in files.items():
+            if not (folder / place).exists():
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(source, folder / place) if source.is_dir() else shutil.copy(source, folder / place)
+        (folder / "manifests").mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(slides).to_csv(folder / "manifests/slides.csv", index=False)
+        _write_yaml(folder / "cluster.yaml", {"workers": workers})
+
+    def run(self, *stages: str) -> None:
+        with self._inside():
+            _write_yaml(Path("params.yaml"), self.params)
+            for name in stages:
+                importlib.import_module(f"stages.{name}").main()
+
+    def train(self) -> None:
+        self.run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan")
+
+    def sample(self, name: str, guidance: dict[str, float]) -> np.ndarray:
+        """The plan's tiles under this guidance, in the plan's order, (n, h, w, 3) uint8."""
+        kept = self.folder / "data" / f"synthetic-{name}"
+        if not kept.exists():
+            self.params = self.params | {"sample": self.params["sample"] | {"guidance": guidance}}
+            self.run("sample")
+            (self.folder / "data/synthetic").rename(kept)
+        store = TileStore(kept)
+        rows = store.rows().set_index("tile_id", drop=False).loc[self.plan["tile_id"]]
+        return store.read(rows)
+
+    @property
+    def plan(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "data/plan" / PLAN)
+
+    @property
+    def tiles(self) -> TileStore:
+        return TileStore(self.folder / "data/tiles")
+
+    def lenders(self) -> pd.DataFrame:
+        """The real rows whose conditions the plan's tiles were given, in the plan's order."""
+        return self.tiles.rows().set_index("tile_id", drop=False).loc[self.plan["condition_ref"]]
+
+    @contextmanager
+    def _inside(self):
+        before, arguments = Path.cwd(), sys.argv
+        os.chdir(self.folder)
+        sys.argv = sys.argv[:1]
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            sys.argv = arguments
+
+
+def _write_yaml(path: Path, value: dict) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        YAML().dump(value, stream)
