@@ -39,7 +39,9 @@ test-slow: setup
 
 bench bench-smoke: setup
 	@mkdir -p reports/benchmarks
-	@set -e; for name in tiling sampling; do \
+	@test -n "$(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@)" \
+		|| echo "HISTOLOOM_REAL_DATA is not set: benchmarks.conditions is left out (docs/how-to/develop.md)"
+	@set -e; for name in tiling sampling $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),conditions); do \
 		$(BIN)/python -m benchmarks.$$name $(if $(filter bench-smoke,$@),--smoke) --json reports/benchmarks/$$name.json; done
 
 lint: setup

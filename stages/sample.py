@@ -13,7 +13,7 @@ def main() -> None:
     stated = {
         "sample": params.sample.model_dump(),
         "batch_size": params.plan.batch_size,
-        "tile": [params.tile.tile_px, params.tile.mpp],
+        "tile_px": params.tile.tile_px,
         "attention": params.train_denoiser.attention,
     }
     inputs = ["data/plan", "models/autoencoder", "models/denoiser", "models/encoders"]

@@ -51,7 +51,8 @@ def monuseg_rows() -> list[dict]:
 @pytest.fixture
 def her2st(tmp_path) -> Path:
     folder = make_study(tmp_path / "her2st", "her2st", DATA / "her2st/slides")
-    shutil.copy(DATA / "her2st/spots.csv", folder / "manifests/spots.csv")
+    for name in ("spots.csv", "expression.parquet"):
+        shutil.copy(DATA / "her2st" / name, folder / "manifests" / name)
     write_manifest(folder, her2st_rows("C2", "C3", "C4"))
     return folder
 

@@ -12,6 +12,7 @@ from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.slides.annotate import check_annotations, load_annotations
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
+from pipeline.slides.tiler import check_scale
 
 _PROBE_PX = 64
 
@@ -41,8 +42,7 @@ def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
     """Open the slide and read small regions all over it, so that a file that breaks off shows."""
     try:
         with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
-            if config.mpp / slide.mpp < 0.98 and not config.upsample:
-                raise BadSlide(f"the target of {config.mpp} µm/px is finer than the slide's {slide.mpp:.3f}.")
+            check_scale(slide, config)
             for row in range(4):
                 for col in range(4):
                     x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3

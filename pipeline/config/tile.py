@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,9 @@ class Tile(Section):
     annotations_root: str = "manifests/annotations"
     slides_root: str = "data/slides"
     mpp: float = Field(gt=0, description="target scale, µm/px")
+    more_mpp: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="further scales that the same slides are cut at (condition: magnification)"
+    )
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Positive = 256
     stride_px: Positive = 256
@@ -68,6 +71,10 @@ class Tile(Section):
     caption: str = Field(
         "H&E, {composition}",
         description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}",
+    )
+    summarise: str | None = Field(
+        None,
+        description="command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout",
     )
     split: Split = Split()
     max_bad_slides: int = Field(0, ge=0)

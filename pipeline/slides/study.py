@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from pipeline.data.splits import assign_splits
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
+from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide, split_groups
 
 
@@ -75,6 +77,9 @@ def tile_study(
     manifest = read_manifest(config)
     if faults := check_annotations(manifest, config):
         raise ManifestFaults(faults)
+    if config.summarise:
+        slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
+        manifest = replace(manifest, slides=slides)
     splits = study_splits(manifest, config, seed)
     jobs = [_job(entry, manifest, config, splits, work.parts, code) for entry in manifest.slides]
     with pool(len(jobs)) as run:

@@ -74,37 +74,34 @@ def cut_slide(job: SlideJob) -> dict:
 def _write_part(job: SlideJob, folder: Path) -> dict:
     config, entry = job.config, job.entry
     with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
-        downsample = config.mpp / slide.mpp
-        if downsample < 0.98 and not config.upsample:
-            raise BadSlide(
-                f"{entry.slide_id}: the target of {config.mpp} µm/px is finer than the slide's {slide.mpp:.3f}. "
-                "Choose a coarser tile.mpp, or allow tile.upsample."
-            )
+        check_scale(slide, config)
         annotations = load_annotations(entry, config, job.spots, slide.width, slide.height)
         tissue = detect_tissue(slide, config.tissue)
-        corners, fractions = _choose(slide, tissue, config, downsample)
-        if not corners:
+        scales = (config.mpp, *config.more_mpp)
+        chosen = {mpp: _choose(slide, tissue, config, mpp / slide.mpp) for mpp in scales}
+        if not chosen[config.mpp][0]:
             raise BadSlide(
                 f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction {config.tissue.min_fraction})."
             )
-        normaliser = _fit_stain(slide, corners, fractions, config, downsample)
+        normaliser = _fit_stain(slide, *chosen[config.mpp], config)
         masked = config.masks.source != "none"
         arrays = ["image"] + ["mask"] * masked + ["instance", "edge"] * (annotations.instances is not None)
         with TileWriter(folder, config.tile_px, arrays) as writer:
-            rows = _cut(job, slide, annotations, corners, fractions, normaliser, downsample, writer)
+            cut = [_cut(job, slide, annotations, *chosen[mpp], normaliser, mpp, writer) for mpp in scales]
+            rows = pd.DataFrame([row for of_scale in cut for row in of_scale], columns=TILE_ROW.names)
             if rows.empty:
                 raise BadSlide(
-                    f"{entry.slide_id}: {len(corners)} tiles have tissue, and none has a label. Check the "
+                    f"{entry.slide_id}: {len(chosen[config.mpp][0])} tiles have tissue, and none has a label. Check the "
                     "annotations, or set tile.labels.unlabelled: keep."
                 )
             writer.finish()
             write_rows(rows, folder / "rows.parquet", TILE_ROW)
-            shown = list(zip(rows["x_level0_px"], rows["y_level0_px"], rows["split"]))
-            overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * downsample)
+            shown = [(row["x_level0_px"], row["y_level0_px"], row["split"]) for row in cut[0]]
+            overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * config.mpp / slide.mpp)
             overlay.save(folder / "thumbnail.jpg", quality=85)
         return {
             "tiles": len(rows),
-            "with_tissue": len(corners),
+            "with_tissue": sum(len(corners) for corners, _ in chosen.values()),
             "mpp_level0": slide.mpp,
             "mpp_source": slide.mpp_source,
             "width_px": slide.width,
@@ -112,6 +109,16 @@ def _write_part(job: SlideJob, folder: Path) -> dict:
             "stain": normaliser.note,
             "tissue_share": round(float(tissue.mask.mean()), 4),
         }
+
+
+def check_scale(slide: Slide, config: Tile) -> None:
+    """Refuse a target that is finer than the slide, unless params allow it."""
+    finest = min((config.mpp, *config.more_mpp))
+    if finest / slide.mpp < 0.98 and not config.upsample:
+        raise BadSlide(
+            f"{slide.path.name}: the target of {finest} µm/px is finer than the slide's {slide.mpp:.3f}. "
+            "Choose a coarser tile.mpp, or allow tile.upsample."
+        )
 
 
 def _choose(slide: Slide, tissue: TissueMap, config: Tile, downsample: float):
@@ -141,7 +148,8 @@ def _choose(slide: Slide, tissue: TissueMap, config: Tile, downsample: float):
     return [corners[i] for i in kept], {corners[i]: float(fractions[i]) for i in kept}
 
 
-def _fit_stain(slide: Slide, corners, fractions, config: Tile, downsample: float) -> stain.Normaliser:
+def _fit_stain(slide: Slide, corners, fractions, config: Tile) -> stain.Normaliser:
+    downsample = config.mpp / slide.mpp
     if config.stain == "none":
         return stain.fit("none", np.empty(0))
     fullest = sorted(corners, key=lambda c: (-fractions[c], c))
@@ -157,10 +165,11 @@ def _cut(
     corners,
     fractions,
     normaliser: stain.Normaliser,
-    downsample: float,
+    mpp: float,
     writer: TileWriter,
-) -> pd.DataFrame:
-    config, n = job.config, job.config.tile_px
+) -> list[dict]:
+    """Cut the tiles of one scale; their rows."""
+    config, n, downsample = job.config, job.config.tile_px, mpp / slide.mpp
     masked = config.masks.source != "none"
     rows = []
     grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
@@ -181,8 +190,8 @@ def _cut(
                 if instances is not None:
                     tiles |= {"instance": instances[0][at], "edge": instances[1][at]}
                 writer.add(**tiles)
-                rows.append(_row(job, slide, (x, y), downsample, label, shares, fractions[x, y], spot))
-    return pd.DataFrame(rows, columns=TILE_ROW.names)
+                rows.append(_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot))
+    return rows
 
 
 def _annotate_block(annotations: Annotations, box, downsample: float, masked: bool):
@@ -217,13 +226,13 @@ def _row(
     job: SlideJob,
     slide: Slide,
     corner: tuple[int, int],
-    downsample: float,
+    mpp: float,
     label: str | None,
     shares: dict[str, float],
     tissue_fraction: float,
     spot: pd.Series | None,
 ) -> dict:
-    config, entry = job.config, job.entry
+    config, entry, downsample = job.config, job.entry, mpp / slide.mpp
     x, y = round(corner[0] * downsample), round(corner[1] * downsample)
     group = split_group(
         entry,
@@ -241,7 +250,7 @@ def _row(
         "composition": describe(shares, label, tissue_fraction),
     }
     return {
-        "tile_id": f"{entry.slide_id}_{x}_{y}",
+        "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if mpp == config.mpp else f"_{mpp:g}"),
         "source": "real",
         "slide_id": entry.slide_id,
         "patient_id": entry.patient_id,
@@ -250,7 +259,7 @@ def _row(
         "label": label,
         "x_level0_px": x,
         "y_level0_px": y,
-        "mpp": config.mpp,
+        "mpp": mpp,
         "tissue_fraction": tissue_fraction,
         "caption": config.caption.format_map(fields),
         "spot_id": None if spot is None else spot["spot_id"],

@@ -1,0 +1,50 @@
+"""SPADE begins as the norm that it replaces, follows its map, and is saved with the denoiser."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import TrainDenoiser
+from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
+
+SPECS = (ConditionSpec("mask", "map", 2, 0.1, ("background", "nucleus")),)
+
+
+def unet(map_input: str) -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        return build_denoiser(TrainDenoiser(channels=(8, 16), map_input=map_input), SPECS, 2, 8).eval()
+
+
+def predict(model: torch.nn.Module, value: torch.Tensor) -> torch.Tensor:
+    latents = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return denoise(model, latents, torch.tensor([500] * 3), Conditions(map=value))
+
+
+def maps(seed: int) -> torch.Tensor:
+    return torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_new_spade_norms_change_nothing_and_trained_ones_follow_the_map():
+    model = unet("spade")
+    assert torch.equal(predict(model, maps(2)), predict(model, maps(3)))
+    for name, parameter in model.named_parameters():
+        if "scale_shift" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    assert (predict(model, maps(2)) - predict(model, maps(3))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("map_input", ["concat", "spade"])
+def test_a_denoiser_with_a_map_is_loaded_as_it_was_saved(tmp_path, map_input):
+    model = unet(map_input)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    save_denoiser(model, SPECS, {"map_input": map_input}, tmp_path)
+    loaded, specs, _ = load_denoiser(tmp_path, "cpu")
+    assert specs == SPECS
+    assert torch.equal(predict(loaded, maps(2)), predict(model, maps(2)))
