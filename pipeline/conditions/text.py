@@ -119,7 +119,7 @@ def load_text_encoder(source: str, revision: str | None = None, max_tokens: int 
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise HistoloomError(
             f"The text encoder '{source}' could not be loaded: {error}\nWithout a hub, set "
-            "train_encoders.text to train, or to a folder."
+            "train_encoders.text.source to train, or to a folder."
         ) from error
     raise HistoloomError(
         f"'{source}' is no text encoder: neither a folder with open_clip_config.json or config.json, "

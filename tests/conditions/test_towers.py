@@ -1,0 +1,85 @@
+"""Towers as hubs have them, made tiny in a folder: open_clip with a BERT for text, and with CLIP's own; transformers' CLIP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from pipeline.conditions.features import load_extractor
+from pipeline.conditions.text import load_text_encoder
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "tumour", "stroma", "of", "gland"]
+VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+LENGTH = 16
+
+
+def tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    inner.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", **special)
+
+
+def save_open_clip(folder: Path, text: dict) -> None:
+    settings = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": text}
+    kind = open_clip.model.CustomTextCLIP if "hf_model_name" in text else open_clip.CLIP
+    model = kind(**settings)
+    preprocess = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": preprocess}))
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+
+
+def bert_clip(folder: Path) -> None:
+    """As BiomedCLIP is: a BERT reads the text."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(WORDS), **sizes)).save_pretrained(folder / "bert")
+    for place in (folder, folder / "bert"):
+        tokenizer(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]").save_pretrained(place)
+    name = str(folder / "bert")
+    pooler = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
+    save_open_clip(folder, {"hf_model_name": name, "hf_tokenizer_name": name, "context_length": LENGTH} | pooler)
+
+
+def own_clip(folder: Path) -> None:
+    save_open_clip(folder, {"context_length": LENGTH, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1})
+
+
+def transformers_clip(folder: Path) -> None:
+    """As PLIP is."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = CLIPTextConfig(vocab_size=len(WORDS), max_position_embeddings=LENGTH, eos_token_id=3, **sizes)
+    CLIPTextModel(config).save_pretrained(folder)
+    tokenizer(pad_token="[SEP]", bos_token="[CLS]", eos_token="[SEP]").save_pretrained(folder)
+
+
+@pytest.mark.parametrize("make", [bert_clip, own_clip, transformers_clip])
+def test_a_tower_s_captions_are_read_whole_and_padding_does_not_count(tmp_path, make):
+    make(tmp_path)
+    tower = load_text_encoder(str(tmp_path), max_tokens=2 * LENGTH)
+    captions = ["tumour of stroma", "", "gland " * 20, "gland " * 20 + "stroma"]
+    tokens, mask = tower.encode(captions)
+    assert tokens.shape == (4, 2 * LENGTH, 32) and tokens.isfinite().all()
+    counts = mask.sum(1).tolist()
+    assert counts[0] >= 5 and counts[1] == 2 and counts[3] > counts[2] > LENGTH
+    again, _ = tower.encode(captions[2:] + captions[:2])
+    torch.testing.assert_close(again[2:][mask[:2]], tokens[:2][mask[:2]])
+    assert (tokens[0] - tokens[2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("make", [bert_clip, own_clip])
+def test_the_same_folder_embeds_pictures(tmp_path, make):
+    make(tmp_path)
+    extractor = load_extractor(str(tmp_path), "cpu")
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    features = extractor.features(pictures)
+    assert features.shape == (3, extractor.size) == (3, 16) and np.ptp(features, 0).max() > 0
+    assert extractor.record["weights_sha256"] == load_extractor(str(tmp_path), "cpu").record["weights_sha256"]
