@@ -232,6 +232,15 @@ def test_what_was_measured_of_the_encoders_is_written(study):
     assert any(key.startswith("recall_at") for key in metrics["text"])
 
 
+def test_the_rest_of_the_way_takes_such_tiles(study, monkeypatch):
+    monkeypatch.setenv("HISTOLOOM_SALT", "a salt for tests")
+    run("train_filters", "filter", "emit", "evaluate", "report")
+    page = Path("reports/index.html").read_text(encoding="utf-8")
+    assert "train_encoders: rna kl" not in page and "rna explained_variance_train" in page
+    assert all(f"<td>{r['name']}</td>" in page for r in REQUESTS)
+    assert "Masks, and what was made of them" in page and "Counterfactual pairs" in page
+
+
 @pytest.mark.parametrize(
     "request_, message",
     [
@@ -271,6 +280,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
     [
         ({"sample": {"guidance": {"label": 2.0}}, "train_denoiser": {"conditions": ["text"]}}, "sample.guidance names"),
         ({"train_denoiser": {"conditions": ["label", "label"]}}, "a condition twice"),
+        ({"train_encoders": {"rna": {"key": "spot_id"}}}, "labels.source is not spots"),
         ({"plan": {"requests": [{"name": "a b", "tiles": 1}]}}, "plan.requests.0.name"),
         ({"plan": {"requests": [{"name": "tumour", "tiles": 1}]}}, "names of classes"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1}] * 2}}, "two requests of the name 'r'"),

@@ -59,6 +59,10 @@ class Params(Section):
         names = self.train_denoiser.conditions
         if len(set(names)) < len(names):
             raise ValueError("train_denoiser.conditions names a condition twice")
+        for name in ("rna", "genotype"):
+            key = getattr(self.train_encoders, name).key
+            if name in names and key == "spot_id" and self.tile.labels.source != "spots":
+                raise ValueError(f"train_encoders.{name}.key is spot_id, and tile.labels.source is not spots")
         if "mask" in names and self.tile.masks.source == "none":
             raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
         if isinstance(self.sample.guidance, dict) and (extra := set(self.sample.guidance) - set(names)):

@@ -18,6 +18,8 @@ from pipeline.data.tables import normalised, read_expression
 from pipeline.errors import Fault, HistoloomError
 
 NOT_TESTED = "not_tested"
+AS_IS, CHANGED = "-as-is", "-changed"
+"""Ends of a pair's tile ids."""
 _DONOR_TILES = 200
 
 
@@ -123,7 +125,7 @@ def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: 
         out[{"text": "caption", "magnification": "mpp"}.get(name, name)] = None
     if not request.pairs:
         return out
-    pairs = [drawn.assign(tile_id=drawn["tile_id"] + "-as-is"), out.assign(tile_id=out["tile_id"] + "-changed")]
+    pairs = [drawn.assign(tile_id=drawn["tile_id"] + AS_IS), out.assign(tile_id=out["tile_id"] + CHANGED)]
     return pd.concat(pairs).sort_index(kind="stable").reset_index(drop=True)
 
 
@@ -140,7 +142,7 @@ def edited_layouts(
     wanted = [
         (index, edits[name].change.mask)
         for index, (name, tile_id) in enumerate(zip(plan["request"], plan["tile_id"]))
-        if name in edits and not tile_id.endswith("-as-is")
+        if name in edits and not tile_id.endswith(AS_IS)
     ]
     out = {name: arrays[name].copy() for name in ("mask", "instance", "edge") if name in arrays}
     if not wanted:

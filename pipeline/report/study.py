@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import pipeline
 from pipeline.config import Params
+from pipeline.data.requests import AS_IS, CHANGED
 from pipeline.data.rows import spread
 from pipeline.data.schema import REJECT_REASONS
 from pipeline.data.store import TileStore
-from pipeline.report.pictures import contact_sheet, curve_picture, data_uri
+from pipeline.report.pictures import contact_sheet, curve_picture, data_uri, mask_picture
 
 _MOST_THUMBNAILS = 12
 
@@ -59,6 +60,7 @@ def write_report(
         funnel_steps=steps,
         funnel_most=max(count for _, count in steps),
         classes=_classes(measured, funnel),
+        requests=_requests(made),
         rejected_for=[(REJECT_REASONS[k], n) for k, n in funnel["rejected_for"].items()],
         slides=slides,
         thumbnails=_thumbnails(real),
@@ -97,6 +99,14 @@ def _classes(measured: dict, funnel: dict) -> list[dict]:
             "accepted": funnel["by_class"].get(label, {}).get("accepted", 0),
         }
         for label in sorted({*train, *planned})
+    ]
+
+
+def _requests(made: TileStore) -> list[dict]:
+    """What was made and accepted for each request, deficits of classes among them."""
+    return [
+        {"name": name, "purpose": rows["purpose"].iloc[0], "made": len(rows), "accepted": int(rows["accepted"].sum())}
+        for name, rows in made.rows().groupby("request")
     ]
 
 
@@ -139,6 +149,8 @@ def _sheets(params: Params, real: TileStore, made: TileStore) -> list[dict]:
             spread(synthetic[synthetic["purpose"] == "evaluate"], shown),
             "label",
         ),
+        _masked(made, spread(augment, shown // 2)),
+        _pairs(made, augment, shown // 2),
     ]
     return [sheet for sheet in sheets if sheet]
 
@@ -148,6 +160,29 @@ def _sheet(title: str, text: str, store: TileStore, rows: pd.DataFrame, caption:
         return None
     captions = rows[caption].fillna("unlabelled").astype(str).tolist()
     return {"title": title, "text": text, "uri": data_uri(contact_sheet(store.read(rows), captions=captions))}
+
+
+def _masked(made: TileStore, rows: pd.DataFrame) -> dict | None:
+    if rows.empty or not made.has("mask"):
+        return None
+    edges = made.read(rows, "edge") if made.has("edge") else None
+    pairs = np.stack([mask_picture(made.read(rows, "mask"), edges), made.read(rows)], 1)
+    captions = [text for request in rows["request"] for text in ("mask given", request)]
+    uri = data_uri(contact_sheet(pairs.reshape(-1, *pairs.shape[2:]), captions=captions))
+    text = "Unfiltered, evenly spread over what was made to augment; a colour for each class."
+    return {"title": "Masks, and what was made of them", "uri": uri, "text": text}
+
+
+def _pairs(made: TileStore, rows: pd.DataFrame, shown: int) -> dict | None:
+    as_is, changed = (rows[rows["tile_id"].str.endswith(end)] for end in (AS_IS, CHANGED))
+    as_is, changed = as_is.sort_values("tile_id").head(shown), changed.sort_values("tile_id").head(shown)
+    if as_is.empty:
+        return None
+    pairs = np.stack([made.read(as_is), made.read(changed)], 1)
+    captions = [text for request in as_is["request"] for text in (f"{request}: as is", "changed")]
+    uri = data_uri(contact_sheet(pairs.reshape(-1, *pairs.shape[2:]), captions=captions))
+    text = "Two tiles of one seed, unfiltered: under the conditions that were lent, and with one of them changed."
+    return {"title": "Counterfactual pairs", "uri": uri, "text": text}
 
 
 def _nearest(real: TileStore, made: TileStore, rows: pd.DataFrame, chosen: pd.DataFrame) -> dict | None:

@@ -25,6 +25,7 @@ from pipeline.data.genotype import parse_genotype
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import TileStore
 from pipeline.data.tables import read_expression, read_genotype, with_conditions
+from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.expression import load_expression_encoder
 from pipeline.models.lineage import FILE as LINEAGE_FILE
@@ -130,6 +131,11 @@ def _genotype_encoder(job: _EncoderJob) -> Made:
     genotypes = read_genotype(config)
     channels = genotype_channels(genotypes)
     mine = genotypes[genotypes.index.isin(job.rows[config.key])]
+    if mine.empty:
+        raise HistoloomError(
+            f"{config.table} has no row whose '{config.key}' is a train tile's, so nothing could be learnt of genotypes. "
+            "Mend its keys or train_encoders.genotype.key."
+        )
     tested = {marker: sum(marker in parse_genotype(text) for text in mine) for marker in _markers(channels)}
     altered = {
         channel: sum(channel in _hot(text) for text in mine) for channel in channels if not channel.endswith(TESTED)
