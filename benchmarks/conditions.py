@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,22 +76,29 @@ class Judgement:
         """Of real train tiles, as many."""
         return self.kid(self.study.tiles.read(spread(train_rows(self.study.tiles), len(self.study.plan))))
 
-    def classes(self, column: str):
-        """A judge of a column's values, and its accuracy on the real tiles that lend their conditions."""
+    def classes(self, of: Callable[[pd.DataFrame], np.ndarray]):
+        """A judge of what `of` says of rows, trained on the real train tiles of which it says something."""
         rows, images = self.train_tiles()
-        names = sorted(rows[column].unique())
-        targets = rows[column].map(names.index).to_numpy(np.int64)
+        truth = of(rows)
+        images, truth = images[truth != ""], truth[truth != ""]
+        names, targets = np.unique(truth, return_inverse=True)
         weights = torch.from_numpy(len(targets) / (len(names) * np.bincount(targets))).float()
         judge = train_judge(
             Network(len(names)), images, targets, lambda o, t: F.cross_entropy(o, t, weights), self.steps, 0
         )
-        return lambda pictures: np.array(names)[judged(judge, pictures).argmax(1)]
+        return lambda pictures: names[judged(judge, pictures).argmax(1)]
 
-    def agreement(self, column: str, images: np.ndarray, groups: str) -> dict:
+    def agreement(self, of: Callable[[pd.DataFrame], np.ndarray], judge, images: np.ndarray, groups: str) -> dict:
+        """Of the pictures whose conditions say something, with the judge's accuracy on their real tiles."""
         lenders = self.study.lenders()
-        judge = self.classes(column)
-        stated, by = lenders[column].to_numpy(str), lenders[groups].to_numpy(str)
-        return agreement(judge(images), stated, by, 0) | {"real": float((judge(self.real()) == stated).mean())}
+        stated, by = of(lenders), lenders[groups].to_numpy(str)
+        said = stated != ""
+        real = float((judge(self.real()[said]) == stated[said]).mean())
+        return agreement(judge(images[said]), stated[said], by[said], 0) | {"real": real}
+
+
+def column(name: str) -> Callable[[pd.DataFrame], np.ndarray]:
+    return lambda rows: rows[name].to_numpy(str)
 
 
 def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
@@ -113,8 +121,10 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
         "ceiling": float(dice(found(judgement.real()), stated).mean()),
     }
     scores["share_of_the_way"] = (scores["synthetic"] - scores["floor"]) / (scores["ceiling"] - scores["floor"])
-    label = judgement.agreement("label", label_alone, "patient_id")
-    label_both = judgement.agreement("label", both, "patient_id")
+    organs = judgement.classes(column("label"))
+    label, label_both = (
+        judgement.agreement(column("label"), organs, images, "patient_id") for images in (label_alone, both)
+    )
     together = {
         "mask_dice_over_alone": float(dice(found(both), stated).mean()) / scores["synthetic"],
         "label_agreement_over_alone": label_both["matched"] / label["matched"],
@@ -146,7 +156,7 @@ def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
     groups = lenders[config.key].to_numpy(str)
     rna = correlation(judged(judge, from_rna), stated, groups, 0)
     rna["real"] = correlation(judged(judge, judgement.real()), stated, groups, 0)["matched"]
-    text = judgement.agreement("caption", from_text, config.key)
+    text = judgement.agreement(column("caption"), judgement.classes(column("caption")), from_text, config.key)
     _picture(judgement, "rna-text", None, judgement.real(), from_rna, from_text)
     keys = {"rna": {"correlation": rna}, "text": {"agreement": text}}
     return keys, {
@@ -157,32 +167,28 @@ def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
 
 
 def judge_genotype(judgement: Judgement) -> tuple[dict, dict]:
-    """A planted genotype, by measuring in pictures what was planted."""
+    """A planted genotype, by measuring in pictures what was planted; and TP53 as it is, to explore."""
     study = judgement.study
     rows, images = judgement.train_tiles()
     config = Params.model_validate(study.params).train_encoders.genotype
     genotypes = read_genotype(config.model_copy(update={"table": str(study.folder / config.table)}))
 
-    def state(of: pd.DataFrame) -> np.ndarray:
-        return np.array([parse_genotype(genotypes[p]).get("PLANTED", "") for p in of["patient_id"]])
+    def state(marker: str) -> Callable[[pd.DataFrame], np.ndarray]:
+        return lambda of: np.array([parse_genotype(genotypes[p]).get(marker, "") for p in of["patient_id"]])
 
-    known = state(rows)
-    threshold = (eosin(images[known == "altered"]).mean() + eosin(images[known == "wt"]).mean()) / 2
+    known, amounts = state("PLANTED")(rows), eosin(images)
+    threshold = (amounts[known == "altered"].mean() + amounts[known == "wt"].mean()) / 2
     made = judgement.sample("genotype")
-    lenders = study.lenders()
-    stated, patients = state(lenders), lenders["patient_id"].to_numpy(str)
 
-    def found(pictures: np.ndarray) -> np.ndarray:
+    def by_eosin(pictures: np.ndarray) -> np.ndarray:
         return np.where(eosin(pictures) > threshold, "altered", "wt")
 
-    tested = stated != ""
-    out = agreement(found(made)[tested], stated[tested], patients[tested], 0)
-    out["real"] = float((found(judgement.real())[tested] == stated[tested]).mean())
-    _picture(judgement, "genotype", None, judgement.real(), made)
-    return {"genotype": {"agreement": out}}, {
-        "genotype": judgement.kid(made),
-        "planted_real_train": judgement.kid_floor(),
+    out = {
+        "agreement": judgement.agreement(state("PLANTED"), by_eosin, made, "patient_id"),
+        "tp53_exploratory": judgement.agreement(state("TP53"), judgement.classes(state("TP53")), made, "patient_id"),
     }
+    _picture(judgement, "genotype", None, judgement.real(), made)
+    return {"genotype": out}, {"genotype": judgement.kid(made), "planted_real_train": judgement.kid_floor()}
 
 
 def _picture(judgement: Judgement, name: str, masks: np.ndarray | None, *rows: np.ndarray, count: int = 10) -> None:

@@ -129,11 +129,12 @@ def planted(root: Path) -> Study:
     }
     pictures = {row.patient_id: np.asarray(Image.open(data / row.image).convert("RGB")) for row in table.itertuples()}
     rows = [{k: v for k, v in row.items() if k != "instances"} for row in _monuseg_rows(table)]
+    tp53 = pd.read_csv(data / "genotype.csv", dtype=str).set_index("patient_id")["TP53"].to_dict()
     smaller = {
         "train_autoencoder": {"channels": 32, "steps": 800, "batch_size": 8, "learning_rate": 3e-3},
         "train_denoiser": {"channels": [32, 64, 128], "steps": 900, "learning_rate": 1e-3, "ema_decay": 0.998},
     }
-    return _with_planted_genotype(root / "planted", tile, rows, pictures, 192, **smaller)
+    return _with_planted_genotype(root / "planted", tile, rows, pictures, tp53, 192, **smaller)
 
 
 def _with_planted_genotype(
@@ -141,11 +142,12 @@ def _with_planted_genotype(
     tile: dict,
     rows: list[dict],
     pictures: dict[str, np.ndarray],
+    tp53: dict[str, str],
     evaluation_tiles: int,
     workers: int | str = "auto",
     **sections: dict,
 ) -> Study:
-    """Every other patient is altered; of every sixth it is not known."""
+    """Every other patient is altered; of every sixth it is not known. `tp53` is what the real table says."""
     (folder / "data/slides").mkdir(parents=True, exist_ok=True)
     states = []
     for number, row in enumerate(rows):
@@ -157,7 +159,7 @@ def _with_planted_genotype(
                 folder / "data/slides" / row["path"]
             )
         value = ("MUT" if altered else "WT") if known else "NS"
-        states.append({"patient_id": row["patient_id"], "PLANTED": value})
+        states.append({"patient_id": row["patient_id"], "PLANTED": value, "TP53": tp53[row["patient_id"]]})
     (folder / "manifests").mkdir(parents=True, exist_ok=True)
     pd.DataFrame(states).to_csv(folder / "manifests/genotype.csv", index=False)
     encoders = {"genotype": {"table": "manifests/genotype.csv"}} | sections.pop("train_encoders", {})
@@ -202,7 +204,16 @@ def drawn(root: Path, name: str) -> Study:
     if name == "planted":
         rows = [{k: v for k, v in row.items() if k != "instances"} for row in rows]
         tile = {k: v for k, v in tile.items() if k != "slides_root"}
-        return _with_planted_genotype(root / name, tile, rows, pictures, 16, 0, **_TINY)
+        return _with_planted_genotype(
+            root / name,
+            tile,
+            rows,
+            pictures,
+            dict.fromkeys(pictures, "WT") | {"p1": "MUT", "p5": "MUT"},
+            16,
+            0,
+            **_TINY,
+        )
     if name == "nuclei":
         tile |= {"masks": {"source": "raster", "classes": ["nucleus"]}}
         return Study(

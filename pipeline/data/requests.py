@@ -110,6 +110,10 @@ def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: 
             f"plan.requests, '{request.name}': the profile '{change.rna}' is not of the train split, and purpose is "
             "augment. Name a train profile, or set purpose: evaluate."
         )
+    if change.rna is not None and change.rna not in read_expression(params.train_encoders.rna).index:
+        raise HistoloomError(
+            f"plan.requests, '{request.name}': {params.train_encoders.rna.table} has no profile '{change.rna}'."
+        )
     out = drawn.copy()
     for column in ("label", "caption", "rna", "mpp"):
         if (value := getattr(change, column)) is not None:
