@@ -129,6 +129,8 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
         "mask_dice_over_alone": float(dice(found(both), stated).mean()) / scores["synthetic"],
         "label_agreement_over_alone": label_both["matched"] / label["matched"],
     }
+    _vary(judgement, "mask", stated.mean((1, 2)))
+    _vary(judgement, "label", "label")
     _picture(judgement, "mask", study.tiles.read(lenders, "mask"), judgement.real(), alone, both)
     keys = {"mask": {"dice": scores}, "label": {"agreement": label}, "together": together}
     kids = {"mask": alone, "label": label_alone, "together": both}
@@ -157,6 +159,8 @@ def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
     rna = correlation(judged(judge, from_rna), stated, groups, 0)
     rna["real"] = correlation(judged(judge, judgement.real()), stated, groups, 0)["matched"]
     text = judgement.agreement(column("caption"), judgement.classes(column("caption")), from_text, config.key)
+    _vary(judgement, "rna", stated[:, 0])
+    _vary(judgement, "text", "caption")
     _picture(judgement, "rna-text", None, judgement.real(), from_rna, from_text)
     keys = {"rna": {"correlation": rna}, "text": {"agreement": text}}
     return keys, {
@@ -187,8 +191,30 @@ def judge_genotype(judgement: Judgement) -> tuple[dict, dict]:
         "agreement": judgement.agreement(state("PLANTED"), by_eosin, made, "patient_id"),
         "tp53_exploratory": judgement.agreement(state("TP53"), judgement.classes(state("TP53")), made, "patient_id"),
     }
+    _vary(judgement, "genotype", "genotype")
     _picture(judgement, "genotype", None, judgement.real(), made)
     return {"genotype": out}, {"genotype": judgement.kid(made), "planted_real_train": judgement.kid_floor()}
+
+
+def _vary(judgement: Judgement, name: str, by: str | np.ndarray) -> None:
+    """A row of pictures of one seed in which one condition takes different values and all else is fixed.
+
+    Parameters
+    ----------
+    by : the plan's column whose distinct values are shown, or a number a row, whose range is shown.
+    """
+    plan = judgement.study.plan
+    if isinstance(by, str):
+        rows = plan.drop_duplicates(by).sort_values(by)
+    else:
+        rows = plan.iloc[np.argsort(by)[np.linspace(0, len(by) - 1, 8).astype(int)]]
+    rows = rows.head(8).reset_index(drop=True)
+    captions = None
+    if isinstance(by, str):
+        captions = [text.split(", ", 1)[-1] for text in rows[by].fillna("not tested")]
+    judgement.pictures.mkdir(parents=True, exist_ok=True)
+    images = judgement.study.varied(name, rows, SCALE)
+    contact_sheet(images, columns=len(rows), captions=captions).save(judgement.pictures / f"varied-{name}.png")
 
 
 def _picture(judgement: Judgement, name: str, masks: np.ndarray | None, *rows: np.ndarray, count: int = 10) -> None:

@@ -7,14 +7,18 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
+from pipeline.conditions.encode import batch, null
+from pipeline.config import Sample
 from pipeline.data.plan import PLAN
 from pipeline.data.store import TileStore
+from pipeline.diffusion.study import generator_sha256, load_generator
 
 
 class Study:
@@ -52,6 +56,20 @@ class Study:
         store = TileStore(kept)
         rows = store.rows().set_index("tile_id", drop=False).loc[self.plan["tile_id"]]
         return store.read(rows)
+
+    def varied(self, name: str, rows: pd.DataFrame, scale: float) -> np.ndarray:
+        """Tiles of one seed under one condition of each of the plan's rows, all others null."""
+        with self._inside():
+            models = Path("models")
+            generator = load_generator(models, generator_sha256(models), "auto", "cpu")
+            lenders = self.tiles.rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
+            arrays = generator.encoders.arrays(rows, partial(self.tiles.read, lenders))
+            given = batch(arrays, generator.specs, np.arange(len(rows)))
+            guidance = {spec.name: scale if spec.name == name else 0.0 for spec in generator.specs}
+            seeds = np.full(len(rows), rows["seed"].iloc[0], np.uint64)
+            sample = Sample(**self.params["sample"] | {"guidance": guidance})
+            nothing = null(arrays, generator.specs)
+            return generator.codec.decode(generator.latents(seeds, given, nothing, sample))
 
     @property
     def plan(self) -> pd.DataFrame:
