@@ -242,13 +242,14 @@ JUDGES = {"nuclei": judge_masks, "spots": judge_spots, "planted": judge_genotype
 def main() -> None:
     options = arguments(
         __doc__,
+        tuple(JUDGES),
         work="keep the studies here, so that a broken run goes on where it stopped",
         pictures="write a row of pictures for each condition here",
     )
     keys, kids, details, budgets = {}, {}, {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
-        for name, judge in JUDGES.items():
+        for name, judge in ((n, JUDGES[n]) for n in options.only):
             study = drawn(root, name) if options.smoke else REAL[name](root)
             start = time.monotonic()
             study.train()

@@ -14,7 +14,7 @@ from skimage.color import hed2rgb, rgb2hed
 from benchmarks.studies import Study
 from pipeline.errors import HistoloomError
 
-EOSIN_TIMES = 1.6
+EOSIN_TIMES = 4.0
 _TINY = {
     "train_autoencoder": {"channels": 16, "down_factor": 4, "steps": 10, "batch_size": 8},
     "train_denoiser": {"channels": [16, 32], "steps": 10, "batch_size": 8},
