@@ -147,10 +147,10 @@ def _with_planted_genotype(
     workers: int | str = "auto",
     **sections: dict,
 ) -> Study:
-    """Every other patient is altered; of every sixth it is not known. `tp53` is what the real table says."""
+    """Every other patient of a split is altered; of every sixth it is not known. `tp53` is what the real table says."""
     (folder / "data/slides").mkdir(parents=True, exist_ok=True)
     states = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(sorted(rows, key=lambda row: row["split"])):
         altered, known = number % 2 == 1, number % 6 != 5
         row["path"] = f"{row['slide_id']}.png"
         if not (folder / "data/slides" / row["path"]).exists():
