@@ -46,11 +46,9 @@ def _params(tile: dict, conditions: list[str], evaluation_tiles: int, **sections
         "plan": {"target": "none", "evaluation_tiles": evaluation_tiles, "batch_size": 32},
         "sample": {"steps": 20},
     }  # fmt: skip
-    base["train_denoiser"]["drop"] = dict.fromkeys(conditions, 0.2)
-    for name, values in ({"train_denoiser": {"conditions": conditions}} | sections).items():
+    base["train_denoiser"] |= {"conditions": conditions, "drop": dict.fromkeys(conditions, 0.2)}
+    for name, values in sections.items():
         base[name] = base.get(name, {}) | values
-    if "train_denoiser" in sections:
-        base["train_denoiser"]["conditions"] = conditions
     return base
 
 

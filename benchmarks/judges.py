@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import nn
@@ -43,14 +45,9 @@ class Network(nn.Sequential):
     """Pictures (b, 3, h, w) to `outputs` numbers (b, outputs): class logits, or values."""
 
     def __init__(self, outputs: int, width: int = 24):
-        stages = [m for i, o in ((3, 1), (1, 2), (2, 4), (4, 8)) for m in (self._stage(i, o, width), nn.MaxPool2d(2))]
+        sizes = (3, width, 2 * width, 4 * width, 8 * width)
+        stages = [m for i, o in pairwise(sizes) for m in (_block(i, o), nn.MaxPool2d(2))]
         super().__init__(*stages[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, outputs))
-
-    @staticmethod
-    def _stage(channels_in: int, channels_out: int, width: int) -> nn.Sequential:
-        return _block(
-            channels_in if channels_in == 3 and channels_out == 1 else channels_in * width, channels_out * width
-        )
 
 
 def train_judge(model: nn.Module, images: np.ndarray, targets: np.ndarray, loss, steps: int, seed: int) -> nn.Module:

@@ -32,7 +32,7 @@ class Study:
         for place, source in files.items():
             if not (folder / place).exists():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(source, folder / place) if source.is_dir() else shutil.copy(source, folder / place)
+                shutil.copy(source, folder / place)
         (folder / "manifests").mkdir(parents=True, exist_ok=True)
         pd.DataFrame(slides).to_csv(folder / "manifests/slides.csv", index=False)
         _write_yaml(folder / "cluster.yaml", {"workers": workers})

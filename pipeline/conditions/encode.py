@@ -57,7 +57,7 @@ class Encoders:
         )
 
     def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> Arrays:
-        """All conditions' arrays of rows with the columns of schema.CONDITION_COLUMNS."""
+        """All conditions' arrays of rows with `label`, `caption`, `mpp` and what `tables.with_conditions` adds."""
         out: Arrays = {}
         for encoder in self.encoders:
             out |= encoder.arrays(rows, tiles)

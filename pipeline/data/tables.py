@@ -28,7 +28,10 @@ def read_expression(config: Rna) -> pd.DataFrame:
     ManifestFaults
         with every fault found.
     """
-    table, faults = check_expression(config)
+    return _faultless(*check_expression(config))
+
+
+def _faultless(table, faults: list[Fault]):
     if faults:
         raise ManifestFaults(faults)
     return table
@@ -110,10 +113,7 @@ def read_genotype(config: Genotype) -> pd.Series:
     ManifestFaults
         with every fault found.
     """
-    genotypes, faults = check_genotype(config)
-    if faults:
-        raise ManifestFaults(faults)
-    return genotypes
+    return _faultless(*check_genotype(config))
 
 
 def check_genotype(config: Genotype) -> tuple[pd.Series | None, list[Fault]]:
