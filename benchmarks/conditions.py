@@ -84,7 +84,7 @@ class Judgement:
         names, targets = np.unique(truth, return_inverse=True)
         weights = torch.from_numpy(len(targets) / (len(names) * np.bincount(targets))).float()
         judge = train_judge(
-            Network(len(names)), images, targets, lambda o, t: F.cross_entropy(o, t, weights), self.steps, 0
+            lambda: Network(len(names)), images, targets, lambda o, t: F.cross_entropy(o, t, weights), self.steps, 0
         )
         return lambda pictures: names[judged(judge, pictures).argmax(1)]
 
@@ -106,7 +106,7 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
     study = judgement.study
     rows, images = judgement.train_tiles()
     masks = (study.tiles.read(rows, "mask") > 0).astype(np.uint8)
-    segmenter = train_judge(Segmenter(), images, masks, segmentation_loss, judgement.steps, 0)
+    segmenter = train_judge(Segmenter, images, masks, segmentation_loss, judgement.steps, 0)
 
     def found(pictures: np.ndarray) -> np.ndarray:
         return judged(segmenter, pictures)[:, 0] > 0
@@ -151,7 +151,7 @@ def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
     programmes = programmes / programmes.loc[profiles.index].std(0)
     known = rows[config.key].isin(table.index).to_numpy()
     targets = programmes.loc[rows[config.key][known]].to_numpy(np.float32)
-    judge = train_judge(Network(len(axes)), images[known], targets, F.mse_loss, judgement.steps, 0)
+    judge = train_judge(lambda: Network(len(axes)), images[known], targets, F.mse_loss, judgement.steps, 0)
     lenders = study.lenders()
     stated = programmes.loc[lenders[config.key]].to_numpy()
     from_rna, from_text = judgement.sample("rna"), judgement.sample("text")

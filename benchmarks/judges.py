@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -50,9 +51,14 @@ class Network(nn.Sequential):
         super().__init__(*stages[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, outputs))
 
 
-def train_judge(model: nn.Module, images: np.ndarray, targets: np.ndarray, loss, steps: int, seed: int) -> nn.Module:
+def train_judge(
+    make: Callable[[], nn.Module], images: np.ndarray, targets: np.ndarray, loss, steps: int, seed: int
+) -> nn.Module:
     """Train on tiles (n, h, w, 3) uint8 and their targets (n, ...), mirrored, blurred and with shifted colours."""
     generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(seed)
+        model = make()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     truth = torch.from_numpy(targets)
