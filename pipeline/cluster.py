@@ -8,15 +8,51 @@ thread, because a network's output differs in its last bits with the number of t
 from __future__ import annotations
 
 import os
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pipeline.config import Cluster
 from pipeline.errors import HistoloomError
 from pipeline.progress import progress
 
-Map = Callable[[Callable[..., Any], Sequence[Any], str], list[Any]]
+
+class Ref(NamedTuple):
+    """Another task's result, as an argument."""
+
+    key: str
+
+
+class Task(NamedTuple):
+    """One task of a graph.
+
+    place : tasks of near places are done by one worker, where that can be.
+    counted : whether progress is told in these.
+    wanted : whether the graph is done when these are.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple
+    place: int
+    counted: bool = False
+    wanted: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where tasks are done. Called with (function, items, title), it returns the results in the items' order.
+
+    graph : does the tasks of a graph, each after those that it refers to; called with (tasks, title).
+    """
+
+    map: Callable[[Callable[..., Any], Sequence[Any], str], list[Any]]
+    graph: Callable[[dict[str, Task], str], None]
+
+    def __call__(self, function: Callable[..., Any], items: Sequence[Any], title: str) -> list[Any]:
+        return self.map(function, items, title)
 
 
 def device(config: Cluster) -> str:
@@ -52,28 +88,33 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def open_pool(config: Cluster, *, tasks: int, gpu: bool = False) -> Iterator[Map]:
-    """Yield `map(function, items, title)`, which returns the results in the items' order.
+def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, steal: bool = True) -> Iterator[Pool]:
+    """Yield a pool of workers.
 
     Parameters
     ----------
     tasks : how many there will be; no more workers than this are started.
     gpu : whether the tasks use a GPU; then there is one worker a GPU, where there are GPUs.
+    steal : whether idle workers take tasks that were meant for others.
     """
     if config.scheduler is None and (config.workers == 0 or tasks == 0):
-        yield _map_here
+        yield Pool(_map_here, _graph_here)
         return
     import dask
     from distributed import Client
 
     settings = {
         "distributed.scheduler.allowed-failures": config.retries,
+        "distributed.scheduler.work-stealing": steal,
         "logging.distributed": "error",
         "distributed.worker.memory.terminate": 0.98,
         "distributed.admin.tick.limit": "60s",
     }
     with dask.config.set(settings), _make_cluster(config, tasks, gpu) as cluster, Client(cluster) as client:
-        yield lambda function, items, title: _map_dask(client, config, function, items, title)
+        yield Pool(
+            lambda function, items, title: _map_dask(client, config, function, items, title),
+            lambda tasks, title: _graph_dask(client, config, tasks, title),
+        )
 
 
 @contextmanager
@@ -105,13 +146,13 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool):
         yield cluster
 
 
-def _call(function: Callable, item: Any) -> Any:
+def _call(function: Callable, *arguments: Any) -> Any:
     import sys
 
     if "torch" in sys.modules or getattr(function, "uses_torch", False):
         with one_thread():
-            return function(item)
-    return function(item)
+            return function(*arguments)
+    return function(*arguments)
 
 
 def _map_here(function: Callable, items: Sequence[Any], title: str) -> list[Any]:
@@ -123,25 +164,76 @@ def _map_here(function: Callable, items: Sequence[Any], title: str) -> list[Any]
         return results
 
 
+def _graph_here(tasks: dict[str, Task], title: str) -> None:
+    uses = Counter(a.key for task in tasks.values() for a in task.arguments if isinstance(a, Ref))
+    results: dict[str, Any] = {}
+    with progress(title, sum(task.counted for task in tasks.values())) as advance:
+        for key, task in tasks.items():
+            arguments = [results[a.key] if isinstance(a, Ref) else a for a in task.arguments]
+            results[key] = _call(task.function, *arguments)
+            del arguments
+            uses.subtract(used := [a.key for a in task.arguments if isinstance(a, Ref)])
+            for done in [name for name in (*used, key) if uses[name] <= 0]:
+                results.pop(done, None)
+            advance(int(task.counted))
+
+
+def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> None:
+    """Each task is sent with its worker's name; results that no task waits for any more are dropped by the workers."""
+    from distributed import as_completed
+
+    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    places = 1 + max(task.place for task in tasks.values())
+    run, futures = uuid.uuid4().hex[:8], {}
+    for key, task in tasks.items():
+        arguments = [futures[a.key] if isinstance(a, Ref) else a for a in task.arguments]
+        futures[key] = client.submit(
+            _call,
+            task.function,
+            *arguments,
+            key=f"{key}-{run}",
+            pure=False,
+            workers=[workers[task.place * len(workers) // places]],
+            allow_other_workers=True,
+        )
+    watched = as_completed([futures[key] for key, task in tasks.items() if task.counted or task.wanted])
+    counted = {futures[key].key for key, task in tasks.items() if task.counted}
+    futures.clear()
+    with _words_for_killed_workers(config, title), progress(title, len(counted)) as advance:
+        for future in watched:
+            if future.status != "finished":
+                future.result()
+            advance(int(future.key in counted))
+            del future
+
+
 def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any], title: str) -> list[Any]:
-    from distributed import KilledWorker, as_completed
+    from distributed import as_completed
 
     futures = client.map(_call, [function] * len(items), items, pure=False)
     order = {future.key: index for index, future in enumerate(futures)}
     results: list[Any] = [None] * len(items)
     try:
-        with progress(title, len(items)) as advance:
+        with _words_for_killed_workers(config, title), progress(title, len(items)) as advance:
             for future in as_completed(futures):
                 results[order[future.key]] = future.result()
                 advance()
+    finally:
+        client.cancel(futures)
+    return results
+
+
+@contextmanager
+def _words_for_killed_workers(config: Cluster, title: str) -> Iterator[None]:
+    from distributed import KilledWorker
+
+    try:
+        yield
     except KilledWorker as error:
         raise HistoloomError(
             f"A worker died {config.retries + 1} times at one task of '{title}', most often for want "
             "of memory. Lower `workers` or the batch size, and run again: committed parts are kept."
         ) from error
-    finally:
-        client.cancel(futures)
-    return results
 
 
 def use_training_threads(config: Cluster) -> None:

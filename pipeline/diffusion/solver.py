@@ -1,0 +1,118 @@
+"""Solvers as numbers: a step as a sum of what a pixel was, what is predicted of it and what was predicted before.
+
+diffusers' DDIM, Euler and DPM-Solver++ (2M) step every pixel alike: with x0 the clean latent that the prediction implies,
+
+    x_next = a x + b x0 + c x0_before
+
+The numbers are read off diffusers' own schedulers, so that a canvas can be stepped piece by piece, in any order and on
+any machine, and its history can be moved with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.diffusion.sampler import make_scheduler
+from pipeline.diffusion.schedules import Schedule, betas
+from pipeline.diffusion.weights import Prediction
+from pipeline.errors import HistoloomError
+
+ELEMENTWISE = ("ddim", "euler", "dpmsolver++")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a solver, its numbers in float32.
+
+    timestep : of the training schedule, what the denoiser is told.
+    alpha, sigma : a latent x0 with noise n is alpha x0 + sigma n at this step, for the denoiser.
+    scale : the solver's own x, times this, is what the denoiser reads (Euler's has unit signal, not unit variance).
+    first : a and b where there is no history.
+    later : a, b and c where there is.
+    """
+
+    timestep: int
+    alpha: float
+    sigma: float
+    scale: float
+    first: tuple[float, float]
+    later: tuple[float, float, float]
+
+    def clean(self, x, predicted, prediction: Prediction):
+        """The x0 that a prediction implies, for arrays or tensors of the solver's x."""
+        if prediction == "sample":
+            return predicted
+        noisy = x * self.scale
+        if prediction == "epsilon":
+            return (noisy - self.sigma * predicted) / self.alpha
+        return self.alpha * noisy - self.sigma * predicted
+
+    def noised(self, clean, noise):
+        """The solver's x of a clean latent with this noise."""
+        return (self.alpha * clean + self.sigma * noise) / self.scale
+
+    def next(self, x, clean, before=None):
+        """The solver's x one step on; `before` is the x0 of the step before, or None at the first."""
+        if before is None:
+            return self.first[0] * x + self.first[1] * clean
+        return self.later[0] * x + self.later[1] * clean + self.later[2] * before
+
+
+@dataclass(frozen=True)
+class Solver:
+    """All steps of a run, from noise to the clean latent.
+
+    history : whether the x0 of the step before is read, so that a canvas must keep it.
+    """
+
+    steps: tuple[Step, ...]
+    prediction: Prediction
+    history: bool
+
+    def begin(self, strength: float) -> int:
+        """The step at which a run begins that keeps 1 - `strength` of an image; 1 is pure noise."""
+        return min(len(self.steps) - 1, round((1 - strength) * len(self.steps)))
+
+
+def make_solver(name: str, *, prediction: Prediction, schedule: Schedule, train_timesteps: int, steps: int) -> Solver:
+    """Read a solver off diffusers' scheduler.
+
+    Raises
+    ------
+    HistoloomError
+        for a scheduler whose steps are not elementwise in one prediction and the one before.
+    """
+    if name not in ELEMENTWISE:
+        raise HistoloomError(
+            f"A canvas can't be stepped by '{name}': it keeps a history that isn't carried over. "
+            f"Use one of {', '.join(ELEMENTWISE)}."
+        )
+
+    def scheduler():
+        made = make_scheduler(name, prediction="sample", schedule=schedule, train_timesteps=train_timesteps)
+        made.set_timesteps(steps)
+        return made
+
+    times = [int(t) for t in scheduler().timesteps]
+    bars = np.cumprod(1 - betas(schedule, train_timesteps))[times]
+    found = []
+    for index, (time, bar) in enumerate(zip(times, bars)):
+        scale = bar**0.5 if name == "euler" else 1.0
+        first = _probe(scheduler(), index, None)
+        later = _probe(scheduler(), index, index - 1) if index else first
+        found.append(Step(time, float(bar**0.5), float((1 - bar) ** 0.5), float(scale), first[:2], later))
+    return Solver(tuple(found), prediction, any(step.later[2] for step in found))
+
+
+def _probe(scheduler, index: int, before: int | None) -> tuple[float, float, float]:
+    """a, b and c of a step, from one pixel each for x, x0 and the x0 before."""
+    x, clean, past = torch.eye(3)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index if before is None else before)
+    scheduler.is_scale_input_called = True  # Euler warns else; scaling is Step.scale's
+    if before is not None:
+        scheduler.step(past, scheduler.timesteps[before], torch.zeros(3))
+    return tuple(scheduler.step(clean, scheduler.timesteps[index], x).prev_sample.tolist())

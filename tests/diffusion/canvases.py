@@ -1,0 +1,43 @@
+"""Tiny real canvases: an untrained UNet that reads a label and a map, and what is stated about its canvas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import TrainDenoiser
+from pipeline.diffusion.canvas import Denoiser
+from pipeline.diffusion.solver import make_solver
+from pipeline.diffusion.surroundings import ARRAYS, FIELD, Field, open_surroundings
+from pipeline.models.denoiser import build_denoiser
+
+WINDOW, CHANNELS = 16, 4
+BACKGROUND = (0.1, 0.2, 0.3, 0.4)
+SPECS = (ConditionSpec("label", "vector", 2), ConditionSpec("mask", "map", 2))
+
+
+def state_canvas(folder: Path, height: int, width: int, **arrays: np.ndarray) -> Path:
+    """Write what is stated: left half the first label, right half the second, and `arrays` such as free or known."""
+    folder.mkdir(parents=True)
+    group = zarr.create_group(folder / ARRAYS)
+    ramp = np.linspace(0, 1, width, dtype=np.float16) * np.ones((2, height, 1), np.float16)
+    for name, value in ({"free": np.ones((height, width), np.uint8), "map": ramp} | arrays).items():
+        chunks = (*value.shape[:-2], 32, 32)
+        group.create_array(name, shape=value.shape, dtype=value.dtype, chunks=chunks)[:] = value
+    Field(Conditions(vector=torch.eye(2)), torch.tensor([[0, 1]]), (height, width / 2)).save(folder / FIELD)
+    return folder
+
+
+def load_canvas(folder: Path, scheduler: str = "dpmsolver++", steps: int = 4, batch_size: int = 4):
+    """A denoiser with fixed weights, and the surroundings; what a worker calls."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, CHANNELS, WINDOW).eval().requires_grad_(False)
+    solver = make_solver(scheduler, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
+    nothing = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
+    denoiser = Denoiser(model, SPECS, nothing, lambda _: 2.0, solver, batch_size, "cpu")
+    return denoiser, open_surroundings(folder, BACKGROUND)

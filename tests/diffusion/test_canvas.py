@@ -1,0 +1,304 @@
+"""The canvas: covers, solvers, blocks, and that nothing but the canvas decides its bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.cluster import one_thread, open_pool
+from pipeline.conditions.bus import Conditions
+from pipeline.config import Cluster
+from pipeline.data.commit import hash_tree
+from pipeline.diffusion import torus
+from pipeline.diffusion.blocks import Layout, Weave, lay_out
+from pipeline.diffusion.covers import Lattice, make_cover
+from pipeline.diffusion.guidance import Guidance
+from pipeline.diffusion.sampler import make_scheduler, sample_latents
+from pipeline.diffusion.solver import ELEMENTWISE, make_solver
+from pipeline.diffusion.surroundings import Field
+from pipeline.diffusion.weaving import CanvasJob, Latents, run_canvas, weave_in_memory
+from pipeline.errors import HistoloomError
+from tests.diffusion.canvases import BACKGROUND, CHANNELS, WINDOW, load_canvas, state_canvas
+
+HEIGHT, WIDTH, HALO = 56, 84, 1
+LAYOUT = lay_out(HEIGHT, WIDTH, WINDOW - 2 * HALO, 28, WINDOW)
+
+
+@pytest.fixture(autouse=True)
+def on_one_thread():
+    with one_thread():
+        yield
+
+
+def weave_of(layout: Layout = LAYOUT, cover=None, begin: int = 0, seed: int = 3, end: int = 4) -> Weave:
+    return Weave(seed, cover or Lattice(WINDOW, (HALO,)), layout, CHANNELS, begin, end)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_a_solver_steps_as_diffusers_does(name, prediction, steps):
+    facts = {"prediction": prediction, "schedule": "cosine", "train_timesteps": 1000}
+    solver, scheduler = make_solver(name, steps=steps, **facts), make_scheduler(name, **facts)
+    scheduler.set_timesteps(steps)
+    ours = theirs = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
+
+    def model(x, t):
+        return torch.tanh(x) * (0.5 + float(t) / 2000)
+
+    before = None
+    for step, time in zip(solver.steps, scheduler.timesteps, strict=True):
+        clean = step.clean(ours, model(ours * step.scale, step.timestep), prediction)
+        ours, before = step.next(ours, clean, before if solver.history else None), clean
+        theirs = scheduler.step(model(scheduler.scale_model_input(theirs, time), time), time, theirs).prev_sample
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_what_keeps_its_latent_keeps_its_noise(name):
+    """Stepped with the latent that it hides, a pixel stays that latent with that noise: skipping changes no level."""
+    solver = make_solver(name, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=10)
+    clean, noise = 0.7, -1.3
+    x, before = solver.steps[0].noised(clean, noise), None
+    for step, following in zip(solver.steps, solver.steps[1:]):
+        x, before = step.next(x, clean, before), clean
+        assert x == pytest.approx(following.noised(clean, noise), rel=1e-3, abs=1e-4)
+    assert solver.steps[-1].next(x, clean, before) == pytest.approx(clean, abs=1e-5)
+
+
+def test_a_scheduler_that_is_not_elementwise_is_refused_by_name():
+    with pytest.raises(HistoloomError, match=r"unipc.*ddim, euler, dpmsolver\+\+"):
+        make_solver("unipc", prediction="epsilon", schedule="cosine", train_timesteps=1000, steps=4)
+
+
+@given(
+    name=st.sampled_from(["lattice", "independent", "random", "stride"]),
+    window=st.integers(4, 12),
+    halo=st.integers(0, 1),
+    height=st.integers(12, 40),
+    width=st.integers(12, 40),
+    step=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=80)
+def test_a_pixels_shares_add_to_one(name, window, halo, height, width, step):
+    cover = make_cover(name, window, (halo,))
+    windows = cover.windows(step, height, width, np.random.default_rng(step))
+    total, inset = np.zeros((height, width)), cover.inset(step)
+    for (top, left), weight in zip(windows.corners, windows.weight):
+        rows, columns = (top - inset + np.arange(window)) % height, (left - inset + np.arange(window)) % width
+        total[np.ix_(rows, columns)] += weight
+        assert top + window <= height + cover.reach(step) and left + window <= width + cover.reach(step)
+    assert np.allclose(total, 1)
+
+
+@pytest.mark.parametrize("halo, cost", [(0, 1.0), (2, (64 / 60) ** 2), (4, (64 / 56) ** 2)])
+def test_a_lattice_costs_what_its_windows_cover(halo, cost):
+    cover, side = Lattice(64, (halo,)), (64 - 2 * halo) * 6
+    count = len(cover.windows(0, side, side, np.random.default_rng(0)).corners)
+    assert count * 64**2 / side**2 == pytest.approx(cost)
+
+
+@given(st.data(), st.integers(1, 200), st.integers(1, 200))
+@settings(deadline=None, max_examples=50)
+def test_noise_depends_on_its_place_alone(data, height, width):
+    canvas = (height, width)
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    rows, columns = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    whole = torus.noise_field(1, 2, 0, 0, height, width, canvas)
+    box = torus.noise_field(1, 2, top, left, rows, columns, canvas)
+    wrapped = np.roll(whole, (-top, -left), (1, 2))[:, :rows, :columns]
+    assert np.array_equal(box, wrapped)
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(4, 16), st.integers(0, 2), st.integers(8, 96))
+def test_blocks_fill_the_canvas_and_are_no_smaller_than_a_window(height, width, window, halo, block):
+    cell = window - 2 * min(halo, window // 4)
+    layout = lay_out(height, width, cell, block, window)
+    assert all(side >= window and side % cell == 0 for side in (*layout.heights, *layout.widths))
+    assert layout.canvas[0] >= height and layout.canvas[1] >= width
+    assert layout.canvas[0] - max(height, window) < 2 * cell and layout.canvas[1] - max(width, window) < 2 * cell
+
+
+def test_one_window_alone_is_what_the_tile_sampler_makes(tmp_path):
+    canvas = state_canvas(tmp_path / "c", WINDOW, WINDOW)
+    denoiser, surroundings = load_canvas(canvas, "ddim", batch_size=1)
+    layout = Layout((WINDOW,), (WINDOW,))
+    woven = weave_in_memory(weave_of(layout, make_cover("independent", WINDOW, ())), denoiser, surroundings)
+    noise = torch.from_numpy(torus.noise_field(3, CHANNELS, 0, 0, WINDOW, WINDOW, layout.canvas))[None]
+    given_ = surroundings.box(0, 0, WINDOW, WINDOW).conditions(np.zeros((1, 2), int), WINDOW)
+    guidance = Guidance.of(given_, denoiser.nothing, denoiser.specs, denoiser.scale)
+    scheduler = make_scheduler("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000)
+    tile = sample_latents(denoiser.model, scheduler, noise, guidance, steps=4)[0].numpy()
+    assert np.allclose(woven, tile, atol=1e-4)
+
+
+def test_the_blocks_size_changes_nothing(tmp_path):
+    denoiser, surroundings = load_canvas(state_canvas(tmp_path / "c", HEIGHT, WIDTH))
+    cell = WINDOW - 2 * HALO
+    woven = [
+        weave_in_memory(weave_of(lay_out(HEIGHT, WIDTH, cell, block, WINDOW)), denoiser, surroundings)
+        for block in (28, 42, 84)
+    ]
+    assert np.array_equal(woven[0], woven[1]) and np.array_equal(woven[0], woven[2])
+
+
+def run(folder: Path, canvas: Path, workers: int, order=None, every: int = 2) -> np.ndarray:
+    job = CanvasJob(weave_of(), partial(load_canvas, canvas), folder / "kept", folder / "scratch", every)
+    with open_pool(Cluster(workers=workers), tasks=LAYOUT.count, steal=False) as pool:
+        run_canvas(job, pool.graph, "weave", order)
+    assert not list((folder / "scratch").glob("*")), "a state's file outlived it"
+    return Latents(job).box(0, 0, *LAYOUT.canvas)
+
+
+def test_the_same_bytes_for_any_workers_and_any_order(tmp_path):
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
+    whole = weave_in_memory(weave_of(), *load_canvas(canvas))
+
+    def shuffled(step: int) -> list[int]:
+        numbers = list(range(LAYOUT.count))
+        random.Random(step).shuffle(numbers)
+        return numbers
+
+    for name, workers, order in (("none", 0, None), ("order", 0, shuffled), ("two", 2, shuffled)):
+        assert np.array_equal(run(tmp_path / name, canvas, workers, order), whole), name
+
+
+class Killed(BaseException):
+    """A run that is cut off."""
+
+
+def test_a_canvas_goes_on_where_it_was_committed(tmp_path, monkeypatch):
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
+    whole = run(tmp_path / "whole", canvas, 0)
+    from pipeline.diffusion import weaving
+
+    made, real = [], weaving.advance_block
+
+    def broken(weave, number, step, *rest):
+        if step == 3:
+            raise Killed
+        made.append(step)
+        return real(weave, number, step, *rest)
+
+    monkeypatch.setattr(weaving, "advance_block", broken)
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", canvas, 0)
+    assert 2 in made
+    monkeypatch.setattr(weaving, "advance_block", lambda *a: (made.append(a[2]), real(*a))[1])
+    made.clear()
+    assert np.array_equal(run(tmp_path / "broken", canvas, 0), whole)
+    assert set(made) == {2, 3}, "what was committed was made again, or was not used"
+
+
+def _die_once(flag: Path, canvas: Path):
+    """What a worker loads; the first that tries is killed."""
+    try:
+        flag.touch(exist_ok=False)
+    except FileExistsError:
+        return load_canvas(canvas)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_lost_workers_blocks_are_made_again(tmp_path):
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
+    load = partial(_die_once, tmp_path / "died", canvas)
+    job = CanvasJob(weave_of(), load, tmp_path / "kept", tmp_path / "scratch", 2)
+    with open_pool(Cluster(workers=2), tasks=LAYOUT.count, steal=False) as pool:
+        run_canvas(job, pool.graph, "weave")
+    whole = weave_in_memory(weave_of(), *load_canvas(canvas))
+    assert np.array_equal(Latents(job).box(0, 0, *LAYOUT.canvas), whole)
+    assert (tmp_path / "died").exists()
+
+
+def test_glass_is_not_denoised_and_ends_as_glass(tmp_path):
+    free = np.zeros((HEIGHT, WIDTH), np.uint8)
+    free[8:40, 8:30] = 1
+    denoiser, surroundings = load_canvas(state_canvas(tmp_path / "c", HEIGHT, WIDTH, free=free))
+    windows = []
+    real = denoiser.model.forward
+    denoiser.model.forward = lambda x, *a, **k: (windows.append(len(x)), real(x, *a, **k))[1]
+    woven = weave_in_memory(weave_of(), denoiser, surroundings)
+    cell = WINDOW - 2 * HALO
+    far = np.ones((HEIGHT, WIDTH), bool)
+    far[max(0, 8 - cell) : 40 + cell, max(0, 8 - cell) : 30 + cell] = False
+    assert np.allclose(woven[:, far], np.array(BACKGROUND)[:, None], atol=1e-5)
+    assert woven[:, free > 0].std() > 0.1
+    everything = HEIGHT * WIDTH / cell**2 * 4 * 2  # cells, steps, branches of guidance
+    assert 0 < sum(windows) < everything
+
+
+def test_known_regions_stay_as_they_are(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
+    known = np.ones((HEIGHT, WIDTH), np.uint8)
+    known[20:36, 30:50] = 0
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH, known=known, image=image, free=1 - known)
+    woven = weave_in_memory(weave_of(), *load_canvas(canvas))
+    assert np.allclose(woven[:, known > 0], image[:, known > 0], atol=1e-5)
+    assert not np.allclose(woven[:, known == 0], image[:, known == 0], atol=0.1)
+
+
+def test_an_image_that_is_begun_from_late_changes_little(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH, image=image)
+    denoiser, surroundings = load_canvas(canvas, steps=20)
+    apart = [
+        np.abs(weave_in_memory(weave_of(begin=begin, end=20), denoiser, surroundings) - image).mean()
+        for begin in (0, 10, 18)
+    ]
+    assert apart[0] > apart[1] > apart[2] and apart[2] < 0.2 * image.std()
+
+
+def test_a_field_is_interpolated_between_its_points():
+    tokens = torch.stack([torch.ones(3, 2), 3 * torch.ones(3, 2)])
+    there = torch.tensor([[True, True, False], [True, False, False]])
+    field = Field(Conditions(tokens, there, torch.eye(2)), torch.tensor([[0, 1]]), (10.0, 10.0))
+    found = field.at(np.array([0.0, 3.0, 9.0]), np.array([0.0, 10.0, 30.0]))
+    assert torch.allclose(found.vector, torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    assert found.sequence_mask.tolist() == [[True, True, False], [True, True, False], [True, False, False]]
+    assert found.sequence[1, :2, 0].tolist() == [2.0, 1.0]  # mixed where both have a token, whole where one has
+
+
+def test_the_canvas_follows_its_field_and_its_map(tmp_path):
+    base, surroundings = load_canvas(state_canvas(tmp_path / "c", HEIGHT, WIDTH))
+    woven = weave_in_memory(weave_of(), base, surroundings)
+    other = np.zeros((2, HEIGHT, WIDTH), np.float16)
+    _, flat = load_canvas(state_canvas(tmp_path / "d", HEIGHT, WIDTH, map=other))
+    assert not np.allclose(woven, weave_in_memory(weave_of(), base, flat), atol=1e-3)
+
+
+def test_a_full_disk_says_so_and_names_the_folder(tmp_path, monkeypatch):
+    import errno
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(HistoloomError, match=r"disk that holds .*scratch is full.*goes on from there"):
+        run(tmp_path, canvas, 0)
+
+
+def test_the_log_finds_every_border(tmp_path):
+    weave = weave_of()
+    for record in weave.log():
+        assert record["window"] - record["reach"] == WINDOW - 2 * HALO
+        origin = np.array(record["origin_latent_px"]) + record["inset"]
+        assert tuple(origin % weave.layout.canvas) == weave.origin(record["step"] + 1)
+
+
+def test_the_hash_of_a_weave_is_its_own(tmp_path):
+    canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
+    run(tmp_path / "a", canvas, 0, every=1)
+    run(tmp_path / "b", canvas, 0, every=4)
+    assert hash_tree(tmp_path / "a/kept/step-0004") == hash_tree(tmp_path / "b/kept/step-0004")
