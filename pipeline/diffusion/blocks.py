@@ -169,7 +169,7 @@ def advance_block(
     height, width = own.shape[1:]
     region = state[:, dy : dy + height + reach, dx : dx + width + reach]
     top, left, _, _ = weave.layout.block(number)
-    place = (np.array(weave.origin(step)) + (top + dy, left + dx)) % weave.layout.canvas
+    place = np.add(weave.origin(step), (top + dy, left + dx)) % weave.layout.canvas
     around = surroundings.box(int(place[0]), int(place[1]), height + reach, width + reach)
     rng = np.random.default_rng(item_seed(weave.seed, f"windows/{step}/{number}"))
     windows = weave.cover.windows(step, height, width, rng)

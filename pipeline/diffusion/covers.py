@@ -139,7 +139,7 @@ class Stride:
         tops, lefts = (np.unique(np.minimum(np.arange(0, n, half), n - 1)) for n in (height, width))
         corners = np.array([(top, left) for top in tops for left in lefts])
         count = np.zeros((height, width), np.float32)
-        places = [np.ix_((t + np.arange(w)) % height, (l + np.arange(w)) % width) for t, l in corners]
+        places = [np.ix_((y + np.arange(w)) % height, (x + np.arange(w)) % width) for y, x in corners]
         for place in places:
             count[place] += 1
         return Windows(corners, np.stack([1 / count[place] for place in places]))
