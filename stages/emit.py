@@ -6,13 +6,14 @@ from pathlib import Path
 
 from pipeline import stage
 from pipeline.config import load_params
+from pipeline.data.store import MADE
 from pipeline.emit.study import emit_study
 
 
 def main() -> None:
     params = load_params()
     stated = {"emit": params.emit.model_dump(), "tile_px": params.tile.tile_px, "mpp": params.tile.mpp}
-    with stage.open_stage("emit", params=stated, inputs=["data/tiles", "data/synthetic", "data/verdicts"]) as work:
+    with stage.open_stage("emit", params=stated, inputs=["data/tiles", *MADE, "data/verdicts"]) as work:
         work.promote(lambda folder: emit_study(params, folder, Path("reports/emit")), "data/dataset")
 
 

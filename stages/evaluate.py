@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, use_training_threads
 from pipeline.config import load_cluster, load_params
+from pipeline.data.store import MADE
 from pipeline.quality.evaluate import evaluate_study
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     params, cluster = load_params(), load_cluster()
     use_training_threads(cluster)
     stated = {"evaluate": params.evaluate.model_dump(), "seed": params.seed}
-    with stage.open_stage("evaluate", params=stated, inputs=["data/tiles", "data/synthetic", "data/verdicts"]):
+    with stage.open_stage("evaluate", params=stated, inputs=["data/tiles", *MADE, "data/verdicts"]):
         evaluate_study(params, device(cluster), Path("reports/evaluate"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, open_pool
 from pipeline.config import load_cluster, load_params
+from pipeline.data.store import MADE
 from pipeline.models.lineage import model_sha256
 from pipeline.quality.study import filter_study
 
@@ -14,7 +15,7 @@ from pipeline.quality.study import filter_study
 def main() -> None:
     params, cluster = load_params(), load_cluster()
     stated = {"filter": params.filter.model_dump()}
-    with stage.open_stage("filter", params=stated, inputs=["data/synthetic", "models/filters"]) as work:
+    with stage.open_stage("filter", params=stated, inputs=[*MADE, "models/filters"]) as work:
         filter_study(
             params,
             work,

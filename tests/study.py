@@ -26,9 +26,24 @@ TINY = {
     },
     "train_encoders": {"text": {"image_px": 32, "width": 32, "layers": 1, "steps": 6, "batch_size": 16}},
     "train_autoencoder": {"channels": 16, "down_factor": 4, "steps": 20, "batch_size": 8, "checkpoint_every": 10},
-    "train_denoiser": {"channels": [16, 32], "steps": 12, "batch_size": 8, "checkpoint_every": 4, "warmup_steps": 2},
+    "train_denoiser": {"conditions": ["label", "text", "mask"], "channels": [16, 32], "steps": 12, "batch_size": 8, "checkpoint_every": 4, "warmup_steps": 2},
     "plan": {"target": 60, "max_per_class": 20, "evaluation_tiles": 12, "batch_size": 8, "batches_per_part": 1},
     "sample": {"steps": 4},
+    "sample_slides": {
+        "slides": [
+            {
+                "name": "woven",
+                "width_px": 120,
+                "height_px": 88,
+                "mask": "manifests/canvases/woven.geojson",
+                "lent_by": ["patient-slide-train"],
+            }
+        ],
+        "steps": 4,
+        "block_latent_px": 16,
+        "checkpoint_every": 2,
+        "batch_size": 4,
+    },
     "train_filters": {"false_rejection": {"quality": 0.0, "label": 0.0, "near_copy": 0.0}},
     "emit": {"captions": True},
     "evaluate": {"kid_subsets": 4},
@@ -72,11 +87,11 @@ def edit_yaml(path: Path, **sections) -> None:
         yaml.dump(loaded, stream)
 
 
-def halves(path: Path) -> None:
+def halves(path: Path, side: int = SIDE) -> None:
     """A slide's left and right half as QuPath would export them."""
     features = []
-    for name, (x0, x1) in {"left": (0, SIDE // 2), "right": (SIDE // 2, SIDE)}.items():
-        ring = [[x0, 0], [x1, 0], [x1, SIDE], [x0, SIDE], [x0, 0]]
+    for name, (x0, x1) in {"left": (0, side // 2), "right": (side // 2, side)}.items():
+        ring = [[x0, 0], [x1, 0], [x1, side], [x0, side], [x0, 0]]
         features.append(
             {
                 "type": "Feature",
@@ -107,6 +122,8 @@ def make_tiny_study(folder: Path) -> Path:
     run(folder.parent, str(Path(sys.executable).with_name("histoloom")), "init", str(folder), "--recipe", str(recipe))
     for seed, split in enumerate(("train", "val", "test")):
         add_slide(folder, f"slide-{split}", split, seed)
+    (folder / "manifests/canvases").mkdir()
+    halves(folder / "manifests/canvases/woven.geojson", 88)
     return folder
 
 

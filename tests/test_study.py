@@ -27,6 +27,8 @@ STAGES = [
     "train_denoiser",
     "plan",
     "sample",
+    "sample_slides",
+    "tile_slides",
     "train_filters",
     "filter",
     "emit",
@@ -34,6 +36,7 @@ STAGES = [
     "report",
 ]
 AFTER_SAMPLE = {"sample", "filter", "emit", "evaluate", "report"}
+AFTER_WEAVING = {"sample_slides", "tile_slides", "filter", "emit", "evaluate", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,12 @@ def test_changing_sample_reruns_from_sample(copy):
     edit_yaml(copy / "params.yaml", sample={"guidance": 3.0})
     ran = re.findall(r"Running stage '(\w+)'", dvc(copy, "repro").stdout)
     assert set(ran) == AFTER_SAMPLE
+
+
+def test_changing_a_woven_slide_reruns_from_weaving(copy):
+    edit_yaml(copy / "params.yaml", sample_slides={"steps": 3})
+    assert would_run(copy) >= {"sample_slides", "tile_slides"}
+    assert would_run(copy) <= AFTER_WEAVING
 
 
 def test_changing_cluster_yaml_reruns_nothing(copy):

@@ -50,6 +50,10 @@ class Encoders:
 
     encoders: tuple[Encoder, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(encoder.name for encoder in self.encoders)
+
     def specs(self, drop: Callable[[str], float] = lambda _: 0.0) -> tuple[ConditionSpec, ...]:
         return tuple(
             ConditionSpec(e.name, e.shape, len(e.channels) or e.size, drop(e.name), tuple(e.channels))

@@ -27,13 +27,16 @@ class MaskEncoder:
     def arrays(self, _: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
         """(n, channels, latent_px, latent_px) float16 in [0, 1]."""
         mask = tiles("mask")
-        out = [shares(mask == index, self.latent_px) for index in range(len(self.channels) - (EDGE in self.channels))]
+        out = [
+            shares(mask == index, self.latent_px, self.latent_px)
+            for index in range(len(self.channels) - (EDGE in self.channels))
+        ]
         if EDGE in self.channels:
-            out.append(shares(tiles("edge") > 0, self.latent_px))
+            out.append(shares(tiles("edge") > 0, self.latent_px, self.latent_px))
         return {self.name: np.stack(out, 1)}
 
 
-def shares(hits: np.ndarray, side: int) -> np.ndarray:
-    """(n, h, w) bool to (n, side, side) float16, the share of hits in each cell."""
+def shares(hits: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(n, h, w) bool to (n, rows, columns) float16, the share of hits in each cell."""
     n, h, w = hits.shape
-    return hits.reshape(n, side, h // side, side, w // side).mean((2, 4)).astype(np.float16)
+    return hits.reshape(n, rows, h // rows, columns, w // columns).mean((2, 4)).astype(np.float16)

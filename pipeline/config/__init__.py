@@ -9,6 +9,7 @@ from pipeline.config.models import Encode, LossWeight, TrainAutoencoder, TrainDe
 from pipeline.config.params import Cluster, Params, load_cluster, load_params
 from pipeline.config.plan import Change, Edit, Plan, Request, Where
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
+from pipeline.config.slides import FromImage, SampleSlides, WovenSlide
 from pipeline.config.tile import Labels, Masks, Region, Split, Tile, Tissue
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Encode",
     "Evaluate",
     "Filter",
+    "FromImage",
     "Genotype",
     "ImageTower",
     "Labels",
@@ -31,6 +33,7 @@ __all__ = [
     "Request",
     "Rna",
     "Sample",
+    "SampleSlides",
     "Split",
     "Text",
     "Tile",
@@ -40,6 +43,7 @@ __all__ = [
     "TrainEncoders",
     "TrainFilters",
     "Where",
+    "WovenSlide",
     "load_cluster",
     "load_params",
 ]

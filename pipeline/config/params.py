@@ -14,6 +14,7 @@ from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
 from pipeline.config.plan import Change, Plan
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
+from pipeline.config.slides import SampleSlides
 from pipeline.config.tile import Tile
 from pipeline.errors import HistoloomError
 
@@ -27,6 +28,7 @@ class Params(Section):
     train_denoiser: TrainDenoiser = TrainDenoiser()
     plan: Plan = Plan()
     sample: Sample = Sample()
+    sample_slides: SampleSlides = SampleSlides()
     train_filters: TrainFilters = TrainFilters()
     filter: Filter = Filter()
     emit: Emit = Emit()
@@ -53,7 +55,22 @@ class Params(Section):
             raise ValueError(f"plan.classes names {sorted(unknown)}, which tile.labels.classes does not")
         self._check_conditions()
         self._check_requests()
+        self._check_slides()
         return self
+
+    def _check_slides(self) -> None:
+        slides, names = self.sample_slides.slides, self.train_denoiser.conditions
+        if repeated := sorted({s.name for s in slides if [o.name for o in slides].count(s.name) > 1}):
+            raise ValueError(f"sample_slides.slides has two slides of the name {repeated[0]!r}")
+        for slide in slides:
+            where = f"sample_slides.slides, {slide.name!r}"
+            stated = {"label": slide.label, "text": slide.caption, "rna": slide.rna, "genotype": slide.genotype}
+            for name in [n for n, value in stated.items() if value is not None and n not in names]:
+                raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
+            if slide.label not in (None, *self.tile.labels.classes):
+                raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
+            if slide.mask and not self.tile.masks.classes:
+                raise ValueError(f"{where}: it has a mask, and tile.masks names no classes")
 
     def _check_conditions(self) -> None:
         names = self.train_denoiser.conditions
@@ -65,8 +82,10 @@ class Params(Section):
                 raise ValueError(f"train_encoders.{name}.key is spot_id, and tile.labels.source is not spots")
         if "mask" in names and self.tile.masks.source == "none":
             raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
-        if isinstance(self.sample.guidance, dict) and (extra := set(self.sample.guidance) - set(names)):
-            raise ValueError(f"sample.guidance names {sorted(extra)}, which train_denoiser.conditions does not")
+        for section in ("sample", "sample_slides"):
+            guidance = getattr(self, section).guidance
+            if isinstance(guidance, dict) and (extra := set(guidance) - set(names)):
+                raise ValueError(f"{section}.guidance names {sorted(extra)}, which train_denoiser.conditions does not")
 
     def _check_requests(self) -> None:
         requests, names = self.plan.requests, self.train_denoiser.conditions

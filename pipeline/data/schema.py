@@ -79,8 +79,10 @@ SYNTHETIC_ROW = pa.schema(
         ("guidance", pa.string()),
         ("request", pa.string()),
         ("purpose", pa.string()),
+        ("ancestors", pa.list_(pa.string())),
     ]
 )
+"""A tile row of what was made. `ancestors` are the split groups that lent it conditions; its generator's are in the lineage."""
 
 REJECT_REASONS = {
     "quality": "low tissue quality",

@@ -164,6 +164,15 @@ class TileStore:
         return {part: read_record(self.folder / part) for part in self.parts}
 
 
+MADE = ("data/synthetic", "data/woven_tiles")
+"""Where synthetic tiles are: sampled one by one, and cut from woven slides."""
+
+
+def made_stores(folders: Sequence[Path | str] = MADE, rows_from: Path | str | None = None) -> list[TileStore]:
+    """The stores of synthetic tiles that hold any; a study that weaves no slide has no tile of them."""
+    return [TileStore(folder, rows_from) for folder in folders if any(Path(folder).glob(f"*/{RECORD}"))]
+
+
 def _gather(array: zarr.Array, index: np.ndarray) -> np.ndarray:
     """Rows `index` of a zarr array, read shard by shard where many are wanted of it."""
     if len(index) < 8:

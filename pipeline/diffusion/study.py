@@ -82,6 +82,14 @@ def generator_sha256(models: Path) -> str:
     return digest([model_sha256(models / name) for name in _MODELS])
 
 
+def generator_lineage(models: Path) -> dict:
+    """What autoencoder, denoiser and encoders saw."""
+    lineage = Lineage()
+    for name in _MODELS:
+        lineage |= read_lineage(models / name)
+    return lineage.record
+
+
 def sample_part(job: SamplePart) -> dict:
     """Make one part of the plan, unless it is there."""
     return commit_part(job.parts, job.part, lambda folder: _write_part(job, folder))["info"]
@@ -119,12 +127,14 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         spot_id=None,
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=_written(sampling.guidance),
+        guidance=written_guidance(sampling.guidance),
         recipe=f"{sampling.scheduler}-{sampling.steps}",
+        ancestors=[[group] for group in plan["split_group"]],
     )
 
 
-def _written(guidance: float | dict[str, float]) -> str:
+def written_guidance(guidance: float | dict[str, float]) -> str:
+    """Guidance as a tile's row states it: 'all=2', or 'label=2 text=3'."""
     scales = guidance.items() if isinstance(guidance, dict) else [("all", guidance)]
     return " ".join(f"{name}={scale:g}" for name, scale in scales)
 
@@ -148,10 +158,7 @@ def sample_study(
     ]
     with pool(len(jobs)) as run:
         infos = run(sample_part, jobs, "sample")
-    lineage = Lineage()
-    for name in _MODELS:
-        lineage |= read_lineage(models / name)
-    work.promote_parts(names, output, {"lineage.json": {identity: lineage.record}})
+    work.promote_parts(names, output, {"lineage.json": {identity: generator_lineage(models)}})
     metrics = {"tiles": sum(info["tiles"] for info in infos), "parts": len(names), "generator_sha256": identity}
     write_json(reports / "metrics.json", metrics)
     return metrics

@@ -8,77 +8,19 @@ latents, and `known` (h, w) uint8, what of it is kept. `field.safetensors` holds
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import zarr
-from safetensors.torch import load_file, save_file
 
 from pipeline.conditions.bus import Conditions
 from pipeline.diffusion import torus
+from pipeline.diffusion.fields import Field
 
 ARRAYS, FIELD = "canvas.zarr", "field.safetensors"
-
-
-@dataclass(frozen=True)
-class Field:
-    """Conditions on a coarse grid, interpolated at the middle of each window.
-
-    Vectors and tokens are mixed by the distances to the four grid points around; a token counts where its caption has
-    one.
-
-    Parameters
-    ----------
-    points : the distinct conditions.
-    index : (rows, columns) int, which of them each grid point has.
-    spacing : (rows, columns) latent px between grid points; the first lies half of it inside the canvas.
-    """
-
-    points: Conditions
-    index: torch.Tensor
-    spacing: tuple[float, float]
-
-    def at(self, y: np.ndarray, x: np.ndarray) -> Conditions:
-        """At places (n,) in latent px; beyond the outermost grid points it is what they state."""
-        places, shares = self._around(y, x)
-        points = self.points
-
-        def mixed(values: torch.Tensor) -> torch.Tensor:
-            rows = values[places].float()
-            return (rows * shares.view(*shares.shape, *(1,) * (rows.ndim - 2))).sum(1)
-
-        vector = None if points.vector is None else mixed(points.vector)
-        if points.sequence is None:
-            return Conditions(vector=vector)
-        there = points.sequence_mask.float()
-        weight = mixed(there)
-        tokens = mixed(points.sequence * there[..., None]) / weight.clamp(min=1e-6)[..., None]
-        return Conditions(tokens, weight > 0, vector)
-
-    def _around(self, y: np.ndarray, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """The four points around each place, and their shares."""
-        axes = []
-        for place, gap, count in zip((y, x), self.spacing, self.index.shape):
-            at = np.clip(place / gap - 0.5, 0, count - 1)
-            low = np.floor(at).astype(int)
-            axes.append((low, np.minimum(low + 1, count - 1), at - low))
-        (top, bottom, down), (left, right, along) = axes
-        corners = [(top, left), (top, right), (bottom, left), (bottom, right)]
-        shares = [(1 - down) * (1 - along), (1 - down) * along, down * (1 - along), down * along]
-        index = self.index.numpy()
-        return torch.from_numpy(np.stack([index[c] for c in corners], 1)), torch.from_numpy(np.stack(shares, 1)).float()
-
-    def save(self, path: Path) -> None:
-        named = {k: v for k, v in vars(self.points).items() if v is not None and k != "map"}
-        save_file(named | {"index": self.index, "spacing": torch.tensor(self.spacing)}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Field:
-        read = load_file(path)
-        index, spacing = read.pop("index"), read.pop("spacing")
-        return cls(Conditions(**read), index, tuple(spacing.tolist()))
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -104,13 +46,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A canvas's conditions folder, open to read.
-
-    background : (channels,) clean latents of what is not made, where there is no image.
+    """A canvas's conditions folder, open to read. Its attribute `background` is what is not made, where there is no
+    image: (channels,) clean latents.
     """
 
     folder: Path
-    background: np.ndarray
 
     @cached_property
     def field(self) -> Field:
@@ -119,6 +59,15 @@ class Surroundings:
     @cached_property
     def arrays(self) -> zarr.Group:
         return zarr.open_group(self.folder / ARRAYS, mode="r")
+
+    @cached_property
+    def background(self) -> np.ndarray:
+        return np.array(self.arrays.attrs["background"], np.float32)
+
+    @property
+    def nothing(self) -> Conditions:
+        """The nulls of all conditions but maps, one row."""
+        return self.field.nothing
 
     def box(self, top: int, left: int, height: int, width: int) -> Box:
         canvas = self.arrays["free"].shape
@@ -136,6 +85,6 @@ class Surroundings:
         return Box(free, image, known, read("map"), self.field, (top, left), canvas)
 
 
-@lru_cache(maxsize=2)
-def open_surroundings(folder: Path, background: tuple[float, ...]) -> Surroundings:
-    return Surroundings(folder, np.array(background, np.float32))
+def create(group: zarr.Group, name: str, lead: tuple[int, ...], canvas: tuple[int, int], dtype: str) -> zarr.Array:
+    """A new array (*lead, *canvas)."""
+    return group.create_array(name, shape=(*lead, *canvas), chunks=(*lead, _CHUNK, _CHUNK), dtype=dtype)

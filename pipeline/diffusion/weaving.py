@@ -45,7 +45,7 @@ def _parts(states: list[np.ndarray], after: tuple[int, int, int], number: int, d
 class CanvasJob:
     """A canvas as its tasks know it: plain data, with paths that every worker can read.
 
-    load : gives the denoiser and the surroundings; called once a process.
+    load : gives the denoiser and the surroundings; called once a process, and so compared by value.
     checkpoints : where states are committed, every `every` steps and at the end.
     scratch : a folder on the worker's own disk.
     """

@@ -14,7 +14,7 @@ def check_ancestors(
 
     Parameters
     ----------
-    synthetic : accepted rows with `generator_sha256`, `split_group` (whose conditions they were given), `purpose`.
+    synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that lent conditions), `purpose`.
     lineage : generator_sha256 to {groups, slides, unknown}.
     splits : split_group to split, of the real store.
 
@@ -48,7 +48,7 @@ def check_ancestors(
                 "Its tiles would leak. Train it on the train split alone."
             )
         unknown |= {g for g in record["groups"] if g not in splits} | set(record["unknown"])
-    for group in synthetic["split_group"].unique():
+    for group in synthetic["ancestors"].explode().dropna().unique():
         if splits.get(group) != "train":
             raise HistoloomError(
                 f"Synthetic tiles were given conditions of group '{group}', whose split is "

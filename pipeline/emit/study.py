@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pipeline
 from pipeline.config import Emit, Params
 from pipeline.data.commit import write_json
 from pipeline.data.schema import SPLITS
-from pipeline.data.store import TileStore
+from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.emit.card import CardFacts, write_card
 from pipeline.emit.codes import code, read_salt
 from pipeline.emit.formats import WRITERS, Item
@@ -35,7 +35,7 @@ def emit_study(
     folder: Path,
     reports: Path,
     tiles="data/tiles",
-    synthetic="data/synthetic",
+    made: Sequence[Path | str] = MADE,
     verdicts="data/verdicts",
     salt: bytes | None = None,
 ) -> dict:
@@ -47,15 +47,17 @@ def emit_study(
         when a synthetic tile's ancestors aren't all of the train split.
     """
     config, salt = params.emit, salt if salt is not None else read_salt()
-    real, made = TileStore(tiles), TileStore(synthetic, rows_from=verdicts)
-    real_rows, made_rows = real.rows(), made.rows()
-    augment = made_rows[made_rows["purpose"] == "augment"]
-    accepted = augment[augment["accepted"]].assign(split="train")
-    lineage = json.loads((made.folder / "lineage.json").read_text(encoding="utf-8"))
-    splits = dict(zip(real_rows["split_group"], real_rows["split"]))
+    real, stores = TileStore(tiles), made_stores(made, rows_from=verdicts)
+    real_rows = real.rows()
+    every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
+    passed = [_Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
+    lineage: dict[str, dict] = {}
+    for store in stores:
+        lineage |= json.loads((store.folder / "lineage.json").read_text(encoding="utf-8"))
+    splits, accepted = dict(zip(real_rows["split_group"], real_rows["split"])), pd.concat([s.rows for s in passed])
     unknown = check_ancestors(accepted, lineage, splits, config.allow_unknown_ancestors)
     sources = {split: [_Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
-    sources["train"].append(_Source(made, accepted))
+    sources["train"] += passed
     counts = _counts(sources)
     for format_name in config.formats:
         for split in counts:
@@ -74,7 +76,7 @@ def emit_study(
         counts,
         lineage,
         [_outside(ancestor, lineage, salt) for ancestor in unknown],
-        len(augment),
+        sum(len(rows) for _, rows in every),
         len(accepted),
         int(real_rows["patient_id"].nunique()),
         config.captions,
@@ -98,7 +100,8 @@ def _counts(sources: dict[str, list[_Source]]) -> dict[str, dict[str, dict[str, 
     for split, parts in sources.items():
         for part in parts:
             for (source, label), group in part.rows.groupby(["source", part.rows["label"].fillna("unlabelled")]):
-                out.setdefault(split, {}).setdefault(source, {})[label] = len(group)
+                by_label = out.setdefault(split, {}).setdefault(source, {})
+                by_label[label] = by_label.get(label, 0) + len(group)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,24 @@ from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import write_json
 from pipeline.data.rows import held_out_rows, spread
-from pipeline.data.store import TileStore
+from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
 from pipeline.quality.metrics import compare
 
 
 def evaluate_study(
-    params: Params, device: str, reports: Path, tiles="data/tiles", synthetic="data/synthetic", verdicts="data/verdicts"
+    params: Params,
+    device: str,
+    reports: Path,
+    tiles="data/tiles",
+    made: Sequence[Path | str] = MADE,
+    verdicts="data/verdicts",
 ) -> dict:
-    """Measure unfiltered and accepted samples against real held-out tiles, each distance beside its floor."""
+    """Measure unfiltered and accepted samples, and the tiles of woven slides, against real held-out tiles, each
+    distance beside its floor.
+    """
     config, real = params.evaluate, TileStore(tiles)
-    made = TileStore(synthetic, rows_from=verdicts)
-    rows, made_rows = real.rows(), made.rows()
+    rows = real.rows()
     extractor = load_extractor(config.features, device, config.weights)
     test = held_out_rows(rows)
     if test.empty:
@@ -33,14 +40,17 @@ def evaluate_study(
 
     held_out, train = features(real, test), features(real, rows[rows["split"] == "train"])
     options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
-    evaluated = made_rows[made_rows["purpose"] == "evaluate"]
     metrics = {
         "extractor": extractor.record,
         "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
         "patients": int(rows["patient_id"].nunique()),
     }
-    if len(evaluated):
-        metrics["unfiltered"] = compare(features(made, evaluated), held_out, train, **options)
-        metrics["accepted"] = compare(features(made, evaluated[evaluated["accepted"]]), held_out, train, **options)
+    for store in made_stores(made, rows_from=verdicts):
+        chosen = store.rows()
+        if store.folder == Path(MADE[1]):
+            metrics["woven"] = compare(features(store, chosen), held_out, train, **options)
+        elif len(chosen := chosen[chosen["purpose"] == "evaluate"]):
+            metrics["unfiltered"] = compare(features(store, chosen), held_out, train, **options)
+            metrics["accepted"] = compare(features(store, chosen[chosen["accepted"]]), held_out, train, **options)
     write_json(reports / "metrics.json", metrics)
     return metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.schema import REJECT_REASONS
-from pipeline.data.store import TileStore
+from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.models.lineage import seen
 from pipeline.quality.filters import Filters, load_filters, train_filters
 
@@ -97,13 +97,13 @@ def filter_study(
     device: str,
     filters_sha256: str,
     pool: Callable[[int], AbstractContextManager],
-    synthetic="data/synthetic",
+    made: Sequence[Path | str] = MADE,
     filters="models/filters",
     output: Path | str = "data/verdicts",
     reports: Path = Path("reports/filter"),
 ) -> dict:
     """Judge every synthetic tile. The verdicts are the synthetic store's rows with scores, `accepted` and reasons."""
-    store = TileStore(synthetic)
+    stores = made_stores(made)
     jobs = [
         FilterPart(
             part,
@@ -114,13 +114,19 @@ def filter_study(
             device,
             work.parts.resolve(),
         )
+        for store in stores
         for part in store.parts
     ]
     with pool(len(jobs)) as run:
         run(filter_part, jobs, "filter")
-    work.promote_parts(store.parts, output)
-    rows = TileStore(synthetic, rows_from=output).rows()
-    metrics = {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
+    work.promote_parts([job.part for job in jobs], output)
+    metrics = {}
+    for store in made_stores(made, rows_from=output):
+        rows = store.rows()
+        if store.folder == Path(MADE[1]):
+            metrics["woven"] = _funnel(rows)
+        else:
+            metrics |= {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
     write_json(reports / "metrics.json", metrics)
     return metrics
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 _LEAST_SHOWN_PX = 96
 _GAP_PX = 4
 _CAPTION_PX = 14
-_CLASS_COLOURS = ((91, 63, 158), (230, 140, 20), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
+CLASS_COLOURS = ((91, 63, 158), (230, 140, 20), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
 
 
 def contact_sheet(images: np.ndarray, columns: int = 8, captions: Sequence[str] | None = None) -> Image.Image:
@@ -36,7 +36,7 @@ def contact_sheet(images: np.ndarray, columns: int = 8, captions: Sequence[str] 
 
 def mask_picture(masks: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
     """Masks (n, h, w) of class ids as (n, h, w, 3) uint8: background white, a colour a class, outlines black."""
-    colours = np.concatenate([[(255, 255, 255)], np.resize(_CLASS_COLOURS, (255, 3))]).astype(np.uint8)
+    colours = np.concatenate([[(255, 255, 255)], np.resize(CLASS_COLOURS, (255, 3))]).astype(np.uint8)
     out = colours[masks]
     if edges is not None:
         out[edges > 0] = 0

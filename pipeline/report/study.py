@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from pipeline.config import Params
 from pipeline.data.requests import AS_IS, CHANGED
 from pipeline.data.rows import spread
 from pipeline.data.schema import REJECT_REASONS
-from pipeline.data.store import TileStore
+from pipeline.data.store import TileStore, made_stores
 from pipeline.report.pictures import contact_sheet, curve_picture, data_uri, mask_picture
+from pipeline.report.viewer import write_viewer
 
 _MOST_THUMBNAILS = 12
 
@@ -32,6 +34,7 @@ def write_report(
     """Write `output`, an HTML page that asks nothing of the network; strings of the user are escaped."""
     real = TileStore(data / "tiles")
     made = TileStore(data / "synthetic", rows_from=data / "verdicts")
+    woven = made_stores([data / "woven_tiles"], rows_from=data / "verdicts")
     measured = {
         name: _read(reports / name / "metrics.json")
         for name in (
@@ -41,6 +44,7 @@ def write_report(
             "train_denoiser",
             "plan",
             "sample",
+            "sample_slides",
             "train_filters",
             "filter",
             "evaluate",
@@ -64,8 +68,10 @@ def write_report(
         rejected_for=[(REJECT_REASONS[k], n) for k, n in funnel["rejected_for"].items()],
         slides=slides,
         thumbnails=_thumbnails(real),
+        woven=_woven(data / "woven", measured, output.parent),
         more_thumbnails=max(0, len(real.parts) - _MOST_THUMBNAILS),
-        sheets=_sheets(params, real, made),
+        sheets=_sheets(params, real, made)
+        + [s for store in woven for s in _woven_sheets(store, params.report.tiles_shown)],
         comparison=_comparison(measured["evaluate"]),
         extractor=measured["evaluate"].get("extractor"),
         reference=measured["evaluate"].get("reference"),
@@ -112,6 +118,29 @@ def _requests(made: TileStore) -> list[dict]:
 
 def _thumbnails(real: TileStore) -> list[tuple[str, str]]:
     return [(part, data_uri(real.folder / part / "thumbnail.jpg")) for part in real.parts[:_MOST_THUMBNAILS]]
+
+
+def _woven(folder: Path, measured: dict, pages: Path) -> list[dict]:
+    """The woven slides, and a page for each."""
+    shutil.rmtree(pages / "slides", ignore_errors=True)
+    (pages / "slides").mkdir(parents=True)
+    out = []
+    for name in measured["sample_slides"].get("slides", {}):
+        facts = json.loads((folder / name / "canvas.json").read_text(encoding="utf-8"))
+        write_viewer(folder / name, pages / "slides" / f"{name}.html")
+        out.append(facts | {"uri": data_uri(folder / name / "thumbnail.jpg"), "page": f"slides/{name}.html"})
+    return out
+
+
+def _woven_sheets(store: TileStore, shown: int) -> list[dict]:
+    """Tiles cut from woven slides: those that passed, and those that did not."""
+    rows = store.rows()
+    text = "Evenly spread over all tiles of woven slides that {} the filters."
+    sheets = [
+        _sheet("Cut from woven slides, accepted", text.format("passed"), store, spread(rows[rows["accepted"]], shown), "label"),
+        _sheet("Cut from woven slides, rejected", text.format("failed"), store, spread(rows[~rows["accepted"]], shown), "reject_reasons"),
+    ]  # fmt: skip
+    return [sheet for sheet in sheets if sheet]
 
 
 def _sheets(params: Params, real: TileStore, made: TileStore) -> list[dict]:
@@ -200,7 +229,7 @@ def _nearest(real: TileStore, made: TileStore, rows: pd.DataFrame, chosen: pd.Da
 
 
 def _comparison(evaluated: dict) -> list[tuple[str, dict]]:
-    return [(name, evaluated[name]) for name in ("unfiltered", "accepted") if evaluated.get(name)]
+    return [(name, evaluated[name]) for name in ("unfiltered", "accepted", "woven") if evaluated.get(name)]
 
 
 def _curves(reports: Path) -> list[str]:

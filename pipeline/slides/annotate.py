@@ -23,8 +23,10 @@ from pipeline.slides.open import BadSlide
 Region = tuple[str, Polygon]
 
 
-def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], list[Fault]]:
-    """Read a QuPath GeoJSON: (class, polygon) in level-0 pixels, and the faults found; a row is a feature's number."""
+def read_polygons(path: Path, classes: tuple[str, ...] | None) -> tuple[list[Region], list[Fault]]:
+    """Read a QuPath GeoJSON: (class, polygon) in level-0 pixels, and the faults found; a row is a feature's number.
+
+    Where `classes` is None any class will do, and none."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
         features = loaded["features"] if isinstance(loaded, dict) else loaded
@@ -34,7 +36,7 @@ def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], l
     regions, faults = [], []
     for number, feature in enumerate(features, 1):
         try:
-            name = feature["properties"]["classification"]["name"]
+            name = "" if classes is None else feature["properties"]["classification"]["name"]
             if not isinstance(name, str):
                 raise TypeError(f"the class is {name!r}")
             geometry = shape(feature["geometry"])
@@ -48,7 +50,7 @@ def read_polygons(path: Path, classes: tuple[str, ...]) -> tuple[list[Region], l
                 )
             )
             continue
-        if name not in classes:
+        if classes is not None and name not in classes:
             near = difflib.get_close_matches(name, classes, 1)
             hint = f"did you mean '{near[0]}'? Else add" if near else "add"
             faults.append(
@@ -171,8 +173,8 @@ def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, heig
     regions: list[Region] = []
     if entry.annotations is not None:
         regions = read_polygons(entry.annotations, config.labels.classes + config.masks.classes)[0]
-    instances = _read_raster(entry.instances, width_px, height_px)
-    raster = _read_raster(entry.mask, width_px, height_px)
+    instances = read_raster(entry.instances, width_px, height_px)
+    raster = read_raster(entry.mask, width_px, height_px)
     if raster is None and instances is not None:
         raster = (instances > 0).astype(np.uint8)
     for source, classes in ((config.masks.source, config.masks.classes), (config.labels.source, config.labels.classes)):
@@ -185,7 +187,14 @@ def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, heig
     return Annotations(config, entry, regions, raster, instances, mine)
 
 
-def _read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:
+def read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:
+    """(height_px, width_px) ids of a mask's file; None of none.
+
+    Raises
+    ------
+    BadSlide
+        when it can't be read or has another size.
+    """
     if path is None:
         return None
     try:

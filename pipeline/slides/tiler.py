@@ -65,13 +65,14 @@ def cut_slide(job: SlideJob) -> dict:
     name = job.part
     made = not (job.parts / name).exists()
     try:
-        record = commit_part(job.parts, name, lambda folder: _write_part(job, folder))
+        record = commit_part(job.parts, name, lambda folder: write_part(job, folder))
     except BadSlide as error:
         return {"slide_id": job.entry.slide_id, "row": job.entry.row, "reason": str(error)}
     return {"slide_id": job.entry.slide_id, "part": name, "made": made, **record["info"]}
 
 
-def _write_part(job: SlideJob, folder: Path) -> dict:
+def write_part(job: SlideJob, folder: Path) -> dict:
+    """Cut a slide into a part's folder; returns the facts of the slide."""
     config, entry = job.config, job.entry
     with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
         check_scale(slide, config)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
 from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.surroundings import ARRAYS, FIELD, Field, open_surroundings
+from pipeline.diffusion.surroundings import ARRAYS, FIELD, Field, Surroundings
 from pipeline.models.denoiser import build_denoiser
 
 WINDOW, CHANNELS = 16, 4
@@ -24,6 +27,7 @@ def state_canvas(folder: Path, height: int, width: int, **arrays: np.ndarray) ->
     """Write what is stated: left half the first label, right half the second, and `arrays` such as free or known."""
     folder.mkdir(parents=True)
     group = zarr.create_group(folder / ARRAYS)
+    group.attrs["background"] = BACKGROUND
     ramp = np.linspace(0, 1, width, dtype=np.float16) * np.ones((2, height, 1), np.float16)
     for name, value in ({"free": np.ones((height, width), np.uint8), "map": ramp} | arrays).items():
         chunks = (*value.shape[:-2], 32, 32)
@@ -32,12 +36,26 @@ def state_canvas(folder: Path, height: int, width: int, **arrays: np.ndarray) ->
     return folder
 
 
+@dataclass(frozen=True)
+class Load:
+    """What a worker calls; where `die_once` isn't there yet, it is made, and the process killed."""
+
+    folder: Path
+    die_once: Path | None = None
+
+    def __call__(self):
+        if self.die_once is not None and not self.die_once.exists():
+            self.die_once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load_canvas(self.folder)
+
+
 def load_canvas(folder: Path, scheduler: str = "dpmsolver++", steps: int = 4, batch_size: int = 4):
-    """A denoiser with fixed weights, and the surroundings; what a worker calls."""
+    """A denoiser with fixed weights, and the surroundings."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, CHANNELS, WINDOW).eval().requires_grad_(False)
     solver = make_solver(scheduler, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
     nothing = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
     denoiser = Denoiser(model, SPECS, nothing, lambda _: 2.0, solver, batch_size, "cpu")
-    return denoiser, open_surroundings(folder, BACKGROUND)
+    return denoiser, Surroundings(folder)

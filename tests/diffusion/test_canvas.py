@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +24,7 @@ from pipeline.diffusion.solver import ELEMENTWISE, make_solver
 from pipeline.diffusion.surroundings import Field
 from pipeline.diffusion.weaving import CanvasJob, Latents, run_canvas, weave_in_memory
 from pipeline.errors import HistoloomError
-from tests.diffusion.canvases import BACKGROUND, CHANNELS, WINDOW, load_canvas, state_canvas
+from tests.diffusion.canvases import BACKGROUND, CHANNELS, WINDOW, Load, load_canvas, state_canvas
 
 HEIGHT, WIDTH, HALO = 56, 84, 1
 LAYOUT = lay_out(HEIGHT, WIDTH, WINDOW - 2 * HALO, 28, WINDOW)
@@ -152,7 +149,7 @@ def test_the_blocks_size_changes_nothing(tmp_path):
 
 
 def run(folder: Path, canvas: Path, workers: int, order=None, every: int = 2) -> np.ndarray:
-    job = CanvasJob(weave_of(), partial(load_canvas, canvas), folder / "kept", folder / "scratch", every)
+    job = CanvasJob(weave_of(), Load(canvas), folder / "kept", folder / "scratch", every)
     with open_pool(Cluster(workers=workers), tasks=LAYOUT.count, steal=False) as pool:
         run_canvas(job, pool.graph, "weave", order)
     assert not list((folder / "scratch").glob("*")), "a state's file outlived it"
@@ -199,19 +196,9 @@ def test_a_canvas_goes_on_where_it_was_committed(tmp_path, monkeypatch):
     assert set(made) == {2, 3}, "what was committed was made again, or was not used"
 
 
-def _die_once(flag: Path, canvas: Path):
-    """What a worker loads; the first that tries is killed."""
-    try:
-        flag.touch(exist_ok=False)
-    except FileExistsError:
-        return load_canvas(canvas)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_lost_workers_blocks_are_made_again(tmp_path):
     canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
-    load = partial(_die_once, tmp_path / "died", canvas)
-    job = CanvasJob(weave_of(), load, tmp_path / "kept", tmp_path / "scratch", 2)
+    job = CanvasJob(weave_of(), Load(canvas, tmp_path / "died"), tmp_path / "kept", tmp_path / "scratch", 2)
     with open_pool(Cluster(workers=2), tasks=LAYOUT.count, steal=False) as pool:
         run_canvas(job, pool.graph, "weave")
     whole = weave_in_memory(weave_of(), *load_canvas(canvas))

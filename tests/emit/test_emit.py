@@ -51,6 +51,7 @@ def _made(accepted: list[bool], **columns) -> pd.DataFrame:
         "request": "keratin",
         "rna": None,
         "genotype": None,
+        "ancestors": [[PATIENTS["train"]]] * count,
     }
     base = tile_rows(
         count,

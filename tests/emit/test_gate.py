@@ -18,7 +18,7 @@ SPLITS = {"a": "train", "b": "train", "v": "val", "t": "test"}
 
 
 def _tiles(group: str = "a", generator: str = "g1", purpose: str = "augment") -> pd.DataFrame:
-    columns = {"tile_id": ["x-000000"], "generator_sha256": generator, "split_group": group, "purpose": purpose}
+    columns = {"tile_id": ["x-000000"], "generator_sha256": generator, "ancestors": [[group]], "purpose": purpose}
     return pd.DataFrame(columns)
 
 
@@ -67,15 +67,15 @@ def test_whatever_was_trained_on_whatever_no_held_out_group_passes(splits, saw, 
     lineage = {f"g{n}": {"groups": groups, "slides": [], "unknown": hub} for n, (groups, hub) in enumerate(saw)}
     tiles = pd.DataFrame(
         [
-            {"tile_id": str(n), "split_group": g, "generator_sha256": f"g{m}", "purpose": p}
+            {"tile_id": str(n), "ancestors": [g], "generator_sha256": f"g{m}", "purpose": p}
             for n, (g, m, p) in enumerate(made)
         ],
-        columns=["tile_id", "split_group", "generator_sha256", "purpose"],
+        columns=["tile_id", "ancestors", "generator_sha256", "purpose"],
     )
     used = [lineage.get(g, {"groups": ["?"], "unknown": ["?"]}) for g in set(tiles["generator_sha256"])]
-    touched = {g for record in used for g in record["groups"]} | set(tiles["split_group"])
+    touched = {g for record in used for g in record["groups"]} | set(tiles["ancestors"].explode().dropna())
     held_out = any(splits.get(g) in ("val", "test") for g in touched)
-    lent_by_train = all(splits.get(g) == "train" for g in tiles["split_group"])
+    lent_by_train = all(splits.get(g) == "train" for g in tiles["ancestors"].explode().dropna())
     recorded = set(tiles["generator_sha256"]) <= set(lineage)
     unknown = any(record["unknown"] or set(record["groups"]) - set(splits) for record in used)
     may_pass = (

@@ -1,0 +1,96 @@
+"""The section `sample_slides`: whole slides, woven as one canvas each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import ConditionName, Fraction, Positive, Section
+
+Even = Annotated[int, Field(ge=0)]
+
+
+class FromImage(Section):
+    """A region of a slide in the manifest that a canvas begins from."""
+
+    slide_id: str
+    x_level0_px: int = Field(0, ge=0)
+    y_level0_px: int = Field(0, ge=0)
+    width_px: Positive = Field(description="of the region, at tile.mpp")
+    height_px: Positive
+    x_px: int = Field(0, ge=0, description="where the region lies on the canvas")
+    y_px: int = Field(0, ge=0)
+    strength: Fraction = Field(1.0, description="how much of the noise schedule is run; less changes less")
+    keep: bool = Field(False, description="keep the region, but for its holes, and make what lies around it")
+    holes: str | None = Field(None, description="GeoJSON of polygons, in the canvas's px, that are made anew")
+
+    @model_validator(mode="after")
+    def _holes_are_of_what_is_kept(self):
+        if self.holes and not self.keep:
+            raise ValueError("holes are made in what is kept: set keep: true")
+        return self
+
+
+class WovenSlide(Section):
+    """One slide to be made, its pixels at tile.mpp."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    width_px: Positive
+    height_px: Positive
+    mask: str | None = Field(
+        None, description="classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"
+    )
+    instances: str | None = Field(None, description="raster of nuclei, where a raster mask has outlines (encode.edges)")
+    outside: Literal["glass", "tissue"] = Field("glass", description="what lies where the mask names no class")
+    label: str | None = None
+    caption: str | None = None
+    rna: str | None = Field(None, description="key of an expression profile")
+    genotype: str | None = Field(None, description="markers and states, as 'TP53=altered IDH1=wt'")
+    field: str | None = Field(
+        None,
+        description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
+        "store that lends all of its conditions",
+    )
+    image: FromImage | None = None
+    lent_by: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
+    purpose: Literal["augment", "evaluate"] = Field(
+        "augment", description="evaluate: held-out conditions, never emitted"
+    )
+
+
+class SampleSlides(Section):
+    slides: tuple[WovenSlide, ...] = ()
+    cover: Literal["lattice", "random", "stride", "independent"] = Field(
+        "lattice", description="how windows are laid; the others are for comparison, on one block"
+    )
+    window_latent_px: Positive | None = Field(None, description="side of a window; unstated, as in training")
+    halo_latent_px: Even | tuple[Even, ...] | None = Field(
+        None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
+    )
+    block_latent_px: Positive = Field(256, description="side of what one task advances, about")
+    scheduler: Literal["ddim", "euler", "dpmsolver++"] = "dpmsolver++"
+    steps: Positive = 20
+    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
+        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
+    )
+    batch_size: Positive = Field(
+        16, description="windows in a forward; fixed, so that bytes don't depend on the workers"
+    )
+    checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
+    glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        (243, 243, 243), min_length=3, max_length=3, description="colour of what is not tissue"
+    )
+    tile_px: Literal[256, 512] = Field(256, description="tiles of the pyramid")
+    compression: Literal["jpeg", "deflate"] = "jpeg"
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")
+    thumbnail_px: Positive = 1024
+
+    def scale(self, condition: str) -> float:
+        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
+
+    def halos(self, window: int) -> tuple[int, ...]:
+        """The context around each cell at each step, latent px."""
+        if self.halo_latent_px is None:
+            return (max(1, window // 16),)
+        return self.halo_latent_px if isinstance(self.halo_latent_px, tuple) else (self.halo_latent_px,)

@@ -1,0 +1,118 @@
+"""A canvas that begins from a region of a real slide: its latents, what of it is kept, and whose it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from pipeline.conditions.mask import shares
+from pipeline.config import FromImage, Params, WovenSlide
+from pipeline.data.manifest import SlideEntry
+from pipeline.data.splits import region_of
+from pipeline.diffusion.surroundings import create
+from pipeline.errors import HistoloomError, ManifestFaults
+from pipeline.models.autoencoder import LatentCodec
+from pipeline.slides.annotate import rasterise, read_polygons
+from pipeline.slides.open import Slide, open_slide
+from pipeline.slides.tiler import split_groups
+
+_ENCODE_PX, _ENCODE_HALO_PX = 512, 64
+
+
+def state_image(
+    group: zarr.Group,
+    slide: WovenSlide,
+    params: Params,
+    canvas: tuple[int, int],
+    factor: int,
+    codec: LatentCodec,
+    entries: dict[str, SlideEntry],
+) -> set[str]:
+    """Write `image`, the latents of the region that a canvas begins from, and `known`, what of them is kept.
+
+    Returns
+    -------
+    The split groups that the region lies in.
+    """
+    image = slide.image
+    if image.slide_id not in entries:
+        raise HistoloomError(
+            f"sample_slides.slides, '{slide.name}': '{image.slide_id}' is no slide of {params.tile.manifest}."
+        )
+    entry = entries[image.slide_id]
+    latents = create(group, "image", (codec.channels,), canvas, "float32")
+    latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
+    top, left = image.y_px // factor, image.x_px // factor
+    height = min(image.height_px, slide.height_px - image.y_px) // factor * factor
+    width = min(image.width_px, slide.width_px - image.x_px) // factor * factor
+    with open_slide(entry.path, entry.mpp, params.tile.max_slide_gpx) as source:
+        scale = params.tile.mpp / source.mpp
+        right, bottom = image.x_level0_px + width * scale, image.y_level0_px + height * scale
+        if right > source.width + 1 or bottom > source.height + 1:
+            raise HistoloomError(
+                f"sample_slides.slides, '{slide.name}': the region reaches beyond slide '{image.slide_id}', which is "
+                f"{source.width} x {source.height} px at level 0."
+            )
+        for y in range(0, height, _ENCODE_PX):
+            for x in range(0, width, _ENCODE_PX):
+                size = min(_ENCODE_PX, height - y), min(_ENCODE_PX, width - x)
+                corner = image.x_level0_px + x * scale, image.y_level0_px + y * scale
+                encoded = _encoded(source, corner, size, scale, codec, factor)
+                rows, columns = top + y // factor, left + x // factor
+                latents[:, rows : rows + encoded.shape[1], columns : columns + encoded.shape[2]] = encoded
+        groups = _groups(entry, params, source, image, right, bottom)
+    if image.keep:
+        kept = _kept(image, canvas, (top, left, height // factor, width // factor), factor)
+        create(group, "known", (), canvas, "uint8")[:] = kept
+        group["free"][:] = group["free"][:] * (1 - kept)
+    return groups
+
+
+def _encoded(source: Slide, corner, size: tuple[int, int], scale: float, codec: LatentCodec, factor: int) -> np.ndarray:
+    """Latents of a region of size (height, width) px, seen with what lies around it."""
+    halo, (height, width) = _ENCODE_HALO_PX, size
+    wider = corner[0] - halo * scale, corner[1] - halo * scale
+    picture = _read_padded(source, wider, (height + 2 * halo, width + 2 * halo), scale)
+    rows, columns = (slice(halo // factor, (halo + side) // factor) for side in size)
+    return codec.encode(picture[None])[0].numpy()[:, rows, columns]
+
+
+def _kept(image: FromImage, canvas: tuple[int, int], box: tuple[int, int, int, int], factor: int) -> np.ndarray:
+    """(h, w) uint8 in latent px, 1 in the region but for its holes."""
+    top, left, height, width = box
+    kept = np.zeros(canvas, np.uint8)
+    kept[top : top + height, left : left + width] = 1
+    if image.holes:
+        regions, faults = read_polygons(Path(image.holes), None)
+        if faults:
+            raise ManifestFaults(faults)
+        areas = [("hole", area) for _, area in regions]
+        holes = rasterise(areas, ("hole",), 0, 0, canvas[1] * factor, canvas[0] * factor, 1.0)
+        kept[shares((holes > 0)[None], *canvas)[0] > 0] = 0
+    return kept
+
+
+def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, int], scale: float) -> np.ndarray:
+    """A region that may begin beyond the slide's border, which is repeated there."""
+    x, y = max(0.0, corner[0]), max(0.0, corner[1])
+    skip_x, skip_y = round((x - corner[0]) / scale), round((y - corner[1]) / scale)
+    width = min(size[0] - skip_x, max(1, int((source.width - x) / scale)))
+    height = min(size[1] - skip_y, max(1, int((source.height - y) / scale)))
+    read = source.read(x, y, width, height, scale)
+    after = (size[1] - skip_y - height, size[0] - skip_x - width)
+    return np.pad(read, ((skip_y, after[0]), (skip_x, after[1]), (0, 0)), mode="edge")
+
+
+def _groups(
+    entry: SlideEntry, params: Params, source: Slide, image: FromImage, right: float, bottom: float
+) -> set[str]:
+    config = params.tile
+    if config.split.group != "region":
+        return set(split_groups(entry, config))
+    grid, size = config.split.region, (source.width, source.height)
+    first = region_of(image.x_level0_px, image.y_level0_px, *size, grid.rows, grid.cols)
+    last = region_of(right - 1, bottom - 1, *size, grid.rows, grid.cols)
+    rows, columns = (range(a, b + 1) for a, b in zip(first, last))
+    return {f"{entry.slide_id}/r{r}c{c}" for r in rows for c in columns}

@@ -1,0 +1,163 @@
+"""From what params state of a slide to the surroundings of its canvas, on disk, and who lent them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from pipeline.conditions.bus import ConditionSpec
+from pipeline.conditions.encode import Encoders
+from pipeline.conditions.mask import EDGE, shares
+from pipeline.config import Params, WovenSlide
+from pipeline.data.layouts import outlines
+from pipeline.data.manifest import SlideEntry
+from pipeline.data.store import TileStore
+from pipeline.diffusion.fields import state_field
+from pipeline.diffusion.from_image import state_image
+from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
+from pipeline.errors import Fault, ManifestFaults
+from pipeline.models.autoencoder import LatentCodec
+from pipeline.slides.annotate import Region, rasterise, read_polygons, read_raster
+
+_BAND = 256
+"""Latent rows that are written at once."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Class ids of a slide to be made, from polygons or a raster, asked for band by band."""
+
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    regions: list[Region]
+    raster: np.ndarray | None
+    instances: np.ndarray | None
+
+    def ids(self, top: int, rows: int) -> np.ndarray:
+        """(rows, width) uint8; 0 beyond the slide."""
+        if self.raster is None:
+            return rasterise(self.regions, self.classes, 0, top, self.size[1], rows, 1.0)
+        return self._rows(self.raster, top, rows)
+
+    def numbers(self, top: int, rows: int) -> np.ndarray:
+        """(rows, width) int32, a number for each nucleus."""
+        if self.raster is not None:
+            return self._rows(self.instances, top, rows)
+        out = np.zeros((rows, self.size[1]), np.int32)
+        for number, (_, area) in enumerate(self.regions, 1):
+            if area.bounds[1] < top + rows and area.bounds[3] > top:
+                out[rasterise([("nucleus", area)], ("nucleus",), 0, top, self.size[1], rows, 1.0) > 0] = number
+        return out
+
+    def _rows(self, raster: np.ndarray, top: int, rows: int) -> np.ndarray:
+        out = np.zeros((rows, self.size[1]), raster.dtype)
+        here = raster[max(0, top) : max(0, top + rows)]
+        out[max(0, -top) : max(0, -top) + len(here)] = here
+        return out
+
+
+def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
+    """Read the mask that a slide names.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault found in it: a class that params don't name, a raster of another size than the slide.
+    """
+    if slide.mask is None:
+        return None
+    classes, size, path = params.tile.masks.classes, (slide.height_px, slide.width_px), Path(slide.mask)
+    if not path.is_file():
+        raise ManifestFaults(
+            [Fault(slide.mask, "the file is missing.", f"put it there, or mend slide '{slide.name}'.")]
+        )
+    if path.suffix.lower() in (".json", ".geojson"):
+        regions, faults = read_polygons(path, classes)
+        if faults:
+            raise ManifestFaults(faults)
+        return Mask(classes, size, regions, None, None)
+    raster = read_raster(path, slide.width_px, slide.height_px)
+    if raster.max(initial=0) > len(classes):
+        remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
+        raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.max()}.", remedy)])
+    instances = read_raster(slide.instances and Path(slide.instances), slide.width_px, slide.height_px)
+    if edges and instances is None:
+        problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."
+        raise ManifestFaults([Fault("params.yaml", problem, "name a raster of nuclei in 'instances'.")])
+    return Mask(classes, size, [], raster, instances)
+
+
+def write_surroundings(
+    folder: Path,
+    slide: WovenSlide,
+    params: Params,
+    canvas: tuple[int, int],
+    codec: LatentCodec,
+    specs: tuple[ConditionSpec, ...],
+    encoders: Encoders,
+    store: TileStore,
+    entries: dict[str, SlideEntry],
+) -> list[str]:
+    """Write what is stated about a slide's canvas of (height, width) latent px.
+
+    Returns
+    -------
+    The split groups that lent conditions, in order.
+    """
+    factor = params.train_autoencoder.down_factor
+    maps = next((s.channels for s in specs if s.shape == "map"), ())
+    mask = read_mask(slide, params, EDGE in maps)
+    group = zarr.create_group(folder / ARRAYS)
+    group.attrs["background"] = _glass(codec, params.sample_slides.glass_rgb)
+    free = create(group, "free", (), canvas, "uint8")
+    given = create(group, "map", (len(maps),), canvas, "float16") if maps else None  # zeros are the null
+    for rows, ids, edge in _bands(slide, mask, canvas, factor, EDGE in maps):
+        if given is not None and mask is not None:
+            given[:, rows] = _shares(ids, edge, maps, factor)
+        inside = np.zeros((rows.stop - rows.start, canvas[1]), np.uint8)
+        inside[: max(0, -(-slide.height_px // factor) - rows.start), : -(-slide.width_px // factor)] = 1
+        if mask is None:
+            inside[:] = 1  # without a mask the slide is a torus, and all of it is made
+        elif slide.outside == "glass":
+            inside &= shares((ids > 0)[None], *_cells(ids, factor))[0] > 0
+        free[rows] = inside
+    field, lenders = state_field(slide, params, canvas, factor, specs, encoders, store)
+    field.save(folder / FIELD)
+    if slide.image is not None:
+        lenders |= state_image(group, slide, params, canvas, factor, codec, entries)
+    return sorted(lenders | set(slide.lent_by))
+
+
+def _cells(ids: np.ndarray, factor: int) -> tuple[int, int]:
+    return ids.shape[0] // factor, ids.shape[1] // factor
+
+
+def _bands(slide: WovenSlide, mask: Mask | None, canvas, factor: int, edges: bool) -> Iterator[tuple]:
+    """Latent rows with their class ids and outlines in px, both as wide as the canvas."""
+    for start in range(0, canvas[0], _BAND):
+        rows = slice(start, min(start + _BAND, canvas[0]))
+        top, count = rows.start * factor, (rows.stop - rows.start) * factor
+        ids = edge = None
+        if mask is not None:
+            beyond = canvas[1] * factor - slide.width_px
+            ids = np.pad(mask.ids(top, count), ((0, 0), (0, beyond)))
+            if edges:
+                edge = np.pad(outlines(mask.numbers(top - 1, count + 2))[1:-1], ((0, 0), (0, beyond)))
+        yield rows, ids, edge
+
+
+def _shares(ids: np.ndarray, edge: np.ndarray | None, channels: tuple[str, ...], factor: int) -> np.ndarray:
+    cells = _cells(ids, factor)
+    out = [shares((ids == number)[None], *cells)[0] for number in range(len(channels) - (edge is not None))]
+    return np.stack(out if edge is None else [*out, shares((edge > 0)[None], *cells)[0]])
+
+
+def _glass(codec: LatentCodec, colour: tuple[int, int, int]) -> list[float]:
+    """The clean latents of a pixel amid glass."""
+    flat = np.full((1, 128, 128, 3), colour, np.uint8)
+    latents = codec.encode(flat)[0]
+    return latents[:, latents.shape[1] // 2, latents.shape[2] // 2].tolist()

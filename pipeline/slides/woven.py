@@ -1,0 +1,116 @@
+"""Woven slides back into the house: each cut into a part of a second tile store, with its ancestors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config import Tile
+from pipeline.data.commit import RECORD, commit_part, write_json
+from pipeline.data.manifest import SlideEntry
+from pipeline.data.schema import SYNTHETIC_ROW, write_rows
+from pipeline.slides.tiler import SlideJob, write_part
+
+
+@dataclass(frozen=True)
+class WovenJob:
+    """One woven slide's part; plain data."""
+
+    name: str
+    woven: Path
+    config: Tile
+    parts: Path
+
+    @property
+    def part(self) -> str:
+        return f"slide-{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        return self.woven / self.name
+
+
+def cut_woven(job: WovenJob) -> dict:
+    """Make a woven slide's part, unless it is there."""
+    return commit_part(job.parts, job.part, lambda folder: _write(job, folder))["info"]
+
+
+def _write(job: WovenJob, folder: Path) -> dict:
+    facts = json.loads((job.folder / "canvas.json").read_text(encoding="utf-8"))
+    annotations = job.folder / "polygons.geojson"
+    drawn = annotations if annotations.exists() else None
+    entry = SlideEntry(
+        slide_id=job.name,
+        path=job.folder / "slide.tif",
+        patient_id=job.name,
+        row=0,
+        mpp=facts["mpp"],
+        label=facts["label"],
+        caption=facts["caption"],
+        annotations=drawn,
+    )
+    info = write_part(
+        SlideJob(entry, _config(job.config, drawn is not None), {job.name: "train"}, None, folder, ""), folder
+    )
+    rows = pd.read_parquet(folder / "rows.parquet")
+    if job.config.labels.source not in ("polygons", "raster") and facts["caption"] is not None:
+        rows["caption"] = facts["caption"]
+    rows = rows.assign(
+        tile_id=[f"woven-{name}" for name in rows["tile_id"]],
+        source="synthetic",
+        patient_id="",
+        split_group="",
+        split="train" if facts["purpose"] == "augment" else "test",
+        rna=None,
+        genotype=None,
+        seed=facts["seed"],
+        recipe=facts["recipe"],
+        generator_sha256=facts["generator_sha256"],
+        condition_ref=job.name,
+        guidance=facts["guidance"],
+        request=job.name,
+        purpose=facts["purpose"],
+        ancestors=[facts["ancestors"]] * len(rows),
+    )
+    write_rows(rows.astype({"seed": "uint64"}), folder / "rows.parquet", SYNTHETIC_ROW)
+    return info
+
+
+def _config(config: Tile, drawn: bool) -> Tile:
+    """How a woven slide is cut: as real ones are, without overlap, its stain as it is and its labels from its mask."""
+    labels = "polygons" if drawn and config.labels.source in ("polygons", "raster") else "slide"
+    masks = "polygons" if drawn and config.masks.source != "none" else "none"
+    changed = {
+        "stride_px": config.tile_px,
+        "stain": "none",
+        "more_mpp": (),
+        "split": config.split.model_copy(update={"group": "patient"}),
+        "labels": config.labels.model_copy(update={"source": labels, "unlabelled": "keep"}),
+        "masks": config.masks.model_copy(update={"source": masks}),
+    }
+    return config.model_copy(update=changed)
+
+
+def tile_woven_study(
+    config: Tile,
+    work,
+    pool: Callable[[int], AbstractContextManager],
+    woven: Path = Path("data/woven"),
+    output: Path | str = "data/woven_tiles",
+    reports: Path = Path("reports/tile_slides"),
+) -> dict:
+    """Cut every woven slide and publish the store, which is empty where there is none."""
+    names = sorted(p.name for p in woven.iterdir() if (p / RECORD).exists())
+    jobs = [WovenJob(name, woven.resolve(), config, work.parts.resolve()) for name in names]
+    with pool(len(jobs)) as run:
+        infos = run(cut_woven, jobs, "tile_slides")
+    lineage = json.loads((woven / "lineage.json").read_text(encoding="utf-8"))
+    work.promote_parts([job.part for job in jobs], output, {"lineage.json": lineage})
+    metrics = {"slides": len(names), "tiles": sum(info["tiles"] for info in infos)}
+    write_json(reports / "metrics.json", metrics)
+    return metrics
