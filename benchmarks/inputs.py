@@ -177,21 +177,19 @@ def eosin(pictures: np.ndarray) -> np.ndarray:
     return rgb2hed(pictures)[..., 1].mean((1, 2))
 
 
-def drawn(root: Path, name: str) -> Study:
-    """A tiny study of each kind, its slides drawn here."""
-    pictures, rows = {}, []
+def drawn_slides(root: Path) -> tuple[list[dict], dict]:
+    """Six drawn slides: their rows of slides.csv, and the section `tile` of params that cuts them."""
+    rows, folder = [], root.absolute() / "drawn"
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(6):
         picture, instances = _draw(number)
-        folder = root / "drawn"
-        folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(folder / f"s{number}.png")
         Image.fromarray(instances).save(folder / f"i{number}.png")
-        pictures[f"p{number}"] = picture
         row = {"slide_id": f"s{number}", "path": f"s{number}.png", "patient_id": f"p{number}", "mpp": 0.5}
         row |= {"label": ("large", "small")[number % 2], "instances": f"i{number}.png"}
         rows.append(row | {"split": "test" if number > 3 else "train"})
     tile = {
-        "slides_root": str(root.absolute() / "drawn"),
+        "slides_root": str(folder),
         "mpp": 0.5,
         "tile_px": 32,
         "stride_px": 32,
@@ -199,6 +197,13 @@ def drawn(root: Path, name: str) -> Study:
         "labels": {"source": "slide", "classes": ["large", "small"]},
         "caption": "H&E of {label} nuclei",
     }
+    return rows, tile
+
+
+def drawn(root: Path, name: str) -> Study:
+    """A tiny study of each kind, its slides drawn here."""
+    rows, tile = drawn_slides(root)
+    pictures = {row["patient_id"]: np.asarray(Image.open(root / "drawn" / row["path"])) for row in rows}
     if name == "planted":
         rows = [{k: v for k, v in row.items() if k != "instances"} for row in rows]
         tile = {k: v for k, v in tile.items() if k != "slides_root"}

@@ -26,7 +26,14 @@ TINY = {
     },
     "train_encoders": {"text": {"image_px": 32, "width": 32, "layers": 1, "steps": 6, "batch_size": 16}},
     "train_autoencoder": {"channels": 16, "down_factor": 4, "steps": 20, "batch_size": 8, "checkpoint_every": 10},
-    "train_denoiser": {"conditions": ["label", "text", "mask"], "channels": [16, 32], "steps": 12, "batch_size": 8, "checkpoint_every": 4, "warmup_steps": 2},
+    "train_denoiser": {
+        "conditions": ["label", "text", "mask"],
+        "channels": [16, 32],
+        "steps": 12,
+        "batch_size": 8,
+        "checkpoint_every": 4,
+        "warmup_steps": 2,
+    },
     "plan": {"target": 60, "max_per_class": 20, "evaluation_tiles": 12, "batch_size": 8, "batches_per_part": 1},
     "sample": {"steps": 4},
     "sample_slides": {
