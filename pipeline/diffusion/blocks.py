@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.data.seeds import item_seed
 from pipeline.diffusion import torus
 from pipeline.diffusion.canvas import Denoiser, step_region
-from pipeline.diffusion.covers import Cover
+from pipeline.diffusion.covers import Cover, Windows
 from pipeline.errors import HistoloomError
 
 
@@ -130,6 +130,12 @@ class Weave:
         dy, dx = self.move(step)
         return dy + self.cover.reach(step), dx + self.cover.reach(step)
 
+    def windows(self, step: int, number: int) -> Windows:
+        """The windows of a block at a step."""
+        _, _, height, width = self.layout.block(number)
+        rng = np.random.default_rng(item_seed(self.seed, f"windows/{step}/{number}"))
+        return self.cover.windows(step, height, width, rng)
+
     def log(self) -> list[dict]:
         """Where each step's region began on the canvas, its halo and its window: enough to find every border."""
         out = []
@@ -141,15 +147,14 @@ class Weave:
 
 
 def start_block(weave: Weave, number: int, denoiser: Denoiser, surroundings) -> np.ndarray:
-    """A block's state before the first step: noise, with what is known or fixed below it."""
+    """A block's state before the first step: noise, over what is fixed of it."""
     top, left, height, width = weave.layout.block(number)
     step, first = denoiser.solver.steps[weave.begin], weave.begin == 0
     noise = torus.noise_field(weave.seed, weave.channels, top, left, height, width, weave.layout.canvas)
     box = surroundings.box(top, left, height, width)
     x = step.noised(box.fixed, noise)
     if first:
-        pure = box.free & ~box.known
-        x[:, pure] = noise[:, pure] * (1.0 if step.scale == 1 else step.sigma / step.scale)
+        x[:, box.free] = noise[:, box.free] * (1.0 if step.scale == 1 else step.sigma / step.scale)
     x = x.astype(np.float32)
     return np.concatenate([x, np.zeros_like(x)]) if denoiser.solver.history else x
 
@@ -171,6 +176,5 @@ def advance_block(
     top, left, _, _ = weave.layout.block(number)
     place = np.add(weave.origin(step), (top + dy, left + dx)) % weave.layout.canvas
     around = surroundings.box(int(place[0]), int(place[1]), height + reach, width + reach)
-    rng = np.random.default_rng(item_seed(weave.seed, f"windows/{step}/{number}"))
-    windows = weave.cover.windows(step, height, width, rng)
+    windows = weave.windows(step, number)
     return step_region(region, windows, inset, (height, width), step, step == weave.begin, around, denoiser)

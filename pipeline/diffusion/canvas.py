@@ -23,13 +23,11 @@ class Around(Protocol):
     """What is stated about a region (height, width) of a canvas.
 
     free : bool, the pixels that are to be made.
-    fixed : (channels, height, width) float32, the clean latents of the others.
-    known : bool, pixels that keep `fixed` even where their window is denoised.
+    fixed : (channels, height, width) float32, the clean latents of the others, which they keep.
     """
 
     free: np.ndarray
     fixed: np.ndarray
-    known: np.ndarray
 
     def conditions(self, corners: np.ndarray, window: int) -> Conditions:
         """The conditions of windows, a row each."""
@@ -85,8 +83,8 @@ def step_region(
     channels = len(region) // 2 if history else len(region)
     clean = _cleaned(region[:channels], windows, inset, size, index, around, denoiser)
     own = (slice(None), slice(inset, inset + size[0]), slice(inset, inset + size[1]))
-    known = around.known[own[1:]]
-    clean[:, known] = around.fixed[own][:, known]
+    kept = ~around.free[own[1:]]
+    clean[:, kept] = around.fixed[own][:, kept]
     before = region[channels:][own] if history and not first else None
     stepped = step.next(region[:channels][own], clean, before).astype(np.float32)
     return np.concatenate([stepped, clean]) if history else stepped

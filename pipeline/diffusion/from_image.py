@@ -30,7 +30,7 @@ def state_image(
     codec: LatentCodec,
     entries: dict[str, SlideEntry],
 ) -> set[str]:
-    """Write `image`, the latents of the region that a canvas begins from, and `known`, what of them is kept.
+    """Write `image`, the latents of the region that a canvas begins from; what is kept of it is not free.
 
     Returns
     -------
@@ -65,7 +65,6 @@ def state_image(
         groups = _groups(entry, params, source, image, right, bottom)
     if image.keep:
         kept = _kept(image, canvas, (top, left, height // factor, width // factor), factor)
-        create(group, "known", (), canvas, "uint8")[:] = kept
         group["free"][:] = group["free"][:] * (1 - kept)
     return groups
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from scipy.ndimage import binary_dilation
 
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.conditions.encode import Encoders
@@ -25,6 +26,8 @@ from pipeline.slides.annotate import Region, rasterise, read_polygons, read_rast
 
 _BAND = 256
 """Latent rows that are written at once."""
+_EDGE = 2
+"""How far around a mask's classes tissue may reach, latent px."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,22 @@ def write_surroundings(
         if mask is None:
             inside[:] = 1  # without a mask the slide is a torus, and all of it is made
         elif slide.outside == "glass":
-            inside &= shares((ids > 0)[None], *_cells(ids, factor))[0] > 0
+            inside &= _tissue(mask, rows, canvas[1], factor)
         free[rows] = inside
     field, lenders = state_field(slide, params, canvas, factor, specs, encoders, store)
     field.save(folder / FIELD)
     if slide.image is not None:
         lenders |= state_image(group, slide, params, canvas, factor, codec, entries)
     return sorted(lenders | set(slide.lent_by))
+
+
+def _tissue(mask: Mask, rows: slice, columns: int, factor: int) -> np.ndarray:
+    """(rows, columns) uint8, where the mask names a class or one lies near, so that tissue draws its own edge."""
+    near = _EDGE
+    ids = mask.ids((rows.start - near) * factor, (rows.stop - rows.start + 2 * near) * factor)
+    ids = np.pad(ids, ((0, 0), (0, columns * factor - ids.shape[1])))
+    tissue = shares((ids > 0)[None], *_cells(ids, factor))[0] > 0
+    return binary_dilation(tissue, iterations=near)[near:-near].astype(np.uint8)
 
 
 def _cells(ids: np.ndarray, factor: int) -> tuple[int, int]:

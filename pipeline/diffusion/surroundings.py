@@ -2,7 +2,7 @@
 
 `canvas.zarr` holds arrays as large as the canvas in latent pixels: `free` (h, w) uint8, what is to be made; where the
 denoiser reads maps, `map` (channels, h, w) float16; where an image is begun from, `image` (channels, h, w) float32, its
-latents, and `known` (h, w) uint8, what of it is kept. `field.safetensors` holds the other conditions on a coarse grid.
+latents. `field.safetensors` holds the other conditions on a coarse grid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class Box:
 
     free: np.ndarray
     fixed: np.ndarray
-    known: np.ndarray
     map: np.ndarray | None
     field: Field
     corner: tuple[int, int]
@@ -78,11 +77,10 @@ class Surroundings:
             array = self.arrays[name]
             return torus.read(lambda rows, columns: array[..., rows, columns], top, left, height, width, canvas)
 
-        free, known, image = read("free") > 0, read("known"), read("image")
+        free, image = read("free") > 0, read("image")
         if image is None:
             image = np.broadcast_to(self.background[:, None, None], (len(self.background), height, width))
-        known = np.zeros_like(free) if known is None else known > 0
-        return Box(free, image, known, read("map"), self.field, (top, left), canvas)
+        return Box(free, image, read("map"), self.field, (top, left), canvas)
 
 
 def create(group: zarr.Group, name: str, lead: tuple[int, ...], canvas: tuple[int, int], dtype: str) -> zarr.Array:

@@ -24,7 +24,7 @@ SPECS = (ConditionSpec("label", "vector", 2), ConditionSpec("mask", "map", 2))
 
 
 def state_canvas(folder: Path, height: int, width: int, **arrays: np.ndarray) -> Path:
-    """Write what is stated: left half the first label, right half the second, and `arrays` such as free or known."""
+    """Write what is stated: left half the first label, right half the second, and `arrays` such as free or image."""
     folder.mkdir(parents=True)
     group = zarr.create_group(folder / ARRAYS)
     group.attrs["background"] = BACKGROUND
