@@ -8,7 +8,6 @@ with --smoke it draws slides of its own, and its figures mean nothing.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -16,90 +15,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from PIL import Image
 
-from benchmarks.inputs import drawn_slides, her2st_slides
-from benchmarks.judges import Network, judged, train_judge
+from benchmarks.covers import COVERS, FULL, SMALL, LoadOpen, Open, Sizes, measure_cover, weave_of
+from benchmarks.inputs import drawn_slides, sections
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.cluster import one_thread, open_pool
 from pipeline.conditions.bus import Conditions
-from pipeline.conditions.features import load_extractor
 from pipeline.config import Cluster
 from pipeline.data.commit import hash_tree
 from pipeline.data.rows import spread, train_rows
-from pipeline.diffusion.blocks import Layout, Weave, lay_out
+from pipeline.diffusion.blocks import Weave, lay_out
 from pipeline.diffusion.canvas import Denoiser
-from pipeline.diffusion.covers import make_cover
-from pipeline.diffusion.decode import decode_rows
+from pipeline.diffusion.covers import Lattice, make_cover
 from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.study import generator_sha256, load_generator
-from pipeline.diffusion.surroundings import Box
-from pipeline.diffusion.fields import Field
-from pipeline.diffusion.weaving import CanvasJob, run_canvas, segment, weave_in_memory
-from pipeline.quality.metrics import kid
-from pipeline.quality.seams import Gradients, gradients, owners, seam_ratio, worst_by_chance
-from pipeline.report.pictures import contact_sheet
+from pipeline.diffusion.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
+from pipeline.models.denoiser import denoise
 
-COVERS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
+PARTS = ("covers", "wall", "workers", "memory")
+CANVAS_MIB = (16, 256)
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """window, halo : latent px. cells : cells of the lattice along a canvas. crops : of a class, for the classifier."""
-
-    window: int = 64
-    halo: int = 4
-    cells: int = 4
-    canvases: int = 4
-    steps: tuple[int, ...] = (20, 4)
-    batch_size: int = 4
-    rounds: int = 200
-    crops: int = 1200
-    judge_steps: int = 400
-    kid_crops: int = 400
-
-
-SMALL = Sizes(
-    window=16, halo=1, cells=3, canvases=2, steps=(4,), batch_size=3, rounds=20, crops=64, judge_steps=4, kid_crops=32
-)
-
-
-@dataclass(frozen=True)
-class Open:
-    """What is stated of a canvas of which all is to be made, under no condition."""
-
-    channels: int
-    vector: int
-
-    def box(self, top: int, left: int, height: int, width: int) -> Box:
-        free, size = np.ones((height, width), bool), (height, width)
-        field = Field(Conditions(vector=torch.zeros(2, self.vector)), torch.zeros(1, 1, dtype=torch.int64), (1.0, 1.0))
-        return Box(free, np.zeros((self.channels, *size), np.float32), None, field, (top, left), size)
-
-
-class Counted(torch.nn.Module):
-    """A denoiser that counts the latent pixels that it is given."""
-
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.model, self.pixels = model, 0
-
-    def forward(self, latents: torch.Tensor, *given, **named):
-        self.pixels += latents.shape[0] * latents.shape[2] * latents.shape[3]
-        return self.model(latents, *given, **named)
-
-
-def study_of(root: Path, smoke: bool) -> Study:
-    """Models of the demo's sizes, on her2st's sections at 1 µm/px or on drawn slides."""
-    rows, tile = drawn_slides(root) if smoke else her2st_slides()
-    for row in rows:
-        row.pop("instances", None)
+def trained(root: Path, smoke: bool) -> Study:
+    """Models of the demo's sizes, on her2st's sections at 1 µm/px, or on drawn slides."""
     params = {
-        "tile": tile,
         "train_autoencoder": {"channels": 32, "steps": 1200, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0},
         "train_denoiser": {
             "conditions": ["label"], "drop": {"label": 0.5}, "channels": [32, 64, 128], "steps": 900, "batch_size": 16,
@@ -107,168 +51,173 @@ def study_of(root: Path, smoke: bool) -> Study:
         },
         "plan": {"target": "none", "evaluation_tiles": 8},
     }  # fmt: skip
-    if smoke:
-        params["train_autoencoder"] |= {"channels": 16, "steps": 10}
-        params["train_denoiser"] |= {"channels": [16, 32], "steps": 10}
-    return Study(root / "study", params, rows, {})
+    if not smoke:
+        return sections(root / "study", {"mpp": 1.0, "tile_px": 128, "stride_px": 64}, **params)
+    params["train_autoencoder"] |= {"channels": 16, "steps": 10}
+    params["train_denoiser"] |= {"channels": [16, 32], "steps": 10}
+    rows, tile = drawn_slides(root)
+    return Study(
+        root / "study", params | {"tile": tile}, [{k: v for k, v in r.items() if k != "instances"} for r in rows], {}
+    )
 
 
-def denoiser_of(study: Study, steps: int, batch_size: int, scheduler: str = "ddim"):
-    """The study's denoiser without conditions, and its codec."""
-    models = study.folder / "models"
-    generator = load_generator(models, generator_sha256(models), "auto", "cpu")
-    facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
-    solver = make_solver(scheduler, steps=steps, **facts)
-    nothing = Conditions(vector=torch.zeros(1, generator.specs[0].size))
-    denoiser = Denoiser(generator.unet, generator.specs, nothing, lambda _: 0.0, solver, batch_size, "cpu")
-    return denoiser, Open(generator.codec.channels, generator.specs[0].size), generator
+def measure_covers(study: Study, sizes: Sizes, pictures: Path | None) -> dict:
+    rows = spread(train_rows(study.tiles), sizes.kid_crops)
+    real, found = study.tiles.read(rows), {}
+    for steps in sizes.steps:
+        load = LoadOpen(study.folder / "models", steps, sizes.batch_size)
+        for cover in COVERS:
+            keys, made = measure_cover(cover, load, sizes, real)
+            found.setdefault(cover, {})[f"steps{steps}"] = keys
+            if pictures is not None:
+                pictures.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(made[0]).save(pictures / f"{cover}-{steps}.png")
+    return {"covers": found}
 
 
-def weave_of(cover: str, sizes: Sizes, seed: int, steps: int, channels: int) -> Weave:
-    """A canvas on which the cover's cells lie evenly."""
-    halo = sizes.halo if cover == "lattice" else 0
-    kind = make_cover("lattice" if cover == "lattice_no_halo" else cover, sizes.window, (halo,))
-    side = sizes.cells * (sizes.window - 2 * sizes.halo)
-    if cover in ("lattice_no_halo", "independent"):
-        side = round(side / sizes.window) * sizes.window
-    return Weave(seed, kind, Layout((side,), (side,)), channels, 0, steps)
+def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
+    """The lattice in batches, over random crops one at a time, and over its own forwards alone; on all cores."""
+    steps = min(sizes.steps)
+    ours, theirs = (LoadOpen(study.folder / "models", steps, size)() for size in (sizes.batch_size, 1))
+    lattice, random = (weave_of(name, sizes, 0, steps, ours[1].channels) for name in ("lattice", "random"))
 
+    @torch.inference_mode()
+    def bare() -> None:
+        windows = len(lattice.windows(0, 0).corners)
+        size = sizes.batch_size
+        x, times = torch.zeros(size, ours[1].channels, sizes.window, sizes.window), torch.full((size,), 500)
+        given = Conditions(vector=torch.zeros(size, ours[1].vector))
+        for _ in range(steps * -(-windows // size)):
+            denoise(ours[0].model, x, times, given)
 
-def owner_maps(weave: Weave) -> list[np.ndarray]:
-    """For each step, whose prediction each pixel of the canvas took."""
-    out = []
-    for step in range(weave.begin, weave.end):
-        origin = np.add(weave.origin(step), weave.move(step))
-        out.append(owners(weave.windows(step, 0), weave.layout.canvas, weave.cover.inset(step), tuple(origin)))
-    return out
-
-
-def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
-    side = latents.shape[1]
-    out = np.zeros((side * factor, side * factor, 3), np.uint8)
-
-    def read(top: int, left: int, height: int, width: int) -> np.ndarray:
-        return latents[:, np.arange(top, top + height) % side][:, :, np.arange(left, left + width) % side]
-
-    def write(top: int, left: int, pixels: np.ndarray) -> None:
-        out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-
-    decode_rows(read, codec, factor, slice(0, side), side, write)
-    return out
-
-
-def measure_cover(
-    cover: str, steps: int, sizes: Sizes, study: Study, real: np.ndarray
-) -> tuple[dict, list[np.ndarray]]:
-    """Cost, seams, likeness and time of one cover, over several canvases; and the canvases."""
-    denoiser, around, generator = denoiser_of(study, steps, sizes.batch_size)
-    counted = Counted(denoiser.model)
-    denoiser, factor = replace(denoiser, model=counted), generator.codec.model.config.scaling_factor_px if False else 4
-    weaves = [weave_of(cover, sizes, seed, steps, around.channels) for seed in range(sizes.canvases)]
-    pictures, latents, times = [], [], []
-    for weave in weaves:
-        start = time.perf_counter()
-        latents.append(weave_in_memory(weave, denoiser, around))
-        times.append(time.perf_counter() - start)
-        pictures.append(decoded(latents[-1], generator.codec, factor))
-    needed = sum(np.prod(w.layout.canvas) for w in weaves) * steps
-    maps = [list(step) for step in zip(*(owner_maps(w) for w in weaves))]
-    found = {
-        "cost_over_minimum": counted.pixels / needed,
-        "wall_s": statistics.median(times),
-        **seams([gradients(p, factor) for p in pictures], maps, sizes.rounds),
+    rounds = {
+        "lattice": lambda: weave_in_memory(lattice, *ours),
+        "random": lambda: weave_in_memory(random, *theirs),
+        "bare": bare,
     }
-    on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in latents], maps, sizes.rounds)
-    found |= {f"latent_{name}": value for name, value in on_latents.items()}
-    worst = maps[int(np.argmax([seam_ratio([gradients(p, factor) for p in pictures], m) for m in maps]))]
-    found |= tell_apart(pictures, worst, factor, sizes)
-    found |= likeness(pictures, real, sizes)
-    return found, pictures
-
-
-def seams(pictures: list[Gradients], maps: list[list[np.ndarray]], rounds: int) -> dict:
-    ratios = [seam_ratio(pictures, owners_) for owners_ in maps]
-    chance = worst_by_chance(pictures, maps, rounds, np.random.default_rng(0))
+    bare()
+    times = [{name: _seconds(work) for name, work in rounds.items()} for _ in range(repeats)]
     return {
-        "seam_mean": float(np.mean(ratios)),
-        "seam_worst_step": float(np.max(ratios)),
-        "seam_noise_floor": float(np.quantile(chance, 0.95)),
+        "lattice_over_diffinfinite_wall": statistics.median(t["lattice"] / t["random"] for t in times),
+        "wall_over_bare_forward": statistics.median(t["lattice"] / t["bare"] for t in times),
     }
 
 
-CROP = 32
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
-def crops_of(picture: np.ndarray, owner: np.ndarray, factor: int, count: int, rng: np.random.Generator):
-    """Crops with a border upright through their middle, and crops with none; those of level borders are turned."""
-    from pipeline.quality.seams import borders
+def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
+    """One canvas of blocks on 1, 2 and 3 workers of a thread each, models loaded; what travels, and how many tasks."""
+    steps, side = min(sizes.steps), 4 * sizes.cells * sizes.cell
+    layout = lay_out(side // 2, side, sizes.cell, sizes.cells * sizes.cell, sizes.window)
+    load = LoadOpen(study.folder / "models", steps, sizes.batch_size)
+    weave = Weave(0, Lattice(sizes.window, (sizes.halo,)), layout, load()[1].channels, 0, steps)
+    times, hashes = {}, set()
+    for workers in (1, 2, 3):
+        folder = root / f"workers-{workers}"
+        job = CanvasJob(weave, load, folder / "kept", folder / "scratch", steps)
+        with open_pool(Cluster(workers=workers), tasks=layout.count, steal=False) as pool:
+            run_canvas(replace(job, weave=replace(weave, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
+            times[workers] = _seconds(partial(run_canvas, job, pool.graph, f"{workers} workers"))
+        hashes.add(hash_tree(folder / "kept"))
+    moved = [_strip_bytes(weave, step) for step in range(steps)]
+    return {
+        "identical_across_workers": len(hashes) == 1,
+        "speedup_2_workers": times[1] / times[2],
+        "blocks": layout.count,
+        "strip_bytes_per_step": statistics.mean(moved),
+        "strip_over_canvas_bytes": statistics.mean(moved) / (4 * weave.channels * np.prod(layout.canvas)),
+        "tasks_per_step": sum(task.function is not begin_task for task in segment(job, 0, steps).values()) / steps,
+    }
 
-    astride, clear, lines = [], [], []
-    half = CROP // 2
-    for axis, border in enumerate(borders(owner)):
-        picture_, border_ = (picture, border) if axis == 0 else (picture.swapaxes(0, 1), border.T)
-        reach = -(-half // factor)
-        near = np.any([np.roll(border_, shift, 1) for shift in range(-reach, reach + 1)], 0)
-        for wanted, out in ((border_, astride), (~near, clear)):
-            places = np.argwhere(wanted)
-            for y, x in places[rng.choice(len(places), min(count // 2, len(places)), replace=False)]:
-                rows = (y * factor - half + np.arange(CROP)) % picture_.shape[0]
-                columns = (x * factor - half + np.arange(CROP)) % picture_.shape[1]
-                out.append(picture_[np.ix_(rows, columns)])
-                if out is astride:
-                    lines.append((axis, int(x)))
-    return np.stack(astride), np.stack(clear), lines
+
+def _strip_bytes(weave: Weave, step: int) -> int:
+    """What the blocks hand to each other at a step, wherever they are."""
+    down, right = weave.strips(step)
+    blocks = [weave.layout.block(number)[2:] for number in range(weave.layout.count)]
+    return sum(4 * weave.channels * (height * right + down * width + down * right) for height, width in blocks)
 
 
-def tell_apart(pictures: list[np.ndarray], owner_list: list[np.ndarray], factor: int, sizes: Sizes) -> dict:
-    """Area under the curve of a classifier of crops astride the worst step's borders, on canvases it never saw."""
-    from sklearn.metrics import roc_auc_score
+class Tiny(torch.nn.Module):
+    """A denoiser of two convolutions, for canvases whose size is the point."""
 
-    rng, half = np.random.default_rng(0), len(pictures) // 2
-    each = -(-sizes.crops // half)
-    sets = [crops_of(p, o, factor, each, rng) for p, o in zip(pictures, owner_list)]
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 3, padding=1)
+        )
 
-    def joined(part) -> tuple[np.ndarray, np.ndarray]:
-        images = np.concatenate([np.concatenate([a, c]) for a, c, _ in part])
-        truth = np.concatenate([np.r_[np.ones(len(a)), np.zeros(len(c))] for a, c, _ in part])
-        return images, truth
+    def forward(self, latents: torch.Tensor, *_, **__):
+        return SimpleNamespace(sample=self.layers(latents))
 
-    images, truth = joined(sets[:half])
-    judge = train_judge(
-        lambda: Network(1), images, truth.astype(np.float32),
-        lambda out, wanted: F.binary_cross_entropy_with_logits(out[:, 0], wanted), sizes.judge_steps, 0,
+
+@dataclass(frozen=True)
+class LoadTiny:
+    def __call__(self) -> tuple[Denoiser, Open]:
+        solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=2)
+        return Denoiser(Tiny().eval(), (), Conditions(), lambda _: 1.0, solver, 4, "cpu"), Open(4, 1)
+
+
+def _peak(side: int, folder: Path, queue) -> None:
+    """MiB of memory that a canvas of this side takes above what the process holds before it."""
+    with one_thread():
+        load = LoadTiny()
+        warm = lay_out(256, 256, 56, 256, 64)
+        weave_in_memory(Weave(0, Lattice(64, (4,)), warm, 4, 0, 2), *load())
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
+        before = _status("VmRSS")
+        weave = Weave(0, make_cover("lattice", 64, (4,)), lay_out(side, side, 56, 256, 64), 4, 0, 2)
+        job = CanvasJob(weave, load, folder / "kept", folder / "scratch", 2)
+        with open_pool(Cluster(workers=0), tasks=1) as pool:
+            run_canvas(job, pool.graph, f"{side} x {side}")
+    queue.put((_status("VmHWM") - before) / 1024)
+
+
+def _status(name: str) -> int:
+    """KiB, of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def measure_memory(root: Path, smoke: bool) -> dict:
+    context, out = multiprocessing.get_context("spawn"), {}
+    for mib in CANVAS_MIB[: 1 if smoke else 2]:
+        queue = context.Queue()
+        process = context.Process(target=_peak, args=(int((mib * 2**20 / 16) ** 0.5), root / f"memory-{mib}", queue))
+        process.start()
+        out[str(mib)] = queue.get()
+        process.join()
+    return {"memory_increment_mib": out}
+
+
+def main() -> None:
+    options = arguments(
+        __doc__, PARTS, work="keep the study here, so that a broken run goes on where it stopped",
+        pictures="write a canvas of each cover here",
     )  # fmt: skip
-    images, truth = joined(sets[half:])
-    scores = judged(judge, images)[:, 0]
-    values = []
-    for _ in range(500):
-        index = rng.integers(0, len(truth), len(truth))
-        if 0 < truth[index].sum() < len(index):
-            values.append(roc_auc_score(truth[index], scores[index]))
-    return {
-        "seam_auc": float(roc_auc_score(truth, scores)),
-        "seam_auc_interval": [float(v) for v in np.quantile(values, [0.025, 0.975])],
-        "seam_auc_crops": int(truth.sum()),
-    }
+    sizes, keys, minutes = SMALL if options.smoke else FULL, {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (options.work or Path(temporary)).absolute()
+        study = None
+        if set(options.only) != {"memory"}:
+            study, start = trained(root, options.smoke), time.monotonic()
+            study.train()
+            minutes["minutes_training"] = (time.monotonic() - start) / 60
+        parts = {
+            "covers": lambda: measure_covers(study, sizes, options.pictures),
+            "wall": lambda: measure_wall(study, sizes, 1 if options.smoke else 5),
+            "workers": lambda: measure_workers(study, sizes, Path(temporary)),
+            "memory": lambda: measure_memory(Path(temporary), options.smoke),
+        }
+        for name in options.only:
+            start = time.monotonic()
+            keys |= parts[name]()
+            minutes[f"minutes_{name}"] = (time.monotonic() - start) / 60
+    report("canvas", options.smoke, vars(sizes) | {"params": study and study.params}, flat(keys), minutes, options.json)
 
 
-def likeness(pictures: list[np.ndarray], real: np.ndarray, sizes: Sizes) -> dict:
-    """KID of random crops to real tiles, their variance within 8 px, and the share of their power in fine detail."""
-    rng, side = np.random.default_rng(0), real.shape[1]
-    crops = []
-    for number in range(sizes.kid_crops):
-        picture = pictures[number % len(pictures)]
-        y, x = (int(rng.integers(0, n)) for n in picture.shape[:2])
-        rows, columns = ((o + np.arange(side)) % n for o, n in zip((y, x), picture.shape))
-        crops.append(picture[np.ix_(rows, columns)])
-    features = [load_extractor("efficientnet-lite0", "cpu").features(part) for part in (np.stack(crops), real)]
-    return {"kid": kid(*features, 50, 0)["mean"]} | detail(np.stack(crops))
-
-
-def detail(images: np.ndarray) -> dict:
-    grey = images.mean(3)
-    n, h, w = grey.shape
-    cells = grey.reshape(n, h // 8, 8, w // 8, 8).transpose(0, 1, 3, 2, 4).reshape(-1, 64)
-    power = np.abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))) ** 2
-    fine = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None]) > 0.125
-    return {"local_variance": float(cells.var(1).mean()), "fine_power": float(power[:, fine].sum() / power.sum())}
+if __name__ == "__main__":
+    main()

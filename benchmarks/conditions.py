@@ -31,7 +31,7 @@ from benchmarks.judges import (
     segmentation_loss,
     train_judge,
 )
-from benchmarks.run import arguments, report
+from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
@@ -225,14 +225,6 @@ def _picture(judgement: Judgement, name: str, masks: np.ndarray | None, *rows: n
         shown.insert(0, np.repeat((masks[pick] > 0).astype(np.uint8)[..., None] * 255, 3, -1))
     judgement.pictures.mkdir(parents=True, exist_ok=True)
     contact_sheet(np.concatenate(shown), columns=count).save(judgement.pictures / f"{name}.png")
-
-
-def flat(values: dict, prefix: str = "") -> dict:
-    """Nested keys joined by dots."""
-    out = {}
-    for name, value in values.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out
 
 
 REAL = {"nuclei": nuclei, "spots": spots, "planted": planted}

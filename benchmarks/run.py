@@ -64,6 +64,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "openslide": openslide.__library_version__, **found}
 
 
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    out = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return out
+
+
 def report(name: str, smoke: bool, sizes: dict, keys: dict[str, float], details: dict, path: Path | None) -> None:
     """Print the keys and, where a path is given, write them with machine, versions and sizes.
 
