@@ -32,7 +32,7 @@ from pipeline.data.commit import hash_tree
 from pipeline.data.rows import spread, train_rows
 from pipeline.diffusion.blocks import Weave, lay_out
 from pipeline.diffusion.canvas import Denoiser
-from pipeline.diffusion.covers import Lattice, make_cover
+from pipeline.diffusion.covers import Lattice
 from pipeline.diffusion.solver import make_solver
 from pipeline.diffusion.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
 from pipeline.models.denoiser import denoise
@@ -162,14 +162,12 @@ class LoadTiny:
 
 
 def _peak(side: int, folder: Path, queue) -> None:
-    """MiB of memory that a canvas of this side takes above what the process holds before it."""
+    """MiB of memory that a canvas of this side takes above what the process holds after its imports."""
     with one_thread():
         load = LoadTiny()
-        warm = lay_out(256, 256, 56, 256, 64)
-        weave_in_memory(Weave(0, Lattice(64, (4,)), warm, 4, 0, 2), *load())
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
         before = _status("VmRSS")
-        weave = Weave(0, make_cover("lattice", 64, (4,)), lay_out(side, side, 56, 256, 64), 4, 0, 2)
+        weave = Weave(0, Lattice(64, (4,)), lay_out(side, side, 56, 256, 64), 4, 0, 2)
         job = CanvasJob(weave, load, folder / "kept", folder / "scratch", 2)
         with open_pool(Cluster(workers=0), tasks=1) as pool:
             run_canvas(job, pool.graph, f"{side} x {side}")

@@ -22,15 +22,16 @@ from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.covers import Cover, make_cover
 from pipeline.diffusion.decode import BAND, DecodeJob, decode_band, read_bands
 from pipeline.diffusion.solver import Solver, make_solver
-from pipeline.diffusion.stated import read_mask, write_surroundings
+from pipeline.diffusion.stated import check_lenders, read_mask, write_surroundings
 from pipeline.diffusion.study import generator_lineage, generator_sha256, load_generator, written_guidance
 from pipeline.diffusion.surroundings import Surroundings
 from pipeline.diffusion.weaving import CanvasJob, run_canvas
-from pipeline.errors import HistoloomError
+from pipeline.errors import HistoloomError, ManifestFaults
 from pipeline.progress import progress
 from pipeline.slides.open import open_slide
 from pipeline.slides.polygons import write_polygons
 from pipeline.slides.pyramid import level_sizes, write_pyramid
+from pipeline.slides.study import study_splits
 
 SLIDE, CONDITION, POLYGONS, THUMBNAIL, FACTS = (
     "slide.tif", "condition.tif", "polygons.geojson", "thumbnail.jpg", "canvas.json",
@@ -112,10 +113,12 @@ def _weave_slide(slide: WovenSlide, params: Params, work, device: str, pool, mod
     folder = work.root.resolve() / "canvases" / slide.name
 
     def state(target: Path) -> dict:
-        manifest = {entry.slide_id: entry for entry in read_manifest(params.tile).slides}
-        lenders = write_surroundings(
-            target, slide, params, layout.canvas, generator.codec, generator.specs, generator.encoders, TileStore(tiles), manifest
-        )  # fmt: skip
+        manifest = read_manifest(params.tile)
+        entries = {entry.slide_id: entry for entry in manifest.slides}
+        made = (generator.codec, generator.specs, generator.encoders)
+        lenders = write_surroundings(target, slide, params, layout.canvas, *made, TileStore(tiles), entries)
+        if faults := check_lenders(slide, lenders, study_splits(manifest, params.tile, params.seed)):
+            raise ManifestFaults(faults)
         return {"ancestors": lenders}
 
     stated = commit_part(folder, "stated", state)["info"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from pipeline.config import Params, WovenSlide
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
-from pipeline.diffusion.fields import state_field
+from pipeline.diffusion.fields import read_field, state_field
 from pipeline.diffusion.from_image import state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
 from pipeline.errors import Fault, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.annotate import Region, rasterise, read_polygons, read_raster
+from pipeline.slides.open import BadSlide
 
 _BAND = 256
 """Latent rows that are written at once."""
@@ -92,6 +93,38 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."
         raise ManifestFaults([Fault("params.yaml", problem, "name a raster of nuclei in 'instances'.")])
     return Mask(classes, size, [], raster, instances)
+
+
+def check_lenders(slide: WovenSlide, groups: Iterable[str], splits: dict[str, str]) -> list[Fault]:
+    """Faults of who lends conditions to a slide: groups that aren't there, and held-out ones for what is to be emitted."""
+    faults, place = [], f"sample_slides.slides, '{slide.name}'"
+    for group in groups:
+        if group not in splits:
+            known = ", ".join(sorted(splits)[:4])
+            faults.append(Fault("params.yaml", f"{place}: '{group}' is no split group.", f"groups are {known}, ..."))
+        elif slide.purpose == "augment" and splits[group] != "train":
+            problem = f"{place}: '{group}' is held out ({splits[group]}), and purpose is augment."
+            faults.append(Fault("params.yaml", problem, "draw on train groups alone, or set purpose: evaluate."))
+    return faults
+
+
+def check_slides(params: Params, splits: dict[str, str]) -> list[Fault]:
+    """Faults of the slides that are to be woven, as far as they show without a model."""
+    faults = []
+    for slide in params.sample_slides.slides:
+        faults += check_lenders(slide, slide.lent_by, splits)
+        edges = params.encode.edges and "mask" in params.train_denoiser.conditions
+        for read in (
+            lambda s=slide, e=edges: read_mask(s, params, e),
+            lambda s=slide: s.field and read_field(s, params, {}),
+        ):
+            try:
+                read()
+            except ManifestFaults as error:
+                faults += error.faults
+            except BadSlide as error:
+                faults.append(Fault(slide.mask, str(error), "mend or replace the file."))
+    return faults
 
 
 def write_surroundings(

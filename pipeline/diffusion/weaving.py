@@ -123,12 +123,14 @@ def segment(job: CanvasJob, start: int, stop: int, order: Callable[[int], list[i
         tasks[at(start, number).key] = Task(begin_task, (job, number, start), number)
     for step in range(start, stop):
         down, right = job.weave.strips(step)
-        for number in numbers:
-            for name, size in (("right", (None, right)), ("down", (down, None)), ("corner", (down, right))):
-                tasks[f"{name}-{step}-{number}"] = Task(strip_task, (at(step, number), *size), number)
+        sizes = {"right": (None, right), "down": (down, None), "corner": (down, right)}
         for number in order(step) if order else numbers:
-            after = zip(("right", "down", "corner"), layout.after(number))
-            strips = [Ref(f"{name}-{step}-{neighbour}") for name, neighbour in after]
+            strips = []
+            for (name, size), neighbour in zip(
+                sizes.items(), layout.after(number)
+            ):  # cut when they are needed, not before
+                strips.append(Ref(f"{name}-{step}-{neighbour}"))
+                tasks[strips[-1].key] = Task(strip_task, (at(step, neighbour), *size), neighbour)
             key = at(step + 1, number).key
             tasks[key] = Task(advance_task, (job, number, step, at(step, number), *strips), number, counted=True)
     for number in numbers:

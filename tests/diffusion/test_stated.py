@@ -1,0 +1,229 @@
+"""What params state of a slide to be woven: what is read of it, who lends it, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from PIL import Image
+from pydantic import ValidationError
+
+from pipeline.conditions.encode import Encoders
+from pipeline.conditions.label import LabelEncoder
+from pipeline.conditions.mask import MaskEncoder
+from pipeline.config import Params
+from pipeline.data.manifest import SlideEntry
+from pipeline.data.store import TileStore
+from pipeline.diffusion import decode
+from pipeline.diffusion.decode import HALO, decode_rows, is_local
+from pipeline.diffusion.slides import _geometry
+from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
+from pipeline.diffusion.surroundings import Surroundings
+from pipeline.errors import HistoloomError
+from pipeline.models.autoencoder import LatentCodec, build_autoencoder
+from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
+
+SPLITS = {"a": "train", "v": "val"}
+FACTOR = 4
+
+
+def params_of(slide: dict, conditions=("label", "mask"), **settings) -> Params:
+    stated = {"name": "s", "width_px": 160, "height_px": 128} | slide
+    return Params.model_validate(
+        {
+            "tile": {
+                "mpp": 1.0,
+                "tile_px": 64,
+                "labels": {"source": "polygons", "classes": ["left", "right"]},
+                "masks": {"source": "polygons", "classes": ["left", "right"]},
+            },
+            "train_denoiser": {"conditions": list(conditions)},
+            "sample_slides": {"slides": [stated], **settings},
+        }
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_geojson("halves.json", feature("left", box_ring(0, 0, 80, 64)), feature("right", box_ring(80, 0, 160, 64)))
+    write_geojson("other.json", feature("middle", box_ring(0, 0, 80, 64)))
+    Image.fromarray(np.zeros((128, 100), np.uint8)).save("narrow.png")
+    Image.fromarray(np.full((128, 160), 3, np.uint8)).save("three.png")
+    write_csv("field.csv", [{"row": 0, "col": 0, "label": "left"}, {"row": 0, "col": 1, "label": "right"}])
+    write_csv("hole.csv", [{"row": 0, "col": 0}, {"row": 1, "col": 1}])
+    write_csv("typo.csv", [{"row": 0, "col": "x", "label": "lefft", "colour": "red"}])
+    write_csv("wrong.csv", [{"row": 0, "col": "x", "label": "lefft"}])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "slide, messages",
+    [
+        ({"mask": "none.json"}, ["the file is missing"]),
+        ({"mask": "other.json"}, ["unknown label 'middle'"]),
+        ({"mask": "narrow.png"}, ["has shape (128, 100), its slide is (128, 160)"]),
+        ({"mask": "three.png"}, ["it holds class id 3", "ids are 1 to 2"]),
+        ({"lent_by": ["v"]}, ["'v' is held out (val), and purpose is augment"]),
+        ({"lent_by": ["nobody"]}, ["'nobody' is no split group"]),
+        ({"field": "none.csv"}, ["the file is missing"]),
+        ({"field": "hole.csv"}, ["2 rows are no whole grid of 4 points"]),
+        ({"field": "typo.csv"}, ["row 1, column 'colour'"]),
+        ({"field": "wrong.csv"}, ["row 2, column 'col'", "unknown label 'lefft'"]),
+    ],
+)
+def test_faults_of_a_slide_are_said_with_their_place(here, slide, messages):
+    text = "\n".join(str(fault) for fault in check_slides(params_of(slide), SPLITS))
+    assert all(message in text for message in messages), text
+
+
+def test_a_slide_without_faults_has_none(here):
+    stated = {"mask": "halves.json", "field": "field.csv", "lent_by": ["a"]}
+    assert check_slides(params_of(stated), SPLITS) == []
+    assert check_slides(params_of({"lent_by": ["v"], "purpose": "evaluate"}), SPLITS) == []
+
+
+def test_outlines_need_the_nuclei_of_a_raster(here):
+    Image.fromarray(np.ones((128, 160), np.uint8)).save("mask.png")
+    slide = params_of({"mask": "mask.png"}).sample_slides.slides[0]
+    with pytest.raises(HistoloomError, match="name a raster of nuclei in 'instances'"):
+        read_mask(slide, params_of({}), edges=True)
+
+
+@pytest.mark.parametrize(
+    "slide, settings, message",
+    [
+        ({}, {"scheduler": "unipc"}, "'ddim', 'euler' or 'dpmsolver\\+\\+'"),
+        ({"rna": "x"}, {}, "'rna' is not among train_denoiser.conditions"),
+        ({"label": "middle"}, {}, "'middle' is none of tile.labels.classes"),
+        ({"image": {"slide_id": "x", "width_px": 9, "height_px": 9, "holes": "h.json"}}, {}, "set keep: true"),
+    ],
+)
+def test_params_that_cannot_be_meant_are_refused(slide, settings, message):
+    with pytest.raises(ValidationError, match=message):
+        params_of(slide, **settings)
+
+
+@pytest.mark.parametrize(
+    "slide, settings, message",
+    [
+        ({"width_px": 48}, {}, "is 48 x 128 px, smaller than a window of 64 px"),
+        ({}, {"halo_latent_px": 5}, "more than a quarter of the window"),
+    ],
+)
+def test_a_canvas_that_cannot_be_laid_out_is_refused(slide, settings, message):
+    params = params_of(slide, **settings)
+    with pytest.raises(HistoloomError, match=message):
+        _geometry(params.sample_slides.slides[0], params.sample_slides, FACTOR, 16)
+
+
+def codec_of(arch: str = "tiny") -> LatentCodec:
+    config = params_of({}).train_autoencoder.model_copy(update={"arch": arch, "channels": 16})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_autoencoder(config).eval().requires_grad_(False)
+    return LatentCodec(model, torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
+
+
+ENCODERS = Encoders((LabelEncoder(("left", "right")), MaskEncoder(("background", "left", "right"), 16)))
+
+
+@dataclass
+class Written:
+    lenders: list[str]
+    surroundings: Surroundings
+    arrays: zarr.Group
+
+
+def write(slide: dict, canvas=(48, 56)) -> Written:
+    params = params_of(slide)
+    make_part("tiles", "slide", tile_rows(4, split_group=["a", "a", "b", "b"], label="left"), tiles(4))
+    make_slide("real.tif", width=200, height=200, mpp=1.0)
+    entry = SlideEntry("real", Path("real.tif"), "a", 2)
+    Path("stated").mkdir()
+    lenders = write_surroundings(
+        Path("stated"), params.sample_slides.slides[0], params, canvas, codec_of(), ENCODERS.specs(), ENCODERS,
+        TileStore("tiles"), {"real": entry},
+    )  # fmt: skip
+    surroundings = Surroundings(Path("stated"))
+    return Written(lenders, surroundings, surroundings.arrays)
+
+
+def test_a_mask_says_what_is_made_and_what_it_shows(here):
+    found = write({"mask": "halves.json", "lent_by": ["a"]})
+    free, shown = found.arrays["free"][:], found.arrays["map"][:]
+    assert free[:16, :40].all() and not free[20:].any() and not free[:, 44:].any()
+    assert (shown[1, :15, :19] == 1).all() and (shown[2, :15, 21:39] == 1).all() and (shown[0, 20:] == 1).all()
+    assert found.lenders == ["a"]
+
+
+def test_where_tissue_lies_outside_the_mask_all_of_the_slide_is_made(here):
+    found = write({"mask": "halves.json", "outside": "tissue"})
+    free = found.arrays["free"][:]
+    assert free[:32, :40].all() and not free[32:].any() and not free[:, 40:].any()
+
+
+def test_a_field_lends_by_tile_and_its_groups_are_the_slides_ancestors(here):
+    rows = [{"row": 0, "col": 0, "tile_id": "slide_2_0"}, {"row": 0, "col": 1, "label": "right"}]
+    write_csv("field.csv", rows)
+    found = write({"field": "field.csv"})
+    assert found.lenders == ["b"]
+    vectors = found.surroundings.field.at(np.array([5.0, 5.0]), np.array([0.0, 56.0])).vector
+    assert torch.allclose(vectors, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert not found.surroundings.nothing.vector.any()
+
+
+def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):
+    write_geojson("hole.json", feature(None, box_ring(40, 40, 80, 80)))
+    image = {
+        "slide_id": "real",
+        "width_px": 96,
+        "height_px": 96,
+        "x_px": 16,
+        "y_px": 16,
+        "keep": True,
+        "holes": "hole.json",
+    }
+    found = write({"image": image})
+    free = found.arrays["free"][:].astype(bool)
+    assert free[10:20, 10:20].all() and not free[4:9, 4:28].any() and free[:4].all() and free[:, 28:].all()
+    assert found.lenders == ["a"]
+    latents, glass = found.arrays["image"][:], np.array(found.arrays.attrs["background"])[:, None]
+    assert np.allclose(latents[:, 40:, 40:].reshape(4, -1), glass) and latents[:, 6:26, 6:26].std() > 0.01
+
+
+def test_a_region_beyond_its_slide_is_refused(here):
+    with pytest.raises(HistoloomError, match="reaches beyond slide 'real', which is 200 x 200 px"):
+        write({"image": {"slide_id": "real", "x_level0_px": 150, "width_px": 96, "height_px": 96}})
+
+
+def test_a_slide_that_is_not_there_cannot_be_begun_from(here):
+    with pytest.raises(HistoloomError, match="'gone' is no slide of"):
+        write({"image": {"slide_id": "gone", "width_px": 96, "height_px": 96}})
+
+
+@pytest.mark.parametrize("arch", ["tiny", "kl"])
+def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
+    """But for rounding, where the decoder does not normalise; else nearly, and blended."""
+    monkeypatch.setattr(decode, "TILE", 24)
+    codec, height, width = codec_of(arch), 40, 56
+    latents = torch.randn(4, height, width, generator=torch.Generator().manual_seed(0)).numpy()
+    smooth = latents if arch == "tiny" else 0.3 * latents
+    out = np.zeros((height * FACTOR, width * FACTOR, 3), np.uint8)
+
+    def read(top: int, left: int, rows: int, columns: int) -> np.ndarray:
+        return smooth[:, np.arange(top, top + rows) % height][:, :, np.arange(left, left + columns) % width]
+
+    def into(top: int, left: int, pixels: np.ndarray) -> None:
+        out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+
+    decode_rows(read, codec, FACTOR, slice(0, height), width, into)
+    whole = codec.decode(torch.from_numpy(smooth)[None])[0]
+    inside = np.s_[HALO * FACTOR : -HALO * FACTOR, HALO * FACTOR : -HALO * FACTOR]
+    assert is_local(codec) == (arch == "tiny")
+    apart = np.abs(out.astype(int) - whole)[inside]
+    assert apart.max() <= 1 if arch == "tiny" else apart.mean() < 3

@@ -1,0 +1,99 @@
+"""Pyramids that OpenSlide opens, and files of pixels larger than memory."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from shapely.geometry import Point, box
+
+from pipeline.slides.annotate import rasterise, read_polygons
+from pipeline.slides.polygons import write_polygons
+from pipeline.slides.pyramid import level_sizes, write_pyramid
+from pipeline.slides.raster_file import RasterFile
+from tests.build import tissue_picture
+
+
+def _reader(picture: np.ndarray):
+    return lambda top, left, height, width: picture[top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("compression, most", [("jpeg", 6.0), ("deflate", 0.0)])
+def test_openslide_opens_what_was_written(tmp_path, compression, most):
+    picture = tissue_picture(700, 530)
+    write_pyramid(tmp_path / "s.tif", _reader(picture), (530, 700), 0.5, tmp_path, compression=compression)
+    with openslide.open_slide(str(tmp_path / "s.tif")) as slide:
+        assert slide.level_dimensions == ((700, 530), (350, 265), (175, 132))
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
+        read = np.asarray(slide.read_region((0, 0), 0, (700, 530)).convert("RGB")).astype(int)
+        assert np.abs(read - picture).mean() <= most
+        assert not slide.associated_images
+    with tifffile.TiffFile(tmp_path / "s.tif") as file:
+        assert file.is_bigtiff and [page.subfiletype for page in file.pages] == [0, 1, 1]
+        assert {page.tile for page in file.pages} == {(256, 256)}
+        names = {tag.name for page in file.pages for tag in page.tags.values()}
+        assert not names & {"ImageDescription", "Software", "DateTime", "Artist", "HostComputer", "DocumentName"}
+    assert [p.name for p in tmp_path.iterdir()] == ["s.tif"]
+
+
+def test_class_ids_stay_class_ids_at_every_level(tmp_path):
+    ids = np.zeros((300, 520, 1), np.uint8)
+    ids[:, 200:] = 3
+    write_pyramid(tmp_path / "c.tif", _reader(ids), (300, 520), 1.0, tmp_path, compression="deflate")
+    with tifffile.TiffFile(tmp_path / "c.tif") as file:
+        assert all(set(np.unique(page.asarray())) <= {0, 3} for page in file.pages)
+        assert np.array_equal(file.pages[0].asarray(), ids[..., 0])
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([256, 512]))
+def test_levels_halve_until_one_tile_holds_the_last(height, width, tile_px):
+    levels = level_sizes((height, width), tile_px)
+    assert levels[0] == (height, width) and max(levels[-1]) <= tile_px
+    assert all(b == (max(1, a[0] // 2), max(1, a[1] // 2)) for a, b in pairwise(levels))
+
+
+@given(st.data(), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=30)
+def test_a_raster_file_gives_back_its_boxes(tmp_path_factory, data, height, width):
+    raster = RasterFile(tmp_path_factory.mktemp("r") / "pixels", height, width, 3).create()
+    expected = np.zeros((height, width, 3), np.uint8)
+    for value in range(1, 4):
+        top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+        rows, columns = data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
+        expected[top : top + rows, left : left + columns] = value
+        raster.write(top, left, np.full((rows, columns, 3), value, np.uint8))
+    assert np.array_equal(raster.read(0, 0, height + 5, width + 5), expected)
+
+
+def test_polygons_are_cut_at_the_slides_border_and_read_back(tmp_path):
+    regions = [("a", box(-50, 10, 60, 90)), ("b", box(300, 300, 400, 400))]
+    write_polygons(tmp_path / "p.geojson", regions, None, ("a", "b"), (100, 200))
+    read, faults = read_polygons(tmp_path / "p.geojson", ("a", "b"))
+    assert not faults and [(name, area.bounds) for name, area in read] == [("a", (0, 10, 60, 90))]
+    assert set(json.loads((tmp_path / "p.geojson").read_text())["features"][0]["properties"]) == {
+        "objectType",
+        "classification",
+    }
+
+
+def test_polygons_traced_from_a_raster_cover_what_it_shows(tmp_path):
+    ring = Point(60, 50).buffer(40).difference(Point(60, 50).buffer(15))
+    ids = rasterise([("a", ring), ("b", box(110, 5, 140, 60))], ("a", "b"), 0, 0, 160, 100, 1.0)
+    write_polygons(tmp_path / "p.geojson", [], ids, ("a", "b"), ids.shape)
+    regions, faults = read_polygons(tmp_path / "p.geojson", ("a", "b"))
+    again = rasterise(regions, ("a", "b"), 0, 0, 160, 100, 1.0)
+    assert not faults and (again == ids).mean() > 0.97 and again[50, 60] == 0
+
+
+def test_a_plain_viewer_reads_the_thumbnail_size(tmp_path):
+    picture = tissue_picture(520, 300)
+    write_pyramid(tmp_path / "s.tif", _reader(picture), (300, 520), 1.0, tmp_path)
+    with Image.open(tmp_path / "s.tif") as image:
+        assert image.size == (520, 300)
