@@ -32,7 +32,7 @@ demo: setup
 	@echo "The dataset: $(CURDIR)/data/dataset"
 
 test: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
@@ -40,8 +40,8 @@ test-slow: setup
 bench bench-smoke: setup
 	@mkdir -p reports/benchmarks
 	@test -n "$(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@)" \
-		|| echo "HISTOLOOM_REAL_DATA is not set: benchmarks.conditions is left out (docs/how-to/develop.md)"
-	@set -e; for name in tiling sampling $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),conditions); do \
+		|| echo "HISTOLOOM_REAL_DATA is not set: benchmarks.conditions and canvas are left out (docs/how-to/develop.md)"
+	@set -e; for name in tiling sampling $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),conditions canvas); do \
 		$(BIN)/python -m benchmarks.$$name $(if $(filter bench-smoke,$@),--smoke) --json reports/benchmarks/$$name.json; done
 
 lint: setup

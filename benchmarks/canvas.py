@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.covers import COVERS, FULL, SMALL, LoadOpen, Open, Sizes, measure_cover, weave_of
+from benchmarks.covers import COVERS, FACTOR, FULL, SMALL, LoadOpen, Open, Sizes, measure_cover, weave_of
 from benchmarks.inputs import drawn_slides, sections
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
@@ -33,11 +33,17 @@ from pipeline.data.rows import spread, train_rows
 from pipeline.diffusion.blocks import Weave, lay_out
 from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.covers import Lattice
+from pipeline.diffusion.decode import BAND, DecodeJob, decode_band, read_bands
 from pipeline.diffusion.solver import make_solver
 from pipeline.diffusion.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
+from pipeline.models.autoencoder import LatentCodec
 from pipeline.models.denoiser import denoise
+from pipeline.progress import progress
+from pipeline.slides.open import open_slide
+from pipeline.slides.pyramid import level_sizes, write_pyramid
 
-PARTS = ("covers", "wall", "workers", "memory")
+PARTS = ("covers", "wall", "workers", "memory", "gigapixel")
+GIGAPIXEL_PX = 32768
 CANVAS_MIB = (16, 256)
 
 
@@ -191,6 +197,44 @@ def measure_memory(root: Path, smoke: bool) -> dict:
     return {"memory_increment_mib": out}
 
 
+@dataclass(frozen=True)
+class LoadTinyCodec:
+    def __call__(self) -> LatentCodec:
+        from diffusers import AutoencoderTiny
+
+        widths = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
+        model = AutoencoderTiny(**widths, num_encoder_blocks=(1,) * 3, num_decoder_blocks=(1,) * 3)
+        return LatentCodec(model.eval(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
+
+
+def _whole(side_px: int, folder: Path, queue) -> None:
+    """A slide from noise to its pyramid, and the most memory that it took, MiB."""
+    side = side_px // FACTOR
+    weave = Weave(0, Lattice(64, (4,)), lay_out(side, side, 56, 1024, 64), 4, 0, 2)
+    job = CanvasJob(weave, LoadTiny(), folder / "kept", folder / "scratch", 2)
+    bands = [DecodeJob(job, n, side, side, LoadTinyCodec(), FACTOR, folder / "bands") for n in range(-(-side // BAND))]
+    with open_pool(Cluster(workers=0), tasks=1) as pool:
+        run_canvas(job, pool.graph, f"{side_px} px")
+        pool(decode_band, bands, "decoding")
+    with progress(
+        "pyramid", sum(-(-h // 256) * -(-w // 256) for h, w in level_sizes((side_px, side_px), 256))
+    ) as advance:
+        write_pyramid(folder / "slide.tif", read_bands(bands), (side_px, side_px), 1.0, folder, advance=advance)
+    with open_slide(folder / "slide.tif") as slide:
+        queue.put((_status("VmHWM") / 1024, slide.width * slide.height))
+
+
+def measure_gigapixel(root: Path, smoke: bool) -> dict:
+    context = multiprocessing.get_context("spawn")
+    queue, folder = context.Queue(), root / "gigapixel"
+    folder.mkdir()
+    process = context.Process(target=_whole, args=(GIGAPIXEL_PX // (16 if smoke else 1), folder, queue))
+    process.start()
+    peak, pixels = queue.get()
+    process.join()
+    return {"gigapixel": {"peak_mib": peak, "pixels": pixels}}
+
+
 def main() -> None:
     options = arguments(
         __doc__, PARTS, work="keep the study here, so that a broken run goes on where it stopped",
@@ -200,7 +244,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         study = None
-        if set(options.only) != {"memory"}:
+        if not set(options.only) <= {"memory", "gigapixel"}:
             study, start = trained(root, options.smoke), time.monotonic()
             study.train()
             minutes["minutes_training"] = (time.monotonic() - start) / 60
@@ -209,6 +253,7 @@ def main() -> None:
             "wall": lambda: measure_wall(study, sizes, 1 if options.smoke else 5),
             "workers": lambda: measure_workers(study, sizes, Path(temporary)),
             "memory": lambda: measure_memory(Path(temporary), options.smoke),
+            "gigapixel": lambda: measure_gigapixel(Path(temporary), options.smoke),
         }
         for name in options.only:
             start = time.monotonic()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pandas as pd
 import pytest
 import torch
@@ -41,6 +42,20 @@ REQUESTS = [
 ]  # fmt: skip
 
 
+WOVEN = {
+    "name": "fields", "width_px": 96, "height_px": 64, "mask": "manifests/mask.png", "instances": "manifests/nuclei.png",
+    "outside": "tissue", "field": "manifests/field.csv", "label": "tumour",
+}  # fmt: skip
+
+
+def write_canvas(folder: Path) -> None:
+    """A mask with its nuclei, and a field: a tile of each of two patients that lends all it has, and a caption."""
+    nuclei = np.asarray(Image.open(folder / "data/slides/i0.png"))[:64, :96]
+    Image.fromarray(nuclei).save(folder / "manifests/nuclei.png")
+    Image.fromarray((nuclei > 0).astype(np.uint8)).save(folder / "manifests/mask.png")
+    (folder / "manifests/field.csv").write_text("row,col,tile_id,caption\n0,0,s0_32_32,\n0,1,,PINK\n0,2,s1_32_32,\n")
+
+
 def write_inputs(folder: Path) -> list[dict]:
     """Five patients; pictures, nuclei, expression and genotypes. One patient has no profile, one was not tested."""
     rows = []
@@ -65,6 +80,7 @@ def write_inputs(folder: Path) -> list[dict]:
     (folder / "manifests/genotype.csv").write_text(
         "patient_id,TP53,IDH1\np0,R175H,NS\np1,WT,WT\np2,WT,R132H\np3,W91*,WT\n", encoding="utf-8"
     )
+    write_canvas(folder)
     return rows
 
 
@@ -90,6 +106,13 @@ def params(folder: Path, rows: list[dict], **sections):
         "train_denoiser": {"conditions": list(CONDITIONS), "channels": [16, 32], "steps": 6, "batch_size": 8},
         "plan": {"target": "none", "evaluation_tiles": 3, "batch_size": 8, "requests": REQUESTS},
         "sample": {"steps": 3, "guidance": {"mask": 2.0, "text": 3.0}},
+        "sample_slides": {
+            "slides": [WOVEN],
+            "steps": 3,
+            "guidance": {"rna": 2.0},
+            "block_latent_px": 16,
+            "batch_size": 4,
+        },
     }
     return make_study(folder, rows, tile, **{k: base.get(k, {}) | sections.get(k, {}) for k in base | sections})
 
@@ -108,7 +131,7 @@ def study(request, tmp_path_factory):
     (folder / "cluster.yaml").write_text("workers: 0\n")
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
     assert validate_study() == []
-    run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
+    run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
     yield folder
     patch.undo()
 
@@ -234,11 +257,18 @@ def test_what_was_measured_of_the_encoders_is_written(study):
 
 def test_the_rest_of_the_way_takes_such_tiles(study, monkeypatch):
     monkeypatch.setenv("HISTOLOOM_SALT", "a salt for tests")
-    run("train_filters", "filter", "emit", "evaluate", "report")
+    run("tile_slides", "train_filters", "filter", "emit", "evaluate", "report")
     page = Path("reports/index.html").read_text(encoding="utf-8")
     assert "train_encoders: rna kl" not in page and "rna explained_variance_train" in page
     assert all(f"<td>{r['name']}</td>" in page for r in REQUESTS)
     assert "Masks, and what was made of them" in page and "Counterfactual pairs" in page
+
+
+def test_a_slide_is_woven_under_every_condition_at_once(study):
+    facts = json.loads(Path("data/woven/fields/canvas.json").read_text())
+    assert facts["ancestors"] == ["p0", "p1"]
+    with openslide.open_slide("data/woven/fields/slide.tif") as slide:
+        assert np.asarray(slide.read_region((0, 0), 0, (96, 64)))[..., :3].std() > 1
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+import openslide
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipeline.data.store import TileStore
 from tests.study import TINY, dvc, edit_yaml, run, stage
 
 DATA = Path(os.environ.get("HISTOLOOM_REAL_DATA", "/nowhere"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="HISTOLOOM_REAL_DATA names no folder")
-SMALL = {name: TINY[name] for name in TINY if name not in ("tile", "plan")}
+SMALL = {name: TINY[name] for name in TINY if name not in ("tile", "plan", "sample_slides")}
+SMALL["train_denoiser"] = {name: value for name, value in SMALL["train_denoiser"].items() if name != "conditions"}
 SPLITS = {"C2": "train", "C3": "val", "C4": "test", "C5": "train"}
 
 
@@ -54,13 +58,26 @@ def her2st(tmp_path) -> Path:
     for name in ("spots.csv", "expression.parquet"):
         shutil.copy(DATA / "her2st" / name, folder / "manifests" / name)
     write_manifest(folder, her2st_rows("C2", "C3", "C4"))
+    region = {"slide_id": "C2", "x_level0_px": 3000, "y_level0_px": 3000, "width_px": 160, "height_px": 128}
+    weave(folder, {"name": "again", "width_px": 160, "height_px": 128, "image": region | {"strength": 0.5}})
     return folder
+
+
+def weave(folder: Path, slide: dict) -> None:
+    edit_yaml(folder / "params.yaml", sample_slides={"slides": [slide], "steps": 4})
 
 
 @pytest.fixture
 def monuseg(tmp_path) -> Path:
     folder = make_study(tmp_path / "monuseg", "monuseg", DATA / "monuseg")
     write_manifest(folder, monuseg_rows())
+    nuclei = np.asarray(Image.open(DATA / "monuseg" / monuseg_rows()[0]["instances"]))[:128, :160]
+    (folder / "manifests/canvases").mkdir()
+    Image.fromarray((nuclei > 0).astype(np.uint8)).save(folder / "manifests/canvases/mask.png")
+    Image.fromarray(nuclei.astype(np.uint16)).save(folder / "manifests/canvases/nuclei.png")
+    slide = {"name": "nuclei", "width_px": 160, "height_px": 128, "outside": "tissue", "purpose": "evaluate"}
+    files = {"mask": "manifests/canvases/mask.png", "instances": "manifests/canvases/nuclei.png"}
+    weave(folder, slide | files | {"lent_by": [monuseg_rows()[0]["patient_id"]]})
     return folder
 
 
@@ -93,3 +110,7 @@ def test_repro_runs_the_whole_way(name, request):
     dvc(folder, "repro")
     metrics = json.loads((folder / "reports/emit/metrics.json").read_text())
     assert metrics["counts"]["train"]["real"] and (folder / "reports/index.html").is_file()
+    (slide,) = (folder / "data/woven").glob("*/slide.tif")
+    with openslide.open_slide(str(slide)) as woven:
+        assert woven.dimensions == (160, 128)
+    assert any((folder / "data/woven_tiles").glob("*/commit.json"))

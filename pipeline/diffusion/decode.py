@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from pipeline.data.commit import commit_part
-from pipeline.diffusion.study import load_generator
 from pipeline.diffusion.weaving import CanvasJob, Latents
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.raster_file import RasterFile
@@ -91,16 +90,18 @@ def _blended(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, in
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """One band of a canvas to pixels; plain data."""
+    """One band of a canvas to pixels; plain data.
+
+    height, width : of the slide, latent px.
+    load : gives the codec; called for each band.
+    factor : pixels to a latent pixel.
+    """
 
     canvas: CanvasJob
     number: int
     height: int
     width: int
-    models: Path
-    generator_sha256: str
-    attention: str
-    device: str
+    load: Callable[[], LatentCodec]
     factor: int
     parts: Path
 
@@ -127,9 +128,8 @@ decode_band.uses_torch = True
 
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
-    codec = load_generator(job.models, job.generator_sha256, job.attention, job.device).codec
     raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
-    decode_rows(Latents(job.canvas).box, codec, job.factor, job.rows, job.width, raster.write)
+    decode_rows(Latents(job.canvas).box, job.load(), job.factor, job.rows, job.width, raster.write)
 
 
 def read_bands(jobs: list[DecodeJob]) -> Callable[[int, int, int, int], np.ndarray]:

@@ -27,6 +27,7 @@ from pipeline.diffusion.study import generator_lineage, generator_sha256, load_g
 from pipeline.diffusion.surroundings import Surroundings
 from pipeline.diffusion.weaving import CanvasJob, run_canvas
 from pipeline.errors import HistoloomError, ManifestFaults
+from pipeline.models.autoencoder import LatentCodec
 from pipeline.progress import progress
 from pipeline.slides.open import open_slide
 from pipeline.slides.polygons import write_polygons
@@ -62,6 +63,19 @@ class LoadCanvas:
         return Denoiser(
             generator.unet, generator.specs, nothing, config.scale, solver, config.batch_size, self.device
         ), surroundings
+
+
+@dataclass(frozen=True)
+class LoadCodec:
+    """The same for what decodes."""
+
+    models: Path
+    generator_sha256: str
+    attention: str
+    device: str
+
+    def __call__(self) -> LatentCodec:
+        return load_generator(self.models, self.generator_sha256, self.attention, self.device).codec
 
 
 def _no_map(specs, window: int) -> torch.Tensor | None:
@@ -132,10 +146,9 @@ def _weave_slide(slide: WovenSlide, params: Params, work, device: str, pool, mod
     job = CanvasJob(weave, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     shutil.rmtree(job.scratch, ignore_errors=True)
     height, width = -(-slide.height_px // factor), -(-slide.width_px // factor)
-    bands = [
-        DecodeJob(job, number, height, width, load.models, identity, load.attention, device, factor, folder / "bands")
-        for number in range(-(-height // BAND))
-    ]
+    codec = LoadCodec(load.models, identity, load.attention, device)
+    numbers = range(-(-height // BAND))
+    bands = [DecodeJob(job, number, height, width, codec, factor, folder / "bands") for number in numbers]
     start = time.monotonic()
     with pool(layout.count) as run:
         run_canvas(job, run.graph, f"sample_slides: {slide.name}")

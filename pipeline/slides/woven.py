@@ -14,6 +14,8 @@ from pipeline.config import Tile
 from pipeline.data.commit import RECORD, commit_part, write_json
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.schema import SYNTHETIC_ROW, write_rows
+from pipeline.progress import console
+from pipeline.slides.open import BadSlide
 from pipeline.slides.tiler import SlideJob, write_part
 
 
@@ -36,8 +38,11 @@ class WovenJob:
 
 
 def cut_woven(job: WovenJob) -> dict:
-    """Make a woven slide's part, unless it is there."""
-    return commit_part(job.parts, job.part, lambda folder: _write(job, folder))["info"]
+    """Make a woven slide's part, unless it is there; `reason`, where no tile can be cut from it."""
+    try:
+        return commit_part(job.parts, job.part, lambda folder: _write(job, folder))["info"]
+    except BadSlide as error:
+        return {"tiles": 0, "reason": str(error)}
 
 
 def _write(job: WovenJob, folder: Path) -> dict:
@@ -110,7 +115,10 @@ def tile_woven_study(
     with pool(len(jobs)) as run:
         infos = run(cut_woven, jobs, "tile_slides")
     lineage = json.loads((woven / "lineage.json").read_text(encoding="utf-8"))
-    work.promote_parts([job.part for job in jobs], output, {"lineage.json": lineage})
-    metrics = {"slides": len(names), "tiles": sum(info["tiles"] for info in infos)}
+    empty = {name: info["reason"] for name, info in zip(names, infos) if "reason" in info}
+    for reason in empty.values():
+        console.print(f"a woven slide gives no tiles: {reason}")
+    work.promote_parts([job.part for job in jobs if job.name not in empty], output, {"lineage.json": lineage})
+    metrics = {"slides": len(names), "tiles": sum(info["tiles"] for info in infos), "without_tiles": empty}
     write_json(reports / "metrics.json", metrics)
     return metrics
