@@ -100,9 +100,12 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, steal: bool = T
     if config.scheduler is None and (config.workers == 0 or tasks == 0):
         yield Pool(_map_here, _graph_here)
         return
+    import logging
+
     import dask
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # whatever else has set up logging in this process
     settings = {
         "distributed.scheduler.allowed-failures": config.retries,
         "distributed.scheduler.work-stealing": steal,
@@ -141,7 +144,7 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool):
         threads_per_worker=1,
         processes=True,
         memory_limit=config.memory_limit,
-        dashboard_address=None,
+        dashboard_address=":0",  # any free port
     ) as cluster:
         yield cluster
 

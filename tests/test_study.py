@@ -18,6 +18,7 @@ import openslide
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from pipeline.data.commit import hash_tree
 from pipeline.data.store import TileStore
@@ -181,7 +182,7 @@ def check_a_broken_weave(study: Path, copy: Path, moments: int) -> None:
         running = start(copy, "stages.sample_slides")
         deadline = time.monotonic() + 90
         while running.poll() is None and time.monotonic() < deadline:
-            if list(copy.glob(".work/sample_slides/*/canvases/woven/steps/*/*/commit.json")):
+            if list(copy.glob(".work/sample_slides/*/canvases/*/steps/*/*/commit.json")):
                 break
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.4))
@@ -192,6 +193,16 @@ def check_a_broken_weave(study: Path, copy: Path, moments: int) -> None:
         stage(copy, "sample_slides")
         assert contents(copy / "data/woven") == contents(study / "data/woven")
     assert caught
+
+
+def test_one_woven_slide_more_weaves_one_slide(copy):
+    stage(copy, "sample_slides")
+    before = json.loads((copy / "reports/sample_slides/metrics.json").read_text())["slides"]
+    (stated,) = YAML(typ="safe").load((copy / "params.yaml").read_text())["sample_slides"]["slides"]
+    edit_yaml(copy / "params.yaml", sample_slides={"slides": [stated, stated | {"name": "other"}]})
+    stage(copy, "sample_slides")
+    after = json.loads((copy / "reports/sample_slides/metrics.json").read_text())["slides"]
+    assert after["woven"] == before["woven"] and set(after) == {"woven", "other"}  # with the seconds that it took then
 
 
 def test_kill_9_in_mid_canvas_changes_no_byte(study, copy):

@@ -18,7 +18,7 @@ from pipeline.slides.annotate import rasterise, read_polygons
 from pipeline.slides.open import Slide, open_slide
 from pipeline.slides.tiler import split_groups
 
-_ENCODE_PX, _ENCODE_HALO_PX = 512, 64
+_ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
 
 
 def state_image(
@@ -64,8 +64,7 @@ def state_image(
                 latents[:, rows : rows + encoded.shape[1], columns : columns + encoded.shape[2]] = encoded
         groups = _groups(entry, params, source, image, right, bottom)
     if image.keep:
-        kept = _kept(image, canvas, (top, left, height // factor, width // factor), factor)
-        group["free"][:] = group["free"][:] * (1 - kept)
+        _keep(group["free"], image, (top, left, height // factor, width // factor), factor)
     return groups
 
 
@@ -78,19 +77,22 @@ def _encoded(source: Slide, corner, size: tuple[int, int], scale: float, codec: 
     return codec.encode(picture[None])[0].numpy()[:, rows, columns]
 
 
-def _kept(image: FromImage, canvas: tuple[int, int], box: tuple[int, int, int, int], factor: int) -> np.ndarray:
-    """(h, w) uint8 in latent px, 1 in the region but for its holes."""
-    top, left, height, width = box
-    kept = np.zeros(canvas, np.uint8)
-    kept[top : top + height, left : left + width] = 1
+def _keep(free: zarr.Array, image: FromImage, box: tuple[int, int, int, int], factor: int) -> None:
+    """Take a region, but for its holes, out of what is to be made; `box` is its (top, left, height, width), latent px."""
+    areas = []
     if image.holes:
         regions, faults = read_polygons(Path(image.holes), None)
         if faults:
             raise ManifestFaults(faults)
         areas = [("hole", area) for _, area in regions]
-        holes = rasterise(areas, ("hole",), 0, 0, canvas[1] * factor, canvas[0] * factor, 1.0)
-        kept[shares((holes > 0)[None], *canvas)[0] > 0] = 0
-    return kept
+    top, left, height, width = box
+    columns = slice(left, left + width)
+    for start in range(top, top + height, _BAND):
+        rows = slice(start, min(start + _BAND, top + height))
+        size = width * factor, (rows.stop - rows.start) * factor
+        holes = rasterise(areas, ("hole",), left * factor, rows.start * factor, *size, 1.0)
+        kept = shares((holes > 0)[None], rows.stop - rows.start, width)[0] == 0
+        free[rows, columns] = free[rows, columns] * ~kept
 
 
 def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, int], scale: float) -> np.ndarray:

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from pipeline.cluster import one_thread
 from pipeline.config import Params, SampleSlides, WovenSlide
-from pipeline.data.commit import commit_part, write_json
-from pipeline.data.manifest import read_manifest
+from pipeline.data.commit import commit_part, digest, hash_tree, link_tree, read_record, write_json
+from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.seeds import item_seed
 from pipeline.data.store import TileStore
 from pipeline.diffusion.blocks import Layout, Weave, lay_out
@@ -23,7 +25,7 @@ from pipeline.diffusion.covers import Cover, make_cover
 from pipeline.diffusion.decode import BAND, DecodeJob, decode_band, read_bands
 from pipeline.diffusion.solver import Solver, make_solver
 from pipeline.diffusion.stated import check_lenders, read_mask, write_surroundings
-from pipeline.diffusion.study import generator_lineage, generator_sha256, load_generator, written_guidance
+from pipeline.diffusion.study import Generator, generator_lineage, generator_sha256, load_generator, written_guidance
 from pipeline.diffusion.surroundings import Surroundings
 from pipeline.diffusion.weaving import CanvasJob, run_canvas
 from pipeline.errors import HistoloomError, ManifestFaults
@@ -88,6 +90,47 @@ def _solver(config: SampleSlides, training: dict) -> Solver:
     return make_solver(config.scheduler, steps=config.steps, **facts)
 
 
+@dataclass(frozen=True)
+class Weaver:
+    """What all slides of a study share."""
+
+    params: Params
+    models: Path
+    generator_sha256: str
+    device: str
+    tiles: Path
+    manifest: Manifest
+    root: Path
+    code: str
+
+    @property
+    def generator(self) -> Generator:
+        return load_generator(self.models, self.generator_sha256, self.params.train_denoiser.attention, self.device)
+
+    def part(self, slide: WovenSlide) -> str:
+        """The name of a slide's part holds all that decides it, so that a slide more weaves one slide."""
+        params = self.params
+        settings = params.sample_slides.model_dump(exclude={"slides"})
+        stated = [slide.mask, slide.instances, slide.field, slide.image and slide.image.holes]
+        files = [hash_tree(Path(name)) for name in stated if name and Path(name).exists()]
+        if slide.field or slide.rna:
+            files += [hash_tree(self.tiles), hash_tree(Path("manifests"))]
+        entry = next((e for e in self.manifest.slides if slide.image and e.slide_id == slide.image.slide_id), None)
+        files += [hash_tree(entry.path)] if entry else []
+        model = [self.generator_sha256, params.train_denoiser.attention]
+        facts = [
+            slide.model_dump(),
+            settings,
+            files,
+            model,
+            params.tile.mpp,
+            params.tile.masks.classes,
+            params.seed,
+            self.code,
+        ]
+        return f"{slide.name}@{digest(facts)[:16]}"
+
+
 def sample_slides_study(
     params: Params,
     work,
@@ -97,6 +140,7 @@ def sample_slides_study(
     tiles: Path = Path("data/tiles"),
     output: Path | str = "data/woven",
     reports: Path = Path("reports/sample_slides"),
+    code: str = "",
 ) -> dict:
     """Weave every slide that params state and publish them, with the generator's lineage.
 
@@ -106,63 +150,71 @@ def sample_slides_study(
         for a slide smaller than a window, a mask whose classes the model doesn't know, a full disk; what was
         committed is kept.
     """
-    slides = params.sample_slides.slides
-    metrics: dict = {"slides": {}}
-    lineage = {}
+    slides, parts, lineage = params.sample_slides.slides, {}, {}
     if slides:
-        identity = generator_sha256(models)
+        identity, manifest = generator_sha256(models), read_manifest(params.tile)
         lineage = {identity: generator_lineage(models)}
+        weaver = Weaver(params, models.resolve(), identity, device, tiles, manifest, work.root.resolve(), code)
         for slide in slides:
-            metrics["slides"][slide.name] = _weave_slide(slide, params, work, device, pool, models, tiles, identity)
-    work.promote_parts([slide.name for slide in slides], output, {"lineage.json": lineage})
+            parts[slide.name] = weaver.part(slide)
+            if read_record(work.parts / parts[slide.name]) is None:
+                commit_part(work.parts, parts[slide.name], _weave_slide(slide, weaver, pool))
+                shutil.rmtree(weaver.root / "canvases", ignore_errors=True)
+
+    def publish(staged: Path) -> None:
+        for name, part in parts.items():
+            link_tree(work.parts / part, staged / name)
+        write_json(staged / "lineage.json", lineage)
+
+    work.promote(publish, output)
+    work.keep_parts(list(parts.values()))
+    metrics = {"slides": {name: read_record(work.parts / part)["info"] for name, part in parts.items()}}
     write_json(reports / "metrics.json", metrics)
     return metrics
 
 
-def _weave_slide(slide: WovenSlide, params: Params, work, device: str, pool, models: Path, tiles: Path, identity: str):
-    generator = load_generator(models, identity, params.train_denoiser.attention, device)
-    factor, config = params.train_autoencoder.down_factor, params.sample_slides
+def _weave_slide(slide: WovenSlide, weaver: Weaver, pool) -> Callable[[Path], dict]:
+    """Weave and decode a slide; returns what writes it."""
+    params, generator, config = weaver.params, weaver.generator, weaver.params.sample_slides
+    factor, attention = params.train_autoencoder.down_factor, params.train_denoiser.attention
     window = config.window_latent_px or generator.training["latent_px"]
     cover, layout = _geometry(slide, config, factor, window)
-    folder = work.root.resolve() / "canvases" / slide.name
-
-    def state(target: Path) -> dict:
-        manifest = read_manifest(params.tile)
-        entries = {entry.slide_id: entry for entry in manifest.slides}
-        made = (generator.codec, generator.specs, generator.encoders)
-        lenders = write_surroundings(target, slide, params, layout.canvas, *made, TileStore(tiles), entries)
-        if faults := check_lenders(slide, lenders, study_splits(manifest, params.tile, params.seed)):
-            raise ManifestFaults(faults)
-        return {"ancestors": lenders}
-
-    stated = commit_part(folder, "stated", state)["info"]
-    solver = _solver(config, generator.training)
-    begin = solver.begin(slide.image.strength) if slide.image else 0
+    folder = weaver.root / "canvases" / weaver.part(slide)
+    with one_thread():
+        stated = commit_part(folder, "stated", lambda target: _state(target, slide, weaver, layout))["info"]
+    begin = _solver(config, generator.training).begin(slide.image.strength) if slide.image else 0
     seed = item_seed(params.seed, f"slide/{slide.name}")
     weave = Weave(seed, cover, layout, generator.codec.channels, begin, config.steps)
-    load = LoadCanvas(
-        models.resolve(), identity, params.train_denoiser.attention, device, config.model_dump_json(), window, folder / "stated"
-    )  # fmt: skip
+    identity = (weaver.models, weaver.generator_sha256, attention, weaver.device)
+    load = LoadCanvas(*identity, config.model_dump_json(exclude={"slides"}), window, folder / "stated")
     job = CanvasJob(weave, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     shutil.rmtree(job.scratch, ignore_errors=True)
     height, width = -(-slide.height_px // factor), -(-slide.width_px // factor)
-    codec = LoadCodec(load.models, identity, load.attention, device)
     numbers = range(-(-height // BAND))
-    bands = [DecodeJob(job, number, height, width, codec, factor, folder / "bands") for number in numbers]
-    start = time.monotonic()
+    bands = [DecodeJob(job, n, height, width, LoadCodec(*identity), factor, folder / "bands") for n in numbers]
     with pool(layout.count) as run:
+        start = time.monotonic()
         run_canvas(job, run.graph, f"sample_slides: {slide.name}")
         woven = time.monotonic()
         run(decode_band, bands, f"sample_slides: {slide.name}, decoding")
-    facts = _facts(slide, params, weave, identity, stated["ancestors"])
+        seconds = {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
+    facts = _facts(slide, params, weave, weaver.generator_sha256, stated["ancestors"])
 
     def write(target: Path) -> dict:
         _write_slide(target, slide, params, bands, facts, folder)
-        return {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
+        return seconds | {"blocks": layout.count, "canvas_latent_px": layout.canvas}
 
-    info = commit_part(work.parts, slide.name, write)["info"]
-    shutil.rmtree(folder, ignore_errors=True)
-    return info | {"blocks": layout.count, "canvas_latent_px": layout.canvas}
+    return write
+
+
+def _state(target: Path, slide: WovenSlide, weaver: Weaver, layout: Layout) -> dict:
+    params, generator = weaver.params, weaver.generator
+    entries = {entry.slide_id: entry for entry in weaver.manifest.slides}
+    made = (generator.codec, generator.specs, generator.encoders)
+    lenders = write_surroundings(target, slide, params, layout.canvas, *made, TileStore(weaver.tiles), entries)
+    if faults := check_lenders(slide, lenders, study_splits(weaver.manifest, params.tile, params.seed)):
+        raise ManifestFaults(faults)
+    return {"ancestors": lenders}
 
 
 def _geometry(slide: WovenSlide, config: SampleSlides, factor: int, window: int) -> tuple[Cover, Layout]:
@@ -219,9 +271,13 @@ def _write_slide(
     def clipped(top: int, left: int, height: int, width: int) -> np.ndarray:
         return picture(top, left, min(height, size[0] - top), min(width, size[1] - left))
 
+    @lru_cache(maxsize=1)  # a row of tiles is asked for from left to right
+    def row_of_ids(top: int, height: int) -> np.ndarray:
+        return mask.ids(top, height)
+
     def ids(top: int, left: int, height: int, width: int) -> np.ndarray:
         height, width = min(height, size[0] - top), min(width, size[1] - left)
-        return mask.ids(top, height)[:, left : left + width, None]
+        return row_of_ids(top, height)[:, left : left + width, None]
 
     count = sum(-(-h // config.tile_px) * -(-w // config.tile_px) for h, w in level_sizes(size, config.tile_px))
     options = {"tile_px": config.tile_px, "quality": config.quality}
