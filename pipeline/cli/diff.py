@@ -14,7 +14,7 @@ from pipeline.data.commit import RECORD
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
 
-_STORES = ("data/tiles", "data/synthetic", "data/verdicts")
+_STORES = ("data/tiles", "data/synthetic", "data/woven", "data/woven_tiles", "data/verdicts")
 
 
 def print_diff(a: str, b: str | None) -> None:
