@@ -87,12 +87,21 @@ _COLUMNS = ("label", "caption", "rna", "genotype")
 
 def state_field(
     slide: WovenSlide, params: Params, canvas, factor: int, specs, encoders: Encoders, store: TileStore
-) -> tuple[Field, set[str]]:
-    """The conditions other than maps, and the groups of the tiles that lent them."""
+) -> tuple[Field, set[str], list[list[dict]]]:
+    """The conditions other than maps, the groups of the tiles that lent them, and what each point of the grid states.
+
+    Raises
+    ------
+    ManifestFaults
+        for a tile or an expression profile that isn't there.
+    """
     whole = {name: getattr(slide, name) for name in _COLUMNS}
     table = pd.DataFrame([whole | {"row": 0, "col": 0}]) if slide.field is None else read_field(slide, params, whole)
     tiles = with_conditions(store.rows(), params).drop_duplicates("tile_id").set_index("tile_id", drop=False)
     lenders: set[str] = set()
+    profiles = next((encoder.codes.index for encoder in encoders.encoders if encoder.name == "rna"), ())
+    if faults := _unknown(slide, table, tiles, profiles):
+        raise ManifestFaults(faults)
     if "tile_id" in table:
         lent = tiles.reindex(table["tile_id"].to_numpy(object))
         for name in _COLUMNS:
@@ -114,7 +123,22 @@ def state_field(
     index[table["row"].astype(int), table["col"].astype(int)] = np.arange(len(table))
     sides = (slide.height_px / factor, slide.width_px / factor)
     spacing = tuple(side / count for side, count in zip(sides, shape))
-    return Field(points, torch.from_numpy(index), spacing), lenders
+    stated = rows[list(_COLUMNS)].to_dict("records")
+    return Field(points, torch.from_numpy(index), spacing), lenders, [[stated[i] for i in row] for row in index]
+
+
+def _unknown(slide: WovenSlide, table: pd.DataFrame, tiles: pd.DataFrame, profiles) -> list[Fault]:
+    """Tiles and profiles that are named and aren't there."""
+    where, faults = slide.field or f"params.yaml, slide '{slide.name}'", []
+    for column, known, remedy in (
+        ("tile_id", tiles.index, "name a tile of data/tiles (histoloom preview shows them)."),
+        ("rna", profiles, "name a sample of train_encoders.rna.table."),
+    ):
+        named = table[column] if column in table else pd.Series(dtype=object)
+        for line in np.flatnonzero(named.notna() & ~named.isin(known)):
+            problem, row = f"'{named.iloc[line]}' isn't there.", None if slide.field is None else int(line) + 2
+            faults.append(Fault(where, problem, remedy, row, column))
+    return faults
 
 
 def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Callable[[str], np.ndarray]:

@@ -198,7 +198,7 @@ def _weave_slide(slide: WovenSlide, weaver: Weaver, pool) -> Callable[[Path], di
         woven = time.monotonic()
         run(decode_band, bands, f"sample_slides: {slide.name}, decoding")
         seconds = {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
-    facts = _facts(slide, params, weave, weaver.generator_sha256, stated["ancestors"])
+    facts = _facts(slide, params, weave, weaver.generator_sha256) | stated
 
     def write(target: Path) -> dict:
         _write_slide(target, slide, params, bands, facts, folder)
@@ -211,10 +211,10 @@ def _state(target: Path, slide: WovenSlide, weaver: Weaver, layout: Layout) -> d
     params, generator = weaver.params, weaver.generator
     entries = {entry.slide_id: entry for entry in weaver.manifest.slides}
     made = (generator.codec, generator.specs, generator.encoders)
-    lenders = write_surroundings(target, slide, params, layout.canvas, *made, TileStore(weaver.tiles), entries)
+    lenders, points = write_surroundings(target, slide, params, layout.canvas, *made, TileStore(weaver.tiles), entries)
     if faults := check_lenders(slide, lenders, study_splits(weaver.manifest, params.tile, params.seed)):
         raise ManifestFaults(faults)
-    return {"ancestors": lenders}
+    return {"ancestors": lenders, "points": points}
 
 
 def _geometry(slide: WovenSlide, config: SampleSlides, factor: int, window: int) -> tuple[Cover, Layout]:
@@ -239,7 +239,7 @@ def _geometry(slide: WovenSlide, config: SampleSlides, factor: int, window: int)
     return cover, lay_out(height, width, cover.cell(), config.block_latent_px, window)
 
 
-def _facts(slide: WovenSlide, params: Params, weave: Weave, identity: str, ancestors: list[str]) -> dict:
+def _facts(slide: WovenSlide, params: Params, weave: Weave, identity: str) -> dict:
     """What is known of a slide, its steps' offsets among it."""
     config = params.sample_slides
     return {
@@ -249,13 +249,11 @@ def _facts(slide: WovenSlide, params: Params, weave: Weave, identity: str, ances
         "mpp": params.tile.mpp,
         "classes": list(params.tile.masks.classes),
         "purpose": slide.purpose,
-        "ancestors": ancestors,
         "generator_sha256": identity,
         "seed": weave.seed,
         "recipe": f"{config.cover}-{config.scheduler}-{config.steps}",
         "guidance": written_guidance(config.guidance),
         "label": slide.label,
-        "caption": slide.caption,
         "canvas_latent_px": weave.layout.canvas,
         "down_factor": params.train_autoencoder.down_factor,
         "steps": weave.log(),

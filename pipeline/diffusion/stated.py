@@ -137,12 +137,12 @@ def write_surroundings(
     encoders: Encoders,
     store: TileStore,
     entries: dict[str, SlideEntry],
-) -> list[str]:
+) -> tuple[list[str], list[list[dict]]]:
     """Write what is stated about a slide's canvas of (height, width) latent px.
 
     Returns
     -------
-    The split groups that lent conditions, in order.
+    The split groups that lent conditions, in order; and the conditions of each point of the field, row by row.
     """
     factor = params.train_autoencoder.down_factor
     maps = next((s.channels for s in specs if s.shape == "map"), ())
@@ -161,11 +161,11 @@ def write_surroundings(
         elif slide.outside == "glass":
             inside &= _tissue(mask, rows, canvas[1], factor)
         free[rows] = inside
-    field, lenders = state_field(slide, params, canvas, factor, specs, encoders, store)
+    field, lenders, points = state_field(slide, params, canvas, factor, specs, encoders, store)
     field.save(folder / FIELD)
     if slide.image is not None:
         lenders |= state_image(group, slide, params, canvas, factor, codec, entries)
-    return sorted(lenders | set(slide.lent_by))
+    return sorted(lenders | set(slide.lent_by)), points
 
 
 def _tissue(mask: Mask, rows: slice, columns: int, factor: int) -> np.ndarray:

@@ -47,8 +47,7 @@ def cut_woven(job: WovenJob) -> dict:
 
 def _write(job: WovenJob, folder: Path) -> dict:
     facts = json.loads((job.folder / "canvas.json").read_text(encoding="utf-8"))
-    annotations = job.folder / "polygons.geojson"
-    drawn = annotations if annotations.exists() else None
+    mask = job.folder / "condition.tif"
     entry = SlideEntry(
         slide_id=job.name,
         path=job.folder / "slide.tif",
@@ -56,23 +55,24 @@ def _write(job: WovenJob, folder: Path) -> dict:
         row=0,
         mpp=facts["mpp"],
         label=facts["label"],
-        caption=facts["caption"],
-        annotations=drawn,
+        annotations=job.folder / "polygons.geojson" if mask.exists() else None,
+        mask=mask if mask.exists() else None,
     )
-    info = write_part(
-        SlideJob(entry, _config(job.config, drawn is not None), {job.name: "train"}, None, folder, ""), folder
-    )
+    config = _config(job.config, mask.exists())
+    info = write_part(SlideJob(entry, config, {job.name: "train"}, None, folder, ""), folder)
     rows = pd.read_parquet(folder / "rows.parquet")
-    if job.config.labels.source not in ("polygons", "raster") and facts["caption"] is not None:
-        rows["caption"] = facts["caption"]
+    middles = rows[["y_level0_px", "x_level0_px"]].to_numpy() + job.config.tile_px / 2
+    given = pd.DataFrame([_given(facts, y, x) for y, x in middles], index=rows.index)
     rows = rows.assign(
         tile_id=[f"woven-{name}" for name in rows["tile_id"]],
         source="synthetic",
         patient_id="",
         split_group="",
         split="train" if facts["purpose"] == "augment" else "test",
-        rna=None,
-        genotype=None,
+        label=rows["label"].where(rows["label"].notna(), given["label"]),
+        caption=given["caption"].where(given["caption"].notna(), rows["caption"]),
+        rna=given["rna"],
+        genotype=given["genotype"],
         seed=facts["seed"],
         recipe=facts["recipe"],
         generator_sha256=facts["generator_sha256"],
@@ -86,17 +86,26 @@ def _write(job: WovenJob, folder: Path) -> dict:
     return info
 
 
-def _config(config: Tile, drawn: bool) -> Tile:
-    """How a woven slide is cut: as real ones are, without overlap, its stain as it is and its labels from its mask."""
-    labels = "polygons" if drawn and config.labels.source in ("polygons", "raster") else "slide"
-    masks = "polygons" if drawn and config.masks.source != "none" else "none"
+def _given(facts: dict, y_px: float, x_px: float) -> dict:
+    """The conditions that were stated for the field's point nearest to a place."""
+    points = facts["points"]
+    row = min(int(y_px * len(points) / facts["height_px"]), len(points) - 1)
+    return points[row][min(int(x_px * len(points[row]) / facts["width_px"]), len(points[row]) - 1)]
+
+
+def _config(config: Tile, masked: bool) -> Tile:
+    """How a woven slide is cut: as real ones are, without overlap, its stain as it is, labels and masks from its own."""
+    labels = "slide"
+    if masked and config.labels.source in ("polygons", "raster"):
+        labels = "raster" if config.labels.classes == config.masks.classes else "polygons"
     changed = {
         "stride_px": config.tile_px,
         "stain": "none",
         "more_mpp": (),
+        "caption": "H&E, {composition}",  # real tiles' may quote columns that no woven slide has
         "split": config.split.model_copy(update={"group": "patient"}),
         "labels": config.labels.model_copy(update={"source": labels, "unlabelled": "keep"}),
-        "masks": config.masks.model_copy(update={"source": masks}),
+        "masks": config.masks.model_copy(update={"source": "raster" if masked else "none"}),
     }
     return config.model_copy(update=changed)
 

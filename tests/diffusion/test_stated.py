@@ -135,6 +135,7 @@ ENCODERS = Encoders((LabelEncoder(("left", "right")), MaskEncoder(("background",
 @dataclass
 class Written:
     lenders: list[str]
+    points: list[list[dict]]
     surroundings: Surroundings
     arrays: zarr.Group
 
@@ -145,12 +146,12 @@ def write(slide: dict, canvas=(48, 56)) -> Written:
     make_slide("real.tif", width=200, height=200, mpp=1.0)
     entry = SlideEntry("real", Path("real.tif"), "a", 2)
     Path("stated").mkdir()
-    lenders = write_surroundings(
+    lenders, points = write_surroundings(
         Path("stated"), params.sample_slides.slides[0], params, canvas, codec_of(), ENCODERS.specs(), ENCODERS,
         TileStore("tiles"), {"real": entry},
     )  # fmt: skip
     surroundings = Surroundings(Path("stated"))
-    return Written(lenders, surroundings, surroundings.arrays)
+    return Written(lenders, points, surroundings, surroundings.arrays)
 
 
 def test_a_mask_says_what_is_made_and_what_it_shows(here):
@@ -171,10 +172,16 @@ def test_a_field_lends_by_tile_and_its_groups_are_the_slides_ancestors(here):
     rows = [{"row": 0, "col": 0, "tile_id": "slide_2_0"}, {"row": 0, "col": 1, "label": "right"}]
     write_csv("field.csv", rows)
     found = write({"field": "field.csv"})
-    assert found.lenders == ["b"]
+    assert found.lenders == ["b"] and [p["label"] for p in found.points[0]] == ["left", "right"]
     vectors = found.surroundings.field.at(np.array([5.0, 5.0]), np.array([0.0, 56.0])).vector
     assert torch.allclose(vectors, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert not found.surroundings.nothing.vector.any()
+
+
+def test_a_tile_that_is_not_there_lends_nothing(here):
+    write_csv("field.csv", [{"row": 0, "col": 0, "tile_id": "slide_9_9"}])
+    with pytest.raises(HistoloomError, match="row 2, column 'tile_id': 'slide_9_9' isn't there"):
+        write({"field": "field.csv"})
 
 
 def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):

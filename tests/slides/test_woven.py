@@ -1,0 +1,103 @@
+"""Woven slides cut back into tiles."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import Params, Tissue
+from pipeline.data.commit import commit_part
+from pipeline.data.store import TileStore, made_stores
+from pipeline.slides.polygons import write_polygons
+from pipeline.slides.pyramid import write_pyramid
+from pipeline.slides.woven import WovenJob, cut_woven, tile_woven_study
+from pipeline.stage import Work
+from tests.build import tissue_picture
+
+FACTS = {
+    "name": "s", "mpp": 1.0, "label": None, "width_px": 256, "height_px": 192, "seed": 2**63 + 5, "recipe": "lattice-ddim-4",
+    "generator_sha256": "g", "guidance": "all=2", "purpose": "augment", "ancestors": ["a"],
+    "points": [[{"label": "stroma", "caption": None, "rna": None, "genotype": None},
+                {"label": "tumour", "caption": "PINK", "rna": "k", "genotype": "TP53=wt"}]],
+}  # fmt: skip
+
+
+def config_of(source: str, classes=("left", "right"), masks=("left", "right")):
+    tile = {
+        "mpp": 1.0,
+        "tile_px": 64,
+        "stride_px": 16,
+        "caption": "{stain} of {organ}, {composition}",
+        "tissue": {"mpp": 8.0, "min_fraction": 0.0},
+        "labels": {"source": source, "classes": list(classes)},
+        "masks": {"source": "polygons", "classes": list(masks)},
+    }
+    return Params.model_validate({"tile": tile}).tile
+
+
+def make_woven(root: Path, picture: np.ndarray) -> Path:
+    ids = np.zeros((192, 256, 1), np.uint8)
+    ids[:, :128], ids[:, 128:] = 1, 2
+    ids[20:23, 30:32] = 2  # a nucleus of six pixels
+
+    def write(folder: Path) -> None:
+        for name, pixels in (("slide.tif", picture), ("condition.tif", ids)):
+
+            def read(top: int, left: int, height: int, width: int, pixels=pixels) -> np.ndarray:
+                return pixels[top : top + height, left : left + width]
+
+            write_pyramid(folder / name, read, (192, 256), 1.0, root, compression="deflate")
+        write_polygons(folder / "polygons.geojson", [], ids[..., 0], ("left", "right"), (192, 256))
+        (folder / "canvas.json").write_text(json.dumps(FACTS))
+
+    commit_part(root / "woven", "s", write)
+    return root / "woven"
+
+
+@pytest.fixture
+def woven(tmp_path) -> Path:
+    return make_woven(tmp_path, tissue_picture(256, 192))
+
+
+def cut(woven: Path, config) -> tuple[pd.DataFrame, TileStore]:
+    parts = woven.parent / "parts"
+    cut_woven(WovenJob("s", woven, config, parts))
+    store = TileStore(parts)
+    return store.rows(), store
+
+
+def test_labels_and_masks_are_those_that_the_slide_was_made_under(woven):
+    rows, store = cut(woven, config_of("polygons"))
+    assert set(rows["label"]) == {"left", "right"} and len(rows) == 12
+    masks = {(r.x_level0_px, r.y_level0_px): mask for r, mask in zip(rows.itertuples(), store.read(rows, "mask"))}
+    assert int((masks[0, 0] == 2).sum()) == 6 and (masks[128, 0] == 2).all()
+    assert all(list(groups) == ["a"] for groups in rows["ancestors"])
+    assert rows.loc[rows["x_level0_px"] < 128, "caption"].str.startswith("H&E, ").all()
+
+
+def test_a_tile_without_a_label_of_the_mask_has_the_fields(woven):
+    rows, _ = cut(woven, config_of("slide", classes=("tumour", "stroma")))
+    right = rows["x_level0_px"] >= 128
+    assert set(rows.loc[right, "label"]) == {"tumour"} and set(rows.loc[~right, "label"]) == {"stroma"}
+    assert set(rows.loc[right, "caption"]) == {"PINK"} and set(rows.loc[right, "rna"]) == {"k"}
+
+
+def test_a_slide_without_tissue_gives_no_tiles_and_says_so(tmp_path, capsys):
+    woven = make_woven(tmp_path, np.full((192, 256, 3), 245, np.uint8))
+    config = config_of("slide").model_copy(update={"tissue": Tissue(mpp=8.0, min_fraction=0.5)})
+    (woven / "lineage.json").write_text("{}")
+    work = Work("tile_slides", "0", tmp_path / "work")
+    work.parts.mkdir(parents=True)
+
+    @contextmanager
+    def here(_):
+        yield lambda function, items, title: [function(item) for item in items]
+
+    metrics = tile_woven_study(config, work, here, woven, tmp_path / "out", tmp_path / "reports")
+    assert metrics["tiles"] == 0 and list(metrics["without_tiles"]) == ["s"]
+    assert "gives no tiles" in capsys.readouterr().err and made_stores([tmp_path / "out"]) == []
