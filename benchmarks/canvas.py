@@ -71,7 +71,7 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None) -> dict:
     rows = spread(train_rows(study.tiles), sizes.kid_crops)
     real, found = study.tiles.read(rows), {}
     for steps in sizes.steps:
-        load = LoadOpen(study.folder / "models", steps, sizes.batch_size)
+        load = LoadOpen(study.folder / "models", steps, 1)
         for cover in COVERS:
             keys, made = measure_cover(cover, load, sizes, real)
             found.setdefault(cover, {})[f"steps{steps}"] = keys

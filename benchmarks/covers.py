@@ -42,7 +42,7 @@ class Sizes:
     cells: int = 4
     canvases: int = 4
     steps: tuple[int, ...] = (20, 4)
-    batch_size: int = 4
+    batch_size: int = 4  # of what is timed; what is counted is counted one window at a time
     rounds: int = 200
     crops: int = 1200
     judge_steps: int = 400

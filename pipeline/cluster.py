@@ -114,10 +114,21 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, steal: bool = T
         "distributed.admin.tick.limit": "60s",
     }
     with dask.config.set(settings), _make_cluster(config, tasks, gpu) as cluster, Client(cluster) as client:
+        _wait_for_workers(client, config)
         yield Pool(
             lambda function, items, title: _map_dask(client, config, function, items, title),
             lambda tasks, title: _graph_dask(client, config, tasks, title),
         )
+
+
+def _wait_for_workers(client, config: Cluster) -> None:
+    try:
+        client.wait_for_workers(1, timeout=60)
+    except TimeoutError:
+        raise HistoloomError(
+            f"No worker joined the scheduler {config.scheduler or 'of this machine'} within a minute. Start workers, or mend "
+            "'scheduler' in cluster.yaml."
+        ) from None
 
 
 @contextmanager

@@ -63,12 +63,12 @@ def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
         return error.faults
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return check_requests(params, manifest, splits) + _check_slides(params, splits)
+    return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
 
 
-def _check_slides(params: Params, splits: dict[str, str]) -> list[Fault]:
+def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:
     if not params.sample_slides.slides:
         return []
     from pipeline.diffusion.stated import check_slides  # which loads torch
 
-    return check_slides(params, splits)
+    return check_slides(params, splits, [entry.slide_id for entry in manifest.slides])

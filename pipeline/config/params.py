@@ -69,6 +69,8 @@ class Params(Section):
                 raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
             if slide.label not in (None, *self.tile.labels.classes):
                 raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
+            if slide.image and self.tile.stain != "none":
+                raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
             if slide.mask and not self.tile.masks.classes:
                 raise ValueError(f"{where}: it has a mask, and tile.masks names no classes")
 

@@ -29,6 +29,8 @@ class FromImage(Section):
     def _holes_are_of_what_is_kept(self):
         if self.holes and not self.keep:
             raise ValueError("holes are made in what is kept: set keep: true")
+        if self.keep and self.strength < 1:
+            raise ValueError("what is made beside or in a kept region begins from noise: leave strength out")
         return self
 
 
@@ -58,6 +60,13 @@ class WovenSlide(Section):
         "augment", description="evaluate: held-out conditions, never emitted"
     )
 
+    @model_validator(mode="after")
+    def _image_lies_inside(self):
+        image = self.image
+        if image and (image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px):
+            raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
+        return self
+
 
 class SampleSlides(Section):
     slides: tuple[WovenSlide, ...] = ()
@@ -65,7 +74,7 @@ class SampleSlides(Section):
         "lattice", description="how windows are laid; the others are for comparison, on one block"
     )
     window_latent_px: Positive | None = Field(None, description="side of a window; unstated, as in training")
-    halo_latent_px: Even | tuple[Even, ...] | None = Field(
+    halo_latent_px: Even | Annotated[tuple[Even, ...], Field(min_length=1)] | None = Field(
         None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
     )
     block_latent_px: Positive = Field(256, description="side of what one task advances, about")

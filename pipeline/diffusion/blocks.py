@@ -51,16 +51,19 @@ class Layout:
 
 
 def lay_out(height: int, width: int, cell: int, block: int, window: int) -> Layout:
-    """Blocks of whole cells, near `block` on a side, over a canvas that is filled up to whole cells.
+    """Blocks of whole cells, near `block` on a side; the last ends where the canvas does.
 
-    Every block is at least a window on each side, which the strips need.
+    Every block is at least a window on each side, which the strips need; where the last would be less, the canvas is
+    filled up to whole cells.
     """
 
     def spans(length: int) -> tuple[int, ...]:
         cells = max(-(-length // cell), -(-window // cell))
         most = max(1, cells // -(-window // cell))
         count = min(most, max(1, round(cells * cell / block)))
-        return tuple(len(part) * cell for part in np.array_split(np.arange(cells), count))
+        sides = [len(part) * cell for part in np.array_split(np.arange(cells), count)]
+        last = sides[-1] - (cells * cell - length)
+        return (*sides[:-1], last if last >= window else sides[-1])
 
     return Layout(spans(height), spans(width))
 

@@ -93,9 +93,7 @@ def step_region(
 def _cleaned(
     x: np.ndarray, windows: Windows, inset: int, size: tuple[int, int], index: int, around: Around, denoiser: Denoiser
 ) -> np.ndarray:
-    """The clean latents of a block, (c, *size): predicted by the windows that have something free to make; in the
-    others as they are fixed, which steps their noise just as the others' is stepped.
-    """
+    """The clean latents of a block, (c, *size), predicted by the windows that have something free to make."""
     side = windows.weight.shape[1]
     boxes = [np.s_[top : top + side, left : left + side] for top, left in windows.corners]
     busy = np.array([bool((weight > 0)[around.free[box]].any()) for weight, box in zip(windows.weight, boxes)])
@@ -105,8 +103,6 @@ def _cleaned(
         rows, columns = ((corner - inset + np.arange(side)) % n for corner, n in zip(windows.corners[number], size))
         out[np.ix_(range(len(out)), rows, columns)] += windows.weight[number] * values
 
-    for number in np.flatnonzero(~busy):
-        add(number, around.fixed[:, *boxes[number]])
     todo, count = np.flatnonzero(busy), denoiser.batch_size
     for start in range(0, len(todo), count):
         batch = np.resize(todo[start : start + count], count)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from shapely.geometry import Polygon
 
 from pipeline.conditions.mask import shares
 from pipeline.config import FromImage, Params, WovenSlide
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.splits import region_of
 from pipeline.diffusion.surroundings import create
-from pipeline.errors import HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.annotate import rasterise, read_polygons
 from pipeline.slides.open import Slide, open_slide
@@ -62,9 +63,8 @@ def state_image(
                 encoded = _encoded(source, corner, size, scale, codec, factor)
                 rows, columns = top + y // factor, left + x // factor
                 latents[:, rows : rows + encoded.shape[1], columns : columns + encoded.shape[2]] = encoded
-        groups = _groups(entry, params, source, image, right, bottom)
-    if image.keep:
-        _keep(group["free"], image, (top, left, height // factor, width // factor), factor)
+        groups = _groups(entry, params, source, image, (right, bottom), _ENCODE_HALO_PX * scale)
+    _settle(group, image, (top, left, height // factor, width // factor), factor)
     return groups
 
 
@@ -77,22 +77,45 @@ def _encoded(source: Slide, corner, size: tuple[int, int], scale: float, codec: 
     return codec.encode(picture[None])[0].numpy()[:, rows, columns]
 
 
-def _keep(free: zarr.Array, image: FromImage, box: tuple[int, int, int, int], factor: int) -> None:
-    """Take a region, but for its holes, out of what is to be made; `box` is its (top, left, height, width), latent px."""
-    areas = []
-    if image.holes:
-        regions, faults = read_polygons(Path(image.holes), None)
-        if faults:
-            raise ManifestFaults(faults)
-        areas = [("hole", area) for _, area in regions]
+def _settle(group: zarr.Group, image: FromImage, box: tuple[int, int, int, int], factor: int) -> None:
+    """Settle what is made, what is kept of a region and what is glass; `box` is its (top, left, height, width).
+
+    Of a region that is kept, its holes alone are made. What is neither made nor kept is glass, whatever the image shows.
+    """
+    areas = [("hole", area) for area in read_holes(image)]
+    free, latents = group["free"], group["image"]
     top, left, height, width = box
-    columns = slice(left, left + width)
+    columns, glass = slice(left, left + width), np.array(group.attrs["background"], np.float32)
     for start in range(top, top + height, _BAND):
         rows = slice(start, min(start + _BAND, top + height))
-        size = width * factor, (rows.stop - rows.start) * factor
-        holes = rasterise(areas, ("hole",), left * factor, rows.start * factor, *size, 1.0)
-        kept = shares((holes > 0)[None], rows.stop - rows.start, width)[0] == 0
-        free[rows, columns] = free[rows, columns] * ~kept
+        made = free[rows, columns] > 0
+        if image.keep:
+            size = width * factor, (rows.stop - rows.start) * factor
+            holes = rasterise(areas, ("hole",), left * factor, rows.start * factor, *size, 1.0)
+            made = shares((holes > 0)[None], rows.stop - rows.start, width)[0] > 0
+            free[rows, columns] = made.astype(np.uint8)
+        else:
+            band = latents[:, rows, columns]
+            band[:, ~made] = glass[:, None]
+            latents[:, rows, columns] = band
+
+
+def read_holes(image: FromImage) -> list[Polygon]:
+    """The polygons that are made anew in what is kept.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault of their file.
+    """
+    if not image.holes:
+        return []
+    if not Path(image.holes).is_file():
+        raise ManifestFaults([Fault(image.holes, "the file is missing.", "put it there, or leave 'holes' out.")])
+    regions, faults = read_polygons(Path(image.holes), None)
+    if faults:
+        raise ManifestFaults(faults)
+    return [area for _, area in regions]
 
 
 def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, int], scale: float) -> np.ndarray:
@@ -107,13 +130,15 @@ def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, in
 
 
 def _groups(
-    entry: SlideEntry, params: Params, source: Slide, image: FromImage, right: float, bottom: float
+    entry: SlideEntry, params: Params, source: Slide, image: FromImage, end: tuple[float, float], around: float
 ) -> set[str]:
+    """The groups of all that was read: the region, and what lies around it."""
     config = params.tile
     if config.split.group != "region":
         return set(split_groups(entry, config))
     grid, size = config.split.region, (source.width, source.height)
-    first = region_of(image.x_level0_px, image.y_level0_px, *size, grid.rows, grid.cols)
-    last = region_of(right - 1, bottom - 1, *size, grid.rows, grid.cols)
+    start = max(0, image.x_level0_px - around), max(0, image.y_level0_px - around)
+    stop = min(source.width, end[0] + around) - 1, min(source.height, end[1] + around) - 1
+    first, last = (region_of(*place, *size, grid.rows, grid.cols) for place in (start, stop))
     rows, columns = (range(a, b + 1) for a, b in zip(first, last))
     return {f"{entry.slide_id}/r{r}c{c}" for r in rows for c in columns}

@@ -159,7 +159,6 @@ def sample_slides_study(
             parts[slide.name] = weaver.part(slide)
             if read_record(work.parts / parts[slide.name]) is None:
                 commit_part(work.parts, parts[slide.name], _weave_slide(slide, weaver, pool))
-                shutil.rmtree(weaver.root / "canvases", ignore_errors=True)
 
     def publish(staged: Path) -> None:
         for name, part in parts.items():
@@ -168,6 +167,7 @@ def sample_slides_study(
 
     work.promote(publish, output)
     work.keep_parts(list(parts.values()))
+    shutil.rmtree(work.root / "canvases", ignore_errors=True)  # every slide is committed
     metrics = {"slides": {name: read_record(work.parts / part)["info"] for name, part in parts.items()}}
     write_json(reports / "metrics.json", metrics)
     return metrics

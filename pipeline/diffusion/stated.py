@@ -18,7 +18,7 @@ from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
 from pipeline.diffusion.fields import read_field, state_field
-from pipeline.diffusion.from_image import state_image
+from pipeline.diffusion.from_image import read_holes, state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
 from pipeline.errors import Fault, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
@@ -53,8 +53,12 @@ class Mask:
             return self._rows(self.instances, top, rows)
         out = np.zeros((rows, self.size[1]), np.int32)
         for number, (_, area) in enumerate(self.regions, 1):
-            if area.bounds[1] < top + rows and area.bounds[3] > top:
-                out[rasterise([("nucleus", area)], ("nucleus",), 0, top, self.size[1], rows, 1.0) > 0] = number
+            left, above, right, below = (int(v) for v in area.bounds)
+            left, right = max(0, left), min(self.size[1], right + 2)
+            above, below = max(top, above), min(top + rows, below + 2)
+            if left < right and above < below:
+                hit = rasterise([("nucleus", area)], ("nucleus",), left, above, right - left, below - above, 1.0) > 0
+                out[above - top : below - top, left:right][hit] = number
         return out
 
     def _rows(self, raster: np.ndarray, top: int, rows: int) -> np.ndarray:
@@ -108,15 +112,21 @@ def check_lenders(slide: WovenSlide, groups: Iterable[str], splits: dict[str, st
     return faults
 
 
-def check_slides(params: Params, splits: dict[str, str]) -> list[Fault]:
+def check_slides(params: Params, splits: dict[str, str], slide_ids: Iterable[str] = ()) -> list[Fault]:
     """Faults of the slides that are to be woven, as far as they show without a model."""
     faults = []
     for slide in params.sample_slides.slides:
         faults += check_lenders(slide, slide.lent_by, splits)
         edges = params.encode.edges and "mask" in params.train_denoiser.conditions
+        if slide.image and slide.image.slide_id not in slide_ids:
+            problem = (
+                f"sample_slides.slides, '{slide.name}': '{slide.image.slide_id}' is no slide of {params.tile.manifest}."
+            )
+            faults.append(Fault("params.yaml", problem, "mend image.slide_id."))
         for read in (
             lambda s=slide, e=edges: read_mask(s, params, e),
             lambda s=slide: s.field and read_field(s, params, {}),
+            lambda s=slide: s.image and read_holes(s.image),
         ):
             try:
                 read()

@@ -36,6 +36,10 @@ class Box:
 
     def conditions(self, corners: np.ndarray, window: int) -> Conditions:
         middle = (corners + window / 2 + self.corner) % self.canvas
+        extent = np.multiply(self.field.spacing, self.field.index.shape)
+        middle = np.where(
+            middle > (extent + self.canvas) / 2, middle - self.canvas, middle
+        )  # the padding's nearer side
         given = self.field.at(middle[:, 0], middle[:, 1])
         if self.map is None:
             return given

@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import find_objects, label
 from shapely.geometry import Polygon, box, mapping
 from skimage.measure import find_contours
 
 from pipeline.slides.annotate import Region
-
-_LEAST_PX = 9
-"""Smaller areas are left out of what is traced from a raster."""
 
 
 def write_polygons(
@@ -40,15 +38,15 @@ def write_polygons(
 
 
 def _traced(raster: np.ndarray, classes: tuple[str, ...]) -> list[Region]:
-    """The outlines of each class; a hole is what lies inside an outline and is not of the class."""
+    """The outlines of each area of each class: its longest ring, and the others as holes."""
     out: list[Region] = []
     for number, name in enumerate(classes, 1):
-        rings = find_contours(np.pad((raster == number).astype(np.float32), 1), 0.5)
-        areas = [Polygon(ring[:, ::-1] - 0.5).buffer(0) for ring in rings if len(ring) > 3]
-        areas = sorted((a for a in areas if a.area >= _LEAST_PX), key=lambda a: -a.area)
-        whole = None
-        for area in areas:  # from large to small, a ring inside what is covered so far is a hole of it
-            whole = area if whole is None else whole.symmetric_difference(area)
-        if whole is not None:
-            out += [(name, part) for part in getattr(whole, "geoms", [whole])]
+        areas, _ = label(raster == number)
+        for value, place in enumerate(find_objects(areas), 1):
+            here = np.pad((areas[place] == value).astype(np.float32), 1)
+            corner = np.array([place[1].start, place[0].start]) - 0.5
+            rings = sorted(find_contours(here, 0.5), key=lambda ring: -Polygon(ring).area)
+            outline, *holes = (ring[:, ::-1] + corner for ring in rings)
+            area = Polygon(outline, [hole for hole in holes if len(hole) > 3]).buffer(0)
+            out += [(name, part) for part in getattr(area, "geoms", [area]) if part.area > 0]
     return out
