@@ -15,7 +15,8 @@ from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.raster_file import RasterFile
 
 TILE, HALO, BAND = 128, 8, 512
-"""Side of what is decoded at once, what is decoded around it, and the rows of one task, latent px."""
+"""Side of what is decoded at once, what is blended on each side of it, and the rows of one task, latent px."""
+_PROBE = 40
 PIXELS = "pixels"
 
 
@@ -23,6 +24,18 @@ def is_local(codec: LatentCodec) -> bool:
     """Whether a pixel depends on its surroundings alone: nothing in the decoder looks at the whole tile."""
     whole = (torch.nn.GroupNorm, torch.nn.LayerNorm)
     return not any(isinstance(m, whole) or "Attention" in type(m).__name__ for m in codec.model.decoder.modules())
+
+
+@torch.inference_mode()
+def reach(codec: LatentCodec, factor: int) -> int:
+    """How far a latent pixel shows in what is decoded, latent px, found by changing one."""
+    side = 2 * _PROBE + 1
+    latents = torch.zeros(2, codec.channels, side, side, device=codec.device)
+    latents[1, :, _PROBE, _PROBE] = 1
+    plain, changed = codec.model.decode(latents).sample
+    rows = torch.nonzero((plain != changed).any(0))[:, 0]
+    middle = _PROBE * factor
+    return -(-max(middle - int(rows.min()), int(rows.max()) + 1 - middle - factor) // factor)
 
 
 def decode_rows(
@@ -35,29 +48,29 @@ def decode_rows(
 ) -> None:
     """Decode latent rows of a canvas.
 
-    A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo. Where it
-    normalises, neighbouring tiles differ, and are blended over twice the halo.
+    A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
+    a latent pixel reaches. Where it normalises, neighbouring tiles differ, and are blended over twice the halo.
 
     Parameters
     ----------
     read : (top, left, height, width) in latent px to latents (c, h, w); a canvas is a torus.
     write : called with (top, left, pixels), px counted from the first row.
     """
-    local = is_local(codec)
+    halo = reach(codec, factor) if is_local(codec) else None
     for top in range(rows.start, rows.stop, TILE):
         height = min(TILE, rows.stop - top)
         for left in range(0, width, TILE):
             columns = min(TILE, width - left)
             box = (top, left, height, columns)
-            pixels = _plain(read, codec, factor, box) if local else _blended(read, codec, factor, box)
+            pixels = _blended(read, codec, factor, box) if halo is None else _plain(read, codec, factor, box, halo)
             write((top - rows.start) * factor, left * factor, pixels)
 
 
-def _plain(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, int]) -> np.ndarray:
+def _plain(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, int], halo: int) -> np.ndarray:
     top, left, height, width = box
-    latents = read(top - HALO, left - HALO, height + 2 * HALO, width + 2 * HALO)
+    latents = read(top - halo, left - halo, height + 2 * halo, width + 2 * halo)
     pixels = codec.decode(torch.from_numpy(latents)[None])[0]
-    inside = HALO * factor
+    inside = halo * factor
     return pixels[inside : inside + height * factor, inside : inside + width * factor]
 
 

@@ -19,7 +19,7 @@ from pipeline.config import Params
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
 from pipeline.diffusion import decode
-from pipeline.diffusion.decode import HALO, decode_rows, is_local
+from pipeline.diffusion.decode import HALO, decode_rows, is_local, reach
 from pipeline.diffusion.slides import _geometry
 from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
 from pipeline.diffusion.surroundings import Surroundings
@@ -232,5 +232,6 @@ def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
     whole = codec.decode(torch.from_numpy(smooth)[None])[0]
     inside = np.s_[HALO * FACTOR : -HALO * FACTOR, HALO * FACTOR : -HALO * FACTOR]
     assert is_local(codec) == (arch == "tiny")
+    assert arch != "tiny" or 4 < reach(codec, FACTOR) <= 10
     apart = np.abs(out.astype(int) - whole)[inside]
     assert apart.max() <= 1 if arch == "tiny" else apart.mean() < 3
