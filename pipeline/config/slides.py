@@ -74,7 +74,7 @@ class SampleSlides(Section):
         "lattice", description="how windows are laid; the others are for comparison, on one block"
     )
     window_latent_px: Positive | None = Field(None, description="side of a window; unstated, as in training")
-    halo_latent_px: Even | Annotated[tuple[Even, ...], Field(min_length=1)] | None = Field(
+    halo_latent_px: Even | tuple[Even, ...] | None = Field(
         None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
     )
     block_latent_px: Positive = Field(256, description="side of what one task advances, about")
@@ -94,6 +94,12 @@ class SampleSlides(Section):
     compression: Literal["jpeg", "deflate"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")
     thumbnail_px: Positive = 1024
+
+    @model_validator(mode="after")
+    def _some_halo(self):
+        if self.halo_latent_px == ():
+            raise ValueError("halo_latent_px is an empty list: state one halo for all steps, or one a step")
+        return self
 
     def scale(self, condition: str) -> float:
         return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
