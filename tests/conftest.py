@@ -16,3 +16,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     """An empty folder to work in; the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+LONGEST = ("test_study.py", "test_conditions_study.py", "test_real_data.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that two workers end at about the same time."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
