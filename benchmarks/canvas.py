@@ -91,7 +91,10 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
     def bare() -> None:
         windows = len(lattice.windows(0, 0).corners)
         size = sizes.batch_size
-        x, times = torch.zeros(size, ours[1].channels, sizes.window, sizes.window), torch.full((size,), 500)
+        noise = np.random.default_rng(0).standard_normal(
+            (size, ours[1].channels, sizes.window, sizes.window), np.float32
+        )
+        x, times = torch.from_numpy(noise), torch.full((size,), 500)
         given = Conditions(vector=torch.zeros(size, ours[1].vector))
         for _ in range(steps * -(-windows // size)):
             denoise(ours[0].model, x, times, given)
