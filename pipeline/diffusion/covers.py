@@ -91,7 +91,9 @@ def independent(window: int) -> Lattice:
 
 
 @dataclass(frozen=True)
-class Random:
+class _Whole:
+    """A cover of one block, whose windows begin anywhere on it and reach over its end."""
+
     window: int
     whole = True
 
@@ -104,6 +106,8 @@ class Random:
     def move(self, *_) -> tuple[int, int]:
         return 0, 0
 
+
+class Random(_Whole):
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
         open_, w = np.ones((height, width), bool), self.window
         order = rng.permutation(height * width)  # the first still open is a random one of all that are
@@ -120,20 +124,7 @@ class Random:
         return Windows(np.array(corners), np.stack(weights))
 
 
-@dataclass(frozen=True)
-class Stride:
-    window: int
-    whole = True
-
-    def reach(self, _: int) -> int:
-        return self.window
-
-    def inset(self, _: int) -> int:
-        return 0
-
-    def move(self, *_) -> tuple[int, int]:
-        return 0, 0
-
+class Stride(_Whole):
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
         w, half = self.window, self.window // 2
         tops, lefts = (np.unique(np.minimum(np.arange(0, n, half), n - 1)) for n in (height, width))

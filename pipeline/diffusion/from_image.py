@@ -46,8 +46,7 @@ def state_image(
     latents = create(group, "image", (codec.channels,), canvas, "float32")
     latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
     top, left = image.y_px // factor, image.x_px // factor
-    height = min(image.height_px, slide.height_px - image.y_px) // factor * factor
-    width = min(image.width_px, slide.width_px - image.x_px) // factor * factor
+    height, width = (side // factor * factor for side in (image.height_px, image.width_px))
     with open_slide(entry.path, entry.mpp, params.tile.max_slide_gpx) as source:
         scale = params.tile.mpp / source.mpp
         right, bottom = image.x_level0_px + width * scale, image.y_level0_px + height * scale

@@ -35,10 +35,7 @@ from pipeline.slides.open import open_slide
 from pipeline.slides.polygons import write_polygons
 from pipeline.slides.pyramid import level_sizes, write_pyramid
 from pipeline.slides.study import study_splits
-
-SLIDE, CONDITION, POLYGONS, THUMBNAIL, FACTS = (
-    "slide.tif", "condition.tif", "polygons.geojson", "thumbnail.jpg", "canvas.json",
-)  # fmt: skip
+from pipeline.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE, THUMBNAIL
 
 
 @dataclass(frozen=True)
@@ -125,6 +122,7 @@ class Weaver:
             model,
             params.tile.mpp,
             params.tile.masks.classes,
+            params.tile.split.model_dump(),
             params.seed,
             self.code,
         ]

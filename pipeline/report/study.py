@@ -20,6 +20,7 @@ from pipeline.data.schema import REJECT_REASONS
 from pipeline.data.store import TileStore, made_stores
 from pipeline.report.pictures import contact_sheet, curve_picture, data_uri, mask_picture
 from pipeline.report.viewer import write_viewer
+from pipeline.slides.woven import FACTS, THUMBNAIL
 
 _MOST_THUMBNAILS = 12
 
@@ -126,9 +127,9 @@ def _woven(folder: Path, measured: dict, pages: Path) -> list[dict]:
     (pages / "slides").mkdir(parents=True)
     out = []
     for name in measured["sample_slides"].get("slides", {}):
-        facts = json.loads((folder / name / "canvas.json").read_text(encoding="utf-8"))
+        facts = json.loads((folder / name / FACTS).read_text(encoding="utf-8"))
         write_viewer(folder / name, pages / "slides" / f"{name}.html")
-        out.append(facts | {"uri": data_uri(folder / name / "thumbnail.jpg"), "page": f"slides/{name}.html"})
+        out.append(facts | {"uri": data_uri(folder / name / THUMBNAIL), "page": f"slides/{name}.html"})
     return out
 
 

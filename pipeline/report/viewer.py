@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.report.pictures import CLASS_COLOURS, data_uri
 from pipeline.slides.open import open_slide
+from pipeline.slides.woven import CONDITION, FACTS, SLIDE
 
 MOST_PX = 8192
 """A longer slide is held by its page at half the scale, or a quarter, and so on."""
@@ -23,8 +24,8 @@ _TILE_PX, _QUALITY = 256, 80
 
 def write_viewer(folder: Path, output: Path) -> None:
     """Write a page that holds the slide of a woven slide's folder and shows it by deep zoom."""
-    facts = json.loads((folder / "canvas.json").read_text(encoding="utf-8"))
-    with open_slide(folder / "slide.tif") as slide:
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    with open_slide(folder / SLIDE) as slide:
         tiles = DeepZoomGenerator(slide.handle, _TILE_PX, overlap=0)
         last = max(n for n, size in enumerate(tiles.level_dimensions) if n == 0 or max(size) <= MOST_PX)
         width, height = tiles.level_dimensions[last]
@@ -32,7 +33,7 @@ def write_viewer(folder: Path, output: Path) -> None:
             [[_jpeg(tiles.get_tile(level, (x, y))) for x in range(columns)] for y in range(rows)]
             for level, (columns, rows) in enumerate(tiles.level_tiles[: last + 1])
         ]
-    classes = facts["classes"] if (folder / "condition.tif").exists() else []
+    classes = facts["classes"] if (folder / CONDITION).exists() else []
     environment = Environment(loader=PackageLoader("pipeline.report", "."), autoescape=True, undefined=StrictUndefined)
     library = Path(__file__).with_name("openseadragon") / "openseadragon.min.js"
     page = environment.get_template("viewer.html").render(
@@ -43,7 +44,7 @@ def write_viewer(folder: Path, output: Path) -> None:
         shown_mpp=facts["mpp"] * facts["width_px"] / width if width != facts["width_px"] else facts["mpp"],
         classes=[(name, "rgb({}, {}, {})".format(*_colour(number))) for number, name in enumerate(classes, 1)],
         slide={"width": width, "height": height, "tile_px": _TILE_PX, "levels": levels},
-        overlay=_overlay(folder / "condition.tif") if classes else None,
+        overlay=_overlay(folder / CONDITION) if classes else None,
         library=library.read_text(encoding="utf-8"),
     )
     output.parent.mkdir(parents=True, exist_ok=True)

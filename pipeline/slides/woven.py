@@ -18,6 +18,11 @@ from pipeline.progress import console
 from pipeline.slides.open import BadSlide
 from pipeline.slides.tiler import SlideJob, write_part
 
+SLIDE, CONDITION, POLYGONS, THUMBNAIL, FACTS = (
+    "slide.tif", "condition.tif", "polygons.geojson", "thumbnail.jpg", "canvas.json",
+)  # fmt: skip
+"""The files of a woven slide's folder."""
+
 
 @dataclass(frozen=True)
 class WovenJob:
@@ -46,16 +51,16 @@ def cut_woven(job: WovenJob) -> dict:
 
 
 def _write(job: WovenJob, folder: Path) -> dict:
-    facts = json.loads((job.folder / "canvas.json").read_text(encoding="utf-8"))
-    mask = job.folder / "condition.tif"
+    facts = json.loads((job.folder / FACTS).read_text(encoding="utf-8"))
+    mask = job.folder / CONDITION
     entry = SlideEntry(
         slide_id=job.name,
-        path=job.folder / "slide.tif",
+        path=job.folder / SLIDE,
         patient_id=job.name,
         row=0,
         mpp=facts["mpp"],
         label=facts["label"],
-        annotations=job.folder / "polygons.geojson" if mask.exists() else None,
+        annotations=job.folder / POLYGONS if mask.exists() else None,
         mask=mask if mask.exists() else None,
     )
     config = _config(job.config, mask.exists())
