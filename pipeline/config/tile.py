@@ -27,8 +27,18 @@ class Labels(Section):
 
 
 class Masks(Section):
-    source: Literal["polygons", "raster", "none"] = "none"
-    classes: tuple[str, ...] = Field((), description="ids in `mask` are 1 + index here; 0 is background")
+    source: Literal["polygons", "raster", "stain", "none"] = Field(
+        "none", description="stain tells nuclei and clear space by their colour, on slides that nobody has annotated"
+    )
+    classes: tuple[str, ...] = Field(
+        (), description="ids in `mask` are 1 + index here; 0 is background. Of stain: nucleus, clear or both"
+    )
+
+    @model_validator(mode="after")
+    def _told_by_stain(self):
+        if self.source == "stain" and (not self.classes or set(self.classes) - {"nucleus", "clear"}):
+            raise ValueError("source: stain tells nucleus and clear, and masks.classes names others or none")
+        return self
 
 
 class Region(Section):
@@ -70,7 +80,8 @@ class Tile(Section):
     masks: Masks = Masks()
     caption: str = Field(
         "H&E, {composition}",
-        description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}",
+        description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; "
+        "with masks told by stain, {measured}: how many nuclei, how pale, how open",
     )
     summarise: str | None = Field(
         None,
@@ -79,3 +90,9 @@ class Tile(Section):
     split: Split = Split()
     max_bad_slides: int = Field(0, ge=0)
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
+
+    @model_validator(mode="after")
+    def _measured(self):
+        if "{measured}" in self.caption and self.masks.source != "stain":
+            raise ValueError("caption quotes {measured}, which masks.source: stain alone gives")
+        return self

@@ -23,11 +23,12 @@ def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
     levels = config.down_factor.bit_length()
     if config.arch == "tiny":
         widths = (config.channels,) * levels
+        blocks = (1,) + (config.blocks,) * (levels - 1)
         return AutoencoderTiny(
             encoder_block_out_channels=widths,
             decoder_block_out_channels=widths,
-            num_encoder_blocks=(1,) * levels,
-            num_decoder_blocks=(1,) * levels,
+            num_encoder_blocks=blocks,
+            num_decoder_blocks=blocks[::-1],
             latent_channels=config.latent_channels,
         )
     widths = tuple(config.channels * min(2**level, 4) for level in range(levels))
@@ -36,7 +37,7 @@ def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
         latent_channels=config.latent_channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=1,
+        layers_per_block=config.blocks,
         norm_num_groups=min(32, config.channels // 4 or 1),
     )
 

@@ -78,7 +78,7 @@ class Slide:
         """
         level = self.handle.get_best_level_for_downsample(downsample * 1.001)
         scale = self.handle.level_downsamples[level]
-        x0, y0 = int(x_level0_px), int(y_level0_px)
+        x0, y0 = math.floor(x_level0_px), math.floor(y_level0_px)
         left, top = (x_level0_px - x0) / scale, (y_level0_px - y0) / scale
         box = (left, top, left + width_px * downsample / scale, top + height_px * downsample / scale)
         try:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.commit import commit_part, digest, hash_tree
+from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.schema import TILE_ROW, write_rows
 from pipeline.data.splits import inside_region, region_of
@@ -19,6 +20,7 @@ from pipeline.slides.annotate import Annotations, load_annotations
 from pipeline.slides.grid import blocks, grid
 from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead
 from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
 from pipeline.slides.tissue import TissueMap, detect_tissue
 
 BLOCK_PX = 2048
@@ -84,11 +86,12 @@ def write_part(job: SlideJob, folder: Path) -> dict:
             raise BadSlide(
                 f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction {config.tissue.min_fraction})."
             )
-        normaliser = _fit_stain(slide, *chosen[config.mpp], config)
+        normaliser, segmenter = _fit_to(slide, *chosen[config.mpp], config)
         masked = config.masks.source != "none"
-        arrays = ["image"] + ["mask"] * masked + ["instance", "edge"] * (annotations.instances is not None)
+        nuclei = segmenter is not None or annotations.instances is not None
+        arrays = ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei
         with TileWriter(folder, config.tile_px, arrays) as writer:
-            cut = [_cut(job, slide, annotations, *chosen[mpp], normaliser, mpp, writer) for mpp in scales]
+            cut = [_cut(job, slide, annotations, *chosen[mpp], normaliser, segmenter, mpp, writer) for mpp in scales]
             rows = pd.DataFrame([row for of_scale in cut for row in of_scale], columns=TILE_ROW.names)
             if rows.empty:
                 raise BadSlide(
@@ -149,14 +152,19 @@ def _choose(slide: Slide, tissue: TissueMap, config: Tile, downsample: float):
     return [corners[i] for i in kept], {corners[i]: float(fractions[i]) for i in kept}
 
 
-def _fit_stain(slide: Slide, corners, fractions, config: Tile) -> stain.Normaliser:
+def _fit_to(slide: Slide, corners, fractions, config: Tile) -> tuple[stain.Normaliser, StainMask | None]:
+    """What is fitted once per slide, to those of its tiles that hold most tissue."""
     downsample = config.mpp / slide.mpp
-    if config.stain == "none":
-        return stain.fit("none", np.empty(0))
+    masks = config.masks
+    if config.stain == "none" and masks.source != "stain":
+        return stain.fit("none", np.empty(0)), None
     fullest = sorted(corners, key=lambda c: (-fractions[c], c))
     chosen = fullest[:: max(1, len(fullest) // (2 * _FIT_TILES))][:_FIT_TILES]
-    sample = [slide.read(x * downsample, y * downsample, config.tile_px, config.tile_px, downsample) for x, y in chosen]
-    return stain.fit(config.stain, np.stack(sample))
+    sample = np.stack(
+        [slide.read(x * downsample, y * downsample, config.tile_px, config.tile_px, downsample) for x, y in chosen]
+    )
+    segmenter = fit_stain_mask(masks.classes, sample, config.mpp) if masks.source == "stain" else None
+    return stain.fit(config.stain, sample), segmenter
 
 
 def _cut(
@@ -166,41 +174,50 @@ def _cut(
     corners,
     fractions,
     normaliser: stain.Normaliser,
+    segmenter: StainMask | None,
     mpp: float,
     writer: TileWriter,
 ) -> list[dict]:
     """Cut the tiles of one scale; their rows."""
     config, n, downsample = job.config, job.config.tile_px, mpp / slide.mpp
-    masked = config.masks.source != "none"
+    margin = 0 if segmenter is None else round(REACH_UM / mpp)
     rows = []
     grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
-    boxes = [(left * downsample, top * downsample, width, height) for (left, top, width, height), _ in grouped]
+    boxes = [
+        ((left - margin) * downsample, (top - margin) * downsample, width + 2 * margin, height + 2 * margin)
+        for (left, top, width, height), _ in grouped
+    ]
     with read_ahead(slide, boxes, downsample) as pictures:
         for ((left, top, _, _), members), box, picture in zip(grouped, boxes, pictures):
-            labels, mask, instances = _annotate_block(annotations, box, downsample, masked)
+            labels, mask, instances = _annotate_block(annotations, box, downsample)
+            seen = None if segmenter is None else segmenter.look(picture, mpp)
+            if seen is not None:
+                mask, instances = seen.mask, (seen.nuclei, outlines(seen.nuclei))
             for x, y in members:
-                at = np.s_[y - top : y - top + n, x - left : x - left + n]
+                row, column = y - top + margin, x - left + margin
+                at = np.s_[row : row + n, column : column + n]
                 shares = _shares(None if labels is None else labels[at], config.labels.classes)
                 spot = annotations.spot((x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
                 label = _label(job, shares, spot)
                 if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
                     continue
                 tiles = {"image": normaliser.apply(picture[at])}
-                if masked:
+                if mask is not None:
                     tiles["mask"] = mask[at]
                 if instances is not None:
                     tiles |= {"instance": instances[0][at], "edge": instances[1][at]}
                 writer.add(**tiles)
-                rows.append(_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot))
+                words = "" if seen is None else segmenter.words(seen.crop(at))
+                rows.append(_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words))
     return rows
 
 
-def _annotate_block(annotations: Annotations, box, downsample: float, masked: bool):
+def _annotate_block(annotations: Annotations, box, downsample: float):
     config = annotations.config
     labels = mask = None
     if config.labels.source in ("polygons", "raster"):
         labels = annotations.ids(config.labels.classes, config.labels.source, box, downsample)
-    if masked:
+    if config.masks.source in ("polygons", "raster"):
         same = (config.masks.source, config.masks.classes) == (config.labels.source, config.labels.classes)
         mask = labels if same else annotations.ids(config.masks.classes, config.masks.source, box, downsample)
     return labels, mask, annotations.instance_ids(box, downsample)
@@ -232,6 +249,7 @@ def _row(
     shares: dict[str, float],
     tissue_fraction: float,
     spot: pd.Series | None,
+    words: str,
 ) -> dict:
     config, entry, downsample = job.config, job.entry, mpp / slide.mpp
     x, y = round(corner[0] * downsample), round(corner[1] * downsample)
@@ -249,6 +267,7 @@ def _row(
         **entry.extra,
         **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
         "composition": describe(shares, label, tissue_fraction),
+        "measured": words,
     }
     return {
         "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if mpp == config.mpp else f"_{mpp:g}"),
@@ -262,9 +281,14 @@ def _row(
         "y_level0_px": y,
         "mpp": mpp,
         "tissue_fraction": tissue_fraction,
-        "caption": config.caption.format_map(fields),
+        "caption": _without_gaps(config.caption.format_map(fields)),
         "spot_id": None if spot is None else spot["spot_id"],
     }
+
+
+def _without_gaps(caption: str) -> str:
+    """A caption without what its empty fields left between commas."""
+    return ", ".join(part.strip() for part in caption.split(", ") if part.strip())
 
 
 def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:

@@ -22,6 +22,7 @@ from pipeline.models.autoencoder import (
     to_model,
 )
 from pipeline.training.loop import TrainingRun, epoch_order, train
+from pipeline.training.perceptual import PerceptualDistance
 
 _BATCH = 64
 _DETAIL_PX = 8
@@ -32,8 +33,8 @@ def train_autoencoder(
 ) -> LatentCodec:
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
-    The loss is the absolute error, plus `detail_weight` times the error of local detail, plus `kl_weight` times the KL
-    divergence, where there is one.
+    The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
+    distance in a network's features, and `kl_weight` times the KL divergence, where there is one.
     """
     if config.init == "scratch":
         with torch.random.fork_rng():
@@ -43,10 +44,11 @@ def train_autoencoder(
         model = load_autoencoder(config.init, config.revision)
     model = model.to(run.device)
     images = store.read(rows)
+    perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
 
     def loss(step: int, generator: torch.Generator):
         index = epoch_order(seed, len(rows), config.batch_size, step)
-        batch = to_model(images[index.numpy()], run.device)
+        batch = to_model(_crops(images, index, config.crop_px, generator), run.device)
         for axis in (2, 3):
             if torch.rand((), generator=generator) < 0.5:
                 batch = batch.flip(axis)
@@ -58,7 +60,8 @@ def train_autoencoder(
         error = (rebuilt - batch).abs().mean()
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
         detail = config.detail_weight * detail_loss(rebuilt, batch)
-        return error + detail + divergence, {"l1": error.item()}
+        likeness = config.perceptual_weight * perceptual(rebuilt, batch) if perceptual else 0.0
+        return error + detail + likeness + divergence, {"l1": error.item()}
 
     if config.steps:
         train(model, loss, run, log)
@@ -67,6 +70,14 @@ def train_autoencoder(
     model.save_pretrained(folder, safe_serialization=True)
     save_latent_scale(folder, mean, std)
     return load_codec(folder, run.device)
+
+
+def _crops(images: np.ndarray, index: torch.Tensor, crop_px: int | None, generator: torch.Generator) -> np.ndarray:
+    """The images of these numbers, or a random crop of each."""
+    if crop_px is None or crop_px >= images.shape[1]:
+        return images[index.numpy()]
+    places = torch.randint(0, images.shape[1] - crop_px + 1, (len(index), 2), generator=generator).tolist()
+    return np.stack([images[i, y : y + crop_px, x : x + crop_px] for i, (y, x) in zip(index.tolist(), places)])
 
 
 def detail_loss(rebuilt: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,111 @@
+"""Masks told by stain: nuclei, clear space, and what boxes of a slide have to agree on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.cluster import open_pool
+from pipeline.config import Cluster
+from pipeline.config.tile import Masks
+from pipeline.data.store import TileStore
+from pipeline.slides.stain_mask import CLEAR, NUCLEUS, fit_stain_mask
+from pipeline.slides.study import tile_study
+from pipeline.stage import open_stage
+from tests.build import STAINS, make_slide, make_study
+
+BOTH = (NUCLEUS, CLEAR)
+MPP = 0.5
+
+
+def _picture(centres, radius: float = 7.0, side: int = 160, hole=None) -> np.ndarray:
+    """Round nuclei on pink ground; `hole` (y, x, radius) is clear."""
+    y, x = np.mgrid[:side, :side]
+    nuclei = np.zeros((side, side), bool)
+    for cy, cx in centres:
+        nuclei |= np.hypot(y - cy, x - cx) < radius
+    stained = np.stack([0.05 + 0.9 * nuclei, np.where(nuclei, 0.1, 0.35)], -1)
+    if hole is not None:
+        stained[np.hypot(y - hole[0], x - hole[1]) < hole[2]] = 0
+    stained[:, -12:] = 0
+    return (240 * 10 ** -(stained @ STAINS)).astype(np.uint8)
+
+
+def test_nuclei_that_touch_are_parted_and_clear_space_is_no_nucleus():
+    centres = [(30, 30), (30, 42), (90, 40), (60, 100), (120, 90)]
+    picture = _picture(centres, hole=(120, 40, 16))
+    seen = fit_stain_mask(BOTH, picture[None], MPP).look(picture, MPP)
+    inner = seen.nuclei[:, :140]
+    assert len(np.unique(inner)) - 1 == len(centres)
+    numbers = [inner[y, x] for y, x in centres]
+    assert 0 not in numbers and len(set(numbers)) == len(centres)
+    assert seen.mask[120, 40] == 2 and seen.mask[75, 75] == 0 and seen.mask[60, 100] == 1
+    true = np.pi * 7**2 * len(centres)
+    assert (seen.mask == 1).sum() == pytest.approx(true, rel=0.35)
+
+
+def test_a_ring_of_nuclei_keeps_its_lumen():
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    picture = _picture([(80 + 28 * np.sin(a), 70 + 28 * np.cos(a)) for a in angles], hole=(80, 70, 19))
+    seen = fit_stain_mask(BOTH, picture[None], MPP).look(picture, MPP)
+    assert seen.mask[80, 70] == 2
+
+
+def test_blank_glass_has_no_nucleus():
+    blank = np.full((2, 64, 64, 3), 242, np.uint8)
+    seen = fit_stain_mask((NUCLEUS,), blank, MPP).look(blank[0], MPP)
+    assert not seen.nuclei.any() and not seen.mask.any()
+
+
+def test_words_follow_what_is_there():
+    sparse, dense = _picture([(40, 40)]), _picture([(y, x) for y in range(12, 150, 18) for x in range(12, 140, 18)])
+    fitted = fit_stain_mask(BOTH, np.stack([sparse, dense]), MPP)
+    few, many = (fitted.words(fitted.look(p, MPP)) for p in (sparse, dense))
+    assert few.startswith("few nuclei") and many.startswith("crowded nuclei")
+    clear = fitted.look(_picture([(40, 40)], hole=(90, 80, 55)), MPP)
+    assert "much open space" in fitted.words(clear)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 99))
+def test_a_box_with_its_margin_agrees_with_the_whole(y, x, seed):
+    """What a box shows doesn't depend on where the boxes' borders lie."""
+    rng = np.random.default_rng(seed)
+    picture = _picture(rng.integers(10, 250, (60, 2)), side=260)
+    fitted, margin = fit_stain_mask(BOTH, picture[None], MPP), 48
+    whole = fitted.look(picture, MPP)
+    y, x = y + margin, x + margin
+    part = fitted.look(picture[y - margin : y + 96 + margin, x - margin : x + 96 + margin], MPP)
+    inner = np.s_[margin : margin + 96, margin : margin + 96]
+    agree = part.mask[inner] == whole.mask[y : y + 96, x : x + 96]
+    assert agree.mean() > 0.995  # the smoothing's tails, beyond four sigmas, are cut
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(ValueError, match="nucleus and clear"):
+        Masks(source="stain", classes=("stroma",))
+
+
+def test_a_study_without_annotations_gets_masks_and_words(folder):
+    rows = []
+    for name in ("a", "b"):
+        make_slide(folder / f"data/slides/{name}.svs", width=384, height=384, seed=ord(name))
+        rows.append({"slide_id": name, "path": f"{name}.svs", "patient_id": name, "label": "tumour"})
+    tile = {
+        "masks": {"source": "stain", "classes": list(BOTH)},
+        "caption": "H&E of {label}, {measured}",
+    }
+    params = make_study(".", rows, tile)
+    with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
+        tile_study(params.tile, 0, work, lambda tasks: open_pool(Cluster(workers=0), tasks=tasks))
+    store = TileStore("data/tiles")
+    rows = store.rows()
+    mask, instance, edge = (store.read(rows, name) for name in ("mask", "instance", "edge"))
+    assert set(np.unique(mask)) <= {0, 1, 2} and (mask == 1).any()
+    assert ((mask == 1) == (instance > 0)).all() and (edge[instance == 0] == 0).all()
+    dark = store.read(rows).mean(3)
+    assert dark[mask == 1].mean() < dark[mask == 0].mean()
+    assert rows["caption"].str.contains("nuclei").all()
+    assert rows["caption"].nunique() > 1
