@@ -113,5 +113,24 @@ def diff(a: str, b: str) -> None:
     print_diff(a, b or None)
 
 
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--attribution",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Markdown that says whose data it was trained on, under which licence.",
+)
+@click.option("--hardware", default="", help="On what it was trained, in words.")
+def package(folder: Path, attribution: Path, hardware: str) -> None:
+    """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder."""
+    from pipeline.config import load_params
+    from pipeline.emit.model import package_models
+
+    package_models(load_params(), folder, attribution.read_text(encoding="utf-8"), hardware)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    console.print(f"{folder}: {size / 1e6:.1f} MB")
+
+
 if __name__ == "__main__":
     cli()

@@ -13,7 +13,9 @@ class Text(Section):
     """The text tower. `train` makes an open_clip CLIP from the manifest's tile-caption pairs."""
 
     source: str = Field(
-        "train", description="train, a folder, hf-hub:ORG/NAME (open_clip) or transformers:ORG/NAME (PLIP: vinid/plip)"
+        "train",
+        description="train, the name of a packaged model, a folder, hf-hub:ORG/NAME (open_clip) or "
+        "transformers:ORG/NAME (PLIP: vinid/plip)",
     )
     revision: str | None = Field(None, description="commit of the hub's repository")
     max_tokens: Positive | None = Field(
@@ -34,7 +36,10 @@ class Rna(Section):
 
     table: str | None = Field(None, description="Parquet or h5ad: samples by genes, or genes by samples")
     key: Key = Field("patient_id", description="which of a tile's columns names its sample")
-    init: str = Field("train", description="train, or a folder that an earlier train_encoders wrote (its rna/)")
+    init: str = Field(
+        "train",
+        description="train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)",
+    )
     transform: Literal["log_counts", "none"] = Field("log_counts", description="counts to log of 1 + counts per 10,000")
     max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
     hidden: tuple[Positive, ...] = (6000, 4000, 2048)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.base import ConditionName, Fraction, Positive, Section
 
 
 class TrainAutoencoder(Section):
-    init: str = Field("scratch", description="scratch, or a folder or hub id of a diffusers autoencoder")
+    init: str = Field(
+        "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a diffusers autoencoder"
+    )
     revision: str | None = None
     arch: Literal["kl", "tiny"] = "tiny"
     latent_channels: Literal[4, 8, 16] = 4
@@ -20,6 +22,9 @@ class TrainAutoencoder(Section):
     crop_px: Positive | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
     kl_weight: float = Field(1e-6, ge=0)
     detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
+    scale: Literal["measured", "kept"] = Field(
+        "measured", description="of the latents: that of this study's train tiles, or what `init` came with"
+    )
     perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
     steps: int = Field(500, ge=0, description="0 uses the loaded weights as they are")
     batch_size: Positive = 16
@@ -27,6 +32,12 @@ class TrainAutoencoder(Section):
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
     resume_from: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_keeps(self):
+        if self.init == "scratch" and (self.scale == "kept" or not self.steps):
+            raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
+        return self
 
 
 class Encode(Section):
@@ -46,8 +57,14 @@ class LossWeight(Section):
 
 
 class TrainDenoiser(Section):
-    init: str = Field("scratch", description="scratch, or a folder or hub id of a UNet2DConditionModel")
+    init: str = Field(
+        "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
+    )
     revision: str | None = None
+    adapt: Literal["full", "lora"] = Field(
+        "full", description="what of a loaded model is trained: all of it, or low-rank updates (Hu et al. 2021)"
+    )
+    lora_rank: Positive = 16
     conditions: tuple[ConditionName, ...] = ("label", "text")
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
     map_input: Literal["concat", "spade"] = Field(
@@ -63,7 +80,7 @@ class TrainDenoiser(Section):
     train_timesteps: Positive = 1000
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
-    steps: Positive = 1000
+    steps: int = Field(1000, ge=0, description="0 uses the loaded weights as they are")
     batch_size: Positive = 32
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(50, ge=0)
@@ -73,3 +90,11 @@ class TrainDenoiser(Section):
 
     def drop_of(self, condition: str) -> float:
         return self.drop.get(condition, 0.1)
+
+    @model_validator(mode="after")
+    def _has_what_it_adapts(self):
+        if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
+            raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
+        if self.adapt == "lora" and self.map_input == "spade":
+            raise ValueError("adapt: lora doesn't know SPADE's norms: use map_input: concat, or adapt: full")
+        return self

@@ -57,7 +57,7 @@ def load_autoencoder(source: str | Path, revision: str | None = None) -> torch.n
         name = AutoencoderKL.load_config(source, revision=revision)["_class_name"]
         if name not in classes:
             raise HistoloomError(f"'{source}' is a {name}; AutoencoderKL and AutoencoderTiny are supported.")
-        return classes[name].from_pretrained(source, revision=revision, use_safetensors=True)
+        return classes[name].from_pretrained(source, revision=revision, use_safetensors=True, torch_dtype=torch.float32)
     except (OSError, KeyError, ValueError) as error:
         raise HistoloomError(f"No autoencoder could be loaded from '{source}': {error}") from error
 
@@ -114,9 +114,17 @@ def save_latent_scale(folder: Path, mean: torch.Tensor, std: torch.Tensor) -> No
     write_json(folder / _SCALE_FILE, {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()})
 
 
+def read_latent_scale(folder: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each latent channel, as kept beside an autoencoder."""
+    path = Path(folder) / _SCALE_FILE
+    if not path.is_file():
+        raise HistoloomError(f"'{folder}' has no {_SCALE_FILE}: set train_autoencoder.scale to measured.")
+    scale = json.loads(path.read_text(encoding="utf-8"))
+    return torch.tensor(scale["mean"]), torch.tensor(scale["std"])
+
+
 def load_codec(folder: Path | str, device: str) -> LatentCodec:
     """Load what `train_autoencoder` wrote."""
     model = load_autoencoder(folder).to(device).eval().requires_grad_(False)
-    scale = json.loads((Path(folder) / _SCALE_FILE).read_text(encoding="utf-8"))
-    mean, std = (torch.tensor(scale[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    mean, std = (values.view(1, -1, 1, 1) for values in read_latent_scale(folder))
     return LatentCodec(model, mean, std, device)

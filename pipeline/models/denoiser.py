@@ -73,20 +73,31 @@ def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Modul
     from diffusers import UNet2DConditionModel
 
     try:
-        return UNet2DConditionModel.from_pretrained(source, revision=revision, use_safetensors=True)
+        return UNet2DConditionModel.from_pretrained(
+            source, revision=revision, use_safetensors=True, torch_dtype=torch.float32
+        )
     except (OSError, ValueError) as error:
         raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}") from error
 
 
 def load_denoiser(folder: Path | str, device: str, attention: str = "auto"):
     """Load what `train_denoiser` wrote: the model, its condition specs, and its training facts."""
-    facts = json.loads((Path(folder) / _CONDITIONS_FILE).read_text(encoding="utf-8"))
-    specs = tuple(ConditionSpec(**s | {"channels": tuple(s["channels"])}) for s in facts["conditions"])
-    spade = facts["training"]["map_input"] == "spade" and _map_channels(specs)
+    specs, training = read_conditions(folder)
+    spade = training["map_input"] == "spade" and _map_channels(specs)
     model = _load_spade_unet(Path(folder), specs) if spade else load_unet(folder)
     model = model.to(device).eval().requires_grad_(False)
     set_attention(model, attention, device)
-    return model, specs, facts["training"]
+    return model, specs, training
+
+
+def read_conditions(folder: Path | str) -> tuple[tuple[ConditionSpec, ...], dict] | None:
+    """The conditions of what `train_denoiser` wrote, and its training facts; None of a model from elsewhere."""
+    path = Path(folder) / _CONDITIONS_FILE
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    specs = tuple(ConditionSpec(**s | {"channels": tuple(s["channels"])}) for s in facts["conditions"])
+    return specs, facts["training"]
 
 
 def _load_spade_unet(folder: Path, specs: tuple[ConditionSpec, ...]) -> torch.nn.Module:

@@ -18,9 +18,11 @@ from pipeline.models.autoencoder import (
     load_autoencoder,
     load_codec,
     posterior,
+    read_latent_scale,
     save_latent_scale,
     to_model,
 )
+from pipeline.models.pretrained import packaged
 from pipeline.training.loop import TrainingRun, epoch_order, train
 from pipeline.training.perceptual import PerceptualDistance
 
@@ -41,7 +43,8 @@ def train_autoencoder(
             torch.default_generator.manual_seed(seed)
             model = build_autoencoder(config)
     else:
-        model = load_autoencoder(config.init, config.revision)
+        source = packaged(config.init, "autoencoder")
+        model = load_autoencoder(source, config.revision)
     model = model.to(run.device)
     images = store.read(rows)
     perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
@@ -66,7 +69,10 @@ def train_autoencoder(
     if config.steps:
         train(model, loss, run, log)
     model.eval().requires_grad_(False)
-    mean, std = measure_latents(model, images, run.device)
+    if config.scale == "kept":
+        mean, std = read_latent_scale(source)
+    else:
+        mean, std = measure_latents(model, images, run.device)
     model.save_pretrained(folder, safe_serialization=True)
     save_latent_scale(folder, mean, std)
     return load_codec(folder, run.device)

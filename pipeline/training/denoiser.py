@@ -13,7 +13,17 @@ from pipeline.conditions.encode import batch, null
 from pipeline.config import TrainDenoiser
 from pipeline.diffusion.schedules import betas, signal_to_noise
 from pipeline.diffusion.weights import loss_weights
-from pipeline.models.denoiser import build_denoiser, denoise, load_unet, save_denoiser, set_attention
+from pipeline.errors import HistoloomError
+from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
+from pipeline.models.denoiser import (
+    build_denoiser,
+    denoise,
+    load_unet,
+    read_conditions,
+    save_denoiser,
+    set_attention,
+)
+from pipeline.models.pretrained import packaged
 from pipeline.training.loop import TrainingRun, epoch_order, train
 
 Arrays = dict[str, np.ndarray]
@@ -48,16 +58,16 @@ def train_denoiser(
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
     """
     latents = torch.from_numpy(arrays["latents"]).float()
-    if config.init == "scratch":
-        with torch.random.fork_rng():
-            torch.default_generator.manual_seed(seed)
-            model = build_denoiser(config, specs, latents.shape[2], latents.shape[3])
-    else:
-        model = load_unet(config.init, config.revision)
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(seed)
+        model = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
-    average = train(model, _loss(config, model, latents, arrays, specs, seed, run.device), run, log)
-    model.load_state_dict(average, strict=False)
+    if config.steps:
+        average = train(model, _loss(config, model, latents, arrays, specs, seed, run.device), run, log)
+        model.load_state_dict(average, strict=False)
+    if config.adapt == "lora":
+        merge_low_rank(model)
     save_denoiser(
         model,
         specs,
@@ -71,6 +81,36 @@ def train_denoiser(
         },
         folder,
     )
+
+
+def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor) -> torch.nn.Module:
+    """A new UNet, or a trained one whose inputs are made to fit these conditions."""
+    channels, side = latents.shape[2], latents.shape[3]
+    if config.init == "scratch":
+        return build_denoiser(config, specs, channels, side)
+    source = packaged(config.init, "denoiser")
+    model = load_unet(source, config.revision)
+    if model.config.out_channels != channels:
+        raise HistoloomError(
+            f"train_denoiser.init makes latents of {model.config.out_channels} channels, and the autoencoder's have "
+            f"{channels}. Take both from one model."
+        )
+    before = read_conditions(source)
+    if before is not None:
+        _check_training(config, before[1])
+    model, new = refit(model, specs if before is None else before[0], specs)
+    if config.adapt == "lora":
+        add_low_rank(model, config.lora_rank, new)
+    return model
+
+
+def _check_training(config: TrainDenoiser, facts: dict) -> None:
+    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+        if facts[name] != getattr(config, name):
+            raise HistoloomError(
+                f"train_denoiser.{name} is {getattr(config, name)!r}, and train_denoiser.init was trained with "
+                f"{facts[name]!r}: use the same, or init: scratch."
+            )
 
 
 def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.expression import load_expression_encoder
 from pipeline.models.lineage import FILE as LINEAGE_FILE
 from pipeline.models.lineage import Lineage, read_lineage, seen
+from pipeline.models.pretrained import packaged
 from pipeline.progress import track
 from pipeline.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
 from pipeline.training.clip import retrieval_recall, train_clip
@@ -93,8 +95,12 @@ def _text_encoder(job: _EncoderJob) -> Made:
     config = job.params.train_encoders.text
     facts = {"source": config.source, "revision": config.revision, "max_tokens": config.max_tokens}
     if config.source != "train":
-        load_text_encoder(config.source, config.revision, config.max_tokens)
-        return facts, {}, Lineage(unknown=(config.source,))
+        source = packaged(config.source, "encoders/text")
+        load_text_encoder(source, config.revision, config.max_tokens)
+        if source == config.source:
+            return facts, {}, Lineage(unknown=(source,))
+        shutil.copytree(source, job.folder / "text")
+        return facts | {"source": "text"}, {}, read_lineage(Path(source).parent)
     run = job.run("text", config.steps, config.learning_rate)
     with curves(job.reports / "curves" / "text") as log:
         train_clip(config, job.store, job.rows, job.params.seed, run, job.folder / "text", log)
@@ -112,8 +118,9 @@ def _rna_encoder(job: _EncoderJob) -> Made:
             encoder = train_expression(config, train_samples, job.params.seed, run, log)
         lineage = seen(job.rows)
     else:
-        encoder = load_expression_encoder(Path(config.init))
-        lineage = read_lineage(Path(config.init).parent)
+        source = Path(packaged(config.init, "encoders/rna"))
+        encoder = load_expression_encoder(source)
+        lineage = read_lineage(source.parent)
     encoder.save(job.folder / "rna")
     encoder.codes(table).to_parquet(job.folder / "rna" / CODES)
     everyone = job.store.rows()
@@ -181,7 +188,7 @@ def train_study_autoencoder(
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
             codec = train_autoencoder(config, store, rows, params.seed, run, folder, log)
-        lineage = Lineage() if config.init == "scratch" else read_lineage(config.init)
+        lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
         (lineage | seen(rows)).save(folder)
         images = store.read(val_rows(store))
         metrics, rebuilt = reconstruction(codec, images)
@@ -253,9 +260,10 @@ def train_study_denoiser(
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
             train_denoiser(config, read_encoded(encoded), specs, params.seed, run, folder, log)
-        lineage = Lineage() if config.init == "scratch" else read_lineage(config.init)
+        lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "denoiser"))
         (lineage | read_lineage(encoded)).save(folder)
         last = [numbers["loss"] for _, numbers in run.history[-10:]]
-        write_json(reports / "metrics.json", {"steps": config.steps, "loss_last_100_steps": float(np.mean(last))})
+        mean = float(np.mean(last)) if last else None
+        write_json(reports / "metrics.json", {"steps": config.steps, "loss_last_100_steps": mean})
 
     work.promote(write, output)

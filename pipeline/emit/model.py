@@ -1,0 +1,137 @@
+"""A study's models as a package: half the bytes, with a card written from what the study recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from jinja2 import Environment
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import pipeline
+from pipeline.config import Params
+from pipeline.data.commit import write_json
+from pipeline.errors import HistoloomError
+from pipeline.models.lineage import read_lineage
+
+PARTS = ("autoencoder", "denoiser", "encoders")
+_LEFT_OUT = {"codes.parquet"}  # profiles of the samples themselves
+_CARD = """---
+license: {{ licence | lower }}
+library_name: diffusers
+tags: [histopathology, latent-diffusion, histoloom]
+---
+# {{ name }}
+
+A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
+{{ millions.denoiser }} M, for tiles of {{ tile_px }} px at {{ mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
+is what made it.
+
+## Data, licence, attribution
+
+{{ attribution }}
+
+It saw {{ lineage.groups | length }} split groups ({{ lineage.groups | join(", ") }}) of {{ lineage.slides | length }} \
+slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here knows:** {{ lineage.unknown | join(", ") }}.{% endif %}
+
+## Conditions
+
+{% for c in conditions -%}
+- `{{ c.name }}`, a {{ c.shape }} of {{ c.size }} channels{% if c.channels and c.channels | length <= 8 %}: \
+{{ c.channels | join(", ") }}{% endif %}; left out of {{ (100 * c.drop) | round | int }} % of the tiles in training.
+{% endfor %}
+## Training
+
+| | steps | batch | learning rate |
+|---|---|---|---|
+| autoencoder | {{ ae.steps }} | {{ ae.batch_size }} | {{ ae.learning_rate }} |
+| denoiser | {{ den.steps }} | {{ den.batch_size }} | {{ den.learning_rate }} |
+
+{% for line in hardware -%}
+{{ line }}
+{% endfor %}
+## Measured
+
+{% for stage, values in metrics.items() -%}
+{% for key, value in values.items() -%}
+- {{ stage }}, {{ key | replace("_", " ") }}: {{ value }}
+{% endfor -%}
+{% endfor %}
+## Limits
+
+- It knows the tissue, the stain and the scanner of the slides above, and nothing else.
+- Weights are stored as {{ dtype }}. A tile that it makes adds no patient.
+- Not for diagnosis.
+"""
+
+
+def package_models(params: Params, folder: Path, attribution: str, hardware: str = "", models: Path = Path("models")):
+    """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
+
+    Parameters
+    ----------
+    attribution : what the data's licence asks to be said, in Markdown.
+    hardware : on what it was trained, in words.
+
+    Raises
+    ------
+    HistoloomError
+        when a model isn't there, or the folder holds something already.
+    """
+    if missing := [part for part in PARTS if not (models / part).is_dir()]:
+        raise HistoloomError(f"{models} holds no {missing[0]}: run dvc repro train_denoiser first.")
+    if folder.exists() and any(folder.iterdir()):
+        raise HistoloomError(f"{folder} is not empty. Name a new folder.")
+    millions = {}
+    for part in PARTS:
+        millions[part] = round(sum(_copy_half(path, folder / part) for path in [models / part]) / 1e6, 1)
+    shutil.copy("params.yaml", folder / "params.yaml")
+    facts = json.loads((folder / "denoiser/conditions.json").read_text(encoding="utf-8"))
+    lineage = read_lineage(models / "denoiser").record
+    metrics = {stage: _metrics(stage) for stage in ("train_encoders", "train_autoencoder", "train_denoiser")}
+    write_json(folder / "facts.json", {"lineage": lineage, "metrics": metrics, "version": pipeline.__version__})
+    card = Environment(autoescape=False).from_string(_CARD).render(
+        name=folder.name, licence=params.emit.licence, version=pipeline.__version__, millions=millions,
+        tile_px=params.tile.tile_px, mpp=params.tile.mpp, attribution=attribution.strip(), lineage=lineage,
+        conditions=facts["conditions"], ae=params.train_autoencoder, den=params.train_denoiser,
+        hardware=[hardware.strip()] if hardware else [], metrics=metrics, dtype="fp16",
+    )  # fmt: skip
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _copy_half(source: Path, target: Path) -> int:
+    """Copy a model's folder, its weights in half precision; returns how many there are."""
+    count = 0
+    for path in sorted(p for p in source.rglob("*") if p.is_file() and p.name not in _LEFT_OUT):
+        out = target / path.relative_to(source)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix != ".safetensors":
+            shutil.copy(path, out)
+            continue
+        with safe_open(path, "pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
+            halved = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
+            if bad := [n for n, t in halved.items() if not torch.isfinite(t).all()]:
+                raise HistoloomError(f"{path}: '{bad[0]}' doesn't fit half precision.")
+            save_file(halved, out, stored.metadata())
+        count += sum(t.numel() for t in tensors.values())
+    return count
+
+
+def _metrics(stage: str) -> dict:
+    """A stage's numbers, those that lie deeper by their path."""
+    path = Path("reports") / stage / "metrics.json"
+    return _flat(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _flat(values: dict, before: str = "") -> dict:
+    out = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{before}{key} ")
+        else:
+            out[before + key] = round(value, 4) if isinstance(value, float) else value
+    return out

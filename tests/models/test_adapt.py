@@ -1,0 +1,151 @@
+"""A trained denoiser for other conditions: it begins as it was, and low-rank training leaves the rest alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import TrainDenoiser
+from pipeline.errors import HistoloomError
+from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
+from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser
+from pipeline.training.denoiser import train_denoiser
+from pipeline.training.loop import TrainingRun
+
+TEXT = ConditionSpec("text", "sequence", 16)
+NAMES = ("a", "b", "c", "d")
+
+
+def label(*channels: str) -> ConditionSpec:
+    return ConditionSpec("label", "vector", len(channels), 0.0, channels)
+
+
+def mask(*channels: str) -> ConditionSpec:
+    return ConditionSpec("mask", "map", len(channels), 0.0, channels)
+
+
+def unet(*specs: ConditionSpec):
+    torch.manual_seed(0)
+    return build_denoiser(TrainDenoiser(channels=(16, 32)), specs, 4, 8).eval()
+
+
+def predict(model, vector=None, maps=None, text: int | None = 16) -> torch.Tensor:
+    torch.manual_seed(1)
+    latents, times = torch.randn(2, 4, 8, 8), torch.tensor([100, 900])
+    tokens = None if text is None else torch.randn(2, 3, text)
+    seen = None if text is None else torch.ones(2, 3, dtype=torch.bool)
+    with torch.inference_mode():
+        return denoise(model, latents, times, Conditions(tokens, seen, vector, maps))
+
+
+def columns(channels, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack([values[c] for c in channels], 1)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.permutations(NAMES), st.permutations(NAMES), st.integers(1, 3), st.integers(1, 3))
+def test_what_both_know_acts_as_before_and_what_is_new_has_no_effect(before, after, kept, more):
+    """Whatever the order of the channels, and whichever are added."""
+    old, new = before[:kept], list(dict.fromkeys([*after[:more], *before[:kept]]))
+    model = unet(TEXT, label(*old), mask(*old))
+    fitted, names = refit(model, (TEXT, label(*old), mask(*old)), (TEXT, label(*new), mask(*new)))
+    torch.manual_seed(2)
+    values = {c: torch.randn(2) for c in NAMES}
+    maps = {c: torch.randn(2, 8, 8) for c in NAMES}
+    was = predict(model, columns(old, values), columns(old, maps))
+    now = predict(fitted.eval(), columns(new, values), columns(new, maps))
+    torch.testing.assert_close(was, now, atol=1e-5, rtol=1e-4)
+    assert (not names) == (list(old) == new)
+
+
+def test_a_first_vector_starts_without_effect():
+    model = unet(TEXT)
+    fitted, names = refit(model, (TEXT,), (TEXT, label("a", "b")))
+    torch.testing.assert_close(predict(fitted.eval(), torch.randn(2, 2)), predict(model), atol=1e-5, rtol=1e-4)
+    assert any("class_embedding" in name for name in names)
+
+
+def test_a_text_tower_of_another_width_gets_new_keys_and_values_alone():
+    _, names = refit(unet(TEXT), (TEXT,), (ConditionSpec("text", "sequence", 24),))
+    assert names and all("attn2.to_" in name for name in names)
+
+
+def test_text_cannot_come_or_go():
+    with pytest.raises(HistoloomError, match="trained with text"):
+        refit(unet(TEXT), (TEXT,), (label("a"),))
+    with pytest.raises(HistoloomError, match="trained without text"):
+        refit(unet(label("a")), (label("a"),), (TEXT, label("a")))
+
+
+def test_low_rank_updates_merge_into_the_weights():
+    model = unet(TEXT, label("a"))
+    names = set(model.state_dict())
+    add_low_rank(model, 4, ("class_embedding.linear_1.weight",))
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert "class_embedding.linear_1.weight" in trained and all(
+        "lora" in n for n in trained - {"class_embedding.linear_1.weight"}
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    beside = predict(model, torch.ones(2, 1))
+    merge_low_rank(model)
+    assert set(model.state_dict()) == names
+    torch.testing.assert_close(predict(model, torch.ones(2, 1)), beside, atol=1e-4, rtol=1e-3)
+
+
+def _arrays(count: int, classes: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "latents": rng.standard_normal((count, 1, 4, 8, 8)).astype(np.float32),
+        "label": np.eye(classes, dtype=np.float32)[rng.integers(0, classes, count)],
+    }
+
+
+def _train(folder, spec: ConditionSpec, arrays, **options) -> None:
+    config = TrainDenoiser(conditions=("label",), channels=(16, 32), batch_size=4, warmup_steps=0, **options)
+    run = TrainingRun("t", config.steps, config.learning_rate, 0, folder / "checkpoints", 2, ema_decay=0.5)
+    train_denoiser(config, arrays, (spec,), 0, run, folder)
+
+
+def test_a_model_is_adapted_to_other_labels(tmp_path):
+    _train(tmp_path / "first", label("a", "b"), _arrays(8, 2), steps=3)
+    first = load_denoiser(tmp_path / "first", "cpu")[0].state_dict()
+    init = {"init": str(tmp_path / "first")}
+    _train(tmp_path / "same", label("a", "b"), _arrays(8, 2), steps=0, **init)
+    same = load_denoiser(tmp_path / "same", "cpu")[0].state_dict()
+    assert all(torch.equal(first[n], same[n]) for n in first)
+    _train(tmp_path / "second", label("b", "x", "a"), _arrays(8, 3), steps=3, adapt="lora", lora_rank=2, **init)
+    model, specs, _ = load_denoiser(tmp_path / "second", "cpu")
+    second = model.state_dict()
+    assert specs[0].channels == ("b", "x", "a") and second.keys() == first.keys()
+    assert torch.equal(second["conv_norm_out.weight"], first["conv_norm_out.weight"])
+    assert not torch.equal(
+        second["down_blocks.0.resnets.0.conv1.weight"], first["down_blocks.0.resnets.0.conv1.weight"]
+    )
+    change = (second["down_blocks.0.resnets.0.conv1.weight"] - first["down_blocks.0.resnets.0.conv1.weight"]).flatten(1)
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 2
+
+
+def test_a_model_trained_otherwise_is_refused(tmp_path):
+    _train(tmp_path / "first", label("a", "b"), _arrays(8, 2), steps=1)
+    with pytest.raises(HistoloomError, match=r"train_denoiser\.prediction"):
+        _train(
+            tmp_path / "x", label("a", "b"), _arrays(8, 2), steps=1, prediction="epsilon", init=str(tmp_path / "first")
+        )
+    wider = _arrays(8, 2) | {"latents": np.zeros((8, 1, 8, 8, 8), np.float32)}
+    with pytest.raises(HistoloomError, match="latents of 4 channels"):
+        _train(tmp_path / "y", label("a", "b"), wider, steps=1, init=str(tmp_path / "first"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"adapt": "lora"}, {"steps": 0}, {"adapt": "lora", "init": "m", "map_input": "spade"}]
+)
+def test_params_that_have_nothing_to_adapt_are_refused(options):
+    with pytest.raises(ValueError, match="adapt: lora"):
+        TrainDenoiser(**options)
