@@ -95,7 +95,7 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision=run.mixed_precision, cpu=run.device == "cpu")
-    model.train()
+    model.train().to(memory_format=torch.channels_last)  # convolutions are faster so, most of all in bf16
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=run.learning_rate, weight_decay=run.weight_decay)
     prepared, optimiser = accelerator.prepare(model, optimiser)
