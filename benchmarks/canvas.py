@@ -21,7 +21,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.covers import COVERS, FACTOR, FULL, SMALL, LoadOpen, Open, Sizes, measure_cover, weave_of
+from benchmarks.covers import (
+    COVERS,
+    FACTOR,
+    FULL,
+    SMALL,
+    LoadOpen,
+    Open,
+    Sizes,
+    kid_interval,
+    measure_cover,
+    weave_of,
+)
 from benchmarks.inputs import drawn_slides, sections
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
@@ -78,6 +89,8 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None) -> dict:
             if pictures is not None:
                 pictures.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(made[0]).save(pictures / f"{cover}-{steps}.png")
+        lattice, alone = (found[cover][f"steps{steps}"] for cover in ("lattice", "independent"))
+        lattice["kid_minus_independent_interval"] = kid_interval(lattice, alone)
     return {"covers": found}
 
 
@@ -132,15 +145,41 @@ def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
             run_canvas(replace(job, weave=replace(weave, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
             times[workers] = _seconds(partial(run_canvas, job, pool.graph, f"{workers} workers"))
         hashes.add(hash_tree(folder / "kept"))
+    alone, both = (_side_by_side(load, sizes, count) for count in (1, 2))
     moved = [_strip_bytes(weave, step) for step in range(steps)]
     return {
         "identical_across_workers": len(hashes) == 1,
         "speedup_2_workers": times[1] / times[2],
+        "speedup_2_bare_processes": 2 * alone / both,
         "blocks": layout.count,
         "strip_bytes_per_step": statistics.mean(moved),
         "strip_over_canvas_bytes": statistics.mean(moved) / (4 * weave.channels * np.prod(layout.canvas)),
         "tasks_per_step": sum(task.function is not begin_task for task in segment(job, 0, steps).values()) / steps,
     }
+
+
+def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
+    """Seconds that this process takes for a canvas' worth of forwards, once all processes are ready."""
+    with one_thread(), torch.inference_mode():
+        denoiser, around = load()
+        x = torch.zeros(sizes.batch_size, around.channels, sizes.window, sizes.window)
+        times, given = torch.full((len(x),), 500), Conditions(vector=torch.zeros(len(x), around.vector))
+        denoise(denoiser.model, x, times, given)
+        start.wait()
+        queue.put(_seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]))
+
+
+def _side_by_side(load: LoadOpen, sizes: Sizes, count: int) -> float:
+    """Seconds of the same forwards in each of `count` processes at once: what the machine's cores allow."""
+    context = multiprocessing.get_context("spawn")
+    start, queue = context.Barrier(count), context.Queue()
+    processes = [context.Process(target=_forwards, args=(load, sizes, start, queue)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    times = [queue.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return max(times)
 
 
 def _strip_bytes(weave: Weave, step: int) -> int:

@@ -16,6 +16,8 @@ class Sample(Section):
         2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
     )
 
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
+
     def scale(self, condition: str) -> float:
         return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
 

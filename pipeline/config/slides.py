@@ -83,6 +83,7 @@ class SampleSlides(Section):
     guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
         2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
     )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
     batch_size: Positive = Field(
         16, description="windows in a forward; fixed, so that bytes don't depend on the workers"
     )

@@ -55,7 +55,7 @@ class LoadCanvas:
 
     def __call__(self) -> tuple[Denoiser, Surroundings]:
         config = SampleSlides.model_validate_json(self.settings)
-        generator = load_generator(self.models, self.generator_sha256, self.attention, self.device)
+        generator = load_generator(self.models, self.generator_sha256, self.attention, self.device, config.precision)
         surroundings = Surroundings(self.stated)
         nothing = replace(surroundings.nothing, map=_no_map(generator.specs, self.window))
         solver = _solver(config, generator.training)
@@ -72,9 +72,10 @@ class LoadCodec:
     generator_sha256: str
     attention: str
     device: str
+    precision: str
 
     def __call__(self) -> LatentCodec:
-        return load_generator(self.models, self.generator_sha256, self.attention, self.device).codec
+        return load_generator(self.models, self.generator_sha256, self.attention, self.device, self.precision).codec
 
 
 def _no_map(specs, window: int) -> torch.Tensor | None:
@@ -102,7 +103,8 @@ class Weaver:
 
     @property
     def generator(self) -> Generator:
-        return load_generator(self.models, self.generator_sha256, self.params.train_denoiser.attention, self.device)
+        settings = (self.params.train_denoiser.attention, self.device, self.params.sample_slides.precision)
+        return load_generator(self.models, self.generator_sha256, *settings)
 
     def part(self, slide: WovenSlide) -> str:
         """The name of a slide's part holds all that decides it, so that a slide more weaves one slide."""
@@ -188,8 +190,8 @@ def _weave_slide(slide: WovenSlide, weaver: Weaver, pool) -> Callable[[Path], di
     job = CanvasJob(weave, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     shutil.rmtree(job.scratch, ignore_errors=True)
     height, width = -(-slide.height_px // factor), -(-slide.width_px // factor)
-    numbers = range(-(-height // BAND))
-    bands = [DecodeJob(job, n, height, width, LoadCodec(*identity), factor, folder / "bands") for n in numbers]
+    numbers, codec = range(-(-height // BAND)), LoadCodec(*identity, config.precision)
+    bands = [DecodeJob(job, n, height, width, codec, factor, folder / "bands") for n in numbers]
     with pool(layout.count) as run:
         start = time.monotonic()
         run_canvas(job, run.graph, f"sample_slides: {slide.name}")

@@ -24,7 +24,7 @@ from pipeline.diffusion.guidance import Guidance
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.models.autoencoder import LatentCodec, load_codec
-from pipeline.models.denoiser import load_denoiser
+from pipeline.models.denoiser import load_denoiser, set_precision
 from pipeline.models.lineage import Lineage, model_sha256, read_lineage
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
@@ -70,11 +70,14 @@ class Generator:
 
 
 @lru_cache(maxsize=1)
-def load_generator(models: Path, sha256: str, attention: str, device: str) -> Generator:
+def load_generator(models: Path, sha256: str, attention: str, device: str, precision: str = "fp32") -> Generator:
     """Load a generator once a process; `sha256` keys the cache, so that new weights are loaded anew."""
     unet, specs, training = load_denoiser(models / "denoiser", device, attention)
     encoders = load_encoders(specs, training["latent_px"], models / "encoders", device)
-    return Generator(load_codec(models / "autoencoder", device), unet, specs, encoders, training, device)
+    codec = load_codec(models / "autoencoder", device)
+    set_precision(unet, precision, device)
+    set_precision(codec.model.decoder, precision, device)
+    return Generator(codec, unet, specs, encoders, training, device)
 
 
 def generator_sha256(models: Path) -> str:
@@ -101,7 +104,8 @@ sample_part.uses_torch = True
 def _write_part(job: SamplePart, folder: Path) -> dict:
     params = job.params
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
-    generator = load_generator(job.models, job.generator_sha256, params.train_denoiser.attention, job.device)
+    settings = (params.train_denoiser.attention, job.device, params.sample.precision)
+    generator = load_generator(job.models, job.generator_sha256, *settings)
     arrays = generator.encoders.arrays(plan, partial(planned_tiles, job.plan, job.part))
     nothing = null(arrays, generator.specs)
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
@@ -178,7 +182,8 @@ def estimate(params: Params, plan: pd.DataFrame, tiles: Callable[[str], np.ndarr
     if not (models / "denoiser" / "conditions.json").is_file():
         return None
     size, first = params.plan.batch_size, plan.head(params.plan.batch_size)
-    generator = load_generator(models, generator_sha256(models), params.train_denoiser.attention, device)
+    settings = (params.train_denoiser.attention, device, params.sample.precision)
+    generator = load_generator(models, generator_sha256(models), *settings)
     arrays = generator.encoders.arrays(first, tiles)
     index = np.resize(np.arange(len(first)), size)
     given, nothing = batch(arrays, generator.specs, index), null(arrays, generator.specs)

@@ -122,7 +122,23 @@ def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tens
         encoder_hidden_states=given.sequence,
         encoder_attention_mask=given.sequence_mask,
         class_labels=given.vector,
-    ).sample
+    ).sample.float()
+
+
+def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:
+    """Have a frozen model compute in `kind` (fp32, bf16 or fp16), its weights and what it gives staying as they are.
+
+    Raises
+    ------
+    HistoloomError
+        when a CPU is asked for fp16, which it computes more slowly than fp32.
+    """
+    if kind == "fp16" and device == "cpu":
+        raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16 or fp32.")
+    if kind != "fp32":
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
+        model.forward = torch.autocast(device.split(":")[0], dtype)(model.forward)
+    return model.to(memory_format=torch.channels_last)
 
 
 def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:
