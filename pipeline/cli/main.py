@@ -114,6 +114,23 @@ def diff(a: str, b: str) -> None:
 
 
 @cli.command()
+@click.argument("slide", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
+@click.option(
+    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; the whole slide if unstated."
+)
+def segment(slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None) -> None:
+    """Tell nuclei (1) and clear space (2) of SLIDE by stain: mask.png, instances.png and overlay.jpg in FOLDER."""
+    from pipeline.slides.segment import segment_slide
+
+    found = segment_slide(slide, ("nucleus", "clear"), mpp, box, folder)
+    console.print(
+        f"{folder}: {found['width_px']} x {found['height_px']} px, {found['nuclei']} nuclei; look at overlay.jpg"
+    )
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--attribution",

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.cluster import open_pool
 from pipeline.config import Cluster
 from pipeline.config.tile import Masks
 from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError
+from pipeline.slides.open import open_slide
+from pipeline.slides.segment import segment_slide
 from pipeline.slides.stain_mask import CLEAR, NUCLEUS, fit_stain_mask
 from pipeline.slides.study import tile_study
 from pipeline.stage import open_stage
@@ -109,3 +113,20 @@ def test_a_study_without_annotations_gets_masks_and_words(folder):
     assert dark[mask == 1].mean() < dark[mask == 0].mean()
     assert rows["caption"].str.contains("nuclei").all()
     assert rows["caption"].nunique() > 1
+
+
+def test_a_slides_masks_become_files_that_a_woven_slide_takes(tmp_path):
+    path = make_slide(tmp_path / "s.svs", width=1400, height=1200, mpp=0.5)
+    found = segment_slide(path, BOTH, 0.5, (100, 50, 1200, 1100), tmp_path / "out")
+    mask, numbers = (np.asarray(Image.open(tmp_path / "out" / name)) for name in ("mask.png", "instances.png"))
+    assert mask.shape == numbers.shape == (1100, 1200) and (found["width_px"], found["height_px"]) == (1200, 1100)
+    assert ((mask == 1) == (numbers > 0)).all() and numbers.max() == found["nuclei"] > 100
+    with open_slide(path) as slide:
+        grey = slide.read(100, 50, 1200, 1100, 1.0).mean(2)
+    assert grey[mask == 1].mean() < grey[mask == 0].mean() < grey[mask == 2].mean()
+
+
+def test_a_slide_without_tissue_says_so(tmp_path):
+    path = make_slide(tmp_path / "s.svs", picture=np.full((400, 400, 3), 243, np.uint8))
+    with pytest.raises(HistoloomError, match="no tissue"):
+        segment_slide(path, BOTH, 1.0, None, tmp_path / "out")

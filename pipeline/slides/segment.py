@@ -1,0 +1,80 @@
+"""A slide's masks by stain as files: what a woven slide, or QuPath after an edit, takes as its map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config.tile import Tissue
+from pipeline.data.layouts import outlines
+from pipeline.errors import HistoloomError
+from pipeline.slides.open import open_slide
+from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
+from pipeline.slides.tissue import detect_tissue
+
+Box = tuple[int, int, int, int]
+_BAND_PX = 1024
+_SAMPLE_PX = 256
+_SAMPLES = 24
+
+
+def segment_slide(path: Path, classes: tuple[str, ...], mpp: float, box: Box | None, out: Path) -> dict[str, int]:
+    """Write `mask.png` (class ids), `instances.png` (numbers of nuclei, uint16) and `overlay.jpg` of a slide's region.
+
+    Parameters
+    ----------
+    mpp : scale of what is written, µm/px.
+    box : x, y, width and height at level 0; None is the whole slide.
+
+    Returns
+    -------
+    The size of what was written, and how many nuclei there are.
+
+    Raises
+    ------
+    HistoloomError
+        when the slide has no tissue, or more nuclei in the region than a 16-bit raster can number.
+    """
+    with open_slide(path) as slide:
+        x, y, width, height = box or (0, 0, slide.width, slide.height)
+        downsample = mpp / slide.mpp
+        size = int(width / downsample), int(height / downsample)
+        fitted, margin = _fit(slide, classes, mpp), round(REACH_UM / mpp)
+        mask, numbers = np.zeros(size[::-1], np.uint8), np.zeros(size[::-1], np.int32)
+        picture, last = np.zeros((*size[::-1], 3), np.uint8), 0
+        for top in range(0, size[1], _BAND_PX):
+            rows = min(_BAND_PX, size[1] - top)
+            corner = x - margin * downsample, y + (top - margin) * downsample
+            band = slide.read(*corner, size[0] + 2 * margin, rows + 2 * margin, downsample)
+            seen = fitted.look(band, mpp).crop(np.s_[margin : margin + rows, margin : margin + size[0]])
+            here = np.s_[top : top + rows]
+            mask[here], picture[here] = seen.mask, band[margin : margin + rows, margin : margin + size[0]]
+            numbers[here] = np.where(seen.nuclei > 0, seen.nuclei + last, 0)
+            last = int(numbers.max())
+    found, numbers = np.unique(numbers, return_inverse=True)
+    if len(found) > 2**16:
+        raise HistoloomError(f"{path.name}: {len(found) - 1} nuclei are more than a 16-bit raster numbers. Name a box.")
+    numbers = numbers.reshape(mask.shape).astype(np.uint16)
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(out / "mask.png")
+    Image.fromarray(numbers).save(out / "instances.png")
+    picture[outlines(numbers.astype(np.int32)) > 0] = (0, 160, 0)
+    Image.fromarray(picture).save(out / "overlay.jpg", quality=90)
+    return {"width_px": size[0], "height_px": size[1], "nuclei": int((found > 0).sum())}
+
+
+def _fit(slide, classes: tuple[str, ...], mpp: float) -> StainMask:
+    """Fit to boxes of the slide's tissue, evenly spread."""
+    downsample = mpp / slide.mpp
+    side = _SAMPLE_PX * downsample
+    tissue = detect_tissue(slide, Tissue())
+    corners = np.argwhere(np.ones((max(1, int(slide.height / side)), max(1, int(slide.width / side)))))[:, ::-1] * side
+    fractions = tissue.fractions(corners.astype(float), side)
+    order = np.argsort(-fractions, kind="stable")[: 4 * _SAMPLES]
+    chosen = order[fractions[order] > 0][:: max(1, len(order) // _SAMPLES)]
+    if not len(chosen):
+        raise HistoloomError(f"{slide.path.name} has no tissue to fit to.")
+    sample = [slide.read(*corners[i], _SAMPLE_PX, _SAMPLE_PX, downsample) for i in chosen]
+    return fit_stain_mask(classes, np.stack(sample), mpp)
