@@ -120,11 +120,14 @@ def diff(a: str, b: str) -> None:
 @click.option(
     "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; the whole slide if unstated."
 )
-def segment(slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None) -> None:
+@click.option("--slide-mpp", type=float, help="The slide's own scale, where its file doesn't tell it.")
+def segment(
+    slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
+) -> None:
     """Tell nuclei (1) and clear space (2) of SLIDE by stain: mask.png, instances.png and overlay.jpg in FOLDER."""
     from pipeline.slides.segment import segment_slide
 
-    found = segment_slide(slide, ("nucleus", "clear"), mpp, box, folder)
+    found = segment_slide(slide, ("nucleus", "clear"), mpp, box, folder, slide_mpp)
     console.print(
         f"{folder}: {found['width_px']} x {found['height_px']} px, {found['nuclei']} nuclei; look at overlay.jpg"
     )

@@ -24,7 +24,7 @@ from pipeline.diffusion.guidance import Guidance
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.models.autoencoder import LatentCodec, load_codec
-from pipeline.models.denoiser import load_denoiser, set_precision
+from pipeline.models.denoiser import load_denoiser
 from pipeline.models.lineage import Lineage, model_sha256, read_lineage
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
@@ -72,11 +72,9 @@ class Generator:
 @lru_cache(maxsize=1)
 def load_generator(models: Path, sha256: str, attention: str, device: str, precision: str = "fp32") -> Generator:
     """Load a generator once a process; `sha256` keys the cache, so that new weights are loaded anew."""
-    unet, specs, training = load_denoiser(models / "denoiser", device, attention)
+    unet, specs, training = load_denoiser(models / "denoiser", device, attention, precision)
     encoders = load_encoders(specs, training["latent_px"], models / "encoders", device)
-    codec = load_codec(models / "autoencoder", device)
-    set_precision(unet, precision, device)
-    set_precision(codec.model.decoder, precision, device)
+    codec = load_codec(models / "autoencoder", device, precision)
     return Generator(codec, unet, specs, encoders, training, device)
 
 

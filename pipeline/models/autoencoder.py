@@ -12,6 +12,7 @@ import torch
 from pipeline.config import TrainAutoencoder
 from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
+from pipeline.models.precision import set_precision
 
 _SCALE_FILE = "latents.json"
 
@@ -123,8 +124,10 @@ def read_latent_scale(folder: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(scale["mean"]), torch.tensor(scale["std"])
 
 
-def load_codec(folder: Path | str, device: str) -> LatentCodec:
-    """Load what `train_autoencoder` wrote."""
+def load_codec(folder: Path | str, device: str, precision: str = "fp32") -> LatentCodec:
+    """Load what `train_autoencoder` wrote, to compute in fp32, bf16 or fp16."""
     model = load_autoencoder(folder).to(device).eval().requires_grad_(False)
+    for part in (model.encoder, model.decoder):
+        set_precision(part, precision, device)
     mean, std = (values.view(1, -1, 1, 1) for values in read_latent_scale(folder))
     return LatentCodec(model, mean, std, device)

@@ -13,6 +13,7 @@ from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
 from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
+from pipeline.models.precision import set_precision
 from pipeline.models.spade import install_spade
 
 _CONDITIONS_FILE = "conditions.json"
@@ -80,14 +81,14 @@ def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Modul
         raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}") from error
 
 
-def load_denoiser(folder: Path | str, device: str, attention: str = "auto"):
+def load_denoiser(folder: Path | str, device: str, attention: str = "auto", precision: str = "fp32"):
     """Load what `train_denoiser` wrote: the model, its condition specs, and its training facts."""
     specs, training = read_conditions(folder)
     spade = training["map_input"] == "spade" and _map_channels(specs)
     model = _load_spade_unet(Path(folder), specs) if spade else load_unet(folder)
     model = model.to(device).eval().requires_grad_(False)
     set_attention(model, attention, device)
-    return model, specs, training
+    return set_precision(model, precision, device), specs, training
 
 
 def read_conditions(folder: Path | str) -> tuple[tuple[ConditionSpec, ...], dict] | None:
@@ -123,22 +124,6 @@ def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tens
         encoder_attention_mask=given.sequence_mask,
         class_labels=given.vector,
     ).sample.float()
-
-
-def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:
-    """Have a frozen model compute in `kind` (fp32, bf16 or fp16), its weights and what it gives staying as they are.
-
-    Raises
-    ------
-    HistoloomError
-        when a CPU is asked for fp16, which it computes more slowly than fp32.
-    """
-    if kind == "fp16" and device == "cpu":
-        raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16 or fp32.")
-    if kind != "fp32":
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-        model.forward = torch.autocast(device.split(":")[0], dtype)(model.forward)
-    return model.to(memory_format=torch.channels_last)
 
 
 def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:

@@ -20,13 +20,16 @@ _SAMPLE_PX = 256
 _SAMPLES = 24
 
 
-def segment_slide(path: Path, classes: tuple[str, ...], mpp: float, box: Box | None, out: Path) -> dict[str, int]:
+def segment_slide(
+    path: Path, classes: tuple[str, ...], mpp: float, box: Box | None, out: Path, mpp_level0: float | None = None
+) -> dict[str, int]:
     """Write `mask.png` (class ids), `instances.png` (numbers of nuclei, uint16) and `overlay.jpg` of a slide's region.
 
     Parameters
     ----------
     mpp : scale of what is written, µm/px.
     box : x, y, width and height at level 0; None is the whole slide.
+    mpp_level0 : the slide's own scale, where its file doesn't tell it.
 
     Returns
     -------
@@ -37,7 +40,7 @@ def segment_slide(path: Path, classes: tuple[str, ...], mpp: float, box: Box | N
     HistoloomError
         when the slide has no tissue, or more nuclei in the region than a 16-bit raster can number.
     """
-    with open_slide(path) as slide:
+    with open_slide(path, mpp_level0) as slide:
         x, y, width, height = box or (0, 0, slide.width, slide.height)
         downsample = mpp / slide.mpp
         size = int(width / downsample), int(height / downsample)

@@ -27,6 +27,8 @@ from pipeline.training.loop import TrainingRun, epoch_order, train
 from pipeline.training.perceptual import PerceptualDistance
 
 _BATCH = 64
+_SCALE_TILES = 4096
+"""Of so many tiles at most, evenly spread, the scale of the latents is measured."""
 _DETAIL_PX = 8
 
 
@@ -72,7 +74,7 @@ def train_autoencoder(
     if config.scale == "kept":
         mean, std = read_latent_scale(source)
     else:
-        mean, std = measure_latents(model, images, run.device)
+        mean, std = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
     model.save_pretrained(folder, safe_serialization=True)
     save_latent_scale(folder, mean, std)
     return load_codec(folder, run.device)

@@ -218,7 +218,7 @@ def encode_study(
 ) -> None:
     """Cache latents and condition arrays of the train split, a part for each part of the store."""
     store = TileStore(tiles)
-    rows, codec = with_conditions(train_rows(store), params), load_codec(autoencoder, device)
+    rows, codec = with_conditions(train_rows(store), params), load_codec(autoencoder, device, params.encode.precision)
     bus = study_encoders(params, encoders, device)
     names = [part for part in store.parts if (rows["part"] == part).any()]
 

@@ -8,7 +8,8 @@ import torch
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
 from pipeline.errors import HistoloomError
-from pipeline.models.denoiser import build_denoiser, denoise, set_precision
+from pipeline.models.denoiser import build_denoiser, denoise
+from pipeline.models.precision import set_precision
 
 SPECS = (ConditionSpec("label", "vector", 3),)
 

@@ -1,0 +1,222 @@
+"""The packaged model on a section that it never saw: reconstruction, distances beside their floors, copies, a slide.
+
+her2st's section C5 is held out; samples are made under its tiles' conditions and compared with its tiles. Beside them
+stands a model of the demo's former sizes, trained here from scratch on the same sections. It needs the real data that
+HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own and packages a model of a few steps, and its figures
+mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+from benchmarks.inputs import drawn_slides, her2st_rows, real_data
+from benchmarks.run import arguments, flat, report
+from benchmarks.studies import Study
+from pipeline.cli.init import merge
+from pipeline.conditions.features import load_extractor
+from pipeline.config import load_params
+from pipeline.data.rows import spread, train_rows, val_rows
+from pipeline.emit.model import package_models
+from pipeline.quality.metrics import fd, kid
+from pipeline.quality.near_copy import build_index, copy_scores
+from pipeline.slides.open import open_slide
+from pipeline.slides.segment import segment_slide
+
+PARTS = ("reconstruction", "distances", "copies", "slide")
+STEPS = (20, 4)
+SLIDE_PX = 4096
+CORNER_PX = (3000, 3000)
+MODEL = "histoloom-small"
+FORMER = {
+    "train_autoencoder": {
+        "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
+        "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no",
+    },
+    "train_denoiser": {
+        "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
+        "mixed_precision": "no", "attention_head_dim": 8,
+    },
+    "encode": {"forms": "flips"},
+}  # fmt: skip
+"""What the demo trained from scratch before there was a packaged model."""
+
+
+def recipe() -> dict:
+    root = Path(__file__).parents[1]
+    params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    for name in ("study", MODEL):
+        merge(params, YAML(typ="safe").load((root / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")))
+    return params
+
+
+def as_packaged(params: dict, model: str) -> dict:
+    """Params of a study that takes the packaged model as it is."""
+    params = json.loads(json.dumps(params))
+    merge(
+        params,
+        {
+            "train_encoders": {"text": {"source": model}, "rna": {"init": model}},
+            "train_autoencoder": {"init": model, "steps": 0, "scale": "kept"},
+            "train_denoiser": {"init": model, "steps": 0},
+            "encode": {"forms": "none"},
+        },
+    )
+    return params
+
+
+def real(root: Path, model: str, tiles: int) -> tuple[Study, Study]:
+    data, params = real_data() / "her2st", recipe()
+    params["tile"]["slides_root"] = str(data / "slides")
+    params["plan"]["evaluation_tiles"] = tiles
+    rows = [row | {"split": "val" if row["split"] == "test" else "train"} for row in her2st_rows()]
+    files = {f"manifests/{name}": data / name for name in ("spots.csv", "expression.parquet")}
+    scratch = json.loads(json.dumps(params))
+    merge(scratch, FORMER)
+    return (
+        Study(root / "packaged", as_packaged(params, model), rows, files),
+        Study(root / "scratch", scratch, rows, files),
+    )
+
+
+def smoke(root: Path) -> tuple[Study, Study]:
+    """Drawn slides, and a model of a few steps in the packaged one's place."""
+    rows, tile = drawn_slides(root)
+    rows = [{k: v for k, v in r.items() if k != "instances"} for r in rows]
+    rows = [r | {"split": "val" if r["split"] == "test" else "train"} for r in rows]
+    tile |= {"masks": {"source": "stain", "classes": ["nucleus", "clear"]}, "caption": "{measured}"}
+    params = {
+        "tile": tile,
+        "train_encoders": {"text": {"image_px": 32, "width": 32, "layers": 1, "steps": 4, "batch_size": 8}},
+        "train_autoencoder": {"channels": 16, "steps": 10, "batch_size": 8},
+        "train_denoiser": {"conditions": ["label", "text", "mask"], "channels": [16, 32], "steps": 10, "batch_size": 8},
+        "plan": {"target": "none", "evaluation_tiles": 24, "batch_size": 8},
+        "sample": {"steps": 4},
+    }
+    first = Study(root / "first", params, rows, {}, 0)
+    first.train()
+    with chdir(first.folder):
+        package_models(load_params(), root / "model", "Drawn slides.")
+    return Study(root / "packaged", as_packaged(params, str(root / "model")), rows, {}, 0), first
+
+
+def measure_reconstruction(study: Study) -> dict:
+    found = json.loads((study.folder / "reports/train_autoencoder/metrics.json").read_text(encoding="utf-8"))
+    return {"reconstruction_psnr_db": found["psnr_db"], "reconstruction_ssim": found["ssim"]}
+
+
+def sampled(study: Study, steps: int) -> np.ndarray:
+    """The plan's tiles at this many steps, (n, h, w, 3) uint8."""
+    study.params["sample"] = {**study.params.get("sample", {}), "steps": steps, "precision": "bf16"}
+    return study.sample(f"steps{steps}", study.params["sample"].get("guidance", 2.0))
+
+
+def measure_distances(study: Study, scratch: Study) -> dict:
+    tower = load_extractor("efficientnet-lite0", "cpu")
+    held_out = tower.features(study.tiles.read(val_rows(study.tiles)))
+    train = train_rows(study.tiles)
+    last = train[train["slide_id"] == sorted(set(train["slide_id"]))[-1]]
+    order = np.random.default_rng(0).permutation(len(held_out))
+    halves = held_out[order[::2]], held_out[order[1::2]]
+    sets = {
+        "floor": halves,
+        "other_section": (tower.features(study.tiles.read(last)), held_out),
+        **{f"steps{steps}": (tower.features(sampled(study, steps)), held_out) for steps in STEPS},
+        "from_scratch": (tower.features(sampled(scratch, STEPS[0])), held_out),
+    }
+    return {
+        "kid": {name: kid(*pair, 50, 0)["mean"] for name, pair in sets.items()},
+        "fd": {name: fd(*pair, 0)["value"] for name, pair in sets.items()},
+    }
+
+
+def measure_copies(study: Study, pictures: Path | None) -> dict:
+    """Share of samples nearer to a train tile than 95 % of real held-out tiles are, less the 5 % of those."""
+    tower = load_extractor("efficientnet-lite0", "cpu")
+    rows = train_rows(study.tiles)
+    images = study.tiles.read(rows)
+    index = build_index(rows["tile_id"].to_numpy(), tower.features(images), images)
+    made = sampled(study, STEPS[0])
+    held_out, _ = copy_scores(study.tiles.read(spread(val_rows(study.tiles), len(made))), tower, index)
+    scores, nearest = copy_scores(made, tower, index)
+    threshold = np.quantile(held_out, 0.95)
+    if pictures is not None:
+        worst = np.argsort(-scores)[:12]
+        pairs = [np.concatenate([made[i], images[nearest[i]]]) for i in worst]
+        Image.fromarray(np.concatenate(pairs, 1)).save(pictures / "nearest.png")
+    rng = np.random.default_rng(0)
+    flags = [scores > threshold, held_out > threshold]
+    draws = [np.subtract(*(rng.choice(f, len(f)).mean() for f in flags)) for _ in range(2000)]
+    return {
+        "near_copy_excess": float(np.subtract(*(f.mean() for f in flags))),
+        "near_copy_excess_interval": [float(v) for v in np.quantile(draws, [0.025, 0.975])],
+    }
+
+
+def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
+    """A slide under the nuclei and clear space of a region of the held-out section; never to be emitted."""
+    entry = val_rows(study.tiles)["slide_id"].iloc[0]
+    root = Path(study.params["tile"]["slides_root"])
+    source = next(p for p in sorted(root.iterdir()) if p.stem == entry)
+    mpp, folder = study.params["tile"]["mpp"], study.folder / "manifests/canvas"
+    corner = CORNER_PX if side == SLIDE_PX else (0, 0)
+    rows = pd.read_csv(study.folder / "manifests/slides.csv").set_index("slide_id")
+    stated = float(rows.loc[entry, "mpp"]) if "mpp" in rows else None
+    with open_slide(source, stated) as whole:
+        level0 = math.ceil(side * mpp / whole.mpp)
+    segment_slide(source, ("nucleus", "clear"), mpp, (*corner, level0, level0), folder, stated)
+    height, width = np.asarray(Image.open(folder / "mask.png")).shape
+    slide = {
+        "name": "held-out", "width_px": width, "height_px": height, "mask": "manifests/canvas/mask.png",
+        "lent_by": [entry], "purpose": "evaluate", "caption": "many nuclei, ground",
+    }  # fmt: skip
+    study.params["sample_slides"] = {"slides": [slide], "steps": STEPS[0], "precision": "bf16", "window_latent_px": 64}
+    study.run("sample_slides")
+    woven = study.folder / "data/woven/held-out"
+    if pictures is not None:
+        shutil.copy(woven / "slide.tif", pictures / "slide.tif")
+    found = json.loads((study.folder / "reports/sample_slides/metrics.json").read_text(encoding="utf-8"))
+    seconds = found["slides"]["held-out"]
+    return {"slide_wall_s": seconds["weave_s"] + seconds["decode_s"], "slide_px": width * height}
+
+
+def main() -> None:
+    options = arguments(
+        __doc__, PARTS, work="keep the studies here, so that a broken run goes on where it stopped",
+        pictures="write pictures here", model="a packaged model's folder or name (histoloom-small)",
+    )  # fmt: skip
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (options.work or Path(temporary)).absolute()
+        pictures = options.pictures and options.pictures.absolute()
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+        model = str(options.model or MODEL)
+        study, scratch = smoke(root) if options.smoke else real(root, model, 2000)
+        study.train()
+        if "distances" in options.only and not options.smoke:
+            scratch.train()
+        parts = {
+            "reconstruction": lambda: measure_reconstruction(study),
+            "distances": lambda: measure_distances(study, scratch),
+            "copies": lambda: measure_copies(study, pictures),
+            "slide": lambda: measure_slide(study, 128 if options.smoke else SLIDE_PX, pictures),
+        }
+        keys = {key: value for name in options.only for key, value in parts[name]().items()}
+    report("default_model", options.smoke, {"params": study.params}, flat(keys), {}, options.json)
+
+
+if __name__ == "__main__":
+    main()
