@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def build_denoiser(
     vector = sum(s.size for s in specs if s.shape == "vector")
     maps = _map_channels(specs) if config.map_input == "concat" else 0
     kind = "CrossAttn" if text else "Attn"
-    groups = min(32, *(c // 4 for c in config.channels))
+    common, most = math.gcd(*config.channels), min(32, *(max(1, c // 4) for c in config.channels))
+    groups = max(g for g in range(1, most + 1) if common % g == 0)
     model = UNet2DConditionModel(
         sample_size=latent_px,
         in_channels=latent_channels + maps,
