@@ -14,12 +14,11 @@ import torch
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.conditions.features import load_extractor
-from pipeline.conditions.forms import turn
 from pipeline.conditions.genotype import GenotypeEncoder
 from pipeline.conditions.image import ImageEncoder
 from pipeline.conditions.label import LabelEncoder
 from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import BACKGROUND, EDGE, MaskEncoder
+from pipeline.conditions.mask import MaskEncoder, mask_channels, turned_map
 from pipeline.conditions.rna import load_rna_encoder
 from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
@@ -70,7 +69,7 @@ class Encoders:
 
 def study_encoders(params: Params, folder: Path | str, device: str = "cpu") -> Encoders:
     """The encoders that params name, those that learn from the folder that `train_encoders` wrote."""
-    masks = (BACKGROUND, *params.tile.masks.classes, *([EDGE] if params.encode.edges else []))
+    masks = mask_channels(params.tile.masks.classes, params.encode.edges, params.encode.mask_detail)
     known = {"label": params.tile.labels.classes, "mask": masks}
     latent_px = params.tile.tile_px // params.train_autoencoder.down_factor
     names = params.train_denoiser.conditions
@@ -115,10 +114,12 @@ def batch(
     forms : (b,) which form of each row's tile is wanted, so that maps are turned with it.
     """
     vectors = [torch.from_numpy(arrays[s.name][index]) for s in specs if s.shape == "vector"]
-    maps = [arrays[s.name][index] for s in specs if s.shape == "map"]
-    if forms is not None:
-        maps = [np.stack([turn(one, int(form)) for one, form in zip(rows, forms)]) for rows in maps]
-    maps = [torch.from_numpy(rows).float() for rows in maps]
+    maps = []
+    for spec in (s for s in specs if s.shape == "map"):
+        rows = arrays[spec.name][index]
+        if forms is not None:
+            rows = np.stack([turned_map(one, int(form), spec.channels) for one, form in zip(rows, forms)])
+        maps.append(torch.from_numpy(rows).float())
     tokens = mask = None
     if any(s.shape == "sequence" for s in specs):
         chosen = arrays["text_index"][index]

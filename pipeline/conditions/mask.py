@@ -1,23 +1,44 @@
 """The mask as a map: the share that each class has of each latent pixel, and the share of nuclear outlines.
 
 Background has a channel of its own, so that a mask of background alone differs from the null, which is zeros.
-The outlines part nuclei that touch (Shrivastava & Fletcher 2023, NASDM).
+The outlines part nuclei that touch (Shrivastava & Fletcher 2023, NASDM). Where a latent pixel is larger than what the mask
+shows, `detail` parts it into detail x detail cells, each with channels of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 import pandas as pd
 
+from pipeline.conditions.forms import turn
+
 BACKGROUND, EDGE = "background", "edge"
+
+
+def mask_channels(classes: tuple[str, ...], edges: bool, detail: int) -> tuple[str, ...]:
+    """Names of the map's channels: background, the classes in the order of their ids, `edge` where outlines are used;
+    with more detail, of each cell of each (`nucleus 0.1` is the upper right of four)."""
+    names = (BACKGROUND, *classes, *([EDGE] if edges else []))
+    if detail == 1:
+        return names
+    return tuple(f"{name} {row}.{column}" for name in names for row in range(detail) for column in range(detail))
+
+
+def read_channels(channels: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """What `mask_channels` was given: background, classes and edge; and the detail."""
+    cells = sum(name.startswith(f"{BACKGROUND} ") for name in channels)
+    if not cells:
+        return channels, 1
+    return tuple(name.rsplit(" ", 1)[0] for name in channels[::cells]), isqrt(cells)
 
 
 @dataclass(frozen=True)
 class MaskEncoder:
-    """channels : background, the classes in the order of their ids, and `edge` where outlines are used."""
+    """channels : as `mask_channels` names them."""
 
     channels: tuple[str, ...]
     latent_px: int
@@ -26,14 +47,33 @@ class MaskEncoder:
 
     def arrays(self, _: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
         """(n, channels, latent_px, latent_px) float16 in [0, 1]."""
-        mask = tiles("mask")
-        out = [
-            shares(mask == index, self.latent_px, self.latent_px)
-            for index in range(len(self.channels) - (EDGE in self.channels))
-        ]
-        if EDGE in self.channels:
-            out.append(shares(tiles("edge") > 0, self.latent_px, self.latent_px))
-        return {self.name: np.stack(out, 1)}
+        edges = EDGE in read_channels(self.channels)[0]
+        edge = tiles("edge") if edges else None
+        return {self.name: mask_map(tiles("mask"), edge, self.channels, self.latent_px, self.latent_px)}
+
+
+def mask_map(
+    ids: np.ndarray, edge: np.ndarray | None, channels: tuple[str, ...], rows: int, columns: int
+) -> np.ndarray:
+    """Class ids and outlines (n, h, w) to the map (n, channels, rows, columns) float16."""
+    names, detail = read_channels(channels)
+    hits = [ids == number if name != EDGE else edge > 0 for number, name in enumerate(names)]
+    return np.concatenate([_folded(shares(h, rows * detail, columns * detail), detail) for h in hits], 1)
+
+
+def turned_map(array: np.ndarray, form: int, channels: tuple[str, ...]) -> np.ndarray:
+    """One form of a tile's map (channels, h, w), its cells turned within their pixels too."""
+    detail = read_channels(channels)[1]
+    c, h, w = array.shape
+    fine = array.reshape(-1, detail, detail, h, w).transpose(0, 3, 1, 4, 2).reshape(-1, h * detail, w * detail)
+    return _folded(turn(fine, form), detail).reshape(c, h, w)
+
+
+def _folded(fine: np.ndarray, detail: int) -> np.ndarray:
+    """(n, h * detail, w * detail) to (n, detail * detail, h, w)."""
+    n, h, w = fine.shape
+    cells = fine.reshape(n, h // detail, detail, w // detail, detail).transpose(0, 2, 4, 1, 3)
+    return cells.reshape(n, detail * detail, h // detail, w // detail)
 
 
 def shares(hits: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -41,6 +41,8 @@ class Params(Section):
             raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
         if self.tile.tile_px % self.train_autoencoder.down_factor:
             raise ValueError("tile.tile_px must be a multiple of train_autoencoder.down_factor")
+        if self.train_autoencoder.down_factor % self.encode.mask_detail:
+            raise ValueError("encode.mask_detail must divide train_autoencoder.down_factor")
         for where, classes in (
             ("tile.labels", self.tile.labels.classes),
             ("tile.masks", self.tile.masks.classes),

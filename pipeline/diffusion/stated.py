@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation
 
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.conditions.encode import Encoders
-from pipeline.conditions.mask import EDGE, shares
+from pipeline.conditions.mask import EDGE, mask_map, read_channels, shares
 from pipeline.config import Params, WovenSlide
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
@@ -156,14 +156,15 @@ def write_surroundings(
     """
     factor = params.train_autoencoder.down_factor
     maps = next((s.channels for s in specs if s.shape == "map"), ())
-    mask = read_mask(slide, params, EDGE in maps)
+    edges = EDGE in read_channels(maps)[0]
+    mask = read_mask(slide, params, edges)
     group = zarr.create_group(folder / ARRAYS)
     group.attrs["background"] = _glass(codec, params.sample_slides.glass_rgb)
     free = create(group, "free", (), canvas, "uint8")
     given = create(group, "map", (len(maps),), canvas, "float16") if maps else None  # zeros are the null
-    for rows, ids, edge in _bands(slide, mask, canvas, factor, EDGE in maps):
+    for rows, ids, edge in _bands(slide, mask, canvas, factor, edges):
         if given is not None and mask is not None:
-            given[:, rows] = _shares(ids, edge, maps, factor)
+            given[:, rows] = mask_map(ids[None], edge if edge is None else edge[None], maps, *_cells(ids, factor))[0]
         inside = np.zeros((rows.stop - rows.start, canvas[1]), np.uint8)
         inside[: max(0, -(-slide.height_px // factor) - rows.start), : -(-slide.width_px // factor)] = 1
         if mask is None:
@@ -203,12 +204,6 @@ def _bands(slide: WovenSlide, mask: Mask | None, canvas, factor: int, edges: boo
             if edges:
                 edge = np.pad(outlines(mask.numbers(top - 1, count + 2))[1:-1], ((0, 0), (0, beyond)))
         yield rows, ids, edge
-
-
-def _shares(ids: np.ndarray, edge: np.ndarray | None, channels: tuple[str, ...], factor: int) -> np.ndarray:
-    cells = _cells(ids, factor)
-    out = [shares((ids == number)[None], *cells)[0] for number in range(len(channels) - (edge is not None))]
-    return np.stack(out if edge is None else [*out, shares((edge > 0)[None], *cells)[0]])
 
 
 def _glass(codec: LatentCodec, colour: tuple[int, int, int]) -> list[float]:
