@@ -14,3 +14,14 @@ Key = Literal["patient_id", "slide_id", "spot_id"]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Guided(Section):
+    """What is made under guidance."""
+
+    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
+        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
+    )
+
+    def scale(self, condition: str) -> float:
+        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import ConditionName, Fraction, Positive, Section
+from pipeline.config.base import ConditionName, Fraction, Guided, Positive, Section
 
 
 class TrainAutoencoder(Section):
@@ -61,6 +62,23 @@ class LossWeight(Section):
     k: float = Field(1.0, gt=0)
 
 
+class Distil(Guided):
+    """Progressive distillation (Salimans & Ho 2022) of what `init` names; each halving takes `train_denoiser.steps`.
+
+    `guidance` is the first teacher's, and the student has it inside.
+    """
+
+    steps: Positive = Field(4, description="of DDIM, that the student needs")
+    teacher_steps: Positive = Field(32, description="a power of two times as many, that its first teacher takes")
+
+    @model_validator(mode="after")
+    def _halves(self):
+        times = self.teacher_steps / self.steps
+        if times < 2 or times != 2 ** round(math.log2(times)):
+            raise ValueError("teacher_steps must be 2, 4, 8, ... times steps")
+        return self
+
+
 class TrainDenoiser(Section):
     init: str = Field(
         "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
@@ -70,6 +88,7 @@ class TrainDenoiser(Section):
         "full", description="what of a loaded model is trained: all of it, or low-rank updates (Hu et al. 2021)"
     )
     lora_rank: Positive = 16
+    distil: Distil | None = Field(None, description="make a loaded model need fewer steps; unstated, train it as it is")
     conditions: tuple[ConditionName, ...] = ("label", "text")
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
     map_input: Literal["concat", "spade"] = Field(
@@ -100,6 +119,8 @@ class TrainDenoiser(Section):
     def _has_what_it_adapts(self):
         if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
             raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
+        if self.distil and (self.init == "scratch" or self.adapt == "lora"):
+            raise ValueError("distil needs a trained model in init, and adapt: full")
         if self.adapt == "lora" and self.map_input == "spade":
             raise ValueError("adapt: lora doesn't know SPADE's norms: use map_input: concat, or adapt: full")
         return self

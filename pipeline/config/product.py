@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.base import ConditionName, Fraction, Positive, Section
+from pipeline.config.base import Fraction, Guided, Positive, Section
 
 
-class Sample(Section):
+class Sample(Guided):
     scheduler: Literal["ddim", "euler", "dpmsolver++", "unipc"] = "dpmsolver++"
     steps: Positive = 20
-    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
-        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
-    )
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
-
-    def scale(self, condition: str) -> float:
-        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
 
 
 class TrainFilters(Section):

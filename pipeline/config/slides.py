@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import ConditionName, Fraction, Positive, Section
+from pipeline.config.base import Fraction, Guided, Positive, Section
 
 Even = Annotated[int, Field(ge=0)]
 
@@ -68,7 +68,7 @@ class WovenSlide(Section):
         return self
 
 
-class SampleSlides(Section):
+class SampleSlides(Guided):
     slides: tuple[WovenSlide, ...] = ()
     cover: Literal["lattice", "random", "stride", "independent"] = Field(
         "lattice", description="how windows are laid; the others are for comparison, on one block"
@@ -80,9 +80,6 @@ class SampleSlides(Section):
     block_latent_px: Positive = Field(256, description="side of what one task advances, about")
     scheduler: Literal["ddim", "euler", "dpmsolver++"] = "dpmsolver++"
     steps: Positive = 20
-    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
-        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
-    )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
     batch_size: Positive = Field(
         16, description="windows in a forward; fixed, so that bytes don't depend on the workers"
@@ -101,9 +98,6 @@ class SampleSlides(Section):
         if self.halo_latent_px == ():
             raise ValueError("halo_latent_px is an empty list: state one halo for all steps, or one a step")
         return self
-
-    def scale(self, condition: str) -> float:
-        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
 
     def halos(self, window: int) -> tuple[int, ...]:
         """The context around each cell at each step, latent px."""

@@ -65,7 +65,10 @@ class Guidance:
 
     def predict(self, model: torch.nn.Module, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """The guided prediction for latents (b, c, h, w) at one timestep, in one forward of all branches."""
+        return self.predict_at(model, latents, timestep.expand(len(self.coefficients) * len(latents)))
+
+    def predict_at(self, model: torch.nn.Module, latents: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The same with a timestep for each row of each branch, branch after branch."""
         count = len(self.coefficients)
-        times = timestep.expand(count * len(latents))
         parts = denoise(model, latents.repeat(count, 1, 1, 1), times, self.conditions).chunk(count)
         return sum(coefficient * part for coefficient, part in zip(self.coefficients, parts))

@@ -25,7 +25,14 @@ from pipeline.diffusion.covers import Cover, make_cover
 from pipeline.diffusion.decode import BAND, DecodeJob, decode_band, read_bands
 from pipeline.diffusion.solver import Solver, make_solver
 from pipeline.diffusion.stated import check_lenders, read_mask, write_surroundings
-from pipeline.diffusion.study import Generator, generator_lineage, generator_sha256, load_generator, written_guidance
+from pipeline.diffusion.study import (
+    Generator,
+    check_distilled,
+    generator_lineage,
+    generator_sha256,
+    load_generator,
+    written_guidance,
+)
 from pipeline.diffusion.surroundings import Surroundings
 from pipeline.diffusion.weaving import CanvasJob, run_canvas
 from pipeline.errors import HistoloomError, ManifestFaults
@@ -152,6 +159,7 @@ def sample_slides_study(
     """
     slides, parts, lineage = params.sample_slides.slides, {}, {}
     if slides:
+        check_distilled(models, params.sample_slides, "sample_slides")
         identity, manifest = generator_sha256(models), read_manifest(params.tile)
         lineage = {identity: generator_lineage(models)}
         weaver = Weaver(params, models.resolve(), identity, device, tiles, manifest, work.root.resolve(), code)

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.conditions.encode import Encoders, batch, load_encoders, null
-from pipeline.config import Params, Sample
+from pipeline.config import Params, Sample, SampleSlides
 from pipeline.data.commit import commit_part, digest, write_json
 from pipeline.data.plan import PLAN, planned_masks, planned_tiles
 from pipeline.data.schema import SYNTHETIC_ROW, write_rows
@@ -23,8 +23,9 @@ from pipeline.data.store import TileWriter
 from pipeline.diffusion.guidance import Guidance
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
+from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import LatentCodec, load_codec
-from pipeline.models.denoiser import load_denoiser
+from pipeline.models.denoiser import load_denoiser, read_conditions
 from pipeline.models.lineage import Lineage, model_sha256, read_lineage
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
@@ -141,6 +142,16 @@ def written_guidance(guidance: float | dict[str, float]) -> str:
     return " ".join(f"{name}={scale:g}" for name, scale in scales)
 
 
+def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:
+    """Refuse to step a distilled denoiser otherwise than it was distilled for."""
+    steps = read_conditions(models / "denoiser")[1].get("distilled")
+    if steps and (config.scheduler, config.steps, config.guidance) != ("ddim", steps, 1):
+        raise HistoloomError(
+            f"The denoiser was distilled to {steps} steps, with guidance inside. Set {section}: "
+            f"{{scheduler: ddim, steps: {steps}, guidance: 1}}."
+        )
+
+
 def sample_study(
     params: Params,
     work,
@@ -152,6 +163,7 @@ def sample_study(
     reports: Path = Path("reports/sample"),
 ) -> dict:
     """Sample every part of the plan and publish the store, with the generator's lineage keyed by its sha256."""
+    check_distilled(models, params.sample, "sample")
     names = sorted(pd.read_parquet(plan / PLAN, columns=["part"])["part"].unique())
     identity = generator_sha256(models)
     jobs = [

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from pipeline.conditions.bus import ConditionSpec, dropped
+from pipeline.conditions.bus import Conditions, ConditionSpec, dropped
 from pipeline.conditions.encode import batch, null
 from pipeline.config import TrainDenoiser
 from pipeline.diffusion.schedules import betas, signal_to_noise
@@ -24,6 +24,7 @@ from pipeline.models.denoiser import (
     set_attention,
 )
 from pipeline.models.pretrained import packaged
+from pipeline.training.distil import Batches, distil
 from pipeline.training.loop import TrainingRun, epoch_order, train
 
 Arrays = dict[str, np.ndarray]
@@ -63,8 +64,11 @@ def train_denoiser(
         model = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
-    if config.steps:
-        average = train(model, _loss(config, model, latents, arrays, specs, seed, run.device), run, log)
+    batches = _batches(config, latents, arrays, specs, seed, run.device)
+    if config.distil:
+        distil(config, model, batches, null(arrays, specs).to(run.device), specs, run, log)
+    elif config.steps:
+        average = train(model, _loss(config, model, batches, run.device), run, log)
         model.load_state_dict(average, strict=False)
     if config.adapt == "lora":
         merge_low_rank(model)
@@ -78,6 +82,7 @@ def train_denoiser(
             "latent_px": latents.shape[3],
             "latent_channels": latents.shape[2],
             "map_input": config.map_input,
+            "distilled": config.distil and config.distil.steps,
         },
         folder,
     )
@@ -113,26 +118,34 @@ def _check_training(config: TrainDenoiser, facts: dict) -> None:
             )
 
 
-def _loss(config: TrainDenoiser, model, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str):
-    snr = signal_to_noise(betas(config.schedule, config.train_timesteps))
-    kind = config.loss_weight
-    weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float()
-    alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float()
-    sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float()
-    nothing = null(arrays, specs).to(device)
+def _batches(config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str) -> Batches:
+    """Clean latents of a step's rows, a form of each drawn, with their conditions, some dropped."""
+    nothing = null(arrays, specs)
 
-    def loss(step: int, generator: torch.Generator):
+    def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
         index = epoch_order(seed, len(latents), config.batch_size, step)
         forms = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
-        clean = latents[index, forms]
-        noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator)
+        conditions = batch(arrays, specs, index.numpy(), forms.numpy())
+        return latents[index, forms].to(device), dropped(conditions, nothing, specs, generator).to(device)
+
+    return batches
+
+
+def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str):
+    snr = signal_to_noise(betas(config.schedule, config.train_timesteps))
+    kind = config.loss_weight
+    weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float().to(device)
+    alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float().to(device)
+    sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float().to(device)
+
+    def loss(step: int, generator: torch.Generator):
+        clean, given = batches(step, generator)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator).to(device)
         a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
         target = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - s * clean}[config.prediction]
-        conditions = batch(arrays, specs, index.numpy(), forms.numpy())
-        given = dropped(conditions.to(device), nothing, specs, generator)
-        predicted = denoise(model, (a * clean + s * noise).to(device), times.to(device), given)
-        error = (predicted.float() - target.to(device)).square().mean((1, 2, 3))
-        return (error * weights[times].to(device)).mean(), {"mse": error.mean().item()}
+        predicted = denoise(model, a * clean + s * noise, times, given)
+        error = (predicted - target).square().mean((1, 2, 3))
+        return (error * weights[times]).mean(), {"mse": error.mean().item()}
 
     return loss

@@ -1,0 +1,124 @@
+"""Distillation: what a student is asked for, and that it learns it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import Sample, TrainDenoiser
+from pipeline.data.commit import write_json
+from pipeline.diffusion.solver import make_solver
+from pipeline.diffusion.study import check_distilled
+from pipeline.errors import HistoloomError
+from pipeline.models.denoiser import load_denoiser
+from pipeline.training.denoiser import train_denoiser
+from pipeline.training.distil import Target
+from pipeline.training.loop import TrainingRun
+
+SPEC = ConditionSpec("label", "vector", 2, 0.0, ("a", "b"))
+KINDS = ("epsilon", "v_prediction", "sample")
+
+
+class Knows(torch.nn.Module):
+    """A teacher that knows the clean latents, whatever it is shown."""
+
+    def __init__(self, clean: torch.Tensor, prediction: str):
+        super().__init__()
+        self.clean, self.prediction = clean, prediction
+        bars = np.cumprod(1 - _betas())
+        self.bars = torch.from_numpy(bars).float()
+
+    def forward(self, x, times, **_):
+        bar = self.bars[times].view(-1, 1, 1, 1)
+        alpha, sigma = bar.sqrt(), (1 - bar).sqrt()
+        clean = self.clean.repeat(len(x) // len(self.clean), 1, 1, 1)
+        noise = (x - alpha * clean) / sigma
+        value = {"sample": clean, "epsilon": noise, "v_prediction": alpha * noise - sigma * clean}[self.prediction]
+        return SimpleNamespace(sample=value)
+
+
+def _betas():
+    from pipeline.diffusion.schedules import betas
+
+    return betas("cosine", 1000)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(KINDS), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
+def test_where_the_teacher_knows_the_answer_the_student_is_asked_for_it(prediction, steps, seed):
+    generator = torch.Generator().manual_seed(seed)
+    clean, noise = torch.randn(2, 3, 4, 2, 2, generator=generator)
+    config = TrainDenoiser(prediction=prediction)
+    target = Target(
+        config, steps, Knows(clean, prediction), Conditions(vector=torch.zeros(1, 2)), (SPEC,), lambda _: 2.0
+    )
+    places = torch.randint(0, steps, (3,), generator=generator)
+    x, times, wanted = target(clean, noise, places, Conditions(vector=torch.ones(3, 2)))
+    right = Knows(clean, prediction)(x, times).sample
+    # early steps hold hardly any signal, late ones hardly any noise: float32 divides by what is small there
+    torch.testing.assert_close(wanted, right, atol=2e-2, rtol=2e-2)
+
+
+def _arrays(count: int = 32) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    label = np.eye(2, dtype=np.float32)[rng.integers(0, 2, count)]
+    latents = rng.standard_normal((count, 1, 4, 8, 8)).astype(np.float32) * 0.3 + label[:, :1, None, None, None] * 2 - 1
+    return {"latents": latents.astype(np.float32), "label": label}
+
+
+def _train(folder, **options):
+    config = TrainDenoiser(
+        conditions=("label",), channels=(16, 32), batch_size=16, warmup_steps=0, learning_rate=2e-3, **options
+    )
+    run = TrainingRun("t", config.steps, config.learning_rate, 0, folder / "checkpoints", 50, ema_decay=0.9)
+    train_denoiser(config, _arrays(), (SPEC,), 0, run, folder)
+    return load_denoiser(folder, "cpu"), run
+
+
+@torch.inference_mode()
+def _sampled(model, steps: int) -> torch.Tensor:
+    solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
+    torch.manual_seed(3)
+    x, vector = torch.randn(16, 4, 8, 8), torch.eye(2).repeat(8, 1)
+    for step in solver.steps:
+        out = model(x, torch.full((16,), step.timestep), encoder_hidden_states=None, class_labels=vector).sample
+        x = step.next(x, step.clean(x, out, solver.prediction))
+    return x
+
+
+def test_a_student_ends_where_its_teacher_does_and_a_broken_run_ends_alike(tmp_path):
+    (teacher, _, _), _ = _train(tmp_path / "first", steps=150)
+    options = {
+        "steps": 120, "init": str(tmp_path / "first"), "distil": {"steps": 2, "teacher_steps": 8, "guidance": 1.0}
+    }  # fmt: skip
+    (student, _, facts), run = _train(tmp_path / "second", **options)
+    wanted = _sampled(teacher, 8)
+    before, after = ((_sampled(m, 2) - wanted).square().mean() for m in (teacher, student))
+    assert after < 0.5 * before
+    assert facts["distilled"] == 2 and run.history[-1][0] == 240
+    again, _ = _train(tmp_path / "second", **options)  # its checkpoints are there: nothing is trained anew
+    assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), again[0].state_dict().values()))
+
+
+def test_a_student_is_not_stepped_otherwise(tmp_path):
+    write_json(tmp_path / "denoiser/conditions.json", {"conditions": [], "training": {"distilled": 4}})
+    with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
+        check_distilled(tmp_path, Sample(), "sample")
+    check_distilled(tmp_path, Sample(scheduler="ddim", steps=4, guidance=1), "sample")
+
+
+@pytest.mark.parametrize("numbers", [{"steps": 4, "teacher_steps": 24}, {"steps": 4, "teacher_steps": 4}])
+def test_steps_that_do_not_halve_are_refused(numbers):
+    with pytest.raises(ValueError, match="2, 4, 8"):
+        TrainDenoiser(init="m", distil=numbers)
+
+
+def test_a_model_is_needed_to_distil():
+    with pytest.raises(ValueError, match="distil needs a trained model"):
+        TrainDenoiser(distil={"steps": 4})
