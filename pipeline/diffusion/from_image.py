@@ -118,14 +118,14 @@ def read_holes(image: FromImage) -> list[Polygon]:
 
 
 def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, int], scale: float) -> np.ndarray:
-    """A region that may begin beyond the slide's border, which is repeated there."""
+    """A region (height, width) from a corner (x, y) that may lie beyond the slide's border, which is repeated there."""
     x, y = max(0.0, corner[0]), max(0.0, corner[1])
     skip_x, skip_y = round((x - corner[0]) / scale), round((y - corner[1]) / scale)
-    width = min(size[0] - skip_x, max(1, int((source.width - x) / scale)))
-    height = min(size[1] - skip_y, max(1, int((source.height - y) / scale)))
+    height = min(size[0] - skip_y, max(1, int((source.height - y) / scale)))
+    width = min(size[1] - skip_x, max(1, int((source.width - x) / scale)))
     read = source.read(x, y, width, height, scale)
-    after = (size[1] - skip_y - height, size[0] - skip_x - width)
-    return np.pad(read, ((skip_y, after[0]), (skip_x, after[1]), (0, 0)), mode="edge")
+    below, beyond = size[0] - skip_y - height, size[1] - skip_x - width
+    return np.pad(read, ((skip_y, below), (skip_x, beyond), (0, 0)), mode="edge")
 
 
 def _groups(

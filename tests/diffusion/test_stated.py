@@ -18,13 +18,14 @@ from pipeline.conditions.mask import MaskEncoder
 from pipeline.config import Params
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
-from pipeline.diffusion import decode
+from pipeline.diffusion import decode, from_image
 from pipeline.diffusion.decode import HALO, decode_rows, is_local, reach
 from pipeline.diffusion.slides import _geometry
 from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
 from pipeline.diffusion.surroundings import Surroundings
 from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import LatentCodec, build_autoencoder
+from pipeline.slides.open import open_slide
 from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
 
 SPLITS = {"a": "train", "v": "val"}
@@ -201,6 +202,22 @@ def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):
     assert found.lenders == ["a"]
     latents, glass = found.arrays["image"][:], np.array(found.arrays.attrs["background"])[:, None]
     assert np.allclose(latents[:, 40:, 40:].reshape(4, -1), glass) and latents[:, 6:26, 6:26].std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "width", "height"), [(24, 40, 112, 40), (40, 24, 40, 112), (0, 8, 136, 72), (72, 96, 128, 104)]
+)
+def test_a_region_of_any_shape_begins_as_its_slide_is(here, monkeypatch, x, y, width, height):
+    """Encoded piece by piece, with what lies around, as the slide would be as a whole; the slide's border repeated."""
+    monkeypatch.setattr(from_image, "_ENCODE_PX", 64)
+    region = {"x_level0_px": x, "y_level0_px": y, "width_px": width, "height_px": height}
+    found = write({"width_px": 200, "height_px": 200, "image": {"slide_id": "real", "keep": True, **region}}, (64, 64))
+    with open_slide(Path("real.tif"), None) as slide:
+        whole = slide.read(0, 0, 200, 200, 1.0)
+    around = codec_of().encode(np.pad(whole, ((64, 64), (64, 64), (0, 0)), mode="edge")[None])[0].numpy()
+    rows, columns = (slice((64 + start) // 4, (64 + start + side) // 4) for start, side in ((y, height), (x, width)))
+    latents = found.arrays["image"][:, : height // 4, : width // 4]
+    np.testing.assert_allclose(latents, around[:, rows, columns], atol=1e-4)
 
 
 def test_a_region_beyond_its_slide_is_refused(here):
