@@ -38,6 +38,8 @@ class TrainAutoencoder(Section):
     def _has_what_it_keeps(self):
         if self.init == "scratch" and (self.scale == "kept" or not self.steps):
             raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
+        if self.crop_px and self.crop_px % self.down_factor:
+            raise ValueError("crop_px must be a multiple of down_factor")
         return self
 
 
@@ -119,8 +121,10 @@ class TrainDenoiser(Section):
     def _has_what_it_adapts(self):
         if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
             raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
-        if self.distil and (self.init == "scratch" or self.adapt == "lora"):
-            raise ValueError("distil needs a trained model in init, and adapt: full")
-        if self.adapt == "lora" and self.map_input == "spade":
-            raise ValueError("adapt: lora doesn't know SPADE's norms: use map_input: concat, or adapt: full")
+        if self.distil and (self.init == "scratch" or self.adapt == "lora" or not self.steps):
+            raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
+        if self.init != "scratch" and self.map_input == "spade":
+            raise ValueError(
+                "a trained model with SPADE's norms can't be begun from: use map_input: concat, or init: scratch"
+            )
         return self

@@ -36,8 +36,8 @@ class Masks(Section):
 
     @model_validator(mode="after")
     def _told_by_stain(self):
-        if self.source == "stain" and (not self.classes or set(self.classes) - {"nucleus", "clear"}):
-            raise ValueError("source: stain tells nucleus and clear, and masks.classes names others or none")
+        if self.source == "stain" and self.classes not in (("nucleus",), ("clear",), ("nucleus", "clear")):
+            raise ValueError("source: stain tells nucleus and clear: masks.classes is one of them or [nucleus, clear]")
         return self
 
 

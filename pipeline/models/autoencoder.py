@@ -63,6 +63,12 @@ def load_autoencoder(source: str | Path, revision: str | None = None) -> torch.n
         raise HistoloomError(f"No autoencoder could be loaded from '{source}': {error}") from error
 
 
+def factor_of(model: torch.nn.Module) -> int:
+    """Pixels to a latent pixel, along a side."""
+    widths = model.config.get("block_out_channels") or model.config.encoder_block_out_channels
+    return 2 ** (len(widths) - 1)
+
+
 def posterior(model: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Raw latents (mean) and the KL divergence per image, or None for an autoencoder without one."""
     encoded = model.encode(images)

@@ -18,6 +18,8 @@ def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Mo
     if kind == "fp16" and device == "cpu":
         raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16 or fp32.")
     if kind != "fp32":
+        from accelerate.utils import convert_outputs_to_fp32
+
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-        model.forward = torch.autocast(device.split(":")[0], dtype)(model.forward)
+        model.forward = convert_outputs_to_fp32(torch.autocast(device.split(":")[0], dtype)(model.forward))
     return model.to(memory_format=torch.channels_last)

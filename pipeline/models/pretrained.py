@@ -12,7 +12,7 @@ def root() -> Path:
 
 
 def packaged(source: str, part: str) -> str:
-    """The folder of a packaged model's part (autoencoder, denoiser, encoders/text, encoders/rna); any other source as it
-    is."""
-    folder = root() / source / part
-    return str(folder) if source and folder.is_dir() else source
+    """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna) of a packaged model, which `source` names
+    or whose folder it is; any other source as it is."""
+    folders = [root() / source / part, Path(source) / part] if source else []
+    return str(next((folder for folder in folders if folder.is_dir()), source))

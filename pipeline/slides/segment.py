@@ -43,6 +43,8 @@ def segment_slide(
     with open_slide(path, mpp_level0) as slide:
         x, y, width, height = box or (0, 0, slide.width, slide.height)
         downsample = mpp / slide.mpp
+        if x < 0 or y < 0 or x + width > slide.width or y + height > slide.height:
+            raise HistoloomError(f"{path.name} is {slide.width} x {slide.height} px, and the box reaches beyond it.")
         size = int(width / downsample), int(height / downsample)
         fitted, margin = _fit(slide, classes, mpp), round(REACH_UM / mpp)
         mask, numbers = np.zeros(size[::-1], np.uint8), np.zeros(size[::-1], np.int32)
@@ -55,11 +57,10 @@ def segment_slide(
             here = np.s_[top : top + rows]
             mask[here], picture[here] = seen.mask, band[margin : margin + rows, margin : margin + size[0]]
             numbers[here] = np.where(seen.nuclei > 0, seen.nuclei + last, 0)
-            last = int(numbers.max())
-    found, numbers = np.unique(numbers, return_inverse=True)
-    if len(found) > 2**16:
-        raise HistoloomError(f"{path.name}: {len(found) - 1} nuclei are more than a 16-bit raster numbers. Name a box.")
-    numbers = numbers.reshape(mask.shape).astype(np.uint16)
+            last = max(last, int(numbers[here].max(initial=0)))
+            if last >= 2**16:
+                raise HistoloomError(f"{path.name} has more nuclei than a 16-bit raster numbers: name a smaller box.")
+    found, numbers = np.unique(numbers), numbers.astype(np.uint16)
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(out / "mask.png")
     Image.fromarray(numbers).save(out / "instances.png")
@@ -75,8 +76,9 @@ def _fit(slide, classes: tuple[str, ...], mpp: float) -> StainMask:
     tissue = detect_tissue(slide, Tissue())
     corners = np.argwhere(np.ones((max(1, int(slide.height / side)), max(1, int(slide.width / side)))))[:, ::-1] * side
     fractions = tissue.fractions(corners.astype(float), side)
-    order = np.argsort(-fractions, kind="stable")[: 4 * _SAMPLES]
-    chosen = order[fractions[order] > 0][:: max(1, len(order) // _SAMPLES)]
+    order = np.argsort(-fractions, kind="stable")
+    fullest = order[fractions[order] > 0]
+    chosen = fullest[:: max(1, len(fullest) // (2 * _SAMPLES))][:_SAMPLES]
     if not len(chosen):
         raise HistoloomError(f"{slide.path.name} has no tissue to fit to.")
     sample = [slide.read(*corners[i], _SAMPLE_PX, _SAMPLE_PX, downsample) for i in chosen]

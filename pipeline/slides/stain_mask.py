@@ -106,9 +106,13 @@ def fit_stain_mask(classes: tuple[str, ...], sample: np.ndarray, mpp: float) -> 
     glass = np.percentile(sample.reshape(-1, 3), 99, axis=0).clip(1)
     stains = np.stack([_stains(_density(tile, glass), mpp) for tile in sample])
     haematoxylin = stains[..., 0]
+    nothing = StainMask(classes, glass, *[float("inf")] * 4)
     if np.ptp(haematoxylin) < _LEAST_SPREAD:
-        return StainMask(classes, glass, *[float("inf")] * 4)
-    dark = float(threshold_multiotsu(haematoxylin, 3)[-1])
+        return nothing
+    try:
+        dark = float(threshold_multiotsu(haematoxylin, 3)[-1])
+    except ValueError:  # fewer shades than classes: a drawing
+        return nothing
     darker = float(threshold_otsu(np.stack([_contrast(tile, mpp) for tile in haematoxylin])))
     pale, strong = (float(v) for v in np.quantile(stains[..., 1][haematoxylin < dark], (1 / 3, 2 / 3)))
     return StainMask(classes, glass, dark, darker, pale, strong)

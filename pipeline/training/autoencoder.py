@@ -12,9 +12,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.config import TrainAutoencoder
 from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import (
     LatentCodec,
     build_autoencoder,
+    factor_of,
     load_autoencoder,
     load_codec,
     posterior,
@@ -47,6 +49,11 @@ def train_autoencoder(
     else:
         source = packaged(config.init, "autoencoder")
         model = load_autoencoder(source, config.revision)
+        if (factor := factor_of(model)) != config.down_factor:
+            raise HistoloomError(
+                f"train_autoencoder.init has a factor of {factor}: set train_autoencoder.down_factor to it."
+            )
+        kept = read_latent_scale(source) if config.scale == "kept" else None
     model = model.to(run.device)
     images = store.read(rows)
     perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
@@ -72,7 +79,7 @@ def train_autoencoder(
         train(model, loss, run, log)
     model.eval().requires_grad_(False)
     if config.scale == "kept":
-        mean, std = read_latent_scale(source)
+        mean, std = kept
     else:
         mean, std = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
     model.save_pretrained(folder, safe_serialization=True)

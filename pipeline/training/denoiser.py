@@ -61,7 +61,7 @@ def train_denoiser(
     latents = torch.from_numpy(arrays["latents"]).float()
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
-        model = _first_model(config, specs, latents)
+        model, distilled = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
     batches = _batches(config, latents, arrays, specs, seed, run.device)
@@ -82,17 +82,17 @@ def train_denoiser(
             "latent_px": latents.shape[3],
             "latent_channels": latents.shape[2],
             "map_input": config.map_input,
-            "distilled": config.distil and config.distil.steps,
+            "distilled": config.distil.steps if config.distil else distilled,
         },
         folder,
     )
 
 
-def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor) -> torch.nn.Module:
-    """A new UNet, or a trained one whose inputs are made to fit these conditions."""
+def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor):
+    """A new UNet, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
     channels, side = latents.shape[2], latents.shape[3]
     if config.init == "scratch":
-        return build_denoiser(config, specs, channels, side)
+        return build_denoiser(config, specs, channels, side), None
     source = packaged(config.init, "denoiser")
     model = load_unet(source, config.revision)
     if model.config.out_channels != channels:
@@ -106,10 +106,15 @@ def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent
     model, new = refit(model, specs if before is None else before[0], specs)
     if config.adapt == "lora":
         add_low_rank(model, config.lora_rank, new)
-    return model
+    return model, None if before is None else before[1].get("distilled")
 
 
 def _check_training(config: TrainDenoiser, facts: dict) -> None:
+    if facts.get("distilled") and (config.steps or config.distil):
+        raise HistoloomError(
+            f"train_denoiser.init was distilled to {facts['distilled']} steps, which more training would undo: take it as "
+            "it is (steps: 0), or begin from the model that it was distilled from."
+        )
     for name in ("prediction", "schedule", "train_timesteps", "map_input"):
         if facts[name] != getattr(config, name):
             raise HistoloomError(

@@ -46,7 +46,8 @@ def distil(
         scale = config.distil.scale if steps == config.distil.teacher_steps else _unguided
         target = Target(config, steps // 2, teacher, nothing, specs, scale)
         title, folder = f"{run.title}: {steps} to {steps // 2} steps", Path(run.checkpoints) / f"to-{steps // 2}"
-        this = replace(run, title=title, checkpoints=folder, seed=run.seed + 1 + done, history=[])
+        resumed = None if done else run.resume_from
+        this = replace(run, title=title, checkpoints=folder, seed=run.seed + 1 + done, history=[], resume_from=resumed)
         average = train(model, _loss(target, model, batches), this, log and _after(log, done * run.steps))
         model.load_state_dict(average, strict=False)
         run.history += [(done * run.steps + step, numbers) for step, numbers in this.history]

@@ -13,6 +13,7 @@ from pipeline.config import TrainDenoiser
 from pipeline.errors import HistoloomError
 from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
 from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser
+from pipeline.models.pretrained import packaged
 from pipeline.training.denoiser import train_denoiser
 from pipeline.training.loop import TrainingRun
 
@@ -147,5 +148,13 @@ def test_a_model_trained_otherwise_is_refused(tmp_path):
     "options", [{"adapt": "lora"}, {"steps": 0}, {"adapt": "lora", "init": "m", "map_input": "spade"}]
 )
 def test_params_that_have_nothing_to_adapt_are_refused(options):
-    with pytest.raises(ValueError, match="adapt: lora"):
+    with pytest.raises(ValueError, match="adapt: lora|SPADE"):
         TrainDenoiser(**options)
+
+
+def test_a_packages_folder_stands_for_its_parts_wherever_it_lies(tmp_path, monkeypatch):
+    (tmp_path / "mine/denoiser").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert packaged("mine", "denoiser") == "mine/denoiser"
+    assert packaged(str(tmp_path / "mine"), "denoiser") == str(tmp_path / "mine/denoiser")
+    assert packaged("mine", "autoencoder") == "mine" and packaged("org/name", "denoiser") == "org/name"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainDenoiser
+from pipeline.config import TrainAutoencoder, TrainDenoiser
 from pipeline.errors import HistoloomError
+from pipeline.models.autoencoder import build_autoencoder, load_codec, save_latent_scale
 from pipeline.models.denoiser import build_denoiser, denoise
 from pipeline.models.precision import set_precision
 
@@ -28,3 +30,15 @@ def test_bf16_is_close_and_comes_back_as_float32():
 def test_fp16_on_a_cpu_is_refused():
     with pytest.raises(HistoloomError, match="needs a GPU"):
         set_precision(torch.nn.Identity(), "fp16", "cpu")
+
+
+@pytest.mark.parametrize("arch", ["tiny", "kl"])
+def test_an_autoencoder_in_bf16_encodes_and_decodes(tmp_path, arch):
+    config = TrainAutoencoder(arch=arch, channels=16)
+    build_autoencoder(config).save_pretrained(tmp_path)
+    save_latent_scale(tmp_path, torch.zeros(4), torch.ones(4))
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    full, half = (load_codec(tmp_path, "cpu", kind) for kind in ("fp32", "bf16"))
+    latents = half.encode(image)
+    assert latents.dtype == torch.float32 and (latents - full.encode(image)).abs().max() < 0.2
+    assert half.decode(latents).shape == image.shape

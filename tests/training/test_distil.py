@@ -106,6 +106,17 @@ def test_a_student_ends_where_its_teacher_does_and_a_broken_run_ends_alike(tmp_p
     assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), again[0].state_dict().values()))
 
 
+def test_a_student_is_known_as_one_wherever_it_is_loaded_and_not_trained_on(tmp_path):
+    _train(tmp_path / "first", steps=1)
+    options = {"init": str(tmp_path / "first"), "distil": {"steps": 1, "teacher_steps": 2}}
+    _train(tmp_path / "student", steps=1, **options)
+    init = {"init": str(tmp_path / "student")}
+    (_, _, facts), _ = _train(tmp_path / "loaded", steps=0, **init)
+    assert facts["distilled"] == 1
+    with pytest.raises(HistoloomError, match="distilled to 1 steps"):
+        _train(tmp_path / "more", steps=1, **init)
+
+
 def test_a_student_is_not_stepped_otherwise(tmp_path):
     write_json(tmp_path / "denoiser/conditions.json", {"conditions": [], "training": {"distilled": 4}})
     with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
