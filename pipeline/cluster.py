@@ -131,6 +131,10 @@ def _wait_for_workers(client, config: Cluster) -> None:
         ) from None
 
 
+_COMPUTES = {"computes": 1}
+"""What a worker of this machine has one of, and a task that computes takes."""
+
+
 @contextmanager
 def _make_cluster(config: Cluster, tasks: int, gpu: bool):
     if config.scheduler is not None:
@@ -152,12 +156,25 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool):
     workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
     with LocalCluster(
         n_workers=max(1, min(workers, tasks)),
-        threads_per_worker=1,
+        threads_per_worker=2,  # one computes; the other cuts strips for those who wait for them
+        resources=_COMPUTES,
         processes=True,
         memory_limit=config.memory_limit,
         dashboard_address=":0",  # any free port
     ) as cluster:
         yield cluster
+
+
+def _call_on_worker(function: Callable, *arguments: Any) -> Any:
+    """The same in a process whose only work is tasks: torch stays on one thread there, whichever thread asks first."""
+    import sys
+
+    if "torch" in sys.modules or getattr(function, "uses_torch", False):
+        import torch
+
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
+    return function(*arguments)
 
 
 def _call(function: Callable, *arguments: Any) -> Any:
@@ -192,23 +209,30 @@ def _graph_here(tasks: dict[str, Task], title: str) -> None:
             advance(int(task.counted))
 
 
+def _resources(client) -> dict[str, float] | None:
+    """What a computing task takes of its worker: nothing where the workers, of a scheduler of the user's, state nothing."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return _COMPUTES if all(_COMPUTES.keys() <= worker["resources"].keys() for worker in workers) else None
+
+
 def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> None:
     """Each task is sent with its worker's name; results that no task waits for any more are dropped by the workers."""
     from distributed import as_completed
 
-    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    workers, computing = sorted(client.scheduler_info(n_workers=-1)["workers"]), _resources(client)
     places = 1 + max(task.place for task in tasks.values())
     run, futures = uuid.uuid4().hex[:8], {}
     for key, task in tasks.items():
         arguments = [futures[a.key] if isinstance(a, Ref) else a for a in task.arguments]
         futures[key] = client.submit(
-            _call,
+            _call_on_worker,
             task.function,
             *arguments,
             key=f"{key}-{run}",
             pure=False,
             workers=[workers[task.place * len(workers) // places]],
             allow_other_workers=True,
+            resources=computing if getattr(task.function, "uses_torch", False) else None,
         )
     watched = as_completed([futures[key] for key, task in tasks.items() if task.counted or task.wanted])
     counted = {futures[key].key for key, task in tasks.items() if task.counted}
@@ -224,7 +248,7 @@ def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> 
 def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any], title: str) -> list[Any]:
     from distributed import as_completed
 
-    futures = client.map(_call, [function] * len(items), items, pure=False)
+    futures = client.map(_call_on_worker, [function] * len(items), items, pure=False, resources=_resources(client))
     order = {future.key: index for index, future in enumerate(futures)}
     results: list[Any] = [None] * len(items)
     try:

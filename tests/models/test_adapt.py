@@ -148,7 +148,7 @@ def test_a_model_trained_otherwise_is_refused(tmp_path):
     "options", [{"adapt": "lora"}, {"steps": 0}, {"adapt": "lora", "init": "m", "map_input": "spade"}]
 )
 def test_params_that_have_nothing_to_adapt_are_refused(options):
-    with pytest.raises(ValueError, match="adapt: lora|SPADE"):
+    with pytest.raises(ValueError, match=r"adapt: lora|SPADE"):
         TrainDenoiser(**options)
 
 
