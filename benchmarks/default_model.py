@@ -38,6 +38,8 @@ from pipeline.slides.segment import segment_slide
 PARTS = ("reconstruction", "distances", "copies", "slide")
 STEPS = (20, 4)
 SLIDE_PX = 4096
+WINDOW = {SLIDE_PX: 32, 128: 16}
+"""Latent px of a window, by the slide's side."""
 CORNER_PX = (3000, 3000)
 MODEL = "histoloom-small"
 FORMER = {
@@ -167,7 +169,7 @@ def measure_copies(study: Study, pictures: Path | None) -> dict:
 
 def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     """A slide under the nuclei and clear space of a region of the held-out section; never to be emitted."""
-    entry = val_rows(study.tiles)["slide_id"].iloc[0]
+    entry, group = val_rows(study.tiles).iloc[0][["slide_id", "split_group"]]
     root = Path(study.params["tile"]["slides_root"])
     source = next(p for p in sorted(root.iterdir()) if p.stem == entry)
     mpp, folder = study.params["tile"]["mpp"], study.folder / "manifests/canvas"
@@ -180,9 +182,14 @@ def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     height, width = np.asarray(Image.open(folder / "mask.png")).shape
     slide = {
         "name": "held-out", "width_px": width, "height_px": height, "mask": "manifests/canvas/mask.png",
-        "lent_by": [entry], "purpose": "evaluate", "caption": "many nuclei, ground",
+        "lent_by": [group], "purpose": "evaluate", "caption": "many nuclei, ground",
     }  # fmt: skip
-    study.params["sample_slides"] = {"slides": [slide], "steps": STEPS[0], "precision": "bf16", "window_latent_px": 64}
+    study.params["sample_slides"] = {
+        "slides": [slide],
+        "steps": STEPS[0],
+        "precision": "bf16",
+        "window_latent_px": WINDOW[side],
+    }
     study.run("sample_slides")
     woven = study.folder / "data/woven/held-out"
     if pictures is not None:
