@@ -8,6 +8,7 @@ mean nothing.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -44,14 +45,15 @@ CORNER_PX = (3000, 3000)
 MODEL = "histoloom-small"
 FORMER = {
     "train_autoencoder": {
-        "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
+        "down_factor": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
         "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no",
     },
     "train_denoiser": {
         "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
         "mixed_precision": "no", "attention_head_dim": 8,
     },
-    "encode": {"forms": "flips"},
+    "encode": {"forms": "flips", "mask_detail": 1, "precision": "fp32"},
+    "train_encoders": {"text": {"steps": 150}},
 }  # fmt: skip
 """What the demo trained from scratch before there was a packaged model."""
 
@@ -66,7 +68,7 @@ def recipe() -> dict:
 
 def as_packaged(params: dict, model: str) -> dict:
     """Params of a study that takes the packaged model as it is."""
-    params = json.loads(json.dumps(params))
+    params = copy.deepcopy(params)
     merge(
         params,
         {
@@ -85,7 +87,7 @@ def real(root: Path, model: str, tiles: int) -> tuple[Study, Study]:
     params["plan"]["evaluation_tiles"] = tiles
     rows = [row | {"split": "val" if row["split"] == "test" else "train"} for row in her2st_rows()]
     files = {f"manifests/{name}": data / name for name in ("spots.csv", "expression.parquet")}
-    scratch = json.loads(json.dumps(params))
+    scratch = copy.deepcopy(params)
     merge(scratch, FORMER)
     return (
         Study(root / "packaged", as_packaged(params, model), rows, files),

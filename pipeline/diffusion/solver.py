@@ -25,7 +25,7 @@ ELEMENTWISE = ("ddim", "euler", "dpmsolver++")
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a solver, its numbers in float32.
+    """One step of a solver, its numbers in float32; or, with tensors for numbers, a step for each row of a batch.
 
     timestep : of the training schedule, what the denoiser is told.
     alpha, sigma : a latent x0 with noise n is alpha x0 + sigma n at this step, for the denoiser.
@@ -50,6 +50,14 @@ class Step:
             return (noisy - self.sigma * predicted) / self.alpha
         return self.alpha * noisy - self.sigma * predicted
 
+    def wanted(self, x, clean, prediction: Prediction):
+        """The prediction that implies this x0: `clean` the other way round."""
+        if prediction == "sample":
+            return clean
+        noisy = x * self.scale
+        noise = (noisy - self.alpha * clean) / self.sigma
+        return noise if prediction == "epsilon" else self.alpha * noise - self.sigma * clean
+
     def noised(self, clean, noise):
         """The solver's x of a clean latent with this noise."""
         return (self.alpha * clean + self.sigma * noise) / self.scale
@@ -71,6 +79,14 @@ class Solver:
     steps: tuple[Step, ...]
     prediction: Prediction
     history: bool
+
+    def at(self, places: torch.Tensor) -> Step:
+        """The steps at `places` (b,) as one, its numbers (b, 1, 1, 1), its timestep (b,); without history."""
+        rows = [(s.alpha, s.sigma, s.scale, *s.first) for s in self.steps]
+        table = torch.tensor(rows, dtype=torch.float32, device=places.device)[places]
+        alpha, sigma, scale, a, b = table[..., None, None, None].unbind(1)
+        times = torch.tensor([s.timestep for s in self.steps], device=places.device)[places]
+        return Step(times, alpha, sigma, scale, (a, b), (a, b, 0.0))
 
     def begin(self, strength: float) -> int:
         """The step at which a run begins that keeps 1 - `strength` of an image; 1 is pure noise."""

@@ -85,21 +85,23 @@ def package_models(params: Params, folder: Path, attribution: str, hardware: str
         raise HistoloomError(f"{models} holds no {missing[0]}: run dvc repro train_denoiser first.")
     if folder.exists() and any(folder.iterdir()):
         raise HistoloomError(f"{folder} is not empty. Name a new folder.")
-    millions = {}
-    for part in PARTS:
-        millions[part] = round(sum(_copy_half(path, folder / part) for path in [models / part]) / 1e6, 1)
+    name, target = folder.name, folder
+    folder = target.with_name(f".{name}.new")  # renamed when it is whole
+    shutil.rmtree(folder, ignore_errors=True)
+    millions = {part: round(_copy_half(models / part, folder / part) / 1e6, 1) for part in PARTS}
     shutil.copy("params.yaml", folder / "params.yaml")
     facts = json.loads((folder / "denoiser/conditions.json").read_text(encoding="utf-8"))
     lineage = read_lineage(models / "denoiser").record
     metrics = {stage: _metrics(stage) for stage in ("train_encoders", "train_autoencoder", "train_denoiser")}
     write_json(folder / "facts.json", {"lineage": lineage, "metrics": metrics, "version": pipeline.__version__})
     card = Environment(autoescape=False).from_string(_CARD).render(
-        name=folder.name, licence=params.emit.licence, version=pipeline.__version__, millions=millions,
+        name=name, licence=params.emit.licence, version=pipeline.__version__, millions=millions,
         tile_px=params.tile.tile_px, mpp=params.tile.mpp, attribution=attribution.strip(), lineage=lineage,
         conditions=facts["conditions"], ae=params.train_autoencoder, den=params.train_denoiser,
         hardware=[hardware.strip()] if hardware else [], metrics=metrics, dtype="fp16",
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
+    folder.replace(target)
 
 
 def _copy_half(source: Path, target: Path) -> int:

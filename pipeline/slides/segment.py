@@ -12,12 +12,11 @@ from pipeline.data.layouts import outlines
 from pipeline.errors import HistoloomError
 from pipeline.slides.open import open_slide
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
-from pipeline.slides.tissue import detect_tissue
+from pipeline.slides.tissue import FIT_TILES, detect_tissue, fullest
 
 Box = tuple[int, int, int, int]
 _BAND_PX = 1024
 _SAMPLE_PX = 256
-_SAMPLES = 24
 
 
 def segment_slide(
@@ -76,9 +75,7 @@ def _fit(slide, classes: tuple[str, ...], mpp: float) -> StainMask:
     tissue = detect_tissue(slide, Tissue())
     corners = np.argwhere(np.ones((max(1, int(slide.height / side)), max(1, int(slide.width / side)))))[:, ::-1] * side
     fractions = tissue.fractions(corners.astype(float), side)
-    order = np.argsort(-fractions, kind="stable")
-    fullest = order[fractions[order] > 0]
-    chosen = fullest[:: max(1, len(fullest) // (2 * _SAMPLES))][:_SAMPLES]
+    chosen = fullest(fractions, FIT_TILES)
     if not len(chosen):
         raise HistoloomError(f"{slide.path.name} has no tissue to fit to.")
     sample = [slide.read(*corners[i], _SAMPLE_PX, _SAMPLE_PX, downsample) for i in chosen]

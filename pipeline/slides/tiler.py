@@ -21,11 +21,10 @@ from pipeline.slides.grid import blocks, grid
 from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
-from pipeline.slides.tissue import TissueMap, detect_tissue
+from pipeline.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
 
 BLOCK_PX = 2048
 """Side of what is read at once, in pixels of the level that it is read from."""
-_FIT_TILES = 24
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,7 @@ def _fit_to(slide: Slide, corners, fractions, config: Tile) -> tuple[stain.Norma
     masks = config.masks
     if config.stain == "none" and masks.source != "stain":
         return stain.fit("none", np.empty(0)), None
-    fullest = sorted(corners, key=lambda c: (-fractions[c], c))
-    chosen = fullest[:: max(1, len(fullest) // (2 * _FIT_TILES))][:_FIT_TILES]
+    chosen = [corners[i] for i in fullest(np.array([fractions[c] for c in corners]), FIT_TILES)]
     sample = np.stack(
         [slide.read(x * downsample, y * downsample, config.tile_px, config.tile_px, downsample) for x, y in chosen]
     )

@@ -12,6 +12,8 @@ from pipeline.config import Tissue
 from pipeline.slides.open import Slide
 
 _STRIP_PX = 1024
+FIT_TILES = 24
+"""Of so many tiles a slide's stain is fitted."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ class TissueMap:
         x1, y1 = np.clip(high[:, 0], 1, w), np.clip(high[:, 1], 1, h)
         inside = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
         return inside / np.maximum((x1 - x0) * (y1 - y0), 1)
+
+
+def fullest(fractions: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at most `count` tiles with tissue, evenly spread over the fuller half: what is fitted to a slide sees these."""
+    order = np.argsort(-fractions, kind="stable")
+    order = order[fractions[order] > 0]
+    return order[:: max(1, len(order) // (2 * count))][:count]
 
 
 def read_whole(slide: Slide, downsample: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
 from pipeline.diffusion.guidance import Guidance
-from pipeline.diffusion.solver import Solver, make_solver
+from pipeline.diffusion.solver import Solver, Step, make_solver
 from pipeline.models.denoiser import denoise
 from pipeline.training.loop import TrainingRun, train
 
@@ -88,44 +89,26 @@ class Target:
     @torch.no_grad()
     def __call__(self, clean: torch.Tensor, noise: torch.Tensor, places: torch.Tensor, given: Conditions):
         """The noisy latents at the student's steps `places` (b,), their timesteps, and the prediction that is wanted."""
-        coarse, fine = (_Numbers(self.config, count, clean.device) for count in (self.steps, 2 * self.steps))
         places = places.to(clean.device)
         guidance = Guidance.of(given, self.nothing, self.specs, self.scale)
-        first, second = 2 * places, 2 * places + 1
-        x = fine.alpha[first] * clean + fine.sigma[first] * noise
-        middle = self._step(x, first, fine, guidance)
-        end = self._step(middle, second, fine, guidance)
-        wanted = (end - coarse.a[places] * x) / coarse.b[places]
-        return x, coarse.times[places], self._as_predicted(x, wanted, coarse.alpha[places], coarse.sigma[places])
+        step = self._solver(self.steps).at(places)
+        x = end = step.noised(clean, noise)
+        for half in (2 * places, 2 * places + 1):
+            end = self._teach(end, self._solver(2 * self.steps).at(half), guidance)
+        a, b = step.first
+        return x, step.timestep, step.wanted(x, (end - a * x) / b, self.config.prediction)
 
-    def _step(self, x: torch.Tensor, places: torch.Tensor, numbers: _Numbers, guidance: Guidance) -> torch.Tensor:
-        times = numbers.times[places].repeat(len(guidance.coefficients))
+    def _teach(self, x: torch.Tensor, step: Step, guidance: Guidance) -> torch.Tensor:
+        times = step.timestep.repeat(len(guidance.coefficients))
         predicted = guidance.predict_at(self.teacher, x, times)
-        alpha, sigma = numbers.alpha[places], numbers.sigma[places]
-        clean = {
-            "sample": lambda: predicted,
-            "epsilon": lambda: (x - sigma * predicted) / alpha,
-            "v_prediction": lambda: alpha * x - sigma * predicted,
-        }[self.config.prediction]()
-        return numbers.a[places] * x + numbers.b[places] * clean
+        return step.next(x, step.clean(x, predicted, self.config.prediction))
 
-    def _as_predicted(self, x, clean, alpha, sigma) -> torch.Tensor:
-        kind = self.config.prediction
-        if kind == "sample":
-            return clean
-        noise = (x - alpha * clean) / sigma
-        return noise if kind == "epsilon" else alpha * noise - sigma * clean
+    def _solver(self, steps: int) -> Solver:
+        config = self.config
+        return _ddim(config.prediction, config.schedule, config.train_timesteps, steps)
 
 
-class _Numbers:
-    """A DDIM run's numbers, (steps, 1, 1, 1) each; `times` (steps,)."""
-
-    def __init__(self, config: TrainDenoiser, steps: int, device: torch.device):
-        solver: Solver = make_solver(
-            "ddim", prediction=config.prediction, schedule=config.schedule,
-            train_timesteps=config.train_timesteps, steps=steps,
-        )  # fmt: skip
-        columns = [(s.alpha, s.sigma, *s.first) for s in solver.steps]
-        table = torch.tensor(columns, dtype=torch.float32, device=device).view(steps, 4, 1, 1, 1)
-        self.alpha, self.sigma, self.a, self.b = table.unbind(1)
-        self.times = torch.tensor([s.timestep for s in solver.steps], device=device)
+@lru_cache(maxsize=2)
+def _ddim(prediction: str, schedule: str, train_timesteps: int, steps: int) -> Solver:
+    """Read off once, not at every step of the training."""
+    return make_solver("ddim", prediction=prediction, schedule=schedule, train_timesteps=train_timesteps, steps=steps)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.cli.main import cli
 from pipeline.cluster import open_pool
 from pipeline.config import Cluster
 from pipeline.config.tile import Masks
@@ -142,3 +144,10 @@ def test_a_drawing_of_two_colours_has_no_nucleus():
     drawing = np.full((1, 64, 64, 3), 242, np.uint8)
     drawing[:, 20:40] = (90, 60, 130)
     fit_stain_mask((NUCLEUS,), drawing, 30.0).look(drawing[0], 30.0)
+
+
+def test_the_command_says_what_it_found(tmp_path):
+    path = make_slide(tmp_path / "s.svs", width=600, height=600, mpp=0.5)
+    done = CliRunner().invoke(cli, ["segment", str(path), str(tmp_path / "out"), "--mpp", "1.0"])
+    assert done.exit_code == 0 and "300 x 300 px" in done.output
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"mask.png", "instances.png", "overlay.jpg"}

@@ -1,0 +1,72 @@
+"""A study's models as a package: half the bytes, loadable, with a card of facts; and nothing where it can't be whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.conditions.bus import ConditionSpec
+from pipeline.config import TrainAutoencoder, TrainDenoiser
+from pipeline.data.commit import write_json
+from pipeline.emit.model import package_models
+from pipeline.errors import HistoloomError
+from pipeline.models.autoencoder import build_autoencoder, load_codec, save_latent_scale
+from pipeline.models.denoiser import build_denoiser, load_denoiser, save_denoiser
+from pipeline.models.lineage import Lineage, read_lineage
+from tests.build import make_study
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def study(folder):
+    params = make_study(".", [], emit={"licence": "CC-BY-4.0"})
+    models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
+    build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
+    save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
+    training = {"map_input": "concat", "prediction": "v_prediction"}
+    save_denoiser(
+        build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), (spec,), training, models / "denoiser"
+    )
+    (models / "encoders/rna").mkdir(parents=True)
+    (models / "encoders/rna/codes.parquet").write_bytes(b"of samples")
+    write_json(models / "encoders/encoders.json", {})
+    for part in ("autoencoder", "denoiser", "encoders"):
+        Lineage(groups=("p1", "p2"), slides=("s1",)).save(models / part)
+    return params
+
+
+def test_a_package_loads_and_its_card_says_whose_it_is(study):
+    package_models(study, Path("out/breast"), "Slides of Somebody et al.", "one abacus")
+    out = Path("out/breast")
+    assert all(t.dtype == torch.float16 for t in load_file(out / "denoiser" / WEIGHTS).values())
+    model, specs, _ = load_denoiser(out / "denoiser", "cpu")
+    assert next(model.parameters()).dtype == torch.float32 and specs[0].channels == ("tumour", "stroma")
+    assert load_codec(out / "autoencoder", "cpu").channels == 4
+    assert read_lineage(out / "denoiser").groups == ("p1", "p2")
+    assert not list(out.rglob("codes.parquet"))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for said in ("# breast", "Somebody et al.", "one abacus", "p1, p2", "cc-by-4.0", "tumour, stroma", "50 %"):
+        assert said in card
+
+
+def test_a_package_is_whole_or_not_there(study):
+    path = Path("models/denoiser") / WEIGHTS
+    tensors = load_file(path)
+    save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] + 1e6}, path)
+    with pytest.raises(HistoloomError, match=r"'conv_in\.bias' doesn't fit half precision"):
+        package_models(study, Path("out"), "Mine.")
+    assert not Path("out").exists()
+    save_file(tensors, path)
+    package_models(study, Path("out"), "Mine.")
+    with pytest.raises(HistoloomError, match="out is not empty"):
+        package_models(study, Path("out"), "Mine.")
+
+
+def test_a_model_that_is_not_there_is_named(folder):
+    params = make_study(".", [])
+    with pytest.raises(HistoloomError, match="holds no autoencoder"):
+        package_models(params, Path("out"), "Mine.")
