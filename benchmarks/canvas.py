@@ -141,7 +141,7 @@ def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
     for workers in (1, 2, 3):
         folder = root / f"workers-{workers}"
         job = CanvasJob(weave, load, folder / "kept", folder / "scratch", steps)
-        with open_pool(Cluster(workers=workers), tasks=layout.count, steal=False) as pool:
+        with open_pool(Cluster(workers=workers), tasks=layout.count, woven=True) as pool:
             run_canvas(replace(job, weave=replace(weave, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
             times[workers] = _seconds(partial(run_canvas, job, pool.graph, f"{workers} workers"))
         hashes.add(hash_tree(folder / "kept"))

@@ -88,14 +88,15 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, steal: bool = True) -> Iterator[Pool]:
+def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = False) -> Iterator[Pool]:
     """Yield a pool of workers.
 
     Parameters
     ----------
     tasks : how many there will be; no more workers than this are started.
     gpu : whether the tasks use a GPU; then there is one worker a GPU, where there are GPUs.
-    steal : whether idle workers take tasks that were meant for others.
+    woven : whether the tasks are a graph whose neighbours wait for one another: then none is taken by an idle worker, and
+        a worker of this machine does what needs no torch beside what computes.
     """
     if config.scheduler is None and (config.workers == 0 or tasks == 0):
         yield Pool(_map_here, _graph_here)
@@ -108,12 +109,12 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, steal: bool = T
     logging.getLogger("distributed").setLevel(logging.ERROR)  # whatever else has set up logging in this process
     settings = {
         "distributed.scheduler.allowed-failures": config.retries,
-        "distributed.scheduler.work-stealing": steal,
+        "distributed.scheduler.work-stealing": not woven,
         "logging.distributed": "error",
         "distributed.worker.memory.terminate": 0.98,
         "distributed.admin.tick.limit": "60s",
     }
-    with dask.config.set(settings), _make_cluster(config, tasks, gpu) as cluster, Client(cluster) as client:
+    with dask.config.set(settings), _make_cluster(config, tasks, gpu, woven) as cluster, Client(cluster) as client:
         _wait_for_workers(client, config)
         yield Pool(
             lambda function, items, title: _map_dask(client, config, function, items, title),
@@ -132,11 +133,11 @@ def _wait_for_workers(client, config: Cluster) -> None:
 
 
 _COMPUTES = {"computes": 1}
-"""What a worker of this machine has one of, and a task that computes takes."""
+"""What a worker with two threads has one of, and a task that computes takes."""
 
 
 @contextmanager
-def _make_cluster(config: Cluster, tasks: int, gpu: bool):
+def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
     if config.scheduler is not None:
         yield config.scheduler
         return
@@ -156,8 +157,8 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool):
     workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
     with LocalCluster(
         n_workers=max(1, min(workers, tasks)),
-        threads_per_worker=2,  # one computes; the other cuts strips for those who wait for them
-        resources=_COMPUTES,
+        threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
+        resources=_COMPUTES if woven else {},
         processes=True,
         memory_limit=config.memory_limit,
         dashboard_address=":0",  # any free port
@@ -212,7 +213,7 @@ def _graph_here(tasks: dict[str, Task], title: str) -> None:
 def _resources(client) -> dict[str, float] | None:
     """What a computing task takes of its worker: nothing where the workers, of a scheduler of the user's, state nothing."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return _COMPUTES if all(_COMPUTES.keys() <= worker["resources"].keys() for worker in workers) else None
+    return _COMPUTES if workers and all(_COMPUTES.keys() <= worker["resources"].keys() for worker in workers) else None
 
 
 def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> None:

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
+if not console.is_terminal:
+    console.width = 1000  # a log keeps a line whole, and a path in it
 
 _QUIET_LINE_EVERY_S = 10.0
 

@@ -16,7 +16,7 @@ def main() -> None:
             params,
             work,
             device(cluster),
-            lambda tasks: open_pool(cluster, tasks=tasks, gpu=True, steal=False),
+            lambda tasks: open_pool(cluster, tasks=tasks, gpu=True, woven=True),
             code=stage.code_fingerprint(),
         )
 

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from tests.build import make_slide
 
 SIDE = 384
+HANGS_S = 1500
 TINY = {
     "tile": {
         "mpp": 1.0,
@@ -60,16 +62,36 @@ TINY = {
 def environment() -> dict[str, str]:
     """The test's own environment, with this interpreter's commands first on the path."""
     bin_folder = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HISTOLOOM_SALT": "a salt for tests"}
+    return os.environ | {
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "HISTOLOOM_SALT": "a salt for tests",
+        "PYTHONFAULTHANDLER": "1",
+    }
 
 
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run a command in a study; a failure shows what it printed."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+    """Run a command in a study; a failure shows what it printed, and one that hangs where each of its threads stood."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=HANGS_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)
+            out, err = process.communicate()
+            raise AssertionError(f"{' '.join(command)} took more than {HANGS_S} s:\n{out[-3000:]}\n{err}") from None
+        except BaseException:  # Ctrl-C doesn't reach another session
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
     if check and done.returncode:
-        raise AssertionError(
-            f"{' '.join(command)} gave {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        )
+        raise AssertionError(f"{' '.join(command)} gave {done.returncode}:\n{out[-3000:]}\n{err[-3000:]}")
     return done
 
 

@@ -152,7 +152,7 @@ def test_the_blocks_size_changes_nothing(tmp_path):
 
 def run(folder: Path, canvas: Path, workers: int, order=None, every: int = 2) -> np.ndarray:
     job = CanvasJob(weave_of(), Load(canvas), folder / "kept", folder / "scratch", every)
-    with open_pool(Cluster(workers=workers), tasks=LAYOUT.count, steal=False) as pool:
+    with open_pool(Cluster(workers=workers), tasks=LAYOUT.count, woven=True) as pool:
         run_canvas(job, pool.graph, "weave", order)
     assert not list((folder / "scratch").glob("*")), "a state's file outlived it"
     return Latents(job).box(0, 0, *LAYOUT.canvas)
@@ -201,7 +201,7 @@ def test_a_canvas_goes_on_where_it_was_committed(tmp_path, monkeypatch):
 def test_a_lost_workers_blocks_are_made_again(tmp_path):
     canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
     job = CanvasJob(weave_of(), Load(canvas, tmp_path / "died"), tmp_path / "kept", tmp_path / "scratch", 2)
-    with open_pool(Cluster(workers=2), tasks=LAYOUT.count, steal=False) as pool:
+    with open_pool(Cluster(workers=2), tasks=LAYOUT.count, woven=True) as pool:
         run_canvas(job, pool.graph, "weave")
     whole = weave_in_memory(weave_of(), *load_canvas(canvas))
     assert np.array_equal(Latents(job).box(0, 0, *LAYOUT.canvas), whole)
