@@ -41,7 +41,7 @@ bench bench-smoke: setup
 	@mkdir -p reports/benchmarks
 	@test -n "$(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@)" \
 		|| echo "HISTOLOOM_REAL_DATA is not set: benchmarks.conditions and canvas are left out (docs/how-to/develop.md)"
-	@set -e; for name in tiling sampling $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),conditions canvas); do \
+	@set -e; for name in tiling sampling precision $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),conditions canvas); do \
 		$(BIN)/python -m benchmarks.$$name $(if $(filter bench-smoke,$@),--smoke) --json reports/benchmarks/$$name.json; done
 
 lint: setup

@@ -11,7 +11,6 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,9 +33,9 @@ from benchmarks.covers import (
     weave_of,
 )
 from benchmarks.inputs import drawn_slides, sections
-from benchmarks.run import arguments, flat, report
+from benchmarks.run import arguments, flat, report, seconds
 from benchmarks.studies import Study
-from pipeline.cluster import one_thread, open_pool
+from pipeline.cluster import Ref, Task, one_thread, open_pool
 from pipeline.conditions.bus import Conditions
 from pipeline.config import Cluster
 from pipeline.data.commit import hash_tree
@@ -118,17 +117,11 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
         "bare": bare,
     }
     bare()
-    times = [{name: _seconds(work) for name, work in rounds.items()} for _ in range(repeats)]
+    times = [{name: seconds(work).wall for name, work in rounds.items()} for _ in range(repeats)]
     return {
         "lattice_over_diffinfinite_wall": statistics.median(t["lattice"] / t["random"] for t in times),
         "wall_over_bare_forward": statistics.median(t["lattice"] / t["bare"] for t in times),
     }
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
@@ -143,7 +136,7 @@ def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
         job = CanvasJob(weave, load, folder / "kept", folder / "scratch", steps)
         with open_pool(Cluster(workers=workers), tasks=layout.count, woven=True) as pool:
             run_canvas(replace(job, weave=replace(weave, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
-            times[workers] = _seconds(partial(run_canvas, job, pool.graph, f"{workers} workers"))
+            times[workers] = seconds(partial(run_canvas, job, pool.graph, f"{workers} workers")).wall
         hashes.add(hash_tree(folder / "kept"))
     alone, both = (_side_by_side(load, sizes, count) for count in (1, 2))
     moved = [_strip_bytes(weave, step) for step in range(steps)]
@@ -154,8 +147,23 @@ def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
         "blocks": layout.count,
         "strip_bytes_per_step": statistics.mean(moved),
         "strip_over_canvas_bytes": statistics.mean(moved) / (4 * weave.channels * np.prod(layout.canvas)),
+        "ms_per_empty_task": _ms_per_task(100 * layout.count),
         "tasks_per_step": sum(task.function is not begin_task for task in segment(job, 0, steps).values()) / steps,
     }
+
+
+def _nothing(*_) -> None:
+    """A task without work."""
+
+
+def _ms_per_task(count: int) -> float:
+    """What dask takes for a task without work that waits for another, on two workers, in milliseconds."""
+    tasks = {
+        str(n): Task(_nothing, (Ref(str(n - 8)),) if n >= 8 else (), n % 2, wanted=n >= count - 8) for n in range(count)
+    }
+    with open_pool(Cluster(workers=2), tasks=count, woven=True) as pool:
+        pool.graph(tasks, "warming up")
+        return 1000 * seconds(lambda: pool.graph(tasks, "empty tasks")).wall / count
 
 
 def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
@@ -166,7 +174,7 @@ def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
         times, given = torch.full((len(x),), 500), Conditions(vector=torch.zeros(len(x), around.vector))
         denoise(denoiser.model, x, times, given)
         start.wait()
-        queue.put(_seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]))
+        queue.put(seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]).wall)
 
 
 def _side_by_side(load: LoadOpen, sizes: Sizes, count: int) -> float:
