@@ -98,13 +98,13 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
 
 
 def _write_dvc_yaml(folder: Path) -> None:
-    """The repository's stages without the demo's `fetch`; for its code, a study depends on the stated version."""
+    """The repository's stages without the demo's `fetch`; for its code and packaged models, a study depends on the stated version."""
     yaml = YAML()
     yaml.width = 200
     pipeline_file = yaml.load(_template("dvc.yaml").read_text(encoding="utf-8"))
     del pipeline_file["stages"]["fetch"]
     for stage in pipeline_file["stages"].values():
-        kept = [d for d in stage["deps"] if not str(d).startswith(("stages/", "pipeline/"))]
+        kept = [d for d in stage["deps"] if not str(d).startswith(("stages/", "pipeline/", "pretrained"))]
         stage["deps"] = [VERSION_FILE, *kept]
     with (folder / "dvc.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(pipeline_file, stream)

@@ -10,11 +10,13 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.data.commit import commit_part, read_record
 from pipeline.errors import HistoloomError
@@ -123,7 +125,9 @@ def _step(
 ) -> dict[str, float]:
     for group in optimiser.param_groups:
         group["lr"] = run.learning_rate * learning_rate_factor(step, run.warmup_steps, run.steps)
-    with accelerator.autocast():
+    # On a CPU the fused attention's backward takes longer than plain products do, for as few tokens as latents have.
+    attention = sdpa_kernel(SDPBackend.MATH) if run.device == "cpu" else nullcontext()
+    with accelerator.autocast(), attention:
         value, numbers = loss(step, step_generator(run.seed, step))
     if not torch.isfinite(value):
         raise HistoloomError(
