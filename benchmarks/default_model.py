@@ -28,9 +28,10 @@ from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.cli.init import merge
 from pipeline.conditions.features import load_extractor
-from pipeline.config import load_params
-from pipeline.data.rows import spread, train_rows, val_rows
+from pipeline.config import TrainFilters, load_params
+from pipeline.data.rows import train_rows, val_rows
 from pipeline.emit.model import package_models
+from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.metrics import fd, kid
 from pipeline.quality.near_copy import build_index, copy_scores
 from pipeline.slides.open import open_slide
@@ -129,7 +130,7 @@ def sampled(study: Study, steps: int) -> np.ndarray:
 
 def measure_distances(study: Study, scratch: Study) -> dict:
     tower = load_extractor("efficientnet-lite0", "cpu")
-    held_out = tower.features(study.tiles.read(val_rows(study.tiles)))
+    held_out = tower.features(study.tiles.read(val_rows(study.tiles, 4000)))
     train = train_rows(study.tiles)
     last = train[train["slide_id"] == sorted(set(train["slide_id"]))[-1]]
     order = np.random.default_rng(0).permutation(len(held_out))
@@ -147,15 +148,14 @@ def measure_distances(study: Study, scratch: Study) -> dict:
 
 
 def measure_copies(study: Study, pictures: Path | None) -> dict:
-    """Share of samples nearer to a train tile than 95 % of real held-out tiles are, less the 5 % of those."""
-    tower = load_extractor("efficientnet-lite0", "cpu")
+    """Share of samples that the near-copy filter flags at its own threshold, less that of real held-out tiles."""
     rows = train_rows(study.tiles)
     images = study.tiles.read(rows)
-    index = build_index(rows["tile_id"].to_numpy(), tower.features(images), images)
+    copies = CopyFilter(build_index(rows["tile_id"].to_numpy(str), images))
     made = sampled(study, STEPS[0])
-    held_out, _ = copy_scores(study.tiles.read(spread(val_rows(study.tiles), len(made))), tower, index)
-    scores, nearest = copy_scores(made, tower, index)
-    threshold = np.quantile(held_out, 0.95)
+    held_out, _ = copy_scores(study.tiles.read(val_rows(study.tiles, len(made))), copies.index)
+    scores, nearest = copy_scores(made, copies.index)
+    threshold = copies.threshold(held_out, TrainFilters().share("near_copy"))
     if pictures is not None:
         worst = np.argsort(-scores)[:12]
         pairs = [np.concatenate([made[i], images[nearest[i]]]) for i in worst]
@@ -165,6 +165,7 @@ def measure_copies(study: Study, pictures: Path | None) -> dict:
     draws = [np.subtract(*(rng.choice(f, len(f)).mean() for f in flags)) for _ in range(2000)]
     return {
         "near_copy_excess": float(np.subtract(*(f.mean() for f in flags))),
+        "near_copy_score_median": {"samples": float(np.median(scores)), "held_out": float(np.median(held_out))},
         "near_copy_excess_interval": [float(v) for v in np.quantile(draws, [0.025, 0.975])],
     }
 

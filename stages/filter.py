@@ -14,7 +14,7 @@ from pipeline.quality.study import filter_study
 
 def main() -> None:
     params, cluster = load_params(), load_cluster()
-    stated = {"filter": params.filter.model_dump()}
+    stated = {"min_yield": params.filter.min_yield}
     with stage.open_stage("filter", params=stated, inputs=[*MADE, "models/filters"]) as work:
         filter_study(
             params,

@@ -15,10 +15,12 @@ def main() -> None:
     use_training_threads(cluster)
     stated = {
         "train_filters": params.train_filters.model_dump(),
+        "use": params.filter.use,
         "classes": params.tile.labels.classes,
+        "masks": params.tile.masks.classes,
         "seed": params.seed,
     }
-    with stage.open_stage("train_filters", params=stated, inputs=["data/tiles"]) as work:
+    with stage.open_stage("train_filters", params=stated, inputs=["data/tiles", "models/encoders"]) as work:
         train_study_filters(params, work, device(cluster), reports=Path("reports/train_filters"))
 
 

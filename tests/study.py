@@ -17,6 +17,7 @@ from tests.build import make_slide
 
 SIDE = 384
 HANGS_S = 1500
+FILTERS = ("quality", "distance", "label", "disagreement", "mask", "text", "near_copy")
 TINY = {
     "tile": {
         "mpp": 1.0,
@@ -53,7 +54,8 @@ TINY = {
         "checkpoint_every": 2,
         "batch_size": 4,
     },
-    "train_filters": {"false_rejection": {"quality": 0.0, "label": 0.0, "near_copy": 0.0}},
+    "train_filters": {"false_rejection": dict.fromkeys(FILTERS, 0.0), "segmenter_steps": 4},
+    "filter": {"use": list(FILTERS), "min_yield": 0.0},
     "emit": {"captions": True},
     "evaluate": {"kid_subsets": 4},
 }

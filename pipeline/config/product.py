@@ -16,18 +16,30 @@ class Sample(Guided):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
 
 
+FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
+_REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
+
+
 class TrainFilters(Section):
-    false_rejection: dict[Literal["quality", "label", "near_copy"], Fraction] = Field(
+    false_rejection: dict[FilterName, Fraction] = Field(
         {},
-        description="share of real held-out tiles that a filter may reject, which sets its threshold; 0.05 if unstated",
+        description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
+        "quality and distance, 0.001 for near_copy, 0.05 for the others",
     )
+    segmenter_steps: Positive = Field(400, description="of training what the mask filter looks with")
 
     def share(self, name: str) -> float:
-        return self.false_rejection.get(name, 0.05)
+        return self.false_rejection.get(name, _REJECTED.get(name, 0.05))
 
 
 class Filter(Section):
-    use: tuple[Literal["quality", "label", "near_copy"], ...] = ("quality", "label", "near_copy")
+    use: tuple[FilterName, ...] = Field(
+        ("quality", "distance", "label", "disagreement", "near_copy"), description="which filters, in this order"
+    )
+    min_yield: Fraction = Field(
+        0.02,
+        description="least share of a class's tiles that must pass; fewer is an error, so that no class vanishes quietly",
+    )
 
 
 class Emit(Section):

@@ -84,13 +84,6 @@ SYNTHETIC_ROW = pa.schema(
 )
 """A tile row of what was made. `ancestors` are the split groups that lent it conditions; its generator's are in the lineage."""
 
-REJECT_REASONS = {
-    "quality": "low tissue quality",
-    "label": "does not show its label",
-    "near_copy": "near-copy of a train tile",
-}
-"""Filter to the reason that it gives."""
-
 
 def write_rows(rows: pd.DataFrame, path, schema: pa.Schema) -> None:
     """Write a table with exactly the schema's columns in their order."""

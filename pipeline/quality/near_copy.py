@@ -1,26 +1,43 @@
-"""How near a tile is to a tile of the train split, under flips, turns and small shifts.
+"""How near a tile is to a tile of the train split, under flips, turns, shifts, and changes of stain, focus and scale.
 
-Candidates come from features of the eight turned and mirrored forms; each is then checked by sliding the tile's
-middle over the candidate (normalised cross-correlation), which a mere likeness does not survive.
+Three sieves, each dearer than the one before. A perceptual hash, and a search among embedded patches of every train tile,
+propose where a tile's middle might have been taken from; registration then slides the middle over those tiles, and
+compares all that the two would share if it lay there, which a mere likeness does not survive. All three see grey levels
+whose mean and contrast are taken out, so that stain does not matter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from skimage.feature import match_template
-from skimage.transform import resize
+from PIL import Image
+from scipy.fft import dct, irfft2, rfft2
+from scipy.ndimage import uniform_filter
 
-from pipeline.conditions.features import Extractor
-
-_COMPARE_PX = 32
-_MARGIN = 0.25
-_CANDIDATES = 3
+_GREY_PX = 64
+_MIDDLE_PX = 32
+"""Half of the tile's side, so that after a shift by a quarter of it the middle still lies on the tile it came from."""
+_STEP_PX = 4
+"""Between the patches of a train tile: a sixteenth of its side."""
+_CODE = 64
+_PER_FORM = 4
+_HASH_PX = 8
+_HASH_BITS = 8
+"""Of 63: two tiles whose hashes differ by no more are looked at, whatever their patches."""
+_REGISTERED = 6
+_SCALES_PX = (61, 64, 67)
+"""Sides to which a tile is scaled before it is laid over another: 5 % smaller, as it is, 5 % larger."""
+_LEAST_CONTRAST = 2.0
+"""Standard deviation in grey levels; below it there is nothing to register."""
+_MOST_FLAT = 2_000_000
+"""So many patches are searched one by one; more are searched by cells."""
+_BATCH = 64
 
 
 def turned(images: np.ndarray) -> list[np.ndarray]:
-    """The eight forms of a stack (n, h, w, 3) under quarter turns and mirroring."""
+    """The eight forms of a stack (n, h, w, ...) under quarter turns and mirroring."""
     quarter = [np.rot90(images, turns, axes=(1, 2)) for turns in range(4)]
     return [form for image in quarter for form in (image, image[:, :, ::-1])]
 
@@ -29,19 +46,52 @@ def turned(images: np.ndarray) -> list[np.ndarray]:
 class CopyIndex:
     """The train split, ready to be searched.
 
-    features : (n, d) of unit length; tile_ids : (n,); grey : (n, 32, 32) float32
+    tile_ids : (n,)
+    grey : (n, 64, 64) uint8
+    axes : (256, k) principal axes of the patches; for patches of unit length, their products are about correlations
     """
 
     tile_ids: np.ndarray
-    features: np.ndarray
     grey: np.ndarray
+    axes: np.ndarray
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """(n,) uint64"""
+        return perceptual_hash(self.grey)
+
+    @cached_property
+    def patches(self):
+        """faiss's index of the patches of every tile, tile by tile."""
+        import faiss
+
+        count, size = len(self.grey) * _per_tile(), self.axes.shape[1]
+        index = faiss.IndexFlatIP(size)
+        if count > _MOST_FLAT:
+            cells = int(np.sqrt(count))
+            index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
+            index.nprobe = 32
+            index.train(self.codes(self.grey[:: -(-count // (64 * cells))]).reshape(-1, size))
+        for start in range(0, len(self.grey), _BATCH):
+            index.add(self.codes(self.grey[start : start + _BATCH]).reshape(-1, size))
+        return index
+
+    def codes(self, grey: np.ndarray, step_px: int = _STEP_PX) -> np.ndarray:
+        """Embedded patches (n, places, k) of grey tiles (n, 64, 64)."""
+        return _unit(_patches(grey, step_px) @ self.axes)
 
 
-def build_index(tile_ids: np.ndarray, features: np.ndarray, images: np.ndarray) -> CopyIndex:
-    return CopyIndex(tile_ids, _unit(features), _grey(images))
+def build_index(tile_ids: np.ndarray, images: np.ndarray) -> CopyIndex:
+    """Index tiles (n, h, w, 3) uint8."""
+    grey = grey_of(images)
+    some = grey[:: -(-len(grey) // 2000)] if len(grey) else np.zeros((1, _GREY_PX, _GREY_PX), np.uint8)
+    patches = np.concatenate([_patches(form, _MIDDLE_PX // 2) for form in turned(some)])
+    flat = patches.reshape(-1, patches.shape[-1])
+    axes = np.linalg.eigh(flat.T @ flat)[1][:, -_CODE:]
+    return CopyIndex(tile_ids, grey, np.ascontiguousarray(axes, np.float32))
 
 
-def copy_scores(images: np.ndarray, extractor: Extractor, index: CopyIndex) -> tuple[np.ndarray, np.ndarray]:
+def copy_scores(images: np.ndarray, index: CopyIndex) -> tuple[np.ndarray, np.ndarray]:
     """Score tiles against the index.
 
     Returns
@@ -49,37 +99,104 @@ def copy_scores(images: np.ndarray, extractor: Extractor, index: CopyIndex) -> t
     score : (n,) the highest correlation with a candidate, in [-1, 1]; 1 is a copy
     nearest : (n,) position in the index of the tile that it was found with
     """
-    score = np.full(len(images), -1.0)
-    nearest = np.zeros(len(images), int)
-    if len(images) == 0 or len(index.tile_ids) == 0:
+    score, nearest = np.full(len(images), -1.0), np.zeros(len(images), int)
+    if len(index.tile_ids) == 0:
         return score, nearest
-    for form in turned(images):
-        likeness = _unit(extractor.features(form)) @ index.features.T
-        candidates = np.argsort(-likeness, axis=1)[:, :_CANDIDATES]
-        grey = _grey(form)
-        for row, places in enumerate(candidates):
-            for place in places:
-                found = correlation(grey[row], index.grey[place])
-                if found > score[row]:
-                    score[row], nearest[row] = found, place
+    for start in range(0, len(images), _BATCH):
+        grey = grey_of(images[start : start + _BATCH])
+        forms = turned(grey)
+        proposed = [candidates(form, index) for form in forms]
+        for row in range(len(grey)):
+            tiles = np.concatenate([form[row] for form in proposed])
+            which = np.repeat(np.arange(len(forms)), [len(form[row]) for form in proposed])
+            likely = np.concatenate([slide(f[row], index.grey[p[row]])[0] for f, p in zip(forms, proposed)])
+            for place in np.argsort(-likely, kind="stable")[:_REGISTERED]:
+                found = register(forms[which[place]][row], index.grey[tiles[place]])
+                if found > score[start + row]:
+                    score[start + row], nearest[start + row] = found, tiles[place]
     return score, nearest
 
 
-def correlation(tile: np.ndarray, candidate: np.ndarray) -> float:
-    """Highest normalised cross-correlation of the tile's middle with any place of the candidate."""
-    edge = int(len(tile) * _MARGIN / 2)
-    middle = tile[edge : len(tile) - edge, edge : len(tile) - edge]
-    if middle.std() < 1e-3 or candidate.std() < 1e-3:
-        return 0.0
-    return float(np.clip(match_template(candidate, middle).max(), -1, 1))
+def candidates(grey: np.ndarray, index: CopyIndex) -> list[np.ndarray]:
+    """For each grey tile (n, 64, 64) the positions of the train tiles that its middle may have been taken from."""
+    edge = (_GREY_PX - _MIDDLE_PX) // 2
+    middle = np.ascontiguousarray(grey[:, edge:-edge, edge:-edge])
+    codes = index.codes(middle, _MIDDLE_PX)[:, 0]
+    places = index.patches.search(codes, _PER_FORM)[1]
+    hashes = perceptual_hash(grey)
+    alike = [np.flatnonzero(np.bitwise_count(index.hashes ^ one) <= _HASH_BITS)[:_PER_FORM] for one in hashes]
+    return [np.union1d(row[row >= 0] // _per_tile(), more) for row, more in zip(places, alike)]
 
 
-def _grey(images: np.ndarray) -> np.ndarray:
-    grey = images.astype(np.float32).mean(-1) / 255
-    if grey.shape[1] == _COMPARE_PX:
-        return grey
-    return np.stack([resize(g, (_COMPARE_PX, _COMPARE_PX), anti_aliasing=True) for g in grey]).astype(np.float32)
+def register(tile: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of what two grey tiles (64, 64) share, once the first is laid over the second where its middle fits
+    best, at the scale at which it fits best; in [-1, 1].
+    """
+    best, picture = -1.0, Image.fromarray(np.ascontiguousarray(tile))
+    for side in _SCALES_PX:
+        scaled = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+        _, (y,), (x,) = slide(scaled, other[None])
+        edge = (side - _MIDDLE_PX) // 2
+        rows, columns = (slice(max(0, at - edge), min(_GREY_PX, at - edge + side)) for at in (y, x))
+        shared = other[rows, columns]
+        mine = scaled[rows.start - y + edge :, columns.start - x + edge :][: shared.shape[0], : shared.shape[1]]
+        if min(mine.std(), shared.std()) >= _LEAST_CONTRAST:
+            best = max(best, float(np.corrcoef(mine.ravel(), shared.ravel())[0, 1]))
+    return best
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+def slide(tile: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Highest normalised cross-correlation of a tile's middle with any place of each of the others, and that place.
+
+    (h, h) and (n, 64, 64) uint8 to (n,) in [-1, 1], 0 where either has no contrast, and the upper left corner (n,), (n,).
+    """
+    edge = (len(tile) - _MIDDLE_PX) // 2
+    middle = tile[edge : edge + _MIDDLE_PX, edge : edge + _MIDDLE_PX].astype(np.float32)
+    spread = middle.std()
+    middle = (middle - middle.mean()) / (max(spread, _LEAST_CONTRAST) * middle.size)
+    others = others.astype(np.float32)
+    others -= others.mean((1, 2), keepdims=True)
+    size, places = (_GREY_PX, _GREY_PX), _GREY_PX - _MIDDLE_PX + 1
+    product = irfft2(rfft2(others) * np.conj(rfft2(middle, size)), size)[:, :places, :places]
+    inner = slice(_MIDDLE_PX // 2, _MIDDLE_PX // 2 + places)
+    mean, square = (uniform_filter(o, (0, _MIDDLE_PX, _MIDDLE_PX))[:, inner, inner] for o in (others, others**2))
+    theirs = np.sqrt(np.maximum(square - mean**2, 0))
+    clear = (theirs >= _LEAST_CONTRAST) & (spread >= _LEAST_CONTRAST)
+    found = np.where(clear, product / np.maximum(theirs, _LEAST_CONTRAST), 0).reshape(len(others), -1)
+    at = found.argmax(1)
+    return np.clip(found.max(1), -1, 1), at // places, at % places
+
+
+def perceptual_hash(grey: np.ndarray) -> np.ndarray:
+    """(n, 64, 64) to (n,) uint64: which of the lowest 8 x 8 frequencies, their mean left out, lie above their median."""
+    low = dct(dct(grey.astype(np.float32), axis=1), axis=2)[:, :_HASH_PX, :_HASH_PX].reshape(len(grey), -1)[:, 1:]
+    bits = low > np.median(low, 1, keepdims=True)
+    return (bits.astype(np.uint64) << np.arange(bits.shape[1], dtype=np.uint64)).sum(1, dtype=np.uint64)
+
+
+def grey_of(images: np.ndarray) -> np.ndarray:
+    """(n, h, w, 3) uint8 to (n, 64, 64) uint8, averaged over areas."""
+    if len(images) == 0:
+        return np.empty((0, _GREY_PX, _GREY_PX), np.uint8)
+    size = (_GREY_PX, _GREY_PX)
+    pictures = [Image.fromarray(np.ascontiguousarray(image)).convert("L") for image in images]
+    return np.stack([np.asarray(picture.resize(size, Image.Resampling.BOX)) for picture in pictures])
+
+
+def _per_tile() -> int:
+    return ((_GREY_PX - _MIDDLE_PX) // _STEP_PX + 1) ** 2
+
+
+def _patches(grey: np.ndarray, step_px: int) -> np.ndarray:
+    """Patches of half a tile's side, at half resolution, of zero mean and unit length: (n, h, w) to (n, places, 256)."""
+    smooth = uniform_filter(grey.astype(np.float32), (0, 2, 2), origin=(0, -1, -1))
+    views = np.lib.stride_tricks.sliding_window_view(smooth, (_MIDDLE_PX, _MIDDLE_PX), (1, 2))
+    views = views[:, ::step_px, ::step_px, ::2, ::2]
+    flat = views.reshape(len(grey), views.shape[1] * views.shape[2], -1)
+    flat = flat - flat.mean(-1, keepdims=True)
+    length = np.linalg.norm(flat, axis=-1, keepdims=True)
+    return np.where(length < _LEAST_CONTRAST * np.sqrt(flat.shape[-1]), 0, flat / np.maximum(length, 1e-9))
+
+
+def _unit(codes: np.ndarray) -> np.ndarray:
+    return (codes / np.maximum(np.linalg.norm(codes, axis=-1, keepdims=True), 1e-9)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,38 +16,49 @@ import pyarrow.parquet as pq
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
-from pipeline.data.rows import spread, train_rows, val_rows
-from pipeline.data.schema import REJECT_REASONS
+from pipeline.data.rows import train_rows, val_rows
 from pipeline.data.store import MADE, TileStore, made_stores
-from pipeline.models.lineage import seen
-from pipeline.quality.filters import Filters, load_filters, train_filters
+from pipeline.data.tables import with_conditions
+from pipeline.errors import HistoloomError
+from pipeline.models.lineage import read_lineage, seen
+from pipeline.quality.filters.base import Fitting, Tiles
+from pipeline.quality.filters.calibration import draw_calibration, measure_judge
+from pipeline.quality.filters.judge import FILTERS, Judge, fit_judge, load_judge
 
 _FILTER_FEATURES = "efficientnet-lite0"
-_MOST_TRAIN_TILES = 20000
+_HELD_OUT_TILES = 1000
+_LEAST_JUDGED = 10
+"""A class of which fewer tiles were made has no yield to speak of."""
+
+
+def _tiles(store: TileStore, rows: pd.DataFrame, device: str) -> Tiles:
+    return Tiles(store.read(rows), rows, partial(store.read, rows), load_extractor(_FILTER_FEATURES, device))
 
 
 def train_study_filters(
-    params: Params, work, device: str, reports: Path, tiles="data/tiles", output="models/filters"
+    params: Params,
+    work,
+    device: str,
+    reports: Path,
+    tiles="data/tiles",
+    encoders: Path | str = "models/encoders",
+    output="models/filters",
 ) -> None:
-    store = TileStore(tiles)
-    train, held_out = train_rows(store), val_rows(store, 1000)
-    train = spread(train, _MOST_TRAIN_TILES).reset_index(drop=True)
-    extractor = load_extractor(_FILTER_FEATURES, device)
+    store, config = TileStore(tiles), params.train_filters
+    rows = with_conditions(train_rows(store), params), with_conditions(val_rows(store, _HELD_OUT_TILES), params)
+    train, held_out = (_tiles(store, part.reset_index(drop=True), device) for part in rows)
+    fitting = Fitting(train, params, Path(encoders), work.root, device)
 
     def write(folder: Path) -> None:
-        filters, metrics = train_filters(
-            train,
-            store.read(train),
-            held_out,
-            store.read(held_out),
-            params.tile.labels.classes,
-            params.train_filters,
-            extractor,
-            params.seed,
-        )
-        filters.save(folder)
-        seen(train).save(folder)
-        write_json(folder / "extractor.json", extractor.record)
+        judge, scores = fit_judge(params.filter.use, fitting, held_out, config)
+        judge.save(folder)
+        lineage = seen(train.rows)
+        if {"text", "rna"} & set(params.filter.use):
+            lineage |= read_lineage(encoders)
+        lineage.save(folder)
+        write_json(folder / "extractor.json", train.extractor.record)
+        metrics, bad = measure_judge(judge, held_out, train, scores, config, params.seed)
+        draw_calibration(judge, scores, bad, reports / "calibration.png")
         write_json(reports / "metrics.json", metrics)
 
     work.promote(write, output)
@@ -61,14 +72,13 @@ class FilterPart:
     store: Path
     filters: Path
     filters_sha256: str
-    use: tuple[str, ...]
     device: str
     parts: Path
 
 
 @lru_cache(maxsize=1)
-def _filters(folder: Path, sha256: str) -> Filters:
-    return load_filters(folder)
+def _judge(folder: Path, sha256: str) -> Judge:
+    return load_judge(folder)
 
 
 def filter_part(job: FilterPart) -> dict:
@@ -83,8 +93,7 @@ def _write_verdicts(job: FilterPart, folder: Path) -> dict:
     store = TileStore(job.store)
     table = pq.read_table(job.store / job.part / "rows.parquet")
     rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
-    filters, extractor = _filters(job.filters, job.filters_sha256), load_extractor(_FILTER_FEATURES, job.device)
-    verdicts = filters.judge(filters.scores(store.read(rows), rows["label"].tolist(), extractor), job.use)
+    verdicts = _judge(job.filters, job.filters_sha256)(_tiles(store, rows, job.device))
     for name in verdicts.columns:
         table = table.append_column(name, pa.array(verdicts[name]))
     pq.write_table(table, folder / "rows.parquet")
@@ -102,7 +111,13 @@ def filter_study(
     output: Path | str = "data/verdicts",
     reports: Path = Path("reports/filter"),
 ) -> dict:
-    """Judge every synthetic tile. The verdicts are the synthetic store's rows with scores, `accepted` and reasons."""
+    """Judge every synthetic tile. The verdicts are the synthetic store's rows with scores, `accepted` and reasons.
+
+    Raises
+    ------
+    HistoloomError
+        when of some class less than `filter.min_yield` passes. The verdicts are written all the same, to be looked at.
+    """
     stores = made_stores(made)
     jobs = [
         FilterPart(
@@ -110,7 +125,6 @@ def filter_study(
             store.folder.resolve(),
             Path(filters).resolve(),
             filters_sha256,
-            params.filter.use,
             device,
             work.parts.resolve(),
         )
@@ -128,16 +142,35 @@ def filter_study(
         else:
             metrics |= {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
     write_json(reports / "metrics.json", metrics)
+    _check_yields(metrics, params.filter.min_yield)
     return metrics
 
 
+def _check_yields(metrics: dict, least: float) -> None:
+    """Refuse verdicts that leave next to nothing of a class that was made to augment."""
+    classes = metrics.get("augment", {}).get("by_class", {})
+    poor = {c: n for c, n in classes.items() if n["made"] >= _LEAST_JUDGED and n["accepted"] < least * n["made"]}
+    if poor:
+        said = "; ".join(
+            f"'{name}': {n['accepted']} of {n['made']} ({', '.join(f'{r}: {k}' for r, k in n['rejected_for'].items() if k)})"
+            for name, n in poor.items()
+        )
+        raise HistoloomError(
+            f"Too little passed the filters of {said}. filter.min_yield asks for {least:.0%} of each class, so that no class "
+            "vanishes unseen. Look with: histoloom preview data/verdicts. Then train the generator longer, raise "
+            "train_filters.false_rejection of what rejects most, or lower filter.min_yield."
+        )
+
+
 def _funnel(rows: pd.DataFrame) -> dict:
-    reasons = {
-        name: int(rows["reject_reasons"].str.contains(reason, regex=False).sum())
-        for name, reason in REJECT_REASONS.items()
-    }
+    def rejected_for(part: pd.DataFrame) -> dict[str, int]:
+        reasons = part["reject_reasons"].str
+        used = [f.reason for name, f in FILTERS.items() if f"{name}_score" in part]
+        return {reason: int(reasons.contains(reason, regex=False).sum()) for reason in used}
+
     by_class = {
-        label: {"made": len(part), "accepted": int(part["accepted"].sum())}
+        label: {"made": len(part), "accepted": int(part["accepted"].sum()), "rejected_for": rejected_for(part)}
         for label, part in rows.groupby(rows["label"].fillna("unlabelled"))
     }
-    return {"made": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": reasons, "by_class": by_class}
+    facts = {"made": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": rejected_for(rows)}
+    return facts | {"by_class": by_class}

@@ -16,7 +16,6 @@ import pipeline
 from pipeline.config import Params
 from pipeline.data.requests import AS_IS, CHANGED
 from pipeline.data.rows import spread
-from pipeline.data.schema import REJECT_REASONS
 from pipeline.data.store import TileStore, made_stores
 from pipeline.report.pictures import contact_sheet, curve_picture, data_uri, mask_picture
 from pipeline.report.viewer import write_viewer
@@ -66,7 +65,7 @@ def write_report(
         funnel_most=max(count for _, count in steps),
         classes=_classes(measured, funnel),
         requests=_requests(made),
-        rejected_for=[(REJECT_REASONS[k], n) for k, n in funnel["rejected_for"].items()],
+        rejected_for=list(funnel["rejected_for"].items()),
         slides=slides,
         thumbnails=_thumbnails(real),
         woven=_woven(data / "woven", measured, output.parent),
@@ -77,6 +76,7 @@ def write_report(
         extractor=measured["evaluate"].get("extractor"),
         reference=measured["evaluate"].get("reference"),
         curves=_curves(reports),
+        calibration=_picture(reports / "train_filters" / "calibration.png"),
         reconstruction=_picture(reports / "train_autoencoder" / "reconstruction.png"),
         measured=_measured(measured),
         provenance=_provenance(measured, made),
@@ -166,12 +166,12 @@ def _sheets(params: Params, real: TileStore, made: TileStore) -> list[dict]:
         ),
         _sheet(
             "Synthetic, rejected",
-            "Below each, what rejected it: quality, label or near copy.",
+            "Below each, what rejected it.",
             made,
             spread(rejected, shown),
             "reject_reasons",
         ),
-        _nearest(real, made, rows, spread(accepted.sort_values("copy_score", ascending=False).head(shown), shown // 2)),
+        _nearest(real, made, rows, _most_alike(accepted, shown)),
         _sheet(
             "Synthetic for evaluation",
             "Given held-out conditions, unfiltered; measured, never emitted.",
@@ -183,6 +183,13 @@ def _sheets(params: Params, real: TileStore, made: TileStore) -> list[dict]:
         _pairs(made, augment, shown // 2),
     ]
     return [sheet for sheet in sheets if sheet]
+
+
+def _most_alike(rows: pd.DataFrame, shown: int) -> pd.DataFrame:
+    """Those that lie nearest to a train tile, where that was looked at."""
+    if "near_copy_score" not in rows:
+        return rows.head(0)
+    return spread(rows.sort_values("near_copy_score", ascending=False).head(shown), shown // 2)
 
 
 def _sheet(title: str, text: str, store: TileStore, rows: pd.DataFrame, caption: str) -> dict | None:
@@ -220,7 +227,7 @@ def _nearest(real: TileStore, made: TileStore, rows: pd.DataFrame, chosen: pd.Da
         return None
     matches = rows.set_index("tile_id").loc[chosen["nearest_train_tile"]]
     pairs = np.stack([made.read(chosen), real.read(matches.reset_index())], 1)
-    captions = [text for score in chosen["copy_score"] for text in (f"made  r={score:.2f}", "nearest real")]
+    captions = [text for score in chosen["near_copy_score"] for text in (f"made  r={score:.2f}", "nearest real")]
     uri = data_uri(contact_sheet(pairs.reshape(-1, *pairs.shape[2:]), captions=captions))
     return {
         "title": "Accepted, beside the nearest train tile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.errors import HistoloomError
 from pipeline.training.loop import TrainingRun, epoch_order, train
 
 _MEAN, _STD = 0.5, 0.5
+_BATCH = 64
 
 
 def clip_config(config: Text) -> dict:
@@ -97,19 +99,29 @@ def _to_clip(images: np.ndarray, size: int) -> torch.Tensor:
     return (batch - _MEAN) / _STD
 
 
-@torch.inference_mode()
-def retrieval_recall(folder: Path, store: TileStore, rows: pd.DataFrame, k: int = 5) -> dict[str, float]:
-    """Share of held-out tiles whose own caption is among the k nearest of the distinct captions, and chance."""
+def likeness(folder: Path) -> Callable[[np.ndarray, list[str]], np.ndarray]:
+    """The CLIP of an open_clip folder, as a function of tiles (n, h, w, 3) uint8 and captions to cosines (n, captions)."""
     import open_clip
 
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    tokenizer, side = open_clip.get_tokenizer(f"local-dir:{folder}"), config["vision_cfg"]["image_size"]
+
+    @torch.inference_mode()
+    def compare(images: np.ndarray, captions: list[str]) -> np.ndarray:
+        text = model.encode_text(tokenizer(captions), normalize=True)
+        batches = [_to_clip(images[i : i + _BATCH], side) for i in range(0, len(images), _BATCH)]
+        return torch.cat([model.encode_image(batch, normalize=True) @ text.T for batch in batches]).numpy()
+
+    return compare
+
+
+def retrieval_recall(folder: Path, store: TileStore, rows: pd.DataFrame, k: int = 5) -> dict[str, float]:
+    """Share of held-out tiles whose own caption is among the k nearest of the distinct captions, and chance."""
     captions = sorted(set(rows["caption"].fillna("")))
-    text = model.encode_text(tokenizer(captions), normalize=True)
-    image = model.encode_image(_to_clip(store.read(rows), config["vision_cfg"]["image_size"]), normalize=True)
+    cosines = torch.from_numpy(likeness(folder)(store.read(rows), captions))
     k = min(k, len(captions))
-    best = (image @ text.T).topk(k).indices
+    best = cosines.topk(k).indices
     own = torch.tensor([captions.index(c) for c in rows["caption"].fillna("")])
     return {
         f"recall_at_{k}": float((best == own[:, None]).any(1).float().mean()),

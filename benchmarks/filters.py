@@ -1,0 +1,151 @@
+"""What the near-copy filter catches and lets pass, on patients that neither it nor its threshold knew; and what filtering costs.
+
+On monuseg at 0.5 µm/px: train tiles are indexed, the threshold is set on tiles of other patients, and judged on tiles of a third
+part of them. Copies are planted from the train patients' pictures, so that what comes into view when a tile is shifted is real. In
+full it needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws pictures, and its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from benchmarks.inputs import drawn_slides, real_data
+from benchmarks.run import arguments, flat, report, seconds
+from benchmarks.sampling import demo_study
+from pipeline.cluster import one_thread
+from pipeline.config import Params, TrainFilters
+from pipeline.diffusion.study import SamplePart, generator_sha256, sample_part
+from pipeline.models.lineage import model_sha256
+from pipeline.quality.filters.copies import CopyFilter
+from pipeline.quality.near_copy import build_index, copy_scores
+from pipeline.quality.plant import DISGUISES, cut, disguised
+from pipeline.quality.study import FilterPart, filter_part
+
+PARTS = ("copies", "time")
+MPP, TILE_PX = 0.5, 128
+Picture = np.ndarray
+Place = tuple[int, int, int]
+"""Number of a picture, and a tile's corner in it."""
+
+
+def monuseg() -> list[Picture]:
+    """A picture a patient, at 0.5 µm/px."""
+    table = pd.read_csv(real_data() / "monuseg/images.csv")
+    pictures = [Image.open(real_data() / "monuseg" / path).convert("RGB") for path in table["image"]]
+    sizes = [tuple(round(n * mpp / MPP) for n in p.size) for p, mpp in zip(pictures, table["mpp"])]
+    return [np.asarray(p.resize(size, Image.Resampling.BOX)) for p, size in zip(pictures, sizes)]
+
+
+def drawn(root: Path) -> list[Picture]:
+    rows, _ = drawn_slides(root)
+    return [np.asarray(Image.open(root / "drawn" / row["path"])) for row in rows]
+
+
+def places(pictures: list[Picture], numbers: np.ndarray, side: int, stride: int) -> list[Place]:
+    out = []
+    for n in numbers:
+        height, width = pictures[n].shape[:2]
+        out += [(n, y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
+    return out
+
+
+def kinds(
+    pictures: list[Picture], side: int, rng: np.random.Generator
+) -> Iterator[tuple[str, Callable[[Place], Picture]]]:
+    """Each way to disguise a tile, alone and all together."""
+
+    def at(place: Place, shift: bool = False, scale: bool = False) -> Picture:
+        number, y, x = place
+        return cut(pictures[number], y, x, side, rng, shift, scale)
+
+    for name, disguise in DISGUISES.items():
+        yield name, lambda place, disguise=disguise: disguise(at(place), rng)
+    yield "shift", partial(at, shift=True)
+    yield "scale", partial(at, scale=True)
+    yield "shift and scale", partial(at, shift=True, scale=True)
+    yield "all but shift", lambda place: disguised(at(place, scale=True), rng)
+    yield "all", lambda place: disguised(at(place, True, True), rng)
+
+
+def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | None) -> dict:
+    """Half of the patients are train's, a sixth set the threshold, a third are those of whom nothing was known."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(pictures))
+    train, calibrate, unseen = np.split(order, [len(order) // 2, len(order) // 2 + max(1, len(order) // 6)])
+    known = places(pictures, train, side, 3 * side // 4)
+
+    def tiles(which: list[Place]) -> np.ndarray:
+        return np.stack([pictures[n][y : y + side, x : x + side] for n, y, x in which])
+
+    index = build_index(np.array([f"{n}-{y}-{x}" for n, y, x in known]), tiles(known))
+    held_out, others = (
+        copy_scores(tiles(places(pictures, part, side, side // 2)), index) for part in (calibrate, unseen)
+    )
+    limit = CopyFilter(index).threshold(held_out[0], TrainFilters().share("near_copy"))
+    caught, least, missed = {}, {}, []
+    for name, make in kinds(pictures, side, rng):
+        copies = np.stack([make(place) for place in known])
+        scores, _ = copy_scores(copies, index)
+        caught[name], least[name] = float((scores > limit).mean()), float(scores.min())
+        missed += [np.concatenate(pair) for pair in zip(copies[scores <= limit], tiles(known)[scores <= limit])]
+    if sheet is not None and missed:
+        Image.fromarray(np.concatenate(missed[:16], 1)).save(sheet)
+    return {
+        "planted_copies_caught": caught | {"least": min(caught.values())},
+        "real_other_patient_passed": float((others[0] <= limit).mean()),
+        "real_other_patient_tiles": len(others[0]),
+        "real_other_patient_highest": float(others[0].max()),
+        "planted_copies_lowest": least,
+        "threshold": limit,
+    }
+
+
+def measure_time(root: Path, tiles: int) -> dict:
+    """Filtering a plan's parts over sampling them, both on one torch thread, the models loaded."""
+    study = demo_study(root, tiles)
+    study.train()
+    study.run("train_filters")
+    params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
+    sha256, parts = generator_sha256(models), sorted(plan["part"].unique())
+
+    def sample(folder: str) -> None:
+        for part in parts:
+            sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, "cpu", root / folder))
+
+    def judge(folder: str) -> None:
+        filters = models / "filters"
+        for part in parts:
+            filter_part(FilterPart(part, root / "sampled", filters, model_sha256(filters), "cpu", root / folder))
+
+    with one_thread():
+        sample("sampled")
+        judge("judged")  # the first ones load what they need
+        took = {
+            name: seconds(partial(work, f"{name}-again")).wall for name, work in (("sample", sample), ("judge", judge))
+        }
+    return {"filter_over_sampling_time": took["judge"] / took["sample"]}
+
+
+def main() -> None:
+    options = arguments(__doc__, PARTS, pictures="write the copies that were missed here")
+    if options.pictures is not None:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        root, keys = Path(folder), {}
+        if "copies" in options.only:
+            pictures, side = (drawn(root), 48) if options.smoke else (monuseg(), TILE_PX)
+            keys |= measure_copies(pictures, side, 0, options.pictures and options.pictures / "missed.png")
+        if "time" in options.only:
+            keys |= measure_time(root / "time", 32 if options.smoke else 128)
+    report("filters", options.smoke, {"mpp": MPP, "tile_px": TILE_PX}, flat(keys), {}, options.json)
+
+
+if __name__ == "__main__":
+    main()

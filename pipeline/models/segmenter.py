@@ -1,0 +1,82 @@
+"""The segmenter: a U-Net that finds a study's mask classes in a tile."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from pipeline.models.autoencoder import to_model
+
+_BATCH = 64
+_GROUPS = 4
+
+
+def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+    pairs = pairwise((channels_in, channels_out, channels_out))
+    return nn.Sequential(
+        *(m for i, o in pairs for m in (nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(_GROUPS, o), nn.SiLU()))
+    )
+
+
+class Segmenter(nn.Module):
+    """Pictures (b, 3, h, w) in [-1, 1], sides multiples of 4, to logits (b, classes + 1, h, w); class 0 is background."""
+
+    def __init__(self, classes: int, width: int = 16):
+        super().__init__()
+        self.classes, self.width = classes, width
+        self.down = nn.ModuleList([_block(3, width), _block(width, 2 * width)])
+        self.middle = _block(2 * width, 4 * width)
+        self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
+        self.out = nn.Conv2d(width, classes + 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = []
+        for block in self.down:
+            kept.append(block(x))
+            x = F.max_pool2d(kept[-1], 2)
+        x = self.middle(x)
+        for block in self.up:
+            skipped = kept.pop()
+            x = block(torch.cat([F.interpolate(x, size=skipped.shape[-2:]), skipped], 1))
+        return self.out(x)
+
+    @torch.inference_mode()
+    def segment(self, images: np.ndarray) -> np.ndarray:
+        """(n, h, w, 3) uint8 to class ids (n, h, w) uint8."""
+        device = next(self.parameters()).device
+        found = [
+            self(to_model(images[i : i + _BATCH], device)).argmax(1).to(torch.uint8).cpu().numpy()
+            for i in range(0, len(images), _BATCH)
+        ]
+        return np.concatenate(found) if found else np.empty(images.shape[:3], np.uint8)
+
+    def save(self, folder: Path) -> None:
+        save_file({n: t.cpu().contiguous() for n, t in self.state_dict().items()}, folder / "segmenter.safetensors")
+        facts = {"classes": self.classes, "width": self.width}
+        (folder / "segmenter.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+
+def load_segmenter(folder: Path, device: str = "cpu") -> Segmenter:
+    model = Segmenter(**json.loads((folder / "segmenter.json").read_text(encoding="utf-8")))
+    model.load_state_dict(load_file(folder / "segmenter.safetensors"))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def dice(found: np.ndarray, stated: np.ndarray, classes: int) -> np.ndarray:
+    """Dice coefficient of masks (n, h, w) of class ids, (n,): the mean over the classes that either of the two has; 1
+    where neither has any.
+    """
+    each = np.full((classes, len(found)), np.nan)
+    for number in range(classes):
+        ours, theirs = found == number + 1, stated == number + 1
+        size = ours.sum((1, 2)) + theirs.sum((1, 2))
+        np.divide(2 * (ours & theirs).sum((1, 2)), size, out=each[number], where=size > 0)
+    known = np.isfinite(each)
+    return np.where(known.any(0), np.nansum(each, 0) / np.maximum(known.sum(0), 1), 1.0)

@@ -1,0 +1,104 @@
+"""What every filter is: fitted to real train tiles, it scores any tiles, and says why it rejects."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from pipeline.conditions.features import Extractor
+from pipeline.config import Params
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles as filters are given them, real or made.
+
+    images : (n, h, w, 3) uint8
+    rows : a row each, with what they are to show: `label`, `caption`, `rna`
+    read : the rows' own 'mask', (n, h, w) uint8 class ids
+    """
+
+    images: np.ndarray
+    rows: pd.DataFrame
+    read: Callable[[str], np.ndarray]
+    extractor: Extractor
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(n, d)"""
+        return self.extractor.features(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a filter may be fitted to.
+
+    train : real tiles of the train split
+    encoders : folder that `train_encoders` wrote
+    work : folder for checkpoints
+    """
+
+    train: Tiles
+    params: Params
+    encoders: Path
+    work: Path
+    device: str
+
+
+class Filter(ABC):
+    """One filter. Its score's column is `{name}_score`; a tile without a score (NaN) is never rejected.
+
+    reason : why a tile is rejected, in words
+    high_is_bad : whether tiles are rejected above the threshold, rather than below
+    """
+
+    name: ClassVar[str]
+    reason: ClassVar[str]
+    high_is_bad: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, fitting: Fitting) -> Filter | None:
+        """Fit to the train split; None where its tiles have nothing of the kind to judge.
+
+        Raises
+        ------
+        HistoloomError
+            when the study lacks what the filter was asked by name to look at.
+        """
+
+    @abstractmethod
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        """A row a tile: `{name}_score`, and what else explains it."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Filter: ...
+
+    def threshold(self, scores: np.ndarray, share: float) -> float | None:
+        """Where it would reject this share of real held-out tiles, given their scores (n,); None where none has one."""
+        known = scores[np.isfinite(scores)]
+        return float(np.quantile(known, 1 - share if self.high_is_bad else share)) if len(known) else None
+
+    def rejects(self, scores: np.ndarray, threshold: float | None) -> np.ndarray:
+        """(n,) bool"""
+        if threshold is None:
+            return np.zeros(len(scores), bool)
+        return scores > threshold if self.high_is_bad else scores < threshold
+
+    @property
+    def column(self) -> str:
+        return f"{self.name}_score"

@@ -1,0 +1,231 @@
+"""Filters: calibrated to the share they state, kept whole, and each catches the fault that it is there for."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.conditions.features import load_extractor
+from pipeline.conditions.rna import CODES
+from pipeline.config import Params, TrainFilters
+from pipeline.errors import HistoloomError
+from pipeline.quality.degrade import WAYS, degrade
+from pipeline.quality.filters.agreement import RnaFilter
+from pipeline.quality.filters.base import Fitting, Tiles
+from pipeline.quality.filters.calibration import draw_calibration, measure_judge
+from pipeline.quality.filters.copies import CopyFilter
+from pipeline.quality.filters.judge import FILTERS, fit_judge, load_judge
+from pipeline.quality.filters.labels import DisagreementFilter, LabelFilter
+from pipeline.quality.filters.tissue import QualityFilter
+from pipeline.quality.groups import group_draws
+from pipeline.quality.study import _check_yields
+from tests.build import OTHER_STAINS, STAINS, tissue_picture
+
+SIDE = 32
+LABELS = ("plain", "other")
+
+
+def make_tiles(seed: int, count: int = 60) -> Tiles:
+    """Tiles of two stains, which their labels name, and masks of where they are dark."""
+    pictures = [tissue_picture(512, 512, seed * 10 + n, stains) for n, stains in enumerate((STAINS, OTHER_STAINS))]
+    rng = np.random.default_rng(seed)
+    images, labels = [], []
+    for number in range(count):
+        y, x = rng.integers(120, 360, 2)
+        images.append(pictures[number % 2][y : y + SIDE, x : x + SIDE])
+        labels.append(LABELS[number % 2])
+    images = np.stack(images)
+    rows = pd.DataFrame(
+        {
+            "tile_id": [f"{seed}-{n}" for n in range(count)],
+            "label": labels,
+            "caption": labels,
+            "rna": labels,
+            "split_group": [f"p{n // 4}" for n in range(count)],
+        }
+    )
+    masks = (images.mean(-1) < 140).astype(np.uint8)
+    return Tiles(images, rows, {"mask": masks}.__getitem__, load_extractor("efficientnet-lite0", "cpu"))
+
+
+@pytest.fixture(scope="module")
+def train() -> Tiles:
+    return make_tiles(1)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Tiles:
+    return make_tiles(2)
+
+
+@pytest.fixture(scope="module")
+def fitting(train, tmp_path_factory) -> Fitting:
+    folder = tmp_path_factory.mktemp("filters")
+    (folder / "encoders/rna").mkdir(parents=True)
+    codes = pd.DataFrame(np.eye(2) * 3 - 1, index=pd.Index(LABELS), columns=["c0", "c1"])
+    codes.to_parquet(folder / "encoders/rna" / CODES)
+    params = Params.model_validate(
+        {
+            "tile": {
+                "mpp": 1.0,
+                "tile_px": SIDE,
+                "labels": {"source": "polygons", "classes": list(LABELS)},
+                "masks": {"source": "polygons", "classes": ["dark"]},
+            },
+            "train_filters": {"segmenter_steps": 60},
+        }
+    )
+    return Fitting(train, params, folder / "encoders", folder / "work", "cpu")
+
+
+USE = ("quality", "distance", "label", "disagreement", "mask", "rna", "near_copy")
+
+
+@pytest.fixture(scope="module")
+def judged(fitting, held_out):
+    return fit_judge(USE, fitting, held_out, TrainFilters(false_rejection=dict.fromkeys(USE, 0.1)))
+
+
+def test_the_share_that_is_stated_is_the_share_of_real_tiles_rejected(judged, held_out):
+    judge, scores = judged
+    for filter_ in judge.filters:
+        found = filter_.rejects(scores[filter_.column].to_numpy(float), judge.thresholds[filter_.name]).mean()
+        assert found == pytest.approx(0.1, abs=1 / len(held_out)), filter_.name
+
+
+def test_a_judge_that_was_kept_judges_the_same(judged, held_out, tmp_path):
+    judge, _ = judged
+    judge.save(tmp_path)
+    again = load_judge(tmp_path)
+    assert [f.name for f in again.filters] == list(USE)
+    pd.testing.assert_frame_equal(again(held_out), judge(held_out), rtol=1e-4, atol=1e-4)
+
+
+def test_verdicts_say_why(judged, held_out):
+    verdicts = judged[0](held_out)
+    assert verdicts["accepted"].eq(verdicts["reject_reasons"] == "").all() and not verdicts["accepted"].all()
+    reasons = {reason for text in verdicts["reject_reasons"] for reason in text.split("; ") if text}
+    assert reasons <= {FILTERS[name].reason for name in USE}
+
+
+def _pictures(tiles: Tiles, images: np.ndarray) -> Tiles:
+    return Tiles(images, tiles.rows, tiles.read, tiles.extractor)
+
+
+def _penned(images: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.stack([WAYS["pen"](image.astype(np.float32), rng) for image in images]).clip(0, 255).astype(np.uint8)
+
+
+def _swapped(tiles: Tiles, column: str) -> Tiles:
+    other = {LABELS[0]: LABELS[1], LABELS[1]: LABELS[0]}
+    return Tiles(
+        tiles.images, tiles.rows.assign(**{column: tiles.rows[column].map(other)}), tiles.read, tiles.extractor
+    )
+
+
+@pytest.mark.parametrize(("name", "spoil"), [
+    ("label", partial(_swapped, column="label")),
+    ("distance", lambda t: _pictures(t, _penned(t.images))),
+    ("rna", partial(_swapped, column="rna")),
+    ("mask", lambda t: Tiles(t.images, t.rows, lambda _: np.roll(t.read("mask"), 7, 0), t.extractor)),
+    ("quality", lambda t: _pictures(t, degrade(t.images, np.random.default_rng(0))[0])),
+    ("near_copy", lambda t: make_tiles(1)),
+])  # fmt: skip
+def test_each_filter_rejects_the_fault_that_it_is_for(name, spoil, judged, held_out):
+    judge, _ = judged
+    verdicts = judge(spoil(held_out))
+    caught = verdicts["reject_reasons"].str.contains(FILTERS[name].reason, regex=False)
+    assert caught.mean() > 0.7, caught.mean()
+
+
+def test_tiles_without_a_label_are_judged_by_the_rest(judged, held_out):
+    rows = held_out.rows.assign(label=None, rna=None)
+    verdicts = judged[0](Tiles(held_out.images, rows, held_out.read, held_out.extractor))
+    assert verdicts["label_score"].isna().all() and verdicts["rna_score"].isna().all()
+    for name in ("label", "rna"):
+        assert not verdicts["reject_reasons"].str.contains(FILTERS[name].reason, regex=False).any()
+
+
+def test_an_empty_part_is_judged_too(judged, held_out):
+    none = Tiles(held_out.images[:0], held_out.rows.head(0), lambda _: held_out.read("mask")[:0], held_out.extractor)
+    assert len(judged[0](none)) == 0
+
+
+def test_one_label_alone_has_no_label_filter(fitting, train):
+    alone = Tiles(train.images, train.rows.assign(label="plain"), train.read, train.extractor)
+    assert LabelFilter.fit(Fitting(alone, fitting.params, fitting.encoders, fitting.work, "cpu")) is None
+
+
+def test_members_disagree_more_where_they_are_wrong(fitting, held_out):
+    found = DisagreementFilter.fit(fitting)
+    scores = found.scores(held_out)["disagreement_score"].to_numpy()
+    wrong = LabelFilter(found.ensemble).scores(held_out)["label_score"].to_numpy() < 0.5
+    assert 0 < wrong.sum() < len(wrong) and (scores > -1e-6).all()
+    assert scores[wrong].mean() > scores[~wrong].mean()
+
+
+def test_a_share_finer_than_one_tile_is_read_off_the_tail():
+    scores = np.random.default_rng(0).gumbel(0.3, 0.05, 200)
+    filter_ = CopyFilter.__new__(CopyFilter)
+    assert filter_.threshold(scores, 0.001) > scores.max() - 0.05 > filter_.threshold(scores, 0.05)
+    assert filter_.threshold(scores, 0.001) == pytest.approx(0.3 + 0.05 * 6.907, abs=0.05)
+    assert filter_.threshold(np.full(3, np.nan), 0.1) is None
+
+
+def test_what_rests_on_missing_conditions_is_refused_by_name(fitting, tmp_path):
+    lacking = Fitting(fitting.train, fitting.params, tmp_path, tmp_path, "cpu")
+    with pytest.raises(HistoloomError, match=r"filter\.use names rna"):
+        RnaFilter.fit(lacking)
+    with pytest.raises(HistoloomError, match=r"filter\.use names text"):
+        FILTERS["text"].fit(lacking)
+    bare = fitting.params.model_copy(
+        update={"tile": fitting.params.tile.model_copy(update={"masks": type(fitting.params.tile.masks)()})}
+    )
+    with pytest.raises(HistoloomError, match=r"filter\.use names mask"):
+        FILTERS["mask"].fit(Fitting(fitting.train, bare, tmp_path, tmp_path, "cpu"))
+
+
+def test_calibration_is_measured_and_drawn(judged, train, held_out, tmp_path):
+    judge, scores = judged
+    found, bad = measure_judge(judge, held_out, train, scores, TrainFilters(false_rejection=dict.fromkeys(USE, 0.1)), 0)
+    assert found["label"]["balanced_accuracy"] > 0.8 and found["near_copy"]["planted_caught"] > 0.9
+    assert set(found["quality"]["spoilt_caught"]) == {"blur", "noise", "wash-out", "wrong colour", "blank", "pen"}
+    assert found["label"]["false_rejection_stated"] == 0.1 <= found["false_rejection_of_all"]
+    draw_calibration(judge, scores, bad, tmp_path / "a/calibration.png")
+    assert Path(tmp_path / "a/calibration.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("made", "accepted", "fails"), [(100, 1, True), (100, 2, False), (9, 0, False)])
+def test_a_class_that_vanishes_is_an_error(made, accepted, fails):
+    classes = {"rare": {"made": made, "accepted": accepted, "rejected_for": {"low tissue quality": made - accepted}}}
+    metrics = {"augment": {"by_class": classes}}
+    if not fails:
+        return _check_yields(metrics, 0.02)
+    with pytest.raises(HistoloomError, match=r"'rare': 1 of 100 \(low tissue quality: 99\).*min_yield"):
+        _check_yields(metrics, 0.02)
+
+
+@given(seed=st.integers(0, 99), groups=st.integers(1, 14), rows=st.integers(2, 60))
+@settings(deadline=None, max_examples=30)
+def test_every_draw_holds_every_label_and_whole_groups(seed, groups, rows):
+    rng = np.random.default_rng(seed)
+    names, labels = rng.integers(0, groups, rows).astype(str), rng.choice(["a", "b"], rows)
+    for draw in group_draws(names, labels, 3, rng):
+        assert set(labels[draw]) == set(labels)
+        if len(set(names)) >= 10 and set(labels[draw[: -rows or None]]) == set(labels):
+            assert all(np.isin(np.flatnonzero(names == name), draw).all() for name in set(names[draw]))
+
+
+def test_real_tiles_pass_the_quality_filter_that_spoilt_ones_fail(train, held_out):
+    found = QualityFilter.fit(Fitting(train, None, None, None, "cpu"))
+    spoilt, ways = degrade(held_out.images, np.random.default_rng(1))
+    real = found.scores(held_out)["quality_score"]
+    bad = found.scores(_pictures(held_out, spoilt))["quality_score"]
+    assert len(set(ways)) == 6 and bad.median() < real.min()

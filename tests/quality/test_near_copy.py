@@ -1,0 +1,97 @@
+"""Near-copies: whatever is done to a train tile it is found, and what is no copy is not taken for one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from pipeline.quality import near_copy
+from pipeline.quality.near_copy import build_index, copy_scores, grey_of, perceptual_hash, register, turned
+from pipeline.quality.plant import DISGUISES, cut, disguised
+from tests.build import tissue_picture
+
+SIDE = 64
+
+
+def _tiles(seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """A picture, tiles of its middle that share at most a quarter, and their corners."""
+    picture = tissue_picture(512, 512, seed)
+    places = [(y, x) for y in range(120, 340, 48) for x in range(120, 340, 48)]
+    return picture, np.stack([picture[y : y + SIDE, x : x + SIDE] for y, x in places]), places
+
+
+@pytest.fixture(scope="module")
+def train():
+    return _tiles(1)
+
+
+@pytest.fixture(scope="module")
+def index(train):
+    return build_index(np.array([f"t{n}" for n in range(len(train[1]))]), train[1])
+
+
+@pytest.fixture(scope="module")
+def most_of_others(index) -> float:
+    """The highest score of tiles that are no copies."""
+    return copy_scores(_tiles(2)[1], index)[0].max()
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_disguised_tile_is_found_and_named(name, train, index, most_of_others):
+    rng = np.random.default_rng(0)
+    score, nearest = copy_scores(np.stack([DISGUISES[name](tile, rng) for tile in train[1]]), index)
+    assert score.min() > most_of_others + 0.1 and (nearest == np.arange(len(nearest))).all()
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(True, False), (False, True), (True, True)])
+def test_a_tile_shifted_or_scaled_and_disguised_is_found(shift, scale, train, index, most_of_others):
+    rng = np.random.default_rng(0)
+    picture, _, places = train
+    copies = [disguised(cut(picture, y, x, SIDE, rng, shift, scale), rng) for y, x in places]
+    score = copy_scores(np.stack(copies), index)[0]
+    assert (score > most_of_others).mean() >= 0.95
+
+
+def test_an_exact_copy_scores_one_in_every_form(train, index):
+    for form in turned(train[1]):
+        score, nearest = copy_scores(form, index)
+        assert np.allclose(score, 1, atol=1e-5) and (nearest == np.arange(len(nearest))).all()
+
+
+def test_what_has_no_contrast_is_no_copy(index):
+    blank = np.full((2, SIDE, SIDE, 3), 200, np.uint8)
+    assert (copy_scores(blank, index)[0] <= 0).all()
+    assert (copy_scores(blank, build_index(np.array(["a", "b"]), blank))[0] <= 0).all()
+
+
+def test_none_and_nowhere(index):
+    assert len(copy_scores(np.empty((0, SIDE, SIDE, 3), np.uint8), index)[0]) == 0
+    nowhere = build_index(np.array([], str), np.empty((0, SIDE, SIDE, 3), np.uint8))
+    assert copy_scores(_tiles(2)[1][:1], nowhere)[0] == [-1]
+
+
+def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index, monkeypatch):
+    monkeypatch.setattr(near_copy, "_MOST_FLAT", 100)
+    by_cells = build_index(index.tile_ids, train[1])
+    assert by_cells.patches.ntotal == index.patches.ntotal and type(by_cells.patches) is not type(index.patches)
+    assert np.allclose(copy_scores(train[1], by_cells)[0], 1, atol=1e-5)
+
+
+@given(seed=st.integers(0, 1000), gain=st.floats(0.5, 1.0), offset=st.integers(0, 60))
+@settings(deadline=None, max_examples=20)
+def test_brightness_and_contrast_change_neither_hash_nor_fit(seed, gain, offset):
+    rng = np.random.default_rng(seed)
+    grey = gaussian_filter(rng.standard_normal((1, 64, 64)), (0, 3, 3))
+    grey = np.round(120 + 40 * grey / grey.std()).clip(0, 190).astype(np.uint8)
+    other = np.round(grey * gain + offset).clip(0, 255).astype(np.uint8)
+    assert register(grey[0], other[0]) > 0.99
+    assert np.bitwise_count(perceptual_hash(grey) ^ perceptual_hash(other)) <= 4
+
+
+def test_grey_is_an_average_over_areas():
+    image = np.zeros((1, 128, 128, 3), np.uint8)
+    image[:, ::2] = 200
+    assert np.abs(grey_of(image).astype(int) - 100).max() <= 1
