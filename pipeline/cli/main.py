@@ -133,6 +133,37 @@ def segment(
     )
 
 
+@cli.group()
+def review() -> None:
+    """Let a person judge tiles blind, and bring their verdicts back."""
+
+
+@review.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-n", "count", default=100, show_default=True, help="How many tiles, half of them real.")
+@click.option("--seed", default=0, show_default=True, help="Of their order.")
+def make(folder: Path, count: int, seed: int) -> None:
+    """Write FOLDER/review.html, to be given away, and FOLDER/key.parquet, which is not."""
+    from pipeline.cli.review import make_review
+
+    shown = make_review(folder, count, seed)
+    console.print(f"{folder / 'review.html'}: {shown} tiles. Then: histoloom review score {folder} verdicts.csv")
+
+
+@review.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("verdicts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def score(folder: Path, verdicts: Path) -> None:
+    """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to manifests/review.csv."""
+    from pipeline.quality.review import score_review
+
+    for name, found in score_review(folder, verdicts).items():
+        if found["n"]:
+            low, high = found["interval"]
+            console.print(f"{name.replace('_', ' ')}: {found['share']:.0%} of {found['n']} ({low:.0%} to {high:.0%})")
+    console.print("Add review to filter.use to reject what was found unusable.")
+
+
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(

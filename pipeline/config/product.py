@@ -16,7 +16,7 @@ class Sample(Guided):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
 
 
-FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
+FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy", "review"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
 
 

@@ -15,21 +15,21 @@ _LEAST = 10
 
 
 def kid(first: np.ndarray, second: np.ndarray, subsets: int, seed: int) -> dict[str, float]:
-    """Kernel inception distance (Binkowski et al. 2018): mean and standard deviation over subsets.
+    """Kernel inception distance (Binkowski et al. 2018): mean and standard deviation over subsets, and a 95 % interval.
+
+    A subset takes half of the smaller set, so that the spread of the subsets is that of the estimate itself (the delete-half
+    jackknife; Shao & Wu 1989); of sets larger than 2,000 it takes 1,000, and the interval is wider than it need be.
 
     Parameters
     ----------
-    first, second : (n, d) features; a subset takes half of the smaller set, at most 1,000.
+    first, second : (n, d) features.
     """
     size = max(2, min(1000, min(len(first), len(second)) // 2))
     out = kid_features_to_metric(
         _tensor(first), _tensor(second), kid_subsets=subsets, kid_subset_size=size, rng_seed=seed, verbose=False
     )
-    return {
-        "mean": out["kernel_inception_distance_mean"],
-        "std": out["kernel_inception_distance_std"],
-        "subset_size": size,
-    }
+    mean, std = out["kernel_inception_distance_mean"], out["kernel_inception_distance_std"]
+    return {"mean": mean, "std": std, "interval": [mean - 1.96 * std, mean + 1.96 * std], "subset_size": size}
 
 
 def fd(first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, float]:
@@ -43,11 +43,40 @@ def fd(first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, float]:
 
 
 def precision_recall(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -> dict[str, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019)."""
+    """Improved precision, the share of samples among real tiles, and recall, that of real tiles among samples
+    (Kynkaanniemi et al. 2019)."""
     out = prc_features_to_metric(
-        _tensor(real), _tensor(synthetic), prc_neighborhood=neighbours, prc_batch_size=10000, verbose=False
+        _tensor(synthetic), _tensor(real), prc_neighborhood=neighbours, prc_batch_size=10000, verbose=False
     )
     return {"precision": float(out["precision"]), "recall": float(out["recall"])}
+
+
+def density_coverage(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -> dict[str, float]:
+    """Density and coverage (Naeem et al. 2020, eqs. 3 and 4): how many real neighbourhoods a sample lies in, over
+    `neighbours`, and the share of real tiles with a sample in their neighbourhood. (n, d) and (m, d) features.
+    """
+    radii = _nearest(real, real, neighbours + 1)[:, -1]  # the first is the tile itself
+    inside = _distances(real, synthetic) <= radii[:, None]
+    return {"density": float(inside.sum() / (neighbours * len(synthetic))), "coverage": float(inside.any(1).mean())}
+
+
+def authenticity(train: np.ndarray, synthetic: np.ndarray) -> float:
+    """Share of samples that lie farther from their nearest train tile than that tile does from its own nearest (Alaa et al.
+    2022, AuthPct over 100); about a half, where samples are as far from train tiles as those are from each other.
+    """
+    apart = _distances(synthetic, train)
+    nearest = apart.argmin(1)
+    own = _nearest(train, train, 2)[:, 1]
+    return float((apart[np.arange(len(synthetic)), nearest] > own[nearest]).mean())
+
+
+def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return torch.cdist(_tensor(first), _tensor(second), compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+def _nearest(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """The distances (n, count) of each of the first to its nearest of the second, sorted."""
+    return np.sort(np.partition(_distances(first, second), min(count, len(second)) - 1, axis=1)[:, :count], axis=1)
 
 
 def compare(
@@ -58,7 +87,8 @@ def compare(
     Parameters
     ----------
     real : held-out tiles, the reference.
-    other_real : real tiles of other groups (train); its distance to `real` is a floor, as are `real`'s own halves.
+    other_real : real tiles of train; its distance to `real` is a floor, as are `real`'s own halves, and authenticity is
+        measured against it.
 
     Returns
     -------
@@ -82,9 +112,15 @@ def compare(
         "kid_floor_halves": kid(*halves, subsets, seed),
         "fd": fd(equal["synthetic"], equal["real"], seed),
         "fd_floor": fd(equal["other"], equal["real"], seed),
-        **precision_recall(equal["real"], equal["synthetic"], neighbours),
-        "floor": precision_recall(equal["real"], equal["other"], neighbours),
+        **_manifold(equal["real"], equal["synthetic"], neighbours),
+        "authenticity": authenticity(other_real, synthetic),
+        "floor": _manifold(equal["real"], equal["other"], neighbours)
+        | {"authenticity": authenticity(other_real, real)},
     }
+
+
+def _manifold(real: np.ndarray, other: np.ndarray, neighbours: int) -> dict[str, float]:
+    return precision_recall(real, other, neighbours) | density_coverage(real, other, neighbours)
 
 
 def _tensor(features: np.ndarray) -> torch.Tensor:

@@ -75,6 +75,8 @@ def write_report(
         comparison=_comparison(measured["evaluate"]),
         extractor=measured["evaluate"].get("extractor"),
         reference=measured["evaluate"].get("reference"),
+        shared_extractor=measured["evaluate"].get("extractor_encodes_a_condition", False),
+        by_class=measured["evaluate"].get("by_class", {}),
         curves=_curves(reports),
         calibration=_picture(reports / "train_filters" / "calibration.png"),
         reconstruction=_picture(reports / "train_autoencoder" / "reconstruction.png"),

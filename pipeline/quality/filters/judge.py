@@ -17,12 +17,14 @@ from pipeline.quality.filters.base import Filter, Fitting, Tiles
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.filters.distance import DistanceFilter
 from pipeline.quality.filters.labels import DisagreementFilter, LabelFilter
+from pipeline.quality.filters.reviewed import ReviewFilter
 from pipeline.quality.filters.tissue import QualityFilter
 
 FILTERS: dict[str, type[Filter]] = {
     kind.name: kind
     for kind in (
         QualityFilter, DistanceFilter, LabelFilter, DisagreementFilter, MaskFilter, TextFilter, RnaFilter, CopyFilter,
+        ReviewFilter,
     )
 }  # fmt: skip
 _FILE = "filters.json"

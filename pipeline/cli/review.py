@@ -1,0 +1,21 @@
+"""`histoloom review`: a page for a person who can't know which tiles are real, and their verdicts back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.data.commit import digest
+from pipeline.errors import HistoloomError
+from pipeline.quality.review import KEY, draw_review
+from pipeline.report.review import write_review
+
+
+def make_review(folder: Path, count: int, seed: int) -> int:
+    """Write `review.html` and the key to a new folder; returns how many tiles there are."""
+    if folder.exists() and any(folder.iterdir()):
+        raise HistoloomError(f"{folder} is not empty. Name a new folder, so that no review is overwritten.")
+    images, key = draw_review(count, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    key.to_parquet(folder / KEY)
+    write_review(images, digest(key["tile_id"].tolist())[:12], folder / "review.html")
+    return len(key)

@@ -1,0 +1,123 @@
+"""A blinded review: what is shown to a person, and what their verdicts say of realism and of single tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from pipeline.data.commit import write_json
+from pipeline.data.rows import held_out_rows, spread
+from pipeline.data.store import MADE, TileStore, made_stores
+from pipeline.errors import Fault, HistoloomError, ManifestFaults
+
+KEY = "key.parquet"
+SCORE = "score.json"
+REVIEWED = Path("manifests/review.csv")
+_VERDICTS = ("real", "synthetic")
+_USABLE = ("yes", "no")
+
+
+def draw_review(count: int, seed: int, data: Path = Path("data")) -> tuple[np.ndarray, pd.DataFrame]:
+    """Accepted synthetic and held-out real tiles, half each, of the same labels, mixed.
+
+    Returns
+    -------
+    Images (n, h, w, 3) uint8, and the key: `number` from 1, `tile_id`, `source`, `label`, `generator_sha256`.
+
+    Raises
+    ------
+    HistoloomError
+        when there are no tiles of either kind.
+    """
+    if not (data / "verdicts").is_dir():
+        raise HistoloomError("There are no verdicts yet: run dvc repro filter first.")
+    real = TileStore(data / "tiles")
+    pool = [(real, held_out_rows(real.rows()).assign(generator_sha256=""))]
+    for store in made_stores([data / Path(made).name for made in MADE], rows_from=data / "verdicts"):
+        rows = store.rows()
+        pool.append((store, rows[rows["accepted"] & (rows["purpose"] == "augment")]))
+    labels = set(pd.concat([rows["label"] for _, rows in pool[1:]]).dropna()) if len(pool) > 1 else set()
+    if labels:
+        pool[0] = (real, pool[0][1][pool[0][1]["label"].isin(labels)])
+    images, keys = [], []
+    for source, parts in (("real", pool[:1]), ("synthetic", pool[1:])):
+        found = sum(len(rows) for _, rows in parts)
+        if not found:
+            raise HistoloomError(f"There are no {source} tiles to review: run dvc repro filter first.")
+        for store, rows in parts:
+            chosen = spread(rows, round(count / 2 * len(rows) / found)) if len(rows) else rows
+            images.append(store.read(chosen))
+            keys.append(chosen[["tile_id", "label", "generator_sha256"]].assign(source=source))
+    order = np.random.default_rng(seed).permutation(sum(map(len, keys)))
+    key = pd.concat(keys).iloc[order].reset_index(drop=True)
+    return np.concatenate(images)[order], key.assign(number=np.arange(1, len(key) + 1))
+
+
+def score_review(folder: Path, verdicts: Path, reviewed: Path = REVIEWED) -> dict:
+    """Score a reader's verdicts against the key, and keep which synthetic tiles they found unusable for the filter `review`.
+
+    Returns
+    -------
+    Shares with their 95 % intervals (Wilson 1927): of synthetic and of real tiles taken for real, and of verdicts that were
+    right; a half right means that the reader could not tell.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault of the verdicts.
+    """
+    key = pd.read_parquet(folder / KEY).set_index("number")
+    given = _read(verdicts, key)
+    joined = given.join(key, on="number")
+    called_real = joined["verdict"] == "real"
+    score = {
+        **{f"{s}_taken_for_real": _share(called_real[joined["source"] == s]) for s in ("synthetic", "real")},
+        "right": _share(joined["verdict"] == joined["source"]),
+        "synthetic_unusable": _share(joined["usable"][joined["source"] == "synthetic"] == "no"),
+    }
+    write_json(folder / SCORE, score)
+    made = joined.loc[joined["source"] == "synthetic", ["tile_id", "generator_sha256", "usable"]]
+    before = pd.read_csv(reviewed, dtype=str) if reviewed.is_file() else made.head(0)
+    both = pd.concat([before, made]).drop_duplicates(["tile_id", "generator_sha256"], keep="last")
+    reviewed.parent.mkdir(parents=True, exist_ok=True)
+    both.to_csv(reviewed, index=False)
+    return score
+
+
+def _share(hits: pd.Series) -> dict:
+    if hits.empty:
+        return {"n": 0}
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return {"share": float(hits.mean()), "interval": [float(found.low), float(found.high)], "n": len(hits)}
+
+
+def _read(path: Path, key: pd.DataFrame) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str).fillna("")
+    except (OSError, ValueError) as error:
+        raise HistoloomError(f"The verdicts could not be read from {path}: {error}") from error
+    if missing := {"number", "verdict", "usable"} - set(table.columns):
+        raise HistoloomError(f"{path} has no column {', '.join(sorted(missing))}; save it with the page's own button.")
+    faults, numbers = [], table["number"].map(lambda text: int(text) if text.isdigit() else -1)
+    for row, (number, verdict, usable) in enumerate(zip(numbers, table["verdict"], table["usable"]), 2):
+        if number not in key.index:
+            faults.append(
+                Fault(
+                    str(path),
+                    f"there is no tile {number} in this review.",
+                    "take the key's folder that it belongs to.",
+                    row,
+                    "number",
+                )
+            )
+        for column, value, known in (("verdict", verdict, _VERDICTS), ("usable", usable, _USABLE)):
+            if value not in known:
+                faults.append(Fault(str(path), f"'{value}' is none of {', '.join(known)}.", "mend it.", row, column))
+    for number in numbers[numbers.duplicated()].unique():
+        faults.append(Fault(str(path), f"tile {number} has two verdicts.", "keep one.", None, "number"))
+    if faults:
+        raise ManifestFaults(faults)
+    return table.assign(number=numbers)

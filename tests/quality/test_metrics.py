@@ -1,0 +1,86 @@
+"""Metrics against closed forms, and what each says of a generator that is broken on purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.quality.metrics import authenticity, compare, density_coverage, fd, kid, precision_recall
+
+D = 8
+
+
+def _normal(n: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:
+    return (mean + scale * np.random.default_rng(seed).standard_normal((n, D))).astype(np.float32)
+
+
+def test_fd_of_normals_is_its_closed_form():
+    found = fd(_normal(4000, 1), _normal(4000, 2, mean=1.0, scale=2.0), 0)
+    assert found["value"] == pytest.approx(D * 1.0 + D * (2 - 1) ** 2, rel=0.05) and found["n"] == 4000
+
+
+def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel():
+    first, second = _normal(60, 1), _normal(60, 2, mean=0.5)
+    found = kid(first, second, 2000, 0)
+
+    def kernel(a, b):
+        return (a @ b.T / D + 1) ** 3
+
+    own = [(k.sum() - np.trace(k)) / (60 * 59) for k in (kernel(first, first), kernel(second, second))]
+    assert found["mean"] == pytest.approx(
+        sum(own) - 2 * kernel(first, second).mean(), abs=4 * found["std"] / 2000**0.5 + 0.02
+    )
+    assert found["interval"][0] < found["mean"] < found["interval"][1] and found["subset_size"] == 30
+
+
+def test_kids_interval_holds_nought_between_sets_of_one_kind_and_not_between_two():
+    assert kid(_normal(400, 1), _normal(400, 2), 100, 0)["interval"][0] < 0
+    assert kid(_normal(400, 1), _normal(400, 2, mean=1), 100, 0)["interval"][0] > 0
+
+
+def test_density_and_coverage_by_hand():
+    real = np.array([[0.0], [1], [2], [10]], np.float32)
+    synthetic = np.array([[0.5], [1.5], [50]], np.float32)
+    found = density_coverage(real, synthetic, 1)
+    assert found["density"] == pytest.approx((2 + 2) / 3) and found["coverage"] == pytest.approx(3 / 4)
+    assert density_coverage(real, synthetic[2:], 1) == {"density": 0.0, "coverage": 0.0}
+
+
+@given(seed=st.integers(0, 50), neighbours=st.integers(1, 5))
+@settings(deadline=None, max_examples=20)
+def test_a_set_covers_itself(seed, neighbours):
+    real = _normal(30, seed)
+    found = density_coverage(real, real, neighbours)
+    assert found["coverage"] == 1 and found["density"] >= 1
+
+
+def test_authenticity_is_nought_of_copies_and_about_a_half_of_fresh_draws():
+    train = _normal(500, 1)
+    assert authenticity(train, train + 1e-6) == 0
+    assert authenticity(train, _normal(500, 2)) == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize(("broken", "shown"), [
+    (lambda train, held: np.repeat(held[:1], len(held), 0), lambda m, f: m["recall"] < 0.1 and m["coverage"] < 0.3),
+    (lambda train, held: _normal(len(held), 9, scale=4), lambda m, f: m["precision"] < 0.3 and m["density"] < 0.5),
+    (lambda train, held: train[: len(held)] + 1e-5, lambda m, f: m["authenticity"] < 0.1 < f["authenticity"]),
+    (lambda train, held: 0.3 * _normal(len(held), 9), lambda m, f: m["recall"] < 0.2 and m["density"] > 1.5),
+])  # fmt: skip
+def test_a_broken_generator_shows_in_the_metric_that_is_for_it(broken, shown):
+    """One image repeated; noise; copies of train; no variety."""
+    train, held_out = _normal(400, 1), _normal(300, 2)
+    good = compare(_normal(300, 3), held_out, train, subsets=10, neighbours=3, seed=0)
+    assert not shown(good, good["floor"])
+    found = compare(broken(train, held_out), held_out, train, subsets=10, neighbours=3, seed=0)
+    assert shown(found, found["floor"]), found
+
+
+def test_of_too_few_nothing_is_said():
+    assert compare(_normal(5, 1), _normal(50, 2), _normal(50, 3), subsets=2, neighbours=3, seed=0) == {}
+
+
+def test_precision_and_recall_of_one_kind_are_high():
+    found = precision_recall(_normal(300, 1), _normal(300, 2), 3)
+    assert min(found.values()) > 0.6

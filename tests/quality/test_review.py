@@ -1,0 +1,134 @@
+"""A blinded review: the page says nothing of what is real, and verdicts come back as a score and as a filter."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli.main import cli
+from pipeline.cli.review import make_review
+from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.errors import HistoloomError, ManifestFaults
+from pipeline.quality.filters.base import Tiles
+from pipeline.quality.filters.reviewed import ReviewFilter
+from pipeline.quality.review import KEY, REVIEWED, score_review
+from tests.build import make_part, tile_rows, tiles
+
+REVIEW = Path("review")
+
+
+@pytest.fixture
+def made(folder):
+    """Twelve held-out real tiles and ten accepted synthetic ones; two more that were rejected."""
+    make_part("data/tiles", "SLIDE", tile_rows(12, split="test", label="keratin"), tiles(12, 16, 1))
+    rows = tile_rows(12, split="train", label="keratin", source="synthetic")
+    rows = rows.assign(
+        tile_id=[f"made-{n}" for n in range(12)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g1",
+        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["a"]] * 12,
+    )  # fmt: skip
+    make_part("data/synthetic", "augment-00000", rows, tiles(12, 16, 2), SYNTHETIC_ROW)
+    Path("data/verdicts/augment-00000").mkdir(parents=True)
+    rows.assign(accepted=[True] * 10 + [False] * 2, reject_reasons="").to_parquet(
+        "data/verdicts/augment-00000/rows.parquet"
+    )
+    return folder
+
+
+def _verdicts(*rows: tuple) -> Path:
+    with Path("verdicts.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("number", "verdict", "usable"), *rows])
+    return Path("verdicts.csv")
+
+
+def test_a_review_shows_both_kinds_and_tells_neither(made):
+    assert make_review(REVIEW, 16, 0) == 16
+    key, page = pd.read_parquet(REVIEW / KEY), (REVIEW / "review.html").read_text()
+    assert key["source"].value_counts().to_dict() == {"real": 8, "synthetic": 8}
+    assert not set(key["tile_id"]) & {"made-10", "made-11"} and list(key["number"]) == list(range(1, 17))
+    assert key["source"].ne(key["source"].shift()).sum() > 3  # mixed
+    assert not any(name in page for name in key["tile_id"]) and "SLIDE" not in page
+    assert not re.search(r"""(src|href)=["']?https?:""", page)
+
+
+def test_a_review_is_not_overwritten_and_needs_tiles(made):
+    make_review(REVIEW, 4, 0)
+    with pytest.raises(HistoloomError, match="not empty"):
+        make_review(REVIEW, 4, 0)
+    shutil.rmtree("data/verdicts")
+    with pytest.raises(HistoloomError, match="dvc repro filter"):
+        make_review(Path("other"), 4, 0)
+
+
+def test_a_reader_who_knows_and_one_who_guesses(made):
+    make_review(REVIEW, 20, 0)
+    key = pd.read_parquet(REVIEW / KEY)
+    knows = score_review(REVIEW, _verdicts(*((r.number, r.source, "yes") for r in key.itertuples())))
+    assert knows["right"]["share"] == 1 and knows["synthetic_taken_for_real"]["share"] == 0
+    assert knows["right"]["interval"][0] == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson's, all of n right
+    fooled = score_review(REVIEW, _verdicts(*((r.number, "real", "yes") for r in key.itertuples())))
+    assert fooled["right"]["share"] == 0.5 and fooled["right"]["interval"][0] < 0.5 < fooled["right"]["interval"][1]
+
+
+def test_what_was_found_unusable_is_rejected_for_that_generator_alone(made):
+    make_review(REVIEW, 20, 0)
+    key = pd.read_parquet(REVIEW / KEY)
+    own = key[key["source"] == "synthetic"]
+    bad = own["number"].iloc[0]
+    score_review(REVIEW, _verdicts(*((n, "synthetic", "no" if n == bad else "yes") for n in own["number"])))
+    rows = own.reset_index(drop=True)
+    found = ReviewFilter(REVIEWED)
+    scores = found.scores(Tiles(None, rows, None, None))["review_score"].to_numpy()
+    assert list(found.rejects(scores, found.threshold(scores, 0.1))) == list(rows["number"] == bad)
+    other = found.scores(Tiles(None, rows.assign(generator_sha256="g2"), None, None))["review_score"]
+    assert other.isna().all()
+    score_review(REVIEW, _verdicts((bad, "synthetic", "yes")))  # they thought better of it
+    table = pd.read_csv(REVIEWED)
+    assert len(table) == len(own) and (table["usable"] == "yes").all()
+
+
+def test_every_fault_of_the_verdicts_is_named(made):
+    make_review(REVIEW, 8, 0)
+    with pytest.raises(ManifestFaults) as caught:
+        score_review(REVIEW, _verdicts((1, "real", "yes"), (1, "fake", "yes"), (99, "real", "maybe")))
+    said = str(caught.value)
+    for part in ("no tile 99", "row 3, column 'verdict': 'fake'", "'maybe' is none of yes, no", "tile 1 has two"):
+        assert part in said
+    Path("verdicts.csv").write_text("number,verdict\n1,real\n")
+    with pytest.raises(HistoloomError, match="no column usable"):
+        score_review(REVIEW, Path("verdicts.csv"))
+
+
+def test_the_command_makes_and_scores(made):
+    done = CliRunner().invoke(cli, ["review", "make", "review", "-n", "6"])
+    assert done.exit_code == 0 and "6 tiles" in done.output, done.output
+    done = CliRunner().invoke(
+        cli, ["review", "score", "review", str(_verdicts((1, "real", "yes"), (2, "real", "yes")))]
+    )
+    assert done.exit_code == 0 and "right: " in done.output and "filter.use" in done.output
+    done = CliRunner().invoke(cli, ["review", "make", "review"])
+    assert done.exit_code == 1 and "not empty" in done.output
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page in")
+def test_the_page_works_in_a_browser(made, tmp_path):
+    make_review(REVIEW, 6, 0)
+    page = (REVIEW / "review.html").read_text()
+    acts = 'for (const key of ["r", "s", "x"]) document.dispatchEvent(new KeyboardEvent("keydown", { key }));'
+    acts += 'document.body.append(table(), byId("tile").naturalWidth);'
+    (REVIEW / "acted.html").write_text(
+        page.replace(
+            "show();\n</script>",
+            f'show();\nbyId("tile").onload = () => {{ if (at === 0 && !given[1]) {{ {acts} }} }};</script>',
+        )
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+               "--virtual-time-budget=5000", "--dump-dom", f"file://{(REVIEW / 'acted.html').resolve()}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "1,real,yes\n2,synthetic,yes" in done.stdout and "tile 3 of 6, 2 judged" in done.stdout
