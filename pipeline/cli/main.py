@@ -56,11 +56,14 @@ def doctor() -> None:
 
 
 @cli.command()
-def validate() -> None:
+@click.option("--deep", is_flag=True, help="Also look among data/tiles for the same tissue under two patients' ids.")
+def validate(deep: bool) -> None:
     """List every fault of params.yaml, cluster.yaml, the manifests and the slides at once."""
-    from pipeline.cli.validate import validate_study
+    from pipeline.cli.validate import validate_deep, validate_study
 
     faults = validate_study()
+    if deep and not faults:
+        faults = validate_deep()
     if faults:
         for fault in faults:
             console.print(f"- {fault}", markup=False)

@@ -38,6 +38,22 @@ def validate_study(folder: Path = Path()) -> list[Fault]:
     return faults
 
 
+def validate_deep(folder: Path = Path()) -> list[Fault]:
+    """Faults that only the tiles show.
+
+    Raises
+    ------
+    HistoloomError
+        when there are no tiles yet.
+    """
+    from pipeline.data.store import TileStore
+    from pipeline.quality.duplicates import find_duplicates
+
+    if not any((folder / "data/tiles").glob("*/commit.json")):
+        raise HistoloomError("validate --deep looks at data/tiles, and there are none: run dvc repro tile first.")
+    return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
+
+
 def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
     """Open the slide and read small regions all over it, so that a file that breaks off shows."""
     try:

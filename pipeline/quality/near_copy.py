@@ -117,14 +117,16 @@ def copy_scores(images: np.ndarray, index: CopyIndex) -> tuple[np.ndarray, np.nd
     return score, nearest
 
 
-def candidates(grey: np.ndarray, index: CopyIndex) -> list[np.ndarray]:
-    """For each grey tile (n, 64, 64) the positions of the train tiles that its middle may have been taken from."""
+def candidates(grey: np.ndarray, index: CopyIndex, count: int = _PER_FORM) -> list[np.ndarray]:
+    """For each grey tile (n, 64, 64) the positions of the train tiles that its middle may have been taken from, by the
+    `count` patches most like it.
+    """
     edge = (_GREY_PX - _MIDDLE_PX) // 2
     middle = np.ascontiguousarray(grey[:, edge:-edge, edge:-edge])
     codes = index.codes(middle, _MIDDLE_PX)[:, 0]
-    places = index.patches.search(codes, _PER_FORM)[1]
+    places = index.patches.search(codes, count)[1]
     hashes = perceptual_hash(grey)
-    alike = [np.flatnonzero(np.bitwise_count(index.hashes ^ one) <= _HASH_BITS)[:_PER_FORM] for one in hashes]
+    alike = [np.flatnonzero(np.bitwise_count(index.hashes ^ one) <= _HASH_BITS)[:count] for one in hashes]
     return [np.union1d(row[row >= 0] // _per_tile(), more) for row, more in zip(places, alike)]
 
 
