@@ -98,7 +98,7 @@ class Judgement:
 
 
 def column(name: str) -> Callable[[pd.DataFrame], np.ndarray]:
-    return lambda rows: rows[name].to_numpy(str)
+    return lambda rows: rows[name].fillna("").to_numpy(str)
 
 
 def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
@@ -137,29 +137,40 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
     return keys, {name: judgement.kid(images) for name, images in kids.items()} | {"real_train": judgement.kid_floor()}
 
 
-def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
-    """RNA and text of one study, each alone."""
-    study = judgement.study
+def programmes_of(study: Study) -> tuple[pd.DataFrame, str]:
+    """Expression programmes, principal components of the train samples' profiles, a row a sample; and the tiles' key."""
     config = Params.model_validate(study.params).train_encoders.rna
     config = config.model_copy(update={"table": str(study.folder / config.table)})
     table = normalised(read_expression(config), config.transform)
-    rows, images = judgement.train_tiles()
-    profiles = table.loc[sorted(set(rows[config.key]) & set(table.index))]
+    profiles = table.loc[sorted(set(train_rows(study.tiles)[config.key]) & set(table.index))]
     mean, std = profiles.mean(0), profiles.std(0) + 1e-3
     axes = np.linalg.svd(((profiles - mean) / std).to_numpy(), full_matrices=False)[2][:PROGRAMMES]
     programmes = ((table - mean) / std) @ axes.T
-    programmes = programmes / programmes.loc[profiles.index].std(0)
-    known = rows[config.key].isin(table.index).to_numpy()
-    targets = programmes.loc[rows[config.key][known]].to_numpy(np.float32)
-    judge = train_judge(lambda: Network(len(axes)), images[known], targets, F.mse_loss, judgement.steps, 0)
-    lenders = study.lenders()
-    stated = programmes.loc[lenders[config.key]].to_numpy()
+    return programmes / programmes.loc[profiles.index].std(0), config.key
+
+
+def rna_agreement(judgement: Judgement, made: np.ndarray, real: np.ndarray) -> dict:
+    """Correlation of the programmes that a judge reads from pictures with those that were asked for."""
+    programmes, key = programmes_of(judgement.study)
+    rows, images = judgement.train_tiles()
+    known = rows[key].isin(programmes.index).to_numpy()
+    targets = programmes.loc[rows[key][known]].to_numpy(np.float32)
+    judge = train_judge(lambda: Network(targets.shape[1]), images[known], targets, F.mse_loss, judgement.steps, 0)
+    lenders = judgement.study.lenders()
+    asked = lenders[key].isin(programmes.index).to_numpy()
+    stated, groups = programmes.loc[lenders[key][asked]].to_numpy(), lenders[key].to_numpy(str)[asked]
+    found = correlation(judged(judge, made[asked]), stated, groups, 0)
+    return found | {"real": correlation(judged(judge, real[asked]), stated, groups, 0)["matched"]}
+
+
+def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
+    """RNA and text of one study, each alone."""
+    study = judgement.study
+    key, lenders = study.params["train_encoders"]["rna"]["key"], study.lenders()
     from_rna, from_text = judgement.sample("rna"), judgement.sample("text")
-    groups = lenders[config.key].to_numpy(str)
-    rna = correlation(judged(judge, from_rna), stated, groups, 0)
-    rna["real"] = correlation(judged(judge, judgement.real()), stated, groups, 0)["matched"]
-    text = judgement.agreement(column("caption"), judgement.classes(column("caption")), from_text, config.key)
-    _vary(judgement, "rna", stated[:, 0])
+    rna = rna_agreement(judgement, from_rna, judgement.real())
+    text = judgement.agreement(column("caption"), judgement.classes(column("caption")), from_text, key)
+    _vary(judgement, "rna", programmes_of(study)[0].loc[lenders[key]].to_numpy()[:, 0])
     _vary(judgement, "text", "caption")
     _picture(judgement, "rna-text", None, judgement.real(), from_rna, from_text)
     keys = {"rna": {"correlation": rna}, "text": {"agreement": text}}

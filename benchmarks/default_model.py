@@ -23,7 +23,9 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from benchmarks.conditions import Judgement, column, rna_agreement
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
+from benchmarks.judges import Segmenter, dice, judged, segmentation_loss, train_judge
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.cli.init import merge
@@ -34,10 +36,11 @@ from pipeline.emit.model import package_models
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.metrics import fd, kid
 from pipeline.quality.near_copy import build_index, copy_scores
+from pipeline.report.pictures import contact_sheet
 from pipeline.slides.open import open_slide
 from pipeline.slides.segment import segment_slide
 
-PARTS = ("reconstruction", "distances", "copies", "slide")
+PARTS = ("reconstruction", "distances", "copies", "slide", "conditions")
 STEPS = (20, 4)
 SLIDE_PX = 4096
 WINDOW = {SLIDE_PX: 32, 128: 16}
@@ -53,7 +56,7 @@ FORMER = {
         "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
         "mixed_precision": "no", "attention_head_dim": 8,
     },
-    "encode": {"forms": "flips", "mask_detail": 1, "precision": "fp32"},
+    "encode": {"forms": "none", "mask_detail": 1, "precision": "fp32"},
     "train_encoders": {"text": {"steps": 150}},
 }  # fmt: skip
 """What the demo trained from scratch before there was a packaged model."""
@@ -170,6 +173,70 @@ def measure_copies(study: Study, pictures: Path | None) -> dict:
     }
 
 
+def measure_conditions(study: Study, tiles: int, steps: int, pictures: Path) -> dict:
+    """Whether held-out conditions are obeyed, each alone, by judges trained on real train tiles at half the scale."""
+    study.params["plan"]["evaluation_tiles"] = tiles
+    study.run("plan")
+    judgement = Halved(study, steps, pictures)
+    rows, images = judgement.train_tiles()
+    truth = halved((study.tiles.read(rows, "mask") == 1).astype(np.uint8)[..., None] * 255)[..., 0] > 127
+    segmenter = train_judge(Segmenter, images, truth.astype(np.uint8), segmentation_loss, steps, 0)
+    lenders = study.lenders()
+    stated = halved((study.tiles.read(lenders, "mask") == 1).astype(np.uint8)[..., None] * 255)[..., 0] > 127
+    from_mask, real = judgement.sample("mask"), judgement.real()
+    found = {name: judged(segmenter, part)[:, 0] > 0 for name, part in (("made", from_mask), ("real", real))}
+    deal = np.random.default_rng(0).permutation(len(stated))
+    scores = {
+        "floor": float(dice(found["made"], stated[deal]).mean()),
+        "synthetic": float(dice(found["made"], stated).mean()),
+        "ceiling": float(dice(found["real"], stated).mean()),
+    }
+    scores["share_of_the_way"] = (scores["synthetic"] - scores["floor"]) / (scores["ceiling"] - scores["floor"])
+    out = {"mask": {"dice": scores}}
+    asked = {
+        "label": ("label", column("label")),
+        "text_nuclei": ("text", clause(0)),
+        "text_ground": ("text", clause(1)),
+    }
+    shown = {"mask": from_mask, **{name: judgement.sample(name) for name in ("label", "text")}}
+    for name, (condition, of) in asked.items():
+        known = judgement.agreement(of, judgement.classes(of), shown[condition], "tile_id")
+        out[name] = {"agreement": known}
+    if "rna" in study.params["train_denoiser"]["conditions"]:
+        shown["rna"] = judgement.sample("rna")
+        out["rna"] = {"correlation": rna_agreement(judgement, shown["rna"], real)}
+    pick = np.linspace(0, len(real) - 1, 12).astype(int)
+    sheet = np.concatenate([real[pick], *(part[pick] for part in shown.values())])
+    pictures.mkdir(parents=True, exist_ok=True)
+    contact_sheet(sheet, columns=len(pick)).save(pictures / "conditions.png")
+    return {"conditions": out}
+
+
+class Halved(Judgement):
+    """Judgement at half the scale, at which a judge of tiles of 128 px takes a quarter of the time."""
+
+    def train_tiles(self):
+        rows, images = super().train_tiles()
+        return rows, halved(images)
+
+    def real(self) -> np.ndarray:
+        return halved(super().real())
+
+    def sample(self, *given: str) -> np.ndarray:
+        return halved(super().sample(*given))
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """(n, h, w, c) uint8 to (n, h / 2, w / 2, c), averaged."""
+    n, h, w, c = images.shape
+    return images.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4)).round().astype(np.uint8)
+
+
+def clause(number: int):
+    """What a caption says of nuclei (0) or of the ground (1)."""
+    return lambda rows: np.array([(text or "").split(", ")[number] if text else "" for text in rows["caption"]])
+
+
 def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     """A slide under the nuclei and clear space of a region of the held-out section; never to be emitted."""
     entry, group = val_rows(study.tiles).iloc[0][["slide_id", "split_group"]]
@@ -223,6 +290,9 @@ def main() -> None:
             "distances": lambda: measure_distances(study, scratch),
             "copies": lambda: measure_copies(study, pictures),
             "slide": lambda: measure_slide(study, 128 if options.smoke else SLIDE_PX, pictures),
+            "conditions": lambda: measure_conditions(
+                study, *((24, 10) if options.smoke else (500, 400)), pictures or root / "pictures"
+            ),
         }
         keys = {key: value for name in options.only for key, value in parts[name]().items()}
     report("default_model", options.smoke, {"params": study.params}, flat(keys), {}, options.json)

@@ -176,12 +176,15 @@ def score(folder: Path, verdicts: Path) -> None:
     help="Markdown that says whose data it was trained on, under which licence.",
 )
 @click.option("--hardware", default="", help="On what it was trained, in words.")
-def package(folder: Path, attribution: Path, hardware: str) -> None:
+@click.option(
+    "--dataset", default="", help="Name put before its groups, for a package that other studies will begin from."
+)
+def package(folder: Path, attribution: Path, hardware: str, dataset: str) -> None:
     """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder."""
     from pipeline.config import load_params
     from pipeline.emit.model import package_models
 
-    package_models(load_params(), folder, attribution.read_text(encoding="utf-8"), hardware)
+    package_models(load_params(), folder, attribution.read_text(encoding="utf-8"), hardware, dataset)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"{folder}: {size / 1e6:.1f} MB")
 

@@ -15,7 +15,7 @@ import pipeline
 from pipeline.config import Params
 from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
-from pipeline.models.lineage import read_lineage
+from pipeline.models.lineage import Lineage, read_lineage
 
 PARTS = ("autoencoder", "denoiser", "encoders")
 _LEFT_OUT = {"codes.parquet"}  # profiles of the samples themselves
@@ -68,13 +68,22 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 """
 
 
-def package_models(params: Params, folder: Path, attribution: str, hardware: str = "", models: Path = Path("models")):
+def package_models(
+    params: Params,
+    folder: Path,
+    attribution: str,
+    hardware: str = "",
+    dataset: str = "",
+    models: Path = Path("models"),
+) -> None:
     """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
 
     Parameters
     ----------
     attribution : what the data's licence asks to be said, in Markdown.
     hardware : on what it was trained, in words.
+    dataset : put before the groups and slides of the lineage record ('her2st' makes 'C2' of it 'her2st:C2'), so that they are
+        not taken for another study's of the same name.
 
     Raises
     ------
@@ -89,9 +98,11 @@ def package_models(params: Params, folder: Path, attribution: str, hardware: str
     folder = target.with_name(f".{name}.new")  # renamed when it is whole
     shutil.rmtree(folder, ignore_errors=True)
     millions = {part: round(_copy_half(models / part, folder / part) / 1e6, 1) for part in PARTS}
+    for part in PARTS if dataset else ():
+        _named_apart(read_lineage(folder / part), dataset).save(folder / part)
     shutil.copy("params.yaml", folder / "params.yaml")
     facts = json.loads((folder / "denoiser/conditions.json").read_text(encoding="utf-8"))
-    lineage = read_lineage(models / "denoiser").record
+    lineage = read_lineage(folder / "denoiser").record
     metrics = {stage: _metrics(stage) for stage in ("train_encoders", "train_autoencoder", "train_denoiser")}
     write_json(folder / "facts.json", {"lineage": lineage, "metrics": metrics, "version": pipeline.__version__})
     card = Environment(autoescape=False).from_string(_CARD).render(
@@ -102,6 +113,11 @@ def package_models(params: Params, folder: Path, attribution: str, hardware: str
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
     folder.replace(target)
+
+
+def _named_apart(lineage: Lineage, dataset: str) -> Lineage:
+    groups, slides = (tuple(f"{dataset}:{name}" for name in names) for names in (lineage.groups, lineage.slides))
+    return Lineage(groups, slides, lineage.unknown)
 
 
 def _copy_half(source: Path, target: Path) -> int:

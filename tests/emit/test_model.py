@@ -53,6 +53,14 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
         assert said in card
 
 
+def test_a_packages_groups_are_told_from_another_studys(study):
+    package_models(study, Path("out/breast"), "Slides.", dataset="her2st")
+    for part in ("autoencoder", "denoiser", "encoders"):
+        assert read_lineage(Path("out/breast") / part).groups == ("her2st:p1", "her2st:p2")
+    assert "her2st:p1" in Path("out/breast/README.md").read_text(encoding="utf-8")
+    assert read_lineage(Path("models/denoiser")).groups == ("p1", "p2")
+
+
 def test_a_package_is_whole_or_not_there(study):
     path = Path("models/denoiser") / WEIGHTS
     tensors = load_file(path)
