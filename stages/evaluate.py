@@ -15,7 +15,7 @@ def main() -> None:
     params, cluster = load_params(), load_cluster()
     use_training_threads(cluster)
     stated = {"evaluate": params.evaluate.model_dump(), "seed": params.seed}
-    with stage.open_stage("evaluate", params=stated, inputs=["data/tiles", *MADE, "data/verdicts"]):
+    with stage.open_stage("evaluate", params=stated, inputs=["data/tiles", *MADE, "data/verdicts", "models/encoders"]):
         evaluate_study(params, device(cluster), Path("reports/evaluate"))
 
 

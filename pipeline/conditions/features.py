@@ -23,6 +23,7 @@ class Extractor:
     """A frozen network that maps tiles to features.
 
     forward : (n, 3, h, w) uint8 tensor to (n, d) float
+    head : (d, c) weights from features to the logits of the classes that the network was trained on, where it has them
     """
 
     name: str
@@ -31,6 +32,11 @@ class Extractor:
     normalisation: str
     size: int
     forward: Callable[[torch.Tensor], torch.Tensor]
+    head: np.ndarray | None = None
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n, d) to (n, c), without biases, as inception scores are computed; features themselves where there is no head."""
+        return features if self.head is None else features @ self.head
 
     @property
     def record(self) -> dict:
@@ -107,7 +113,8 @@ def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extr
         )
         return model.extract_features((values - mean) / std).mean((2, 3))
 
-    return Extractor("efficientnet-lite0", sha256_file(path), resize_px, "ImageNet mean and std", 1280, forward)
+    head = model._fc.weight.detach().cpu().numpy().T
+    return Extractor("efficientnet-lite0", sha256_file(path), resize_px, "ImageNet mean and std", 1280, forward, head)
 
 
 def _inception(device: str, weights: str | None) -> Extractor:
@@ -132,6 +139,7 @@ def _inception(device: str, weights: str | None) -> Extractor:
         "[-1, 1], TensorFlow's bilinear resize",
         2048,
         lambda images: model(images.to(device))[0],
+        model.fc.weight.detach().cpu().numpy().T,
     )
 
 

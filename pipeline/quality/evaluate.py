@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,20 @@ from pipeline.data.commit import write_json
 from pipeline.data.rows import held_out_rows, spread
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
-from pipeline.quality.metrics import compare
+from pipeline.quality.metrics import clip_score, compare, inception_score
+from pipeline.training.clip import likeness
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some tiles of a store, and their features (n, d)."""
+
+    rows: pd.DataFrame
+    features: np.ndarray
+    images: np.ndarray
+
+    def of(self, label: str) -> np.ndarray:
+        return self.features[(self.rows["label"] == label).to_numpy(bool)]
 
 
 def evaluate_study(
@@ -24,6 +38,7 @@ def evaluate_study(
     tiles="data/tiles",
     made: Sequence[Path | str] = MADE,
     verdicts="data/verdicts",
+    encoders: Path | str = "models/encoders",
 ) -> dict:
     """Measure unfiltered and accepted samples, and the tiles of woven slides, against real held-out tiles, each
     distance beside its floor.
@@ -35,16 +50,26 @@ def evaluate_study(
     if test.empty:
         raise HistoloomError("There is no held-out tile (test or val) to measure against. Change tile.split.")
 
-    def features(store: TileStore, chosen: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Features of at most as many tiles as params state, and their labels."""
+    def part(store: TileStore, chosen: pd.DataFrame) -> _Part:
         chosen = spread(chosen, config.max_tiles)
-        return extractor.features(store.read(chosen)), chosen["label"].to_numpy(object)
+        images = store.read(chosen)
+        return _Part(chosen, extractor.features(images), images)
 
-    (held_out, held_out_labels), (train, train_labels) = (
-        features(real, test),
-        features(real, rows[rows["split"] == "train"]),
-    )
+    held_out, train = part(real, test), part(real, rows[rows["split"] == "train"])
     options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
+
+    def measured(samples: _Part) -> dict:
+        found = compare(samples.features, held_out.features, train.features, **options)
+        if not found:
+            return {}
+        scores = (("inception_score", samples), ("inception_score_floor", held_out))
+        found |= {name: inception_score(extractor.logits(p.features), params.seed) for name, p in scores}
+        if (Path(encoders) / "text/open_clip_config.json").is_file():
+            compare_text = likeness(Path(encoders) / "text")
+            both = (("clip_score", samples), ("clip_score_floor", held_out))
+            found |= {name: clip_score(compare_text, p.images, p.rows["caption"]) for name, p in both}
+        return found
+
     metrics = {
         "extractor": extractor.record,
         "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
@@ -54,22 +79,14 @@ def evaluate_study(
     for store in made_stores(made, rows_from=verdicts):
         chosen = store.rows()
         if store.folder == Path(MADE[1]):
-            metrics["woven"] = compare(features(store, chosen)[0], held_out, train, **options)
+            metrics["woven"] = measured(part(store, chosen))
         elif len(chosen := chosen[chosen["purpose"] == "evaluate"]):
-            made, labels = features(store, chosen)
-            metrics["unfiltered"] = compare(made, held_out, train, **options)
-            metrics["accepted"] = compare(features(store, chosen[chosen["accepted"]])[0], held_out, train, **options)
-            parts = [
-                (
-                    name,
-                    [
-                        f[known == name]
-                        for f, known in ((made, labels), (held_out, held_out_labels), (train, train_labels))
-                    ],
-                )
-                for name in params.tile.labels.classes
-            ]
-            metrics["by_class"] = {name: found for name, part in parts if (found := compare(*part, **options))}
+            samples = part(store, chosen)
+            metrics["unfiltered"] = measured(samples)
+            metrics["accepted"] = measured(part(store, chosen[chosen["accepted"]]))
+            sets = {name: [p.of(name) for p in (samples, held_out, train)] for name in params.tile.labels.classes}
+            by_class = {name: compare(*parts, **options) for name, parts in sets.items()}
+            metrics["by_class"] = {name: found for name, found in by_class.items() if found}
     write_json(reports / "metrics.json", metrics)
     return metrics
 

@@ -5,9 +5,13 @@ Beside every distance stands its floor: the same distance between two sets of re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -68,6 +72,33 @@ def authenticity(train: np.ndarray, synthetic: np.ndarray) -> float:
     nearest = apart.argmin(1)
     own = _nearest(train, train, 2)[:, 1]
     return float((apart[np.arange(len(synthetic)), nearest] > own[nearest]).mean())
+
+
+def inception_score(logits: np.ndarray, seed: int) -> dict[str, float]:
+    """Inception score (Salimans et al. 2016), exp of the mean KL divergence of p(y | x) from p(y), over ten parts.
+
+    Of histology it says little: the classes (n, c) are those of ImageNet.
+    """
+    out = isc_features_to_metric(torch.from_numpy(logits), splits=min(10, len(logits)), rng_seed=seed)
+    return {"mean": out["inception_score_mean"], "std": out["inception_score_std"]}
+
+
+def clip_score(
+    compare_text: Callable[[np.ndarray, list[str]], np.ndarray], images: np.ndarray, captions: pd.Series
+) -> dict[str, float]:
+    """Mean cosine of tiles with their own captions (Hessel et al. 2021, unscaled), and with captions dealt at random.
+
+    Parameters
+    ----------
+    compare_text : tiles and captions to cosines (n, captions).
+    """
+    own = captions.fillna("").to_numpy(str)
+    names, which = np.unique(own, return_inverse=True)
+    cosines = compare_text(images, names.tolist())
+    return {
+        "own": float(cosines[np.arange(len(own)), which].mean()),
+        "shuffled": float((cosines @ (np.bincount(which) / len(which))).mean()),
+    }
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.quality.metrics import authenticity, compare, density_coverage, fd, kid, precision_recall
+from pipeline.quality.metrics import (
+    authenticity,
+    clip_score,
+    compare,
+    density_coverage,
+    fd,
+    inception_score,
+    kid,
+    precision_recall,
+)
 
 D = 8
 
@@ -75,6 +85,23 @@ def test_a_broken_generator_shows_in_the_metric_that_is_for_it(broken, shown):
     assert not shown(good, good["floor"])
     found = compare(broken(train, held_out), held_out, train, subsets=10, neighbours=3, seed=0)
     assert shown(found, found["floor"]), found
+
+
+def test_inception_score_is_one_of_what_is_all_alike_and_the_number_of_classes_of_what_is_all_sure():
+    assert inception_score(np.ones((50, 4), np.float32), 0)["mean"] == pytest.approx(1)
+    sure = 100 * np.eye(4, dtype=np.float32)[np.arange(4000) % 4]
+    assert inception_score(sure, 0)["mean"] == pytest.approx(4, rel=0.02)
+
+
+def test_clip_score_is_higher_with_own_captions_than_with_dealt_ones():
+    captions = pd.Series(["a", "b", "b", None])
+
+    def compare_text(images, names):
+        assert names == ["", "a", "b"]
+        return np.array([[0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0]], float)
+
+    found = clip_score(compare_text, np.zeros((4, 2, 2, 3)), captions)
+    assert found["own"] == 1 and found["shuffled"] == pytest.approx((0.25 + 0.5 + 0.5 + 0.25) / 4)
 
 
 def test_of_too_few_nothing_is_said():
