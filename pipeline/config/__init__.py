@@ -11,6 +11,7 @@ from pipeline.config.plan import Change, Edit, Plan, Request, Where
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
 from pipeline.config.slides import FromImage, SampleSlides, WovenSlide
 from pipeline.config.tile import Labels, Masks, Region, Split, Tile, Tissue
+from pipeline.config.uplift import Uplift
 
 __all__ = [
     "Change",
@@ -42,6 +43,7 @@ __all__ = [
     "TrainDenoiser",
     "TrainEncoders",
     "TrainFilters",
+    "Uplift",
     "Where",
     "WovenSlide",
     "load_cluster",

@@ -16,6 +16,7 @@ from pipeline.config.plan import Change, Plan
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
 from pipeline.config.slides import SampleSlides
 from pipeline.config.tile import Tile
+from pipeline.config.uplift import Uplift
 from pipeline.errors import HistoloomError
 
 
@@ -33,6 +34,7 @@ class Params(Section):
     filter: Filter = Filter()
     emit: Emit = Emit()
     evaluate: Evaluate = Evaluate()
+    uplift: Uplift = Uplift()
     report: Report = Report()
 
     @model_validator(mode="after")

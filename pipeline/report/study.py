@@ -49,6 +49,7 @@ def write_report(
             "filter",
             "evaluate",
             "emit",
+            "uplift",
         )
     }
     funnel = measured["filter"].get("augment", {"made": 0, "accepted": 0, "by_class": {}, "rejected_for": {}})
@@ -77,6 +78,7 @@ def write_report(
         reference=measured["evaluate"].get("reference"),
         shared_extractor=measured["evaluate"].get("extractor_encodes_a_condition", False),
         by_class=measured["evaluate"].get("by_class", {}),
+        uplift=measured["uplift"],
         curves=_curves(reports),
         calibration=_picture(reports / "train_filters" / "calibration.png"),
         reconstruction=_picture(reports / "train_autoencoder" / "reconstruction.png"),

@@ -1,0 +1,20 @@
+"""Train classifiers with and without synthetic tiles, and say whether these helped."""
+
+from __future__ import annotations
+
+from pipeline import stage
+from pipeline.cluster import device, open_pool
+from pipeline.config import load_cluster, load_params
+from pipeline.data.store import MADE
+from pipeline.uplift.study import uplift_study
+
+
+def main() -> None:
+    params, cluster = load_params(), load_cluster()
+    stated = {"uplift": params.uplift.model_dump(), "classes": params.tile.labels.classes, "seed": params.seed}
+    with stage.open_stage("uplift", params=stated, inputs=["data/tiles", *MADE, "data/verdicts"]) as work:
+        uplift_study(params, work, device(cluster), lambda tasks: open_pool(cluster, tasks=tasks, gpu=True))
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,244 @@
+"""Did it help: measures by hand, intervals that mean what they say, and an experiment that tells good tiles from bad ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline import stage
+from pipeline.config import Params, Uplift
+from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.errors import HistoloomError
+from pipeline.uplift.analysis import analyse, measures, paired_difference, verdict
+from pipeline.uplift.learner import augmented, prepared
+from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
+from pipeline.uplift.study import ATTEMPTS, PREDICTIONS, uplift_study
+from tests.build import make_part, tile_rows
+
+CLASSES = ("pink", "blue")
+
+
+def test_measures_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+    found = measures(probabilities, np.array([0, 0, 1, 1]), CLASSES)
+    assert found["recall"] == {"pink": 1.0, "blue": 0.5} and found["balanced_accuracy"] == 0.75
+    assert found["auroc"] == pytest.approx(3 / 4)
+    lacking = measures(probabilities, np.array([0, 0, 0, 0]), CLASSES)
+    assert lacking["recall"] == {"pink": 0.75} and lacking["auroc"] is None
+
+
+def _right(share: float, seeds: int, n: int, rng) -> np.ndarray:
+    return rng.random((seeds, n)) < share
+
+
+@pytest.mark.parametrize(("groups", "covers"), [(20, "patients"), (3, "too few patients")])
+def test_the_interval_holds_nought_where_arms_are_alike_and_not_where_they_differ(groups, covers):
+    rng, n = np.random.default_rng(0), 400
+    truth, names = rng.integers(0, 2, n), rng.integers(0, groups, n).astype(str)
+    same = paired_difference(_right(0.7, 5, n, rng), _right(0.7, 5, n, rng), truth, names, np.random.default_rng(1))
+    assert same["interval"][0] < 0 < same["interval"][1] and covers in same["drawn"]
+    better = paired_difference(_right(0.6, 5, n, rng), _right(0.8, 5, n, rng), truth, names, np.random.default_rng(1))
+    assert better["interval"][0] > 0.1 and better["difference"] == pytest.approx(0.2, abs=0.05)
+
+
+@given(low=st.floats(-1, 1), width=st.floats(0, 1), groups=st.integers(1, 30))
+@settings(max_examples=50)
+def test_the_verdict_says_help_only_where_the_interval_lies_above_nought(low, width, groups):
+    said = verdict({"difference": low + width / 2, "interval": [low, low + width]}, "real+synthetic", "real", groups)
+    assert ("helped over" in said) == (low > 0) and ("did worse" in said) == (low + width < 0 and not low > 0)
+    assert ("No measurable help" in said) == (low <= 0 <= low + width)
+    assert ("nothing follows for other patients" in said) == (groups < 10)
+
+
+def test_runs_are_arms_by_ratios_by_seeds():
+    runs = runs_of(Uplift(arms=("real", "real+synthetic", "synthetic"), ratios=(0.5, 2.0), seeds=3))
+    assert len(runs) == 3 + 2 * 3 + 3 and len({run.name for run in runs}) == len(runs)
+    assert Run("real+synthetic+classical", 1, 0).classical and not Run("real+synthetic", 1, 0).classical
+
+
+@given(ratio=st.floats(0.1, 3), real=st.integers(1, 40), made=st.integers(1, 60), seed=st.integers(0, 5))
+@settings(max_examples=40)
+def test_what_a_run_is_trained_on(ratio, real, made, seed):
+    rows, synthetic = pd.DataFrame({"tile_id": range(real)}), pd.DataFrame({"tile_id": range(made)})
+    own, drawn = choose(Run("real+synthetic", ratio, seed), rows, synthetic, 0)
+    assert len(own) == real and len(drawn) == min(made, round(ratio * real)) and drawn["tile_id"].is_unique
+    assert choose(Run("real+synthetic", ratio, seed), rows, synthetic, 0)[1].equals(drawn)
+    own, drawn = choose(Run("synthetic", 1, seed), rows, synthetic, 0)
+    assert len(own) == 0 and len(drawn) == made
+    own, drawn = choose(Run("real", 1, seed), rows, synthetic, 0)
+    assert len(own) == real and len(drawn) == 0
+
+
+def test_the_protocol_names_the_test_tiles_and_changes_with_them():
+    test = tile_rows(12, split="test")
+    config = Uplift(seeds=1)
+    first, second = (protocol_of(config, runs_of(config), part, CLASSES) for part in (test, test.head(11)))
+    assert first["test_tiles"] == 12 and first["test_tiles_sha256"] != second["test_tiles_sha256"]
+    assert first["compared_with"] == "real" and len(first["runs"]) == 5
+
+
+@pytest.mark.parametrize("bad", [
+    {"arms": []}, {"arms": ["real", "real"]}, {"arms": ["synthetic"]}, {"classifier": "command"}, {"command": "x"},
+    {"classifier": "command", "command": "python mine.py {dataset}"}, {"ratios": [0]},
+])  # fmt: skip
+def test_params_that_compare_nothing_are_refused(bad):
+    with pytest.raises(ValidationError):
+        Uplift.model_validate(bad)
+
+
+def test_augmentation_keeps_range_and_shape_and_repeats():
+    import torch
+
+    batch = prepared(np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8), 16, "cpu")
+    first, second = (augmented(batch, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert first.shape == (4, 3, 16, 16) and torch.equal(first, second) and not torch.equal(first, batch)
+    assert first.min() >= 0 and first.max() <= 1
+
+
+def _pictures(labels: list[str], seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    base = {"pink": (225, 150, 190), "blue": (150, 140, 215)}
+    return np.stack([np.clip(rng.normal(base[label], 25, (24, 24, 3)), 0, 255) for label in labels]).astype(np.uint8)
+
+
+def _write(folder: Path, made_labels: list[str], shown: list[str]) -> None:
+    """Real tiles of three splits, and synthetic tiles with labels that may not be what they show."""
+    for seed, split in enumerate(("train", "val", "test")):
+        labels = list(CLASSES) * 12
+        rows = tile_rows(24, split=split, split_group=split, label=labels)
+        make_part(
+            folder / "data/tiles",
+            split,
+            rows.assign(tile_id=[f"{split}-{n}" for n in range(24)]),
+            _pictures(labels, seed),
+        )
+    count = len(made_labels)
+    rows = tile_rows(count, split="train", split_group="train", label=made_labels, source="synthetic").assign(
+        tile_id=[f"made-{n}" for n in range(count)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
+        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * count,
+    )  # fmt: skip
+    make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
+    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
+    rows.assign(accepted=True, reject_reasons="").to_parquet(folder / "data/verdicts/augment-00000/rows.parquet")
+
+
+def _params(**uplift) -> Params:
+    base = {"image_px": 32, "steps": 12, "batch_size": 8, "seeds": 2, "learning_rate": 1e-3}
+    labels = {"source": "slide", "classes": list(CLASSES)}
+    return Params.model_validate({"tile": {"mpp": 1.0, "tile_px": 24, "labels": labels}, "uplift": base | uplift})
+
+
+@contextmanager
+def _here(_):
+    yield lambda function, items, title: [function(item) for item in items]
+
+
+def _run(params: Params) -> dict:
+    stated = {"uplift": params.uplift.model_dump()}
+    with stage.open_stage("uplift", params=stated, inputs=["data/tiles", "data/synthetic"]) as work:
+        return uplift_study(params, work, "cpu", _here)
+
+
+def test_good_tiles_do_no_harm_and_wrong_labels_do(folder):
+    labels = list(CLASSES) * 20
+    _write(folder, labels, labels[::-1])
+    arms = ["real", "real+synthetic", "synthetic"]
+    found = _run(_params(arms=arms, ratios=[2.0], steps=30))
+    by_arm = {arm["arm"]: arm for arm in found["arms"]}
+    assert by_arm["real"]["balanced_accuracy"] > 0.9
+    assert by_arm["synthetic"]["balanced_accuracy"] < 0.1 and "did worse" in by_arm["synthetic"]["verdict"]
+    assert by_arm["real+synthetic"]["trained_on"] == {"real": 24, "synthetic": 40}
+    assert found["protocols_tried"] == 1 and found["test_groups"] == 1
+    protocol = json.loads(Path("reports/uplift/protocol.json").read_text())
+    assert len(protocol["runs"]) == 6 and protocol["test_tiles"] == 24
+
+
+def test_a_broken_run_takes_up_what_was_trained_and_another_protocol_is_counted(folder):
+    labels = list(CLASSES) * 4
+    _write(folder, labels, labels)
+    params = _params(arms=["real"], seeds=2, steps=2)
+    _run(params)
+    before = {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)}
+    assert len(before) == 2 and _run(params)["protocols_tried"] == 1
+    assert {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)} == before
+    assert _run(_params(arms=["real"], seeds=3, steps=2))["protocols_tried"] == 2
+    assert len(ATTEMPTS.read_text().splitlines()) == 3
+
+
+def test_arms_that_there_are_no_tiles_for_are_left_out_and_named(folder):
+    _write(folder, ["pink"] * 6, ["pink"] * 6)
+    found = _run(_params(steps=2, seeds=1))
+    assert found["left_out"] == {"synthetic": "no synthetic tile shows blue"}
+    assert {arm["arm"] for arm in found["arms"]} >= {"real", "real+synthetic+classical"}
+    assert _run(_params(seeds=0)) == {}
+    assert json.loads(Path("reports/uplift/metrics.json").read_text()) == {"left_out": "uplift.seeds is 0"}
+
+
+MINE = """
+import sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from PIL import Image
+dataset, output = Path(sys.argv[1]), sys.argv[2]
+def mean(paths): return np.array([np.asarray(Image.open(p)).mean((0, 1)) for p in paths])
+classes = sorted(p.name for p in (dataset / "train").iterdir())
+centres = np.stack([mean((dataset / "train" / c).glob("*.png")).mean(0) for c in classes])
+tests = sorted((dataset / "test").glob("*.png"))
+near = np.exp(-np.linalg.norm(mean(tests)[:, None] - centres, axis=2))
+table = pd.DataFrame(near / near.sum(1, keepdims=True), columns=classes)
+table.assign(tile_id=[p.stem for p in tests]).to_parquet(output)
+"""
+
+
+def test_a_command_of_ones_own_trains_and_predicts(folder):
+    labels = list(CLASSES) * 4
+    _write(folder, labels, labels)
+    Path("mine.py").write_text(MINE)
+    command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
+    found = _run(_params(arms=["real", "synthetic"], seeds=1, classifier="command", command=command))
+    assert all(arm["balanced_accuracy"] == 1 for arm in found["arms"])
+
+
+@pytest.mark.parametrize(("script", "said"), [
+    ("raise SystemExit('no such net')", "ended with 1: no such net"),
+    ("pass", "wrote no Parquet"),
+    (MINE.replace("near / near.sum(1, keepdims=True)", "near * 0 + 2"), "are no probabilities"),
+])  # fmt: skip
+def test_a_command_that_fails_is_told_how(script, said, folder):
+    labels = list(CLASSES) * 4
+    _write(folder, labels, labels)
+    Path("mine.py").write_text(script)
+    command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
+    with pytest.raises(HistoloomError, match=said):
+        _run(_params(arms=["real"], seeds=1, classifier="command", command=command))
+
+
+def test_too_little_to_say_anything_is_an_error(folder):
+    labels = list(CLASSES) * 4
+    _write(folder, labels, labels)
+    one = _params(arms=["real"])
+    one = one.model_copy(
+        update={
+            "tile": one.tile.model_copy(update={"labels": one.tile.labels.model_copy(update={"classes": ("pink",)})})
+        }
+    )
+    with pytest.raises(HistoloomError, match="needs two classes"):
+        _run(one)
+
+
+def test_analysis_compares_each_arm_with_the_first():
+    test = tile_rows(20, split="test", label=list(CLASSES) * 10, split_group=[f"p{n}" for n in range(20)])
+    good = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
+    found = analyse({("real", 1.0): [1 - good] * 2, ("real+synthetic", 2.0): [good] * 2}, test, CLASSES, "real", 0)
+    real, both = found["arms"]
+    assert "verdict" not in real and both["difference"] == 1 and both["interval"] == [1, 1]
+    assert "'real+synthetic, ratio 2' helped over 'real'" in both["verdict"] and "other patients" not in both["verdict"]
