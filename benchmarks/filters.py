@@ -84,7 +84,7 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
     def tiles(which: list[Place]) -> np.ndarray:
         return np.stack([pictures[n][y : y + side, x : x + side] for n, y, x in which])
 
-    index = build_index(np.array([f"{n}-{y}-{x}" for n, y, x in known]), tiles(known))
+    index = build_index(np.array([f"{n}-{y}-{x}" for n, y, x in known]), [tiles(known)])
     held_out, others = (
         copy_scores(tiles(places(pictures, part, side, side // 2)), index) for part in (calibrate, unseen)
     )

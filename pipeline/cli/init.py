@@ -51,7 +51,9 @@ def make_study(folder: Path, recipes: tuple[str, ...] = (), slides: Path | None 
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
     overlays = [_read_recipe(name) for name in ("study", *recipes)]
     (folder / "manifests" / "annotations").mkdir(parents=True)
-    (folder / "manifests" / "annotations" / ".gitkeep").touch()
+    (folder / "reviews").mkdir()
+    for place in ("manifests/annotations", "reviews"):
+        (folder / place / ".gitkeep").touch()
     _write_params(folder, overlays, slides)
     shutil.copy(_template("cluster.yaml"), folder / "cluster.yaml")
     _write_dvc_yaml(folder)

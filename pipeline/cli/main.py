@@ -157,7 +157,7 @@ def make(folder: Path, count: int, seed: int) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("verdicts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def score(folder: Path, verdicts: Path) -> None:
-    """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to manifests/review.csv."""
+    """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to reviews/verdicts.csv."""
     from pipeline.quality.review import score_review
 
     for name, found in score_review(folder, verdicts).items():

@@ -16,7 +16,7 @@ class Sample(Guided):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
 
 
-FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy", "review"]
+FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
 
 
@@ -33,7 +33,7 @@ class TrainFilters(Section):
 
 
 class Filter(Section):
-    use: tuple[FilterName, ...] = Field(
+    use: tuple[FilterName | Literal["review"], ...] = Field(
         ("quality", "distance", "label", "disagreement", "near_copy"), description="which filters, in this order"
     )
     min_yield: Fraction = Field(

@@ -138,8 +138,9 @@ class TileStore:
             )
         return group[name]
 
-    def has(self, name: str) -> bool:
-        return name in zarr.open_group(self.folder / self.parts[0] / "images.zarr", mode="r")
+    def has(self, name: str, part: str | None = None) -> bool:
+        """Whether a part, the first if unstated, has an array of this name."""
+        return name in zarr.open_group(self.folder / (part or self.parts[0]) / "images.zarr", mode="r")
 
     def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
         """The tiles of these rows, in their order: (n, h, w[, 3])."""

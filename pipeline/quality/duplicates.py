@@ -30,7 +30,7 @@ def find_duplicates(store: TileStore, config: Tile) -> list[Fault]:
     """
     rows = _apart(store.rows(), max(1, round(config.tile_px / config.stride_px / 2)))
     images = store.read(rows)
-    index = build_index(rows["tile_id"].to_numpy(str), images)
+    index = build_index(rows["tile_id"].to_numpy(str), [images])
     patients, slides = rows["patient_id"].to_numpy(str), rows["slide_id"].to_numpy(str)
     chosen = [spread(part, _QUERIES).index.to_numpy() for _, part in rows.groupby("slide_id")]
     looked = {slides[queries[0]]: len(queries) for queries in chosen}

@@ -12,12 +12,13 @@ def group_draws(groups: np.ndarray, labels: np.ndarray, count: int, rng: np.rand
 
     Whole groups are drawn where there are at least ten, and rows where there are fewer.
     """
-    names = np.unique(groups.astype(str))
+    groups = groups.astype(str)
+    names = np.unique(groups)
     draws = []
     for _ in range(count):
         if len(names) >= _FEW:
             chosen = rng.choice(names, len(names))
-            draw = np.concatenate([np.flatnonzero(groups.astype(str) == name) for name in chosen])
+            draw = np.concatenate([np.flatnonzero(groups == name) for name in chosen])
         else:
             draw = rng.integers(0, len(groups), len(groups))
         missing = sorted(set(labels) - set(labels[draw]))

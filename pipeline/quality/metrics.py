@@ -19,21 +19,20 @@ _LEAST = 10
 
 
 def kid(first: np.ndarray, second: np.ndarray, subsets: int, seed: int) -> dict[str, float]:
-    """Kernel inception distance (Binkowski et al. 2018): mean and standard deviation over subsets, and a 95 % interval.
+    """Kernel inception distance (Binkowski et al. 2018): mean and standard deviation over subsets of tiles.
 
-    A subset takes half of the smaller set, so that the spread of the subsets is that of the estimate itself (the delete-half
-    jackknife; Shao & Wu 1989); of sets larger than 2,000 it takes 1,000, and the interval is wider than it need be.
+    The deviation says how much subsets differ, and is no interval: tiles of one patient are not independent.
 
     Parameters
     ----------
-    first, second : (n, d) features.
+    first, second : (n, d) features; a subset takes half of the smaller set, at most 1,000.
     """
     size = max(2, min(1000, min(len(first), len(second)) // 2))
     out = kid_features_to_metric(
         _tensor(first), _tensor(second), kid_subsets=subsets, kid_subset_size=size, rng_seed=seed, verbose=False
     )
     mean, std = out["kernel_inception_distance_mean"], out["kernel_inception_distance_std"]
-    return {"mean": mean, "std": std, "interval": [mean - 1.96 * std, mean + 1.96 * std], "subset_size": size}
+    return {"mean": mean, "std": std, "subset_size": size}
 
 
 def fd(first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, float]:
@@ -86,17 +85,20 @@ def inception_score(logits: np.ndarray, seed: int) -> dict[str, float]:
 def clip_score(
     compare_text: Callable[[np.ndarray, list[str]], np.ndarray], images: np.ndarray, captions: pd.Series
 ) -> dict[str, float]:
-    """Mean cosine of tiles with their own captions (Hessel et al. 2021, unscaled), and with captions dealt at random.
+    """Mean cosine of tiles with their own captions (Hessel et al. 2021, unscaled), and with captions dealt at random; empty
+    where no tile has a caption.
 
     Parameters
     ----------
     compare_text : tiles and captions to cosines (n, captions).
     """
-    own = captions.fillna("").to_numpy(str)
-    names, which = np.unique(own, return_inverse=True)
-    cosines = compare_text(images, names.tolist())
+    said = captions.fillna("").ne("").to_numpy()
+    names, which = np.unique(captions[said].to_numpy(str), return_inverse=True)
+    if not len(which):
+        return {}
+    cosines = compare_text(images[said], names.tolist())
     return {
-        "own": float(cosines[np.arange(len(own)), which].mean()),
+        "own": float(cosines[np.arange(len(which)), which].mean()),
         "shuffled": float((cosines @ (np.bincount(which) / len(which))).mean()),
     }
 

@@ -8,10 +8,12 @@ whose mean and contrast are taken out, so that stain does not matter.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.fft import dct, irfft2, rfft2
 from scipy.ndimage import uniform_filter
@@ -81,9 +83,9 @@ class CopyIndex:
         return _unit(_patches(grey, step_px) @ self.axes)
 
 
-def build_index(tile_ids: np.ndarray, images: np.ndarray) -> CopyIndex:
-    """Index tiles (n, h, w, 3) uint8."""
-    grey = grey_of(images)
+def build_index(tile_ids: np.ndarray, batches: Iterable[np.ndarray]) -> CopyIndex:
+    """Index tiles that come in batches (b, h, w, 3) uint8."""
+    grey = np.concatenate([grey_of(np.empty((0, 1, 1, 3), np.uint8)), *map(grey_of, batches)])
     some = grey[:: -(-len(grey) // 2000)] if len(grey) else np.zeros((1, _GREY_PX, _GREY_PX), np.uint8)
     patches = np.concatenate([_patches(form, _MIDDLE_PX // 2) for form in turned(some)])
     flat = patches.reshape(-1, patches.shape[-1])
@@ -124,10 +126,19 @@ def candidates(grey: np.ndarray, index: CopyIndex, count: int = _PER_FORM) -> li
     edge = (_GREY_PX - _MIDDLE_PX) // 2
     middle = np.ascontiguousarray(grey[:, edge:-edge, edge:-edge])
     codes = index.codes(middle, _MIDDLE_PX)[:, 0]
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())  # a task of a worker has one
     places = index.patches.search(codes, count)[1]
     hashes = perceptual_hash(grey)
-    alike = [np.flatnonzero(np.bitwise_count(index.hashes ^ one) <= _HASH_BITS)[:count] for one in hashes]
-    return [np.union1d(row[row >= 0] // _per_tile(), more) for row, more in zip(places, alike)]
+    return [np.union1d(row[row >= 0] // _per_tile(), _alike(one, index, count)) for row, one in zip(places, hashes)]
+
+
+def _alike(hashed: np.uint64, index: CopyIndex, count: int) -> np.ndarray:
+    """Positions of the tiles whose hashes differ least, if they differ little."""
+    bits = np.bitwise_count(index.hashes ^ hashed)
+    near = np.argsort(bits, kind="stable")[:count]
+    return near[bits[near] <= _HASH_BITS]
 
 
 def register(tile: np.ndarray, other: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -15,45 +16,56 @@ from pipeline.errors import Fault, HistoloomError, ManifestFaults
 
 KEY = "key.parquet"
 SCORE = "score.json"
-REVIEWED = Path("manifests/review.csv")
+REVIEWED = Path("reviews/verdicts.csv")
 _VERDICTS = ("real", "synthetic")
 _USABLE = ("yes", "no")
 
 
 def draw_review(count: int, seed: int, data: Path = Path("data")) -> tuple[np.ndarray, pd.DataFrame]:
-    """Accepted synthetic and held-out real tiles, half each, of the same labels, mixed.
+    """Accepted synthetic and held-out real tiles, as many of the one as of the other in each label, mixed.
 
     Returns
     -------
-    Images (n, h, w, 3) uint8, and the key: `number` from 1, `tile_id`, `source`, `label`, `generator_sha256`.
+    Images (n, h, w, 3) uint8, and the key: `number` from 1, `tile_id`, `source`, `label`, `image_sha256`.
 
     Raises
     ------
     HistoloomError
-        when there are no tiles of either kind.
+        when no label has tiles of both kinds.
     """
     if not (data / "verdicts").is_dir():
         raise HistoloomError("There are no verdicts yet: run dvc repro filter first.")
-    real = TileStore(data / "tiles")
-    pool = [(real, held_out_rows(real.rows()).assign(generator_sha256=""))]
+    real, pool = TileStore(data / "tiles"), []
+    pool.append((real, held_out_rows(real.rows()).assign(source="real")))
     for store in made_stores([data / Path(made).name for made in MADE], rows_from=data / "verdicts"):
         rows = store.rows()
-        pool.append((store, rows[rows["accepted"] & (rows["purpose"] == "augment")]))
-    labels = set(pd.concat([rows["label"] for _, rows in pool[1:]]).dropna()) if len(pool) > 1 else set()
-    if labels:
-        pool[0] = (real, pool[0][1][pool[0][1]["label"].isin(labels)])
-    images, keys = [], []
-    for source, parts in (("real", pool[:1]), ("synthetic", pool[1:])):
-        found = sum(len(rows) for _, rows in parts)
-        if not found:
-            raise HistoloomError(f"There are no {source} tiles to review: run dvc repro filter first.")
-        for store, rows in parts:
-            chosen = spread(rows, round(count / 2 * len(rows) / found)) if len(rows) else rows
-            images.append(store.read(chosen))
-            keys.append(chosen[["tile_id", "label", "generator_sha256"]].assign(source=source))
-    order = np.random.default_rng(seed).permutation(sum(map(len, keys)))
-    key = pd.concat(keys).iloc[order].reset_index(drop=True)
-    return np.concatenate(images)[order], key.assign(number=np.arange(1, len(key) + 1))
+        pool.append((store, rows[rows["accepted"] & (rows["purpose"] == "augment")].assign(source="synthetic")))
+    rows = pd.concat([part.assign(store=number) for number, (_, part) in enumerate(pool)], ignore_index=True)
+    rows["label"] = rows["label"].fillna("")
+    both = (
+        rows.groupby("label")["source"]
+        .value_counts()
+        .unstack(fill_value=0)
+        .reindex(columns=["real", "synthetic"], fill_value=0)
+    )
+    pairs = both.min(axis=1)
+    if not pairs.sum():
+        raise HistoloomError(
+            "No label has both held-out real tiles and accepted synthetic ones, so nothing could be compared. Change tile.split "
+            "or plan.classes."
+        )
+    wanted = (pairs * min(1.0, count / 2 / pairs.sum())).round().clip(lower=1).astype(int).where(pairs > 0, 0)
+    chosen = [spread(part, wanted[label]) for (label, _), part in rows.groupby(["label", "source"]) if wanted[label]]
+    key = pd.concat(chosen)
+    key = key.iloc[np.random.default_rng(seed).permutation(len(key))].reset_index(drop=True)
+    images = np.stack([pool[row.store][0].read(key.iloc[[place]])[0] for place, row in enumerate(key.itertuples())])
+    key = key.assign(number=np.arange(1, len(key) + 1), image_sha256=[hash_image(image) for image in images])
+    return images, key[["number", "tile_id", "source", "label", "image_sha256"]]
+
+
+def hash_image(image: np.ndarray) -> str:
+    """What a verdict holds for: the picture itself, whoever made it and whatever it is called."""
+    return sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def score_review(folder: Path, verdicts: Path, reviewed: Path = REVIEWED) -> dict:
@@ -79,9 +91,9 @@ def score_review(folder: Path, verdicts: Path, reviewed: Path = REVIEWED) -> dic
         "synthetic_unusable": _share(joined["usable"][joined["source"] == "synthetic"] == "no"),
     }
     write_json(folder / SCORE, score)
-    made = joined.loc[joined["source"] == "synthetic", ["tile_id", "generator_sha256", "usable"]]
+    made = joined.loc[joined["source"] == "synthetic", ["tile_id", "image_sha256", "usable"]]
     before = pd.read_csv(reviewed, dtype=str) if reviewed.is_file() else made.head(0)
-    both = pd.concat([before, made]).drop_duplicates(["tile_id", "generator_sha256"], keep="last")
+    both = pd.concat([before, made]).drop_duplicates("image_sha256", keep="last")
     reviewed.parent.mkdir(parents=True, exist_ok=True)
     both.to_csv(reviewed, index=False)
     return score

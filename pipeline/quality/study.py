@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
-from pipeline.data.rows import train_rows, val_rows
+from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
@@ -27,12 +27,18 @@ from pipeline.quality.filters.judge import FILTERS, Judge, fit_judge, load_judge
 
 _FILTER_FEATURES = "efficientnet-lite0"
 _HELD_OUT_TILES = 1000
+_MOST_TRAIN_TILES = 20000
+"""So many teach the filters; copies are looked for among all."""
+_BATCH = 512
 _LEAST_JUDGED = 10
 """A class of which fewer tiles were made has no yield to speak of."""
 
 
 def _tiles(store: TileStore, rows: pd.DataFrame, device: str) -> Tiles:
-    return Tiles(store.read(rows), rows, partial(store.read, rows), load_extractor(_FILTER_FEATURES, device))
+    def read(name: str) -> np.ndarray | None:
+        return store.read(rows, name) if all(store.has(name, part) for part in rows["part"].unique()) else None
+
+    return Tiles(store.read(rows), rows, read, load_extractor(_FILTER_FEATURES, device))
 
 
 def train_study_filters(
@@ -45,14 +51,15 @@ def train_study_filters(
     output="models/filters",
 ) -> None:
     store, config = TileStore(tiles), params.train_filters
-    rows = with_conditions(train_rows(store), params), with_conditions(val_rows(store, _HELD_OUT_TILES), params)
+    every = with_conditions(train_rows(store), params)
+    rows = spread(every, _MOST_TRAIN_TILES), with_conditions(val_rows(store, _HELD_OUT_TILES), params)
     train, held_out = (_tiles(store, part.reset_index(drop=True), device) for part in rows)
-    fitting = Fitting(train, params, Path(encoders), work.root, device)
+    fitting = Fitting(train, every, partial(store.batches, every, _BATCH), params, Path(encoders), work.root, device)
 
     def write(folder: Path) -> None:
         judge, scores = fit_judge(params.filter.use, fitting, held_out, config)
         judge.save(folder)
-        lineage = seen(train.rows)
+        lineage = seen(every)
         if {"text", "rna"} & set(params.filter.use):
             lineage |= read_lineage(encoders)
         lineage.save(folder)

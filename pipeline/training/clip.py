@@ -110,8 +110,11 @@ def likeness(folder: Path) -> Callable[[np.ndarray, list[str]], np.ndarray]:
     @torch.inference_mode()
     def compare(images: np.ndarray, captions: list[str]) -> np.ndarray:
         text = model.encode_text(tokenizer(captions), normalize=True)
-        batches = [_to_clip(images[i : i + _BATCH], side) for i in range(0, len(images), _BATCH)]
-        return torch.cat([model.encode_image(batch, normalize=True) @ text.T for batch in batches]).numpy()
+        out = np.empty((len(images), len(captions)), np.float32)
+        for start in range(0, len(images), _BATCH):
+            batch = _to_clip(images[start : start + _BATCH], side)
+            out[start : start + _BATCH] = (model.encode_image(batch, normalize=True) @ text.T).numpy()
+        return out
 
     return compare
 

@@ -14,18 +14,22 @@ from hypothesis import strategies as st
 from pipeline.conditions.features import load_extractor
 from pipeline.conditions.rna import CODES
 from pipeline.config import Params, TrainFilters
+from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
 from pipeline.quality.degrade import WAYS, degrade
 from pipeline.quality.filters.agreement import RnaFilter
 from pipeline.quality.filters.base import Fitting, Tiles
 from pipeline.quality.filters.calibration import draw_calibration, measure_judge
 from pipeline.quality.filters.copies import CopyFilter
+from pipeline.quality.filters.distance import DistanceFilter
 from pipeline.quality.filters.judge import FILTERS, fit_judge, load_judge
 from pipeline.quality.filters.labels import DisagreementFilter, LabelFilter
 from pipeline.quality.filters.tissue import QualityFilter
 from pipeline.quality.groups import group_draws
 from pipeline.quality.study import _check_yields
-from tests.build import OTHER_STAINS, STAINS, tissue_picture
+from pipeline.training.clip import train_clip
+from pipeline.training.loop import TrainingRun
+from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture
 
 SIDE = 32
 LABELS = ("plain", "other")
@@ -79,12 +83,36 @@ def fitting(train, tmp_path_factory) -> Fitting:
                 "masks": {"source": "polygons", "classes": ["dark"]},
             },
             "train_filters": {"segmenter_steps": 60},
+            "train_denoiser": {"conditions": ["label", "text", "mask"]},
+            "train_encoders": {"text": {"image_px": 32, "width": 32, "layers": 1}},
         }
     )
-    return Fitting(train, params, folder / "encoders", folder / "work", "cpu")
+    rows = part_of(folder / "tiles", train)
+    run = TrainingRun("text", 60, 3e-3, 0, folder / "clip", 60, warmup_steps=5)
+    train_clip(params.train_encoders.text, TileStore(folder / "tiles"), rows, 0, run, folder / "encoders/text")
+    return fitting_of(train, params, folder)
 
 
-USE = ("quality", "distance", "label", "disagreement", "mask", "rna", "near_copy")
+def part_of(folder: Path, tiles: Tiles) -> pd.DataFrame:
+    """Tiles as a store; its rows."""
+    rows = tile_rows(len(tiles), caption=tiles.rows["caption"].tolist())
+    make_part(folder, "part", rows, tiles.images)
+    return TileStore(folder).rows()
+
+
+def fitting_of(train: Tiles, params: Params | None, folder: Path) -> Fitting:
+    return Fitting(
+        train,
+        train.rows,
+        lambda: [train.images[:40], train.images[40:]],
+        params,
+        folder / "encoders",
+        folder / "work",
+        "cpu",
+    )
+
+
+USE = ("quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +162,7 @@ def _swapped(tiles: Tiles, column: str) -> Tiles:
     ("label", partial(_swapped, column="label")),
     ("distance", lambda t: _pictures(t, _penned(t.images))),
     ("rna", partial(_swapped, column="rna")),
+    ("text", partial(_swapped, column="caption")),
     ("mask", lambda t: Tiles(t.images, t.rows, lambda _: np.roll(t.read("mask"), 7, 0), t.extractor)),
     ("quality", lambda t: _pictures(t, degrade(t.images, np.random.default_rng(0))[0])),
     ("near_copy", lambda t: make_tiles(1)),
@@ -160,7 +189,7 @@ def test_an_empty_part_is_judged_too(judged, held_out):
 
 def test_one_label_alone_has_no_label_filter(fitting, train):
     alone = Tiles(train.images, train.rows.assign(label="plain"), train.read, train.extractor)
-    assert LabelFilter.fit(Fitting(alone, fitting.params, fitting.encoders, fitting.work, "cpu")) is None
+    assert LabelFilter.fit(fitting_of(alone, fitting.params, fitting.work)) is None
 
 
 def test_members_disagree_more_where_they_are_wrong(fitting, held_out):
@@ -172,15 +201,39 @@ def test_members_disagree_more_where_they_are_wrong(fitting, held_out):
 
 
 def test_a_share_finer_than_one_tile_is_read_off_the_tail():
-    scores = np.random.default_rng(0).gumbel(0.3, 0.05, 200)
+    scores = np.random.default_rng(0).gumbel(0.3, 0.03, 400)
     filter_ = CopyFilter.__new__(CopyFilter)
     assert filter_.threshold(scores, 0.001) > scores.max() - 0.05 > filter_.threshold(scores, 0.05)
-    assert filter_.threshold(scores, 0.001) == pytest.approx(0.3 + 0.05 * 6.907, abs=0.05)
+    assert filter_.threshold(scores, 0.001) == pytest.approx(0.3 + 0.03 * 6.907, abs=0.03)
     assert filter_.threshold(np.full(3, np.nan), 0.1) is None
+    some_flat = np.concatenate([scores, np.full(20, np.nan), np.full(8, 0.01)])
+    assert filter_.threshold(some_flat, 0.001) == pytest.approx(filter_.threshold(scores, 0.001), abs=0.02)
+    with pytest.raises(HistoloomError, match="no tile is held out"):
+        filter_.threshold(np.ones(200), 0.001)
+
+
+def test_a_small_class_has_the_spread_of_the_classes_and_not_the_distance_between_them(fitting):
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(0, 1, (200, 20)), rng.normal(0, 1, (30, 20)) + 8 * np.eye(20)[0]]).astype(
+        np.float32
+    )
+    rows = pd.DataFrame({"label": ["common"] * 200 + ["rare"] * 30})
+    tiles = Tiles(np.zeros((230, 1, 1, 3), np.uint8), rows, lambda _: None, None)
+    tiles.__dict__["features"] = features
+    found = DistanceFilter.fit(fitting_of(tiles, None, Path()))
+    taken_for_rare = Tiles(tiles.images, rows.assign(label="rare"), tiles.read, None)
+    taken_for_rare.__dict__["features"] = features
+    scores = found.scores(taken_for_rare)["distance_score"].to_numpy()
+    assert np.median(scores[:200]) > np.quantile(scores[200:], 0.95) + 2
+
+
+def test_tiles_without_masks_have_no_verdict_of_the_mask_filter(judged, held_out):
+    verdicts = judged[0](Tiles(held_out.images, held_out.rows, lambda _: None, held_out.extractor))
+    assert verdicts["mask_score"].isna().all()
 
 
 def test_what_rests_on_missing_conditions_is_refused_by_name(fitting, tmp_path):
-    lacking = Fitting(fitting.train, fitting.params, tmp_path, tmp_path, "cpu")
+    lacking = fitting_of(fitting.train, fitting.params, tmp_path)
     with pytest.raises(HistoloomError, match=r"filter\.use names rna"):
         RnaFilter.fit(lacking)
     with pytest.raises(HistoloomError, match=r"filter\.use names text"):
@@ -189,7 +242,7 @@ def test_what_rests_on_missing_conditions_is_refused_by_name(fitting, tmp_path):
         update={"tile": fitting.params.tile.model_copy(update={"masks": type(fitting.params.tile.masks)()})}
     )
     with pytest.raises(HistoloomError, match=r"filter\.use names mask"):
-        FILTERS["mask"].fit(Fitting(fitting.train, bare, tmp_path, tmp_path, "cpu"))
+        FILTERS["mask"].fit(fitting_of(fitting.train, bare, tmp_path))
 
 
 def test_calibration_is_measured_and_drawn(judged, train, held_out, tmp_path):
@@ -224,7 +277,7 @@ def test_every_draw_holds_every_label_and_whole_groups(seed, groups, rows):
 
 
 def test_real_tiles_pass_the_quality_filter_that_spoilt_ones_fail(train, held_out):
-    found = QualityFilter.fit(Fitting(train, None, None, None, "cpu"))
+    found = QualityFilter.fit(fitting_of(train, None, Path()))
     spoilt, ways = degrade(held_out.images, np.random.default_rng(1))
     real = found.scores(held_out)["quality_score"]
     bad = found.scores(_pictures(held_out, spoilt))["quality_score"]

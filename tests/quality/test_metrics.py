@@ -42,12 +42,7 @@ def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel():
     assert found["mean"] == pytest.approx(
         sum(own) - 2 * kernel(first, second).mean(), abs=4 * found["std"] / 2000**0.5 + 0.02
     )
-    assert found["interval"][0] < found["mean"] < found["interval"][1] and found["subset_size"] == 30
-
-
-def test_kids_interval_holds_nought_between_sets_of_one_kind_and_not_between_two():
-    assert kid(_normal(400, 1), _normal(400, 2), 100, 0)["interval"][0] < 0
-    assert kid(_normal(400, 1), _normal(400, 2, mean=1), 100, 0)["interval"][0] > 0
+    assert found["subset_size"] == 30
 
 
 def test_density_and_coverage_by_hand():
@@ -97,11 +92,12 @@ def test_clip_score_is_higher_with_own_captions_than_with_dealt_ones():
     captions = pd.Series(["a", "b", "b", None])
 
     def compare_text(images, names):
-        assert names == ["", "a", "b"]
-        return np.array([[0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0]], float)
+        assert names == ["a", "b"] and len(images) == 3
+        return np.array([[1, 0], [0, 1], [0, 1]], float)
 
     found = clip_score(compare_text, np.zeros((4, 2, 2, 3)), captions)
-    assert found["own"] == 1 and found["shuffled"] == pytest.approx((0.25 + 0.5 + 0.5 + 0.25) / 4)
+    assert found["own"] == 1 and found["shuffled"] == pytest.approx((1 / 3 + 2 / 3 + 2 / 3) / 3)
+    assert clip_score(compare_text, np.zeros((2, 2, 2, 3)), pd.Series([None, ""])) == {}
 
 
 def test_of_too_few_nothing_is_said():

@@ -30,7 +30,7 @@ def train():
 
 @pytest.fixture(scope="module")
 def index(train):
-    return build_index(np.array([f"t{n}" for n in range(len(train[1]))]), train[1])
+    return build_index(np.array([f"t{n}" for n in range(len(train[1]))]), [train[1]])
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +64,26 @@ def test_an_exact_copy_scores_one_in_every_form(train, index):
 def test_what_has_no_contrast_is_no_copy(index):
     blank = np.full((2, SIDE, SIDE, 3), 200, np.uint8)
     assert (copy_scores(blank, index)[0] <= 0).all()
-    assert (copy_scores(blank, build_index(np.array(["a", "b"]), blank))[0] <= 0).all()
+    assert (copy_scores(blank, build_index(np.array(["a", "b"]), [blank]))[0] <= 0).all()
+
+
+def test_the_nearest_hash_is_looked_at_however_many_lie_near(train):
+    tile = train[1][:1]
+    noise = np.random.default_rng(0).normal(0, 6, (12, *tile.shape[1:]))
+    near = np.clip(np.roll(tile, 3, 2) + noise, 0, 255).astype(np.uint8)
+    index = build_index(np.arange(13).astype(str), [near, tile])
+    assert near_copy._alike(perceptual_hash(grey_of(tile))[0], index, 4)[0] == 12
 
 
 def test_none_and_nowhere(index):
     assert len(copy_scores(np.empty((0, SIDE, SIDE, 3), np.uint8), index)[0]) == 0
-    nowhere = build_index(np.array([], str), np.empty((0, SIDE, SIDE, 3), np.uint8))
+    nowhere = build_index(np.array([], str), [])
     assert copy_scores(_tiles(2)[1][:1], nowhere)[0] == [-1]
 
 
 def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index, monkeypatch):
     monkeypatch.setattr(near_copy, "_MOST_FLAT", 100)
-    by_cells = build_index(index.tile_ids, train[1])
+    by_cells = build_index(index.tile_ids, [train[1][:9], train[1][9:]])
     assert by_cells.patches.ntotal == index.patches.ntotal and type(by_cells.patches) is not type(index.patches)
     assert np.allclose(copy_scores(train[1], by_cells)[0], 1, atol=1e-5)
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from pipeline.cli.main import cli
 from pipeline.cli.review import make_review
 from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError, ManifestFaults
 from pipeline.quality.filters.base import Tiles
 from pipeline.quality.filters.reviewed import ReviewFilter
@@ -50,7 +51,7 @@ def _verdicts(*rows: tuple) -> Path:
 def test_a_review_shows_both_kinds_and_tells_neither(made):
     assert make_review(REVIEW, 16, 0) == 16
     key, page = pd.read_parquet(REVIEW / KEY), (REVIEW / "review.html").read_text()
-    assert key["source"].value_counts().to_dict() == {"real": 8, "synthetic": 8}
+    assert key["source"].value_counts().to_dict() == {"real": 8, "synthetic": 8} and set(key["label"]) == {"keratin"}
     assert not set(key["tile_id"]) & {"made-10", "made-11"} and list(key["number"]) == list(range(1, 17))
     assert key["source"].ne(key["source"].shift()).sum() > 3  # mixed
     assert not any(name in page for name in key["tile_id"]) and "SLIDE" not in page
@@ -66,6 +67,16 @@ def test_a_review_is_not_overwritten_and_needs_tiles(made):
         make_review(Path("other"), 4, 0)
 
 
+def test_each_label_shows_as_many_of_both_kinds(made):
+    make_part("data/tiles", "MORE", tile_rows(30, split="test", label="dermis"), tiles(30, 16, 3))
+    make_review(REVIEW, 100, 0)
+    key = pd.read_parquet(REVIEW / KEY)
+    assert key.groupby(["label", "source"]).size().to_dict() == {("keratin", "real"): 10, ("keratin", "synthetic"): 10}
+    shutil.rmtree("data/tiles/SLIDE")
+    with pytest.raises(HistoloomError, match="No label has both"):
+        make_review(Path("other"), 10, 0)
+
+
 def test_a_reader_who_knows_and_one_who_guesses(made):
     make_review(REVIEW, 20, 0)
     key = pd.read_parquet(REVIEW / KEY)
@@ -76,18 +87,18 @@ def test_a_reader_who_knows_and_one_who_guesses(made):
     assert fooled["right"]["share"] == 0.5 and fooled["right"]["interval"][0] < 0.5 < fooled["right"]["interval"][1]
 
 
-def test_what_was_found_unusable_is_rejected_for_that_generator_alone(made):
+def test_what_was_found_unusable_is_rejected_and_nothing_else_of_its_name(made):
     make_review(REVIEW, 20, 0)
     key = pd.read_parquet(REVIEW / KEY)
     own = key[key["source"] == "synthetic"]
     bad = own["number"].iloc[0]
     score_review(REVIEW, _verdicts(*((n, "synthetic", "no" if n == bad else "yes") for n in own["number"])))
-    rows = own.reset_index(drop=True)
-    found = ReviewFilter(REVIEWED)
-    scores = found.scores(Tiles(None, rows, None, None))["review_score"].to_numpy()
-    assert list(found.rejects(scores, found.threshold(scores, 0.1))) == list(rows["number"] == bad)
-    other = found.scores(Tiles(None, rows.assign(generator_sha256="g2"), None, None))["review_score"]
-    assert other.isna().all()
+    store = TileStore("data/synthetic")
+    rows = store.rows().set_index("tile_id", drop=False).loc[own["tile_id"]]
+    found, images = ReviewFilter(REVIEWED), store.read(rows)
+    scores = found.scores(Tiles(images, rows, None, None))["review_score"].to_numpy()
+    assert list(found.rejects(scores, found.threshold(scores, 0.1))) == list(own["number"] == bad)
+    assert found.scores(Tiles(images + 1, rows, None, None))["review_score"].isna().all()
     score_review(REVIEW, _verdicts((bad, "synthetic", "yes")))  # they thought better of it
     table = pd.read_csv(REVIEWED)
     assert len(table) == len(own) and (table["usable"] == "yes").all()

@@ -23,6 +23,7 @@ from pipeline.training.segmenter import train_segmenter
 
 _RIDGES = tuple(10.0**k for k in range(1, 7))
 _TEXT, _RNA = "text", "rna"
+_MOST_CAPTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class MaskFilter(Filter):
     @classmethod
     def fit(cls, fitting: Fitting) -> MaskFilter:
         classes, config = fitting.params.tile.masks.classes, fitting.params.train_filters
-        if not classes:
-            raise HistoloomError("filter.use names mask, and tile.masks has no classes. State masks, or take it out.")
+        if not classes or "mask" not in fitting.params.train_denoiser.conditions:
+            raise HistoloomError(
+                "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
+            )
         masks, folder = fitting.train.read("mask"), fitting.work / "checkpoints/mask"
         run = TrainingRun(
             "train_filters: mask", config.segmenter_steps, 2e-3, fitting.params.seed, folder, 100, warmup_steps=20,
@@ -46,8 +49,10 @@ class MaskFilter(Filter):
         return cls(train_segmenter(fitting.train.images, masks, len(classes), run))
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
-        found = self.segmenter.segment(tiles.images)
-        return pd.DataFrame({self.column: dice(found, tiles.read("mask"), self.segmenter.classes)})
+        stated = tiles.read("mask")
+        if stated is None:
+            return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
+        return pd.DataFrame({self.column: dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)})
 
     def save(self, folder: Path) -> None:
         self.segmenter.save(folder)
@@ -105,8 +110,8 @@ class RnaFilter(Filter):
 
 @dataclass(frozen=True)
 class TextFilter(Filter):
-    """Cosine of tile and caption in the study's CLIP, less its mean over the train split's captions, so that no caption
-    is liked by all tiles alike.
+    """Cosine of tile and caption in the study's CLIP, less its mean over the train split's most frequent captions, since some
+    tiles are near to all of them.
 
     folder : of open_clip, with both towers
     """
@@ -124,8 +129,8 @@ class TextFilter(Filter):
                 "filter.use names text, and there is no CLIP with both towers: train_encoders.text.source must be train "
                 "or a packaged model, and text one of train_denoiser.conditions. Take it out."
             )
-        counts = fitting.train.rows["caption"].dropna().value_counts()
-        return cls(folder, tuple(counts.index[:256]))
+        captions = fitting.train.rows["caption"].fillna("")
+        return cls(folder, tuple(captions[captions != ""].value_counts().index[:_MOST_CAPTIONS]))
 
     @cached_property
     def compare(self) -> Callable[[np.ndarray, list[str]], np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,12 @@ class Tiles:
 
     images : (n, h, w, 3) uint8
     rows : a row each, with what they are to show: `label`, `caption`, `rna`
-    read : the rows' own 'mask', (n, h, w) uint8 class ids
+    read : the rows' own 'mask', (n, h, w) uint8 class ids; None where they have none
     """
 
     images: np.ndarray
     rows: pd.DataFrame
-    read: Callable[[str], np.ndarray]
+    read: Callable[[str], np.ndarray | None]
     extractor: Extractor
 
     @cached_property
@@ -39,16 +39,19 @@ class Tiles:
         return len(self.images)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitting:
     """What a filter may be fitted to.
 
-    train : real tiles of the train split
+    train : real tiles of the train split, evenly spread over it where there are very many
+    everything, batches : all rows of the train split, and their images (b, h, w, 3) in order
     encoders : folder that `train_encoders` wrote
     work : folder for checkpoints
     """
 
     train: Tiles
+    everything: pd.DataFrame
+    batches: Callable[[], Iterable[np.ndarray]]
     params: Params
     encoders: Path
     work: Path

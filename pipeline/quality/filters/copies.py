@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
-from scipy.stats import gumbel_r
 
+from pipeline.errors import HistoloomError
 from pipeline.quality.filters.base import Filter, Fitting, Tiles
 from pipeline.quality.near_copy import CopyIndex, build_index, copy_scores
 
 _LEAST_FITTED = 30
+_MOST = 0.95
+"""A threshold above it would let copies pass: what it was set on is no other tissue."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,35 @@ class CopyFilter(Filter):
 
     @classmethod
     def fit(cls, fitting: Fitting) -> CopyFilter:
-        return cls(build_index(fitting.train.rows["tile_id"].to_numpy(str), fitting.train.images))
+        return cls(build_index(fitting.everything["tile_id"].to_numpy(str), fitting.batches()))
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         score, nearest = copy_scores(tiles.images, self.index)
-        ids = self.index.tile_ids[nearest] if len(tiles) else np.array([], str)
-        return pd.DataFrame({self.column: score, "nearest_train_tile": ids})
+        ids = self.index.tile_ids[nearest] if len(tiles) and len(self.index.tile_ids) else np.full(len(tiles), "")
+        return pd.DataFrame({self.column: np.where(score > 0, score, np.nan), "nearest_train_tile": ids})
 
     def threshold(self, scores: np.ndarray, share: float) -> float | None:
-        """As for every filter, but shares smaller than one tile of those held out are read off a Gumbel distribution:
-        a score is the highest of many correlations, and such maxima have its tail."""
+        """As for every filter, but a share smaller than one tile of those held out is read off the Gumbel distribution with
+        their median and upper tenth: a score is the highest of many correlations, and such maxima have its tail.
+
+        Raises
+        ------
+        HistoloomError
+            when held-out tiles are as near to train tiles as copies are.
+        """
         known = scores[np.isfinite(scores)]
-        plain = super().threshold(known, share)
-        if share <= 0 or share * len(known) >= 1 or len(known) < _LEAST_FITTED:
-            return plain
-        return float(gumbel_r(*gumbel_r.fit(known)).ppf(1 - share))
+        found = super().threshold(known, share)
+        if 0 < share * len(known) < 1 and len(known) >= _LEAST_FITTED:
+            middle, upper = np.quantile(known, [0.5, 0.9])
+            found = float(
+                middle + (upper - middle) * (_gumbel(1 - share) - _gumbel(0.5)) / (_gumbel(0.9) - _gumbel(0.5))
+            )
+        if found is not None and found > _MOST:
+            raise HistoloomError(
+                f"The near-copy filter can't be calibrated: real held-out tiles correlate with train tiles up to {found:.2f}. Either "
+                "no tile is held out (tile.split), or two splits hold the same tissue (histoloom validate --deep)."
+            )
+        return found
 
     def save(self, folder: Path) -> None:
         save_file({"grey": self.index.grey, "axes": self.index.axes}, folder / "copies.safetensors")
@@ -52,3 +68,8 @@ class CopyFilter(Filter):
     def load(cls, folder: Path) -> CopyFilter:
         ids = json.loads((folder / "copies.json").read_text(encoding="utf-8"))
         return cls(CopyIndex(np.array(ids, str), **load_file(folder / "copies.safetensors")))
+
+
+def _gumbel(share: float) -> float:
+    """The standard Gumbel distribution's quantile."""
+    return -np.log(-np.log(share))

@@ -17,7 +17,7 @@ _AXES = 48
 _TILES_AN_AXIS = 10
 """So many tiles for each component at least, lest they fit the train tiles alone."""
 _LEAST_TILES = 2 * _AXES
-"""A class with fewer has too few for a covariance of its own, and takes that of all classes about its own mean."""
+"""A class with fewer has too few for a covariance of its own, and takes the one that all classes have about their means."""
 _ANY = ""
 
 
@@ -49,8 +49,9 @@ class DistanceFilter(Filter):
         axes = np.linalg.svd(features - mean, full_matrices=False)[2][:count].T
         reduced = (features - mean) @ axes
         rest = _off(features - mean, axes).mean() / max(len(axes) - axes.shape[1], 1)
-        parts = {name: reduced[labels == name] for name in sorted(set(labels) - {_ANY})} | {_ANY: reduced}
-        within = ledoit_wolf(np.concatenate([part - part.mean(0) for part in parts.values()]))[0]
+        named = {name: reduced[labels == name] for name in sorted(set(labels) - {_ANY})}
+        parts = named | {_ANY: reduced}
+        within = ledoit_wolf(np.concatenate([part - part.mean(0) for part in (named or parts).values()]))[0]
         precisions = [np.linalg.inv(ledoit_wolf(p)[0] if len(p) >= _LEAST_TILES else within) for p in parts.values()]
         centres = np.stack([part.mean(0) for part in parts.values()])
         kept = np.ascontiguousarray(axes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,18 @@ class Ensemble:
         return cls(tuple(load_classifier(folder, f"member-{number}") for number in range(count)))
 
 
-def fit_ensemble(tiles: Tiles, classes: tuple[str, ...], seed: int) -> Ensemble | None:
-    """Fit to draws of groups (of tiles, where there are few groups), all classes in each; None with one class alone."""
+@lru_cache(maxsize=1)
+def fit_ensemble(fitting: Fitting) -> Ensemble | None:
+    """Fit to draws of groups (of tiles, where there are few groups), all classes in each; None with one class alone. Both of
+    the filters below ask for it.
+    """
+    tiles, classes = fitting.train, fitting.params.tile.labels.classes
     labelled = np.flatnonzero(tiles.rows["label"].notna())
     labels = tiles.rows["label"].to_numpy(object)[labelled]
     if len(set(labels)) < 2:
         return None
     features, groups = tiles.features[labelled], tiles.rows["split_group"].to_numpy(object)[labelled]
-    draws = group_draws(groups, labels, MEMBERS, np.random.default_rng(seed))
+    draws = group_draws(groups, labels, MEMBERS, np.random.default_rng(fitting.params.seed))
     return Ensemble(tuple(fit_classifier(features[draw], labels[draw].tolist(), classes) for draw in draws))
 
 
@@ -67,7 +72,7 @@ class LabelFilter(Filter):
 
     @classmethod
     def fit(cls, fitting: Fitting):
-        ensemble = fit_ensemble(fitting.train, fitting.params.tile.labels.classes, fitting.params.seed)
+        ensemble = fit_ensemble(fitting)
         return ensemble and cls(ensemble)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:

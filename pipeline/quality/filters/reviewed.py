@@ -11,14 +11,14 @@ import pandas as pd
 
 from pipeline.errors import HistoloomError
 from pipeline.quality.filters.base import Filter, Fitting, Tiles
-from pipeline.quality.review import REVIEWED
+from pipeline.quality.review import REVIEWED, hash_image
 
 
 @dataclass(frozen=True)
 class ReviewFilter(Filter):
     """1 for a tile that a reader found unusable, 0 for one that they let pass; none for one that they didn't see.
 
-    A verdict holds for the tile as that generator made it, and for no other.
+    A verdict holds for a picture, pixel by pixel, and for no other of the same name.
     """
 
     path: Path
@@ -36,9 +36,8 @@ class ReviewFilter(Filter):
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         table = pd.read_csv(self.path, dtype=str)
-        said = dict(zip(zip(table["tile_id"], table["generator_sha256"]), table["usable"] == "no"))
-        makers = tiles.rows.get("generator_sha256", pd.Series("", tiles.rows.index))
-        found = [said.get(key, np.nan) for key in zip(tiles.rows["tile_id"], makers)]
+        said = dict(zip(table["image_sha256"], table["usable"] == "no"))
+        found = [said.get(hash_image(image), np.nan) for image in tiles.images]
         return pd.DataFrame({self.column: np.array(found, float)})
 
     def threshold(self, scores: np.ndarray, share: float) -> float:
