@@ -17,7 +17,7 @@ from pipeline.quality.near_copy import build_index, candidates, grey_of, registe
 _QUERIES = 24
 _PER_FORM = 64
 _REGISTERED = 4
-_SAME = 0.75
+_SAME = 0.5
 """Between the highest score of different tissue and the lowest of shifted copies (docs/reference/benchmarks.md, filters)."""
 _LEAST_SHARED = 0.25
 """Of the tiles looked at; a plain tile may fit some other by chance."""

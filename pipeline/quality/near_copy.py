@@ -2,7 +2,7 @@
 
 Three sieves, each dearer than the one before. A perceptual hash, and a search among embedded patches of every train tile,
 propose where a tile's middle might have been taken from; registration then slides the middle over those tiles, and
-compares all that the two would share if it lay there, which a mere likeness does not survive. All three see grey levels
+compares the details of all that the two would share if it lay there, which a mere likeness does not survive. All three see grey levels
 whose mean and contrast are taken out, so that stain does not matter.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.fft import dct, irfft2, rfft2
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 _GREY_PX = 64
 _MIDDLE_PX = 32
@@ -31,8 +31,10 @@ _HASH_BITS = 8
 _REGISTERED = 6
 _SCALES_PX = (61, 64, 67)
 """Sides to which a tile is scaled before it is laid over another: 5 % smaller, as it is, 5 % larger."""
-_LEAST_CONTRAST = 2.0
-"""Standard deviation in grey levels; below it there is nothing to register."""
+_DETAIL_PX = 4.0
+"""What is smoother is taken out before tiles are compared: any two tiles at the edge of glass are alike in it."""
+_LEAST_CONTRAST, _LEAST_DETAIL = 2.0, 1.0
+"""Standard deviations in grey levels; below them there is nothing to slide, or to compare."""
 _MOST_FLAT = 2_000_000
 """So many patches are searched one by one; more are searched by cells."""
 _BATCH = 64
@@ -142,20 +144,27 @@ def _alike(hashed: np.uint64, index: CopyIndex, count: int) -> np.ndarray:
 
 
 def register(tile: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of what two grey tiles (64, 64) share, once the first is laid over the second where its middle fits
-    best, at the scale at which it fits best; in [-1, 1].
+    """Correlation of the details that two grey tiles (64, 64) share, once the first is laid over the second where its middle
+    fits best, at the scale at which it fits best; in [-1, 1].
     """
-    best, picture = -1.0, Image.fromarray(np.ascontiguousarray(tile))
+    best, picture, theirs = -1.0, Image.fromarray(np.ascontiguousarray(tile)), _details(other)
     for side in _SCALES_PX:
         scaled = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
         _, (y,), (x,) = slide(scaled, other[None])
         edge = (side - _MIDDLE_PX) // 2
         rows, columns = (slice(max(0, at - edge), min(_GREY_PX, at - edge + side)) for at in (y, x))
-        shared = other[rows, columns]
-        mine = scaled[rows.start - y + edge :, columns.start - x + edge :][: shared.shape[0], : shared.shape[1]]
-        if min(mine.std(), shared.std()) >= _LEAST_CONTRAST:
+        shared = theirs[rows, columns]
+        mine = _details(scaled)[rows.start - y + edge :, columns.start - x + edge :][
+            : shared.shape[0], : shared.shape[1]
+        ]
+        if min(mine.std(), shared.std()) >= _LEAST_DETAIL:
             best = max(best, float(np.corrcoef(mine.ravel(), shared.ravel())[0, 1]))
     return best
+
+
+def _details(grey: np.ndarray) -> np.ndarray:
+    grey = grey.astype(np.float32)
+    return grey - gaussian_filter(grey, _DETAIL_PX)
 
 
 def slide(tile: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
