@@ -40,7 +40,7 @@ from pipeline.report.pictures import contact_sheet
 from pipeline.slides.open import open_slide
 from pipeline.slides.segment import segment_slide
 
-PARTS = ("reconstruction", "distances", "copies", "slide", "conditions")
+PARTS = ("reconstruction", "distances", "scratch", "copies", "slide", "conditions")
 STEPS = (20, 4)
 SLIDE_PX = 4096
 WINDOW = {SLIDE_PX: 32, 128: 16}
@@ -131,9 +131,25 @@ def sampled(study: Study, steps: int) -> np.ndarray:
     return study.sample(f"steps{steps}", study.params["sample"].get("guidance", 2.0))
 
 
-def measure_distances(study: Study, scratch: Study) -> dict:
+def held_out_features(study: Study) -> np.ndarray:
     tower = load_extractor("efficientnet-lite0", "cpu")
-    held_out = tower.features(study.tiles.read(val_rows(study.tiles, 4000)))
+    return tower.features(study.tiles.read(val_rows(study.tiles, 4000)))
+
+
+def distances(sets: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
+    return {
+        "kid": {name: kid(*pair, 50, 0)["mean"] for name, pair in sets.items()},
+        "fd": {name: fd(*pair, 0)["value"] for name, pair in sets.items()},
+    }
+
+
+def measure_scratch(study: Study, scratch: Study) -> dict:
+    made = load_extractor("efficientnet-lite0", "cpu").features(sampled(scratch, STEPS[0]))
+    return distances({"from_scratch": (made, held_out_features(study))})
+
+
+def measure_distances(study: Study) -> dict:
+    tower, held_out = load_extractor("efficientnet-lite0", "cpu"), held_out_features(study)
     train = train_rows(study.tiles)
     last = train[train["slide_id"] == sorted(set(train["slide_id"]))[-1]]
     order = np.random.default_rng(0).permutation(len(held_out))
@@ -142,12 +158,8 @@ def measure_distances(study: Study, scratch: Study) -> dict:
         "floor": halves,
         "other_section": (tower.features(study.tiles.read(last)), held_out),
         **{f"steps{steps}": (tower.features(sampled(study, steps)), held_out) for steps in STEPS},
-        "from_scratch": (tower.features(sampled(scratch, STEPS[0])), held_out),
     }
-    return {
-        "kid": {name: kid(*pair, 50, 0)["mean"] for name, pair in sets.items()},
-        "fd": {name: fd(*pair, 0)["value"] for name, pair in sets.items()},
-    }
+    return distances(sets)
 
 
 def measure_copies(study: Study, pictures: Path | None) -> dict:
@@ -284,18 +296,21 @@ def main() -> None:
         model = str(options.model or MODEL)
         study, scratch = smoke(root) if options.smoke else real(root, model, 2000)
         study.train()
-        if "distances" in options.only and not options.smoke:
+        if "scratch" in options.only and not options.smoke:
             scratch.train()
         parts = {
             "reconstruction": lambda: measure_reconstruction(study),
-            "distances": lambda: measure_distances(study, scratch),
+            "distances": lambda: measure_distances(study),
+            "scratch": lambda: measure_scratch(study, scratch),
             "copies": lambda: measure_copies(study, pictures),
             "slide": lambda: measure_slide(study, 128 if options.smoke else SLIDE_PX, pictures),
             "conditions": lambda: measure_conditions(
                 study, *((24, 10) if options.smoke else (500, 400)), pictures or root / "pictures"
             ),
         }
-        keys = {key: value for name in options.only for key, value in parts[name]().items()}
+        keys: dict = {}
+        for name in options.only:
+            merge(keys, parts[name]())
     report("default_model", options.smoke, {"params": study.params}, flat(keys), {}, options.json)
 
 
