@@ -20,7 +20,8 @@ def main() -> None:
         "masks": params.tile.masks.classes,
         "seed": params.seed,
     }
-    with stage.open_stage("train_filters", params=stated, inputs=["data/tiles", "models/encoders", "reviews"]) as work:
+    reviews = ["reviews"] if "review" in params.filter.use else []
+    with stage.open_stage("train_filters", params=stated, inputs=["data/tiles", "models/encoders", *reviews]) as work:
         train_study_filters(params, work, device(cluster), reports=Path("reports/train_filters"))
 
 
