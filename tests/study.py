@@ -58,7 +58,7 @@ TINY = {
     "filter": {"use": list(FILTERS), "min_yield": 0.0},
     "emit": {"captions": True},
     "evaluate": {"kid_subsets": 4},
-    "uplift": {"seeds": 2, "steps": 4, "batch_size": 8, "image_px": 32},
+    "uplift": {"arms": ["real", "real+synthetic"], "seeds": 1, "steps": 2, "batch_size": 8, "image_px": 32},
 }
 
 

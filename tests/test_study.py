@@ -40,7 +40,7 @@ STAGES = [
     "evaluate",
     "report",
 ]
-AFTER_SAMPLE = {"sample", "filter", "emit", "evaluate", "report"}
+AFTER_SAMPLE = {"uplift", "sample", "filter", "emit", "evaluate", "report"}
 
 
 @pytest.fixture(scope="module")

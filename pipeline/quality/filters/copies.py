@@ -39,7 +39,8 @@ class CopyFilter(Filter):
 
     def threshold(self, scores: np.ndarray, share: float) -> float | None:
         """As for every filter, but a share smaller than one tile of those held out is read off the Gumbel distribution with
-        their median and upper tenth: a score is the highest of many correlations, and such maxima have its tail.
+        their median and upper tenth, since a score is the highest of many correlations, and such maxima have its tail; but no
+        higher than halfway from the highest of them to 1.
 
         Raises
         ------
@@ -48,16 +49,15 @@ class CopyFilter(Filter):
         """
         known = scores[np.isfinite(scores)]
         found = super().threshold(known, share)
-        if 0 < share * len(known) < 1 and len(known) >= _LEAST_FITTED:
-            middle, upper = np.quantile(known, [0.5, 0.9])
-            found = float(
-                middle + (upper - middle) * (_gumbel(1 - share) - _gumbel(0.5)) / (_gumbel(0.9) - _gumbel(0.5))
-            )
         if found is not None and found > _MOST:
             raise HistoloomError(
                 f"The near-copy filter can't be calibrated: real held-out tiles correlate with train tiles up to {found:.2f}. Either "
                 "no tile is held out (tile.split), or two splits hold the same tissue (histoloom validate --deep)."
             )
+        if 0 < share * len(known) < 1 and len(known) >= _LEAST_FITTED:
+            middle, upper = np.quantile(known, [0.5, 0.9])
+            tail = middle + (upper - middle) * (_gumbel(1 - share) - _gumbel(0.5)) / (_gumbel(0.9) - _gumbel(0.5))
+            found = float(min(tail, (known.max() + 1) / 2))
         return found
 
     def save(self, folder: Path) -> None:
