@@ -49,7 +49,7 @@ CORNER_PX = (3000, 3000)
 MODEL = "histoloom-small"
 FORMER = {
     "train_autoencoder": {
-        "down_factor": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
+        "down_factor": 4, "latent_channels": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
         "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no",
     },
     "train_denoiser": {
