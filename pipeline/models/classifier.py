@@ -1,4 +1,4 @@
-"""A linear classifier on features: multinomial logistic regression with a calibrated temperature."""
+"""A linear classifier on features: multinomial logistic regression."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.errors import HistoloomError
@@ -16,37 +15,32 @@ from pipeline.errors import HistoloomError
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """classes : names; mean, scale (d,); weights (d, classes); bias (classes,); temperature > 0."""
+    """classes : names; mean, scale (d,); weights (d, classes); bias (classes,)."""
 
     classes: tuple[str, ...]
     mean: np.ndarray
     scale: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
-    temperature: float = 1.0
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         return ((features - self.mean) / self.scale) @ self.weights + self.bias
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """(n, d) to (n, classes), each row adding up to 1."""
-        return _softmax(self.logits(features) / self.temperature)
+        return _softmax(self.logits(features))
 
     def save(self, folder: Path, name: str) -> None:
         save_file(
             {k: np.ascontiguousarray(getattr(self, k), np.float32) for k in ("mean", "scale", "weights", "bias")},
             folder / f"{name}.safetensors",
         )
-        (folder / f"{name}.json").write_text(
-            json.dumps({"classes": self.classes, "temperature": self.temperature}) + "\n", encoding="utf-8"
-        )
+        (folder / f"{name}.json").write_text(json.dumps({"classes": self.classes}) + "\n", encoding="utf-8")
 
 
 def load_classifier(folder: Path, name: str) -> LinearClassifier:
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return LinearClassifier(
-        tuple(facts["classes"]), **load_file(folder / f"{name}.safetensors"), temperature=facts["temperature"]
-    )
+    return LinearClassifier(tuple(facts["classes"]), **load_file(folder / f"{name}.safetensors"))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -75,21 +69,6 @@ def fit_classifier(features: np.ndarray, labels: list[str], classes: tuple[str, 
     if len(present) == 2:
         weights, bias = np.concatenate([-weights / 2, weights / 2], 1), np.concatenate([-bias / 2, bias / 2])
     return LinearClassifier(present, mean, scale, weights, bias)
-
-
-def calibrate(model: LinearClassifier, features: np.ndarray, labels: list[str]) -> LinearClassifier:
-    """Choose the temperature that makes held-out labels likeliest (Guo et al. 2017, "On calibration ...")."""
-    known = [i for i, label in enumerate(labels) if label in model.classes]
-    if not known:
-        return model
-    logits, truth = model.logits(features[known]), [model.classes.index(labels[i]) for i in known]
-
-    def loss(log_temperature: float) -> float:
-        probabilities = _softmax(logits / np.exp(log_temperature))
-        return -float(np.log(probabilities[np.arange(len(truth)), truth] + 1e-12).mean())
-
-    best = minimize_scalar(loss, bounds=(-3, 3), method="bounded").x
-    return LinearClassifier(model.classes, model.mean, model.scale, model.weights, model.bias, float(np.exp(best)))
 
 
 def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
