@@ -26,7 +26,6 @@ from benchmarks.judges import (
     Segmenter,
     agreement,
     correlation,
-    dice,
     judged,
     segmentation_loss,
     train_judge,
@@ -38,6 +37,7 @@ from pipeline.config import Params
 from pipeline.data.genotype import parse_genotype
 from pipeline.data.rows import spread, train_rows
 from pipeline.data.tables import normalised, read_expression, read_genotype
+from pipeline.models.segmenter import dice
 from pipeline.quality.metrics import kid
 from pipeline.report.pictures import contact_sheet
 
@@ -116,9 +116,9 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
     deal = np.random.default_rng(0).permutation(len(stated))
     alone, label_alone, both = (judgement.sample(*names) for names in (("mask",), ("label",), ("mask", "label")))
     scores = {
-        "floor": float(dice(found(alone), stated[deal]).mean()),
-        "synthetic": float(dice(found(alone), stated).mean()),
-        "ceiling": float(dice(found(judgement.real()), stated).mean()),
+        "floor": float(dice(found(alone), stated[deal], 1).mean()),
+        "synthetic": float(dice(found(alone), stated, 1).mean()),
+        "ceiling": float(dice(found(judgement.real()), stated, 1).mean()),
     }
     scores["share_of_the_way"] = (scores["synthetic"] - scores["floor"]) / (scores["ceiling"] - scores["floor"])
     organs = judgement.classes(column("label"))
@@ -126,7 +126,7 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
         judgement.agreement(column("label"), organs, images, "patient_id") for images in (label_alone, both)
     )
     together = {
-        "mask_dice_over_alone": float(dice(found(both), stated).mean()) / scores["synthetic"],
+        "mask_dice_over_alone": float(dice(found(both), stated, 1).mean()) / scores["synthetic"],
         "label_agreement_over_alone": label_both["matched"] / label["matched"],
     }
     _vary(judgement, "mask", stated.mean((1, 2)))

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.conditions import Judgement, column, rna_agreement
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
-from benchmarks.judges import Segmenter, dice, judged, segmentation_loss, train_judge
+from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.cli.init import merge
@@ -33,6 +33,7 @@ from pipeline.conditions.features import load_extractor
 from pipeline.config import TrainFilters, load_params
 from pipeline.data.rows import train_rows, val_rows
 from pipeline.emit.model import package_models
+from pipeline.models.segmenter import dice
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.metrics import fd, kid
 from pipeline.quality.near_copy import build_index, copy_scores
@@ -200,9 +201,9 @@ def measure_conditions(study: Study, tiles: int, steps: int, pictures: Path) -> 
     found = {name: judged(segmenter, part)[:, 0] > 0 for name, part in (("made", from_mask), ("real", real))}
     deal = np.random.default_rng(0).permutation(len(stated))
     scores = {
-        "floor": float(dice(found["made"], stated[deal]).mean()),
-        "synthetic": float(dice(found["made"], stated).mean()),
-        "ceiling": float(dice(found["real"], stated).mean()),
+        "floor": float(dice(found["made"], stated[deal], 1).mean()),
+        "synthetic": float(dice(found["made"], stated, 1).mean()),
+        "ceiling": float(dice(found["real"], stated, 1).mean()),
     }
     scores["share_of_the_way"] = (scores["synthetic"] - scores["floor"]) / (scores["ceiling"] - scores["floor"])
     out = {"mask": {"dice": scores}}

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pipeline.models.segmenter import UNet
+
 _BATCH = 64
 
 
@@ -20,26 +22,11 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-class Segmenter(nn.Module):
-    """A U-Net of three levels: pictures (b, 3, h, w) to logits of nuclei (b, 1, h, w)."""
+class Segmenter(UNet):
+    """Pictures (b, 3, h, w) to logits of nuclei (b, 1, h, w)."""
 
     def __init__(self, width: int = 24):
-        super().__init__()
-        self.down = nn.ModuleList([_block(3, width), _block(width, 2 * width)])
-        self.middle = _block(2 * width, 4 * width)
-        self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
-        self.out = nn.Conv2d(width, 1, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kept = []
-        for block in self.down:
-            kept.append(block(x))
-            x = F.max_pool2d(kept[-1], 2)
-        x = self.middle(x)
-        for block in self.up:
-            skipped = kept.pop()
-            x = block(torch.cat([F.interpolate(x, size=skipped.shape[-2:]), skipped], 1))
-        return self.out(x)
+        super().__init__(1, width, _block)
 
 
 class Network(nn.Sequential):
@@ -96,12 +83,6 @@ def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor
     chance = logits.sigmoid()
     dice = (2 * (chance * truth).sum((1, 2)) + 1) / (chance.sum((1, 2)) + truth.sum((1, 2)) + 1)
     return F.binary_cross_entropy_with_logits(logits, truth) + (1 - dice).mean()
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(n, h, w) bool each; per tile, 1 where neither has a pixel."""
-    both, either = (found & truth).sum((1, 2)), found.sum((1, 2)) + truth.sum((1, 2))
-    return np.where(either == 0, 1.0, 2 * both / np.maximum(either, 1))
 
 
 def difference_interval(difference, groups: np.ndarray, seed: int, rounds: int = 1000) -> list[float]:

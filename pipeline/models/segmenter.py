@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,16 +26,18 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
-class Segmenter(nn.Module):
-    """Pictures (b, 3, h, w) in [-1, 1], sides multiples of 4, to logits (b, classes + 1, h, w); class 0 is background."""
+class UNet(nn.Module):
+    """Three levels: pictures (b, 3, h, w), sides multiples of 4, to (b, outputs, h, w).
 
-    def __init__(self, classes: int, width: int = 16):
+    block : (channels in, channels out) to what each level is made of.
+    """
+
+    def __init__(self, outputs: int, width: int, block: Callable[[int, int], nn.Module]):
         super().__init__()
-        self.classes, self.width = classes, width
-        self.down = nn.ModuleList([_block(3, width), _block(width, 2 * width)])
-        self.middle = _block(2 * width, 4 * width)
-        self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
-        self.out = nn.Conv2d(width, classes + 1, 1)
+        self.down = nn.ModuleList([block(3, width), block(width, 2 * width)])
+        self.middle = block(2 * width, 4 * width)
+        self.up = nn.ModuleList([block(6 * width, 2 * width), block(3 * width, width)])
+        self.out = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kept = []
@@ -46,6 +49,14 @@ class Segmenter(nn.Module):
             skipped = kept.pop()
             x = block(torch.cat([F.interpolate(x, size=skipped.shape[-2:]), skipped], 1))
         return self.out(x)
+
+
+class Segmenter(UNet):
+    """Pictures (b, 3, h, w) in [-1, 1] to logits (b, classes + 1, h, w); class 0 is background."""
+
+    def __init__(self, classes: int, width: int = 16):
+        super().__init__(classes + 1, width, _block)
+        self.classes, self.width = classes, width
 
     @torch.inference_mode()
     def segment(self, images: np.ndarray) -> np.ndarray:

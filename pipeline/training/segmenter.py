@@ -10,12 +10,11 @@ from pipeline.models.autoencoder import to_model
 from pipeline.models.segmenter import Segmenter
 from pipeline.training.loop import TrainingRun, epoch_order, train
 
+_BATCH = 16
 _STAIN_SHIFT = 0.1
 
 
-def train_segmenter(
-    images: np.ndarray, masks: np.ndarray, classes: int, run: TrainingRun, *, batch_size: int = 16, log=None
-) -> Segmenter:
+def train_segmenter(images: np.ndarray, masks: np.ndarray, classes: int, run: TrainingRun) -> Segmenter:
     """Train on tiles (n, h, w, 3) uint8 and class ids (n, h, w), mirrored, and with brightness and colours shifted.
 
     The loss is cross entropy plus soft Dice over the classes (Milletari et al. 2016, eq. 1, unsquared).
@@ -25,7 +24,7 @@ def train_segmenter(
         model = Segmenter(classes).to(run.device)
 
     def loss(step: int, generator: torch.Generator):
-        index = epoch_order(run.seed, len(images), batch_size, step).numpy()
+        index = epoch_order(run.seed, len(images), _BATCH, step).numpy()
         batch = to_model(images[index], run.device)
         truth = torch.from_numpy(masks[index]).long().to(run.device)
         for axis in (2, 3):
@@ -38,5 +37,5 @@ def train_segmenter(
         overlap = (2 * both + 1) / (chance.sum((0, 2, 3)) + wanted.sum((0, 2, 3)) + 1)
         return F.cross_entropy(logits, truth) + 1 - overlap.mean(), {"dice": overlap.mean().item()}
 
-    train(model, loss, run, log)
+    train(model, loss, run)
     return model.requires_grad_(False)
