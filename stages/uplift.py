@@ -1,4 +1,4 @@
-"""Train classifiers with and without synthetic tiles, and say whether these helped."""
+"""Train classifiers or segmenters with and without synthetic tiles, and say whether these helped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pipeline.uplift.study import uplift_study
 
 def main() -> None:
     params, cluster = load_params(), load_cluster()
-    stated = {"uplift": params.uplift.model_dump(), "classes": params.tile.labels.classes, "seed": params.seed}
+    tile = params.tile.model_dump(include={"labels", "masks"})
+    stated = {"uplift": params.uplift.model_dump(), "tile": tile, "seed": params.seed}
     with stage.open_stage("uplift", params=stated, inputs=["data/tiles", *MADE, "data/verdicts"]) as work:
         uplift_study(params, work, device(cluster), lambda tasks: open_pool(cluster, tasks=tasks, gpu=True))
 

@@ -176,13 +176,21 @@ def tiles(count: int, tile_px: int = 16, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, tile_px, tile_px, 3), dtype=np.uint8)
 
 
-def make_part(store, name: str, rows: pd.DataFrame, images: np.ndarray, schema: pa.Schema = TILE_ROW) -> None:
+def make_part(
+    store,
+    name: str,
+    rows: pd.DataFrame,
+    images: np.ndarray,
+    schema: pa.Schema = TILE_ROW,
+    masks: np.ndarray | None = None,
+) -> None:
     """Commit a part of a tile store."""
+    arrays = {"image": images} | ({} if masks is None else {"mask": masks})
 
     def write(folder: Path) -> None:
-        with TileWriter(folder, images.shape[1]) as writer:
-            for image in images:
-                writer.add(image=image)
+        with TileWriter(folder, images.shape[1], list(arrays)) as writer:
+            for number in range(len(images)):
+                writer.add(**{name: array[number] for name, array in arrays.items()})
         write_rows(rows, folder / "rows.parquet", schema)
 
     commit_part(Path(store), name, write)

@@ -24,6 +24,16 @@ class Labels(Section):
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
     unlabelled: Literal["drop", "keep"] = "drop"
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the labels and masks of train (and of val, where there is a test split) that the study sees; "
+        "the other tiles are as unlabelled ones",
+    )
+    fraction_of: Literal["tile", "slide", "patient"] = Field(
+        "tile", description="what the share is of: tiles that don't overlap, slides, or patients; at least one"
+    )
 
 
 class Masks(Section):
@@ -90,6 +100,18 @@ class Tile(Section):
     split: Split = Split()
     max_bad_slides: int = Field(0, ge=0)
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
+
+    @model_validator(mode="after")
+    def _hides_masks_too(self):
+        if (
+            self.labels.fraction < 1
+            and self.labels.unlabelled == "keep"
+            and self.masks.source in ("polygons", "raster")
+        ):
+            raise ValueError(
+                "labels.fraction hides masks too, and a tile can't be kept without its mask: use labels.unlabelled: drop"
+            )
+        return self
 
     @model_validator(mode="after")
     def _measured(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 
 from pipeline.data.schema import SPLITS
@@ -23,7 +24,7 @@ def assign_splits(
     fixed : group to split, for groups whose split was stated; they don't count towards the fractions.
     """
     fixed = dict(fixed or {})
-    free = sorted(set(groups) - set(fixed), key=lambda g: (hashlib.sha256(f"{seed}/{g}".encode()).digest(), g))
+    free = _shuffled(set(groups) - set(fixed), seed)
     wanted = [s for s in SPLITS if fractions.get(s, 0) > 0 and (s not in fixed.values() or not free)]
     taken = {group: split for group, split in fixed.items() if group in set(groups)}
     start, done = 0, 0.0
@@ -39,6 +40,16 @@ def assign_splits(
         taken.update(dict.fromkeys(free[start:end], split))
         start = end
     return taken
+
+
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    return sorted(names, key=lambda name: (hashlib.sha256(f"{seed}/{name}".encode()).digest(), name))
+
+
+def seen_labels(units: Iterable[str], fraction: float, seed: int) -> set[str]:
+    """The units whose labels a study sees: this share of them, rounded up; a larger share holds those of a smaller one."""
+    order = _shuffled(set(units), seed)
+    return set(order[: math.ceil(fraction * len(order) - 1e-9)])
 
 
 def region_of(x_px: float, y_px: float, width_px: float, height_px: float, rows: int, cols: int) -> tuple[int, int]:

@@ -16,8 +16,8 @@ from pipeline.diffusion.surroundings import create
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.annotate import rasterise, read_polygons
+from pipeline.slides.describe import split_groups
 from pipeline.slides.open import Slide, open_slide
-from pipeline.slides.tiler import split_groups
 
 _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
 

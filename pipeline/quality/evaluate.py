@@ -27,8 +27,13 @@ class _Part:
     features: np.ndarray
     images: np.ndarray
 
-    def of(self, label: str) -> np.ndarray:
-        return self.features[(self.rows["label"] == label).to_numpy(bool)]
+    @property
+    def groups(self) -> np.ndarray:
+        return self.rows["split_group"].to_numpy(str)
+
+    def of(self, label: str) -> _Part:
+        chosen = (self.rows["label"] == label).to_numpy(bool)
+        return _Part(self.rows[chosen], self.features[chosen], self.images[chosen])
 
 
 def evaluate_study(
@@ -58,8 +63,12 @@ def evaluate_study(
     held_out, train = part(real, test), part(real, rows[rows["split"] == "train"])
     options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
 
+    def compared(samples: _Part, reference: _Part, other: _Part) -> dict:
+        sets = (part.features for part in (samples, reference, other))
+        return compare(*sets, groups=reference.groups, **options)
+
     def measured(samples: _Part) -> dict:
-        found = compare(samples.features, held_out.features, train.features, **options)
+        found = compared(samples, held_out, train)
         if not found:
             return {}
         scores = (("inception_score", samples), ("inception_score_floor", held_out))
@@ -85,7 +94,7 @@ def evaluate_study(
             metrics["unfiltered"] = measured(samples)
             metrics["accepted"] = measured(part(store, chosen[chosen["accepted"]]))
             sets = {name: [p.of(name) for p in (samples, held_out, train)] for name in params.tile.labels.classes}
-            by_class = {name: compare(*parts, **options) for name, parts in sets.items()}
+            by_class = {name: compared(*parts) for name, parts in sets.items()}
             metrics["by_class"] = {name: found for name, found in by_class.items() if found}
     write_json(reports / "metrics.json", metrics)
     return metrics

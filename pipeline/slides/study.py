@@ -12,14 +12,15 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.commit import link_tree, write_json
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest, SlideEntry, read_manifest
 from pipeline.data.schema import SPLITS
-from pipeline.data.splits import assign_splits
+from pipeline.data.splits import assign_splits, seen_labels
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
+from pipeline.slides.describe import split_groups
 from pipeline.slides.summarise import summarised
-from pipeline.slides.tiler import SlideJob, cut_slide, split_groups
+from pipeline.slides.tiler import SlideJob, cut_slide
 
 
 def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
@@ -81,11 +82,14 @@ def tile_study(
         slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
         manifest = replace(manifest, slides=slides)
     splits = study_splits(manifest, config, seed)
-    jobs = [_job(entry, manifest, config, splits, work.parts, code) for entry in manifest.slides]
+    hiding = _Hiding(manifest, config, splits, seed)
+    jobs = [_job(entry, manifest, config, splits, work.parts, code, hiding) for entry in manifest.slides]
     with pool(len(jobs)) as run:
         results = run(cut_slide, jobs, "tile")
     good = [r for r in results if "part" in r]
     bad = [r for r in results if "reason" in r]
+    if unseen := len(results) - len(good) - len(bad):
+        console.print(f"tile: {unseen} slide(s) left out, whose labels tile.labels.fraction hides")
     reports = Path(reports)
     _write_slides(results, reports)
     for r in bad:
@@ -97,18 +101,55 @@ def tile_study(
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
         )
     _publish(good, work, Path(output))
-    metrics = _metrics(good, bad, Path(output))
+    metrics = _metrics(good, bad, Path(output)) | {"label_fraction": config.labels.fraction}
     write_json(reports / "metrics.json", metrics)
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}
 
 
-def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str) -> SlideJob:
+class _Hiding:
+    """Of which splits labels are hidden, and which share of each slide's labels is seen.
+
+    Raises
+    ------
+    HistoloomError
+        when tiles would be kept without the instances that are stated of their slides.
+    """
+
+    def __init__(self, manifest: Manifest, config: Tile, splits: dict[str, str], seed: int):
+        labels, present = config.labels, set(splits.values())
+        self.splits = ("train", "val") if "test" in present else ("train",)
+        self.fraction, self.of, self.seed, self.chosen = labels.fraction, labels.fraction_of, seed, None
+        if labels.fraction == 1:
+            return
+        if labels.unlabelled == "keep" and any(entry.instances for entry in manifest.slides):
+            raise HistoloomError(
+                "tile.labels.fraction hides instances too, and a tile can't be kept without those that slides.csv states. Use "
+                "tile.labels.unlabelled: drop."
+            )
+        if self.of != "tile":
+            members = {
+                split: [
+                    _unit(e, self.of) for e in manifest.slides if {splits[g] for g in split_groups(e, config)} & {split}
+                ]
+                for split in self.splits
+            }
+            self.chosen = set().union(*(seen_labels(names, labels.fraction, seed) for names in members.values()))
+
+    def seen(self, entry: SlideEntry) -> float:
+        return self.fraction if self.chosen is None else float(_unit(entry, self.of) in self.chosen)
+
+
+def _unit(entry: SlideEntry, of: str) -> str:
+    return entry.slide_id if of == "slide" else entry.patient_id
+
+
+def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, hiding: _Hiding):
     spots = manifest.spots
     mine = None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
     own = {group: splits[group] for group in split_groups(entry, config)}
-    return SlideJob(entry, config, own, mine, parts, code)
+    return SlideJob(entry, config, own, mine, parts, code, hiding.splits, hiding.seen(entry), hiding.seed)
 
 
 def _publish(good: list[dict], work, output: Path) -> None:

@@ -13,15 +13,21 @@ from pipeline.data.commit import commit_part, digest, hash_tree
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.schema import TILE_ROW, write_rows
-from pipeline.data.splits import inside_region, region_of
+from pipeline.data.splits import inside_region, seen_labels
 from pipeline.data.store import TileWriter
 from pipeline.slides import stain
 from pipeline.slides.annotate import Annotations, load_annotations
+from pipeline.slides.describe import class_shares, group_of, label_of, tile_row
 from pipeline.slides.grid import blocks, grid
 from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
 from pipeline.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
+
+
+class NothingSeen(Exception):
+    """A slide of whose labels the study sees none."""
+
 
 BLOCK_PX = 2048
 """Side of what is read at once, in pixels of the level that it is read from."""
@@ -29,7 +35,11 @@ BLOCK_PX = 2048
 
 @dataclass(frozen=True)
 class SlideJob:
-    """Everything that decides one slide's part; plain data, so that any worker can do it."""
+    """Everything that decides one slide's part; plain data, so that any worker can do it.
+
+    hidden_in : splits of which the study sees a share of the labels; seen : the share of this slide's, 1 where it is
+    slides or patients that are chosen and this is of them, 0 where it isn't.
+    """
 
     entry: SlideEntry
     config: Tile
@@ -37,6 +47,9 @@ class SlideJob:
     spots: pd.DataFrame | None
     parts: Path
     code: str
+    hidden_in: tuple[str, ...] = ()
+    seen: float = 1.0
+    seed: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +62,8 @@ class SlideJob:
         spots = None if self.spots is None else self.spots.to_dict("records")
         files = [hash_tree(p) for p in (entry.path, entry.annotations, entry.mask, entry.instances) if p is not None]
         stated = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
+        if self.seen < 1:
+            stated += [self.hidden_in, self.seen, self.seed]
         return digest([config, split, self.splits, spots, files, stated, self.code])[:16]
 
     @property
@@ -61,12 +76,15 @@ def cut_slide(job: SlideJob) -> dict:
 
     Returns
     -------
-    A report of the slide: `part`, counts, scale and its source; or `reason`, when the slide can't be used.
+    A report of the slide: `part`, counts, scale and its source; `reason`, when the slide can't be used; or neither, when
+    the study sees none of its labels.
     """
     name = job.part
     made = not (job.parts / name).exists()
     try:
         record = commit_part(job.parts, name, lambda folder: write_part(job, folder))
+    except NothingSeen:
+        return {"slide_id": job.entry.slide_id}
     except BadSlide as error:
         return {"slide_id": job.entry.slide_id, "row": job.entry.row, "reason": str(error)}
     return {"slide_id": job.entry.slide_id, "part": name, "made": made, **record["info"]}
@@ -92,6 +110,8 @@ def write_part(job: SlideJob, folder: Path) -> dict:
         with TileWriter(folder, config.tile_px, arrays) as writer:
             cut = [_cut(job, slide, annotations, *chosen[mpp], normaliser, segmenter, mpp, writer) for mpp in scales]
             rows = pd.DataFrame([row for of_scale in cut for row in of_scale], columns=TILE_ROW.names)
+            if rows.empty and job.seen < 1:
+                raise NothingSeen
             if rows.empty:
                 raise BadSlide(
                     f"{entry.slide_id}: {len(chosen[config.mpp][0])} tiles have tissue, and none has a label. Check the "
@@ -179,6 +199,7 @@ def _cut(
     """Cut the tiles of one scale; their rows."""
     config, n, downsample = job.config, job.config.tile_px, mpp / slide.mpp
     margin = 0 if segmenter is None else round(REACH_UM / mpp)
+    hidden = _hidden(job, slide, corners, downsample)
     rows = []
     grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
     boxes = [
@@ -192,11 +213,17 @@ def _cut(
             if seen is not None:
                 mask, instances = seen.mask, (seen.nuclei, outlines(seen.nuclei))
             for x, y in members:
+                if (x, y) in hidden and config.labels.unlabelled == "drop":
+                    continue
                 row, column = y - top + margin, x - left + margin
                 at = np.s_[row : row + n, column : column + n]
-                shares = _shares(None if labels is None else labels[at], config.labels.classes)
                 spot = annotations.spot((x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
-                label = _label(job, shares, spot)
+                if (x, y) in hidden:
+                    shares, label = {}, None
+                    spot = None if spot is None else spot[["spot_id"]]
+                else:
+                    shares = class_shares(None if labels is None else labels[at], config.labels.classes)
+                    label = label_of(job, shares, spot)
                 if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
                     continue
                 tiles = {"image": normaliser.apply(picture[at])}
@@ -206,8 +233,22 @@ def _cut(
                     tiles |= {"instance": instances[0][at], "edge": instances[1][at]}
                 writer.add(**tiles)
                 words = "" if seen is None else segmenter.words(seen.crop(at))
-                rows.append(_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words))
+                rows.append(tile_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words))
     return rows
+
+
+def _hidden(job: SlideJob, slide: Slide, corners, downsample: float) -> set[tuple[int, int]]:
+    """Corners of the tiles whose labels the study may not see; tiles that begin in one square of a tile's side go together."""
+    if job.seen == 1:
+        return set()
+    n = job.config.tile_px
+    squares = {
+        corner: f"{job.entry.slide_id}/{corner[0] // n}/{corner[1] // n}"
+        for corner in corners
+        if job.splits[group_of(job, slide, corner, downsample)] in job.hidden_in
+    }
+    seen = seen_labels(squares.values(), job.seen, job.seed)
+    return {corner for corner, square in squares.items() if square not in seen}
 
 
 def _annotate_block(annotations: Annotations, box, downsample: float):
@@ -219,98 +260,3 @@ def _annotate_block(annotations: Annotations, box, downsample: float):
         same = (config.masks.source, config.masks.classes) == (config.labels.source, config.labels.classes)
         mask = labels if same else annotations.ids(config.masks.classes, config.masks.source, box, downsample)
     return labels, mask, annotations.instance_ids(box, downsample)
-
-
-def _shares(ids: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, float]:
-    if ids is None:
-        return {}
-    counts = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:]
-    return {name: float(count) / ids.size for name, count in zip(classes, counts) if count}
-
-
-def _label(job: SlideJob, shares: dict[str, float], spot: pd.Series | None) -> str | None:
-    labels = job.config.labels
-    if labels.source == "slide":
-        return job.entry.label
-    if labels.source == "spots":
-        return None if spot is None else spot["label"]
-    best = max(shares, key=shares.get, default=None)
-    return best if best is not None and shares[best] >= labels.min_fraction else None
-
-
-def _row(
-    job: SlideJob,
-    slide: Slide,
-    corner: tuple[int, int],
-    mpp: float,
-    label: str | None,
-    shares: dict[str, float],
-    tissue_fraction: float,
-    spot: pd.Series | None,
-    words: str,
-) -> dict:
-    config, entry, downsample = job.config, job.entry, mpp / slide.mpp
-    x, y = round(corner[0] * downsample), round(corner[1] * downsample)
-    group = split_group(
-        entry,
-        config,
-        x + config.tile_px * downsample / 2,
-        y + config.tile_px * downsample / 2,
-        slide.width,
-        slide.height,
-    )
-    fields = {
-        "label": label or "unlabelled",
-        "caption": entry.caption or "",
-        **entry.extra,
-        **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
-        "composition": describe(shares, label, tissue_fraction),
-        "measured": words,
-    }
-    return {
-        "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if mpp == config.mpp else f"_{mpp:g}"),
-        "source": "real",
-        "slide_id": entry.slide_id,
-        "patient_id": entry.patient_id,
-        "split_group": group,
-        "split": job.splits[group],
-        "label": label,
-        "x_level0_px": x,
-        "y_level0_px": y,
-        "mpp": mpp,
-        "tissue_fraction": tissue_fraction,
-        "caption": _without_gaps(config.caption.format_map(fields)),
-        "spot_id": None if spot is None else spot["spot_id"],
-    }
-
-
-def _without_gaps(caption: str) -> str:
-    """A caption without what its empty fields left between commas."""
-    return ", ".join(part.strip() for part in caption.split(", ") if part.strip())
-
-
-def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:
-    """The leak unit that a point of a slide belongs to."""
-    if config.split.group == "region":
-        region = config.split.region
-        row, col = region_of(x, y, width, height, region.rows, region.cols)
-        return f"{entry.slide_id}/r{row}c{col}"
-    return entry.slide_id if config.split.group == "slide" else entry.patient_id
-
-
-def split_groups(entry: SlideEntry, config: Tile) -> list[str]:
-    """All groups that a slide can have."""
-    if config.split.group == "region":
-        region = config.split.region
-        return [f"{entry.slide_id}/r{r}c{c}" for r in range(region.rows) for c in range(region.cols)]
-    return [entry.slide_id if config.split.group == "slide" else entry.patient_id]
-
-
-def describe(shares: dict[str, float], label: str | None, tissue_fraction: float) -> str:
-    """A tile's composition in words, from the area that each class covers: 'mostly keratin, some epidermis'."""
-    words = []
-    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
-        if share >= 0.05:
-            words.append(("mostly " if share >= 0.6 else "some " if share < 0.2 else "") + name)
-    text = ", ".join(words) or label or "tissue"
-    return text + (", open space" if tissue_fraction < 0.75 else "")

@@ -14,8 +14,16 @@ _BATCH = 16
 _STAIN_SHIFT = 0.1
 
 
-def train_segmenter(images: np.ndarray, masks: np.ndarray, classes: int, run: TrainingRun) -> Segmenter:
-    """Train on tiles (n, h, w, 3) uint8 and class ids (n, h, w), mirrored, and with brightness and colours shifted.
+def train_segmenter(
+    images: np.ndarray,
+    masks: np.ndarray,
+    classes: int,
+    run: TrainingRun,
+    *,
+    augment: bool = True,
+    batch_size: int = _BATCH,
+) -> Segmenter:
+    """Train on tiles (n, h, w, 3) uint8 and class ids (n, h, w), if `augment` mirrored and with brightness and colours shifted.
 
     The loss is cross entropy plus soft Dice over the classes (Milletari et al. 2016, eq. 1, unsquared).
     """
@@ -24,14 +32,12 @@ def train_segmenter(images: np.ndarray, masks: np.ndarray, classes: int, run: Tr
         model = Segmenter(classes).to(run.device)
 
     def loss(step: int, generator: torch.Generator):
-        index = epoch_order(run.seed, len(images), _BATCH, step).numpy()
+        index = epoch_order(run.seed, len(images), batch_size, step).numpy()
         batch = to_model(images[index], run.device)
         truth = torch.from_numpy(masks[index]).long().to(run.device)
-        for axis in (2, 3):
-            if torch.rand((), generator=generator) < 0.5:
-                batch, truth = batch.flip(axis), truth.flip(axis - 1)
-        shift = _STAIN_SHIFT * torch.randn(len(batch), 3, 1, 1, generator=generator).to(batch)
-        logits = model(batch * (1 + shift.mean(1, keepdim=True)) + shift).float()
+        if augment:
+            batch, truth = _augmented(batch, truth, generator)
+        logits = model(batch).float()
         chance, wanted = logits.softmax(1)[:, 1:], F.one_hot(truth, classes + 1).movedim(-1, 1)[:, 1:]
         both = (chance * wanted).sum((0, 2, 3))
         overlap = (2 * both + 1) / (chance.sum((0, 2, 3)) + wanted.sum((0, 2, 3)) + 1)
@@ -39,3 +45,11 @@ def train_segmenter(images: np.ndarray, masks: np.ndarray, classes: int, run: Tr
 
     train(model, loss, run)
     return model.requires_grad_(False)
+
+
+def _augmented(batch: torch.Tensor, truth: torch.Tensor, generator: torch.Generator):
+    for axis in (2, 3):
+        if torch.rand((), generator=generator) < 0.5:
+            batch, truth = batch.flip(axis), truth.flip(axis - 1)
+    shift = _STAIN_SHIFT * torch.randn(len(batch), 3, 1, 1, generator=generator).to(batch)
+    return batch * (1 + shift.mean(1, keepdim=True)) + shift, truth

@@ -1,53 +1,24 @@
-"""From predictions to a verdict: measures of each classifier, paired differences between arms, and what may be said."""
+"""From predictions to a verdict: each arm's measures, paired differences between arms, and what may be said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-from pipeline.models.classifier import expected_calibration_error
+from pipeline.uplift.answers import Answers, averaged
 
 FEW_GROUPS = 10
 _ROUNDS = 2000
-
-
-def measures(probabilities: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> dict:
-    """Balanced accuracy, AUROC (one class against the rest, averaged), recall by class and calibration error.
-
-    Parameters
-    ----------
-    probabilities : (n, classes); truth : (n,) class numbers. Classes that the test tiles lack don't count.
-    """
-    present = np.unique(truth)
-    recall = {classes[k]: float((probabilities[truth == k].argmax(1) == k).mean()) for k in present}
-    auroc = [roc_auc_score(truth == k, probabilities[:, k]) for k in present if 0 < (truth == k).sum() < len(truth)]
-    return {
-        "balanced_accuracy": float(np.mean(list(recall.values()))),
-        "auroc": float(np.mean(auroc)) if auroc else None,
-        "recall": recall,
-        "calibration_error": expected_calibration_error(probabilities, truth),
-    }
-
-
-def balanced_accuracy(right: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
-    """Mean over classes of the weighted share of tiles that were right: (n,) bool, (n,), (n,)."""
-    shares = [
-        np.average(right[truth == k], weights=weight[truth == k]) for k in np.unique(truth) if weight[truth == k].sum()
-    ]
-    return float(np.mean(shares)) if shares else float("nan")
+_FILTERED, _UNFILTERED = "real+synthetic", "real+unfiltered"
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, truth: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+    answers: Answers, first: np.ndarray, second: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> dict:
-    """Balanced accuracy of the second arm less that of the first, with a 95 % interval by bootstrap.
+    """The second arm's score less that of the first, with a 95 % interval by bootstrap.
 
     Parameters
     ----------
-    first, second : (seeds, n) whether each seed's classifier was right about each test tile; seeds are paired.
+    first, second : (seeds, n, ...) each seed's evidence of each test tile; seeds are paired.
     groups : (n,) split groups; they are drawn, with seeds, where there are at least ten; else tiles are, with seeds.
 
     Returns
@@ -55,36 +26,34 @@ def paired_difference(
     `difference`, `interval`, and in `drawn` what the interval covers.
     """
     names, which = np.unique(groups, return_inverse=True)
-    by_group = len(names) >= FEW_GROUPS
-    n = len(truth)
+    by_group, n = len(names) >= FEW_GROUPS, len(groups)
 
     def difference(seeds: np.ndarray, weight: np.ndarray) -> float:
-        both = [[balanced_accuracy(arm[seed], truth, weight) for seed in seeds] for arm in (second, first)]
+        both = [[answers.score(arm[seed], weight) for seed in seeds] for arm in (second, first)]
         return float(np.mean(both[0]) - np.mean(both[1]))
 
     values = []
     for _ in range(_ROUNDS):
         seeds = rng.integers(0, len(first), len(first))
-        if by_group:
-            weight = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[which]
-        else:
-            weight = np.bincount(rng.integers(0, n, n), minlength=n)
-        values.append(difference(seeds, weight.astype(float)))
-    everything = difference(np.arange(len(first)), np.ones(n))
+        drawn = rng.integers(0, len(names), len(names)) if by_group else rng.integers(0, n, n)
+        weight = np.bincount(drawn, minlength=len(names) if by_group else n)
+        values.append(difference(seeds, (weight[which] if by_group else weight).astype(float)))
     covers = (
         "patients (split groups) and seeds" if by_group else "test tiles and seeds, of too few patients to draw from"
     )
     return {
-        "difference": everything,
+        "difference": difference(np.arange(len(first)), np.ones(n)),
         "interval": [float(v) for v in np.nanquantile(values, [0.025, 0.975])],
         "drawn": covers,
     }
 
 
-def verdict(difference: dict, arm: str, reference: str, groups: int) -> str:
+def verdict(difference: dict, arm: str, reference: str, groups: int, words: str) -> str:
     """What may be said of an arm, in words."""
     low, high = difference["interval"]
-    points = f"{100 * difference['difference']:+.1f} points of balanced accuracy, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    points = (
+        f"{100 * difference['difference']:+.1f} points of {words}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    )
     if low > 0:
         said = f"'{arm}' helped over '{reference}' ({points})."
     elif high < 0:
@@ -98,8 +67,8 @@ def verdict(difference: dict, arm: str, reference: str, groups: int) -> str:
 
 def analyse(
     predictions: dict[tuple[str, float], list[np.ndarray]],
-    test: pd.DataFrame,
-    classes: tuple[str, ...],
+    answers: Answers,
+    groups: np.ndarray,
     reference: str,
     seed: int,
 ) -> dict:
@@ -107,43 +76,36 @@ def analyse(
 
     Parameters
     ----------
-    predictions : (arm, ratio) to the probabilities (n, classes) of each seed.
-    test : the test rows, in the same order, with `label` and `split_group`.
+    predictions : (arm, ratio) to the predictions of each seed, rows in the order of the test tiles.
+    groups : (n,) split groups of the test tiles.
     """
-    truth = test["label"].map({name: number for number, name in enumerate(classes)}).to_numpy(int)
-    groups = test["split_group"].to_numpy(str)
-    right = {key: np.stack([p.argmax(1) == truth for p in parts]) for key, parts in predictions.items()}
-    arms, base = [], next(key for key in predictions if key[0] == reference)
+    evidence = {key: np.stack([answers.evidence(p) for p in parts]) for key, parts in predictions.items()}
+    count, arms, base = len(set(groups)), [], next(key for key in predictions if key[0] == reference)
+
+    def compared(key: tuple[str, float], with_: tuple[str, float]) -> dict:
+        change = paired_difference(answers, evidence[with_], evidence[key], groups, np.random.default_rng(seed))
+        said = verdict(change, _named(key), _named(with_), count, answers.words)
+        return {"against": _named(with_), **change, "verdict": said}
+
     for key, parts in predictions.items():
-        each = [measures(p, truth, classes) for p in parts]
-        found = {"arm": key[0], "ratio": key[1], "seeds": len(parts), **_averaged(each)}
-        if key != base:
-            change = paired_difference(right[base], right[key], truth, groups, np.random.default_rng(seed))
-            found |= {"against": reference, **change}
-            found["verdict"] = verdict(change, _named(key), reference, len(set(groups)))
-        arms.append(found)
-    return {
+        found = {"arm": key[0], "ratio": key[1], "seeds": len(parts)}
+        found |= averaged([answers.measures(p) for p in parts], answers.measure)
+        arms.append(found | (compared(key, base) if key != base else {}))
+    out = {
         "arms": arms,
-        "test_tiles": len(test),
-        "test_groups": len(set(groups)),
-        "primary_measure": "balanced_accuracy",
+        "test_tiles": len(groups),
+        "test_groups": count,
+        "primary_measure": answers.measure,
     }
+    filtered = [
+        (key, (_UNFILTERED, key[1]))
+        for key in predictions
+        if key[0] == _FILTERED and (_UNFILTERED, key[1]) in predictions
+    ]
+    if filtered:
+        out["filtering"] = [{"ratio": key[1], **compared(key, other)} for key, other in filtered]
+    return out
 
 
 def _named(key: tuple[str, float]) -> str:
     return key[0] if key[1] == 1 else f"{key[0]}, ratio {key[1]:g}"
-
-
-def _averaged(each: list[dict]) -> dict:
-    def mean(of: Callable[[dict], float | None]) -> float | None:
-        values = [v for v in map(of, each) if v is not None]
-        return float(np.mean(values)) if values else None
-
-    spread = np.std([m["balanced_accuracy"] for m in each])
-    return {
-        "balanced_accuracy": mean(lambda m: m["balanced_accuracy"]),
-        "balanced_accuracy_std_of_seeds": float(spread),
-        "auroc": mean(lambda m: m["auroc"]),
-        "calibration_error": mean(lambda m: m["calibration_error"]),
-        "recall": {name: mean(lambda m, name=name: m["recall"][name]) for name in each[0]["recall"]},
-    }

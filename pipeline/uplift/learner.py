@@ -1,15 +1,11 @@
-"""The classifiers that are trained: EfficientNet-Lite0 from ImageNet's weights, a net of timm, or the user's command."""
+"""The classifiers that are trained: EfficientNet-Lite0 from ImageNet's weights, or a net of timm."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +16,7 @@ from pipeline.training.loop import TrainingRun, train
 
 _BATCH = 64
 _STAIN_SHIFT = 0.08
+_LEARNING_RATE = 3e-4
 
 
 class Classifier(nn.Module):
@@ -79,7 +76,7 @@ def learn(
     run = TrainingRun(
         "uplift",
         config.steps,
-        config.learning_rate,
+        config.learning_rate or _LEARNING_RATE,
         seed,
         work,
         config.steps,
@@ -114,42 +111,3 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     images = images.rot90(int(torch.randint(0, 4, (), generator=generator)), (2, 3))
     shift = _STAIN_SHIFT * torch.randn(len(images), 3, 1, 1, generator=generator).to(images)
     return (images * (1 + shift.mean(1, keepdim=True)) + shift).clamp(0, 1)
-
-
-def run_command(
-    config: Uplift, images: np.ndarray, labels: list[str], test: np.ndarray, test_ids: list[str], classes: tuple[str, ...],
-    seed: int, folder: Path,
-) -> np.ndarray:  # fmt: skip
-    """Let the user's command train and predict; its probabilities (n, classes).
-
-    It finds `{dataset}/train/LABEL/*.png` and `{dataset}/test/TILE_ID.png`, and writes Parquet with `tile_id` and a column of
-    probabilities for each class.
-
-    Raises
-    ------
-    HistoloomError
-        when it fails, or what it wrote isn't that.
-    """
-    dataset, output = folder / "dataset", folder / "predictions.parquet"
-    for number, (image, label) in enumerate(zip(images, labels)):
-        place = dataset / "train" / label / f"{number:06d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place)
-    (dataset / "test").mkdir(parents=True, exist_ok=True)
-    for image, name in zip(test, test_ids):
-        Image.fromarray(image).save(dataset / "test" / f"{name}.png")
-    filled = {"dataset": dataset, "predictions": output, "steps": config.steps, "seed": seed}
-    command = [part.format(**filled) for part in shlex.split(config.command)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise HistoloomError(f"uplift.command ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    try:
-        found = pd.read_parquet(output).set_index("tile_id").loc[test_ids, list(classes)].to_numpy(float)
-    except (OSError, KeyError) as error:
-        raise HistoloomError(
-            f"uplift.command wrote no Parquet with tile_id and a column for each of {', '.join(classes)}, a row for each test "
-            f"tile, to {{predictions}}: {error}"
-        ) from error
-    if not np.isfinite(found).all() or (found < 0).any() or not np.allclose(found.sum(1), 1, atol=1e-3):
-        raise HistoloomError("uplift.command wrote numbers that are no probabilities: a row's must add up to 1.")
-    return found

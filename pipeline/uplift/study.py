@@ -18,13 +18,18 @@ from pipeline.data.rows import held_out_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
+from pipeline.training.loop import TrainingRun
+from pipeline.training.segmenter import train_segmenter
 from pipeline.uplift.analysis import analyse
-from pipeline.uplift.learner import learn, predict, run_command
+from pipeline.uplift.answers import Answers, counted, label_answers, mask_answers
+from pipeline.uplift.command import masks_by_command, probabilities_by_command
+from pipeline.uplift.learner import learn, predict
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 
 PREDICTIONS = "predictions.parquet"
 ATTEMPTS = Path(".histoloom/uplift.jsonl")
 _LEAST_TEST = 10
+_MASK_LEARNING_RATE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class UpliftPart:
 
 @dataclass(frozen=True)
 class _Tiles:
-    """Labelled rows and the stores that their images lie in."""
+    """The rows that can answer the question, and the stores that their images lie in. classes : of labels, or of masks."""
 
     real: TileStore
     made: list[TileStore]
@@ -51,41 +56,42 @@ class _Tiles:
     synthetic: pd.DataFrame
     test: pd.DataFrame
     classes: tuple[str, ...]
+    masks: bool
 
-    def images(self, rows: pd.DataFrame) -> np.ndarray:
-        """Of rows of any of the stores, in their order, (n, h, w, 3) uint8."""
+    @property
+    def answers(self) -> Answers:
+        return (mask_answers if self.masks else label_answers)(self.test, self.classes)
+
+    def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
+        """Of rows of any of the stores, in their order, (n, h, w[, 3]) uint8."""
         parts = [(store, rows[rows["store"] == number]) for number, store in enumerate([self.real, *self.made])]
-        found = [store.read(part) for store, part in parts if len(part)]
+        found = [store.read(part, name) for store, part in parts if len(part)]
         order = np.argsort(np.concatenate([np.flatnonzero(rows["store"] == n) for n in range(len(parts))]))
         return np.concatenate(found)[order]
 
 
 def _load(params: Params, tiles: Path, made: Sequence[Path], verdicts: Path) -> _Tiles:
-    real = TileStore(tiles)
+    real, stores = TileStore(tiles), made_stores(made, rows_from=verdicts)
     rows = real.rows().assign(store=0)
-    labelled = rows[rows["label"].isin(params.tile.labels.classes)]
-    train = labelled[labelled["split"] == "train"]
-    classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
-    stores = made_stores(made, rows_from=verdicts)
-    synthetic = [store.rows().assign(store=number) for number, store in enumerate(stores, 1)]
-    synthetic = (
-        pd.concat(synthetic, ignore_index=True) if synthetic else train.head(0).assign(accepted=True, purpose="")
-    )
-    kept = synthetic["accepted"].astype(bool) & (synthetic["purpose"] == "augment") & synthetic["label"].isin(classes)
-    test = held_out_rows(rows)
-    test = test[test["label"].isin(classes)]
-    return _Tiles(
-        real,
-        stores,
-        train.reset_index(drop=True),
-        synthetic[kept].reset_index(drop=True),
-        test.reset_index(drop=True),
-        classes,
-    )
+    of_parts = [store.rows().assign(store=number) for number, store in enumerate(stores, 1)]
+    synthetic = pd.concat(of_parts, ignore_index=True) if of_parts else rows.head(0).assign(accepted=True, purpose="")
+    synthetic = synthetic[synthetic["purpose"] == "augment"].astype({"accepted": bool})
+    masks = params.uplift.task == "mask"
+    if masks:
+        classes = params.tile.masks.classes
+        shown = [real.has("mask")] + [store.has("mask") for store in stores]
+        kinds = [part[part["store"].map(shown.__getitem__)] for part in (rows, synthetic)]
+    else:
+        train = rows[rows["split"] == "train"]
+        classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
+        kinds = [part[part["label"].isin(classes)] for part in (rows, synthetic)]
+    known, synthetic = (part.reset_index(drop=True) for part in kinds)
+    train, test = known[known["split"] == "train"], held_out_rows(known)
+    return _Tiles(real, stores, train.reset_index(drop=True), synthetic, test.reset_index(drop=True), classes, masks)
 
 
 def uplift_part(job: UpliftPart) -> dict:
-    """Train one classifier and predict the test tiles with it, unless that was done."""
+    """Train one model and predict the test tiles with it, unless that was done."""
     return commit_part(job.parts, job.run.name, lambda folder: _write_predictions(job, folder))["info"]
 
 
@@ -93,33 +99,47 @@ uplift_part.uses_torch = True
 
 
 def _write_predictions(job: UpliftPart, folder: Path) -> dict:
-    config, data = job.params.uplift, _load(job.params, job.tiles, job.made, job.verdicts)
+    data = _load(job.params, job.tiles, job.made, job.verdicts)
     real, synthetic = choose(job.run, data.train, data.synthetic, job.params.seed)
     rows = pd.concat([real, synthetic], ignore_index=True)
-    images, test = data.images(rows), data.images(data.test)
     seed = int(digest([job.params.seed, job.run.seed])[:7], 16)
-    if config.command:
-        found = run_command(
-            config,
-            images,
-            rows["label"].tolist(),
-            test,
-            data.test["tile_id"].tolist(),
-            data.classes,
-            seed,
-            job.work / job.run.name,
-        )
-    else:
-        truth = rows["label"].map({name: number for number, name in enumerate(data.classes)}).to_numpy(np.int64)
-        model = learn(
-            config, images, truth, len(data.classes), classical=job.run.classical, seed=seed,
-            work=job.work / job.run.name, device=job.device,
-        )  # fmt: skip
-        found = predict(model, test, config.image_px, job.device)
-    pd.DataFrame(found, columns=list(data.classes)).assign(tile_id=data.test["tile_id"]).to_parquet(
-        folder / PREDICTIONS
-    )
+    found = (_masks if data.masks else _probabilities)(job, data, rows, seed)
+    table = pd.DataFrame(found, columns=list(data.answers.columns)).assign(tile_id=data.test["tile_id"])
+    table.to_parquet(folder / PREDICTIONS)
     return {"real": len(real), "synthetic": len(synthetic)}
+
+
+def _probabilities(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """(n, classes) of the test tiles."""
+    config, work = job.params.uplift, job.work / job.run.name
+    images, test = data.read(rows), data.read(data.test)
+    if config.command:
+        return probabilities_by_command(
+            config, images, rows["label"].tolist(), test, data.test["tile_id"].tolist(), data.classes, seed, work
+        )
+    truth = rows["label"].map({name: number for number, name in enumerate(data.classes)}).to_numpy(np.int64)
+    model = learn(
+        config, images, truth, len(data.classes), classical=job.run.classical, seed=seed, work=work, device=job.device
+    )
+    return predict(model, test, config.image_px, job.device)
+
+
+def _masks(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """(n, 3 x classes) pixels of each test tile: of each class in both masks, found, and stated."""
+    config, work = job.params.uplift, job.work / job.run.name
+    images, masks, test = data.read(rows), data.read(rows, "mask"), data.read(data.test)
+    if config.command:
+        found = masks_by_command(config, images, masks, test, data.test["tile_id"].tolist(), seed, work)
+    else:
+        rate = config.learning_rate or _MASK_LEARNING_RATE
+        run = TrainingRun(
+            "uplift", config.steps, rate, seed, work, config.steps, warmup_steps=config.steps // 10, device=job.device
+        )
+        model = train_segmenter(
+            images, masks, len(data.classes), run, augment=job.run.classical, batch_size=config.batch_size
+        )
+        found = model.segment(test)
+    return counted(found, data.read(data.test, "mask"), len(data.classes))
 
 
 def uplift_study(
@@ -134,14 +154,14 @@ def uplift_study(
     reports: Path = Path("reports/uplift"),
     attempts: Path = ATTEMPTS,
 ) -> dict:
-    """Train every classifier of the protocol, and say what synthetic tiles changed.
+    """Train every model of the protocol, and say what synthetic tiles changed.
 
-    The protocol is written before anything is predicted. Classifiers that were trained before are taken up.
+    The protocol is written before anything is predicted. What was trained before is taken up.
 
     Raises
     ------
     HistoloomError
-        when there are too few labelled tiles to test on, or one class alone.
+        when there are too few tiles to test on, one label alone, or no mask.
     """
     config, data = params.uplift, _load(params, tiles, made, verdicts)
     if config.seeds == 0:
@@ -150,7 +170,8 @@ def uplift_study(
         return {}
     _check(data)
     runs, left_out = _possible(runs_of(config), data)
-    protocol = protocol_of(config, runs, data.test, data.classes)
+    answers, labels = data.answers, params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
+    protocol = protocol_of(config, runs, data.test, data.classes, answers.measure, labels)
     write_json(reports / "protocol.json", protocol)
     tried = _count(attempts, digest(protocol))
     folders = (tiles.resolve(), tuple(Path(m).resolve() for m in made), verdicts.resolve(), params, device)
@@ -162,12 +183,14 @@ def uplift_study(
     predictions: dict[tuple[str, float], list[np.ndarray]] = {}
     for run in runs:
         table = pd.read_parquet(Path(output) / run.name / PREDICTIONS).set_index("tile_id").loc[data.test["tile_id"]]
-        predictions.setdefault((run.arm, run.ratio), []).append(table[list(data.classes)].to_numpy())
-    found = analyse(predictions, data.test, data.classes, config.arms[0], params.seed)
+        predictions.setdefault((run.arm, run.ratio), []).append(table[list(answers.columns)].to_numpy())
+    found = analyse(predictions, answers, data.test["split_group"].to_numpy(str), config.arms[0], params.seed)
     for arm in found["arms"]:
         info = next(i for run, i in zip(runs, infos) if (run.arm, run.ratio) == (arm["arm"], arm["ratio"]))
         arm["trained_on"] = info
     found |= {
+        "task": config.task,
+        "labels": labels,
         "left_out": left_out,
         "steps": config.steps,
         "protocols_tried": tried,
@@ -178,25 +201,30 @@ def uplift_study(
 
 
 def _check(data: _Tiles) -> None:
-    if len(data.classes) < 2:
+    if data.masks and (not data.classes or data.train.empty):
+        raise HistoloomError(
+            "uplift.task is mask, and there are no train tiles with masks. Set tile.masks, or uplift.task: label."
+        )
+    if not data.masks and len(data.classes) < 2:
         raise HistoloomError(
             f"uplift needs two classes in the train split, and there are {len(data.classes)}. Label more, or set uplift.seeds: 0."
         )
     if len(data.test) < _LEAST_TEST:
         raise HistoloomError(
-            f"uplift needs labelled held-out tiles to test on, and there are {len(data.test)}. Change tile.split, or set "
-            "uplift.seeds: 0."
+            f"uplift needs {'masks of' if data.masks else 'labelled'} held-out tiles to test on, and there are {len(data.test)}. "
+            "Change tile.split, or set uplift.seeds: 0."
         )
 
 
 def _possible(runs: list[Run], data: _Tiles) -> tuple[list[Run], dict[str, str]]:
     """The runs that there are tiles for, and why the other arms are left out."""
-    shown, left_out = set(data.synthetic["label"]), {}
-    for arm in dict.fromkeys(run.arm for run in runs):
-        if "synthetic" in arm and not shown:
-            left_out[arm] = "no synthetic tile was accepted"
-        elif arm == "synthetic" and (missing := [c for c in data.classes if c not in shown]):
-            left_out[arm] = f"no synthetic tile shows {', '.join(missing)}"
+    accepted, left_out = data.synthetic[data.synthetic["accepted"]], {}
+    lacking = [] if data.masks else [c for c in data.classes if c not in set(accepted["label"])]
+    for run in runs:
+        if run.has_synthetic and accepted.empty:
+            left_out[run.arm] = "no synthetic tile was accepted"
+        elif run.arm == "synthetic" and lacking:
+            left_out[run.arm] = f"no synthetic tile shows {', '.join(lacking)}"
     for arm, why in left_out.items():
         console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
     return [run for run in runs if run.arm not in left_out], left_out

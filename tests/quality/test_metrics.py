@@ -16,10 +16,12 @@ from pipeline.quality.metrics import (
     fd,
     inception_score,
     kid,
+    kid_interval,
     precision_recall,
 )
 
 D = 8
+GROUPS = np.arange(300) % 15
 
 
 def _normal(n: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:
@@ -43,6 +45,25 @@ def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel():
         sum(own) - 2 * kernel(first, second).mean(), abs=4 * found["std"] / 2000**0.5 + 0.02
     )
     assert found["subset_size"] == 30
+
+
+def test_kid_s_interval_is_about_the_mmd_and_holds_nought_of_one_distribution():
+    same = [kid_interval(_normal(200, 2 * n), _normal(300, 2 * n + 1), GROUPS, n) for n in range(60)]
+    assert sum(low <= 0 <= high for low, high in (f["interval"] for f in same)) >= 51  # of 57 expected
+    assert same[0]["over"] == "split groups"
+    first, second = _normal(400, 1), _normal(300, 2, mean=0.5)
+    found = kid_interval(first, second, np.zeros(300), 0)
+    assert found["value"] == pytest.approx(kid(first, second, 500, 0)["mean"], rel=0.1) and "too few" in found["over"]
+    assert 0 < found["interval"][0] < found["value"] < found["interval"][1]
+    assert kid_interval(first[:39], second, GROUPS, 0) == {}
+
+
+def test_patients_who_differ_widen_kid_s_interval():
+    apart = _normal(15, 5, scale=2)[GROUPS]  # each group has a mean of its own
+    real = _normal(300, 1) + apart
+    by_group, by_tile = (kid_interval(_normal(300, 2), real, groups, 0) for groups in (GROUPS, np.zeros(300)))
+    width = [high - low for low, high in (by_group["interval"], by_tile["interval"])]
+    assert width[0] > 1.5 * width[1]
 
 
 def test_density_and_coverage_by_hand():
@@ -76,9 +97,9 @@ def test_authenticity_is_nought_of_copies_and_about_a_half_of_fresh_draws():
 def test_a_broken_generator_shows_in_the_metric_that_is_for_it(broken, shown):
     """One image repeated; noise; copies of train; no variety."""
     train, held_out = _normal(400, 1), _normal(300, 2)
-    good = compare(_normal(300, 3), held_out, train, subsets=10, neighbours=3, seed=0)
+    good = compare(_normal(300, 3), held_out, train, groups=GROUPS, subsets=10, neighbours=3, seed=0)
     assert not shown(good, good["floor"])
-    found = compare(broken(train, held_out), held_out, train, subsets=10, neighbours=3, seed=0)
+    found = compare(broken(train, held_out), held_out, train, groups=GROUPS, subsets=10, neighbours=3, seed=0)
     assert shown(found, found["floor"]), found
 
 
@@ -101,7 +122,10 @@ def test_clip_score_is_higher_with_own_captions_than_with_dealt_ones():
 
 
 def test_of_too_few_nothing_is_said():
-    assert compare(_normal(5, 1), _normal(50, 2), _normal(50, 3), subsets=2, neighbours=3, seed=0) == {}
+    assert (
+        compare(_normal(5, 1), _normal(50, 2), _normal(50, 3), groups=GROUPS[:50], subsets=2, neighbours=3, seed=0)
+        == {}
+    )
 
 
 def test_precision_and_recall_of_one_kind_are_high():

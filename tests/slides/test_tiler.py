@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from pipeline.cluster import open_pool
 from pipeline.config import Cluster, Tile
 from pipeline.data.commit import hash_tree
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError, ManifestFaults
+from pipeline.slides.describe import describe
 from pipeline.slides.open import open_slide
 from pipeline.slides.study import tile_study
-from pipeline.slides.tiler import describe
 from pipeline.stage import open_stage
 from tests.build import box_ring, feature, make_slide, make_study, tissue_picture, write_csv, write_geojson
 
@@ -121,6 +122,47 @@ def test_tiles_without_a_label_are_dropped_or_kept(slides, kept):
     assert set(rows["label"].dropna()) == {"tumour"}
     assert rows["label"].isna().any() == (kept == "keep")
     assert metrics["tiles"] == len(rows)
+
+
+def test_a_label_fraction_hides_the_labels_of_the_other_train_tiles_and_no_test_tile_s(slides):
+    def cut(**labels):
+        splits = [ROWS[0] | {"split": "train"}, ROWS[1] | {"split": "val"}, ROWS[2] | {"split": "test"}]
+        metrics = _tile(
+            study(splits, {"labels": {"source": "slide", "classes": ["tumour"]} | labels, "caption": "{label}"}).tile
+        )
+        return metrics, TileStore("data/tiles").rows().set_index("tile_id")
+
+    whole = cut()[1]
+    kept = {}
+    for fraction in (0.2, 0.6):
+        metrics, rows = cut(fraction=fraction, unlabelled="keep")
+        kept[fraction] = rows
+        assert metrics["label_fraction"] == fraction and rows.index.equals(whole.index)
+        seen = rows["label"].notna()
+        assert seen[rows["split"] == "test"].all() and (rows["caption"][~seen] == "unlabelled").all()
+        for split in ("train", "val"):
+            share = seen[rows["split"] == split].mean()
+            assert fraction <= share + 1e-9 and share < fraction + 0.1
+    assert set(kept[0.2].query("label.notna()").index) < set(kept[0.6].query("label.notna()").index)
+    dropped = cut(fraction=0.2)[1]
+    assert set(dropped.index) == set(kept[0.2].query("label.notna()").index)
+
+
+def test_a_label_fraction_of_slides_leaves_whole_slides_out(slides):
+    rows = [_row(n, split="test" if n == 3 else "train") for n in range(4)]
+    labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.4, "fraction_of": "patient"}
+    metrics = _tile(study(rows, {"labels": labels}).tile)
+    assert metrics["slides"] == 3 and metrics["quarantined"] == 0  # two of three train slides, and the test slide
+    assert "s3" in TileStore("data/tiles").parts
+
+
+@pytest.mark.parametrize("tile", [{"masks": {"source": "polygons", "classes": ["tumour"]}}, {}])
+def test_a_tile_can_t_be_kept_without_its_mask(slides, tile):
+    labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.5, "unlabelled": "keep"}
+    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save("data/slides/i.png")
+    rows = ROWS if tile else [row | {"instances": "i.png"} for row in ROWS]
+    with pytest.raises((HistoloomError, ValidationError), match="unlabelled: drop"):
+        _tile(study(rows, {"labels": labels} | tile).tile)
 
 
 def test_rasters_label_tiles_and_keep_instances(slides):

@@ -18,7 +18,8 @@ from pipeline import stage
 from pipeline.config import Params, Uplift
 from pipeline.data.schema import SYNTHETIC_ROW
 from pipeline.errors import HistoloomError
-from pipeline.uplift.analysis import analyse, measures, paired_difference, verdict
+from pipeline.uplift.analysis import analyse, paired_difference, verdict
+from pipeline.uplift.answers import LabelAnswers, MaskAnswers, counted
 from pipeline.uplift.learner import augmented, prepared
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 from pipeline.uplift.study import ATTEMPTS, PREDICTIONS, uplift_study
@@ -29,11 +30,32 @@ CLASSES = ("pink", "blue")
 
 def test_measures_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
-    found = measures(probabilities, np.array([0, 0, 1, 1]), CLASSES)
+    found = LabelAnswers(CLASSES, np.array([0, 0, 1, 1])).measures(probabilities)
     assert found["recall"] == {"pink": 1.0, "blue": 0.5} and found["balanced_accuracy"] == 0.75
     assert found["auroc"] == pytest.approx(3 / 4)
-    lacking = measures(probabilities, np.array([0, 0, 0, 0]), CLASSES)
+    lacking = LabelAnswers(CLASSES, np.array([0, 0, 0, 0])).measures(probabilities)
     assert lacking["recall"] == {"pink": 0.75} and lacking["auroc"] is None
+
+
+def test_dice_by_patient_by_hand():
+    stated = np.zeros((3, 2, 2), int)
+    stated[0, 0], stated[1, 0], stated[2, :, 0] = 1, 1, 2
+    found = stated.copy()
+    found[0, 0, 0], found[2, 0, 0] = 0, 0
+    counts = counted(found, stated, 2)
+    answers = MaskAnswers(("nucleus", "gland"), np.array(["a", "a", "b"]))
+    measures = answers.measures(counts)
+    assert counts[0].tolist() == [1, 1, 2, 0, 0, 0] and counts[2].tolist() == [0, 0, 0, 1, 1, 2]
+    of_a, of_b = 2 * 3 / (3 + 4), 2 * 1 / (1 + 2)
+    assert measures["dice"] == pytest.approx((of_a + of_b) / 2) and measures["dice_of_worst_group"] == pytest.approx(
+        of_b
+    )
+    assert measures["dice_of_class"] == {"nucleus": pytest.approx(of_a), "gland": pytest.approx(of_b)}
+    evidence = answers.evidence(counts)
+    assert answers.score(evidence, np.ones(3)) == pytest.approx(measures["dice"])
+    assert answers.score(evidence, np.array([0.0, 0, 1])) == pytest.approx(of_b)
+    assert answers.score(evidence, np.array([2.0, 2, 1])) == pytest.approx((2 * of_a + of_b) / 3)
+    assert np.isnan(answers.score(evidence, np.zeros(3)))
 
 
 def _right(share: float, seeds: int, n: int, rng) -> np.ndarray:
@@ -44,16 +66,19 @@ def _right(share: float, seeds: int, n: int, rng) -> np.ndarray:
 def test_the_interval_holds_nought_where_arms_are_alike_and_not_where_they_differ(groups, covers):
     rng, n = np.random.default_rng(0), 400
     truth, names = rng.integers(0, 2, n), rng.integers(0, groups, n).astype(str)
-    same = paired_difference(_right(0.7, 5, n, rng), _right(0.7, 5, n, rng), truth, names, np.random.default_rng(1))
+    answers = LabelAnswers(CLASSES, truth)
+    same = paired_difference(answers, _right(0.7, 5, n, rng), _right(0.7, 5, n, rng), names, np.random.default_rng(1))
     assert same["interval"][0] < 0 < same["interval"][1] and covers in same["drawn"]
-    better = paired_difference(_right(0.6, 5, n, rng), _right(0.8, 5, n, rng), truth, names, np.random.default_rng(1))
+    better = paired_difference(answers, _right(0.6, 5, n, rng), _right(0.8, 5, n, rng), names, np.random.default_rng(1))
     assert better["interval"][0] > 0.1 and better["difference"] == pytest.approx(0.2, abs=0.05)
 
 
 @given(low=st.floats(-1, 1), width=st.floats(0, 1), groups=st.integers(1, 30))
 @settings(max_examples=50)
 def test_the_verdict_says_help_only_where_the_interval_lies_above_nought(low, width, groups):
-    said = verdict({"difference": low + width / 2, "interval": [low, low + width]}, "real+synthetic", "real", groups)
+    said = verdict(
+        {"difference": low + width / 2, "interval": [low, low + width]}, "real+synthetic", "real", groups, "Dice"
+    )
     assert ("helped over" in said) == (low > 0) and ("did worse" in said) == (low + width < 0 and not low > 0)
     assert ("No measurable help" in said) == (low <= 0 <= low + width)
     assert ("nothing follows for other patients" in said) == (groups < 10)
@@ -69,11 +94,16 @@ def test_runs_are_arms_by_ratios_by_seeds():
 @settings(max_examples=40)
 def test_what_a_run_is_trained_on(ratio, real, made, seed):
     rows, synthetic = pd.DataFrame({"tile_id": range(real)}), pd.DataFrame({"tile_id": range(made)})
+    synthetic = synthetic.assign(accepted=synthetic["tile_id"] % 3 > 0)
+    accepted = int(synthetic["accepted"].sum())
     own, drawn = choose(Run("real+synthetic", ratio, seed), rows, synthetic, 0)
-    assert len(own) == real and len(drawn) == min(made, round(ratio * real)) and drawn["tile_id"].is_unique
+    assert len(own) == real and len(drawn) == min(accepted, round(ratio * real)) and drawn["tile_id"].is_unique
+    assert drawn["accepted"].all()
+    own, unfiltered = choose(Run("real+unfiltered", ratio, seed), rows, synthetic, 0)
+    assert len(own) == real and len(unfiltered) == len(drawn) and unfiltered["tile_id"].is_unique
     assert choose(Run("real+synthetic", ratio, seed), rows, synthetic, 0)[1].equals(drawn)
     own, drawn = choose(Run("synthetic", 1, seed), rows, synthetic, 0)
-    assert len(own) == 0 and len(drawn) == made
+    assert len(own) == 0 and len(drawn) == accepted
     own, drawn = choose(Run("real", 1, seed), rows, synthetic, 0)
     assert len(own) == real and len(drawn) == 0
 
@@ -81,7 +111,9 @@ def test_what_a_run_is_trained_on(ratio, real, made, seed):
 def test_the_protocol_names_the_test_tiles_and_changes_with_them():
     test = tile_rows(12, split="test")
     config = Uplift(seeds=1)
-    first, second = (protocol_of(config, runs_of(config), part, CLASSES) for part in (test, test.head(11)))
+    first, second = (
+        protocol_of(config, runs_of(config), part, CLASSES, "dice", {"fraction": 0.1}) for part in (test, test.head(11))
+    )
     assert first["test_tiles"] == 12 and first["test_tiles_sha256"] != second["test_tiles_sha256"]
     assert first["compared_with"] == "real" and len(first["runs"]) == 5
 
@@ -208,6 +240,90 @@ def test_a_command_of_ones_own_trains_and_predicts(folder):
     assert all(arm["balanced_accuracy"] == 1 for arm in found["arms"])
 
 
+def _write_masks(folder: Path) -> None:
+    """Dark squares on noise, and their masks; most of what was made shows its square elsewhere than its mask says."""
+    rng, made = np.random.default_rng(0), 120
+
+    def drawn(count: int, right: bool):
+        images, masks = rng.integers(150, 256, (count, 24, 24, 3), np.uint8), np.zeros((count, 24, 24), np.uint8)
+        for image, mask, (y, x) in zip(images, masks, rng.integers(0, 14, (count, 2))):
+            mask[y : y + 10, x : x + 10] = 1
+            image[mask == 1] = rng.integers(20, 100, (100, 3))
+        return images, masks if right else masks[::-1]
+
+    for split in ("train", "val", "test"):
+        rows = tile_rows(12, split=split, split_group=split).assign(tile_id=[f"{split}-{n}" for n in range(12)])
+        images, masks = drawn(12, True)
+        make_part(folder / "data/tiles", split, rows, images, masks=masks)
+    rows = tile_rows(made, split="train", split_group="train", source="synthetic").assign(
+        tile_id=[f"made-{n:03d}" for n in range(made)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
+        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * made,
+    )  # fmt: skip
+    good, bad = drawn(20, True), drawn(made - 20, False)
+    images, masks = (np.concatenate(parts) for parts in zip(good, bad))
+    make_part(folder / "data/synthetic", "augment-00000", rows, images, SYNTHETIC_ROW, masks=masks)
+    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
+    rows.assign(accepted=np.arange(made) < 20, reject_reasons="").to_parquet(
+        folder / "data/verdicts/augment-00000/rows.parquet"
+    )
+
+
+def _mask_params(**uplift) -> Params:
+    params = _params(task="mask", **uplift)
+    masks = params.tile.masks.model_copy(update={"source": "raster", "classes": ("square",)})
+    return params.model_copy(update={"tile": params.tile.model_copy(update={"masks": masks})})
+
+
+def test_masks_are_learnt_and_an_unfiltered_arm_pays_for_what_a_filter_takes_out(folder):
+    _write_masks(folder)
+    arms = ["real", "real+synthetic", "real+unfiltered", "synthetic"]
+    found = _run(_mask_params(arms=arms, ratios=[1.5], steps=60, learning_rate=3e-3, batch_size=16))
+    by_arm = {arm["arm"]: arm for arm in found["arms"]}
+    assert found["primary_measure"] == "dice" and by_arm["real"]["dice"] > 0.8
+    assert (
+        by_arm["real+unfiltered"]["trained_on"]
+        == by_arm["real+synthetic"]["trained_on"]
+        == {"real": 12, "synthetic": 18}
+    )
+    assert by_arm["synthetic"]["trained_on"] == {"real": 0, "synthetic": 20}
+    assert found["filtering"][0]["difference"] > 0 and "points of Dice" in found["filtering"][0]["verdict"]
+
+
+MY_MASKS = """
+import io, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from PIL import Image
+dataset, output = Path(sys.argv[1]), sys.argv[2]
+train = sorted((dataset / "train/images").iterdir())
+assert [p.name for p in train] == [p.name for p in sorted((dataset / "train/masks").iterdir())]
+def mask(path):
+    out = io.BytesIO()
+    Image.fromarray((np.asarray(Image.open(path)).mean(2) < 125).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+tests = sorted((dataset / "test").glob("*.png"))
+pd.DataFrame({"tile_id": [p.stem for p in tests], "mask": [mask(p) for p in tests]}).to_parquet(output)
+"""
+
+
+def test_a_command_finds_masks_and_what_is_none_is_told(folder):
+    _write_masks(folder)
+    Path("mine.py").write_text(MY_MASKS)
+    command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
+    given = {"arms": ["real"], "seeds": 1, "classifier": "command", "command": command}
+    assert _run(_mask_params(**given))["arms"][0]["dice"] == 1
+    Path("mine.py").write_text(MY_MASKS.replace("out.getvalue()", "b'no picture'"))
+    with pytest.raises(HistoloomError, match="`mask`, a PNG's bytes"):
+        _run(_mask_params(**given | {"steps": 13}))
+
+
+def test_masks_that_are_not_there_can_t_be_learnt(folder):
+    labels = list(CLASSES) * 4
+    _write(folder, labels, labels)
+    with pytest.raises(HistoloomError, match="no train tiles with masks"):
+        _run(_mask_params(arms=["real"]))
+
+
 @pytest.mark.parametrize(("script", "said"), [
     ("raise SystemExit('no such net')", "ended with 1: no such net"),
     ("pass", "wrote no Parquet"),
@@ -238,7 +354,11 @@ def test_too_little_to_say_anything_is_an_error(folder):
 def test_analysis_compares_each_arm_with_the_first():
     test = tile_rows(20, split="test", label=list(CLASSES) * 10, split_group=[f"p{n}" for n in range(20)])
     good = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
-    found = analyse({("real", 1.0): [1 - good] * 2, ("real+synthetic", 2.0): [good] * 2}, test, CLASSES, "real", 0)
-    real, both = found["arms"]
+    predictions = {("real", 1.0): [1 - good] * 2, ("real+synthetic", 2.0): [good] * 2}
+    predictions[("real+unfiltered", 2.0)] = [good] * 2
+    truth = test["label"].map({"pink": 0, "blue": 1}).to_numpy()
+    found = analyse(predictions, LabelAnswers(CLASSES, truth), test["split_group"].to_numpy(str), "real", 0)
+    assert found["filtering"][0]["difference"] == 0 and "No measurable help" in found["filtering"][0]["verdict"]
+    real, both, _ = found["arms"]
     assert "verdict" not in real and both["difference"] == 1 and both["interval"] == [1, 1]
     assert "'real+synthetic, ratio 2' helped over 'real'" in both["verdict"] and "other patients" not in both["verdict"]

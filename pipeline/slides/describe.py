@@ -1,0 +1,109 @@
+"""What is said of a tile: its label, its caption, its split group, and its row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import Tile
+from pipeline.data.manifest import SlideEntry
+from pipeline.data.splits import region_of
+from pipeline.slides.open import Slide
+
+if TYPE_CHECKING:
+    from pipeline.slides.tiler import SlideJob
+
+
+def class_shares(ids: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, float]:
+    if ids is None:
+        return {}
+    counts = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:]
+    return {name: float(count) / ids.size for name, count in zip(classes, counts) if count}
+
+
+def label_of(job: SlideJob, shares: dict[str, float], spot: pd.Series | None) -> str | None:
+    labels = job.config.labels
+    if labels.source == "slide":
+        return job.entry.label
+    if labels.source == "spots":
+        return None if spot is None else spot["label"]
+    best = max(shares, key=shares.get, default=None)
+    return best if best is not None and shares[best] >= labels.min_fraction else None
+
+
+def tile_row(
+    job: SlideJob,
+    slide: Slide,
+    corner: tuple[int, int],
+    mpp: float,
+    label: str | None,
+    shares: dict[str, float],
+    tissue_fraction: float,
+    spot: pd.Series | None,
+    words: str,
+) -> dict:
+    config, entry, downsample = job.config, job.entry, mpp / slide.mpp
+    x, y = round(corner[0] * downsample), round(corner[1] * downsample)
+    group = group_of(job, slide, corner, downsample)
+    fields = {
+        "label": label or "unlabelled",
+        "caption": entry.caption or "",
+        **entry.extra,
+        **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
+        "composition": describe(shares, label, tissue_fraction),
+        "measured": words,
+    }
+    return {
+        "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if mpp == config.mpp else f"_{mpp:g}"),
+        "source": "real",
+        "slide_id": entry.slide_id,
+        "patient_id": entry.patient_id,
+        "split_group": group,
+        "split": job.splits[group],
+        "label": label,
+        "x_level0_px": x,
+        "y_level0_px": y,
+        "mpp": mpp,
+        "tissue_fraction": tissue_fraction,
+        "caption": _without_gaps(config.caption.format_map(fields)),
+        "spot_id": None if spot is None else spot["spot_id"],
+    }
+
+
+def group_of(job: SlideJob, slide: Slide, corner: tuple[int, int], downsample: float) -> str:
+    x, y = (round(place * downsample) + job.config.tile_px * downsample / 2 for place in corner)
+    return split_group(job.entry, job.config, x, y, slide.width, slide.height)
+
+
+def _without_gaps(caption: str) -> str:
+    """A caption without what its empty fields left between commas."""
+    return ", ".join(part.strip() for part in caption.split(", ") if part.strip())
+
+
+def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:
+    """The leak unit that a point of a slide belongs to."""
+    if config.split.group == "region":
+        region = config.split.region
+        row, col = region_of(x, y, width, height, region.rows, region.cols)
+        return f"{entry.slide_id}/r{row}c{col}"
+    return entry.slide_id if config.split.group == "slide" else entry.patient_id
+
+
+def split_groups(entry: SlideEntry, config: Tile) -> list[str]:
+    """All groups that a slide can have."""
+    if config.split.group == "region":
+        region = config.split.region
+        return [f"{entry.slide_id}/r{r}c{c}" for r in range(region.rows) for c in range(region.cols)]
+    return [entry.slide_id if config.split.group == "slide" else entry.patient_id]
+
+
+def describe(shares: dict[str, float], label: str | None, tissue_fraction: float) -> str:
+    """A tile's composition in words, from the area that each class covers: 'mostly keratin, some epidermis'."""
+    words = []
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+        if share >= 0.05:
+            words.append(("mostly " if share >= 0.6 else "some " if share < 0.2 else "") + name)
+    text = ", ".join(words) or label or "tissue"
+    return text + (", open space" if tissue_fraction < 0.75 else "")

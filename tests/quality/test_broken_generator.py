@@ -1,0 +1,139 @@
+"""A generator that is broken on purpose, through the stages: the filter or the metric that is for it says so, and no other does."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from pipeline import stage
+from pipeline.config import Params
+from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.data.store import TileStore
+from pipeline.quality.evaluate import evaluate_study
+from pipeline.quality.study import filter_study, train_study_filters
+from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture
+
+SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
+
+
+def tissue(seed: int, count: int = COUNT) -> np.ndarray:
+    """Tiles of two stains in turn, none overlapping another."""
+    pictures = [tissue_picture(640, 640, 100 * seed + n, stains) for n, stains in enumerate((STAINS, OTHER_STAINS))]
+    places = [(y, x) for y in range(80, 528, SIDE) for x in range(80, 528, SIDE)]
+    return np.stack([pictures[n % 2][y : y + SIDE, x : x + SIDE] for n, (y, x) in enumerate(places[:count])])
+
+
+def _params() -> Params:
+    labels = {"source": "slide", "classes": list(LABELS)}
+    return Params.model_validate(
+        {
+            "tile": {"mpp": 1.0, "tile_px": SIDE, "labels": labels},
+            "train_denoiser": {"conditions": ["label"]},
+            "filter": {"use": ["quality", "label", "near_copy"], "min_yield": 0},
+            "evaluate": {"kid_subsets": 10},
+        }
+    )
+
+
+@contextmanager
+def _here(_):
+    yield lambda function, items, title: [function(item) for item in items]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """Real tiles of twelve train patients, and of others, and filters fitted to them."""
+    folder = tmp_path_factory.mktemp("study")
+    for seed, split in enumerate(("train", "val", "test")):
+        rows = tile_rows(COUNT, split=split, label=[LABELS[n % 2] for n in range(COUNT)]).assign(
+            tile_id=[f"{split}-{n}" for n in range(COUNT)], split_group=[f"{split}-{n % 12}" for n in range(COUNT)]
+        )
+        make_part(folder / "tiles", split, rows, tissue(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with stage.open_stage("train_filters", params={}, inputs=[]) as work:
+            train_study_filters(_params(), work, "cpu", folder / "reports", folder / "tiles", output=folder / "filters")
+    return folder
+
+
+def judged(study: Path, folder: Path, images: np.ndarray, labels: list[str]) -> tuple[dict, dict, pd.DataFrame]:
+    """The stages `filter` and `evaluate` on what a generator made: their metrics, and the verdicts."""
+    rows = tile_rows(len(images), split="train", label=labels, source="synthetic").assign(
+        tile_id=[f"made-{n:03d}" for n in range(len(images))], rna=None, genotype=None, seed=1, recipe="r",
+        generator_sha256="g", condition_ref="", guidance="all=2", request="", purpose="evaluate",
+        ancestors=[["train-0"]] * len(images),
+    )  # fmt: skip
+    made = (folder / "data/synthetic",)
+    make_part(made[0], "evaluate-00000", rows, images, SYNTHETIC_ROW)
+    with stage.open_stage("filter", params={}, inputs=[]) as work:
+        filtered = filter_study(
+            _params(), work, "cpu", "sha", _here, made, study / "filters", folder / "data/verdicts", folder
+        )
+    measured = evaluate_study(
+        _params(), "cpu", folder, study / "tiles", made, folder / "data/verdicts", folder / "none"
+    )
+    verdicts = TileStore(made[0], rows_from=folder / "data/verdicts").rows()
+    return filtered["evaluate"], measured["unfiltered"], verdicts
+
+
+OWN = [LABELS[n % 2] for n in range(COUNT)]
+
+
+def _jpeg(image: np.ndarray) -> np.ndarray:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=60)
+    return np.asarray(Image.open(out))
+
+
+def noise(_: np.ndarray):
+    return np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8), OWN
+
+
+def blurred(_: np.ndarray):
+    return np.stack([gaussian_filter(image, (3, 3, 0)) for image in tissue(7)]), OWN
+
+
+def wrong_labels(_: np.ndarray):
+    return tissue(7), OWN[::-1]
+
+
+def copies(train: np.ndarray):
+    return np.stack([_jpeg(np.rot90(image)) for image in train]), OWN
+
+
+@pytest.mark.parametrize(("broken", "reason", "share"), [
+    (noise, "low tissue quality", 0.95), (blurred, "low tissue quality", 0.95), (copies, "near-copy of a train tile", 0.95),
+    (wrong_labels, "does not show its label", 0.6),  # at a threshold that lets 95 % of right ones pass
+])  # fmt: skip
+def test_what_is_broken_is_rejected_for_that(broken, reason, share, study, folder):
+    train = TileStore(study / "tiles")
+    rows = train.rows()
+    filtered, _, _ = judged(study, folder, *broken(train.read(rows[rows["split"] == "train"])))
+    others = {name: count for name, count in filtered["rejected_for"].items() if name != reason}
+    assert filtered["rejected_for"][reason] >= share * COUNT, filtered
+    if broken in (wrong_labels, copies):
+        assert max(others.values()) < 0.2 * COUNT, filtered
+
+
+def test_fresh_tissue_passes_and_measures_as_real_tiles_do(study, folder):
+    filtered, measured, verdicts = judged(study, folder, tissue(7), OWN)
+    assert filtered["accepted"] >= 0.85 * COUNT, verdicts["reject_reasons"].value_counts()
+    low, _ = measured["kid_interval"]["interval"]
+    assert low < 3 * abs(measured["kid_floor"]["mean"]) + 0.02 and measured["kid_interval"]["over"] == "split groups"
+    assert measured["recall"] > 0.5 * measured["floor"]["recall"]
+
+
+def test_one_image_repeated_passes_the_filters_and_is_told_by_recall_and_coverage(study, folder):
+    image = tissue(7)[:2]
+    images = np.concatenate([image] * (COUNT // 2))
+    _, measured, _ = judged(study, folder, images, OWN)
+    assert measured["recall"] < 0.1 < measured["floor"]["recall"]
+    assert measured["coverage"] < 0.5 * measured["floor"]["coverage"]
+    assert measured["kid"]["mean"] > 2 * abs(measured["kid_floor"]["mean"])
