@@ -41,7 +41,7 @@ from pipeline.report.pictures import contact_sheet
 from pipeline.slides.open import open_slide
 from pipeline.slides.segment import segment_slide
 
-PARTS = ("reconstruction", "distances", "scratch", "copies", "slide", "conditions")
+PARTS = ("reconstruction", "distances", "scratch", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
 SLIDE_PX = 4096
 WINDOW = {SLIDE_PX: 32, 128: 16}
@@ -161,6 +161,28 @@ def measure_distances(study: Study) -> dict:
         **{f"steps{steps}": (tower.features(sampled(study, steps)), held_out) for steps in STEPS},
     }
     return distances(sets)
+
+
+def measure_distilled(study: Study, steps: int) -> dict:
+    """The model distilled here to four DDIM steps with guidance inside, `steps` of the optimiser for each halving."""
+    folder = study.folder.parent / "distilled"
+    if not folder.exists():
+        shutil.copytree(
+            study.folder, folder, copy_function=os.link
+        )  # stages replace files, and write none anew in place
+        shutil.rmtree(folder / "data/synthetic-steps4", ignore_errors=True)
+    params = copy.deepcopy(study.params)
+    teacher = {
+        "steps": STEPS[1],
+        "teacher_steps": 4 * STEPS[1],
+        "guidance": params.get("sample", {}).get("guidance", 2.0),
+    }
+    merge(params, {"train_denoiser": {"distil": teacher, "steps": steps, "learning_rate": 3e-4, "warmup_steps": 20}})
+    merge(params, {"sample": {"scheduler": "ddim", "guidance": 1.0}})
+    student = Study(folder, params, pd.read_csv(folder / "manifests/slides.csv").to_dict("records"), {})
+    student.run("train_denoiser", "plan")
+    made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
+    return distances({"distilled4": (made, held_out_features(study))})
 
 
 def measure_copies(study: Study, pictures: Path | None) -> dict:
@@ -303,6 +325,7 @@ def main() -> None:
             "reconstruction": lambda: measure_reconstruction(study),
             "distances": lambda: measure_distances(study),
             "scratch": lambda: measure_scratch(study, scratch),
+            "distilled": lambda: measure_distilled(study, 4 if options.smoke else 400),
             "copies": lambda: measure_copies(study, pictures),
             "slide": lambda: measure_slide(study, 128 if options.smoke else SLIDE_PX, pictures),
             "conditions": lambda: measure_conditions(

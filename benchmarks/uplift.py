@@ -141,7 +141,7 @@ def drawn(root: Path, name: str, fold: int, fraction: float) -> Study:
         "plan": {"target": "none", "requests": [{"name": "more", "tiles": 24}]},
         "sample": {"steps": 2},
         "train_filters": {"segmenter_steps": 4},
-        "filter": {"use": ["quality"], "min_yield": 0},
+        "filter": {"use": [], "min_yield": 0},
         "uplift": {"arms": ["real", "real+synthetic", "real+unfiltered"], "seeds": 2, "steps": 2, "image_px": 32},
     }
     if name == "nuclei":

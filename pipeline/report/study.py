@@ -18,6 +18,7 @@ from pipeline.data.requests import AS_IS, CHANGED
 from pipeline.data.rows import spread
 from pipeline.data.store import TileStore, made_stores
 from pipeline.report.pictures import contact_sheet, curve_picture, data_uri, mask_picture
+from pipeline.report.summary import in_short, uplift_table
 from pipeline.report.viewer import write_viewer
 from pipeline.slides.woven import FACTS, THUMBNAIL
 
@@ -79,7 +80,8 @@ def write_report(
         shared_extractor=measured["evaluate"].get("extractor_encodes_a_condition", False),
         by_class=measured["evaluate"].get("by_class", {}),
         uplift=measured["uplift"],
-        uplift_table=_uplift_table(measured["uplift"]),
+        uplift_table=uplift_table(measured["uplift"]),
+        in_short=in_short(measured),
         labels_kept=params.tile.labels.unlabelled == "keep",
         curves=_curves(reports),
         calibration=_picture(reports / "train_filters" / "calibration.png"),
@@ -113,30 +115,6 @@ def _classes(measured: dict, funnel: dict) -> list[dict]:
         }
         for label in sorted({*train, *planned})
     ]
-
-
-_UPLIFT_COLUMNS = {
-    "balanced_accuracy": "balanced accuracy (sd of seeds)", "auroc": "AUROC", "calibration_error": "calibration error",
-    "recall": "recall of", "dice": "Dice by patient (sd of seeds)", "dice_of_worst_group": "worst patient", "dice_of_class": "Dice of",
-}  # fmt: skip
-"""Measure to the title of its column, or the beginning of those of its classes."""
-
-
-def _uplift_table(uplift: dict) -> dict:
-    """Titles, and a row an arm, of what is measured of it."""
-    columns, rows = [], []
-    for arm in uplift.get("arms", []):
-        row = {"trained on": arm["arm"], "ratio": f"{arm['ratio']:g}", "real tiles": arm["trained_on"]["real"]}
-        row |= {"synthetic": arm["trained_on"]["synthetic"], "models": arm["seeds"]}
-        for name, title in _UPLIFT_COLUMNS.items():
-            value, spread = arm.get(name), arm.get(f"{name}_std_of_seeds")
-            if isinstance(value, dict):
-                row |= {f"{title} {key}": f"{v:.2f}" for key, v in value.items()}
-            elif value is not None:
-                row[title] = f"{value:.3f}" + ("" if spread is None else f" ({spread:.3f})")
-        columns = columns or list(row)
-        rows.append([row.get(title, "") for title in columns])
-    return {"columns": columns, "rows": rows}
 
 
 def _requests(made: TileStore) -> list[dict]:

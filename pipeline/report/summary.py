@@ -1,0 +1,54 @@
+"""What the stages measured, in a few sentences and in a table, for a reader who reads nothing else."""
+
+from __future__ import annotations
+
+_UPLIFT_COLUMNS = {
+    "balanced_accuracy": "balanced accuracy (sd of seeds)", "auroc": "AUROC", "calibration_error": "calibration error",
+    "recall": "recall of", "dice": "Dice by patient (sd of seeds)", "dice_of_worst_group": "worst patient", "dice_of_class": "Dice of",
+}  # fmt: skip
+"""Measure to the title of its column, or the beginning of those of its classes."""
+
+
+def uplift_table(uplift: dict) -> dict:
+    """Titles, and a row an arm, of what is measured of it."""
+    columns, rows = [], []
+    for arm in uplift.get("arms", []):
+        row = {"trained on": arm["arm"], "ratio": f"{arm['ratio']:g}", "real tiles": arm["trained_on"]["real"]}
+        row |= {"synthetic": arm["trained_on"]["synthetic"], "models": arm["seeds"]}
+        for name, title in _UPLIFT_COLUMNS.items():
+            value, spread = arm.get(name), arm.get(f"{name}_std_of_seeds")
+            if isinstance(value, dict):
+                row |= {f"{title} {key}": f"{v:.2f}" for key, v in value.items()}
+            elif value is not None:
+                row[title] = f"{value:.3f}" + ("" if spread is None else f" ({spread:.3f})")
+        columns = columns or list(row)
+        rows.append([row.get(title, "") for title in columns])
+    return {"columns": columns, "rows": rows}
+
+
+def in_short(measured: dict) -> list[str]:
+    """Of what and of whom, what was rejected and why, how it compares, and whether it helped; measured : stage to its metrics."""
+    real, filtered, found = measured["tile"], measured["filter"].get("augment"), []
+    splits = {name: sum(counts.values()) for name, counts in real["tiles_by_split"].items() if counts}
+    said = ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    found.append(
+        f"{real['tiles']:,} real tiles of {real['patients']} patient(s): {said}. What was made has learnt from train alone."
+    )
+    if filtered and filtered["made"]:
+        share = filtered["accepted"] / filtered["made"]
+        rejected = sorted(filtered["rejected_for"].items(), key=lambda item: -item[1])
+        why = ", ".join(f"{reason} ({count})" for reason, count in rejected if count) or "nothing"
+        found.append(
+            f"{filtered['made']:,} synthetic tiles were made to augment, and {share:.0%} passed the filters. Rejected for: {why}."
+        )
+    for name in ("accepted", "unfiltered"):
+        if m := measured["evaluate"].get(name):
+            interval = m["kid_interval"] and " ({:.3f} to {:.3f})".format(*m["kid_interval"]["interval"])
+            found.append(
+                f"KID of {name} samples to held-out real tiles: {m['kid']['mean']:.3f}{interval or ''}; real train tiles have "
+                f"{m['kid_floor']['mean']:.3f}."
+            )
+            break
+    verdicts = [arm["verdict"] for arm in measured["uplift"].get("arms", []) if "verdict" in arm]
+    found += verdicts or ["Whether it helps a model was not measured."]
+    return found
