@@ -302,7 +302,25 @@ def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
         shutil.copy(woven / "slide.tif", pictures / "slide.tif")
     found = json.loads((study.folder / "reports/sample_slides/metrics.json").read_text(encoding="utf-8"))
     seconds = found["slides"]["held-out"]
-    return {"slide_wall_s": seconds["weave_s"] + seconds["decode_s"], "slide_px": width * height}
+    keys = {"slide_wall_s": seconds["weave_s"] + seconds["decode_s"], "slide_px": width * height}
+    return keys | {"slide_kid": beside_single_tiles(study, woven / "slide.tif", corner, level0 / side)}
+
+
+def beside_single_tiles(study: Study, slide: Path, corner: tuple[int, int], downsample: float) -> dict:
+    """KID of tiles cut from the woven slide, where the real section has tiles, to these; and of tiles sampled one by one
+    under the conditions of these, of which they have more: label and expression, and captions of their own."""
+    made, plan, side = sampled(study, STEPS[0]), study.plan, study.params["tile"]["tile_px"]
+    rows = study.tiles.rows().set_index("tile_id", drop=False).loc[plan["condition_ref"]]
+    places = (rows[["x_level0_px", "y_level0_px"]].to_numpy() - corner) / downsample
+    with open_slide(slide, study.params["tile"]["mpp"]) as whole:
+        inside = ((places >= 0) & (places + side <= (whole.width, whole.height))).all(1)
+        if inside.sum() < 20:
+            return {}
+        woven = np.stack([whole.read(x, y, side, side, 1.0) for x, y in places[inside]])
+    tower = load_extractor("efficientnet-lite0", "cpu")
+    real = tower.features(study.tiles.read(rows[inside]))
+    both = {"woven": woven, "single": made[inside]}
+    return {name: kid(tower.features(images), real, 50, 0)["mean"] for name, images in both.items()}
 
 
 def main() -> None:
