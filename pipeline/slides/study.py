@@ -103,6 +103,9 @@ def tile_study(
     _publish(good, work, Path(output))
     metrics = _metrics(good, bad, Path(output)) | {"label_fraction": config.labels.fraction}
     write_json(reports / "metrics.json", metrics)
+    lost = [c for c in config.labels.classes if c not in metrics["tiles_by_split"].get("train", {})]
+    if lost and config.labels.fraction < 1:
+        console.print(f"tile: no train tile of {', '.join(lost)} is left; raise tile.labels.fraction to have some")
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}
