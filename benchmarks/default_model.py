@@ -167,9 +167,9 @@ def measure_distilled(study: Study, steps: int) -> dict:
     """The model distilled here to four DDIM steps with guidance inside, `steps` of the optimiser for each halving."""
     folder = study.folder.parent / "distilled"
     if not folder.exists():
-        shutil.copytree(
-            study.folder, folder, copy_function=os.link
-        )  # stages replace files, and write none anew in place
+        parts = ("data", "models", "reports", ".work")  # of which stages replace files whole, so that links will do
+        for place in (p for p in study.folder.iterdir() if p.is_dir()):
+            shutil.copytree(place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2)
         shutil.rmtree(folder / "data/synthetic-steps4", ignore_errors=True)
     params = copy.deepcopy(study.params)
     teacher = {
@@ -179,7 +179,9 @@ def measure_distilled(study: Study, steps: int) -> dict:
     }
     merge(params, {"train_denoiser": {"distil": teacher, "steps": steps, "learning_rate": 3e-4, "warmup_steps": 20}})
     merge(params, {"sample": {"scheduler": "ddim", "guidance": 1.0}})
-    student = Study(folder, params, pd.read_csv(folder / "manifests/slides.csv").to_dict("records"), {})
+    rows = pd.read_csv(folder / "manifests/slides.csv", dtype=str, keep_default_na=False).to_dict("records")
+    workers = YAML(typ="safe").load((study.folder / "cluster.yaml").read_text(encoding="utf-8"))["workers"]
+    student = Study(folder, params, rows, {}, workers)
     student.run("train_denoiser", "plan")
     made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
     return distances({"distilled4": (made, held_out_features(study))})

@@ -25,6 +25,7 @@ from benchmarks.studies import Study
 from pipeline.cli.init import merge
 from pipeline.config import Params
 from pipeline.data.rows import held_out_rows
+from pipeline.errors import HistoloomError
 from pipeline.uplift.analysis import analyse
 from pipeline.uplift.answers import label_answers, mask_answers
 from pipeline.uplift.protocol import runs_of
@@ -170,7 +171,12 @@ def together(studies: list[Study]) -> dict:
             values = table.loc[first["tile_id"]].to_numpy()
             predictions.setdefault((run.arm, run.ratio), {}).setdefault(run.seed, []).append(values)
     test = pd.concat(tests, ignore_index=True)
-    classes = params.tile.masks.classes if masks else params.tile.labels.classes
+    protocols = [json.loads((s.folder / "reports/uplift/protocol.json").read_text(encoding="utf-8")) for s in studies]
+    classes = tuple(protocols[0]["classes"])  # those that a train split shows
+    if any(p["classes"] != list(classes) for p in protocols):
+        raise HistoloomError(
+            "The folds' train splits show different classes, so their predictions can't be put together."
+        )
     answers = (mask_answers if masks else label_answers)(test, classes)
     whole = {
         key: [np.concatenate(parts) for parts in seeds.values()]
@@ -186,6 +192,8 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
         name = arm["arm"] + ("" if arm["ratio"] == 1 else f"_ratio{arm['ratio']:g}")
         out[name] = {"mean": arm[measure], "std_of_seeds": arm[f"{measure}_std_of_seeds"]}
         out[name] |= {key: arm[key] for key in ("difference", "interval") if key in arm}
+        trained = [trained_on(study, arm) for study in studies]
+        out[name] |= {kind: sum(t[kind] for t in trained) for kind in ("real", "synthetic")}
     for change in found.get("filtering", []):
         name = "filtering" + ("" if change["ratio"] == 1 else f"_ratio{change['ratio']:g}")
         out[name] = {key: change[key] for key in ("difference", "interval")}
@@ -194,6 +202,12 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
     out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
     out["test_groups"], out["test_tiles"] = found["test_groups"], found["test_tiles"]
     return out
+
+
+def trained_on(study: Study, arm: dict) -> dict[str, int]:
+    """How many tiles of each kind an arm was trained on in one fold."""
+    found = json.loads((study.folder / "reports/uplift/metrics.json").read_text(encoding="utf-8"))
+    return next(a["trained_on"] for a in found["arms"] if (a["arm"], a["ratio"]) == (arm["arm"], arm["ratio"]))
 
 
 def drawn_differences(found: dict[str, dict], words: str) -> Figure:

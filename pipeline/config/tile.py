@@ -28,11 +28,12 @@ class Labels(Section):
         1.0,
         gt=0,
         le=1,
-        description="share of the labels and masks of train (and of val, where there is a test split) that the study sees; "
-        "the other tiles are as unlabelled ones",
+        description="share of the labels, and of masks that were drawn or traced, that the study sees of train, and of val where "
+        "there is a test split",
     )
     fraction_of: Literal["tile", "slide", "patient"] = Field(
-        "tile", description="what the share is of: tiles that don't overlap, slides, or patients; at least one"
+        "tile",
+        description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
     )
 
 

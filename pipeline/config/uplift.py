@@ -43,6 +43,11 @@ class Uplift(Section):
         None, gt=0, description="unstated, 3e-4 for labels, where weights are loaded, and 2e-3 for masks"
     )
 
+    @property
+    def rate(self) -> float:
+        """The learning rate, where it is unstated too."""
+        return self.learning_rate or (2e-3 if self.task == "mask" else 3e-4)
+
     @model_validator(mode="after")
     def _has_what_it_compares(self):
         if len(set(self.arms)) != len(self.arms) or not self.arms:

@@ -43,7 +43,16 @@ def assign_splits(
 
 
 def _shuffled(names: Iterable[str], seed: int) -> list[str]:
-    return sorted(names, key=lambda name: (hashlib.sha256(f"{seed}/{name}".encode()).digest(), name))
+    return sorted(names, key=lambda name: (_hash(name, seed), name))
+
+
+def _hash(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def chance(name: str, seed: int) -> float:
+    """A number in [0, 1) that is the name's own, as if drawn."""
+    return int.from_bytes(_hash(name, seed)[:6], "big") / 2**48
 
 
 def seen_labels(units: Iterable[str], fraction: float, seed: int) -> set[str]:

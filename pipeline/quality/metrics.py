@@ -39,8 +39,8 @@ def kid(first: np.ndarray, second: np.ndarray, subsets: int, seed: int) -> dict[
 
 
 def kid_interval(synthetic: np.ndarray, real: np.ndarray, groups: np.ndarray, seed: int) -> dict:
-    """KID of all tiles, and its 95 % interval by the jackknife: each split group of real tiles, and each of twenty random parts
-    of the samples, is left out in turn (Efron & Stein 1981).
+    """KID of all tiles, over pairs of different split groups, and its 95 % interval by the jackknife: each group of real tiles,
+    and each of twenty random parts of the samples, is left out in turn (Efron & Stein 1981). Samples count as independent.
 
     Parameters
     ----------
@@ -83,10 +83,10 @@ def _kernel_sums(first: np.ndarray, of_first: np.ndarray, second: np.ndarray, of
 
 
 def _within(features: np.ndarray, of: np.ndarray):
-    """As `_kernel_sums`, of a set with itself, a tile's pair with itself left out."""
-    total, pairs = _kernel_sums(features, of, features, of)
-    itself = (np.square(features.astype(np.float64)).sum(1) / features.shape[1] + 1) ** 3
-    return total - np.diag(np.bincount(of, itself)), pairs - np.diag(np.bincount(of))
+    """As `_kernel_sums`, of a set with itself, without pairs within a part: tiles of one patient are alike, and would say
+    that the patients are few, not that the samples are wrong."""
+    apart = 1 - np.eye(of.max() + 1)
+    return tuple(values * apart for values in _kernel_sums(features, of, features, of))
 
 
 def _mmd(synthetic, real, between, of_synthetic: np.ndarray, of_real: np.ndarray) -> float:

@@ -32,22 +32,21 @@ def in_short(measured: dict) -> list[str]:
     splits = {name: sum(counts.values()) for name, counts in real["tiles_by_split"].items() if counts}
     said = ", ".join(f"{count:,} {name}" for name, count in splits.items())
     found.append(
-        f"{real['tiles']:,} real tiles of {real['patients']} patient(s): {said}. What was made has learnt from train alone."
+        f"{real['tiles']:,} real tiles of {real['patients']} patient(s): {said}. Of them, train alone has taught the generator."
     )
     if filtered and filtered["made"]:
         share = filtered["accepted"] / filtered["made"]
         rejected = sorted(filtered["rejected_for"].items(), key=lambda item: -item[1])
         why = ", ".join(f"{reason} ({count})" for reason, count in rejected if count) or "nothing"
-        found.append(
-            f"{filtered['made']:,} synthetic tiles were made to augment, and {share:.0%} passed the filters. Rejected for: {why}."
-        )
+        made = f"{filtered['made']:,} synthetic tiles were made to augment, and {share:.0%} passed the filters."
+        found.append(f"{made} Rejected for: {why}.")
     for name in ("accepted", "unfiltered"):
         if m := measured["evaluate"].get(name):
-            interval = m["kid_interval"] and " ({:.3f} to {:.3f})".format(*m["kid_interval"]["interval"])
-            found.append(
-                f"KID of {name} samples to held-out real tiles: {m['kid']['mean']:.3f}{interval or ''}; real train tiles have "
-                f"{m['kid_floor']['mean']:.3f}."
-            )
+            value, by_group = f"{m['kid']['mean']:.3f}", m.get("kid_interval")
+            if by_group:
+                value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
+            floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
+            found.append(f"KID of {name} samples to held-out real tiles: {value}; {floor}.")
             break
     verdicts = [arm["verdict"] for arm in measured["uplift"].get("arms", []) if "verdict" in arm]
     found += verdicts or ["Whether it helps a model was not measured."]

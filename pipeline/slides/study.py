@@ -12,13 +12,14 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.commit import link_tree, write_json
-from pipeline.data.manifest import Manifest, SlideEntry, read_manifest
+from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.schema import SPLITS
-from pipeline.data.splits import assign_splits, seen_labels
+from pipeline.data.splits import assign_splits
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.describe import split_groups
+from pipeline.slides.hiding import check_hiding, seen_shares
 from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide
 
@@ -76,22 +77,29 @@ def tile_study(
         when more than `max_bad_slides` slides can't be used.
     """
     manifest = read_manifest(config)
-    if faults := check_annotations(manifest, config):
+    if faults := check_annotations(manifest, config) + check_hiding(manifest, config):
         raise ManifestFaults(faults)
     if config.summarise:
         slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
         manifest = replace(manifest, slides=slides)
     splits = study_splits(manifest, config, seed)
-    hiding = _Hiding(manifest, config, splits, seed)
-    jobs = [_job(entry, manifest, config, splits, work.parts, code, hiding) for entry in manifest.slides]
+    shares = seen_shares(manifest, config, splits, seed)
+    jobs = [
+        _job(entry, manifest, config, splits, work.parts, code, shares[entry.slide_id], seed)
+        for entry in manifest.slides
+    ]
     with pool(len(jobs)) as run:
         results = run(cut_slide, jobs, "tile")
     good = [r for r in results if "part" in r]
     bad = [r for r in results if "reason" in r]
     if unseen := len(results) - len(good) - len(bad):
         console.print(f"tile: {unseen} slide(s) left out, whose labels tile.labels.fraction hides")
+    if not good and not bad:
+        raise HistoloomError(
+            "tile.labels.fraction hides the labels of every slide. Raise it, or draw slides or patients."
+        )
     reports = Path(reports)
-    _write_slides(results, reports)
+    _write_slides([r for r in results if "part" in r or "reason" in r], reports)
     for r in bad:
         console.print(f"quarantined: row {r['row']}, {r['reason']}")
     if len(bad) > config.max_bad_slides or not good:
@@ -101,7 +109,11 @@ def tile_study(
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
         )
     _publish(good, work, Path(output))
-    metrics = _metrics(good, bad, Path(output)) | {"label_fraction": config.labels.fraction}
+    hidden = sum(r["hidden"].get("train", 0) for r in results if "hidden" in r)
+    metrics = _metrics(good, bad, Path(output)) | {
+        "label_fraction": config.labels.fraction,
+        "train_tiles_hidden": hidden,
+    }
     write_json(reports / "metrics.json", metrics)
     lost = [c for c in config.labels.classes if c not in metrics["tiles_by_split"].get("train", {})]
     if lost and config.labels.fraction < 1:
@@ -111,48 +123,11 @@ def tile_study(
     return {**metrics, "slides_made": made}
 
 
-class _Hiding:
-    """Of which splits labels are hidden, and which share of each slide's labels is seen.
-
-    Raises
-    ------
-    HistoloomError
-        when tiles would be kept without the instances that are stated of their slides.
-    """
-
-    def __init__(self, manifest: Manifest, config: Tile, splits: dict[str, str], seed: int):
-        labels, present = config.labels, set(splits.values())
-        self.splits = ("train", "val") if "test" in present else ("train",)
-        self.fraction, self.of, self.seed, self.chosen = labels.fraction, labels.fraction_of, seed, None
-        if labels.fraction == 1:
-            return
-        if labels.unlabelled == "keep" and any(entry.instances for entry in manifest.slides):
-            raise HistoloomError(
-                "tile.labels.fraction hides instances too, and a tile can't be kept without those that slides.csv states. Use "
-                "tile.labels.unlabelled: drop."
-            )
-        if self.of != "tile":
-            members = {
-                split: [
-                    _unit(e, self.of) for e in manifest.slides if {splits[g] for g in split_groups(e, config)} & {split}
-                ]
-                for split in self.splits
-            }
-            self.chosen = set().union(*(seen_labels(names, labels.fraction, seed) for names in members.values()))
-
-    def seen(self, entry: SlideEntry) -> float:
-        return self.fraction if self.chosen is None else float(_unit(entry, self.of) in self.chosen)
-
-
-def _unit(entry: SlideEntry, of: str) -> str:
-    return entry.slide_id if of == "slide" else entry.patient_id
-
-
-def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, hiding: _Hiding):
+def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):
     spots = manifest.spots
     mine = None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
     own = {group: splits[group] for group in split_groups(entry, config)}
-    return SlideJob(entry, config, own, mine, parts, code, hiding.splits, hiding.seen(entry), hiding.seed)
+    return SlideJob(entry, config, own, mine, parts, code, shares, seed)
 
 
 def _publish(good: list[dict], work, output: Path) -> None:

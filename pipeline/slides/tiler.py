@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from pipeline.data.commit import commit_part, digest, hash_tree
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.schema import TILE_ROW, write_rows
-from pipeline.data.splits import inside_region, seen_labels
+from pipeline.data.splits import inside_region
 from pipeline.data.store import TileWriter
 from pipeline.slides import stain
 from pipeline.slides.annotate import Annotations, load_annotations
 from pipeline.slides.describe import class_shares, group_of, label_of, tile_row
 from pipeline.slides.grid import blocks, grid
+from pipeline.slides.hiding import SQUARE_TILES, is_hidden
 from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
@@ -26,7 +28,7 @@ from pipeline.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
 
 
 class NothingSeen(Exception):
-    """A slide of whose labels the study sees none."""
+    """A slide of whose labels the study sees none; it holds how many tiles are hidden, by split."""
 
 
 BLOCK_PX = 2048
@@ -37,8 +39,7 @@ BLOCK_PX = 2048
 class SlideJob:
     """Everything that decides one slide's part; plain data, so that any worker can do it.
 
-    hidden_in : splits of which the study sees a share of the labels; seen : the share of this slide's, 1 where it is
-    slides or patients that are chosen and this is of them, 0 where it isn't.
+    shares : split to the share of its labels that the study sees (hiding.py), where it doesn't see all.
     """
 
     entry: SlideEntry
@@ -47,23 +48,22 @@ class SlideJob:
     spots: pd.DataFrame | None
     parts: Path
     code: str
-    hidden_in: tuple[str, ...] = ()
-    seen: float = 1.0
+    shares: dict[str, float] = field(default_factory=dict)
     seed: int = 0
 
     @property
     def fingerprint(self) -> str:
         """Covers the slide's contents and what is stated about it, and nothing about other slides."""
         entry = self.entry
-        config = self.config.model_dump(
-            exclude={"manifest", "spots", "annotations_root", "slides_root", "max_bad_slides", "split"}
-        )
+        elsewhere = ("manifest", "spots", "annotations_root", "slides_root", "max_bad_slides", "split")
+        hiding = {"labels": {"fraction", "fraction_of"}}
+        config = self.config.model_dump(exclude=dict.fromkeys(elsewhere, True) | hiding)
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
         files = [hash_tree(p) for p in (entry.path, entry.annotations, entry.mask, entry.instances) if p is not None]
         stated = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
-        if self.seen < 1:
-            stated += [self.hidden_in, self.seen, self.seed]
+        if self.shares:
+            stated += [self.shares, self.seed]
         return digest([config, split, self.splits, spots, files, stated, self.code])[:16]
 
     @property
@@ -83,8 +83,8 @@ def cut_slide(job: SlideJob) -> dict:
     made = not (job.parts / name).exists()
     try:
         record = commit_part(job.parts, name, lambda folder: write_part(job, folder))
-    except NothingSeen:
-        return {"slide_id": job.entry.slide_id}
+    except NothingSeen as error:
+        return {"slide_id": job.entry.slide_id, "hidden": error.args[0]}
     except BadSlide as error:
         return {"slide_id": job.entry.slide_id, "row": job.entry.row, "reason": str(error)}
     return {"slide_id": job.entry.slide_id, "part": name, "made": made, **record["info"]}
@@ -104,14 +104,23 @@ def write_part(job: SlideJob, folder: Path) -> dict:
                 f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction {config.tissue.min_fraction})."
             )
         normaliser, segmenter = _fit_to(slide, *chosen[config.mpp], config)
+        hidden = {mpp: _hidden(job, slide, chosen[mpp][0], mpp) for mpp in scales}
+        count = Counter(hidden[config.mpp].values())
+        if config.labels.unlabelled == "drop":
+            chosen = {mpp: ([c for c in corners if c not in hidden[mpp]], f) for mpp, (corners, f) in chosen.items()}
+        if not chosen[config.mpp][0]:
+            raise NothingSeen(dict(count))
         masked = config.masks.source != "none"
         nuclei = segmenter is not None or annotations.instances is not None
         arrays = ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei
         with TileWriter(folder, config.tile_px, arrays) as writer:
-            cut = [_cut(job, slide, annotations, *chosen[mpp], normaliser, segmenter, mpp, writer) for mpp in scales]
+            cut = [
+                _cut(job, slide, annotations, *chosen[mpp], hidden[mpp], normaliser, segmenter, mpp, writer)
+                for mpp in scales
+            ]
             rows = pd.DataFrame([row for of_scale in cut for row in of_scale], columns=TILE_ROW.names)
-            if rows.empty and job.seen < 1:
-                raise NothingSeen
+            if rows.empty and count:
+                raise NothingSeen(dict(count))
             if rows.empty:
                 raise BadSlide(
                     f"{entry.slide_id}: {len(chosen[config.mpp][0])} tiles have tissue, and none has a label. Check the "
@@ -120,10 +129,13 @@ def write_part(job: SlideJob, folder: Path) -> dict:
             writer.finish()
             write_rows(rows, folder / "rows.parquet", TILE_ROW)
             shown = [(row["x_level0_px"], row["y_level0_px"], row["split"]) for row in cut[0]]
+            if job.shares:
+                annotations = replace(annotations, regions=[], spots=None)
             overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * config.mpp / slide.mpp)
             overlay.save(folder / "thumbnail.jpg", quality=85)
         return {
             "tiles": len(rows),
+            "hidden": dict(count),
             "with_tissue": sum(len(corners) for corners, _ in chosen.values()),
             "mpp_level0": slide.mpp,
             "mpp_source": slide.mpp_source,
@@ -191,6 +203,7 @@ def _cut(
     annotations: Annotations,
     corners,
     fractions,
+    hidden,
     normaliser: stain.Normaliser,
     segmenter: StainMask | None,
     mpp: float,
@@ -199,7 +212,6 @@ def _cut(
     """Cut the tiles of one scale; their rows."""
     config, n, downsample = job.config, job.config.tile_px, mpp / slide.mpp
     margin = 0 if segmenter is None else round(REACH_UM / mpp)
-    hidden = _hidden(job, slide, corners, downsample)
     rows = []
     grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
     boxes = [
@@ -213,8 +225,6 @@ def _cut(
             if seen is not None:
                 mask, instances = seen.mask, (seen.nuclei, outlines(seen.nuclei))
             for x, y in members:
-                if (x, y) in hidden and config.labels.unlabelled == "drop":
-                    continue
                 row, column = y - top + margin, x - left + margin
                 at = np.s_[row : row + n, column : column + n]
                 spot = annotations.spot((x + n / 2) * downsample, (y + n / 2) * downsample, slide.mpp)
@@ -237,18 +247,26 @@ def _cut(
     return rows
 
 
-def _hidden(job: SlideJob, slide: Slide, corners, downsample: float) -> set[tuple[int, int]]:
-    """Corners of the tiles whose labels the study may not see; tiles that begin in one square of a tile's side go together."""
-    if job.seen == 1:
-        return set()
-    n = job.config.tile_px
-    squares = {
-        corner: f"{job.entry.slide_id}/{corner[0] // n}/{corner[1] // n}"
-        for corner in corners
-        if job.splits[group_of(job, slide, corner, downsample)] in job.hidden_in
+def _hidden(job: SlideJob, slide: Slide, corners, mpp: float) -> dict[tuple[int, int], str]:
+    """Corners of the tiles whose labels the study may not see, to their split."""
+    if not job.shares:
+        return {}
+    config, downsample = job.config, mpp / slide.mpp
+    side, square = (
+        config.tile_px * scale / slide.mpp for scale in (mpp, SQUARE_TILES * max(config.mpp, *config.more_mpp, 0))
+    )
+    splits = {corner: job.splits[group_of(job, slide, corner, downsample)] for corner in corners}
+    return {
+        (x, y): split
+        for (x, y), split in splits.items()
+        if is_hidden(
+            job.shares.get(split, 1.0),
+            f"{job.entry.slide_id}/{split}",
+            (x * downsample, y * downsample, side),
+            square,
+            job.seed,
+        )
     }
-    seen = seen_labels(squares.values(), job.seen, job.seed)
-    return {corner for corner, square in squares.items() if square not in seen}
 
 
 def _annotate_block(annotations: Annotations, box, downsample: float):

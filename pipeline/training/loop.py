@@ -82,7 +82,8 @@ def learning_rate_factor(step: int, warmup_steps: int, steps: int) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one: to give it back and fault it in anew takes a sixth of a CPU step."""
+    """Have glibc keep, for the rest of this process, what a step frees for the next one: to give it back and fault it in anew
+    takes a sixth of a CPU step."""
     if platform.libc_ver()[0] == "glibc":
         for option, value in _MALLOC.items():
             ctypes.CDLL(None).mallopt(option, value)
@@ -107,8 +108,6 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     """
     from accelerate import Accelerator
 
-    if run.device == "cpu":
-        keep_freed_memory()
     accelerator = Accelerator(mixed_precision=run.mixed_precision, cpu=run.device == "cpu")
     model.train().to(memory_format=torch.channels_last)  # convolutions are faster so, most of all in bf16
     parameters = [p for p in model.parameters() if p.requires_grad]

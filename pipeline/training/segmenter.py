@@ -23,7 +23,8 @@ def train_segmenter(
     augment: bool = True,
     batch_size: int = _BATCH,
 ) -> Segmenter:
-    """Train on tiles (n, h, w, 3) uint8 and class ids (n, h, w), if `augment` mirrored and with brightness and colours shifted.
+    """Train on tiles (n, h, w, 3) uint8 and class ids (n, h, w), if `augment` mirrored, turned, and with brightness and colours
+    shifted.
 
     The loss is cross entropy plus soft Dice over the classes (Milletari et al. 2016, eq. 1, unsquared).
     """
@@ -51,5 +52,7 @@ def _augmented(batch: torch.Tensor, truth: torch.Tensor, generator: torch.Genera
     for axis in (2, 3):
         if torch.rand((), generator=generator) < 0.5:
             batch, truth = batch.flip(axis), truth.flip(axis - 1)
+    turns = int(torch.randint(0, 4, (), generator=generator))
+    batch, truth = batch.rot90(turns, (2, 3)), truth.rot90(turns, (1, 2))
     shift = _STAIN_SHIFT * torch.randn(len(batch), 3, 1, 1, generator=generator).to(batch)
     return batch * (1 + shift.mean(1, keepdim=True)) + shift, truth

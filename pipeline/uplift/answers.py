@@ -78,16 +78,15 @@ class MaskAnswers:
         return float(np.average(dice[known], weights=counts[known])) if counts[known].sum() else float("nan")
 
     def measures(self, prediction: np.ndarray) -> dict:
-        """Dice by patient (mean, and the worst), and of each class over all test tiles."""
+        """Dice by patient (mean, and the worst), and of each class over all test tiles; classes that they lack don't count."""
         evidence = self.evidence(prediction)
         dice = self._of_groups(evidence, np.ones(len(evidence)))
         both, found, stated = evidence.sum(0).T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            each = 2 * both / (found + stated)
+        each = {c: 2 * b / (f + s) for c, b, f, s in zip(self.classes, both, found, stated) if s}
         return {
             "dice": float(np.nanmean(dice)),
             "dice_of_worst_group": float(np.nanmin(dice)),
-            "dice_of_class": {name: float(v) for name, v in zip(self.classes, each) if np.isfinite(v)},
+            "dice_of_class": {name: float(value) for name, value in each.items()},
         }
 
     @cached_property
@@ -96,11 +95,10 @@ class MaskAnswers:
         return (np.unique(self.groups)[:, None] == self.groups).astype(float)
 
     def _of_groups(self, evidence: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """(groups,) Dice over all pixels of a group, the mean over the classes that either mask has; NaN for none."""
+        """(groups,) Dice over all pixels of a group, the mean over the classes that its stated masks have; NaN for none."""
         both, found, stated = np.moveaxis(np.tensordot(self._members * weight, evidence, 1), 2, 0)
-        size = found + stated
-        each = np.divide(2 * both, size, out=np.zeros_like(size), where=size > 0)
-        count = (size > 0).sum(1)
+        each = np.divide(2 * both, found + stated, out=np.zeros_like(both), where=stated > 0)
+        count = (stated > 0).sum(1)
         return np.divide(each.sum(1), count, out=np.full(len(each), np.nan), where=count > 0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.config import Uplift
 from pipeline.errors import HistoloomError
@@ -61,7 +61,7 @@ def masks_by_command(
     table = _run(config, test, test_ids, seed, folder)
     try:
         found = [np.asarray(Image.open(io.BytesIO(data))) for data in table.loc[list(test_ids), "mask"]]
-    except (KeyError, TypeError, UnidentifiedImageError) as error:
+    except (KeyError, TypeError, OSError, SyntaxError) as error:
         raise _wrong("`mask`, a PNG's bytes", error) from error
     for name, mask in zip(test_ids, found):
         if mask.shape != test.shape[1:3]:
@@ -81,9 +81,12 @@ def _run(config: Uplift, test: np.ndarray, test_ids: Sequence[str], seed: int, f
     if done.returncode:
         raise HistoloomError(f"uplift.command ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     try:
-        return pd.read_parquet(output).set_index("tile_id")
-    except (OSError, KeyError) as error:
+        table = pd.read_parquet(output).set_index("tile_id")
+    except (OSError, KeyError, ValueError) as error:
         raise _wrong("predictions", error) from error
+    if table.index.has_duplicates:
+        raise HistoloomError(f"uplift.command wrote two rows for {table.index[table.index.duplicated()][0]}.")
+    return table
 
 
 def _wrong(column: str, error: Exception) -> HistoloomError:

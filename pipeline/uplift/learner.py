@@ -16,7 +16,6 @@ from pipeline.training.loop import TrainingRun, train
 
 _BATCH = 64
 _STAIN_SHIFT = 0.08
-_LEARNING_RATE = 3e-4
 
 
 class Classifier(nn.Module):
@@ -76,7 +75,7 @@ def learn(
     run = TrainingRun(
         "uplift",
         config.steps,
-        config.learning_rate or _LEARNING_RATE,
+        config.rate,
         seed,
         work,
         config.steps,

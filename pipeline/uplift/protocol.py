@@ -56,7 +56,7 @@ def protocol_of(
     """What will be done, as a record: the runs, the test tiles by a hash of their ids, the measure, the comparison, and in
     `labels` how much of the training set's labels everything saw."""
     return {
-        "params": config.model_dump(mode="json"),
+        "params": config.model_dump(mode="json") | {"learning_rate": config.rate},
         "runs": [asdict(run) for run in runs],
         "classes": list(classes),
         "test_tiles": len(test),

@@ -29,7 +29,6 @@ from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 PREDICTIONS = "predictions.parquet"
 ATTEMPTS = Path(".histoloom/uplift.jsonl")
 _LEAST_TEST = 10
-_MASK_LEARNING_RATE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ def _load(params: Params, tiles: Path, made: Sequence[Path], verdicts: Path) -> 
     masks = params.uplift.task == "mask"
     if masks:
         classes = params.tile.masks.classes
-        shown = [real.has("mask")] + [store.has("mask") for store in stores]
-        kinds = [part[part["store"].map(shown.__getitem__)] for part in (rows, synthetic)]
+        shown = [number for number, store in enumerate([real, *stores]) if store.has("mask")]
+        kinds = [part[part["store"].isin(shown)] for part in (rows, synthetic)]
     else:
         train = rows[rows["split"] == "train"]
         classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
@@ -131,9 +130,15 @@ def _masks(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.n
     if config.command:
         found = masks_by_command(config, images, masks, test, data.test["tile_id"].tolist(), seed, work)
     else:
-        rate = config.learning_rate or _MASK_LEARNING_RATE
         run = TrainingRun(
-            "uplift", config.steps, rate, seed, work, config.steps, warmup_steps=config.steps // 10, device=job.device
+            "uplift",
+            config.steps,
+            config.rate,
+            seed,
+            work,
+            config.steps,
+            warmup_steps=config.steps // 10,
+            device=job.device,
         )
         model = train_segmenter(
             images, masks, len(data.classes), run, augment=job.run.classical, batch_size=config.batch_size

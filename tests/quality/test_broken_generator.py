@@ -1,4 +1,4 @@
-"""A generator that is broken on purpose, through the stages: the filter or the metric that is for it says so, and no other does."""
+"""A generator that is broken on purpose, through the stages: the filter or the metric that is for it says so."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_what_is_broken_is_rejected_for_that(broken, reason, share, study, folde
 def test_fresh_tissue_passes_and_measures_as_real_tiles_do(study, folder):
     filtered, measured, verdicts = judged(study, folder, tissue(7), OWN)
     assert filtered["accepted"] >= 0.85 * COUNT, verdicts["reject_reasons"].value_counts()
-    low, _ = measured["kid_interval"]["interval"]
-    assert low < 3 * abs(measured["kid_floor"]["mean"]) + 0.02 and measured["kid_interval"]["over"] == "split groups"
+    low, high = measured["kid_interval"]["interval"]
+    assert low < 0 < high and measured["kid_interval"]["over"] == "split groups"
     assert measured["recall"] > 0.5 * measured["floor"]["recall"]
 
 

@@ -56,6 +56,13 @@ def test_dice_by_patient_by_hand():
     assert answers.score(evidence, np.array([0.0, 0, 1])) == pytest.approx(of_b)
     assert answers.score(evidence, np.array([2.0, 2, 1])) == pytest.approx((2 * of_a + of_b) / 3)
     assert np.isnan(answers.score(evidence, np.zeros(3)))
+    found[0, 0, 1] = (
+        2  # a class that the patient lacks takes nothing from the mean over classes, but from the class that it hides
+    )
+    worse = answers.measures(counted(found, stated, 2))
+    assert worse["dice"] == pytest.approx((2 * 2 / (2 + 4) + of_b) / 2)
+    lone = MaskAnswers(("nucleus", "never"), np.array(["a", "a"]))
+    assert lone.measures(counted(found[:2], stated[:2], 2))["dice_of_class"].keys() == {"nucleus"}
 
 
 def _right(share: float, seeds: int, n: int, rng) -> np.ndarray:
@@ -317,6 +324,14 @@ def test_a_command_finds_masks_and_what_is_none_is_told(folder):
         _run(_mask_params(**given | {"steps": 13}))
 
 
+def test_without_a_tile_made_to_augment_the_arms_with_synthetic_tiles_are_left_out(folder):
+    _write_masks(folder)
+    path = next(Path("data/verdicts").rglob("rows.parquet"))
+    pd.read_parquet(path).assign(purpose="evaluate").to_parquet(path)
+    found = _run(_mask_params(arms=["real", "real+synthetic"], seeds=1, steps=2))
+    assert found["left_out"] == {"real+synthetic": "no synthetic tile was accepted"} and len(found["arms"]) == 1
+
+
 def test_masks_that_are_not_there_can_t_be_learnt(folder):
     labels = list(CLASSES) * 4
     _write(folder, labels, labels)
@@ -326,6 +341,8 @@ def test_masks_that_are_not_there_can_t_be_learnt(folder):
 
 @pytest.mark.parametrize(("script", "said"), [
     ("raise SystemExit('no such net')", "ended with 1: no such net"),
+    (MINE.replace("tests = sorted(", "tests = 2 * sorted("), "wrote two rows for test-0"),
+    ("import sys; open(sys.argv[2], 'w').write('no table')", "wrote no Parquet"),
     ("pass", "wrote no Parquet"),
     (MINE.replace("near / near.sum(1, keepdims=True)", "near * 0 + 2"), "are no probabilities"),
 ])  # fmt: skip

@@ -1,0 +1,71 @@
+"""Which labels a study sees that is to see a share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.config import Tile
+from pipeline.data.manifest import Manifest, SlideEntry
+from pipeline.data.splits import chance, seen_labels
+from pipeline.errors import Fault
+from pipeline.slides.describe import split_groups
+
+SQUARE_TILES = 2
+"""Sides of a tile, of the coarsest scale, to a square that is seen or hidden as a whole."""
+
+
+def check_hiding(manifest: Manifest, config: Tile) -> list[Fault]:
+    """Faults of a study that would keep tiles without what it hides of them."""
+    if config.labels.fraction == 1 or config.labels.unlabelled == "drop":
+        return []
+    return [
+        Fault(
+            config.manifest,
+            f"{entry.slide_id} has instances, which tile.labels.fraction hides, and a tile can't be kept without them.",
+            "use tile.labels.unlabelled: drop, or take the column out.",
+            entry.row,
+        )
+        for entry in manifest.slides
+        if entry.instances
+    ]
+
+
+def seen_shares(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, dict[str, float]]:
+    """Of each slide, split to the share of its squares whose labels are seen; splits that are seen whole are not named.
+
+    Labels of train are hidden, and of val where there is a test split. Where slides or patients are drawn, a share is 0
+    or 1, and each split has at least one.
+    """
+    fraction, of, out = config.labels.fraction, config.labels.fraction_of, {e.slide_id: {} for e in manifest.slides}
+    if fraction == 1:
+        return out
+    for split in ("train", "val") if "test" in splits.values() else ("train",):
+        members = [e for e in manifest.slides if split in {splits[g] for g in split_groups(e, config)}]
+        drawn = seen_labels([_unit(e, of) for e in members], fraction, seed)
+        for entry in members:
+            share = fraction if of == "tile" else float(_unit(entry, of) in drawn)
+            if share < 1:
+                out[entry.slide_id][split] = share
+    return out
+
+
+def _unit(entry: SlideEntry, of: str) -> str:
+    return entry.patient_id if of == "patient" else entry.slide_id
+
+
+def is_hidden(share: float, name: str, box: tuple[float, float, float], square: float, seed: int) -> bool:
+    """Whether a tile shows anything of a hidden square.
+
+    Parameters
+    ----------
+    share : of squares that are seen. name : of the slide and the split. box : left, top and side of the tile. square : a square's
+        side, in the tile's unit.
+    """
+    if share in (0.0, 1.0):
+        return share == 0
+    left, top, side = box
+    first, last = (
+        [int(v / square + e) for v in p] for p, e in (((left, top), 1e-6), ((left + side, top + side), -1e-6))
+    )
+    touched = ((x, y) for x in range(first[0], last[0] + 1) for y in range(first[1], last[1] + 1))
+    return any(chance(f"{name}/{x}/{y}", seed) >= share for x, y in touched)
