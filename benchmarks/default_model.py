@@ -167,8 +167,8 @@ def measure_distilled(study: Study, steps: int) -> dict:
     """The model distilled here to four DDIM steps with guidance inside, `steps` of the optimiser for each halving."""
     folder = study.folder.parent / "distilled"
     if not folder.exists():
-        parts = ("data", "models", "reports", ".work")  # of which stages replace files whole, so that links will do
-        for place in (p for p in study.folder.iterdir() if p.is_dir()):
+        parts = ("data", "models", "reports")  # of which stages replace files whole, so that links will do
+        for place in (p for p in study.folder.iterdir() if p.is_dir() and p.name != ".work"):
             shutil.copytree(place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2)
         shutil.rmtree(folder / "data/synthetic-steps4", ignore_errors=True)
     params = copy.deepcopy(study.params)
@@ -290,10 +290,13 @@ def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     height, width = np.asarray(Image.open(folder / "mask.png")).shape
     slide = {
         "name": "held-out", "width_px": width, "height_px": height, "mask": "manifests/canvas/mask.png",
-        "lent_by": [group], "purpose": "evaluate", "caption": "many nuclei, ground",
+        "lent_by": [group], "purpose": "evaluate",
     }  # fmt: skip
+    scale = study.params.get("sample_slides", {}).get("guidance", 2.0)
+    given = study.params["train_denoiser"]["conditions"]
     study.params["sample_slides"] = {
         "slides": [slide],
+        "guidance": {name: scale if name == "mask" else 0.0 for name in given},  # nothing but the mask is stated
         "steps": STEPS[0],
         "precision": "bf16",
         "window_latent_px": WINDOW[side],
