@@ -1,0 +1,49 @@
+"""What a reader who reads nothing else is told."""
+
+from __future__ import annotations
+
+from pipeline.report.summary import in_short, uplift_table
+
+TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
+AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}
+ACCEPTED = {
+    "kid": {"mean": 1.0},
+    "kid_floor": {"mean": 0.1},
+    "kid_interval": {"value": 1.1, "interval": [0.9, 1.3], "over": "split groups"},
+}
+ARM = {"arm": "real", "ratio": 1.0, "seeds": 2, "trained_on": {"real": 9, "synthetic": 0}, "dice": 0.5}
+
+
+def test_in_short():
+    verdict = {"verdict": "No measurable help."}
+    measured = {
+        "tile": TILE,
+        "filter": {"augment": AUGMENT},
+        "evaluate": {"accepted": ACCEPTED},
+        "uplift": {"arms": [ARM, verdict]},
+    }
+    said = in_short(measured)
+    assert said[0].startswith("1,200 real tiles of 3 patient(s): 900 train, 300 test.")
+    assert said[1] == (
+        "50 synthetic tiles were made to augment, and 40% passed the filters. "
+        "Rejected for: wrong label (25), low tissue quality (5)."
+    )
+    assert (
+        said[2]
+        == "KID of accepted samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
+    )
+    assert said[3:] == ["No measurable help."]
+
+
+def test_what_was_not_done_is_said_or_left_out():
+    said = in_short(
+        {"tile": TILE, "filter": {}, "evaluate": {"accepted": {}, "unfiltered": {}}, "uplift": {"left_out": "x"}}
+    )
+    assert len(said) == 2 and said[1] == "Whether it helps a model was not measured."
+    assert uplift_table({"left_out": "x"}) == {"columns": [], "rows": []}
+
+
+def test_the_table_has_the_measures_that_there_are():
+    table = uplift_table({"arms": [ARM | {"dice_std_of_seeds": 0.02, "dice_of_class": {"nucleus": 0.4}}]})
+    assert table["columns"][-2:] == ["Dice by patient (sd of seeds)", "Dice of nucleus"]
+    assert table["rows"][0][-2:] == ["0.500 (0.020)", "0.40"]
