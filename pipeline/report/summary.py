@@ -46,7 +46,7 @@ def in_short(measured: dict) -> list[str]:
             if by_group:
                 value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
             floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
-            found.append(f"KID of {name} samples to held-out real tiles: {value}; {floor}.")
+            found.append(f"KID of {m['n']['synthetic']} {name} samples to held-out real tiles: {value}; {floor}.")
             break
     verdicts = [arm["verdict"] for arm in measured["uplift"].get("arms", []) if "verdict" in arm]
     found += verdicts or ["Whether it helps a model was not measured."]

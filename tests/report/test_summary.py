@@ -7,6 +7,7 @@ from pipeline.report.summary import in_short, uplift_table
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
 AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}
 ACCEPTED = {
+    "n": {"synthetic": 20},
     "kid": {"mean": 1.0},
     "kid_floor": {"mean": 0.1},
     "kid_interval": {"value": 1.1, "interval": [0.9, 1.3], "over": "split groups"},
@@ -30,7 +31,7 @@ def test_in_short():
     )
     assert (
         said[2]
-        == "KID of accepted samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
+        == "KID of 20 accepted samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
     )
     assert said[3:] == ["No measurable help."]
 
