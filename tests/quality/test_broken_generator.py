@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -63,24 +62,24 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-def judged(study: Path, folder: Path, images: np.ndarray, labels: list[str]) -> tuple[dict, dict, pd.DataFrame]:
-    """The stages `filter` and `evaluate` on what a generator made: their metrics, and the verdicts."""
+def filtered(study: Path, folder: Path, images: np.ndarray, labels: list[str]) -> dict:
+    """The metrics of the stage `filter` on what a generator made."""
     rows = tile_rows(len(images), split="train", label=labels, source="synthetic").assign(
         tile_id=[f"made-{n:03d}" for n in range(len(images))], rna=None, genotype=None, seed=1, recipe="r",
         generator_sha256="g", condition_ref="", guidance="all=2", request="", purpose="evaluate",
         ancestors=[["train-0"]] * len(images),
     )  # fmt: skip
-    made = (folder / "data/synthetic",)
-    make_part(made[0], "evaluate-00000", rows, images, SYNTHETIC_ROW)
+    make_part(folder / "data/synthetic", "evaluate-00000", rows, images, SYNTHETIC_ROW)
+    made, verdicts = (folder / "data/synthetic",), folder / "data/verdicts"
     with stage.open_stage("filter", params={}, inputs=[]) as work:
-        filtered = filter_study(
-            _params(), work, "cpu", "sha", _here, made, study / "filters", folder / "data/verdicts", folder
-        )
-    measured = evaluate_study(
-        _params(), "cpu", folder, study / "tiles", made, folder / "data/verdicts", folder / "none"
-    )
-    verdicts = TileStore(made[0], rows_from=folder / "data/verdicts").rows()
-    return filtered["evaluate"], measured["unfiltered"], verdicts
+        found = filter_study(_params(), work, "cpu", "sha", _here, made, study / "filters", verdicts, folder)
+    return found["evaluate"]
+
+
+def measured(study: Path, folder: Path) -> dict:
+    """The metrics of the stage `evaluate` on what was filtered."""
+    made, verdicts = (folder / "data/synthetic",), folder / "data/verdicts"
+    return evaluate_study(_params(), "cpu", folder, study / "tiles", made, verdicts, folder / "none")["unfiltered"]
 
 
 OWN = [LABELS[n % 2] for n in range(COUNT)]
@@ -115,25 +114,25 @@ def copies(train: np.ndarray):
 def test_what_is_broken_is_rejected_for_that(broken, reason, share, study, folder):
     train = TileStore(study / "tiles")
     rows = train.rows()
-    filtered, _, _ = judged(study, folder, *broken(train.read(rows[rows["split"] == "train"])))
-    others = {name: count for name, count in filtered["rejected_for"].items() if name != reason}
-    assert filtered["rejected_for"][reason] >= share * COUNT, filtered
+    found = filtered(study, folder, *broken(train.read(rows[rows["split"] == "train"])))["rejected_for"]
+    others = {name: count for name, count in found.items() if name != reason}
+    assert found[reason] >= share * COUNT, found
     if broken in (wrong_labels, copies):
-        assert max(others.values()) < 0.2 * COUNT, filtered
+        assert max(others.values()) < 0.2 * COUNT, found
 
 
 def test_fresh_tissue_passes_and_measures_as_real_tiles_do(study, folder):
-    filtered, measured, verdicts = judged(study, folder, tissue(7), OWN)
-    assert filtered["accepted"] >= 0.85 * COUNT, verdicts["reject_reasons"].value_counts()
-    low, high = measured["kid_interval"]["interval"]
-    assert low < 0 < high and measured["kid_interval"]["over"] == "split groups"
-    assert measured["recall"] > 0.5 * measured["floor"]["recall"]
+    found = filtered(study, folder, tissue(7), OWN)
+    assert found["accepted"] >= 0.85 * COUNT, found
+    told = measured(study, folder)
+    low, high = told["kid_interval"]["interval"]
+    assert low < 0 < high and told["kid_interval"]["over"] == "split groups"
+    assert told["recall"] > 0.5 * told["floor"]["recall"]
 
 
-def test_one_image_repeated_passes_the_filters_and_is_told_by_recall_and_coverage(study, folder):
-    image = tissue(7)[:2]
-    images = np.concatenate([image] * (COUNT // 2))
-    _, measured, _ = judged(study, folder, images, OWN)
-    assert measured["recall"] < 0.1 < measured["floor"]["recall"]
-    assert measured["coverage"] < 0.5 * measured["floor"]["coverage"]
-    assert measured["kid"]["mean"] > 2 * abs(measured["kid_floor"]["mean"])
+def test_one_image_repeated_is_told_by_recall_and_coverage(study, folder):
+    filtered(study, folder, np.concatenate([tissue(7)[:2]] * (COUNT // 2)), OWN)
+    told = measured(study, folder)
+    assert told["recall"] < 0.1 < told["floor"]["recall"]
+    assert told["coverage"] < 0.5 * told["floor"]["coverage"]
+    assert told["kid"]["mean"] > 2 * abs(told["kid_floor"]["mean"])
