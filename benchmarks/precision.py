@@ -23,7 +23,6 @@ from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import Params
 from pipeline.models.autoencoder import build_autoencoder, posterior
 from pipeline.models.denoiser import build_denoiser, denoise
-from pipeline.training.loop import keep_freed_memory
 
 SPECS = (
     ConditionSpec("label", "vector", 3),
@@ -149,14 +148,6 @@ def batched(params: Params, count: int, repeats: int) -> float:
     return took["singly"] / took["batched"]
 
 
-def kept_memory(params: Params, repeats: int) -> float:
-    """How many times as fast a training step is once freed memory is kept; measured last, since it can't be undone."""
-    step = denoiser_step(params, 0, *FORMS["both"])
-    before = medians({"step": step}, repeats)["step"]
-    keep_freed_memory()
-    return before / medians({"step": step}, repeats)["step"]
-
-
 def main() -> None:
     options = arguments(__doc__)
     params = Params.model_validate(recipe())
@@ -172,7 +163,6 @@ def main() -> None:
         keys["forward"]["batched"] = batched(params, count, repeats)
         if not options.smoke and shutil.which("g++"):
             keys["forward"]["compiled"], details["compilation_s"] = compiled(params, count, repeats)
-    keys["denoiser_step"]["kept_memory"] = kept_memory(params, 2 * repeats)
     sizes = {"windows": count, "repeats": repeats, "channels": params.train_denoiser.channels}
     report("precision", options.smoke, sizes, flat(keys), details, options.json)
 

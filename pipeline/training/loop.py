@@ -6,11 +6,9 @@ the same whether or not the run was broken before it.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
-import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -27,8 +25,6 @@ from pipeline.progress import progress
 LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float]]]
 _KEPT_CHECKPOINTS = 2
 _LOG_EVERY = 10
-_MALLOC = {-3: 32 * 2**20, -1: 2**31 - 1}
-"""M_MMAP_THRESHOLD, which can be no higher, and M_TRIM_THRESHOLD."""
 
 
 @dataclass
@@ -79,14 +75,6 @@ def learning_rate_factor(step: int, warmup_steps: int, steps: int) -> float:
         return (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(steps - warmup_steps, 1)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep, for the rest of this process, what a step frees for the next one: to give it back and fault it in anew
-    takes a sixth of a CPU step."""
-    if platform.libc_ver()[0] == "glibc":
-        for option, value in _MALLOC.items():
-            ctypes.CDLL(None).mallopt(option, value)
 
 
 def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None) -> dict[str, torch.Tensor] | None:

@@ -38,7 +38,7 @@ from pipeline.training.clip import retrieval_recall, train_clip
 from pipeline.training.curves import curves
 from pipeline.training.denoiser import read_encoded, train_denoiser
 from pipeline.training.expression import explained_variance, train_expression
-from pipeline.training.loop import TrainingRun, keep_freed_memory
+from pipeline.training.loop import TrainingRun
 
 _MOST_FEATURE_TILES = 2000
 
@@ -172,7 +172,6 @@ def train_study_autoencoder(
 ) -> None:
     config, store = params.train_autoencoder, TileStore(tiles)
     rows = train_rows(store)
-    keep_freed_memory()
     run = TrainingRun(
         "train_autoencoder",
         config.steps,
@@ -242,7 +241,6 @@ def train_study_denoiser(
     params: Params, work, device: str, reports: Path, encoded="data/encoded", output="models/denoiser"
 ) -> None:
     config = params.train_denoiser
-    keep_freed_memory()
     written = json.loads((Path(encoded) / "conditions.json").read_text(encoding="utf-8"))
     specs = tuple(ConditionSpec(**s | {"drop": config.drop_of(s["name"])}) for s in written)
     run = TrainingRun(
