@@ -33,7 +33,7 @@ class Uplift(Section):
     )
     command: str | None = Field(
         None,
-        description="called for each classifier with {dataset}, {predictions}, {steps} and {seed} filled in "
+        description="called for each model with {dataset}, {predictions}, {steps} and {seed} filled in "
         "(docs/how-to/see-whether-it-helps.md)",
     )
     image_px: Positive = Field(96, description="tiles are resized to this side to learn labels; masks stay as they are")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config import Tile
-from pipeline.data.manifest import Manifest, SlideEntry
+from pipeline.data.manifest import Manifest
 from pipeline.data.splits import chance, seen_labels
 from pipeline.errors import Fault
 from pipeline.slides.describe import split_groups
@@ -41,16 +41,16 @@ def seen_shares(manifest: Manifest, config: Tile, splits: Mapping[str, str], see
         return out
     for split in ("train", "val") if "test" in splits.values() else ("train",):
         members = [e for e in manifest.slides if split in {splits[g] for g in split_groups(e, config)}]
-        drawn = seen_labels([_unit(e, of) for e in members], fraction, seed)
-        for entry in members:
-            share = fraction if of == "tile" else float(_unit(entry, of) in drawn)
+        if of == "tile":
+            shares = dict.fromkeys((e.slide_id for e in members), fraction)
+        else:
+            units = {e.slide_id: e.patient_id if of == "patient" else e.slide_id for e in members}
+            drawn = seen_labels(units.values(), fraction, seed)
+            shares = {slide: float(unit in drawn) for slide, unit in units.items()}
+        for slide, share in shares.items():
             if share < 1:
-                out[entry.slide_id][split] = share
+                out[slide][split] = share
     return out
-
-
-def _unit(entry: SlideEntry, of: str) -> str:
-    return entry.patient_id if of == "patient" else entry.slide_id
 
 
 def is_hidden(share: float, name: str, box: tuple[float, float, float], square: float, seed: int) -> bool:

@@ -253,7 +253,7 @@ def _hidden(job: SlideJob, slide: Slide, corners, mpp: float) -> dict[tuple[int,
         return {}
     config, downsample = job.config, mpp / slide.mpp
     side, square = (
-        config.tile_px * scale / slide.mpp for scale in (mpp, SQUARE_TILES * max(config.mpp, *config.more_mpp, 0))
+        config.tile_px * scale / slide.mpp for scale in (mpp, SQUARE_TILES * max((config.mpp, *config.more_mpp)))
     )
     splits = {corner: job.splits[group_of(job, slide, corner, downsample)] for corner in corners}
     return {

@@ -51,6 +51,12 @@ class Classifier(nn.Module):
         )
 
 
+def training_run(config: Uplift, seed: int, work: Path, device: str) -> TrainingRun:
+    """What every model of the experiment is asked to do, whatever it learns."""
+    steps = config.steps
+    return TrainingRun("uplift", steps, config.rate, seed, work, steps, warmup_steps=steps // 10, device=device)
+
+
 def learn(
     config: Uplift, images: np.ndarray, truth: np.ndarray, classes: int, *, classical: bool, seed: int, work: Path,
     device: str,
@@ -72,16 +78,7 @@ def learn(
             batch = augmented(batch, generator)
         return F.cross_entropy(model(batch).float(), labels[index].to(device)), {}
 
-    run = TrainingRun(
-        "uplift",
-        config.steps,
-        config.rate,
-        seed,
-        work,
-        config.steps,
-        warmup_steps=config.steps // 10,
-        device=device,
-    )
+    run = training_run(config, seed, work, device)
     train(model, loss, run)
     return model.eval()
 

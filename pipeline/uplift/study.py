@@ -18,12 +18,11 @@ from pipeline.data.rows import held_out_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
-from pipeline.training.loop import TrainingRun
 from pipeline.training.segmenter import train_segmenter
 from pipeline.uplift.analysis import analyse
 from pipeline.uplift.answers import Answers, counted, label_answers, mask_answers
 from pipeline.uplift.command import masks_by_command, probabilities_by_command
-from pipeline.uplift.learner import learn, predict
+from pipeline.uplift.learner import learn, predict, training_run
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 
 PREDICTIONS = "predictions.parquet"
@@ -130,16 +129,7 @@ def _masks(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.n
     if config.command:
         found = masks_by_command(config, images, masks, test, data.test["tile_id"].tolist(), seed, work)
     else:
-        run = TrainingRun(
-            "uplift",
-            config.steps,
-            config.rate,
-            seed,
-            work,
-            config.steps,
-            warmup_steps=config.steps // 10,
-            device=job.device,
-        )
+        run = training_run(config, seed, work, job.device)
         model = train_segmenter(
             images, masks, len(data.classes), run, augment=job.run.classical, batch_size=config.batch_size
         )

@@ -1,0 +1,137 @@
+"""The experiment on masks: Dice by hand, an arm that pays for what a filter takes out, and a command of one's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import Params
+from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.errors import HistoloomError
+from pipeline.uplift.answers import MaskAnswers, counted
+from tests.build import make_part, tile_rows
+from tests.uplift.test_uplift import CLASSES, _params, _run, _write
+
+
+def test_dice_by_patient_by_hand():
+    stated = np.zeros((3, 2, 2), int)
+    stated[0, 0], stated[1, 0], stated[2, :, 0] = 1, 1, 2
+    found = stated.copy()
+    found[0, 0, 0], found[2, 0, 0] = 0, 0
+    counts = counted(found, stated, 2)
+    answers = MaskAnswers(("nucleus", "gland"), np.array(["a", "a", "b"]))
+    measures = answers.measures(counts)
+    assert counts[0].tolist() == [1, 1, 2, 0, 0, 0] and counts[2].tolist() == [0, 0, 0, 1, 1, 2]
+    of_a, of_b = 2 * 3 / (3 + 4), 2 * 1 / (1 + 2)
+    assert measures["dice"] == pytest.approx((of_a + of_b) / 2) and measures["dice_of_worst_group"] == pytest.approx(
+        of_b
+    )
+    assert measures["dice_of_class"] == {"nucleus": pytest.approx(of_a), "gland": pytest.approx(of_b)}
+    evidence = answers.evidence(counts)
+    assert answers.score(evidence, np.ones(3)) == pytest.approx(measures["dice"])
+    assert answers.score(evidence, np.array([0.0, 0, 1])) == pytest.approx(of_b)
+    assert answers.score(evidence, np.array([2.0, 2, 1])) == pytest.approx((2 * of_a + of_b) / 3)
+    assert np.isnan(answers.score(evidence, np.zeros(3)))
+    found[0, 0, 1] = (
+        2  # a class that the patient lacks takes nothing from the mean over classes, but from the class that it hides
+    )
+    worse = answers.measures(counted(found, stated, 2))
+    assert worse["dice"] == pytest.approx((2 * 2 / (2 + 4) + of_b) / 2)
+    lone = MaskAnswers(("nucleus", "never"), np.array(["a", "a"]))
+    assert lone.measures(counted(found[:2], stated[:2], 2))["dice_of_class"].keys() == {"nucleus"}
+
+
+def _write_masks(folder: Path) -> None:
+    """Dark squares on noise, and their masks; most of what was made shows its square elsewhere than its mask says."""
+    rng, made = np.random.default_rng(0), 120
+
+    def drawn(count: int, right: bool):
+        images, masks = rng.integers(150, 256, (count, 24, 24, 3), np.uint8), np.zeros((count, 24, 24), np.uint8)
+        for image, mask, (y, x) in zip(images, masks, rng.integers(0, 14, (count, 2))):
+            mask[y : y + 10, x : x + 10] = 1
+            image[mask == 1] = rng.integers(20, 100, (100, 3))
+        return images, masks if right else masks[::-1]
+
+    for split in ("train", "val", "test"):
+        rows = tile_rows(12, split=split, split_group=split).assign(tile_id=[f"{split}-{n}" for n in range(12)])
+        images, masks = drawn(12, True)
+        make_part(folder / "data/tiles", split, rows, images, masks=masks)
+    rows = tile_rows(made, split="train", split_group="train", source="synthetic").assign(
+        tile_id=[f"made-{n:03d}" for n in range(made)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
+        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * made,
+    )  # fmt: skip
+    good, bad = drawn(20, True), drawn(made - 20, False)
+    images, masks = (np.concatenate(parts) for parts in zip(good, bad))
+    make_part(folder / "data/synthetic", "augment-00000", rows, images, SYNTHETIC_ROW, masks=masks)
+    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
+    rows.assign(accepted=np.arange(made) < 20, reject_reasons="").to_parquet(
+        folder / "data/verdicts/augment-00000/rows.parquet"
+    )
+
+
+def _mask_params(**uplift) -> Params:
+    params = _params(task="mask", **uplift)
+    masks = params.tile.masks.model_copy(update={"source": "raster", "classes": ("square",)})
+    return params.model_copy(update={"tile": params.tile.model_copy(update={"masks": masks})})
+
+
+def test_masks_are_learnt_and_an_unfiltered_arm_pays_for_what_a_filter_takes_out(folder):
+    _write_masks(folder)
+    arms = ["real", "real+synthetic", "real+unfiltered", "synthetic"]
+    found = _run(_mask_params(arms=arms, ratios=[1.5], seeds=1, steps=60, learning_rate=3e-3, batch_size=16))
+    by_arm = {arm["arm"]: arm for arm in found["arms"]}
+    assert found["primary_measure"] == "dice" and by_arm["real"]["dice"] > 0.8
+    assert (
+        by_arm["real+unfiltered"]["trained_on"]
+        == by_arm["real+synthetic"]["trained_on"]
+        == {"real": 12, "synthetic": 18}
+    )
+    assert by_arm["synthetic"]["trained_on"] == {"real": 0, "synthetic": 20}
+    assert found["filtering"][0]["difference"] > 0 and "points of Dice" in found["filtering"][0]["verdict"]
+
+
+MY_MASKS = """
+import io, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from PIL import Image
+dataset, output = Path(sys.argv[1]), sys.argv[2]
+train = sorted((dataset / "train/images").iterdir())
+assert [p.name for p in train] == [p.name for p in sorted((dataset / "train/masks").iterdir())]
+def mask(path):
+    out = io.BytesIO()
+    Image.fromarray((np.asarray(Image.open(path)).mean(2) < 125).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+tests = sorted((dataset / "test").glob("*.png"))
+pd.DataFrame({"tile_id": [p.stem for p in tests], "mask": [mask(p) for p in tests]}).to_parquet(output)
+"""
+
+
+def test_a_command_finds_masks_and_what_is_none_is_told(folder):
+    _write_masks(folder)
+    Path("mine.py").write_text(MY_MASKS)
+    command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
+    given = {"arms": ["real"], "seeds": 1, "classifier": "command", "command": command}
+    assert _run(_mask_params(**given))["arms"][0]["dice"] == 1
+    Path("mine.py").write_text(MY_MASKS.replace("out.getvalue()", "b'no picture'"))
+    with pytest.raises(HistoloomError, match="`mask`, a PNG's bytes"):
+        _run(_mask_params(**given | {"steps": 13}))
+
+
+def test_without_a_tile_made_to_augment_the_arms_with_synthetic_tiles_are_left_out(folder):
+    _write_masks(folder)
+    path = next(Path("data/verdicts").rglob("rows.parquet"))
+    pd.read_parquet(path).assign(purpose="evaluate").to_parquet(path)
+    found = _run(_mask_params(arms=["real", "real+synthetic"], seeds=1, steps=2))
+    assert found["left_out"] == {"real+synthetic": "no synthetic tile was accepted"} and len(found["arms"]) == 1
+
+
+def test_masks_that_are_not_there_can_t_be_learnt(folder):
+    labels = list(CLASSES) * 4
+    _write(folder, labels, labels)
+    with pytest.raises(HistoloomError, match="no train tiles with masks"):
+        _run(_mask_params(arms=["real"]))
