@@ -14,7 +14,7 @@ from pipeline.data.schema import SYNTHETIC_ROW
 from pipeline.errors import HistoloomError
 from pipeline.uplift.answers import MaskAnswers, counted
 from tests.build import make_part, tile_rows
-from tests.uplift.test_uplift import CLASSES, _params, _run, _write
+from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 
 def test_dice_by_patient_by_hand():
@@ -74,7 +74,7 @@ def _write_masks(folder: Path) -> None:
 
 
 def _mask_params(**uplift) -> Params:
-    params = _params(task="mask", **uplift)
+    params = params_of(task="mask", **uplift)
     masks = params.tile.masks.model_copy(update={"source": "raster", "classes": ("square",)})
     return params.model_copy(update={"tile": params.tile.model_copy(update={"masks": masks})})
 
@@ -82,7 +82,7 @@ def _mask_params(**uplift) -> Params:
 def test_masks_are_learnt_and_an_unfiltered_arm_pays_for_what_a_filter_takes_out(folder):
     _write_masks(folder)
     arms = ["real", "real+synthetic", "real+unfiltered", "synthetic"]
-    found = _run(_mask_params(arms=arms, ratios=[1.5], seeds=1, steps=60, learning_rate=3e-3, batch_size=16))
+    found = run_uplift(_mask_params(arms=arms, ratios=[1.5], seeds=1, steps=60, learning_rate=3e-3, batch_size=16))
     by_arm = {arm["arm"]: arm for arm in found["arms"]}
     assert found["primary_measure"] == "dice" and by_arm["real"]["dice"] > 0.8
     assert (
@@ -116,22 +116,22 @@ def test_a_command_finds_masks_and_what_is_none_is_told(folder):
     Path("mine.py").write_text(MY_MASKS)
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
     given = {"arms": ["real"], "seeds": 1, "classifier": "command", "command": command}
-    assert _run(_mask_params(**given))["arms"][0]["dice"] == 1
+    assert run_uplift(_mask_params(**given))["arms"][0]["dice"] == 1
     Path("mine.py").write_text(MY_MASKS.replace("out.getvalue()", "b'no picture'"))
     with pytest.raises(HistoloomError, match="`mask`, a PNG's bytes"):
-        _run(_mask_params(**given | {"steps": 13}))
+        run_uplift(_mask_params(**given | {"steps": 13}))
 
 
 def test_without_a_tile_made_to_augment_the_arms_with_synthetic_tiles_are_left_out(folder):
     _write_masks(folder)
     path = next(Path("data/verdicts").rglob("rows.parquet"))
     pd.read_parquet(path).assign(purpose="evaluate").to_parquet(path)
-    found = _run(_mask_params(arms=["real", "real+synthetic"], seeds=1, steps=2))
+    found = run_uplift(_mask_params(arms=["real", "real+synthetic"], seeds=1, steps=2))
     assert found["left_out"] == {"real+synthetic": "no synthetic tile was accepted"} and len(found["arms"]) == 1
 
 
 def test_masks_that_are_not_there_can_t_be_learnt(folder):
     labels = list(CLASSES) * 4
-    _write(folder, labels, labels)
+    write_study(folder, labels, labels)
     with pytest.raises(HistoloomError, match="no train tiles with masks"):
-        _run(_mask_params(arms=["real"]))
+        run_uplift(_mask_params(arms=["real"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline import stage
-from pipeline.config import Params, Uplift
-from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.config import Uplift
 from pipeline.errors import HistoloomError
 from pipeline.uplift.analysis import analyse, paired_difference, verdict
 from pipeline.uplift.answers import LabelAnswers
 from pipeline.uplift.learner import augmented, prepared
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
-from pipeline.uplift.study import ATTEMPTS, PREDICTIONS, uplift_study
-from tests.build import make_part, tile_rows
-
-CLASSES = ("pink", "blue")
+from pipeline.uplift.study import ATTEMPTS, PREDICTIONS
+from tests.build import tile_rows
+from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 
 def test_measures_by_hand():
@@ -115,55 +111,11 @@ def test_augmentation_keeps_range_and_shape_and_repeats():
     assert first.min() >= 0 and first.max() <= 1
 
 
-def _pictures(labels: list[str], seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    base = {"pink": (225, 150, 190), "blue": (150, 140, 215)}
-    return np.stack([np.clip(rng.normal(base[label], 25, (24, 24, 3)), 0, 255) for label in labels]).astype(np.uint8)
-
-
-def _write(folder: Path, made_labels: list[str], shown: list[str]) -> None:
-    """Real tiles of three splits, and synthetic tiles with labels that may not be what they show."""
-    for seed, split in enumerate(("train", "val", "test")):
-        labels = list(CLASSES) * 12
-        rows = tile_rows(24, split=split, split_group=split, label=labels)
-        make_part(
-            folder / "data/tiles",
-            split,
-            rows.assign(tile_id=[f"{split}-{n}" for n in range(24)]),
-            _pictures(labels, seed),
-        )
-    count = len(made_labels)
-    rows = tile_rows(count, split="train", split_group="train", label=made_labels, source="synthetic").assign(
-        tile_id=[f"made-{n}" for n in range(count)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
-        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * count,
-    )  # fmt: skip
-    make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
-    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
-    rows.assign(accepted=True, reject_reasons="").to_parquet(folder / "data/verdicts/augment-00000/rows.parquet")
-
-
-def _params(**uplift) -> Params:
-    base = {"image_px": 32, "steps": 12, "batch_size": 8, "seeds": 2, "learning_rate": 1e-3}
-    labels = {"source": "slide", "classes": list(CLASSES)}
-    return Params.model_validate({"tile": {"mpp": 1.0, "tile_px": 24, "labels": labels}, "uplift": base | uplift})
-
-
-@contextmanager
-def _here(_):
-    yield lambda function, items, title: [function(item) for item in items]
-
-
-def _run(params: Params) -> dict:
-    stated = {"uplift": params.uplift.model_dump()}
-    with stage.open_stage("uplift", params=stated, inputs=["data/tiles", "data/synthetic"]) as work:
-        return uplift_study(params, work, "cpu", _here)
-
-
 def test_good_tiles_do_no_harm_and_wrong_labels_do(folder):
     labels = list(CLASSES) * 20
-    _write(folder, labels, labels[::-1])
+    write_study(folder, labels, labels[::-1])
     arms = ["real", "real+synthetic", "synthetic"]
-    found = _run(_params(arms=arms, ratios=[2.0], steps=30))
+    found = run_uplift(params_of(arms=arms, ratios=[2.0], steps=30))
     by_arm = {arm["arm"]: arm for arm in found["arms"]}
     assert by_arm["real"]["balanced_accuracy"] > 0.9
     assert by_arm["synthetic"]["balanced_accuracy"] < 0.1 and "did worse" in by_arm["synthetic"]["verdict"]
@@ -175,22 +127,22 @@ def test_good_tiles_do_no_harm_and_wrong_labels_do(folder):
 
 def test_a_broken_run_takes_up_what_was_trained_and_another_protocol_is_counted(folder):
     labels = list(CLASSES) * 4
-    _write(folder, labels, labels)
-    params = _params(arms=["real"], seeds=2, steps=2)
-    _run(params)
+    write_study(folder, labels, labels)
+    params = params_of(arms=["real"], seeds=2, steps=2)
+    run_uplift(params)
     before = {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)}
-    assert len(before) == 2 and _run(params)["protocols_tried"] == 1
+    assert len(before) == 2 and run_uplift(params)["protocols_tried"] == 1
     assert {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)} == before
-    assert _run(_params(arms=["real"], seeds=3, steps=2))["protocols_tried"] == 2
+    assert run_uplift(params_of(arms=["real"], seeds=3, steps=2))["protocols_tried"] == 2
     assert len(ATTEMPTS.read_text().splitlines()) == 3
 
 
 def test_arms_that_there_are_no_tiles_for_are_left_out_and_named(folder):
-    _write(folder, ["pink"] * 6, ["pink"] * 6)
-    found = _run(_params(steps=2, seeds=1))
+    write_study(folder, ["pink"] * 6, ["pink"] * 6)
+    found = run_uplift(params_of(steps=2, seeds=1))
     assert found["left_out"] == {"synthetic": "no synthetic tile shows blue"}
     assert {arm["arm"] for arm in found["arms"]} >= {"real", "real+synthetic+classical"}
-    assert _run(_params(seeds=0)) == {}
+    assert run_uplift(params_of(seeds=0)) == {}
     assert json.loads(Path("reports/uplift/metrics.json").read_text()) == {"left_out": "uplift.seeds is 0"}
 
 
@@ -212,10 +164,10 @@ table.assign(tile_id=[p.stem for p in tests]).to_parquet(output)
 
 def test_a_command_of_ones_own_trains_and_predicts(folder):
     labels = list(CLASSES) * 4
-    _write(folder, labels, labels)
+    write_study(folder, labels, labels)
     Path("mine.py").write_text(MINE)
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
-    found = _run(_params(arms=["real", "synthetic"], seeds=1, classifier="command", command=command))
+    found = run_uplift(params_of(arms=["real", "synthetic"], seeds=1, classifier="command", command=command))
     assert all(arm["balanced_accuracy"] == 1 for arm in found["arms"])
 
 
@@ -228,24 +180,24 @@ def test_a_command_of_ones_own_trains_and_predicts(folder):
 ])  # fmt: skip
 def test_a_command_that_fails_is_told_how(script, said, folder):
     labels = list(CLASSES) * 4
-    _write(folder, labels, labels)
+    write_study(folder, labels, labels)
     Path("mine.py").write_text(script)
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
     with pytest.raises(HistoloomError, match=said):
-        _run(_params(arms=["real"], seeds=1, classifier="command", command=command))
+        run_uplift(params_of(arms=["real"], seeds=1, classifier="command", command=command))
 
 
 def test_too_little_to_say_anything_is_an_error(folder):
     labels = list(CLASSES) * 4
-    _write(folder, labels, labels)
-    one = _params(arms=["real"])
+    write_study(folder, labels, labels)
+    one = params_of(arms=["real"])
     one = one.model_copy(
         update={
             "tile": one.tile.model_copy(update={"labels": one.tile.labels.model_copy(update={"classes": ("pink",)})})
         }
     )
     with pytest.raises(HistoloomError, match="needs two classes"):
-        _run(one)
+        run_uplift(one)
 
 
 def test_analysis_compares_each_arm_with_the_first():

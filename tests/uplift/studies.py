@@ -1,0 +1,60 @@
+"""Tiny studies for the experiment: tiles of two colours, real and made."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import stage
+from pipeline.config import Params
+from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.uplift.study import uplift_study
+from tests.build import make_part, tile_rows
+
+CLASSES = ("pink", "blue")
+
+
+def _pictures(labels: list[str], seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    base = {"pink": (225, 150, 190), "blue": (150, 140, 215)}
+    return np.stack([np.clip(rng.normal(base[label], 25, (24, 24, 3)), 0, 255) for label in labels]).astype(np.uint8)
+
+
+def write_study(folder: Path, made_labels: list[str], shown: list[str]) -> None:
+    """Real tiles of three splits, and synthetic tiles with labels that may not be what they show."""
+    for seed, split in enumerate(("train", "val", "test")):
+        labels = list(CLASSES) * 12
+        rows = tile_rows(24, split=split, split_group=split, label=labels)
+        make_part(
+            folder / "data/tiles",
+            split,
+            rows.assign(tile_id=[f"{split}-{n}" for n in range(24)]),
+            _pictures(labels, seed),
+        )
+    count = len(made_labels)
+    rows = tile_rows(count, split="train", split_group="train", label=made_labels, source="synthetic").assign(
+        tile_id=[f"made-{n}" for n in range(count)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
+        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * count,
+    )  # fmt: skip
+    make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
+    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
+    rows.assign(accepted=True, reject_reasons="").to_parquet(folder / "data/verdicts/augment-00000/rows.parquet")
+
+
+def params_of(**uplift) -> Params:
+    base = {"image_px": 32, "steps": 12, "batch_size": 8, "seeds": 2, "learning_rate": 1e-3}
+    labels = {"source": "slide", "classes": list(CLASSES)}
+    return Params.model_validate({"tile": {"mpp": 1.0, "tile_px": 24, "labels": labels}, "uplift": base | uplift})
+
+
+@contextmanager
+def _here(_):
+    yield lambda function, items, title: [function(item) for item in items]
+
+
+def run_uplift(params: Params) -> dict:
+    stated = {"uplift": params.uplift.model_dump()}
+    with stage.open_stage("uplift", params=stated, inputs=["data/tiles", "data/synthetic"]) as work:
+        return uplift_study(params, work, "cpu", _here)
