@@ -7,7 +7,6 @@ thread, because a network's output differs in its last bits with the number of t
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -70,8 +69,15 @@ def device(config: Cluster) -> str:
     return "cpu"
 
 
+def cores() -> int:
+    """Cores that this process may use: of the machine's, what its affinity and its control group's quota leave."""
+    from dask.system import CPU_COUNT
+
+    return CPU_COUNT
+
+
 def training_threads(config: Cluster) -> int:
-    return os.cpu_count() or 1 if config.training_threads == "auto" else config.training_threads
+    return cores() if config.training_threads == "auto" else config.training_threads
 
 
 @contextmanager
@@ -154,7 +160,7 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
         return
     from distributed import LocalCluster
 
-    workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
+    workers = cores() if config.workers == "auto" else config.workers
     with LocalCluster(
         n_workers=max(1, min(workers, tasks)),
         threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours

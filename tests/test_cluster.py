@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,16 @@ def complain(value: int) -> None:
 def test_results_come_in_the_items_order(workers):
     with open_pool(Cluster(workers=workers), tasks=9) as run:
         assert run(double, list(range(9)), "double") == list(range(0, 18, 2))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_cores_that_are_not_ours_are_not_used():
+    """Threads that share a core wait for each other by spinning: a step then takes many times as long."""
+    asked = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    asked += "from pipeline.cluster import training_threads; from pipeline.config import Cluster; "
+    asked += "print(training_threads(Cluster()))"
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert found.stdout == "1\n"
 
 
 def test_a_given_scheduler_is_used():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from rich.table import Table
 
+from pipeline.cluster import cores
 from pipeline.progress import console
 
 _NEEDED = (
@@ -54,7 +54,7 @@ def examine() -> bool:
         )
     whole &= _row(table, "git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
     table.add_row("device", _device(), "")
-    table.add_row("cores", str(os.cpu_count()), "")
+    table.add_row("cores", str(cores()), "")
     table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB", "")
     study = Path("dvc.yaml").exists() and Path("params.yaml").exists()
     table.add_row("study", "yes" if study else "no", "" if study else "not in a study's folder: histoloom init DIR")

@@ -128,7 +128,7 @@ class Cluster(Section):
     """How this machine runs the work. Changing it reruns nothing."""
 
     workers: int | Literal["auto"] = Field(
-        "auto", description="processes; auto is one per core or GPU; 0 is in-process"
+        "auto", description="processes; auto is one per core that the process may use, or per GPU; 0 is in-process"
     )
     memory_limit: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
