@@ -186,6 +186,7 @@ def make_part(
 ) -> None:
     """Commit a part of a tile store."""
     arrays = {"image": images} | ({} if masks is None else {"mask": masks})
+    rows = rows if "masked" in rows else rows.assign(masked=masks is not None)
 
     def write(folder: Path) -> None:
         with TileWriter(folder, images.shape[1], list(arrays)) as writer:

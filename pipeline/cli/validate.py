@@ -10,7 +10,6 @@ from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.slides.annotate import check_annotations, load_annotations
-from pipeline.slides.hiding import check_hiding
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
 from pipeline.slides.tiler import check_scale
@@ -80,11 +79,7 @@ def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
         return error.faults
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return (
-        check_hiding(manifest, config)
-        + check_requests(params, manifest, splits)
-        + _check_slides(params, splits, manifest)
-    )
+    return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

@@ -23,7 +23,9 @@ class Labels(Section):
     classes: tuple[str, ...] = Field(description="names of the tile labels")
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
-    unlabelled: Literal["drop", "keep"] = "drop"
+    unlabelled: Literal["drop", "keep"] = Field(
+        "drop", description="keep: tiles without label, or whose mask is hidden, teach autoencoder and generator too"
+    )
     fraction: float = Field(
         1.0,
         gt=0,
@@ -42,7 +44,9 @@ class Masks(Section):
         "none", description="stain tells nuclei and clear space by their colour, on slides that nobody has annotated"
     )
     classes: tuple[str, ...] = Field(
-        (), description="ids in `mask` are 1 + index here; 0 is background. Of stain: nucleus, clear or both"
+        (),
+        max_length=254,
+        description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",
     )
 
     @model_validator(mode="after")
@@ -101,18 +105,6 @@ class Tile(Section):
     split: Split = Split()
     max_bad_slides: int = Field(0, ge=0)
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
-
-    @model_validator(mode="after")
-    def _hides_masks_too(self):
-        if (
-            self.labels.fraction < 1
-            and self.labels.unlabelled == "keep"
-            and self.masks.source in ("polygons", "raster")
-        ):
-            raise ValueError(
-                "labels.fraction hides masks too, and a tile can't be kept without its mask: use labels.unlabelled: drop"
-            )
-        return self
 
     @model_validator(mode="after")
     def _measured(self):

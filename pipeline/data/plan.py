@@ -77,6 +77,8 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
     `evaluate` take them from the test split (val where there is no test) and can never be emitted.
     """
     config, seed = params.plan, params.seed
+    if "mask" in params.train_denoiser.conditions:
+        rows = rows[rows["masked"]]  # an unknown mask asks for nothing
     train, held_out = rows[rows["split"] == "train"], held_out_rows(rows)
     pieces = [
         _draw(train[train["label"] == d.label], d.made, "augment", d.label, seed)

@@ -154,7 +154,7 @@ def edited_layouts(
     counted = any(edit.multiply or edit.scatter for _, edit in wanted)
     if counted and "instance" not in out:
         raise HistoloomError("Nuclei can be multiplied or scattered only where slides.csv names 'instances'.")
-    donors = _donors(store, rows[rows["split"] == "train"]) if counted else []
+    donors = _donors(store, rows[(rows["split"] == "train") & rows["masked"]]) if counted else []
     for index, edit in wanted:
         instance = out["instance"][index] if "instance" in out else np.zeros_like(out["mask"][index], np.int32)
         rng = np.random.default_rng(item_seed(int(plan["seed"].iloc[index]), "mask"))

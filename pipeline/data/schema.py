@@ -39,9 +39,10 @@ TILE_ROW = pa.schema(
         ("tissue_fraction", pa.float64()),
         ("caption", pa.string()),
         ("spot_id", pa.string()),
+        ("masked", pa.bool_()),
     ]
 )
-"""One row a tile. `spot_id` is the spot that labelled it; `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale."""
+"""One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale."""
 
 PLAN_ROW = pa.schema(
     [

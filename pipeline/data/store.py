@@ -1,6 +1,7 @@
 """The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
 
-`PART/images.zarr` holds `image` (n, h, w, 3) uint8 and, where there are masks, `mask` (n, h, w) uint8 class ids; where
+`PART/images.zarr` holds `image` (n, h, w, 3) uint8 and, where there are masks, `mask` (n, h, w) uint8 class ids, all of
+it UNKNOWN where nobody says what a tile shows (rows have `masked` false); where
 there are instances, `instance` (n, h, w) int32 and their outlines `edge` (n, h, w) uint8, seen before the tile was cut. One tile a chunk, many chunks a shard. `PART/rows.parquet` has a row for each tile.
 """
 
@@ -18,6 +19,7 @@ from zarr.codecs import ZstdCodec
 from pipeline.data.commit import RECORD, read_record
 from pipeline.errors import HistoloomError
 
+UNKNOWN = 255
 SHARD_TILES = 128
 _AT_ONCE = {"codec_pipeline.batch_size": 64}  # one tile at a time, zarr's own bookkeeping costs more than zstd
 _ZSTD_LEVEL = -1  # stained tissue is noise to a compressor: level 1 saves 3 % more for three times the time

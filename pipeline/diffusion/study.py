@@ -128,6 +128,7 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         x_level0_px=-1,
         y_level0_px=-1,
         spot_id=None,
+        masked="mask" in planned_masks(job.plan),
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
         guidance=written_guidance(sampling.guidance),

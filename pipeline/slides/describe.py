@@ -43,6 +43,7 @@ def tile_row(
     tissue_fraction: float,
     spot: pd.Series | None,
     words: str,
+    masked: bool,
 ) -> dict:
     config, entry, downsample = job.config, job.entry, mpp / slide.mpp
     x, y = round(corner[0] * downsample), round(corner[1] * downsample)
@@ -69,6 +70,7 @@ def tile_row(
         "tissue_fraction": tissue_fraction,
         "caption": _without_gaps(config.caption.format_map(fields)),
         "spot_id": None if spot is None else spot["spot_id"],
+        "masked": masked,
     }
 
 

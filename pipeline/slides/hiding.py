@@ -7,27 +7,10 @@ from collections.abc import Mapping
 from pipeline.config import Tile
 from pipeline.data.manifest import Manifest
 from pipeline.data.splits import chance, seen_labels
-from pipeline.errors import Fault
 from pipeline.slides.describe import split_groups
 
 SQUARE_TILES = 2
 """Sides of a tile, of the coarsest scale, to a square that is seen or hidden as a whole."""
-
-
-def check_hiding(manifest: Manifest, config: Tile) -> list[Fault]:
-    """Faults of a study that would keep tiles without what it hides of them."""
-    if config.labels.fraction == 1 or config.labels.unlabelled == "drop":
-        return []
-    return [
-        Fault(
-            config.manifest,
-            f"{entry.slide_id} has instances, which tile.labels.fraction hides, and a tile can't be kept without them.",
-            "use tile.labels.unlabelled: drop, or take the column out.",
-            entry.row,
-        )
-        for entry in manifest.slides
-        if entry.instances
-    ]
 
 
 def seen_shares(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, dict[str, float]]:

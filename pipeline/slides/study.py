@@ -19,7 +19,7 @@ from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.describe import split_groups
-from pipeline.slides.hiding import check_hiding, seen_shares
+from pipeline.slides.hiding import seen_shares
 from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide
 
@@ -77,7 +77,7 @@ def tile_study(
         when more than `max_bad_slides` slides can't be used.
     """
     manifest = read_manifest(config)
-    if faults := check_annotations(manifest, config) + check_hiding(manifest, config):
+    if faults := check_annotations(manifest, config):
         raise ManifestFaults(faults)
     if config.summarise:
         slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")

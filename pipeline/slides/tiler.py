@@ -15,7 +15,7 @@ from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.schema import TILE_ROW, write_rows
 from pipeline.data.splits import inside_region
-from pipeline.data.store import TileWriter
+from pipeline.data.store import UNKNOWN, TileWriter
 from pipeline.slides import stain
 from pipeline.slides.annotate import Annotations, load_annotations
 from pipeline.slides.describe import class_shares, group_of, label_of, tile_row
@@ -236,14 +236,15 @@ def _cut(
                     label = label_of(job, shares, spot)
                 if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
                     continue
+                known = seen is not None or (x, y) not in hidden
                 tiles = {"image": normaliser.apply(picture[at])}
                 if mask is not None:
-                    tiles["mask"] = mask[at]
+                    tiles["mask"] = mask[at] if known else np.full((n, n), UNKNOWN, np.uint8)
                 if instances is not None:
-                    tiles |= {"instance": instances[0][at], "edge": instances[1][at]}
+                    tiles |= {name: a[at] * known for name, a in zip(("instance", "edge"), instances)}
                 writer.add(**tiles)
-                words = "" if seen is None else segmenter.words(seen.crop(at))
-                rows.append(tile_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words))
+                words, masked = "" if seen is None else segmenter.words(seen.crop(at)), mask is not None and known
+                rows.append(tile_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words, masked))
     return rows
 
 

@@ -95,7 +95,9 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
         when `resume_from` holds no checkpoint, or the loss is not finite.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # else what is trained first in a process settles the precision of all
     accelerator = Accelerator(mixed_precision=run.mixed_precision, cpu=run.device == "cpu")
     model.train().to(memory_format=torch.channels_last)  # convolutions are faster so, most of all in bf16
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -77,8 +77,7 @@ def _load(params: Params, tiles: Path, made: Sequence[Path], verdicts: Path) -> 
     masks = params.uplift.task == "mask"
     if masks:
         classes = params.tile.masks.classes
-        shown = [number for number, store in enumerate([real, *stores]) if store.has("mask")]
-        kinds = [part[part["store"].isin(shown)] for part in (rows, synthetic)]
+        kinds = [part[part["masked"].astype(bool)] for part in (rows, synthetic)]
     else:
         train = rows[rows["split"] == "train"]
         classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())

@@ -20,6 +20,7 @@ from pipeline.conditions.magnification import MagnificationEncoder
 from pipeline.conditions.mask import MaskEncoder, mask_channels, mask_map, read_channels, turned_map
 from pipeline.conditions.rna import RnaEncoder
 from pipeline.conditions.text import TextEncoder, load_text_encoder
+from pipeline.data.store import UNKNOWN
 from pipeline.errors import HistoloomError
 
 ROWS = 4000
@@ -196,6 +197,12 @@ def test_a_mask_s_edges_part_what_touches():
     found = MaskEncoder(("background", "nucleus", "edge"), 4).arrays(None, tiles.get)["mask"][0]
     assert found[1].min() == 1 and found[0].max() == 0
     assert found[2, 0].tolist() == [0, 0, 0.5, 0]
+
+
+def test_an_unknown_mask_is_the_null():
+    channels = mask_channels(("nucleus",), True, 2)
+    unknown = np.full((1, 16, 16), UNKNOWN, np.uint8)
+    assert not mask_map(unknown, np.zeros_like(unknown), channels, 4, 4).any()
 
 
 def test_a_background_mask_is_not_the_null():

@@ -76,6 +76,20 @@ def test_conditions_come_from_whom_the_purpose_allows(rows, config):
     assert made["label"].tolist() == real.loc[made["condition_ref"], "label"].tolist()
 
 
+def test_an_unknown_mask_is_lent_to_nobody():
+    rows = tile_rows(8, label="tumour", split=["train"] * 6 + ["test"] * 2, masked=[True, False] * 4)
+    masks = {
+        "train_denoiser": {"conditions": ["mask"]},
+        "tile": {"masks": {"source": "raster", "classes": ["nucleus"]}},
+    }
+    whole, lent = _params(Plan(target=12, overdraw=1, evaluation_tiles=4)), {}
+    for name, change in (("label", {}), ("mask", masks)):
+        dumped = whole.model_dump(exclude_unset=True)
+        params = Params.model_validate(dumped | change | {"tile": dumped["tile"] | change.get("tile", {})})
+        lent[name] = set(_make(rows, params)["condition_ref"])
+    assert lent == {"label": set(rows["tile_id"]), "mask": set(rows["tile_id"][rows["masked"]])}
+
+
 @given(tables(), plans)
 def test_microbatches_are_full_but_for_the_last(rows, config):
     plan = _plan(rows, config)

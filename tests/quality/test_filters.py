@@ -51,6 +51,7 @@ def make_tiles(seed: int, count: int = 60) -> Tiles:
             "label": labels,
             "caption": labels,
             "rna": labels,
+            "masked": True,
             "split_group": [f"p{n // 4}" for n in range(count)],
         }
     )

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from pipeline.cluster import open_pool
 from pipeline.config import Cluster, Tile
 from pipeline.data.commit import hash_tree
 from pipeline.data.splits import chance
-from pipeline.data.store import TileStore
+from pipeline.data.store import UNKNOWN, TileStore
 from pipeline.errors import HistoloomError, ManifestFaults
 from pipeline.slides.describe import describe
 from pipeline.slides.open import open_slide
@@ -191,13 +190,25 @@ def test_a_test_slide_without_labels_is_a_bad_slide_whatever_is_hidden(slides):
         _tile(study(rows, {"labels": labels}).tile)
 
 
-@pytest.mark.parametrize("tile", [{"masks": {"source": "polygons", "classes": ["tumour"]}}, {}])
-def test_a_tile_can_t_be_kept_without_its_mask(slides, tile):
-    labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.5, "unlabelled": "keep"}
-    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save("data/slides/i.png")
-    rows = ROWS if tile else [row | {"instances": "i.png"} for row in ROWS]
-    with pytest.raises((HistoloomError, ValidationError), match="unlabelled: drop"):
-        _tile(study(rows, {"labels": labels} | tile).tile)
+@pytest.mark.parametrize("source", ["raster", "stain"])
+def test_a_tile_that_is_kept_shows_nothing_of_a_hidden_mask(slides, source):
+    """What was traced is unknown there, with its nuclei; what stain tells is nobody's label, and stays."""
+    ids = np.ones((SIDE, SIDE), np.uint8)
+    Image.fromarray(ids).save("data/slides/m.png")
+    Image.fromarray(np.arange(1, SIDE * SIDE + 1, dtype=np.int32).reshape(SIDE, SIDE)).save("data/slides/i.tif")
+    rows = [_row(n, mask="m.png", instances="i.tif", split="train" if n else "test") for n in range(3)]
+    labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.4, "unlabelled": "keep"}
+    metrics = _tile(study(rows, {"labels": labels, "masks": {"source": source, "classes": ["nucleus"]}}).tile)
+    store = TileStore("data/tiles")
+    found = store.rows()
+    masks, instances, edges = (store.read(found, name) for name in ("mask", "instance", "edge"))
+    if source == "stain":
+        assert found["masked"].all() and (masks < 2).all() and metrics["train_tiles_hidden"] > 0
+        return
+    known = found["masked"].to_numpy()
+    assert metrics["train_tiles_hidden"] == (~known).sum() > 0 and known[found["split"] == "test"].all()
+    assert (masks[known] == 1).all() and (masks[~known] == UNKNOWN).all() and known[found["split"] == "train"].any()
+    assert (instances[known] > 0).all() and not instances[~known].any() and not edges[~known].any()
 
 
 def test_rasters_label_tiles_and_keep_instances(slides):

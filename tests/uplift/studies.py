@@ -34,7 +34,7 @@ def write_study(folder: Path, made_labels: list[str], shown: list[str]) -> None:
             _pictures(labels, seed),
         )
     count = len(made_labels)
-    rows = tile_rows(count, split="train", split_group="train", label=made_labels, source="synthetic").assign(
+    rows = tile_rows(count, split="train", split_group="train", label=made_labels, source="synthetic", masked=False).assign(
         tile_id=[f"made-{n}" for n in range(count)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
         condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * count,
     )  # fmt: skip

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.config import Params
 from pipeline.data.schema import SYNTHETIC_ROW
+from pipeline.data.store import UNKNOWN
 from pipeline.errors import HistoloomError
 from pipeline.uplift.answers import MaskAnswers, counted
-from tests.build import make_part, tile_rows
+from tests.build import make_part, tile_rows, tiles
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 
@@ -57,10 +58,12 @@ def _write_masks(folder: Path) -> None:
         return images, masks if right else masks[::-1]
 
     for split in ("train", "val", "test"):
-        rows = tile_rows(12, split=split, split_group=split).assign(tile_id=[f"{split}-{n}" for n in range(12)])
+        rows = tile_rows(12, split=split, split_group=split, masked=True).assign(
+            tile_id=[f"{split}-{n}" for n in range(12)]
+        )
         images, masks = drawn(12, True)
         make_part(folder / "data/tiles", split, rows, images, masks=masks)
-    rows = tile_rows(made, split="train", split_group="train", source="synthetic").assign(
+    rows = tile_rows(made, split="train", split_group="train", source="synthetic", masked=True).assign(
         tile_id=[f"made-{n:03d}" for n in range(made)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
         condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * made,
     )  # fmt: skip
@@ -92,6 +95,14 @@ def test_masks_are_learnt_and_an_unfiltered_arm_pays_for_what_a_filter_takes_out
     )
     assert by_arm["synthetic"]["trained_on"] == {"real": 0, "synthetic": 20}
     assert found["filtering"][0]["difference"] > 0 and "points of Dice" in found["filtering"][0]["verdict"]
+
+
+def test_a_tile_whose_mask_is_unknown_is_not_learnt_from(folder):
+    _write_masks(folder)
+    rows = tile_rows(5, split="train", split_group="train", masked=False).assign(tile_id=[f"u{n}" for n in range(5)])
+    make_part(folder / "data/tiles", "unknown", rows, tiles(5, 24), masks=np.full((5, 24, 24), UNKNOWN, np.uint8))
+    found = run_uplift(_mask_params(arms=["real"], ratios=[1.0], seeds=1, steps=2, batch_size=4))
+    assert found["arms"][0]["trained_on"] == {"real": 12, "synthetic": 0}
 
 
 MY_MASKS = """

@@ -41,18 +41,22 @@ class MaskFilter(Filter):
             raise HistoloomError(
                 "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
             )
-        masks, folder = fitting.train.read("mask"), fitting.work / "checkpoints/mask"
+        known, folder = fitting.train.rows["masked"].to_numpy(bool), fitting.work / "checkpoints/mask"
+        if not known.any():
+            raise HistoloomError("filter.use names mask, and no train tile's mask is known. Take it out.")
+        images, masks = fitting.train.images[known], fitting.train.read("mask")[known]
         run = TrainingRun(
             "train_filters: mask", config.segmenter_steps, 2e-3, fitting.params.seed, folder, 100, warmup_steps=20,
             device=fitting.device,
         )  # fmt: skip
-        return cls(train_segmenter(fitting.train.images, masks, len(classes), run))
+        return cls(train_segmenter(images, masks, len(classes), run))
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         stated = tiles.read("mask")
         if stated is None:
             return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
-        return pd.DataFrame({self.column: dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)})
+        scores = dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)
+        return pd.DataFrame({self.column: np.where(tiles.rows["masked"], scores, np.nan)})
 
     def save(self, folder: Path) -> None:
         self.segmenter.save(folder)

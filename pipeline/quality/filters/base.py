@@ -21,8 +21,8 @@ class Tiles:
     """Tiles as filters are given them, real or made.
 
     images : (n, h, w, 3) uint8
-    rows : a row each, with what they are to show: `label`, `caption`, `rna`
-    read : the rows' own 'mask', (n, h, w) uint8 class ids; None where they have none
+    rows : a row each, with what they are to show: `label`, `caption`, `rna`, and whether `masked`
+    read : the rows' own 'mask', (n, h, w) uint8 class ids; None where none has one
     """
 
     images: np.ndarray
