@@ -1,8 +1,8 @@
 """Whole slides as one canvas: what a cover costs, where its seams are, and what blocks on dask add.
 
-All covers weave with one denoiser, trained here, under DDIM, and are measured on the same machine in the same run. Seams
-are looked for at the borders of each step's own cells. In full it needs the real data that HISTOLOOM_REAL_DATA names;
-with --smoke it draws slides of its own, and its figures mean nothing.
+All covers weave with the packaged model under DDIM, each canvas under the mask of a square of a section that the model
+never saw, on the same machine in the same run. Seams are looked for at the borders of each step's own cells. In full it
+needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own, and its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from PIL import Image
 
 from benchmarks.covers import (
     COVERS,
-    FACTOR,
     FULL,
     SMALL,
     LoadOpen,
     Open,
     Sizes,
-    kid_interval,
+    detail,
+    difference_interval,
     measure_cover,
+    squares,
     weave_of,
 )
-from benchmarks.inputs import drawn_slides, sections
+from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, flat, report, seconds
 from benchmarks.studies import Study
 from pipeline.cluster import Ref, Task, one_thread, open_pool
 from pipeline.conditions.bus import Conditions
 from pipeline.config import Cluster
 from pipeline.data.commit import hash_tree
-from pipeline.data.rows import spread, train_rows
 from pipeline.diffusion.blocks import Weave, lay_out
 from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.covers import Lattice
@@ -55,33 +55,15 @@ from pipeline.slides.pyramid import level_sizes, write_pyramid
 PARTS = ("covers", "wall", "workers", "memory", "gigapixel")
 GIGAPIXEL_PX = 32768
 CANVAS_MIB = (16, 256)
-
-
-def trained(root: Path, smoke: bool) -> Study:
-    """Models of the demo's sizes, on her2st's sections at 1 µm/px, or on drawn slides."""
-    params = {
-        "train_autoencoder": {"channels": 32, "steps": 1200, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0},
-        "train_denoiser": {
-            "conditions": ["label"], "drop": {"label": 0.5}, "channels": [32, 64, 128], "steps": 900, "batch_size": 16,
-            "learning_rate": 1e-3, "ema_decay": 0.998,
-        },
-        "plan": {"target": "none", "evaluation_tiles": 8},
-    }  # fmt: skip
-    if not smoke:
-        return sections(root / "study", {"mpp": 1.0, "tile_px": 128, "stride_px": 64}, **params)
-    params["train_autoencoder"] |= {"channels": 16, "steps": 10}
-    params["train_denoiser"] |= {"channels": [16, 32], "steps": 10}
-    rows, tile = drawn_slides(root)
-    return Study(
-        root / "study", params | {"tile": tile}, [{k: v for k, v in r.items() if k != "instances"} for r in rows], {}
-    )
+TINY_FACTOR = 4
+"""Pixels to a latent pixel, of the tiny decoder."""
 
 
 def measure_covers(study: Study, sizes: Sizes, pictures: Path | None) -> dict:
-    rows = spread(train_rows(study.tiles), sizes.kid_crops)
-    real, found = study.tiles.read(rows), {}
+    real, found = squares(study, sizes), {}
+    tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
-        load = LoadOpen(study.folder / "models", steps, 1)
+        load = LoadOpen(study.folder / "models", steps, 1, masked=True)
         for cover in COVERS:
             keys, made = measure_cover(cover, load, sizes, real)
             found.setdefault(cover, {})[f"steps{steps}"] = keys
@@ -89,8 +71,8 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None) -> dict:
                 pictures.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(made[0]).save(pictures / f"{cover}-{steps}.png")
         lattice, alone = (found[cover][f"steps{steps}"] for cover in ("lattice", "independent"))
-        lattice["kid_minus_independent_interval"] = kid_interval(lattice, alone)
-    return {"covers": found}
+        lattice["kid_minus_independent_interval"] = difference_interval(lattice, alone)
+    return {"covers": found, "real": detail(tiles)}
 
 
 def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
@@ -106,8 +88,7 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
         noise = np.random.default_rng(0).standard_normal(
             (size, ours[1].channels, sizes.window, sizes.window), np.float32
         )
-        x, times = torch.from_numpy(noise), torch.full((size,), 500)
-        given = Conditions(vector=torch.zeros(size, ours[1].vector))
+        x, times, given = torch.from_numpy(noise), torch.full((size,), 500), rows_of(ours[1].nothing, size)
         for _ in range(steps * -(-windows // size)):
             denoise(ours[0].model, x, times, given)
 
@@ -166,12 +147,16 @@ def _ms_per_task(count: int) -> float:
         return 1000 * seconds(lambda: pool.graph(tasks, "empty tasks")).wall / count
 
 
+def rows_of(nothing: Conditions, count: int) -> Conditions:
+    return nothing.each(lambda value: value.expand(count, *value.shape[1:]))
+
+
 def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
     """Seconds that this process takes for a canvas' worth of forwards, once all processes are ready."""
     with one_thread(), torch.inference_mode():
         denoiser, around = load()
         x = torch.zeros(sizes.batch_size, around.channels, sizes.window, sizes.window)
-        times, given = torch.full((len(x),), 500), Conditions(vector=torch.zeros(len(x), around.vector))
+        times, given = torch.full((len(x),), 500), rows_of(around.nothing, len(x))
         denoise(denoiser.model, x, times, given)
         start.wait()
         queue.put(seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]).wall)
@@ -214,7 +199,9 @@ class Tiny(torch.nn.Module):
 class LoadTiny:
     def __call__(self) -> tuple[Denoiser, Open]:
         solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=2)
-        return Denoiser(Tiny().eval(), (), Conditions(), lambda _: 1.0, solver, 4, "cpu"), Open(4, 1)
+        return Denoiser(Tiny().eval(), (), Conditions(), lambda _: 1.0, solver, 4, "cpu"), Open(
+            4, Conditions(vector=torch.zeros(1, 1), map=torch.zeros(1, 0, 64, 64))
+        )
 
 
 def _peak(side: int, folder: Path, queue) -> None:
@@ -259,10 +246,12 @@ class LoadTinyCodec:
 
 def _whole(side_px: int, folder: Path, queue) -> None:
     """A slide from noise to its pyramid, and the most memory that it took, MiB."""
-    side = side_px // FACTOR
+    side = side_px // TINY_FACTOR
     weave = Weave(0, Lattice(64, (4,)), lay_out(side, side, 56, 1024, 64), 4, 0, 2)
     job = CanvasJob(weave, LoadTiny(), folder / "kept", folder / "scratch", 2)
-    bands = [DecodeJob(job, n, side, side, LoadTinyCodec(), FACTOR, folder / "bands") for n in range(-(-side // BAND))]
+    bands = [
+        DecodeJob(job, n, side, side, LoadTinyCodec(), TINY_FACTOR, folder / "bands") for n in range(-(-side // BAND))
+    ]
     with open_pool(Cluster(workers=0), tasks=1) as pool:
         run_canvas(job, pool.graph, f"{side_px} px")
         pool(decode_band, bands, "decoding")
@@ -288,16 +277,16 @@ def measure_gigapixel(root: Path, smoke: bool) -> dict:
 def main() -> None:
     options = arguments(
         __doc__, PARTS, work="keep the study here, so that a broken run goes on where it stopped",
-        pictures="write a canvas of each cover here",
+        pictures="write a canvas of each cover here", model="a packaged model's folder or name (histoloom-small)",
     )  # fmt: skip
     sizes, keys, minutes = SMALL if options.smoke else FULL, {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         study = None
         if not set(options.only) <= {"memory", "gigapixel"}:
-            study, start = trained(root, options.smoke), time.monotonic()
+            model = str(options.model or MODEL)
+            study = (smoke(root) if options.smoke else real(root, model, 8))[0]
             study.train()
-            minutes["minutes_training"] = (time.monotonic() - start) / 60
         parts = {
             "covers": lambda: measure_covers(study, sizes, options.pictures),
             "wall": lambda: measure_wall(study, sizes, 1 if options.smoke else 5),

@@ -94,25 +94,6 @@ def her2st_rows() -> list[dict]:
     ]
 
 
-def sections(root: Path, tile: dict, **params: dict) -> Study:
-    """her2st's sections, labelled by their spots."""
-    data = real_data() / "her2st"
-    base = {
-        "slides_root": str(data / "slides"),
-        "spots": "manifests/spots.csv",
-        "tissue": {"mpp": 11.0, "min_fraction": 0.8},
-        "labels": {
-            "source": "spots",
-            "classes": ["cancer", "immune", "other"],
-            "spot_radius_um": 40,
-            "unlabelled": "keep",
-        },
-        "caption": "H&E of breast",
-        "split": {"group": "slide"},
-    }
-    return Study(root, {"tile": base | tile} | params, her2st_rows(), {"manifests/spots.csv": data / "spots.csv"})
-
-
 def spots(root: Path) -> Study:
     """RNA and text of spots: her2st, section C5 held out."""
     data, rows = real_data() / "her2st", her2st_rows()

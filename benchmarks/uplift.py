@@ -97,8 +97,8 @@ def nuclei(root: Path, fold: int, fraction: float) -> Study:
         "train_filters": {"segmenter_steps": 400},
         "filter": {"use": ["quality", "mask", "near_copy"]},
         "uplift": {
-            "task": "mask", "arms": ARMS, "ratios": [1.0] if fraction == 1 else [1.0, 4.0], "seeds": 3, "steps": 300,
-            "batch_size": 16,
+            "task": "mask", "arms": ARMS, "ratios": [1.0] if fraction == 1 else [1.0, 4.0], "seeds": 2, "steps": 300,
+            "batch_size": 8,
         },
     }  # fmt: skip
     return Study(root / f"nuclei-{fold}-{fraction:g}", params, rows, {})

@@ -1,0 +1,88 @@
+"""Studies that take a packaged model as it is: of the section that it never saw, or of drawn slides."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import chdir
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from benchmarks.inputs import drawn_slides, her2st_rows, real_data
+from benchmarks.studies import Study
+from pipeline.cli.init import merge
+from pipeline.config import load_params
+from pipeline.emit.model import package_models
+
+MODEL = "histoloom-small"
+FORMER = {
+    "train_autoencoder": {
+        "down_factor": 4, "latent_channels": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
+        "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no",
+    },
+    "train_denoiser": {
+        "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
+        "mixed_precision": "no", "attention_head_dim": 8,
+    },
+    "encode": {"forms": "none", "mask_detail": 1, "precision": "fp32"},
+    "train_encoders": {"text": {"steps": 150}},
+}  # fmt: skip
+"""What the demo trained from scratch before there was a packaged model."""
+
+
+def recipe() -> dict:
+    root = Path(__file__).parents[1]
+    params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    for name in ("study", MODEL):
+        merge(params, YAML(typ="safe").load((root / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")))
+    return params
+
+
+def as_packaged(params: dict, model: str) -> dict:
+    """Params of a study that takes the packaged model as it is."""
+    params = copy.deepcopy(params)
+    merge(
+        params,
+        {
+            "train_encoders": {"text": {"source": model}, "rna": {"init": model}},
+            "train_autoencoder": {"init": model, "steps": 0, "scale": "kept"},
+            "train_denoiser": {"init": model, "steps": 0},
+            "encode": {"forms": "none"},
+        },
+    )
+    return params
+
+
+def real(root: Path, model: str, tiles: int) -> tuple[Study, Study]:
+    data, params = real_data() / "her2st", recipe()
+    params["tile"]["slides_root"] = str(data / "slides")
+    params["plan"]["evaluation_tiles"] = tiles
+    rows = [row | {"split": "val" if row["split"] == "test" else "train"} for row in her2st_rows()]
+    files = {f"manifests/{name}": data / name for name in ("spots.csv", "expression.parquet")}
+    scratch = copy.deepcopy(params)
+    merge(scratch, FORMER)
+    return (
+        Study(root / "packaged", as_packaged(params, model), rows, files),
+        Study(root / "scratch", scratch, rows, files),
+    )
+
+
+def smoke(root: Path) -> tuple[Study, Study]:
+    """Drawn slides, and a model of a few steps in the packaged one's place."""
+    rows, tile = drawn_slides(root)
+    rows = [{k: v for k, v in r.items() if k != "instances"} for r in rows]
+    rows = [r | {"split": "val" if r["split"] == "test" else "train"} for r in rows]
+    tile |= {"masks": {"source": "stain", "classes": ["nucleus", "clear"]}, "caption": "{measured}"}
+    params = {
+        "tile": tile,
+        "train_encoders": {"text": {"image_px": 32, "width": 32, "layers": 1, "steps": 4, "batch_size": 8}},
+        "train_autoencoder": {"channels": 16, "steps": 10, "batch_size": 8},
+        "train_denoiser": {"conditions": ["label", "text", "mask"], "channels": [16, 32], "steps": 10, "batch_size": 8},
+        "plan": {"target": "none", "evaluation_tiles": 24, "batch_size": 8},
+        "sample": {"steps": 4},
+    }
+    first = Study(root / "first", params, rows, {}, 0)
+    first.train()
+    with chdir(first.folder):
+        package_models(load_params(), root / "model", "Drawn slides.")
+    return Study(root / "packaged", as_packaged(params, str(root / "model")), rows, {}, 0), first
