@@ -119,6 +119,7 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
         "logging.distributed": "error",
         "distributed.worker.memory.terminate": 0.98,
         "distributed.admin.tick.limit": "60s",
+        **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
     }
     with dask.config.set(settings), _make_cluster(config, tasks, gpu, woven) as cluster, Client(cluster) as client:
         _wait_for_workers(client, config)
@@ -138,6 +139,10 @@ def _wait_for_workers(client, config: Cluster) -> None:
         ) from None
 
 
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
+"""Bytes. dask has glibc give back whatever is freed (65536), and a network that gets its activations anew at each forward then
+spends up to half its time on page faults (benchmarks/sampling.py). A variable of the user's own goes before.
+"""
 _COMPUTES = {"computes": 1}
 """What a worker with two threads has one of, and a task that computes takes."""
 

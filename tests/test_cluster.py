@@ -52,6 +52,14 @@ def test_cores_that_are_not_ours_are_not_used():
     assert found.stdout == "1\n"
 
 
+def test_workers_keep_freed_memory_unless_the_user_says_otherwise(monkeypatch):
+    name = "MALLOC_TRIM_THRESHOLD_"
+    for value in (None, "65536"):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        with open_pool(Cluster(workers=1), tasks=1) as run:
+            assert run(os.environ.get, [name], "ask") == [value or str(2**28)]
+
+
 def test_a_given_scheduler_is_used():
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
         config = Cluster(scheduler=cluster.scheduler_address)

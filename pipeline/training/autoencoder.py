@@ -25,6 +25,7 @@ from pipeline.models.autoencoder import (
     to_model,
 )
 from pipeline.models.pretrained import packaged
+from pipeline.training.critic import PatchCritic
 from pipeline.training.loop import TrainingRun, epoch_order, train
 from pipeline.training.perceptual import PerceptualDistance
 
@@ -32,6 +33,7 @@ _BATCH = 64
 _SCALE_TILES = 4096
 """Of so many tiles at most, evenly spread, the scale of the latents is measured."""
 _DETAIL_PX = 8
+_DECODING = ("decoder", "post_quant_conv")
 
 
 def train_autoencoder(
@@ -40,7 +42,8 @@ def train_autoencoder(
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
     The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
-    distance in a network's features, and `kl_weight` times the KL divergence, where there is one.
+    distance in a network's features, `critic_weight` times what a critic says of it, and `kl_weight` times the KL divergence,
+    where there is one.
     """
     if config.init == "scratch":
         with torch.random.fork_rng():
@@ -57,6 +60,14 @@ def train_autoencoder(
     model = model.to(run.device)
     images = store.read(rows)
     perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
+    learners = torch.nn.ModuleDict({"autoencoder": model})
+    if config.critic_weight:
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(seed)
+            learners["critic"] = PatchCritic().to(run.device)
+    if config.frozen_encoder:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(_DECODING))
 
     def loss(step: int, generator: torch.Generator):
         index = epoch_order(seed, len(rows), config.batch_size, step)
@@ -73,10 +84,15 @@ def train_autoencoder(
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
         detail = config.detail_weight * detail_loss(rebuilt, batch)
         likeness = config.perceptual_weight * perceptual(rebuilt, batch) if perceptual else 0.0
-        return error + detail + likeness + divergence, {"l1": error.item()}
+        numbers = {"l1": error.item()}
+        if "critic" in learners:
+            own, fooling = learners["critic"].losses(rebuilt, batch)
+            likeness = likeness + own + config.critic_weight * fooling
+            numbers["critic"] = own.item()
+        return error + detail + likeness + divergence, numbers
 
     if config.steps:
-        train(model, loss, run, log)
+        train(learners, loss, run, log)
     model.eval().requires_grad_(False)
     if config.scale == "kept":
         mean, std = kept

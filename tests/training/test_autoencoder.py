@@ -1,0 +1,72 @@
+"""The autoencoder's training: what learns, and what is kept of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import TrainAutoencoder
+from pipeline.data.store import TileStore
+from pipeline.models.autoencoder import load_autoencoder
+from pipeline.training.autoencoder import train_autoencoder
+from pipeline.training.critic import PatchCritic
+from pipeline.training.loop import TrainingRun
+from tests.build import make_part, tile_rows, tiles
+
+SMALL = {"channels": 8, "batch_size": 4, "detail_weight": 0.0}
+
+
+@pytest.fixture
+def store(tmp_path) -> TileStore:
+    make_part(tmp_path / "tiles", "p", tile_rows(8), tiles(8, 16))
+    return TileStore(tmp_path / "tiles")
+
+
+def _trained(store: TileStore, folder, **options) -> torch.nn.Module:
+    config = TrainAutoencoder(**SMALL | options)
+    run = TrainingRun("t", config.steps, 1e-3, 0, folder / "checkpoints", 2)
+    train_autoencoder(config, store, store.rows(), 0, run, folder / "model")
+    return load_autoencoder(folder / "model")
+
+
+@pytest.mark.parametrize("arch", ["tiny", "kl"])
+def test_a_frozen_encoder_stays_while_its_decoder_learns(store, tmp_path, arch):
+    before = _trained(store, tmp_path / "a", steps=1, arch=arch).state_dict()
+    init = {"init": str(tmp_path / "a/model"), "frozen_encoder": True, "scale": "kept"}
+    after = _trained(store, tmp_path / "b", steps=2, critic_weight=0.1, arch=arch, **init).state_dict()
+    assert after.keys() == before.keys()
+    changed = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert "decoder" in changed and not changed & {"encoder", "quant_conv"}
+    assert (tmp_path / "a/model/latents.json").read_bytes() == (tmp_path / "b/model/latents.json").read_bytes()
+
+
+def test_a_critic_and_what_it_judges_learn_each_from_their_own_loss():
+    torch.manual_seed(0)
+    critic, pictures = PatchCritic(8), torch.rand(2, 3, 32, 32) * 2 - 1
+    rebuilt = torch.zeros(2, 3, 32, 32, requires_grad=True)
+    own, fooling = critic.losses(rebuilt, pictures)
+    own.backward()
+    assert rebuilt.grad is None and all(p.grad is not None for p in critic.parameters())
+    critic.zero_grad(set_to_none=True)
+    fooling.backward()
+    assert rebuilt.grad.abs().sum() > 0 and all(p.grad is None for p in critic.parameters())
+
+
+def test_a_critic_learns_to_tell_blur_from_noise():
+    torch.manual_seed(0)
+    critic = PatchCritic(8)
+    optimiser, rng = torch.optim.AdamW(critic.parameters(), 3e-3), np.random.default_rng(0)
+    for _ in range(60):
+        sharp = torch.from_numpy(rng.uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
+        own, _ = critic.losses(torch.nn.functional.avg_pool2d(sharp, 5, 1, 2), sharp)
+        optimiser.zero_grad()
+        own.backward()
+        optimiser.step()
+    with torch.inference_mode():
+        assert critic(sharp).mean() > critic(torch.nn.functional.avg_pool2d(sharp, 5, 1, 2)).mean() + 0.5
+
+
+def test_a_frozen_encoder_needs_one_to_begin_with():
+    with pytest.raises(ValueError, match="name it in init"):
+        TrainAutoencoder(frozen_encoder=True)
