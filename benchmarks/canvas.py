@@ -20,19 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.covers import (
-    COVERS,
-    FULL,
-    SMALL,
-    LoadOpen,
-    Open,
-    Sizes,
-    detail,
-    difference_interval,
-    measure_cover,
-    squares,
-    weave_of,
-)
+from benchmarks.canvases import FULL, SMALL, LoadOpen, Open, Sizes, squares
+from benchmarks.covers import COVERS, detail, difference_interval, measure_cover, weave_of
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, flat, report, seconds
 from benchmarks.studies import Study

@@ -4,135 +4,26 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.ndimage import maximum_filter
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
+from benchmarks.canvases import LoadOpen, Sizes, Square, map_of
 from benchmarks.judges import Network, judged, train_judge
-from benchmarks.studies import Study
-from pipeline.conditions.bus import Conditions, cat
-from pipeline.conditions.encode import null
 from pipeline.conditions.features import load_extractor
-from pipeline.conditions.mask import mask_map
-from pipeline.data.commit import read_record
-from pipeline.diffusion import torus
 from pipeline.diffusion.blocks import Layout, Weave
-from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.covers import make_cover
 from pipeline.diffusion.decode import decode_rows
-from pipeline.diffusion.fields import Field
-from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.study import Generator, generator_sha256, load_generator
-from pipeline.diffusion.surroundings import Box
 from pipeline.diffusion.weaving import weave_in_memory
-from pipeline.errors import HistoloomError
 from pipeline.quality.metrics import kid
 from pipeline.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
 
 CROP = 32
 COVERS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """window : latent px, as in training; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which
-    is whole windows long too. factor : pixels to a latent pixel. crops : of a class, for the classifier.
-    """
-
-    window: int = 16
-    halo: int = 1
-    cells: int = 8
-    factor: int = 8
-    canvases: int = 8
-    steps: tuple[int, ...] = (20, 4)
-    batch_size: int = (
-        16  # of what is timed; what is counted is counted a row of cells at a time, of which no batch is padded
-    )
-    rounds: int = 200
-    crops: int = 1200
-    judge_steps: int = 400
-    kid_crops: int = 800
-
-    @property
-    def cell(self) -> int:
-        return self.window - 2 * self.halo
-
-    @property
-    def side(self) -> int:
-        """Of a canvas, latent px."""
-        return self.cells * self.cell
-
-
-FULL = Sizes()
-SMALL = Sizes(
-    window=8, cells=4, factor=4, canvases=2, steps=(4,), batch_size=4, rounds=20, crops=64, judge_steps=4, kid_crops=32
-)
-
-
-@dataclass(frozen=True)
-class Square:
-    """A square of a section that its tiles cover whole: its mask (h, w) and the tiles inside, (n, t, t, 3) uint8."""
-
-    mask: np.ndarray
-    tiles: np.ndarray
-
-
-def squares(study: Study, sizes: Sizes) -> list[Square]:
-    """Squares of held-out sections as large as a canvas, that share no pixel.
-
-    Raises
-    ------
-    HistoloomError
-        when there are fewer than canvases.
-    """
-    store, tile, out = study.tiles, study.params["tile"], []
-    per_tile, reach = tile["tile_px"] // tile["stride_px"], sizes.side * sizes.factor // tile["tile_px"] - 1
-    rows = store.rows()
-    for part, members in rows[rows["split"] == "val"].groupby("part"):
-        level0 = tile["mpp"] / read_record(store.folder / part)["info"]["mpp_level0"] * tile["stride_px"]
-        places = (members[["y_level0_px", "x_level0_px"]] / level0).round().astype(int)
-        index = dict(zip(places.itertuples(index=False, name=None), members.index))
-        free, span = set(index), range(reach * per_tile + 1)
-        for y, x in sorted(index):
-            inside = [(y + i, x + j) for i in span for j in span]
-            if not free.issuperset(inside):
-                continue
-            free.difference_update((y + i, x + j) for i in range(-1, len(span) + 1) for j in range(-1, len(span) + 1))
-            chosen = members.loc[[index[place] for place in inside]]
-            masks = store.read(
-                members.loc[[index[p] for p in inside if not any((p - np.array([y, x])) % per_tile)]], "mask"
-            )
-            whole = masks.reshape(reach + 1, reach + 1, *masks.shape[1:]).swapaxes(1, 2)
-            out.append(Square(whole.reshape(2 * (sizes.side * sizes.factor,)), store.read(chosen)))
-    if len(out) < sizes.canvases:
-        raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {sizes.canvases} are wanted.")
-    return out[: sizes.canvases]
-
-
-@dataclass(frozen=True)
-class Open:
-    """What is stated of a canvas of which all is to be made, under a map (c, h, w), or under no condition."""
-
-    channels: int
-    nothing: Conditions
-    map: np.ndarray | None = None
-
-    def box(self, top: int, left: int, height: int, width: int) -> Box:
-        free, size = np.ones((height, width), bool), (height, width)
-        points = replace(cat([self.nothing, self.nothing]), map=None)
-        field = Field(points, torch.zeros(1, 1, dtype=torch.int64), (1.0, 1.0))
-        if self.map is None:
-            given = np.zeros((self.nothing.map.shape[1], *size), np.float16)
-        else:
-            canvas = self.map.shape[1:]
-            given = torus.read(lambda rows, columns: self.map[:, rows, columns], top, left, height, width, canvas)
-        return Box(free, np.zeros((self.channels, *size), np.float32), given, field, (top, left), size)
 
 
 class Counted(torch.nn.Module):
@@ -145,45 +36,6 @@ class Counted(torch.nn.Module):
     def forward(self, latents: torch.Tensor, *given, **named):
         self.pixels += latents.shape[0] * latents.shape[2] * latents.shape[3]
         return self.model(latents, *given, **named)
-
-
-@dataclass(frozen=True)
-class LoadOpen:
-    """A study's denoiser, and a canvas of which all is to be made, under no condition; what a worker calls.
-
-    masked : whether a map will be given; no guidance is, so that a step takes one forward.
-    """
-
-    models: Path
-    steps: int
-    batch_size: int
-    masked: bool = False
-
-    def __call__(self) -> tuple[Denoiser, Open]:
-        generator = self.generator
-        facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
-        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator)
-        scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
-        denoiser = Denoiser(generator.unet, generator.specs, nothing, scale, solver, self.batch_size, "cpu")
-        return denoiser, Open(generator.codec.channels, nothing)
-
-    @property
-    def generator(self) -> Generator:
-        return load_generator(self.models, generator_sha256(self.models), "auto", "cpu", "bf16")
-
-
-def nothing_given(generator: Generator) -> Conditions:
-    """The nulls of all conditions, one row; a map's as large as a window in training."""
-    row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
-    side = 8 * generator.training["latent_px"]
-    picture = np.zeros((1, side, side), np.uint8)
-    return null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
-
-
-def map_of(square: Square, load: LoadOpen, sizes: Sizes) -> np.ndarray:
-    """The map (c, h, w) of a square's mask."""
-    channels = next(spec.channels for spec in load.generator.specs if spec.name == "mask")
-    return mask_map(square.mask[None], None, channels, sizes.side, sizes.side)[0]
 
 
 def weave_of(cover: str, sizes: Sizes, seed: int, steps: int, channels: int) -> Weave:

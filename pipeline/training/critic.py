@@ -6,18 +6,15 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 
 class PatchCritic(nn.Module):
-    """Pictures (b, 3, h, w) in [-1, 1] to a score for each patch of 18 px, high where it looks real (Isola et al. 2017, with
-    spectral norms, Miyato et al. 2018).
-    """
+    """Pictures (b, 3, h, w) in [-1, 1] to a score for each patch of 18 px, high where it looks real (Isola et al. 2017)."""
 
     def __init__(self, width: int = 32):
         super().__init__()
         sizes = ((3, width, 4, 2), (width, 2 * width, 4, 2), (2 * width, 4 * width, 3, 1), (4 * width, 1, 1, 1))
-        layers = [spectral_norm(nn.Conv2d(i, o, side, stride, side // 2)) for i, o, side, stride in sizes]
+        layers = [nn.Conv2d(i, o, side, stride, side // 2) for i, o, side, stride in sizes]
         self.layers = nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(0.2))))[:-1]
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:

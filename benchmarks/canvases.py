@@ -1,0 +1,158 @@
+"""What is stated of the canvases that benchmarks weave: their sizes, and the masks of squares of a section that no model saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.studies import Study
+from pipeline.conditions.bus import Conditions, cat
+from pipeline.conditions.encode import null
+from pipeline.conditions.mask import mask_map
+from pipeline.data.commit import read_record
+from pipeline.diffusion import torus
+from pipeline.diffusion.canvas import Denoiser
+from pipeline.diffusion.fields import Field
+from pipeline.diffusion.solver import make_solver
+from pipeline.diffusion.study import Generator, generator_sha256, load_generator
+from pipeline.diffusion.surroundings import Box
+from pipeline.errors import HistoloomError
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """window : latent px, as in training; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which
+    is whole windows long too. factor : pixels to a latent pixel. crops : of a class, for the classifier.
+    """
+
+    window: int = 16
+    halo: int = 1
+    cells: int = 8
+    factor: int = 8
+    canvases: int = 8
+    steps: tuple[int, ...] = (20, 4)
+    batch_size: int = (
+        16  # of what is timed; what is counted is counted a row of cells at a time, of which no batch is padded
+    )
+    rounds: int = 200
+    crops: int = 1200
+    judge_steps: int = 400
+    kid_crops: int = 800
+
+    @property
+    def cell(self) -> int:
+        return self.window - 2 * self.halo
+
+    @property
+    def side(self) -> int:
+        """Of a canvas, latent px."""
+        return self.cells * self.cell
+
+
+FULL = Sizes()
+SMALL = Sizes(
+    window=8, cells=4, factor=4, canvases=2, steps=(4,), batch_size=4, rounds=20, crops=64, judge_steps=4, kid_crops=32
+)
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square of a section that its tiles cover whole: its mask (h, w) and the tiles inside, (n, t, t, 3) uint8."""
+
+    mask: np.ndarray
+    tiles: np.ndarray
+
+
+def squares(study: Study, sizes: Sizes) -> list[Square]:
+    """Squares of held-out sections as large as a canvas, that share no pixel.
+
+    Raises
+    ------
+    HistoloomError
+        when there are fewer than canvases.
+    """
+    store, tile, out = study.tiles, study.params["tile"], []
+    per_tile, reach = tile["tile_px"] // tile["stride_px"], sizes.side * sizes.factor // tile["tile_px"] - 1
+    rows = store.rows()
+    for part, members in rows[rows["split"] == "val"].groupby("part"):
+        level0 = tile["mpp"] / read_record(store.folder / part)["info"]["mpp_level0"] * tile["stride_px"]
+        places = (members[["y_level0_px", "x_level0_px"]] / level0).round().astype(int)
+        index = dict(zip(places.itertuples(index=False, name=None), members.index))
+        free, span = set(index), range(reach * per_tile + 1)
+        around = range(1 - per_tile, len(span) + per_tile - 1)  # tiles that show anything of a square
+        for y, x in sorted(index):
+            inside = [(y + i, x + j) for i in span for j in span]
+            if not free.issuperset(inside):
+                continue
+            free.difference_update((y + i, x + j) for i in around for j in around)
+            chosen = members.loc[[index[place] for place in inside]]
+            apart = [(y + i, x + j) for i in span[::per_tile] for j in span[::per_tile]]
+            masks = store.read(members.loc[[index[place] for place in apart]], "mask")
+            whole = masks.reshape(reach + 1, reach + 1, *masks.shape[1:]).swapaxes(1, 2)
+            out.append(Square(whole.reshape(2 * (sizes.side * sizes.factor,)), store.read(chosen)))
+    if len(out) < sizes.canvases:
+        raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {sizes.canvases} are wanted.")
+    return out[: sizes.canvases]
+
+
+@dataclass(frozen=True)
+class Open:
+    """What is stated of a canvas of which all is to be made, under a map (c, h, w), or under no condition."""
+
+    channels: int
+    nothing: Conditions
+    map: np.ndarray | None = None
+
+    def box(self, top: int, left: int, height: int, width: int) -> Box:
+        free, size = np.ones((height, width), bool), (height, width)
+        points = replace(cat([self.nothing, self.nothing]), map=None)
+        field = Field(points, torch.zeros(1, 1, dtype=torch.int64), (1.0, 1.0))
+        if self.map is None:
+            given = np.zeros((self.nothing.map.shape[1], *size), np.float16)
+        else:
+            canvas = self.map.shape[1:]
+            given = torus.read(lambda rows, columns: self.map[:, rows, columns], top, left, height, width, canvas)
+        return Box(free, np.zeros((self.channels, *size), np.float32), given, field, (top, left), size)
+
+
+@dataclass(frozen=True)
+class LoadOpen:
+    """A study's denoiser, and a canvas of which all is to be made, under no condition; what a worker calls.
+
+    masked : whether a map will be given; no guidance is, so that a step takes one forward.
+    """
+
+    models: Path
+    steps: int
+    batch_size: int
+    masked: bool = False
+
+    def __call__(self) -> tuple[Denoiser, Open]:
+        generator = self.generator
+        facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
+        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator)
+        scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
+        denoiser = Denoiser(generator.unet, generator.specs, nothing, scale, solver, self.batch_size, "cpu")
+        return denoiser, Open(generator.codec.channels, nothing)
+
+    @property
+    def generator(self) -> Generator:
+        return load_generator(self.models, generator_sha256(self.models), "auto", "cpu", "bf16")
+
+
+def nothing_given(generator: Generator) -> Conditions:
+    """The nulls of all conditions, one row; a map's as large as a window in training."""
+    row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
+    side = 8 * generator.training["latent_px"]
+    picture = np.zeros((1, side, side), np.uint8)
+    return null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
+
+
+def map_of(square: Square, load: LoadOpen, sizes: Sizes) -> np.ndarray:
+    """The map (c, h, w) of a square's mask."""
+    channels = next(spec.channels for spec in load.generator.specs if spec.name == "mask")
+    return mask_map(square.mask[None], None, channels, sizes.side, sizes.side)[0]
