@@ -27,11 +27,14 @@ class TrainAutoencoder(Section):
         "measured", description="of the latents: that of this study's train tiles, or what `init` came with"
     )
     perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
-    critic_weight: float = Field(0.0, ge=0, description="of a critic of patches that learns to tell what was rebuilt")
-    frozen_encoder: bool = Field(
-        False, description="the decoder alone learns, so that denoisers which know the latents of `init` still fit"
-    )
     steps: int = Field(500, ge=0, description="0 uses the loaded weights as they are")
+    decoder_steps: int = Field(
+        0,
+        ge=0,
+        description="after `steps`, of the decoder alone, at half the learning rate, against a critic of patches in place of the "
+        "perceptual distance: sharper, and a denoiser that knows the latents still fits",
+    )
+    critic_weight: float = Field(0.05, ge=0, description="of what that critic says")
     batch_size: Positive = 16
     learning_rate: float = Field(1e-3, gt=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
@@ -40,10 +43,8 @@ class TrainAutoencoder(Section):
 
     @model_validator(mode="after")
     def _has_what_it_keeps(self):
-        if self.init == "scratch" and (self.scale == "kept" or self.frozen_encoder or not self.steps):
-            raise ValueError(
-                "scale: kept, frozen_encoder and steps: 0 need an autoencoder to begin with: name it in init"
-            )
+        if self.init == "scratch" and (self.scale == "kept" or not self.steps):
+            raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
         if self.crop_px and self.crop_px % self.down_factor:
             raise ValueError("crop_px must be a multiple of down_factor")
         return self

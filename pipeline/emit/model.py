@@ -48,6 +48,8 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 | | steps | batch | learning rate |
 |---|---|---|---|
 | autoencoder | {{ ae.steps }} | {{ ae.batch_size }} | {{ ae.learning_rate }} |
+{% if ae.decoder_steps %}| its decoder alone, against a critic | {{ ae.decoder_steps }} | {{ ae.batch_size }} | {{ ae.learning_rate / 2 }} |
+{% endif -%}
 | denoiser | {{ den.steps }} | {{ den.batch_size }} | {{ den.learning_rate }} |
 
 {% for line in hardware -%}

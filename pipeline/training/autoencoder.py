@@ -37,13 +37,20 @@ _DECODING = ("decoder", "post_quant_conv")
 
 
 def train_autoencoder(
-    config: TrainAutoencoder, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun, folder: Path, log=None
+    config: TrainAutoencoder,
+    store: TileStore,
+    rows: pd.DataFrame,
+    seed: int,
+    run: TrainingRun,
+    decoder_run: TrainingRun,
+    folder: Path,
+    log=None,
 ) -> LatentCodec:
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
     The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
-    distance in a network's features, `critic_weight` times what a critic says of it, and `kl_weight` times the KL divergence,
-    where there is one.
+    distance in a network's features, and `kl_weight` times the KL divergence, where there is one. In `decoder_run` the decoder
+    learns alone, and `critic_weight` times what a critic says of its pictures takes the place of the last two.
     """
     if config.init == "scratch":
         with torch.random.fork_rng():
@@ -59,22 +66,25 @@ def train_autoencoder(
         kept = read_latent_scale(source) if config.scale == "kept" else None
     model = model.to(run.device)
     images = store.read(rows)
-    perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
-    learners = torch.nn.ModuleDict({"autoencoder": model})
-    if config.critic_weight:
-        with torch.random.fork_rng():
-            torch.default_generator.manual_seed(seed)
-            learners["critic"] = PatchCritic().to(run.device)
-    if config.frozen_encoder:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(_DECODING))
+    if config.steps:
+        train(model, _whole_loss(config, model, images, seed, run.device), run, log)
+    if config.decoder_steps:
+        _train_decoder(config, model, images, seed, decoder_run)
+    model.eval().requires_grad_(False)
+    if config.scale == "kept":
+        mean, std = kept
+    else:
+        mean, std = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
+    model.save_pretrained(folder, safe_serialization=True)
+    save_latent_scale(folder, mean, std)
+    return load_codec(folder, run.device)
+
+
+def _whole_loss(config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, device: str):
+    perceptual = PerceptualDistance(device) if config.perceptual_weight else None
 
     def loss(step: int, generator: torch.Generator):
-        index = epoch_order(seed, len(rows), config.batch_size, step)
-        batch = to_model(_crops(images, index, config.crop_px, generator), run.device)
-        for axis in (2, 3):
-            if torch.rand((), generator=generator) < 0.5:
-                batch = batch.flip(axis)
+        batch = _batch(config, images, seed, step, generator, device)
         latents, kl = posterior(model, batch)
         if kl is not None:
             noise = torch.randn(latents.shape, generator=generator).to(latents)
@@ -84,23 +94,43 @@ def train_autoencoder(
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
         detail = config.detail_weight * detail_loss(rebuilt, batch)
         likeness = config.perceptual_weight * perceptual(rebuilt, batch) if perceptual else 0.0
-        numbers = {"l1": error.item()}
-        if "critic" in learners:
-            own, fooling = learners["critic"].losses(rebuilt, batch)
-            likeness = likeness + own + config.critic_weight * fooling
-            numbers["critic"] = own.item()
-        return error + detail + likeness + divergence, numbers
+        return error + detail + likeness + divergence, {"l1": error.item()}
 
-    if config.steps:
-        train(learners, loss, run, log)
-    model.eval().requires_grad_(False)
-    if config.scale == "kept":
-        mean, std = kept
-    else:
-        mean, std = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
-    model.save_pretrained(folder, safe_serialization=True)
-    save_latent_scale(folder, mean, std)
-    return load_codec(folder, run.device)
+    return loss
+
+
+def _train_decoder(
+    config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, run: TrainingRun
+) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(_DECODING))
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(seed)
+        critic = PatchCritic().to(run.device)
+
+    def loss(step: int, generator: torch.Generator):
+        batch = _batch(config, images, seed, step, generator, run.device)
+        with torch.no_grad():
+            latents, _ = posterior(model, batch)
+        rebuilt = model.decode(latents).sample
+        error = (rebuilt - batch).abs().mean()
+        own, fooling = critic.losses(rebuilt, batch)
+        whole = error + config.detail_weight * detail_loss(rebuilt, batch) + own + config.critic_weight * fooling
+        return whole, {"l1": error.item(), "critic": own.item()}
+
+    train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run)
+
+
+def _batch(
+    config: TrainAutoencoder, images: np.ndarray, seed: int, step: int, generator: torch.Generator, device: str
+) -> torch.Tensor:
+    """A step's pictures (b, 3, h, w) in [-1, 1], cropped and mirrored."""
+    index = epoch_order(seed, len(images), config.batch_size, step)
+    batch = to_model(_crops(images, index, config.crop_px, generator), device)
+    for axis in (2, 3):
+        if torch.rand((), generator=generator) < 0.5:
+            batch = batch.flip(axis)
+    return batch
 
 
 def _crops(images: np.ndarray, index: torch.Tensor, crop_px: int | None, generator: torch.Generator) -> np.ndarray:

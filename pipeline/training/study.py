@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -184,10 +184,14 @@ def train_study_autoencoder(
         device=device,
         resume_from=config.resume_from,
     )
+    decoder_run = replace(
+        run, title="train_autoencoder: decoder", steps=config.decoder_steps, learning_rate=config.learning_rate / 2,
+        checkpoints=work.root / "decoder", resume_from=None, history=[],
+    )  # fmt: skip
 
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
-            codec = train_autoencoder(config, store, rows, params.seed, run, folder, log)
+            codec = train_autoencoder(config, store, rows, params.seed, run, decoder_run, folder, log)
         lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
         (lineage | seen(rows)).save(folder)
         images = store.read(val_rows(store))
