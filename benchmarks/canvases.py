@@ -61,7 +61,11 @@ SMALL = Sizes(
 
 @dataclass(frozen=True)
 class Square:
-    """A square of a section that its tiles cover whole: its mask (h, w) and the tiles inside, (n, t, t, 3) uint8."""
+    """A square of a section that its tiles cover whole.
+
+    mask : (h, w) class ids of its upper left quarter, mirrored to the square's size: so a torus has no border of the mask's own.
+    tiles : (n, t, t, 3) uint8, all that lie inside the square.
+    """
 
     mask: np.ndarray
     tiles: np.ndarray
@@ -93,7 +97,9 @@ def squares(study: Study, sizes: Sizes) -> list[Square]:
             apart = [(y + i, x + j) for i in span[::per_tile] for j in span[::per_tile]]
             masks = store.read(members.loc[[index[place] for place in apart]], "mask")
             whole = masks.reshape(reach + 1, reach + 1, *masks.shape[1:]).swapaxes(1, 2)
-            out.append(Square(whole.reshape(2 * (sizes.side * sizes.factor,)), store.read(chosen)))
+            half = sizes.side * sizes.factor // 2
+            quarter = whole.reshape(2 * half, 2 * half)[:half, :half]
+            out.append(Square(np.pad(quarter, (0, half), mode="symmetric"), store.read(chosen)))
     if len(out) < sizes.canvases:
         raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {sizes.canvases} are wanted.")
     return out[: sizes.canvases]
