@@ -26,14 +26,16 @@ from pipeline.errors import HistoloomError
 @dataclass(frozen=True)
 class Sizes:
     """window : latent px, as in training; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which
-    is whole windows long too. factor : pixels to a latent pixel. crops : of a class, for the classifier.
+    is whole windows long too. factor : pixels to a latent pixel. canvases : of a cover; of those that take several times as long,
+    `fewer`. crops : of a class, for the classifier.
     """
 
     window: int = 16
     halo: int = 1
     cells: int = 8
     factor: int = 8
-    canvases: int = 8
+    canvases: int = 24
+    fewer: int = 8
     steps: tuple[int, ...] = (20, 4)
     batch_size: int = (
         16  # of what is timed; what is counted is counted a row of cells at a time, of which no batch is padded
@@ -55,7 +57,17 @@ class Sizes:
 
 FULL = Sizes()
 SMALL = Sizes(
-    window=8, cells=4, factor=4, canvases=2, steps=(4,), batch_size=4, rounds=20, crops=64, judge_steps=4, kid_crops=32
+    window=8,
+    cells=4,
+    factor=4,
+    canvases=2,
+    fewer=2,
+    steps=(4,),
+    batch_size=4,
+    rounds=20,
+    crops=64,
+    judge_steps=4,
+    kid_crops=32,
 )
 
 
@@ -63,21 +75,21 @@ SMALL = Sizes(
 class Square:
     """A square of a section that its tiles cover whole.
 
-    mask : (h, w) class ids of its upper left quarter, mirrored to the square's size: so a torus has no border of the mask's own.
+    masks : four (h, w) of class ids, each a quarter mirrored to the square's size, so that on a torus it has no border of its own.
     tiles : (n, t, t, 3) uint8, all that lie inside the square.
     """
 
-    mask: np.ndarray
+    masks: list[np.ndarray]
     tiles: np.ndarray
 
 
 def squares(study: Study, sizes: Sizes) -> list[Square]:
-    """Squares of held-out sections as large as a canvas, that share no pixel.
+    """Squares of held-out sections as large as a canvas, that share no pixel, enough to lend each canvas a mask.
 
     Raises
     ------
     HistoloomError
-        when there are fewer than canvases.
+        when there are fewer.
     """
     store, tile, out = study.tiles, study.params["tile"], []
     per_tile, reach = tile["tile_px"] // tile["stride_px"], sizes.side * sizes.factor // tile["tile_px"] - 1
@@ -98,11 +110,13 @@ def squares(study: Study, sizes: Sizes) -> list[Square]:
             masks = store.read(members.loc[[index[place] for place in apart]], "mask")
             whole = masks.reshape(reach + 1, reach + 1, *masks.shape[1:]).swapaxes(1, 2)
             half = sizes.side * sizes.factor // 2
-            quarter = whole.reshape(2 * half, 2 * half)[:half, :half]
-            out.append(Square(np.pad(quarter, (0, half), mode="symmetric"), store.read(chosen)))
-    if len(out) < sizes.canvases:
-        raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {sizes.canvases} are wanted.")
-    return out[: sizes.canvases]
+            ids = whole.reshape(2 * half, 2 * half)
+            quarters = [ids[top : top + half, left : left + half] for top in (0, half) for left in (0, half)]
+            out.append(Square([np.pad(q, (0, half), mode="symmetric") for q in quarters], store.read(chosen)))
+    wanted = -(-sizes.canvases // 4)
+    if len(out) < wanted:
+        raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {wanted} are wanted.")
+    return out[:wanted]
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ def nothing_given(generator: Generator) -> Conditions:
     return null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
 
 
-def map_of(square: Square, load: LoadOpen, sizes: Sizes) -> np.ndarray:
-    """The map (c, h, w) of a square's mask."""
+def map_of(mask: np.ndarray, load: LoadOpen, sizes: Sizes) -> np.ndarray:
+    """The map (c, h, w) of a mask."""
     channels = next(spec.channels for spec in load.generator.specs if spec.name == "mask")
-    return mask_map(square.mask[None], None, channels, sizes.side, sizes.side)[0]
+    return mask_map(mask[None], None, channels, sizes.side, sizes.side)[0]

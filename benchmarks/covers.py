@@ -75,16 +75,19 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
 
 
 def measure_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square]) -> tuple[dict, list[np.ndarray]]:
-    """Cost, seams, likeness and time of one cover, over several canvases, each under a real square's mask; and their pictures."""
+    """Cost, seams, likeness and time of one cover, over several canvases, each under a mask of its own; and their pictures."""
     denoiser, around = load()
     codec, steps = load.generator.codec, load.steps
     counted = Counted(denoiser.model)
     denoiser = replace(denoiser, model=counted, batch_size=batch_of(cover, sizes))
-    weaves = [weave_of(cover, sizes, seed, steps, around.channels) for seed in range(sizes.canvases)]
+    canvases = sizes.fewer if cover in ("random", "stride") else sizes.canvases
+    weaves = [weave_of(cover, sizes, seed, steps, around.channels) for seed in range(canvases)]
+    # masks of all squares by turns, so that fewer canvases are of as many
+    masks = [square.masks[number] for number in range(4) for square in real]
     pictures, latents, times = [], [], []
-    for weave, square in zip(weaves, real):
+    for weave, mask in zip(weaves, masks):
         start = time.perf_counter()
-        latents.append(weave_in_memory(weave, denoiser, replace(around, map=map_of(square, load, sizes))))
+        latents.append(weave_in_memory(weave, denoiser, replace(around, map=map_of(mask, load, sizes))))
         times.append(time.perf_counter() - start)
         pictures.append(decoded(latents[-1], codec, sizes.factor))
     maps = [list(step) for step in zip(*(owner_maps(w) for w in weaves))]
