@@ -31,6 +31,7 @@ from pipeline.cli.init import merge
 from pipeline.conditions.features import load_extractor
 from pipeline.config import TrainFilters
 from pipeline.data.rows import train_rows, val_rows
+from pipeline.models.autoencoder import load_codec
 from pipeline.models.segmenter import dice
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.metrics import fd, kid
@@ -38,6 +39,7 @@ from pipeline.quality.near_copy import build_index, copy_scores
 from pipeline.report.pictures import contact_sheet
 from pipeline.slides.open import open_slide
 from pipeline.slides.segment import segment_slide
+from pipeline.training.autoencoder import reconstruction
 
 PARTS = ("reconstruction", "distances", "scratch", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
@@ -48,8 +50,14 @@ CORNER_PX = (3000, 3000)
 
 
 def measure_reconstruction(study: Study) -> dict:
-    found = json.loads((study.folder / "reports/train_autoencoder/metrics.json").read_text(encoding="utf-8"))
-    return {"reconstruction_psnr_db": found["psnr_db"], "reconstruction_ssim": found["ssim"]}
+    rows, codec = val_rows(study.tiles, 800), load_codec(study.folder / "models/autoencoder", "cpu")
+    found, rebuilt = reconstruction(codec, study.tiles.read(rows))
+    features = load_extractor("efficientnet-lite0", "cpu").features(rebuilt)
+    return {
+        "reconstruction_psnr_db": found["psnr_db"],
+        "reconstruction_ssim": found["ssim"],
+        "reconstruction_kid": kid(features, held_out_features(study), 50, 0)["mean"],
+    }
 
 
 def sampled(study: Study, steps: int) -> np.ndarray:
