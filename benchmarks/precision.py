@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.default_model import recipe
+from benchmarks.packaged import recipe
 from benchmarks.run import arguments, flat, report, seconds
 from pipeline.cluster import one_thread
 from pipeline.conditions.bus import Conditions, ConditionSpec
