@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from benchmarks.studies import Study
-from pipeline.conditions.bus import Conditions, cat
+from pipeline.conditions.bus import Conditions, ConditionSpec, cat
 from pipeline.conditions.encode import null
 from pipeline.conditions.mask import mask_map
 from pipeline.data.commit import read_record
@@ -27,7 +27,8 @@ from pipeline.errors import HistoloomError
 class Sizes:
     """window : latent px, as in training; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which
     is whole windows long too. factor : pixels to a latent pixel. canvases : of a cover; of those that take several times as long,
-    `fewer`. crops : of a class, for the classifier.
+    `fewer`. batch_size : of what is timed; what is counted is counted a row of windows at a time, so that no batch is padded. crops : of a
+    class, for the classifier.
     """
 
     window: int = 16
@@ -37,9 +38,7 @@ class Sizes:
     canvases: int = 24
     fewer: int = 8
     steps: tuple[int, ...] = (20, 4)
-    batch_size: int = (
-        16  # of what is timed; what is counted is counted a row of cells at a time, of which no batch is padded
-    )
+    batch_size: int = 16
     rounds: int = 200
     crops: int = 1200
     judge_steps: int = 400
@@ -57,18 +56,8 @@ class Sizes:
 
 FULL = Sizes()
 SMALL = Sizes(
-    window=8,
-    cells=4,
-    factor=4,
-    canvases=2,
-    fewer=2,
-    steps=(4,),
-    batch_size=4,
-    rounds=20,
-    crops=64,
-    judge_steps=4,
-    kid_crops=32,
-)
+    window=8, cells=4, factor=4, canvases=2, fewer=2, steps=(4,), batch_size=4, rounds=20, crops=64, judge_steps=4, kid_crops=32,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,12 +156,12 @@ class LoadOpen:
 def nothing_given(generator: Generator) -> Conditions:
     """The nulls of all conditions, one row; a map's as large as a window in training."""
     row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
-    side = 8 * generator.training["latent_px"]
+    side = 8 * generator.training["latent_px"]  # whole cells at any detail of a mask
     picture = np.zeros((1, side, side), np.uint8)
     return null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
 
 
-def map_of(mask: np.ndarray, load: LoadOpen, sizes: Sizes) -> np.ndarray:
-    """The map (c, h, w) of a mask."""
-    channels = next(spec.channels for spec in load.generator.specs if spec.name == "mask")
+def map_of(mask: np.ndarray, specs: tuple[ConditionSpec, ...], sizes: Sizes) -> np.ndarray:
+    """The map (c, h, w) of a mask, for a denoiser of these conditions."""
+    channels = next(spec.channels for spec in specs if spec.name == "mask")
     return mask_map(mask[None], None, channels, sizes.side, sizes.side)[0]

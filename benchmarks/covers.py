@@ -84,24 +84,25 @@ def measure_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square]) 
     weaves = [weave_of(cover, sizes, seed, steps, around.channels) for seed in range(canvases)]
     # masks of all squares by turns, so that fewer canvases are of as many
     masks = [square.masks[number] for number in range(4) for square in real]
+    maps = [map_of(mask, denoiser.specs, sizes) for mask in masks[:canvases]]
     pictures, latents, times = [], [], []
-    for weave, mask in zip(weaves, masks):
+    for weave, given in zip(weaves, maps):
         start = time.perf_counter()
-        latents.append(weave_in_memory(weave, denoiser, replace(around, map=map_of(mask, load, sizes))))
+        latents.append(weave_in_memory(weave, denoiser, replace(around, map=given)))
         times.append(time.perf_counter() - start)
         pictures.append(decoded(latents[-1], codec, sizes.factor))
-    maps = [list(step) for step in zip(*(owner_maps(w) for w in weaves))]
+    owned = [list(step) for step in zip(*(owner_maps(w) for w in weaves))]
     on_pictures = [gradients(picture, sizes.factor) for picture in pictures]
-    on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in latents], maps, sizes.rounds)
-    worst = maps[int(np.argmax([seam_ratio(on_pictures, owners_) for owners_ in maps]))]
+    on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in latents], owned, sizes.rounds)
+    worst = owned[int(np.argmax([seam_ratio(on_pictures, owners_) for owners_ in owned]))]
     found = {
         "cost_over_minimum": counted.pixels / (sum(np.prod(w.layout.canvas) for w in weaves) * steps),
         "wall_s": statistics.median(times),
-        **seams(on_pictures, maps, sizes.rounds),
+        **seams(on_pictures, owned, sizes.rounds),
         **{f"latent_{name}": value for name, value in on_latents.items()},
         **tell_apart(pictures, worst, sizes),
         **likeness(pictures, real, sizes),
-        **variance_inside(pictures, maps[-1], sizes.factor),
+        **variance_inside(pictures, owned[-1], sizes.factor),
     }
     return found, pictures
 
@@ -165,7 +166,7 @@ def tell_apart(pictures: list[np.ndarray], maps: list[np.ndarray], sizes: Sizes)
 
 def likeness(pictures: list[np.ndarray], real: list[Square], sizes: Sizes) -> dict:
     """KID of random crops to the real tiles of the squares that lent the masks, their variance within 8 px, and the share of
-    their power in fine detail; of the real tiles too.
+    their power in fine detail.
     """
     rng, tiles = np.random.default_rng(0), np.concatenate([square.tiles for square in real])
     side, crops = tiles.shape[1], []

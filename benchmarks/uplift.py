@@ -83,8 +83,8 @@ def nuclei(root: Path, fold: int, fraction: float) -> Study:
         "train_autoencoder": AUTOENCODER | {"steps": 200},
         "encode": {"batch_size": 4, "forms": "turns", "mask_detail": 2, "precision": "bf16"},
         "train_denoiser": {
-            "init": MODEL, "conditions": ["text", "mask"], "drop": {"text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32, "learning_rate": 5e-4, "ema_decay": 0.99,
-            "mixed_precision": "bf16",
+            "init": MODEL, "conditions": ["text", "mask"], "drop": {"text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32,
+            "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16",
         },
         "plan": {
             "target": "none",

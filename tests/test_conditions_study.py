@@ -101,7 +101,7 @@ def params(folder: Path, rows: list[dict], **sections):
             "rna": {"table": "manifests/expression.parquet", "hidden": [16], "code": 4, "steps": 10},
             "genotype": {"table": "manifests/genotype.csv"},
         },
-        "train_autoencoder": {"channels": 16, "steps": 4, "batch_size": 8},
+        "train_autoencoder": {"channels": 16, "steps": 4, "decoder_steps": 2, "batch_size": 8},
         "encode": {"edges": True, "forms": "turns"},
         "train_denoiser": {"conditions": list(CONDITIONS), "channels": [16, 32], "steps": 6, "batch_size": 8},
         "filter": {"min_yield": 0.0},

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from pipeline.cluster import cores
 from pipeline.progress import console
 
 _NEEDED = (
@@ -54,7 +53,7 @@ def examine() -> bool:
         )
     whole &= _row(table, "git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
     table.add_row("device", _device(), "")
-    table.add_row("cores", str(cores()), "")
+    table.add_row("cores", _cores(), "")
     table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB", "")
     study = Path("dvc.yaml").exists() and Path("params.yaml").exists()
     table.add_row("study", "yes" if study else "no", "" if study else "not in a study's folder: histoloom init DIR")
@@ -89,6 +88,15 @@ def _openslide(table: Table) -> bool:
         return _row(table, "OpenSlide library", str(error)[:60], False, "pip install 'openslide-bin>=4.0.1'")
     good = tuple(int(n) for n in found.split(".")[:3]) >= (4, 0, 1)
     return _row(table, "OpenSlide library", found, good, "below 4.0.1 it has known holes: pip install -U openslide-bin")
+
+
+def _cores() -> str:
+    try:
+        from pipeline.cluster import cores
+
+        return str(cores())
+    except ImportError as error:
+        return f"unknown: {error.name} cannot be imported"
 
 
 def _device() -> str:

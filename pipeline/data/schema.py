@@ -42,7 +42,9 @@ TILE_ROW = pa.schema(
         ("masked", pa.bool_()),
     ]
 )
-"""One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale."""
+"""One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`,
+`y_level0_px` are its upper left corner on the slide, `mpp` its scale.
+"""
 
 PLAN_ROW = pa.schema(
     [

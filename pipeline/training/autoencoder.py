@@ -26,7 +26,7 @@ from pipeline.models.autoencoder import (
 )
 from pipeline.models.pretrained import packaged
 from pipeline.training.critic import PatchCritic
-from pipeline.training.loop import TrainingRun, epoch_order, train
+from pipeline.training.loop import LossFunction, TrainingRun, epoch_order, train
 from pipeline.training.perceptual import PerceptualDistance
 
 _BATCH = 64
@@ -80,7 +80,9 @@ def train_autoencoder(
     return load_codec(folder, run.device)
 
 
-def _whole_loss(config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, device: str):
+def _whole_loss(
+    config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, device: str
+) -> LossFunction:
     perceptual = PerceptualDistance(device) if config.perceptual_weight else None
 
     def loss(step: int, generator: torch.Generator):

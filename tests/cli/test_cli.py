@@ -38,6 +38,13 @@ def test_help_needs_no_torch_and_names_every_command():
         assert f"  {command} " in done.stdout
 
 
+def test_the_doctor_examines_what_lacks_a_package(monkeypatch):
+    for name in ("dask", "dask.system"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, said = _call("doctor")
+    assert code == 1 and "import of dask halted" in said and "unknown: dask" in said
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A study that `init` made over a folder of two slides."""

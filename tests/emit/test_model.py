@@ -23,7 +23,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def study(folder):
-    params = make_study(".", [], emit={"licence": "CC-BY-4.0"})
+    params = make_study(".", [], emit={"licence": "CC-BY-4.0"}, train_autoencoder={"decoder_steps": 7})
     models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
     save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
@@ -49,7 +49,16 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
     assert read_lineage(out / "denoiser").groups == ("p1", "p2")
     assert not list(out.rglob("codes.parquet"))
     card = (out / "README.md").read_text(encoding="utf-8")
-    for said in ("# breast", "Somebody et al.", "one abacus", "p1, p2", "cc-by-4.0", "tumour, stroma", "50 %"):
+    for said in (
+        "# breast",
+        "Somebody et al.",
+        "one abacus",
+        "p1, p2",
+        "cc-by-4.0",
+        "tumour, stroma",
+        "50 %",
+        "critic | 7 |",
+    ):
         assert said in card
 
 

@@ -233,6 +233,13 @@ def test_tiles_without_masks_have_no_verdict_of_the_mask_filter(judged, held_out
     assert verdicts["mask_score"].isna().all()
 
 
+def test_the_mask_filter_passes_unknown_masks_over(judged, held_out):
+    unknown = held_out.rows.assign(masked=np.arange(len(held_out)) % 2 == 0)
+    mask = next(f for f in judged[0].filters if f.name == "mask")
+    scores = mask.scores(Tiles(held_out.images, unknown, held_out.read, held_out.extractor))["mask_score"]
+    assert (scores.notna() == unknown["masked"]).all()
+
+
 def test_what_rests_on_missing_conditions_is_refused_by_name(fitting, tmp_path):
     lacking = fitting_of(fitting.train, fitting.params, tmp_path)
     with pytest.raises(HistoloomError, match=r"filter\.use names rna"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,16 @@ def test_an_encoder_stays_while_its_decoder_learns_alone(store, tmp_path, arch):
     changed = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert "decoder" in changed and not changed & {"encoder", "quant_conv"}
     assert (tmp_path / "a/model/latents.json").read_bytes() == (tmp_path / "b/model/latents.json").read_bytes()
+
+
+def test_a_decoder_s_broken_training_goes_on_to_the_same_weights(store, tmp_path):
+    options = {"steps": 2, "decoder_steps": 4}
+    whole = _trained(store, tmp_path, **options).state_dict()
+    last = max((tmp_path / "decoder").iterdir(), key=lambda path: int(path.name.split("-")[-1]))
+    shutil.rmtree(last)
+    shutil.rmtree(tmp_path / "model")
+    again = _trained(store, tmp_path, **options).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
 def test_a_critic_and_what_it_judges_learn_each_from_their_own_loss():
