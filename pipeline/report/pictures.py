@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 _LEAST_SHOWN_PX = 96
 _GAP_PX = 4
 _CAPTION_PX = 14
+_CAPTION_SIZES = (10, 9, 8)
 CLASS_COLOURS = ((91, 63, 158), (230, 140, 20), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
 
 
@@ -30,8 +31,20 @@ def contact_sheet(images: np.ndarray, columns: int = 8, captions: Sequence[str] 
         x, y = place % columns * step_x, place // columns * step_y
         sheet.paste(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), (x, y))
         if captions:
-            draw.text((x, y + height), captions[place][: width // 6], fill=(60, 60, 60))
+            text, font = _fitted(draw, captions[place], width)
+            draw.text((x, y + height), text, fill=(60, 60, 60), font=font)
     return sheet
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int):
+    """A line of text no wider than this, and its font: smaller where it is long, and cut off, which shows, where it is longer still."""
+    for size in _CAPTION_SIZES:
+        font = ImageFont.load_default(size)
+        if draw.textlength(text, font) <= width:
+            return text, font
+    while text and draw.textlength(f"{text}…", font) > width:
+        text = text[:-1]
+    return f"{text}…", font
 
 
 def mask_picture(masks: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
