@@ -1,7 +1,8 @@
 """Whether synthetic tiles help on real data, by the stages that a user runs, and whether filtering them does.
 
 `nuclei`: monuseg, thirty patients, each held out once in three folds. A U-Net learns nuclei from real tiles and from tiles made under
-their masks, and under scattered ones, by the packaged model adapted to the train patients. `spots`: her2st, one patient,
+their masks, and under scattered ones, by the packaged model adapted to the train patients. `unlabelled`: the same at a tenth of the
+labels, the generator adapted to the tiles of the other train patients too, whose masks it doesn't see. `spots`: her2st, one patient,
 section C5 held out. A classifier learns what a spot is annotated as, and the denoiser is trained here, since the packaged one
 has seen all labels. At a label fraction below 1 nothing sees the other labels: neither generator nor encoders nor filters.
 In full it needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own, and its figures mean
@@ -31,8 +32,9 @@ from pipeline.uplift.answers import label_answers, mask_answers
 from pipeline.uplift.protocol import runs_of
 from pipeline.uplift.study import PREDICTIONS
 
-PARTS = ("nuclei", "spots")
-FRACTIONS = (0.1, 1.0)
+PARTS = ("nuclei", "unlabelled", "spots")
+FRACTIONS = {"nuclei": (0.1, 1.0), "unlabelled": (0.1,), "spots": (0.1, 1.0)}
+SMOKE_FRACTIONS = {name: (0.5, 1.0)[: len(fractions)] for name, fractions in FRACTIONS.items()}
 FOLDS = 3
 VAL_EVERY = 6
 STAGES = (
@@ -59,7 +61,7 @@ def folds(table: pd.DataFrame) -> list[dict[str, str]]:
     return out
 
 
-def nuclei(root: Path, fold: int, fraction: float) -> Study:
+def nuclei(root: Path, fold: int, fraction: float, unlabelled: str = "drop") -> Study:
     data = real_data() / "monuseg"
     table = pd.read_csv(data / "images.csv")
     splits = folds(table)[fold]
@@ -75,7 +77,9 @@ def nuclei(root: Path, fold: int, fraction: float) -> Study:
         "tile": {
             "slides_root": str(data), "mpp": 0.69, "tile_px": 96, "stride_px": 48,
             "tissue": {"mpp": 4.0, "min_fraction": 0.3},
-            "labels": {"source": "none", "classes": [], "fraction": fraction, "fraction_of": "patient"},
+            "labels": {
+                "source": "none", "classes": [], "fraction": fraction, "fraction_of": "patient", "unlabelled": unlabelled,
+            },
             "masks": {"source": "raster", "classes": ["nucleus"]},
             "caption": "H&E",
         },
@@ -101,7 +105,12 @@ def nuclei(root: Path, fold: int, fraction: float) -> Study:
             "batch_size": 8,
         },
     }  # fmt: skip
-    return Study(root / f"nuclei-{fold}-{fraction:g}", params, rows, {})
+    name = "nuclei" if unlabelled == "drop" else "unlabelled"
+    return Study(root / f"{name}-{fold}-{fraction:g}", params, rows, {})
+
+
+def unlabelled(root: Path, fold: int, fraction: float) -> Study:
+    return nuclei(root, fold, fraction, "keep")
 
 
 def spots(root: Path, _: int, fraction: float) -> Study:
@@ -146,13 +155,14 @@ def drawn(root: Path, name: str, fold: int, fraction: float) -> Study:
         "filter": {"use": [], "min_yield": 0},
         "uplift": {"arms": ["real", "real+synthetic", "real+unfiltered"], "seeds": 2, "steps": 2, "image_px": 32},
     }
-    if name == "nuclei":
+    if name != "spots":
         tile |= {"masks": {"source": "raster", "classes": ["nucleus"]}}
         merge(small, {"train_denoiser": {"conditions": ["mask"]}, "uplift": {"task": "mask"}})
     else:
         rows = [{k: v for k, v in row.items() if k != "instances"} for row in rows]
         merge(small, {"train_denoiser": {"conditions": ["label"]}})
-    merge(tile, {"labels": {"fraction": fraction, "fraction_of": "tile"}})
+    kept = "keep" if name == "unlabelled" else "drop"
+    merge(tile, {"labels": {"fraction": fraction, "fraction_of": "tile", "unlabelled": kept}})
     return Study(root / f"{name}-{fold}-{fraction:g}", {"tile": tile} | small, rows, {}, 0)
 
 
@@ -240,10 +250,10 @@ def main() -> None:
         root = (options.work or Path(temporary)).absolute()
         for name in options.only:
             found = {}
-            for fraction in (0.5, 1.0) if options.smoke else FRACTIONS:
+            for fraction in SMOKE_FRACTIONS[name] if options.smoke else FRACTIONS[name]:
                 start, studies = time.monotonic(), []
-                for fold in range((2 if options.smoke else FOLDS) if name == "nuclei" else 1):
-                    make = {"nuclei": nuclei, "spots": spots}[name]
+                for fold in range(1 if name == "spots" else 2 if options.smoke else FOLDS):
+                    make = {"nuclei": nuclei, "unlabelled": unlabelled, "spots": spots}[name]
                     study = drawn(root, name, fold, fraction) if options.smoke else make(root, fold, fraction)
                     study.run(*STAGES)
                     studies.append(study)
@@ -252,7 +262,7 @@ def main() -> None:
                 minutes[f"minutes_{name}_fraction{fraction:g}"] = (time.monotonic() - start) / 60
             if options.pictures is not None:
                 options.pictures.mkdir(parents=True, exist_ok=True)
-                words = "Dice" if name == "nuclei" else "balanced accuracy"
+                words = "balanced accuracy" if name == "spots" else "Dice"
                 drawn_differences(found, words).savefig(options.pictures / f"{name}.png", dpi=110)
     report("uplift", options.smoke, {"folds": FOLDS, "arms": ARMS}, flat(keys), minutes, options.json)
 

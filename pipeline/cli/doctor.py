@@ -106,4 +106,7 @@ def _device() -> str:
         return "unknown: torch cannot be imported"
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return f"CPU, {torch.get_num_threads()} threads"
+    from pipeline.models.precision import has_bf16
+
+    half = "bf16" if has_bf16("cpu") else "no bf16: where params say bf16, it computes in fp32"
+    return f"CPU, {torch.get_num_threads()} threads, {half}"

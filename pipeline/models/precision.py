@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from pipeline.errors import HistoloomError
 
 
+@cache
+def has_bf16(device: str) -> bool:
+    """Whether the device computes bf16 itself. Where it is only emulated, a convolution takes ten times as long as in fp32."""
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    instructions = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return instructions and torch.backends.mkldnn.is_available()
+
+
+def native(kind: str, device: str) -> str:
+    """What `kind` (fp32, bf16 or fp16) is computed in on this device: itself, or fp32 for bf16 that it hasn't."""
+    return "fp32" if kind == "bf16" and not has_bf16(device) else kind
+
+
 def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:
-    """Have a frozen model compute in `kind` (fp32, bf16 or fp16), its weights and what it gives staying as they are.
+    """Have a frozen model compute in `kind` (fp32, bf16 where the device has it, or fp16), its weights and what it gives staying as they are.
 
     Raises
     ------
@@ -17,7 +34,7 @@ def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Mo
     """
     if kind == "fp16" and device == "cpu":
         raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16 or fp32.")
-    if kind != "fp32":
+    if (kind := native(kind, device)) != "fp32":
         from accelerate.utils import convert_outputs_to_fp32
 
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]

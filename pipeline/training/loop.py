@@ -20,7 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.data.commit import commit_part, read_record
 from pipeline.errors import HistoloomError
-from pipeline.progress import progress
+from pipeline.models.precision import native
+from pipeline.progress import console, progress
 
 LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float]]]
 _KEPT_CHECKPOINTS = 2
@@ -98,7 +99,9 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # else what is trained first in a process settles the precision of all
-    accelerator = Accelerator(mixed_precision=run.mixed_precision, cpu=run.device == "cpu")
+    if emulated := native(run.mixed_precision, run.device) != run.mixed_precision:
+        console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in fp32")
+    accelerator = Accelerator(mixed_precision="no" if emulated else run.mixed_precision, cpu=run.device == "cpu")
     model.train().to(memory_format=torch.channels_last)  # convolutions are faster so, most of all in bf16
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=run.learning_rate, weight_decay=run.weight_decay)

@@ -9,14 +9,44 @@ import torch
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainAutoencoder, TrainDenoiser
 from pipeline.errors import HistoloomError
+from pipeline.models import precision
 from pipeline.models.autoencoder import build_autoencoder, load_codec, save_latent_scale
 from pipeline.models.denoiser import build_denoiser, denoise
-from pipeline.models.precision import set_precision
+from pipeline.models.precision import has_bf16, native, set_precision
 
 SPECS = (ConditionSpec("label", "vector", 3),)
 
 
-def test_bf16_is_close_and_comes_back_as_float32():
+@pytest.fixture
+def with_bf16(monkeypatch):
+    """A CPU without bf16 emulates it, slowly."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+
+
+def test_what_a_device_would_emulate_is_computed_in_fp32(monkeypatch):
+    assert native("bf16", "cpu") == ("bf16" if has_bf16("cpu") else "fp32")
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    assert [native(kind, "cpu") for kind in ("bf16", "fp32", "no")] == ["fp32", "fp32", "no"]
+    assert set_precision(Autocast(), "bf16", "cpu")(torch.zeros(1)) == 0
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    assert set_precision(Autocast(), "bf16", "cpu")(torch.zeros(1)) == 1
+
+
+class Autocast(torch.nn.Module):
+    def forward(self, _):
+        return torch.tensor(float(torch.is_autocast_enabled("cpu")))
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_bf16_is_told_by_what_the_cpu_says_of_itself(monkeypatch, capability):
+    found = dict.fromkeys(("avx2", "avx512_bf16", "amx_bf16"), False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert not has_bf16.__wrapped__("cpu")
+    found[capability] = True
+    assert has_bf16.__wrapped__("cpu")
+
+
+def test_bf16_is_close_and_comes_back_as_float32(with_bf16):
     torch.manual_seed(0)
     model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, 4, 8).eval().requires_grad_(False)
     latents, times, given = torch.randn(2, 4, 8, 8), torch.tensor([10, 700]), Conditions(vector=torch.eye(3)[:2])
@@ -33,7 +63,7 @@ def test_fp16_on_a_cpu_is_refused():
 
 
 @pytest.mark.parametrize("arch", ["tiny", "kl"])
-def test_an_autoencoder_in_bf16_encodes_and_decodes(tmp_path, arch):
+def test_an_autoencoder_in_bf16_encodes_and_decodes(with_bf16, tmp_path, arch):
     config = TrainAutoencoder(arch=arch, channels=16)
     build_autoencoder(config).save_pretrained(tmp_path)
     save_latent_scale(tmp_path, torch.zeros(4), torch.ones(4))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from pipeline.models import precision as compute
 from pipeline.training.loop import TrainingRun, train
 
 
-def test_trainings_of_one_process_have_each_its_own_precision(tmp_path):
+@pytest.mark.parametrize("has", [True, False])
+def test_trainings_of_one_process_have_each_its_own_precision(monkeypatch, capsys, tmp_path, has):
+    """And one that the device would emulate is fp32, and said."""
+    monkeypatch.setattr(compute, "has_bf16", lambda device: has)
     seen = []
     for precision in ("bf16", "no", "bf16"):
         model = torch.nn.Conv2d(1, 1, 1)
@@ -18,4 +23,5 @@ def test_trainings_of_one_process_have_each_its_own_precision(tmp_path):
             return out.float().square().mean(), {}
 
         train(model, loss, TrainingRun("t", 1, 1e-3, 0, tmp_path / str(len(seen)), 1, mixed_precision=precision))
-    assert seen == [True, False, True]
+    assert seen == [has, False, has]
+    assert ("computes in fp32" in capsys.readouterr().err) is not has
