@@ -7,6 +7,7 @@ needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import statistics
 import tempfile
@@ -48,13 +49,23 @@ TINY_FACTOR = 4
 """Pixels to a latent pixel, of the tiny decoder."""
 
 
-def measure_covers(study: Study, sizes: Sizes, pictures: Path | None) -> dict:
+def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path) -> dict:
     real, found = squares(study, sizes), {}
+    stated = repr(
+        (
+            sizes.window,
+            sizes.halo,
+            sizes.cells,
+            sizes.canvases,
+            *(hash_tree(study.folder / "models" / part) for part in ("denoiser", "encoders")),
+        )
+    )
+    kept = root / "latents" / hashlib.sha256(stated.encode()).hexdigest()[:12]
     tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
         load = LoadOpen(study.folder / "models", steps, 1, masked=True)
         for cover in COVERS:
-            keys, made = measure_cover(cover, load, sizes, real)
+            keys, made = measure_cover(cover, load, sizes, real, kept)
             found.setdefault(cover, {})[f"steps{steps}"] = keys
             if pictures is not None:
                 pictures.mkdir(parents=True, exist_ok=True)
@@ -265,7 +276,7 @@ def measure_gigapixel(root: Path, smoke: bool) -> dict:
 
 def main() -> None:
     options = arguments(
-        __doc__, PARTS, work="keep the study here, so that a broken run goes on where it stopped",
+        __doc__, PARTS, work="keep the study and what is woven here, so that a broken run goes on where it stopped",
         pictures="write a canvas of each cover here", model="a packaged model's folder or name (histoloom-small)",
     )  # fmt: skip
     sizes, keys, minutes = SMALL if options.smoke else FULL, {}, {}
@@ -277,7 +288,7 @@ def main() -> None:
             study = (smoke(root) if options.smoke else real(root, model, 8))[0]
             study.train()
         parts = {
-            "covers": lambda: measure_covers(study, sizes, options.pictures),
+            "covers": lambda: measure_covers(study, sizes, options.pictures, root),
             "wall": lambda: measure_wall(study, sizes, 1 if options.smoke else 5),
             "workers": lambda: measure_workers(study, sizes, Path(temporary)),
             "memory": lambda: measure_memory(Path(temporary), options.smoke),

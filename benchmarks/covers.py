@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,8 +75,13 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
     return out
 
 
-def measure_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square]) -> tuple[dict, list[np.ndarray]]:
-    """Cost, seams, likeness and time of one cover, over several canvases, each under a mask of its own; and their pictures."""
+def measure_cover(
+    cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
+) -> tuple[dict, list[np.ndarray]]:
+    """Cost, seams, likeness and time of one cover, over several canvases, each under a mask of its own; and their pictures.
+
+    What is woven is `kept`, and taken up by a run that was broken, or that has another decoder.
+    """
     denoiser, around = load()
     codec, steps = load.generator.codec, load.steps
     counted = Counted(denoiser.model)
@@ -85,18 +91,28 @@ def measure_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square]) 
     # masks of all squares by turns, so that fewer canvases are of as many
     masks = [square.masks[number] for number in range(4) for square in real]
     maps = [map_of(mask, denoiser.specs, sizes) for mask in masks[:canvases]]
-    pictures, latents, times = [], [], []
+    pictures, latents, times, pixels = [], [], [], 0
+    kept.mkdir(parents=True, exist_ok=True)
     for weave, given in zip(weaves, maps):
-        start = time.perf_counter()
-        latents.append(weave_in_memory(weave, denoiser, replace(around, map=given)))
-        times.append(time.perf_counter() - start)
+        file = kept / f"{cover}-{steps}-{weave.seed}.npz"
+        if not file.exists():
+            start, counted.pixels = time.perf_counter(), 0
+            woven = weave_in_memory(weave, denoiser, replace(around, map=given))
+            took = time.perf_counter() - start
+            with file.with_suffix(".new").open("wb") as stream:
+                np.savez(stream, latents=woven, wall_s=took, pixels=counted.pixels)
+            file.with_suffix(".new").replace(file)
+        with np.load(file) as found:
+            latents.append(found["latents"])
+            times.append(float(found["wall_s"]))
+            pixels += int(found["pixels"])
         pictures.append(decoded(latents[-1], codec, sizes.factor))
     owned = [list(step) for step in zip(*(owner_maps(w) for w in weaves))]
     on_pictures = [gradients(picture, sizes.factor) for picture in pictures]
     on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in latents], owned, sizes.rounds)
     worst = owned[int(np.argmax([seam_ratio(on_pictures, owners_) for owners_ in owned]))]
     found = {
-        "cost_over_minimum": counted.pixels / (sum(np.prod(w.layout.canvas) for w in weaves) * steps),
+        "cost_over_minimum": pixels / (sum(np.prod(w.layout.canvas) for w in weaves) * steps),
         "wall_s": statistics.median(times),
         **seams(on_pictures, owned, sizes.rounds),
         **{f"latent_{name}": value for name, value in on_latents.items()},

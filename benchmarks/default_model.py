@@ -116,7 +116,7 @@ def measure_distilled(study: Study, steps: int) -> dict:
     rows = pd.read_csv(folder / "manifests/slides.csv", dtype=str, keep_default_na=False).to_dict("records")
     workers = YAML(typ="safe").load((study.folder / "cluster.yaml").read_text(encoding="utf-8"))["workers"]
     student = Study(folder, params, rows, {}, workers)
-    student.run("train_denoiser", "plan")
+    student.run("encode", "train_denoiser", "plan")
     made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
     return distances({"distilled4": (made, held_out_features(study))})
 
