@@ -59,7 +59,9 @@ class Encode(Section):
         1,
         description="parts a latent pixel into this many cells a side for the mask, where it is larger than a nucleus",
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the autoencoder computes in")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="what the autoencoder computes in; bf16 is fp32 where a CPU hasn't it"
+    )
     edges: bool = Field(False, description="give the mask a channel of nuclear outlines; every slide has 'instances'")
 
 

@@ -13,7 +13,9 @@ class Sample(Guided):
     scheduler: Literal["ddim", "euler", "dpmsolver++", "unipc"] = "dpmsolver++"
     steps: Positive = 20
 
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="what the networks compute in; bf16 is fp32 where a CPU hasn't it"
+    )
 
 
 FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]

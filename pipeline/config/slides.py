@@ -80,7 +80,9 @@ class SampleSlides(Guided):
     block_latent_px: Positive = Field(256, description="side of what one task advances, about")
     scheduler: Literal["ddim", "euler", "dpmsolver++"] = "dpmsolver++"
     steps: Positive = 20
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="what the networks compute in; bf16 is fp32 where a CPU hasn't it"
+    )
     batch_size: Positive = Field(
         16, description="windows in a forward; fixed, so that bytes don't depend on the workers"
     )
