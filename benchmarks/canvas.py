@@ -63,7 +63,7 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path
     kept = root / "latents" / hashlib.sha256(stated.encode()).hexdigest()[:12]
     tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
-        load = LoadOpen(study.folder / "models", steps, 1, masked=True)
+        load = LoadOpen(study.folder / "models", steps, sizes.window, 1, masked=True)
         for cover in COVERS:
             keys, made = measure_cover(cover, load, sizes, real, kept)
             found.setdefault(cover, {})[f"steps{steps}"] = keys
@@ -78,7 +78,7 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path
 def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
     """The lattice in batches, over random crops one at a time, and over its own forwards alone; on all cores."""
     steps = min(sizes.steps)
-    ours, theirs = (LoadOpen(study.folder / "models", steps, size)() for size in (sizes.batch_size, 1))
+    ours, theirs = (LoadOpen(study.folder / "models", steps, sizes.window, size)() for size in (sizes.batch_size, 1))
     lattice, random = (weave_of(name, sizes, 0, steps, ours[1].channels) for name in ("lattice", "random"))
 
     @torch.inference_mode()
@@ -107,9 +107,9 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
 
 def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
     """One canvas of blocks on 1, 2 and 3 workers of a thread each, models loaded; what travels, and how many tasks."""
-    steps, side = min(sizes.steps), 4 * sizes.cells * sizes.cell
-    layout = lay_out(side // 2, side, sizes.cell, sizes.cells * sizes.cell, sizes.window)
-    load = LoadOpen(study.folder / "models", steps, sizes.batch_size)
+    steps, side = min(sizes.steps), 2 * sizes.side
+    layout = lay_out(side // 2, side, sizes.cell, sizes.side // 2, sizes.window)
+    load = LoadOpen(study.folder / "models", steps, sizes.window, sizes.batch_size)
     weave = Weave(0, Lattice(sizes.window, (sizes.halo,)), layout, load()[1].channels, 0, steps)
     times, hashes = {}, set()
     for workers in (1, 2, 3):

@@ -25,24 +25,24 @@ from pipeline.errors import HistoloomError
 
 @dataclass(frozen=True)
 class Sizes:
-    """window : latent px, as in training; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which
-    is whole windows long too. factor : pixels to a latent pixel. canvases : of a cover; of those that take several times as long,
-    `fewer`. batch_size : of what is timed; what is counted is counted a row of windows at a time, so that no batch is padded. crops : of a
-    class, for the classifier.
+    """window : latent px; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which is whole windows long
+    too. factor : pixels to a latent pixel. canvases : of a cover; of those that take several times as long, `fewer`. batch_size : of
+    what is timed; what is counted is counted a row of windows at a time, so that no batch is padded. crops : of a class, for the
+    classifier.
     """
 
-    window: int = 16
-    halo: int = 1
+    window: int = 32
+    halo: int = 2
     cells: int = 8
     factor: int = 8
-    canvases: int = 24
-    fewer: int = 8
+    canvases: int = 6
+    fewer: int = 2
     steps: tuple[int, ...] = (20, 4)
     batch_size: int = 16
     rounds: int = 200
     crops: int = 1200
     judge_steps: int = 400
-    kid_crops: int = 800
+    kid_crops: int = 1200
 
     @property
     def cell(self) -> int:
@@ -56,7 +56,7 @@ class Sizes:
 
 FULL = Sizes()
 SMALL = Sizes(
-    window=8, cells=4, factor=4, canvases=2, fewer=2, steps=(4,), batch_size=4, rounds=20, crops=64, judge_steps=4, kid_crops=32,
+    window=8, cells=8, factor=4, canvases=2, fewer=2, steps=(4,), batch_size=4, rounds=20, crops=64, judge_steps=4, kid_crops=32,
 )  # fmt: skip
 
 
@@ -64,16 +64,16 @@ SMALL = Sizes(
 class Square:
     """A square of a section that its tiles cover whole.
 
-    masks : four (h, w) of class ids, each a quarter mirrored to the square's size, so that on a torus it has no border of its own.
+    mask : (2h, 2w) of class ids, the square's mirrored to a canvas, so that on a torus it has no border of its own.
     tiles : (n, t, t, 3) uint8, all that lie inside the square.
     """
 
-    masks: list[np.ndarray]
+    mask: np.ndarray
     tiles: np.ndarray
 
 
 def squares(study: Study, sizes: Sizes) -> list[Square]:
-    """Squares of held-out sections as large as a canvas, that share no pixel, enough to lend each canvas a mask.
+    """Squares of held-out sections half as long as a canvas, that share no pixel, one for each canvas.
 
     Raises
     ------
@@ -81,7 +81,8 @@ def squares(study: Study, sizes: Sizes) -> list[Square]:
         when there are fewer.
     """
     store, tile, out = study.tiles, study.params["tile"], []
-    per_tile, reach = tile["tile_px"] // tile["stride_px"], sizes.side * sizes.factor // tile["tile_px"] - 1
+    half = sizes.side * sizes.factor // 2
+    per_tile, reach = tile["tile_px"] // tile["stride_px"], half // tile["tile_px"] - 1
     rows = store.rows()
     for part, members in rows[rows["split"] == "val"].groupby("part"):
         level0 = tile["mpp"] / read_record(store.folder / part)["info"]["mpp_level0"] * tile["stride_px"]
@@ -97,15 +98,11 @@ def squares(study: Study, sizes: Sizes) -> list[Square]:
             chosen = members.loc[[index[place] for place in inside]]
             apart = [(y + i, x + j) for i in span[::per_tile] for j in span[::per_tile]]
             masks = store.read(members.loc[[index[place] for place in apart]], "mask")
-            whole = masks.reshape(reach + 1, reach + 1, *masks.shape[1:]).swapaxes(1, 2)
-            half = sizes.side * sizes.factor // 2
-            ids = whole.reshape(2 * half, 2 * half)
-            quarters = [ids[top : top + half, left : left + half] for top in (0, half) for left in (0, half)]
-            out.append(Square([np.pad(q, (0, half), mode="symmetric") for q in quarters], store.read(chosen)))
-    wanted = -(-sizes.canvases // 4)
-    if len(out) < wanted:
-        raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {wanted} are wanted.")
-    return out[:wanted]
+            ids = masks.reshape(reach + 1, reach + 1, *masks.shape[1:]).swapaxes(1, 2).reshape(half, half)
+            out.append(Square(np.pad(ids, (0, half), mode="symmetric"), store.read(chosen)))
+    if len(out) < sizes.canvases:
+        raise HistoloomError(f"The held-out sections have {len(out)} whole squares, and {sizes.canvases} are wanted.")
+    return out[: sizes.canvases]
 
 
 @dataclass(frozen=True)
@@ -137,13 +134,14 @@ class LoadOpen:
 
     models: Path
     steps: int
+    window: int
     batch_size: int
     masked: bool = False
 
     def __call__(self) -> tuple[Denoiser, Open]:
         generator = self.generator
         facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
-        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator)
+        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
         denoiser = Denoiser(generator.unet, generator.specs, nothing, scale, solver, self.batch_size, "cpu")
         return denoiser, Open(generator.codec.channels, nothing)
@@ -153,12 +151,13 @@ class LoadOpen:
         return load_generator(self.models, generator_sha256(self.models), "auto", "cpu", "bf16")
 
 
-def nothing_given(generator: Generator) -> Conditions:
-    """The nulls of all conditions, one row; a map's as large as a window in training."""
+def nothing_given(generator: Generator, window: int) -> Conditions:
+    """The nulls of all conditions, one row; a map's as large as a window."""
     row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
     side = 8 * generator.training["latent_px"]  # whole cells at any detail of a mask
     picture = np.zeros((1, side, side), np.uint8)
-    return null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
+    nothing = null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
+    return replace(nothing, map=torch.zeros(1, nothing.map.shape[1], window, window))
 
 
 def map_of(mask: np.ndarray, specs: tuple[ConditionSpec, ...], sizes: Sizes) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,29 +75,30 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
     return out
 
 
-def measure_cover(
-    cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
-) -> tuple[dict, list[np.ndarray]]:
-    """Cost, seams, likeness and time of one cover, over several canvases, each under a mask of its own; and their pictures.
+@dataclass(frozen=True)
+class Woven:
+    """Canvases of one cover: latents (c, h, w), each one's wall time, and how many latent pixels the denoiser was given for all."""
 
-    What is woven is `kept`, and taken up by a run that was broken, or that has another decoder.
-    """
+    weaves: list[Weave]
+    latents: list[np.ndarray]
+    times: list[float]
+    pixels: int
+
+
+def weave_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path) -> Woven:
+    """Each under a mask of its own. What is `kept` is taken up by a run that was broken, or that has another decoder."""
     denoiser, around = load()
-    codec, steps = load.generator.codec, load.steps
     counted = Counted(denoiser.model)
     denoiser = replace(denoiser, model=counted, batch_size=batch_of(cover, sizes))
     canvases = sizes.fewer if cover in ("random", "stride") else sizes.canvases
-    weaves = [weave_of(cover, sizes, seed, steps, around.channels) for seed in range(canvases)]
-    # masks of all squares by turns, so that fewer canvases are of as many
-    masks = [square.masks[number] for number in range(4) for square in real]
-    maps = [map_of(mask, denoiser.specs, sizes) for mask in masks[:canvases]]
-    pictures, latents, times, pixels = [], [], [], 0
+    weaves = [weave_of(cover, sizes, seed, load.steps, around.channels) for seed in range(canvases)]
+    latents, times, pixels = [], [], 0
     kept.mkdir(parents=True, exist_ok=True)
-    for weave, given in zip(weaves, maps):
-        file = kept / f"{cover}-{steps}-{weave.seed}.npz"
+    for weave, square in zip(weaves, real):
+        file = kept / f"{cover}-{load.steps}-{weave.seed}.npz"
         if not file.exists():
             start, counted.pixels = time.perf_counter(), 0
-            woven = weave_in_memory(weave, denoiser, replace(around, map=given))
+            woven = weave_in_memory(weave, denoiser, replace(around, map=map_of(square.mask, denoiser.specs, sizes)))
             took = time.perf_counter() - start
             with file.with_suffix(".new").open("wb") as stream:
                 np.savez(stream, latents=woven, wall_s=took, pixels=counted.pixels)
@@ -106,14 +107,22 @@ def measure_cover(
             latents.append(found["latents"])
             times.append(float(found["wall_s"]))
             pixels += int(found["pixels"])
-        pictures.append(decoded(latents[-1], codec, sizes.factor))
-    owned = [list(step) for step in zip(*(owner_maps(w) for w in weaves))]
+    return Woven(weaves, latents, times, pixels)
+
+
+def measure_cover(
+    cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
+) -> tuple[dict, list[np.ndarray]]:
+    """Cost, seams, likeness and time of one cover, over several canvases, and their pictures."""
+    woven, codec = weave_cover(cover, load, sizes, real, kept), load.generator.codec
+    pictures = [decoded(latents, codec, sizes.factor) for latents in woven.latents]
+    owned = [list(step) for step in zip(*(owner_maps(w) for w in woven.weaves))]
     on_pictures = [gradients(picture, sizes.factor) for picture in pictures]
-    on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in latents], owned, sizes.rounds)
+    on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in woven.latents], owned, sizes.rounds)
     worst = owned[int(np.argmax([seam_ratio(on_pictures, owners_) for owners_ in owned]))]
     found = {
-        "cost_over_minimum": pixels / (sum(np.prod(w.layout.canvas) for w in weaves) * steps),
-        "wall_s": statistics.median(times),
+        "cost_over_minimum": woven.pixels / (sum(np.prod(w.layout.canvas) for w in woven.weaves) * load.steps),
+        "wall_s": statistics.median(woven.times),
         **seams(on_pictures, owned, sizes.rounds),
         **{f"latent_{name}": value for name, value in on_latents.items()},
         **tell_apart(pictures, worst, sizes),
