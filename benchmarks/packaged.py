@@ -20,7 +20,7 @@ MODEL = "histoloom-small"
 FORMER = {
     "train_autoencoder": {
         "down_factor": 4, "latent_channels": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
-        "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no",
+        "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no", "decoder_steps": 0,
     },
     "train_denoiser": {
         "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
@@ -47,7 +47,7 @@ def as_packaged(params: dict, model: str) -> dict:
         params,
         {
             "train_encoders": {"text": {"source": model}, "rna": {"init": model}},
-            "train_autoencoder": {"init": model, "steps": 0, "scale": "kept"},
+            "train_autoencoder": {"init": model, "steps": 0, "decoder_steps": 0, "scale": "kept"},
             "train_denoiser": {"init": model, "steps": 0},
             "encode": {"forms": "none"},
         },
