@@ -130,6 +130,8 @@ def _copy_half(source: Path, target: Path) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != ".safetensors":
             shutil.copy(path, out)
+            if path.name == "config.json":
+                _without_place(out)
             continue
         with safe_open(path, "pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
@@ -139,6 +141,13 @@ def _copy_half(source: Path, target: Path) -> int:
             save_file(halved, out, stored.metadata())
         count += sum(t.numel() for t in tensors.values())
     return count
+
+
+def _without_place(path: Path) -> None:
+    """diffusers writes into a model's config from which folder it was begun, which is of whoever packages it."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("_name_or_path", None) is not None:
+        write_json(path, config)
 
 
 def _metrics(stage: str) -> dict:

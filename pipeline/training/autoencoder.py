@@ -69,7 +69,7 @@ def train_autoencoder(
     if config.steps:
         train(model, _whole_loss(config, model, images, seed, run.device), run, log)
     if config.decoder_steps:
-        _train_decoder(config, model, images, seed, decoder_run)
+        _train_decoder(config, model, images, seed, decoder_run, log)
     model.eval().requires_grad_(False)
     if config.scale == "kept":
         mean, std = kept
@@ -102,7 +102,7 @@ def _whole_loss(
 
 
 def _train_decoder(
-    config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, run: TrainingRun
+    config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, run: TrainingRun, log
 ) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(_DECODING))
@@ -120,7 +120,8 @@ def _train_decoder(
         whole = error + config.detail_weight * detail_loss(rebuilt, batch) + own + config.critic_weight * fooling
         return whole, {"l1": error.item(), "critic": own.item()}
 
-    train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run)
+    curve = log and (lambda step, numbers: log(config.steps + step, numbers))
+    train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run, curve)
 
 
 def _batch(

@@ -13,7 +13,7 @@ from pipeline.config import TrainAutoencoder, TrainDenoiser
 from pipeline.data.commit import write_json
 from pipeline.emit.model import package_models
 from pipeline.errors import HistoloomError
-from pipeline.models.autoencoder import build_autoencoder, load_codec, save_latent_scale
+from pipeline.models.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
 from pipeline.models.denoiser import build_denoiser, load_denoiser, save_denoiser
 from pipeline.models.lineage import Lineage, read_lineage
 from tests.build import make_study
@@ -60,6 +60,14 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
         "critic | 7 |",
     ):
         assert said in card
+
+
+def test_a_package_does_not_say_where_its_model_was_begun(study):
+    load_autoencoder("models/autoencoder").save_pretrained("models/autoencoder")
+    assert "_name_or_path" in Path("models/autoencoder/config.json").read_text(encoding="utf-8")
+    package_models(study, Path("out"), "Mine.")
+    assert "_name_or_path" not in Path("out/autoencoder/config.json").read_text(encoding="utf-8")
+    load_codec("out/autoencoder", "cpu")
 
 
 def test_a_packages_groups_are_told_from_another_studys(study):

@@ -57,6 +57,15 @@ def test_a_decoder_s_broken_training_goes_on_to_the_same_weights(store, tmp_path
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
+def test_a_decoder_s_curve_goes_on_where_the_whole_s_ended(store, tmp_path):
+    config, seen = TrainAutoencoder(**SMALL, steps=2, decoder_steps=3), []
+    runs = [TrainingRun("t", steps, 1e-3, 0, tmp_path / str(steps), 9) for steps in (2, 3)]
+    train_autoencoder(
+        config, store, store.rows(), 0, *runs, tmp_path / "model", lambda step, numbers: seen.append((step, *numbers))
+    )
+    assert seen == [(2, "loss", "l1"), (5, "loss", "l1", "critic")]
+
+
 def test_a_critic_and_what_it_judges_learn_each_from_their_own_loss():
     torch.manual_seed(0)
     critic, pictures = PatchCritic(8), torch.rand(2, 3, 32, 32) * 2 - 1
