@@ -23,6 +23,7 @@ from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import Params
 from pipeline.models.autoencoder import build_autoencoder, posterior
 from pipeline.models.denoiser import build_denoiser, denoise
+from pipeline.models.precision import has_bf16
 
 SPECS = (
     ConditionSpec("label", "vector", 3),
@@ -37,7 +38,7 @@ FORMS = {
     "bf16": (torch.contiguous_format, True),
     "both": (torch.channels_last, True),
 }
-"""Name to (memory format, whether autocast to bf16)."""
+"""Name to (memory format, whether autocast to bf16). Those with it are left out on a CPU that would emulate it."""
 Work = Callable[[], object]
 
 
@@ -125,8 +126,8 @@ def compiled(params: Params, count: int, repeats: int) -> tuple[float, float]:
     model, inputs = _denoiser(params, torch.channels_last), _inputs(params, count)
     fast = torch.compile(model)
     works = {
-        "as it is": _frozen(partial(denoise, model, *inputs), True),
-        "compiled": _frozen(partial(denoise, fast, *inputs), True),
+        "as it is": _frozen(partial(denoise, model, *inputs), has_bf16("cpu")),
+        "compiled": _frozen(partial(denoise, fast, *inputs), has_bf16("cpu")),
     }
     compilation = seconds(works["compiled"]).wall
     took = medians(works, repeats)
@@ -142,9 +143,8 @@ def batched(params: Params, count: int, repeats: int) -> float:
         for _ in range(count):
             denoise(model, *one)
 
-    took = medians(
-        {"singly": _frozen(singly, True), "batched": _frozen(partial(denoise, model, *all_of_them), True)}, repeats
-    )
+    together, half = partial(denoise, model, *all_of_them), has_bf16("cpu")
+    took = medians({"singly": _frozen(singly, half), "batched": _frozen(together, half)}, repeats)
     return took["singly"] / took["batched"]
 
 
@@ -154,10 +154,11 @@ def main() -> None:
     count, repeats = (4, 2) if options.smoke else (params.plan.batch_size, 7)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     keys, details = {}, {}
+    forms = {name: form for name, form in FORMS.items() if has_bf16("cpu") or not form[1]}
     for work in (autoencoder_step, denoiser_step, encode, decode, forward):
         with nullcontext() if work in (autoencoder_step, denoiser_step) else one_thread():
-            took = medians({name: work(params, count, *form) for name, form in FORMS.items()}, repeats)
-        keys[work.__name__] = {name: took["reference"] / took[name] for name in FORMS if name != "reference"}
+            took = medians({name: work(params, count, *form) for name, form in forms.items()}, repeats)
+        keys[work.__name__] = {name: took["reference"] / took[name] for name in forms if name != "reference"}
         details[f"{work.__name__}_s"] = took["reference"]
     with one_thread():
         keys["forward"]["batched"] = batched(params, count, repeats)
