@@ -7,7 +7,6 @@ needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import statistics
 import tempfile
@@ -29,7 +28,7 @@ from benchmarks.studies import Study
 from pipeline.cluster import Ref, Task, one_thread, open_pool
 from pipeline.conditions.bus import Conditions
 from pipeline.config import Cluster
-from pipeline.data.commit import hash_tree
+from pipeline.data.commit import digest, hash_tree
 from pipeline.diffusion.blocks import Weave, lay_out
 from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.covers import Lattice
@@ -41,6 +40,7 @@ from pipeline.models.denoiser import denoise
 from pipeline.progress import progress
 from pipeline.slides.open import open_slide
 from pipeline.slides.pyramid import level_sizes, write_pyramid
+from pipeline.stage import code_fingerprint
 
 PARTS = ("covers", "wall", "workers", "memory", "gigapixel")
 GIGAPIXEL_PX = 32768
@@ -51,16 +51,9 @@ TINY_FACTOR = 4
 
 def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path) -> dict:
     real, found = squares(study, sizes), {}
-    stated = repr(
-        (
-            sizes.window,
-            sizes.halo,
-            sizes.cells,
-            sizes.canvases,
-            *(hash_tree(study.folder / "models" / part) for part in ("denoiser", "encoders")),
-        )
-    )
-    kept = root / "latents" / hashlib.sha256(stated.encode()).hexdigest()[:12]
+    # all that latents depend on; the decoder is not of it
+    inputs = [hash_tree(study.folder / part) for part in ("data/tiles", "models/denoiser", "models/encoders")]
+    kept = root / "latents" / digest([code_fingerprint(), vars(sizes), inputs])[:12]
     tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
         load = LoadOpen(study.folder / "models", steps, sizes.window, 1, masked=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,8 @@ from pipeline.uplift.answers import label_answers, mask_answers
 from pipeline.uplift.protocol import runs_of
 from pipeline.uplift.study import PREDICTIONS
 
-PARTS = ("nuclei", "unlabelled", "spots")
 FRACTIONS = {"nuclei": (0.1, 1.0), "unlabelled": (0.1,), "spots": (0.1, 1.0)}
-SMOKE_FRACTIONS = {name: (0.5, 1.0)[: len(fractions)] for name, fractions in FRACTIONS.items()}
+PARTS = tuple(FRACTIONS)
 FOLDS = 3
 VAL_EVERY = 6
 STAGES = (
@@ -61,7 +61,7 @@ def folds(table: pd.DataFrame) -> list[dict[str, str]]:
     return out
 
 
-def nuclei(root: Path, fold: int, fraction: float, unlabelled: str = "drop") -> Study:
+def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Study:
     data = real_data() / "monuseg"
     table = pd.read_csv(data / "images.csv")
     splits = folds(table)[fold]
@@ -78,7 +78,8 @@ def nuclei(root: Path, fold: int, fraction: float, unlabelled: str = "drop") -> 
             "slides_root": str(data), "mpp": 0.69, "tile_px": 96, "stride_px": 48,
             "tissue": {"mpp": 4.0, "min_fraction": 0.3},
             "labels": {
-                "source": "none", "classes": [], "fraction": fraction, "fraction_of": "patient", "unlabelled": unlabelled,
+                "source": "none", "classes": [], "fraction": fraction, "fraction_of": "patient",
+                "unlabelled": "keep" if name == "unlabelled" else "drop",
             },
             "masks": {"source": "raster", "classes": ["nucleus"]},
             "caption": "H&E",
@@ -105,12 +106,7 @@ def nuclei(root: Path, fold: int, fraction: float, unlabelled: str = "drop") -> 
             "batch_size": 8,
         },
     }  # fmt: skip
-    name = "nuclei" if unlabelled == "drop" else "unlabelled"
     return Study(root / f"{name}-{fold}-{fraction:g}", params, rows, {})
-
-
-def unlabelled(root: Path, fold: int, fraction: float) -> Study:
-    return nuclei(root, fold, fraction, "keep")
 
 
 def spots(root: Path, _: int, fraction: float) -> Study:
@@ -250,10 +246,11 @@ def main() -> None:
         root = (options.work or Path(temporary)).absolute()
         for name in options.only:
             found = {}
-            for fraction in SMOKE_FRACTIONS[name] if options.smoke else FRACTIONS[name]:
+            for fraction in FRACTIONS[name]:
+                fraction = 0.5 if options.smoke and fraction < 1 else fraction  # of a few drawn slides
                 start, studies = time.monotonic(), []
                 for fold in range(1 if name == "spots" else 2 if options.smoke else FOLDS):
-                    make = {"nuclei": nuclei, "unlabelled": unlabelled, "spots": spots}[name]
+                    make = spots if name == "spots" else partial(nuclei, name=name)
                     study = drawn(root, name, fold, fraction) if options.smoke else make(root, fold, fraction)
                     study.run(*STAGES)
                     studies.append(study)

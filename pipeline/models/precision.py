@@ -25,7 +25,8 @@ def native(kind: str, device: str) -> str:
 
 
 def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:
-    """Have a frozen model compute in `kind` (fp32, bf16 where the device has it, or fp16), its weights and what it gives staying as they are.
+    """Have a frozen model compute in `kind` (fp32, fp16, or bf16 where the device has it), its weights and what it gives staying as
+    they are.
 
     Raises
     ------

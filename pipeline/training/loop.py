@@ -99,9 +99,10 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # else what is trained first in a process settles the precision of all
-    if emulated := native(run.mixed_precision, run.device) != run.mixed_precision:
-        console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in fp32")
-    accelerator = Accelerator(mixed_precision="no" if emulated else run.mixed_precision, cpu=run.device == "cpu")
+    precision = native(run.mixed_precision, run.device)
+    if precision != run.mixed_precision:
+        console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=run.device == "cpu")
     model.train().to(memory_format=torch.channels_last)  # convolutions are faster so, most of all in bf16
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=run.learning_rate, weight_decay=run.weight_decay)

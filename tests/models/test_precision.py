@@ -37,10 +37,11 @@ class Autocast(torch.nn.Module):
         return torch.tensor(float(torch.is_autocast_enabled("cpu")))
 
 
-@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "bf16"])
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
 def test_bf16_is_told_by_what_the_cpu_says_of_itself(monkeypatch, capability):
     found = dict.fromkeys(("avx2", "avx512_bf16", "amx_bf16"), False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     assert not has_bf16.__wrapped__("cpu")
     found[capability] = True
     assert has_bf16.__wrapped__("cpu")
