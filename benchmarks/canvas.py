@@ -64,7 +64,10 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path
                 pictures.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(made[0]).save(pictures / f"{cover}-{steps}.png")
         lattice, alone = (found[cover][f"steps{steps}"] for cover in ("lattice", "independent"))
-        lattice["kid_minus_independent_interval"] = difference_interval(lattice, alone)
+        for key in ("kid", "kid_inside"):
+            if f"{key}_by_canvas" in lattice and f"{key}_by_canvas" in alone:
+                interval = difference_interval(lattice, alone, f"{key}_by_canvas")
+                lattice[f"{key}_minus_independent_interval"] = interval
     return {"covers": found, "real": detail(tiles)}
 
 

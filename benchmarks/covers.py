@@ -126,8 +126,7 @@ def measure_cover(
         **seams(on_pictures, owned, sizes.rounds),
         **{f"latent_{name}": value for name, value in on_latents.items()},
         **tell_apart(pictures, worst, sizes),
-        **likeness(pictures, real, sizes),
-        **variance_inside(pictures, owned[-1], sizes.factor),
+        **likeness(pictures, [w.seed for w in woven.weaves], real, sizes),
     }
     return found, pictures
 
@@ -189,26 +188,50 @@ def tell_apart(pictures: list[np.ndarray], maps: list[np.ndarray], sizes: Sizes)
     }
 
 
-def likeness(pictures: list[np.ndarray], real: list[Square], sizes: Sizes) -> dict:
+def likeness(pictures: list[np.ndarray], seeds: list[int], real: list[Square], sizes: Sizes) -> dict:
     """KID of random crops to the real tiles of the squares that lent the masks, their variance within 8 px, and the share of
-    their power in fine detail.
+    their power in fine detail. `_inside` is of crops where the borders of independent tiles of the same seeds are not, where a
+    window has room for one.
     """
-    rng, tiles = np.random.default_rng(0), np.concatenate([square.tiles for square in real])
-    side, crops = tiles.shape[1], []
-    for number in range(sizes.kid_crops):
-        picture = pictures[number % len(pictures)]
-        y, x = (int(rng.integers(0, n)) for n in picture.shape[:2])
-        rows, columns = ((o + np.arange(side)) % n for o, n in zip((y, x), picture.shape))
-        crops.append(picture[np.ix_(rows, columns)])
-    features = [load_extractor("efficientnet-lite0", "cpu").features(part) for part in (np.stack(crops), tiles)]
-    each = [features[0][number :: len(pictures)] for number in range(len(pictures))]
-    by_canvas = {"kid_by_canvas": [kid(part, features[1], 50, 0)["mean"] for part in each]}
-    return {"kid": kid(*features, 50, 0)["mean"]} | by_canvas | detail(np.stack(crops))
+    tiles = np.concatenate([square.tiles for square in real])
+    tower, side, count = load_extractor("efficientnet-lite0", "cpu"), tiles.shape[1], sizes.kid_crops // len(pictures)
+    known, found = tower.features(tiles), {}
+    alone = [owner_maps(weave_of("independent", sizes, seed, 1, 1))[0] for seed in seeds]
+    clear = [clear_of(owner, sizes.factor) for owner in alone]
+    for name, free in (("", [np.ones_like(part) for part in clear]), ("_inside", clear)):
+        crops = [random_crops(*pair, side, count, np.random.default_rng(0)) for pair in zip(pictures, free)]
+        if any(len(part) < count for part in crops):
+            continue
+        each = [tower.features(part) for part in crops]
+        found |= {
+            f"kid{name}": kid(np.concatenate(each), known, 50, 0)["mean"],
+            f"kid{name}_by_canvas": [kid(part, known, 50, 0)["mean"] for part in each],
+            **{f"{key}{name}": value for key, value in detail(np.concatenate(crops)).items()},
+        }
+    return found
 
 
-def difference_interval(ours: dict, theirs: dict) -> list[float]:
-    """95 % interval of the mean difference of KID between two covers of the same seeds and masks, by bootstrap over canvases."""
-    difference = np.subtract(ours["kid_by_canvas"], theirs["kid_by_canvas"])
+def clear_of(owner: np.ndarray, factor: int) -> np.ndarray:
+    """Pixels of the picture that lie 16 px and more from a border."""
+    border = np.kron(np.logical_or(*borders(owner)), np.ones((factor, factor))) > 0
+    return ~maximum_filter(border, 33, mode="wrap")
+
+
+def random_crops(picture: np.ndarray, free: np.ndarray, side: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """At most `count` crops (n, side, side, 3) of a torus, at random places where all pixels are free."""
+    crops = []
+    for y, x in rng.integers(0, picture.shape[:2], (100 * count, 2)):
+        place = np.ix_(*((o + np.arange(side)) % n for o, n in zip((y, x), picture.shape)))
+        if free[place].all():
+            crops.append(picture[place])
+        if len(crops) == count:
+            break
+    return np.array(crops)
+
+
+def difference_interval(ours: dict, theirs: dict, key: str) -> list[float]:
+    """95 % interval of the mean difference between two covers of the same seeds and masks, by bootstrap over canvases."""
+    difference = np.subtract(ours[key], theirs[key])
     rng = np.random.default_rng(0)
     means = [rng.choice(difference, len(difference)).mean() for _ in range(2000)]
     return [float(v) for v in np.quantile(means, [0.025, 0.975])]
@@ -222,16 +245,3 @@ def detail(images: np.ndarray) -> dict:
     power = np.abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))) ** 2
     fine = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None]) > 0.125
     return {"local_variance": float(cells.var(1).mean()), "fine_power": float(power[:, fine].sum() / power.sum())}
-
-
-def variance_inside(pictures: list[np.ndarray], owners_: list[np.ndarray], factor: int) -> dict:
-    """Mean variance within squares of 8 px that lie 16 px and more from the last step's borders, where any does."""
-    values = []
-    for picture, owner in zip(pictures, owners_):
-        border = np.kron(np.logical_or(*borders(owner)), np.ones((factor, factor))) > 0
-        near = maximum_filter(border, 33, mode="wrap")
-        h, w = near.shape
-        grey = picture.mean(2).reshape(h // 8, 8, w // 8, 8)
-        values.append(grey.var((1, 3))[~near.reshape(h // 8, 8, w // 8, 8).any((1, 3))])
-    values = np.concatenate(values)
-    return {"local_variance_inside": float(values.mean())} if len(values) else {}

@@ -14,7 +14,7 @@ from pipeline.diffusion.weaving import CanvasJob, Latents
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.raster_file import RasterFile
 
-TILE, HALO, BAND = 128, 8, 512
+TILE, HALO, BAND = 128, 8, 128
 """Side of what is decoded at once, what is blended on each side of it, and the rows of one task, latent px."""
 _PROBE = 40
 PIXELS = "pixels"
