@@ -29,7 +29,7 @@ class Uplift(Section):
     classifier: str = Field(
         "efficientnet-lite0",
         description="of labels: efficientnet-lite0 (ImageNet's weights), timm:NAME, or command for your own; of masks: a "
-        "U-Net from scratch whatever is said here, or command",
+        "U-Net from scratch where this is left as it is, or command",
     )
     command: str | None = Field(
         None,
@@ -54,6 +54,11 @@ class Uplift(Section):
             raise ValueError("uplift.arms must name at least one arm, and none twice")
         if "synthetic" in self.arms[0] or "unfiltered" in self.arms[0]:
             raise ValueError("uplift.arms must begin with an arm of real tiles, with which the others are compared")
+        if self.task == "mask" and self.classifier not in ("efficientnet-lite0", "command"):
+            raise ValueError(
+                f"uplift.classifier: {self.classifier} learns labels, and uplift.task is mask, which a U-Net learns: leave "
+                "uplift.classifier out, or set it to command"
+            )
         if (self.classifier == "command") != (self.command is not None):
             raise ValueError("uplift.command and uplift.classifier: command go together")
         if self.command and not all(part in self.command for part in ("{dataset}", "{predictions}")):

@@ -96,6 +96,7 @@ def test_the_protocol_names_the_test_tiles_and_changes_with_them():
 @pytest.mark.parametrize("bad", [
     {"arms": []}, {"arms": ["real", "real"]}, {"arms": ["synthetic"]}, {"classifier": "command"}, {"command": "x"},
     {"classifier": "command", "command": "python mine.py {dataset}"}, {"ratios": [0]},
+    {"task": "mask", "classifier": "timm:resnet18"},
 ])  # fmt: skip
 def test_params_that_compare_nothing_are_refused(bad):
     with pytest.raises(ValidationError):
