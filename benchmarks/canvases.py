@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from benchmarks.studies import Study
 from pipeline.conditions.bus import Conditions, ConditionSpec, cat
 from pipeline.conditions.encode import null
+from pipeline.conditions.features import load_extractor
 from pipeline.conditions.mask import mask_map
 from pipeline.data.commit import read_record
 from pipeline.diffusion import torus
@@ -70,6 +72,11 @@ class Square:
 
     mask: np.ndarray
     tiles: np.ndarray
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Of its tiles, for KID; taken once for all covers."""
+        return load_extractor("efficientnet-lite0", "cpu").features(self.tiles)
 
 
 def squares(study: Study, sizes: Sizes) -> list[Square]:

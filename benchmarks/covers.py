@@ -193,9 +193,12 @@ def likeness(pictures: list[np.ndarray], seeds: list[int], real: list[Square], s
     their power in fine detail. `_inside` is of crops where the borders of independent tiles of the same seeds are not, where a
     window has room for one.
     """
-    tiles = np.concatenate([square.tiles for square in real])
-    tower, side, count = load_extractor("efficientnet-lite0", "cpu"), tiles.shape[1], sizes.kid_crops // len(pictures)
-    known, found = tower.features(tiles), {}
+    tower, side, count = (
+        load_extractor("efficientnet-lite0", "cpu"),
+        real[0].tiles.shape[1],
+        sizes.kid_crops // len(pictures),
+    )
+    known, found = np.concatenate([square.features for square in real]), {}
     alone = [owner_maps(weave_of("independent", sizes, seed, 1, 1))[0] for seed in seeds]
     clear = [clear_of(owner, sizes.factor) for owner in alone]
     for name, free in (("", [np.ones_like(part) for part in clear]), ("_inside", clear)):

@@ -14,8 +14,10 @@ from pipeline.diffusion.weaving import CanvasJob, Latents
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.raster_file import RasterFile
 
-TILE, HALO, BAND = 128, 8, 128
-"""Side of what is decoded at once, what is blended on each side of it, and the rows of one task, latent px."""
+TILE, HALO = 128, 8
+"""Side of what is decoded at once, and what is blended on each side of it, latent px."""
+BAND = TILE
+"""Rows of one task, latent px: one row of tiles, so that small slides take all workers too."""
 _PROBE = 40
 PIXELS = "pixels"
 
