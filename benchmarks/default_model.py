@@ -8,7 +8,6 @@ mean nothing.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -20,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from ruamel.yaml import YAML
 
 from benchmarks.conditions import Judgement, column, rna_agreement
 from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
@@ -31,7 +29,11 @@ from pipeline.cli.init import merge
 from pipeline.conditions.features import load_extractor
 from pipeline.config import TrainFilters
 from pipeline.data.rows import train_rows, val_rows
+from pipeline.emit.model import package_few_steps
 from pipeline.models.autoencoder import load_codec
+from pipeline.models.denoiser import load_denoiser, save_denoiser
+from pipeline.models.few_steps import add_few_steps, read_few_steps
+from pipeline.models.pretrained import packaged
 from pipeline.models.segmenter import dice
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.metrics import fd, kid
@@ -41,7 +43,7 @@ from pipeline.slides.open import open_slide
 from pipeline.slides.segment import segment_slide
 from pipeline.training.autoencoder import reconstruction
 
-PARTS = ("reconstruction", "distances", "scratch", "distilled", "copies", "slide", "conditions")
+PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
 SLIDE_PX = 4096
 WINDOW = {SLIDE_PX: 32, 128: 16}
@@ -97,28 +99,42 @@ def measure_distances(study: Study) -> dict:
     return distances(sets)
 
 
+UNGUIDED = {"sample": {"scheduler": "ddim", "guidance": 1.0}}
+
+
 def measure_distilled(study: Study, steps: int) -> dict:
-    """The model distilled here to four DDIM steps with guidance inside, `steps` of the optimiser for each halving."""
-    folder = study.folder.parent / "distilled"
-    if not folder.exists():
-        parts = ("data", "models", "reports")  # of which stages replace files whole, so that links will do
-        for place in (p for p in study.folder.iterdir() if p.is_dir() and p.name != ".work"):
-            shutil.copytree(place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2)
-        shutil.rmtree(folder / "data/synthetic-steps4", ignore_errors=True)
-    params = copy.deepcopy(study.params)
+    """The model distilled here to four DDIM steps with guidance inside, `steps` of the optimiser for each halving; and its
+    difference from the packaged one as low-rank updates."""
     teacher = {
         "steps": STEPS[1],
         "teacher_steps": 4 * STEPS[1],
-        "guidance": params.get("sample", {}).get("guidance", 2.0),
+        "guidance": study.params.get("sample", {}).get("guidance", 2.0),
     }
-    merge(params, {"train_denoiser": {"distil": teacher, "steps": steps, "learning_rate": 3e-4, "warmup_steps": 20}})
-    merge(params, {"sample": {"scheduler": "ddim", "guidance": 1.0}})
-    rows = pd.read_csv(folder / "manifests/slides.csv", dtype=str, keep_default_na=False).to_dict("records")
-    workers = YAML(typ="safe").load((study.folder / "cluster.yaml").read_text(encoding="utf-8"))["workers"]
-    student = Study(folder, params, rows, {}, workers)
+    train = {"distil": teacher, "steps": steps, "learning_rate": 3e-4, "warmup_steps": 20}
+    student = study.copied("distilled", UNGUIDED | {"train_denoiser": train})
     student.run("encode", "train_denoiser", "plan")
     made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
-    return distances({"distilled4": (made, held_out_features(study))})
+    taught = study.folder.parent / "taught"
+    if not taught.exists():
+        shutil.copytree(Path(packaged(study.params["train_denoiser"]["init"], "denoiser")).parent, taught)
+    package_few_steps(taught, models=student.folder / "models")
+    keys = distances({"distilled4": (made, held_out_features(study))})
+    merge(keys, measure_few_steps(study, str(taught), "distilled_low_rank"))
+    return keys
+
+
+def measure_few_steps(study: Study, model: str, name: str = "few_steps") -> dict:
+    """The packaged model with its own low-rank updates for few steps; nothing of a package that has none."""
+    source = packaged(model, "denoiser")
+    if read_few_steps(source) is None:
+        return {}
+    student = study.copied(name, UNGUIDED)
+    denoiser = student.folder / "models/denoiser"
+    shutil.rmtree(denoiser, ignore_errors=True)
+    unet, specs, training = load_denoiser(source, "cpu")
+    save_denoiser(unet, specs, training | {"distilled": add_few_steps(unet, source)}, denoiser)
+    made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
+    return distances({name: (made, held_out_features(study))})
 
 
 def measure_copies(study: Study, pictures: Path | None) -> dict:
@@ -282,6 +298,7 @@ def main() -> None:
             "reconstruction": lambda: measure_reconstruction(study),
             "distances": lambda: measure_distances(study),
             "scratch": lambda: measure_scratch(study, scratch),
+            "few_steps": lambda: measure_few_steps(study, study.params["train_denoiser"]["init"]),
             "distilled": lambda: measure_distilled(study, 4 if options.smoke else 400),
             "copies": lambda: measure_copies(study, pictures),
             "slide": lambda: measure_slide(study, 128 if options.smoke else SLIDE_PX, pictures),

@@ -33,16 +33,17 @@ AS_DASK_COMES = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "1
 
 
 def demo_study(root: Path, tiles: int) -> Study:
-    """A study of drawn slides with models of the demo's sizes, trained for a step."""
+    """A study of drawn slides with models of the demo's sizes, trained for a step; sampled as a model that isn't distilled is."""
     demo = load_params(Path(__file__).parent.parent / "params.yaml").model_dump(mode="json")
     rows, tile = drawn_slides(root)
     params = {
         "tile": tile | {"tile_px": demo["tile"]["tile_px"]},
         "train_encoders": {"text": demo["train_encoders"]["text"] | {"steps": 1}},
         "train_autoencoder": demo["train_autoencoder"] | {"steps": 1},
-        "train_denoiser": demo["train_denoiser"] | {"steps": 1, "conditions": CONDITIONS, "drop": {}},
+        "train_denoiser": demo["train_denoiser"]
+        | {"steps": 1, "few_steps": False, "conditions": CONDITIONS, "drop": {}},
         "plan": {"target": "none", "evaluation_tiles": tiles, "batch_size": demo["plan"]["batch_size"]},
-        "sample": demo["sample"] | {"steps": STEPS},
+        "sample": {"steps": STEPS, "guidance": 1.5, "precision": demo["sample"]["precision"]},
     }
     for row in rows:
         del row["instances"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
+from pipeline.cli.init import merge
 from pipeline.conditions.encode import batch, null
 from pipeline.config import Sample
 from pipeline.data.plan import PLAN
@@ -28,7 +30,7 @@ class Study:
         self, folder: Path, params: dict, slides: list[dict], files: dict[str, Path], workers: int | str = "auto"
     ):
         """`files` (place under the study to source) are copied; `slides` are the rows of slides.csv."""
-        self.folder, self.params = folder, params
+        self.folder, self.params, self.slides, self.workers = folder, params, slides, workers
         for place, source in files.items():
             if not (folder / place).exists():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +38,19 @@ class Study:
         (folder / "manifests").mkdir(parents=True, exist_ok=True)
         pd.DataFrame(slides).to_csv(folder / "manifests/slides.csv", index=False)
         _write_yaml(folder / "cluster.yaml", {"workers": workers})
+
+    def copied(self, name: str, changes: dict) -> Study:
+        """A study beside this one that begins with all that it has, but for its samples of few steps."""
+        folder, params = self.folder.parent / name, copy.deepcopy(self.params)
+        merge(params, changes)
+        if not folder.exists():
+            parts = ("data", "models", "reports")  # of which stages replace files whole, so that links will do
+            for place in (p for p in self.folder.iterdir() if p.is_dir() and p.name != ".work"):
+                shutil.copytree(
+                    place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2
+                )
+            shutil.rmtree(folder / "data/synthetic-steps4", ignore_errors=True)
+        return Study(folder, params, self.slides, {}, self.workers)
 
     def run(self, *stages: str) -> None:
         with self._inside():

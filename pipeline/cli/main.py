@@ -171,7 +171,6 @@ def score(folder: Path, verdicts: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--attribution",
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Markdown that says whose data it was trained on, under which licence.",
 )
@@ -179,12 +178,20 @@ def score(folder: Path, verdicts: Path) -> None:
 @click.option(
     "--dataset", default="", help="Name put before its groups, for a package that other studies will begin from."
 )
-def package(folder: Path, attribution: Path, hardware: str, dataset: str) -> None:
+@click.option(
+    "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
+)
+def package(folder: Path, attribution: Path | None, hardware: str, dataset: str, distilled: bool) -> None:
     """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder."""
     from pipeline.config import load_params
-    from pipeline.emit.model import package_models
+    from pipeline.emit.model import package_few_steps, package_models
 
-    package_models(load_params(), folder, attribution.read_text(encoding="utf-8"), hardware, dataset)
+    if distilled:
+        package_few_steps(folder, dataset)
+    elif attribution is None:
+        raise click.UsageError("Missing option '--attribution'.")
+    else:
+        package_models(load_params(), folder, attribution.read_text(encoding="utf-8"), hardware, dataset)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"{folder}: {size / 1e6:.1f} MB")
 

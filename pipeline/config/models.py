@@ -100,6 +100,10 @@ class TrainDenoiser(Section):
     )
     lora_rank: Positive = 16
     distil: Distil | None = Field(None, description="make a loaded model need fewer steps; unstated, train it as it is")
+    few_steps: bool = Field(
+        False,
+        description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim, guidance 1",
+    )
     conditions: tuple[ConditionName, ...] = ("label", "text")
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
     map_input: Literal["concat", "spade"] = Field(
@@ -132,6 +136,8 @@ class TrainDenoiser(Section):
             raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
         if self.distil and (self.init == "scratch" or self.adapt == "lora" or not self.steps):
             raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
+        if self.few_steps and (self.init == "scratch" or self.distil):
+            raise ValueError("few_steps needs a packaged model in init, and no distil")
         if self.init != "scratch" and self.map_input == "spade":
             raise ValueError(
                 "a trained model with SPADE's norms can't be begun from: use map_input: concat, or init: scratch"

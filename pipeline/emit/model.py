@@ -12,22 +12,25 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pipeline
-from pipeline.config import Params
+from pipeline.conditions.bus import ConditionSpec
+from pipeline.config import Params, load_params
 from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
+from pipeline.models.denoiser import load_unet, read_conditions
+from pipeline.models.few_steps import read_few_steps, save_few_steps
 from pipeline.models.lineage import Lineage, read_lineage
 
 PARTS = ("autoencoder", "denoiser", "encoders")
 _LEFT_OUT = {"codes.parquet"}  # profiles of the samples themselves
 _CARD = """---
-license: {{ licence | lower }}
+license: {{ params.emit.licence | lower }}
 library_name: diffusers
 tags: [histopathology, latent-diffusion, histoloom]
 ---
 # {{ name }}
 
 A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
-{{ millions.denoiser }} M, for tiles of {{ tile_px }} px at {{ mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
+{{ millions.denoiser }} M, for tiles of {{ params.tile.tile_px }} px at {{ params.tile.mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
 is what made it.
 
 ## Data, licence, attribution
@@ -43,6 +46,7 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 - `{{ c.name }}`, a {{ c.shape }} of {{ c.size }} channels{% if c.channels and c.channels | length <= 8 %}: \
 {{ c.channels | join(", ") }}{% endif %}; left out of {{ (100 * c.drop) | round | int }} % of the tiles in training.
 {% endfor %}
+{% set ae = params.train_autoencoder %}{% set den = params.train_denoiser -%}
 ## Training
 
 | | steps | batch | learning rate |
@@ -52,9 +56,17 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 {% endif -%}
 | denoiser | {{ den.steps }} | {{ den.batch_size }} | {{ den.learning_rate }} |
 
-{% for line in hardware -%}
-{{ line }}
-{% endfor %}
+{% if hardware -%}
+{{ hardware }}
+{% endif %}
+{% if few_steps -%}
+## Few steps
+
+`denoiser/few_steps` holds low-rank updates (rank {{ few_steps.rank }}) with which the denoiser, as it is or adapted, takes {{ few_steps.steps }} \
+steps of DDIM without guidance. They were read off a copy that was distilled (Salimans & Ho 2022), and leave out \
+{{ (100 * few_steps.left_out_of_squared_difference) | round(1) }} % of the squared difference.
+
+{% endif -%}
 ## Measured
 
 {% for stage, values in metrics.items() -%}
@@ -65,7 +77,7 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 ## Limits
 
 - It knows the tissue, the stain and the scanner of the slides above, and nothing else.
-- Weights are stored as {{ dtype }}. A tile that it makes adds no patient.
+- Weights are stored as fp16. A tile that it makes adds no patient.
 - Not for diagnosis.
 """
 
@@ -103,18 +115,64 @@ def package_models(
     for part in PARTS if dataset else ():
         _named_apart(read_lineage(folder / part), dataset).save(folder / part)
     shutil.copy("params.yaml", folder / "params.yaml")
-    facts = json.loads((folder / "denoiser/conditions.json").read_text(encoding="utf-8"))
-    lineage = read_lineage(folder / "denoiser").record
     metrics = {stage: _metrics(stage) for stage in ("train_encoders", "train_autoencoder", "train_denoiser")}
-    write_json(folder / "facts.json", {"lineage": lineage, "metrics": metrics, "version": pipeline.__version__})
+    facts = {
+        "name": name,
+        "version": pipeline.__version__,
+        "attribution": attribution.strip(),
+        "hardware": hardware.strip(),
+    }
+    facts |= {"millions": millions, "lineage": read_lineage(folder / "denoiser").record, "metrics": metrics}
+    write_json(folder / "facts.json", facts)
+    _write_card(folder)
+    folder.replace(target)
+
+
+def package_few_steps(folder: Path, dataset: str = "", models: Path = Path("models")) -> None:
+    """Add to the package at `folder` what this study's denoiser learnt when it was distilled from the package's.
+
+    What that denoiser saw joins the package's record, with `dataset` before what isn't in it already.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no package, the study's denoiser wasn't distilled, or it isn't of the package's form.
+    """
+    student, teacher = models / "denoiser", folder / "denoiser"
+    found = {place: read_conditions(place) for place in (student, teacher)}
+    if missing := [place for place, read in found.items() if read is None]:
+        raise HistoloomError(f"{missing[0]} holds no denoiser of histoloom's.")
+    if not found[student][1].get("distilled") or found[teacher][1].get("distilled"):
+        raise HistoloomError(
+            f"{student} must be distilled (train_denoiser.distil), and {teacher} the one that it was distilled from."
+        )
+    if len({_form(*read) for read in found.values()}) > 1:
+        raise HistoloomError(f"{student} wasn't distilled from {teacher}: their conditions or their training differ.")
+    save_few_steps(load_unet(teacher), load_unet(student), found[student][1]["distilled"], teacher)
+    known = read_lineage(teacher)
+    new = read_lineage(student).without(known)
+    (known | (_named_apart(new, dataset) if dataset else new)).save(teacher)
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
+    _write_card(folder)
+
+
+def _form(specs: tuple[ConditionSpec, ...], training: dict) -> tuple:
+    """What a teacher and its student have in common."""
+    conditions = ((s.name, s.shape, s.size, s.channels) for s in specs)
+    return *conditions, *(training[name] for name in ("prediction", "schedule", "train_timesteps", "map_input"))
+
+
+def _write_card(folder: Path) -> None:
+    """The package's card, from what lies in its folder."""
+    facts, conditions = (
+        json.loads((folder / n).read_text(encoding="utf-8")) for n in ("facts.json", "denoiser/conditions.json")
+    )
+    params = load_params(folder / "params.yaml")
     card = Environment(autoescape=False).from_string(_CARD).render(
-        name=name, licence=params.emit.licence, version=pipeline.__version__, millions=millions,
-        tile_px=params.tile.tile_px, mpp=params.tile.mpp, attribution=attribution.strip(), lineage=lineage,
-        conditions=facts["conditions"], ae=params.train_autoencoder, den=params.train_denoiser,
-        hardware=[hardware.strip()] if hardware else [], metrics=metrics, dtype="fp16",
+        facts, conditions=conditions["conditions"], params=params, few_steps=read_few_steps(folder / "denoiser"),
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
-    folder.replace(target)
 
 
 def _named_apart(lineage: Lineage, dataset: str) -> Lineage:

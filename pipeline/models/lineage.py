@@ -29,6 +29,11 @@ class Lineage:
             *(tuple(sorted({*getattr(self, f), *getattr(other, f)})) for f in ("groups", "slides", "unknown"))
         )
 
+    def without(self, other: Lineage) -> Lineage:
+        return Lineage(
+            *(tuple(v for v in getattr(self, f) if v not in getattr(other, f)) for f in ("groups", "slides", "unknown"))
+        )
+
     @property
     def record(self) -> dict:
         return asdict(self)

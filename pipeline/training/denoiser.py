@@ -23,6 +23,7 @@ from pipeline.models.denoiser import (
     save_denoiser,
     set_attention,
 )
+from pipeline.models.few_steps import add_few_steps
 from pipeline.models.pretrained import packaged
 from pipeline.training.distil import Batches, distil
 from pipeline.training.loop import TrainingRun, epoch_order, train
@@ -72,6 +73,8 @@ def train_denoiser(
         model.load_state_dict(average, strict=False)
     if config.adapt == "lora":
         merge_low_rank(model)
+    if config.few_steps:
+        distilled = add_few_steps(model, packaged(config.init, "denoiser"))
     save_denoiser(
         model,
         specs,

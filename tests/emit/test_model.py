@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.config import TrainAutoencoder, TrainDenoiser
 from pipeline.data.commit import write_json
-from pipeline.emit.model import package_models
+from pipeline.emit.model import package_few_steps, package_models
 from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
 from pipeline.models.denoiser import build_denoiser, load_denoiser, save_denoiser
@@ -27,7 +27,7 @@ def study(folder):
     models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
     save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
-    training = {"map_input": "concat", "prediction": "v_prediction"}
+    training = {"map_input": "concat", "prediction": "v_prediction", "schedule": "cosine", "train_timesteps": 1000}
     save_denoiser(
         build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), (spec,), training, models / "denoiser"
     )
@@ -76,6 +76,42 @@ def test_a_packages_groups_are_told_from_another_studys(study):
         assert read_lineage(Path("out/breast") / part).groups == ("her2st:p1", "her2st:p2")
     assert "her2st:p1" in Path("out/breast/README.md").read_text(encoding="utf-8")
     assert read_lineage(Path("models/denoiser")).groups == ("p1", "p2")
+
+
+def _distilled(seed: int, **facts) -> None:
+    """A student in the study's models, a little away from its teacher."""
+    model, specs, training = load_denoiser("models/denoiser", "cpu")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.02 * torch.randn_like(weights)
+    save_denoiser(model, specs, training | {"distilled": 4} | facts, Path("models/denoiser"))
+
+
+def test_what_a_student_learnt_joins_the_package_of_its_teacher(study):
+    package_models(study, Path("breast"), "Slides of Somebody et al.", "one abacus", "her2st")
+    card = Path("breast/README.md").read_text(encoding="utf-8")
+    assert "Few steps" not in card
+    _distilled(0)
+    (read_lineage("breast/denoiser") | Lineage(groups=("p3",))).save(Path("models/denoiser"))
+    package_few_steps(Path("breast"), "her2st")
+    assert read_lineage("breast/denoiser").groups == ("her2st:p1", "her2st:p2", "her2st:p3")
+    said = Path("breast/README.md").read_text(encoding="utf-8")
+    assert "takes 4 steps" in said and "her2st:p3" in said and "Somebody et al." in said and "one abacus" in said
+    package_few_steps(Path("breast"), "her2st")  # once more changes nothing
+    assert Path("breast/README.md").read_text(encoding="utf-8") == said
+
+
+def test_only_a_packages_own_student_joins_it(study):
+    with pytest.raises(HistoloomError, match="breast/denoiser holds no denoiser"):
+        package_few_steps(Path("breast"))
+    package_models(study, Path("breast"), "Mine.")
+    with pytest.raises(HistoloomError, match="models/denoiser must be distilled"):
+        package_few_steps(Path("breast"))
+    _distilled(0, prediction="epsilon")
+    with pytest.raises(HistoloomError, match="wasn't distilled from"):
+        package_few_steps(Path("breast"))
+    assert not Path("breast/denoiser/few_steps").exists()
 
 
 def test_a_package_is_whole_or_not_there(study):

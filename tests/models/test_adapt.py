@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from pipeline.config import TrainDenoiser
 from pipeline.errors import HistoloomError
 from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
 from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser
+from pipeline.models.few_steps import add_few_steps, low_rank_difference, save_few_steps, updated
 from pipeline.models.pretrained import packaged
 from pipeline.training.denoiser import train_denoiser
 from pipeline.training.loop import TrainingRun
@@ -98,6 +101,56 @@ def test_low_rank_updates_merge_into_the_weights():
     merge_low_rank(model)
     assert set(model.state_dict()) == names
     torch.testing.assert_close(predict(model, torch.ones(2, 1)), beside, atol=1e-4, rtol=1e-3)
+
+
+def _moved(model):
+    """A copy whose every parameter is a little elsewhere, layers by a difference of rank 8."""
+    moved = copy.deepcopy(model)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weights in moved.parameters():
+            rows, columns = len(weights), weights[0].numel()
+            weights += 0.02 * (torch.randn(rows, 8) @ torch.randn(8, columns)).view_as(weights)
+    return moved
+
+
+def test_updates_of_a_differences_own_rank_are_all_of_it():
+    model = unet(TEXT, label("a"))
+    moved = _moved(model)
+    updates, left_out = low_rank_difference(model, moved, rank=8)
+    assert left_out < 1e-6
+    small, left_out = low_rank_difference(model, moved, rank=2)
+    assert 0.1 < left_out < 1 and all(u.numel() <= updates[n].numel() for n, u in small.items())
+    layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    a, b = (updates[f"{layer}.lora_{half}.weight"].float() for half in "AB")
+    wanted = moved.get_parameter(f"{layer}.weight") - model.get_parameter(f"{layer}.weight")
+    torch.testing.assert_close(b @ a, wanted, atol=1e-3, rtol=1e-2)
+
+
+def test_few_steps_are_added_to_what_was_adapted(tmp_path):
+    """Where all of a student's difference lies in low-rank layers, adding it makes the student; and it outlives an adaptation."""
+    model = unet(TEXT, label("a"))
+    student = copy.deepcopy(model)
+    moved = _moved(model).state_dict()
+    names = [n for n in moved if updated(n, moved[n])]
+    student.load_state_dict({n: moved[n] if n in names else v for n, v in model.state_dict().items()})
+    with pytest.raises(HistoloomError, match="few_steps is true"):
+        add_few_steps(model, tmp_path)
+    save_few_steps(model, student, 4, tmp_path)
+    taught = copy.deepcopy(model)
+    assert add_few_steps(taught, tmp_path) == 4
+    assert taught.state_dict().keys() == model.state_dict().keys()
+    torch.testing.assert_close(
+        predict(taught, torch.ones(2, 1)), predict(student, torch.ones(2, 1)), atol=5e-3, rtol=2e-2
+    )
+    wider, _ = refit(model, (TEXT, label("a")), (ConditionSpec("text", "sequence", 24), label("b", "a")))
+    before = {n: v.clone() for n, v in wider.state_dict().items()}
+    add_few_steps(wider, tmp_path)
+    for name, value in wider.state_dict().items():
+        wanted = (
+            moved[name] - model.state_dict()[name] if name in names and before[name].shape == moved[name].shape else 0
+        )
+        torch.testing.assert_close(value - before[name], wanted + torch.zeros_like(value), atol=2e-3, rtol=2e-2)
 
 
 def _arrays(count: int, classes: int) -> dict[str, np.ndarray]:
