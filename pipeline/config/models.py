@@ -102,7 +102,7 @@ class TrainDenoiser(Section):
     distil: Distil | None = Field(None, description="make a loaded model need fewer steps; unstated, train it as it is")
     few_steps: bool = Field(
         False,
-        description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim, guidance 1",
+        description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim",
     )
     conditions: tuple[ConditionName, ...] = ("label", "text")
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")

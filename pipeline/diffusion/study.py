@@ -144,12 +144,16 @@ def written_guidance(guidance: float | dict[str, float]) -> str:
 
 
 def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:
-    """Refuse to step a distilled denoiser otherwise than it was distilled for."""
-    steps = read_conditions(models / "denoiser")[1].get("distilled")
-    if steps and (config.scheduler, config.steps, config.guidance) != ("ddim", steps, 1):
+    """Refuse to step a distilled denoiser otherwise than it was distilled for.
+
+    Guidance is inside where the conditions are those of the teacher; a denoiser that was adapted to others may be guided.
+    """
+    facts = read_conditions(models / "denoiser")[1]
+    steps, inside = facts.get("distilled"), facts.get("guidance_inside", True)
+    if steps and ((config.scheduler, config.steps) != ("ddim", steps) or (inside and config.guidance != 1)):
         raise HistoloomError(
-            f"The denoiser was distilled to {steps} steps, with guidance inside. Set {section}: "
-            f"{{scheduler: ddim, steps: {steps}, guidance: 1}}."
+            f"The denoiser was distilled to {steps} steps{', with guidance inside' if inside else ''}. Set {section}: "
+            f"{{scheduler: ddim, steps: {steps}{', guidance: 1' if inside else ''}}}."
         )
 
 

@@ -86,6 +86,7 @@ def train_denoiser(
             "latent_channels": latents.shape[2],
             "map_input": config.map_input,
             "distilled": config.distil.steps if config.distil else distilled,
+            "guidance_inside": not (config.few_steps and config.steps),
         },
         folder,
     )

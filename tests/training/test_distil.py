@@ -16,7 +16,8 @@ from pipeline.data.commit import write_json
 from pipeline.diffusion.solver import make_solver
 from pipeline.diffusion.study import check_distilled
 from pipeline.errors import HistoloomError
-from pipeline.models.denoiser import load_denoiser
+from pipeline.models.denoiser import load_denoiser, load_unet
+from pipeline.models.few_steps import save_few_steps
 from pipeline.training.denoiser import train_denoiser
 from pipeline.training.distil import Target
 from pipeline.training.loop import TrainingRun
@@ -122,6 +123,24 @@ def test_a_student_is_not_stepped_otherwise(tmp_path):
     with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
         check_distilled(tmp_path, Sample(), "sample")
     check_distilled(tmp_path, Sample(scheduler="ddim", steps=4, guidance=1), "sample")
+    with pytest.raises(HistoloomError, match="guidance inside"):
+        check_distilled(tmp_path, Sample(scheduler="ddim", steps=4, guidance=2), "sample")
+
+
+def test_few_steps_of_a_model_that_was_adapted_may_be_guided(tmp_path):
+    """What was new to the teacher has no guidance inside."""
+    _train(tmp_path / "first", steps=1)
+    init = {"init": str(tmp_path / "first")}
+    _train(tmp_path / "student", steps=1, distil={"steps": 1, "teacher_steps": 2}, **init)
+    save_few_steps(load_unet(tmp_path / "first"), load_unet(tmp_path / "student"), 1, tmp_path / "first")
+    for steps, guided in ((0, False), (1, True)):
+        (_, _, facts), _ = _train(tmp_path / f"{steps}/denoiser", steps=steps, few_steps=True, **init)
+        assert facts["distilled"] == 1 and facts["guidance_inside"] is not guided
+        with pytest.raises(HistoloomError, match="distilled to 1 steps"):
+            check_distilled(tmp_path / f"{steps}", Sample(scheduler="ddim", steps=2), "sample")
+    check_distilled(tmp_path / "1", Sample(scheduler="ddim", steps=1, guidance=2.0), "sample")
+    with pytest.raises(ValueError, match="few_steps needs a packaged model"):
+        TrainDenoiser(few_steps=True)
 
 
 @pytest.mark.parametrize("numbers", [{"steps": 4, "teacher_steps": 24}, {"steps": 4, "teacher_steps": 4}])
