@@ -44,7 +44,7 @@ STAGES = (
 ARMS = ["real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"]
 MODEL = "histoloom-small"
 AUTOENCODER = {
-    "init": MODEL, "down_factor": 8, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "batch_size": 16,
+    "init": MODEL, "down_factor": 8, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "batch_size": 4,
     "learning_rate": 5e-4, "mixed_precision": "bf16",
 }  # fmt: skip
 SAMPLE = {"steps": 20, "guidance": 1.5, "precision": "bf16"}
@@ -85,7 +85,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
             "caption": "H&E",
         },
         "train_encoders": {"text": {"source": MODEL}},
-        "train_autoencoder": AUTOENCODER | {"steps": 200},
+        "train_autoencoder": AUTOENCODER | {"steps": 400},
         "encode": {"batch_size": 4, "forms": "turns", "mask_detail": 2, "precision": "bf16"},
         "train_denoiser": {
             "init": MODEL, "conditions": ["text", "mask"], "drop": {"text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32,
@@ -123,7 +123,7 @@ def spots(root: Path, _: int, fraction: float) -> Study:
             "split": {"group": "slide"},
             "caption": "H&E of breast",
         },
-        "train_autoencoder": AUTOENCODER | {"steps": 200},
+        "train_autoencoder": AUTOENCODER | {"steps": 400},
         "encode": {"batch_size": 4, "forms": "flips", "precision": "bf16"},
         "train_denoiser": {
             "conditions": ["label"], "drop": {"label": 0.1}, "channels": [96, 160], "steps": 1200, "batch_size": 32,

@@ -18,9 +18,7 @@ from pipeline.models.adapt import merge_low_rank
 
 _FOLDER = "few_steps"
 RANK = 32
-_WEIGHTS = (
-    "pytorch_lora_weights.safetensors"  # diffusers' own name, so that `load_lora_adapter(folder, prefix=None)` finds it
-)
+_WEIGHTS = "pytorch_lora_weights.safetensors"  # diffusers' own name, by which `load_lora_adapter` finds it
 _FACTS = "few_steps.json"
 
 
@@ -70,26 +68,24 @@ def read_few_steps(denoiser: Path | str) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def add_few_steps(model: torch.nn.Module, source: Path | str) -> int:
-    """Add what a packaged denoiser's folder holds to the weights; returns the steps of DDIM that it then takes.
-
-    Layers whose inputs are others than the packaged model's, as text of another width makes them, are left as they are.
-
-    Raises
-    ------
-    HistoloomError
-        when `source` holds nothing of the kind.
-    """
-    facts = read_few_steps(source)
-    if facts is None:
+def check_few_steps(source: Path | str) -> None:
+    """Refuse params that ask `source`, a denoiser's folder, for what it hasn't."""
+    if read_few_steps(source) is None:
         raise HistoloomError(
             f"train_denoiser.few_steps is true, and '{source}' has no {_FOLDER}. Set it to false, or distil the model and "
             "add them with histoloom package --distilled."
         )
+
+
+def add_few_steps(model: torch.nn.Module, source: Path | str) -> int:
+    """Add what a packaged denoiser's folder holds to the weights; returns the steps of DDIM that it then takes.
+
+    Layers whose inputs are others than the packaged model's, as text of another width makes them, are left as they are.
+    """
     updates, shapes = load_file(Path(source) / _FOLDER / _WEIGHTS), {n: p.shape for n, p in model.named_parameters()}
     layers = sorted({name.rsplit(".lora_", 1)[0] for name in updates})
     fitting = [n for n in layers if shapes[f"{n}.weight"][1:] == updates[f"{n}.lora_A.weight"].shape[1:]]
     names = [f"{layer}.lora_{half}.weight" for layer in fitting for half in "AB"]
     model.load_lora_adapter({name: updates[name].float() for name in names}, prefix=None)
     merge_low_rank(model)
-    return facts["steps"]
+    return read_few_steps(source)["steps"]

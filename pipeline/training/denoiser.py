@@ -23,7 +23,7 @@ from pipeline.models.denoiser import (
     save_denoiser,
     set_attention,
 )
-from pipeline.models.few_steps import add_few_steps
+from pipeline.models.few_steps import add_few_steps, check_few_steps
 from pipeline.models.pretrained import packaged
 from pipeline.training.distil import Batches, distil
 from pipeline.training.loop import TrainingRun, epoch_order, train
@@ -98,6 +98,8 @@ def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent
     if config.init == "scratch":
         return build_denoiser(config, specs, channels, side), None
     source = packaged(config.init, "denoiser")
+    if config.few_steps:
+        check_few_steps(source)
     model = load_unet(source, config.revision)
     if model.config.out_channels != channels:
         raise HistoloomError(

@@ -15,7 +15,7 @@ from pipeline.config import TrainDenoiser
 from pipeline.errors import HistoloomError
 from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
 from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser
-from pipeline.models.few_steps import add_few_steps, low_rank_difference, save_few_steps, updated
+from pipeline.models.few_steps import add_few_steps, check_few_steps, low_rank_difference, save_few_steps, updated
 from pipeline.models.pretrained import packaged
 from pipeline.training.denoiser import train_denoiser
 from pipeline.training.loop import TrainingRun
@@ -135,7 +135,7 @@ def test_few_steps_are_added_to_what_was_adapted(tmp_path):
     names = [n for n in moved if updated(n, moved[n])]
     student.load_state_dict({n: moved[n] if n in names else v for n, v in model.state_dict().items()})
     with pytest.raises(HistoloomError, match="few_steps is true"):
-        add_few_steps(model, tmp_path)
+        check_few_steps(tmp_path)
     save_few_steps(model, student, 4, tmp_path)
     taught = copy.deepcopy(model)
     assert add_few_steps(taught, tmp_path) == 4
