@@ -186,6 +186,8 @@ def package(folder: Path, attribution: Path | None, hardware: str, dataset: str,
     from pipeline.config import load_params
     from pipeline.emit.model import package_few_steps, package_models
 
+    if distilled and (attribution or hardware):
+        raise click.UsageError("--distilled leaves the package's attribution and hardware as they are.")
     if distilled:
         package_few_steps(folder, dataset)
     elif attribution is None:
