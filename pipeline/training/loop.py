@@ -111,7 +111,7 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     start = _resume(run, model, optimiser, average, accelerator)
     for step, numbers in run.history if log else []:
         log(step, numbers)
-    with progress(run.title, run.steps) as advance:
+    with torch.random.fork_rng(), progress(run.title, run.steps) as advance:
         advance(start)
         for step in range(start, run.steps):
             numbers = _step(run, step, loss, prepared, parameters, optimiser, average, accelerator)
@@ -133,8 +133,10 @@ def _step(
         group["lr"] = run.learning_rate * learning_rate_factor(step, run.warmup_steps, run.steps)
     # On a CPU the fused attention's backward takes longer than plain products do, for as few tokens as latents have.
     attention = sdpa_kernel(SDPBackend.MATH) if run.device == "cpu" else nullcontext()
+    generator = step_generator(run.seed, step)
+    torch.manual_seed(generator.initial_seed())  # dropout and stochastic depth draw from torch's own
     with accelerator.autocast(), attention:
-        value, numbers = loss(step, step_generator(run.seed, step))
+        value, numbers = loss(step, generator)
     if not torch.isfinite(value):
         raise HistoloomError(
             f"{run.title}: the loss is {value.item()} at step {step}. Lower the learning rate, or use "

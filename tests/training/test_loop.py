@@ -25,3 +25,34 @@ def test_trainings_of_one_process_have_each_its_own_precision(monkeypatch, capsy
         train(model, loss, TrainingRun("t", 1, 1e-3, 0, tmp_path / str(len(seen)), 1, mixed_precision=precision))
     assert seen == [has, False, has]
     assert ("computes in fp32" in capsys.readouterr().err) is not has
+
+
+def test_what_layers_draw_depends_on_seed_and_step_alone(tmp_path):
+    """Dropout, whatever was drawn before, and where a run was broken off; and nobody else's draws are changed."""
+
+    def trained(name: str, steps: int, drawn_before: int) -> torch.Tensor:
+        torch.manual_seed(drawn_before)
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 1), torch.nn.Dropout(0.5), torch.nn.Conv2d(8, 1, 1))
+        expected = torch.initial_seed(), torch.get_rng_state()
+        run = TrainingRun("t", steps, 1e-2, 0, tmp_path / name, 2, weight_decay=0.0)
+
+        def loss(step: int, generator: torch.Generator):
+            if step == stop:
+                raise KeyboardInterrupt
+            return (model(torch.rand(4, 1, 4, 4, generator=generator)) - 1).square().mean(), {}
+
+        try:
+            train(model, loss, run)
+        finally:
+            assert torch.initial_seed() == expected[0] and torch.equal(torch.get_rng_state(), expected[1])
+        return model[0].weight.detach()
+
+    stop = None
+    first, again = trained("first", 6, 1), trained("again", 6, 2)
+    stop = 4
+    with pytest.raises(KeyboardInterrupt):
+        trained("broken", 6, 3)
+    stop = None
+    assert torch.equal(first, again) and torch.equal(first, trained("broken", 6, 4))
