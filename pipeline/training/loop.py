@@ -134,10 +134,8 @@ def _step(
     # On a CPU the fused attention's backward takes longer than plain products do, for as few tokens as latents have.
     attention = sdpa_kernel(SDPBackend.MATH) if run.device == "cpu" else nullcontext()
     generator = step_generator(run.seed, step)
-    for own in (
-        torch.default_generator,
-        *torch.cuda.default_generators,
-    ):  # dropout and stochastic depth draw from these
+    # Dropout and stochastic depth draw from torch's own generators.
+    for own in (torch.default_generator, *torch.cuda.default_generators):
         own.manual_seed(generator.initial_seed())
     with accelerator.autocast(), attention:
         value, numbers = loss(step, generator)
