@@ -193,11 +193,8 @@ def likeness(pictures: list[np.ndarray], seeds: list[int], real: list[Square], s
     their power in fine detail. `_inside` is of crops where the borders of independent tiles of the same seeds are not, where a
     window has room for one.
     """
-    tower, side, count = (
-        load_extractor("efficientnet-lite0", "cpu"),
-        real[0].tiles.shape[1],
-        sizes.kid_crops // len(pictures),
-    )
+    tower = load_extractor("efficientnet-lite0", "cpu")
+    side, count = real[0].tiles.shape[1], sizes.kid_crops // len(pictures)
     known, found = np.concatenate([square.features for square in real]), {}
     alone = [owner_maps(weave_of("independent", sizes, seed, 1, 1))[0] for seed in seeds]
     clear = [clear_of(owner, sizes.factor) for owner in alone]

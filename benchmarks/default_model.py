@@ -45,6 +45,7 @@ from pipeline.training.autoencoder import reconstruction
 
 PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
+UNGUIDED = {"sample": {"scheduler": "ddim", "guidance": 1.0}}
 SLIDE_PX = 4096
 WINDOW = {SLIDE_PX: 32, 128: 16}
 """Latent px of a window, by the slide's side."""
@@ -97,9 +98,6 @@ def measure_distances(study: Study) -> dict:
         **{f"steps{steps}": (tower.features(sampled(study, steps)), held_out) for steps in STEPS},
     }
     return distances(sets)
-
-
-UNGUIDED = {"sample": {"scheduler": "ddim", "guidance": 1.0}}
 
 
 def measure_distilled(study: Study, steps: int) -> dict:

@@ -62,8 +62,8 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 {% if few_steps -%}
 ## Few steps
 
-`denoiser/few_steps` holds low-rank updates (rank {{ few_steps.rank }}) with which the denoiser, as it is or adapted, takes {{ few_steps.steps }} \
-steps of DDIM without guidance. They were read off a copy that was distilled (Salimans & Ho 2022), and leave out \
+`denoiser/few_steps` holds low-rank updates (rank {{ few_steps.rank }}) with which the denoiser takes {{ few_steps.steps }} steps of DDIM: \
+without guidance as it is, guided where it was adapted. They were read off a copy that was distilled (Salimans & Ho 2022), and leave out \
 {{ (100 * few_steps.left_out_of_squared_difference) | round(1) }} % of the squared difference.
 
 {% endif -%}
@@ -148,10 +148,10 @@ def package_few_steps(folder: Path, dataset: str = "", models: Path = Path("mode
         )
     if len({_form(*read) for read in found.values()}) > 1:
         raise HistoloomError(f"{student} wasn't distilled from {teacher}: their conditions or their training differ.")
-    save_few_steps(load_unet(teacher), load_unet(student), found[student][1]["distilled"], teacher)
     known = read_lineage(teacher)
     new = read_lineage(student).without(known)
-    (known | (_named_apart(new, dataset) if dataset else new)).save(teacher)
+    (known | (_named_apart(new, dataset) if dataset else new)).save(teacher)  # first: no weights without what they saw
+    save_few_steps(load_unet(teacher), load_unet(student), found[student][1]["distilled"], teacher)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
     _write_card(folder)
