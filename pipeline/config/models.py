@@ -121,6 +121,10 @@ class TrainDenoiser(Section):
     ema_decay: Fraction = 0.999
     steps: int = Field(1000, ge=0, description="0 uses the loaded weights as they are")
     batch_size: Positive = 32
+    windows_latent_px: tuple[Positive, ...] = Field(
+        (),
+        description="a batch shows windows of one of these sides, drawn, of its tiles' latents; unstated, whole tiles",
+    )
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(50, ge=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from pipeline.models.denoiser import (
 from pipeline.models.few_steps import add_few_steps, check_few_steps
 from pipeline.models.pretrained import packaged
 from pipeline.training.distil import Batches, distil
-from pipeline.training.loop import TrainingRun, epoch_order, train
+from pipeline.training.loop import TrainingRun, epoch_order, on_device, train
 
 Arrays = dict[str, np.ndarray]
 
@@ -130,16 +131,41 @@ def _check_training(config: TrainDenoiser, facts: dict) -> None:
 
 
 def _batches(config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str) -> Batches:
-    """Clean latents of a step's rows, a form of each drawn, with their conditions, some dropped."""
-    nothing = null(arrays, specs)
+    """Clean latents of a step's rows, a form of each drawn, with their conditions, some dropped; of windows where params say so."""
+    nothing, windows = null(arrays, specs), config.windows_latent_px
+    _check_windows(config, latents.shape[3])
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
         index = epoch_order(seed, len(latents), config.batch_size, step)
         forms = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
-        conditions = batch(arrays, specs, index.numpy(), forms.numpy())
-        return latents[index, forms].to(device), dropped(conditions, nothing, specs, generator).to(device)
+        given = dropped(batch(arrays, specs, index.numpy(), forms.numpy()), nothing, specs, generator)
+        clean = latents[index, forms]
+        if windows:
+            side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
+            clean, given = windowed(clean, given, side, generator)
+        return clean.to(device), given.to(device)
 
     return batches
+
+
+def windowed(clean: torch.Tensor, given: Conditions, side: int, generator: torch.Generator):
+    """A square window at a place of its own of each row's latents (b, c, h, w) and of its map; all else is said of the tile."""
+    places = torch.randint(0, clean.shape[3] - side + 1, (len(clean), 2), generator=generator).tolist()
+
+    def cut(rows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([row[:, y : y + side, x : x + side] for row, (y, x) in zip(rows, places)])
+
+    return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
+
+
+def _check_windows(config: TrainDenoiser, latent_px: int) -> None:
+    halved = 2 ** (len(config.channels) - 1)
+    for side in config.windows_latent_px:
+        if side > latent_px or side % halved:
+            raise HistoloomError(
+                f"train_denoiser.windows_latent_px names {side}, and a window must be a multiple of {halved} and no longer than "
+                f"a tile's latents, {latent_px}."
+            )
 
 
 def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str):
@@ -151,12 +177,12 @@ def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, devic
 
     def loss(step: int, generator: torch.Generator):
         clean, given = batches(step, generator)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
+        noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
         times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator).to(device)
         a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
         target = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - s * clean}[config.prediction]
         predicted = denoise(model, a * clean + s * noise, times, given)
         error = (predicted - target).square().mean((1, 2, 3))
-        return (error * weights[times]).mean(), {"mse": error.mean().item()}
+        return (error * weights[times]).mean(), {"mse": error.detach().mean()}
 
     return loss

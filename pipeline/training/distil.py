@@ -20,7 +20,7 @@ from pipeline.config import TrainDenoiser
 from pipeline.diffusion.guidance import Guidance
 from pipeline.diffusion.solver import Solver, Step, make_solver
 from pipeline.models.denoiser import denoise
-from pipeline.training.loop import TrainingRun, train
+from pipeline.training.loop import TrainingRun, on_device, train
 
 Batches = Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]
 
@@ -66,11 +66,11 @@ def _after(log, first: int):
 def _loss(target: Target, model: torch.nn.Module, batches: Batches):
     def loss(step: int, generator: torch.Generator):
         clean, given = batches(step, generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=on_device(generator, clean.device), device=clean.device)
         places = torch.randint(0, target.steps, (len(clean),), generator=generator)
         x, times, wanted = target(clean, noise, places, given)
         error = (denoise(model, x, times, given) - wanted).square().mean()
-        return error, {"mse": error.item()}
+        return error, {"mse": error.detach()}
 
     return loss
 
@@ -90,7 +90,10 @@ class Target:
     def __call__(self, clean: torch.Tensor, noise: torch.Tensor, places: torch.Tensor, given: Conditions):
         """The noisy latents at the student's steps `places` (b,), their timesteps, and the prediction that is wanted."""
         places = places.to(clean.device)
-        guidance = Guidance.of(given, self.nothing, self.specs, self.scale)
+        nothing = self.nothing
+        if given.map is not None:  # of a window, where batches are
+            nothing = replace(nothing, map=nothing.map[:, :, : given.map.shape[2], : given.map.shape[3]])
+        guidance = Guidance.of(given, nothing, self.specs, self.scale)
         step = self._solver(self.steps).at(places)
         x = end = step.noised(clean, noise)
         for half in (2 * places, 2 * places + 1):
