@@ -18,7 +18,7 @@ from pipeline.conditions.genotype import GenotypeEncoder
 from pipeline.conditions.image import ImageEncoder
 from pipeline.conditions.label import LabelEncoder
 from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import MaskEncoder, mask_channels, turned_map
+from pipeline.conditions.mask import MaskEncoder, mask_channels, turned_maps
 from pipeline.conditions.rna import load_rna_encoder
 from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
@@ -118,7 +118,7 @@ def batch(
     for spec in (s for s in specs if s.shape == "map"):
         rows = arrays[spec.name][index]
         if forms is not None:
-            rows = np.stack([turned_map(one, int(form), spec.channels) for one, form in zip(rows, forms)])
+            rows = turned_maps(rows, forms, spec.channels)
         maps.append(torch.from_numpy(rows).float())
     tokens = mask = None
     if any(s.shape == "sequence" for s in specs):

@@ -61,12 +61,16 @@ def mask_map(
     return np.concatenate([_folded(shares(h, rows * detail, columns * detail), detail) for h in hits], 1)
 
 
-def turned_map(array: np.ndarray, form: int, channels: tuple[str, ...]) -> np.ndarray:
-    """One form of a tile's map (channels, h, w), its cells turned within their pixels too."""
+def turned_maps(arrays: np.ndarray, forms: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
+    """Maps (n, channels, h, w), each in its form (n,); the cells of a pixel are turned with it."""
     detail = read_channels(channels)[1]
-    c, h, w = array.shape
-    fine = array.reshape(-1, detail, detail, h, w).transpose(0, 3, 1, 4, 2).reshape(-1, h * detail, w * detail)
-    return _folded(turn(fine, form), detail).reshape(c, h, w)
+    n, c, h, w = arrays.shape
+    cells = arrays.reshape(n, -1, detail, detail, h, w).transpose(0, 1, 4, 2, 5, 3)
+    fine = cells.reshape(n, -1, h * detail, w * detail)
+    turned = np.empty_like(fine)
+    for form in np.unique(forms):
+        turned[forms == form] = turn(fine[forms == form], int(form))
+    return _folded(turned.reshape(-1, h * detail, w * detail), detail).reshape(n, c, h, w)
 
 
 def _folded(fine: np.ndarray, detail: int) -> np.ndarray:

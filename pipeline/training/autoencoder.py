@@ -96,7 +96,7 @@ def _whole_loss(
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
         detail = config.detail_weight * detail_loss(rebuilt, batch)
         likeness = config.perceptual_weight * perceptual(rebuilt, batch) if perceptual else 0.0
-        return error + detail + likeness + divergence, {"l1": error.item()}
+        return error + detail + likeness + divergence, {"l1": error.detach()}
 
     return loss
 
@@ -118,7 +118,7 @@ def _train_decoder(
         error = (rebuilt - batch).abs().mean()
         own, fooling = critic.losses(rebuilt, batch)
         whole = error + config.detail_weight * detail_loss(rebuilt, batch) + own + config.critic_weight * fooling
-        return whole, {"l1": error.item(), "critic": own.item()}
+        return whole, {"l1": error.detach(), "critic": own.detach()}
 
     curve = log and (lambda step, numbers: log(config.steps + step, numbers))
     train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run, curve)

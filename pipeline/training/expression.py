@@ -51,7 +51,7 @@ def train_expression(config: Rna, table: pd.DataFrame, seed: int, run: TrainingR
         rebuilt = model.decoder(posterior + noise * (0.5 * log_variance).exp())
         error = (rebuilt - clean).square().mean()
         kl = 0.5 * (posterior.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        return error + config.beta * kl, {"reconstruction": error.item(), "kl": kl.item()}
+        return error + config.beta * kl, {"reconstruction": error.detach(), "kl": kl.detach()}
 
     train(model, loss, run, log)
     model.cpu().requires_grad_(False)

@@ -23,7 +23,7 @@ from pipeline.errors import HistoloomError
 from pipeline.models.precision import native
 from pipeline.progress import console, progress
 
-LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float]]]
+LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float | torch.Tensor]]]
 _KEPT_CHECKPOINTS = 2
 _LOG_EVERY = 10
 
@@ -58,6 +58,12 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     """The CPU generator of one training step."""
     key = hashlib.sha256(f"train/{seed}/{step}".encode()).digest()[:7]
     return torch.Generator().manual_seed(int.from_bytes(key, "little"))
+
+
+def on_device(generator: torch.Generator, device: torch.device | str) -> torch.Generator:
+    """A generator there that is keyed as this one was: itself on a CPU. A GPU's numbers are others than a CPU's."""
+    place = torch.device(device)
+    return generator if place.type == "cpu" else torch.Generator(place).manual_seed(generator.initial_seed())
 
 
 def epoch_order(seed: int, count: int, batch_size: int, step: int) -> torch.Tensor:
@@ -113,22 +119,30 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
         log(step, numbers)
     with torch.random.fork_rng(), progress(run.title, run.steps) as advance:
         advance(start)
+        shown = ""
         for step in range(start, run.steps):
             numbers = _step(run, step, loss, prepared, parameters, optimiser, average, accelerator)
-            if (step + 1) % _LOG_EVERY == 0 or step + 1 == run.steps:
+            last = step + 1 == run.steps
+            logged, kept = ((step + 1) % every == 0 or last for every in (_LOG_EVERY, run.checkpoint_every))
+            if (
+                logged or kept or run.device == "cpu"
+            ):  # to read a number is to wait for a GPU, which has work for steps ahead
+                numbers = _read(run, step, numbers)
+                shown = f"loss {numbers['loss']:.4f}"
+            if logged:
                 run.history.append((step + 1, numbers))
                 if log:
                     log(step + 1, numbers)
-            if (step + 1) % run.checkpoint_every == 0 or step + 1 == run.steps:
+            if kept:
                 _save(run, step + 1, model, optimiser, average, accelerator)
-            advance(1, f"loss {numbers['loss']:.4f}")
+            advance(1, shown)
     model.eval()
     return average
 
 
 def _step(
     run: TrainingRun, step: int, loss: LossFunction, model, parameters, optimiser, average, accelerator
-) -> dict[str, float]:
+) -> dict[str, float | torch.Tensor]:
     for group in optimiser.param_groups:
         group["lr"] = run.learning_rate * learning_rate_factor(step, run.warmup_steps, run.steps)
     # On a CPU the fused attention's backward takes longer than plain products do, for as few tokens as latents have.
@@ -139,21 +153,26 @@ def _step(
         own.manual_seed(generator.initial_seed())
     with accelerator.autocast(), attention:
         value, numbers = loss(step, generator)
-    if not torch.isfinite(value):
-        raise HistoloomError(
-            f"{run.title}: the loss is {value.item()} at step {step}. Lower the learning rate, or use "
-            "mixed_precision: no. Checkpoints before it are kept."
-        )
     accelerator.backward(value)
     accelerator.clip_grad_norm_(parameters, 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     if average is not None:
         decay = min(run.ema_decay, (1 + step) / (10 + step))
+        now = dict(accelerator.unwrap_model(model).named_parameters())
         with torch.no_grad():
-            for name, parameter in accelerator.unwrap_model(model).named_parameters():
-                average[name].lerp_(parameter.detach(), 1 - decay)
-    return {"loss": value.item(), **numbers}
+            torch._foreach_lerp_(list(average.values()), [now[name] for name in average], 1 - decay)
+    return {"loss": value.detach(), **numbers}
+
+
+def _read(run: TrainingRun, step: int, numbers: dict[str, float | torch.Tensor]) -> dict[str, float]:
+    read = {name: float(value) for name, value in numbers.items()}
+    if not math.isfinite(read["loss"]):
+        raise HistoloomError(
+            f"{run.title}: the loss is {read['loss']} at step {step}. Lower the learning rate, or use "
+            "mixed_precision: no. Checkpoints before it are kept."
+        )
+    return read
 
 
 def _save(run: TrainingRun, step: int, model, optimiser, average, accelerator) -> None:

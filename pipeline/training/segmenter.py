@@ -42,7 +42,7 @@ def train_segmenter(
         chance, wanted = logits.softmax(1)[:, 1:], F.one_hot(truth, classes + 1).movedim(-1, 1)[:, 1:]
         both = (chance * wanted).sum((0, 2, 3))
         overlap = (2 * both + 1) / (chance.sum((0, 2, 3)) + wanted.sum((0, 2, 3)) + 1)
-        return F.cross_entropy(logits, truth) + 1 - overlap.mean(), {"dice": overlap.mean().item()}
+        return F.cross_entropy(logits, truth) + 1 - overlap.mean(), {"dice": overlap.detach().mean()}
 
     train(model, loss, run)
     return model.requires_grad_(False)

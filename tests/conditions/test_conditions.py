@@ -17,7 +17,7 @@ from pipeline.conditions.forms import turn
 from pipeline.conditions.genotype import GenotypeEncoder, genotype_channels
 from pipeline.conditions.label import LabelEncoder, encode_labels
 from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import MaskEncoder, mask_channels, mask_map, read_channels, turned_map
+from pipeline.conditions.mask import MaskEncoder, mask_channels, mask_map, read_channels, turned_maps
 from pipeline.conditions.rna import RnaEncoder
 from pipeline.conditions.text import TextEncoder, load_text_encoder
 from pipeline.data.store import UNKNOWN
@@ -164,16 +164,20 @@ def test_an_image_s_eight_forms_are_all_there_are():
     assert forms == {np.rot90(t, k).tobytes() for t in (tile, tile.T) for k in range(4)} and len(forms) == 8
 
 
-@given(st.sampled_from([1, 2, 4]), st.integers(0, 7), st.booleans(), st.integers(0, 99))
-def test_a_turned_map_is_the_map_of_the_turned_tile_at_any_detail(detail, form, edges, seed):
-    rng = np.random.default_rng(seed)
-    ids, edge = rng.integers(0, 3, (1, 16, 16)), rng.integers(0, 2, (1, 16, 16)) if edges else None
+@given(
+    st.sampled_from([1, 2, 4]), st.lists(st.integers(0, 7), min_size=1, max_size=4), st.booleans(), st.integers(0, 99)
+)
+def test_a_turned_map_is_the_map_of_the_turned_tile_at_any_detail(detail, forms, edges, seed):
+    rng, size = np.random.default_rng(seed), (len(forms), 16, 16)
+    ids, edge = rng.integers(0, 3, size), rng.integers(0, 2, size) if edges else None
     channels = mask_channels(("nucleus", "gland"), edges, detail)
     assert read_channels(channels) == (mask_channels(("nucleus", "gland"), edges, 1), detail)
-    first = turned_map(mask_map(ids, edge, channels, 4, 4)[0], form, channels)
-    second = mask_map(turn(ids, form), edge if edge is None else turn(edge, form), channels, 4, 4)[0]
-    assert first.shape == (len(channels), 4, 4)
+    first = turned_maps(mask_map(ids, edge, channels, 4, 4), np.array(forms), channels)
+    turned = [np.stack([turn(one, form) for one, form in zip(rows, forms)]) for rows in (ids, edge) if rows is not None]
+    second = mask_map(*turned, *([] if edges else [None]), channels, 4, 4)
+    assert first.shape == (len(forms), len(channels), 4, 4)
     np.testing.assert_array_equal(first, second)
+    ids, edge = ids[:1], edge if edge is None else edge[:1]
     coarse = mask_map(ids, edge, mask_channels(("nucleus", "gland"), edges, 1), 4, 4)[0]
     fine = mask_map(ids, edge, channels, 4, 4)[0]
     np.testing.assert_allclose(fine.reshape(len(coarse), -1, 4, 4).mean(1, dtype=np.float64), coarse, atol=1e-3)

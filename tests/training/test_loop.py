@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pipeline.errors import HistoloomError
 from pipeline.models import precision as compute
 from pipeline.training.loop import TrainingRun, train
 
@@ -56,3 +57,14 @@ def test_what_layers_draw_depends_on_seed_and_step_alone(tmp_path):
         trained("broken", 6, 3)
     stop = None
     assert torch.equal(first, again) and torch.equal(first, trained("broken", 6, 4))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_its_weights_are_kept(tmp_path):
+    model = torch.nn.Conv2d(1, 1, 1)
+
+    def loss(step: int, generator: torch.Generator):
+        return model(torch.ones(1, 1, 4, 4)).square().mean() * (1 if step < 3 else torch.nan), {}
+
+    with pytest.raises(HistoloomError, match="the loss is nan at step 3"):
+        train(model, loss, TrainingRun("t", 9, 1e-3, 0, tmp_path, 2))
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-0000002"]
