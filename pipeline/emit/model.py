@@ -19,6 +19,7 @@ from pipeline.errors import HistoloomError
 from pipeline.models.denoiser import load_unet, read_conditions
 from pipeline.models.few_steps import read_few_steps, save_few_steps
 from pipeline.models.lineage import Lineage, read_lineage
+from pipeline.models.pretrained import packaged
 
 PARTS = ("autoencoder", "denoiser", "encoders")
 _LEFT_OUT = {"codes.parquet"}  # profiles of the samples themselves
@@ -30,8 +31,8 @@ tags: [histopathology, latent-diffusion, histoloom]
 # {{ name }}
 
 A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
-{{ millions.denoiser }} M, for tiles of {{ params.tile.tile_px }} px at {{ params.tile.mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
-is what made it.
+{{ millions.denoiser }} M, for tiles of {{ sides | join(" and ") }} px at {{ params.tile.mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
+is what made it{% if earlier %}, after {{ earlier | join(", ") }}{% endif %}.
 
 ## Data, licence, attribution
 
@@ -46,16 +47,13 @@ slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here know
 - `{{ c.name }}`, a {{ c.shape }} of {{ c.size }} channels{% if c.channels and c.channels | length <= 8 %}: \
 {{ c.channels | join(", ") }}{% endif %}; left out of {{ (100 * c.drop) | round | int }} % of the tiles in training.
 {% endfor %}
-{% set ae = params.train_autoencoder %}{% set den = params.train_denoiser -%}
 ## Training
 
-| | steps | batch | learning rate |
+| in this order | steps | batch | learning rate |
 |---|---|---|---|
-| autoencoder | {{ ae.steps }} | {{ ae.batch_size }} | {{ ae.learning_rate }} |
-{% if ae.decoder_steps %}| its decoder alone, against a critic | {{ ae.decoder_steps }} | {{ ae.batch_size }} | {{ ae.learning_rate / 2 }} |
-{% endif -%}
-| denoiser | {{ den.steps }} | {{ den.batch_size }} | {{ den.learning_rate }} |
-
+{% for row in training -%}
+| {{ row.what }} | {{ row.steps }} | {{ row.batch_size }} | {{ row.learning_rate }} |
+{% endfor %}
 {% if hardware -%}
 {{ hardware }}
 {% endif %}
@@ -108,12 +106,14 @@ def package_models(
         raise HistoloomError(f"{models} holds no {missing[0]}: run dvc repro train_denoiser first.")
     if folder.exists() and any(folder.iterdir()):
         raise HistoloomError(f"{folder} is not empty. Name a new folder.")
-    name, target = folder.name, folder
+    name, target, before = folder.name, folder, _begun_from(params)
     folder = target.with_name(f".{name}.new")  # renamed when it is whole
     shutil.rmtree(folder, ignore_errors=True)
     millions = {part: round(_copy_half(models / part, folder / part) / 1e6, 1) for part in PARTS}
     for part in PARTS if dataset else ():
-        _named_apart(read_lineage(folder / part), dataset).save(folder / part)
+        lineage = read_lineage(folder / part)
+        new = lineage.without(read_lineage(before / part)) if before else lineage
+        (lineage.without(new) | _named_apart(new, dataset)).save(folder / part)
     shutil.copy("params.yaml", folder / "params.yaml")
     metrics = {stage: _metrics(stage) for stage in ("train_encoders", "train_autoencoder", "train_denoiser")}
     facts = {
@@ -121,11 +121,51 @@ def package_models(
         "version": pipeline.__version__,
         "attribution": attribution.strip(),
         "hardware": hardware.strip(),
+        "millions": millions,
+        "lineage": read_lineage(folder / "denoiser").record,
+        "metrics": metrics,
+        "training": _trained(params),
     }
-    facts |= {"millions": millions, "lineage": read_lineage(folder / "denoiser").record, "metrics": metrics}
+    if before:
+        facts |= _with_before(facts, before, folder)
     write_json(folder / "facts.json", facts)
     _write_card(folder)
     folder.replace(target)
+
+
+def _begun_from(params: Params) -> Path | None:
+    """The package that the study's denoiser was begun from, if it was."""
+    folder = Path(packaged(params.train_denoiser.init, "denoiser")).parent
+    return folder if (folder / "facts.json").is_file() else None
+
+
+def _trained(params: Params) -> list[dict]:
+    """What was trained by these params, in their order."""
+    ae, denoiser = params.train_autoencoder, params.train_denoiser
+    windows = " and ".join(map(str, denoiser.windows_latent_px))
+    rows = (
+        ("autoencoder", ae.steps, ae.batch_size, ae.learning_rate),
+        ("its decoder alone, against a critic", ae.decoder_steps, ae.batch_size, ae.learning_rate / 2),
+        (
+            f"denoiser, windows of {windows} latent px" if windows else "denoiser",
+            denoiser.steps, denoiser.batch_size, denoiser.learning_rate,
+        ),
+    )  # fmt: skip
+    return [dict(zip(("what", "steps", "batch_size", "learning_rate"), row)) for row in rows if row[1]]
+
+
+def _with_before(facts: dict, before: Path, folder: Path) -> dict:
+    """Facts that go on from those of the package `before`; its params are copied, the oldest as params-1.yaml."""
+    known = json.loads((before / "facts.json").read_text(encoding="utf-8"))
+    older = sorted(before.glob("params-*.yaml"), key=lambda path: int(path.stem.removeprefix("params-")))
+    for number, path in enumerate([*older, before / "params.yaml"], 1):
+        shutil.copy(path, folder / f"params-{number}.yaml")
+    trained = known.get("training") or _trained(load_params(before / "params.yaml"))
+    return {
+        "hardware": "\n".join(text for text in (known["hardware"], facts["hardware"]) if text),
+        "metrics": {stage: known["metrics"].get(stage, {}) | found for stage, found in facts["metrics"].items()},
+        "training": trained + facts["training"],
+    }
 
 
 def package_few_steps(folder: Path, dataset: str = "", models: Path = Path("models")) -> None:
@@ -169,8 +209,11 @@ def _write_card(folder: Path) -> None:
         json.loads((folder / n).read_text(encoding="utf-8")) for n in ("facts.json", "denoiser/conditions.json")
     )
     params = load_params(folder / "params.yaml")
+    windows = params.train_denoiser.windows_latent_px
+    sides = [side * params.train_autoencoder.down_factor for side in windows] or [params.tile.tile_px]
     card = Environment(autoescape=False).from_string(_CARD).render(
         facts, conditions=conditions["conditions"], params=params, few_steps=read_few_steps(folder / "denoiser"),
+        sides=sides, earlier=sorted(path.name for path in folder.glob("params-*.yaml")),
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
 

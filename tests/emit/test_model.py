@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.conditions.bus import ConditionSpec
-from pipeline.config import TrainAutoencoder, TrainDenoiser
+from pipeline.config import TrainAutoencoder, TrainDenoiser, load_params
 from pipeline.data.commit import write_json
 from pipeline.emit.model import package_few_steps, package_models
 from pipeline.errors import HistoloomError
@@ -76,6 +76,23 @@ def test_a_packages_groups_are_told_from_another_studys(study):
         assert read_lineage(Path("out/breast") / part).groups == ("her2st:p1", "her2st:p2")
     assert "her2st:p1" in Path("out/breast/README.md").read_text(encoding="utf-8")
     assert read_lineage(Path("models/denoiser")).groups == ("p1", "p2")
+
+
+def test_a_package_that_goes_on_from_another_tells_of_both(study):
+    package_models(study, Path("old"), "Slides of Somebody et al.", "one abacus", "her2st")
+    steps, first = study.train_denoiser.steps, load_params()
+    for place in ("old", "newer"):
+        changed = {"init": str(Path(place).absolute()), "windows_latent_px": (4, 8), "steps": 77}
+        params = first.model_copy(update={"train_denoiser": first.train_denoiser.model_copy(update=changed)})
+        Path("params.yaml").write_text(params.model_dump_json(), encoding="utf-8")
+        (read_lineage(f"{place}/denoiser") | Lineage(groups=("p1", "p4"))).save(Path("models/denoiser"))
+        package_models(params, Path("newer" if place == "old" else "newest"), "Slides.", "two abaci", "her2st")
+    assert read_lineage("newer/denoiser").groups == ("her2st:p1", "her2st:p2", "her2st:p4")
+    assert load_params(Path("newest/params-1.yaml")) == first and load_params(Path("newest/params.yaml")) == params
+    assert load_params(Path("newest/params-2.yaml")).train_denoiser.init.endswith("old")
+    card = Path("newest/README.md").read_text(encoding="utf-8")
+    assert card.index("one abacus") < card.index("two abaci") and f"| denoiser | {steps} |" in card
+    assert card.count("denoiser, windows of 4 and 8 latent px | 77 |") == 2 and "tiles of 16 and 32 px" in card
 
 
 def _distilled(seed: int, **facts) -> None:
