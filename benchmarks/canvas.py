@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.canvases import FULL, SMALL, LoadOpen, Open, Sizes, squares
 from benchmarks.covers import COVERS, detail, difference_interval, measure_cover, weave_of
 from benchmarks.packaged import MODEL, real, smoke
-from benchmarks.run import arguments, flat, report, seconds
+from benchmarks.run import arguments, chip, flat, report, seconds
 from benchmarks.studies import Study
 from pipeline.cluster import Ref, Task, one_thread, open_pool
 from pipeline.conditions.bus import Conditions
@@ -84,7 +84,8 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
         noise = np.random.default_rng(0).standard_normal(
             (size, ours[1].channels, sizes.window, sizes.window), np.float32
         )
-        x, times, given = torch.from_numpy(noise), torch.full((size,), 500), rows_of(ours[1].nothing, size)
+        x, times = torch.from_numpy(noise).to(chip()), torch.full((size,), 500, device=chip())
+        given = rows_of(ours[1].nothing, size).to(chip())
         for _ in range(steps * -(-windows // size)):
             denoise(ours[0].model, x, times, given)
 
@@ -151,8 +152,8 @@ def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
     """Seconds that this process takes for a canvas' worth of forwards, once all processes are ready."""
     with one_thread(), torch.inference_mode():
         denoiser, around = load()
-        x = torch.zeros(sizes.batch_size, around.channels, sizes.window, sizes.window)
-        times, given = torch.full((len(x),), 500), rows_of(around.nothing, len(x))
+        x = torch.zeros(sizes.batch_size, around.channels, sizes.window, sizes.window, device=chip())
+        times, given = torch.full((len(x),), 500, device=chip()), rows_of(around.nothing, len(x)).to(chip())
         denoise(denoiser.model, x, times, given)
         start.wait()
         queue.put(seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]).wall)
@@ -276,6 +277,8 @@ def main() -> None:
         pictures="write a canvas of each cover here", model="a packaged model's folder or name (histoloom-small)",
     )  # fmt: skip
     sizes, keys, minutes = SMALL if options.smoke else FULL, {}, {}
+    if chip() == "cuda":
+        sizes = replace(sizes, batch_size=sizes.cells**2)  # all of a step's
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         study = None

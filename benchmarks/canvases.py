@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.run import chip
 from benchmarks.studies import Study
 from pipeline.conditions.bus import Conditions, ConditionSpec, cat
 from pipeline.conditions.encode import null
@@ -76,7 +77,7 @@ class Square:
     @cached_property
     def features(self) -> np.ndarray:
         """Of its tiles, for KID; taken once for all covers."""
-        return load_extractor("efficientnet-lite0", "cpu").features(self.tiles)
+        return load_extractor("efficientnet-lite0", chip()).features(self.tiles)
 
 
 def squares(study: Study, sizes: Sizes) -> list[Square]:
@@ -150,12 +151,12 @@ class LoadOpen:
         facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
         solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
-        denoiser = Denoiser(generator.unet, generator.specs, nothing, scale, solver, self.batch_size, "cpu")
+        denoiser = Denoiser(generator.unet, generator.specs, nothing, scale, solver, self.batch_size, chip())
         return denoiser, Open(generator.codec.channels, nothing)
 
     @property
     def generator(self) -> Generator:
-        return load_generator(self.models, generator_sha256(self.models), "auto", "cpu", "bf16")
+        return load_generator(self.models, generator_sha256(self.models), "auto", chip(), "bf16")
 
 
 def nothing_given(generator: Generator, window: int) -> Conditions:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.canvases import LoadOpen, Sizes, Square, map_of
 from benchmarks.judges import Network, judged, train_judge
+from benchmarks.run import chip
 from pipeline.conditions.features import load_extractor
 from pipeline.diffusion.blocks import Layout, Weave
 from pipeline.diffusion.covers import make_cover
@@ -193,7 +194,7 @@ def likeness(pictures: list[np.ndarray], seeds: list[int], real: list[Square], s
     their power in fine detail. `_inside` is of crops where the borders of independent tiles of the same seeds are not, where a
     window has room for one.
     """
-    tower = load_extractor("efficientnet-lite0", "cpu")
+    tower = load_extractor("efficientnet-lite0", chip())
     side, count = real[0].tiles.shape[1], sizes.kid_crops // len(pictures)
     known, found = np.concatenate([square.features for square in real]), {}
     alone = [owner_maps(weave_of("independent", sizes, seed, 1, 1))[0] for seed in seeds]

@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.conditions import Judgement, column, rna_agreement
 from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
 from benchmarks.packaged import MODEL, real, smoke
-from benchmarks.run import arguments, flat, report
+from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
 from pipeline.cli.init import merge
 from pipeline.conditions.features import load_extractor
@@ -53,9 +53,9 @@ CORNER_PX = (3000, 3000)
 
 
 def measure_reconstruction(study: Study) -> dict:
-    rows, codec = val_rows(study.tiles, 800), load_codec(study.folder / "models/autoencoder", "cpu")
+    rows, codec = val_rows(study.tiles, 800), load_codec(study.folder / "models/autoencoder", chip())
     found, rebuilt = reconstruction(codec, study.tiles.read(rows))
-    features = load_extractor("efficientnet-lite0", "cpu").features(rebuilt)
+    features = load_extractor("efficientnet-lite0", chip()).features(rebuilt)
     return {
         "reconstruction_psnr_db": found["psnr_db"],
         "reconstruction_ssim": found["ssim"],
@@ -70,7 +70,7 @@ def sampled(study: Study, steps: int) -> np.ndarray:
 
 
 def held_out_features(study: Study) -> np.ndarray:
-    tower = load_extractor("efficientnet-lite0", "cpu")
+    tower = load_extractor("efficientnet-lite0", chip())
     return tower.features(study.tiles.read(val_rows(study.tiles, 4000)))
 
 
@@ -82,12 +82,12 @@ def distances(sets: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
 
 
 def measure_scratch(study: Study, scratch: Study) -> dict:
-    made = load_extractor("efficientnet-lite0", "cpu").features(sampled(scratch, STEPS[0]))
+    made = load_extractor("efficientnet-lite0", chip()).features(sampled(scratch, STEPS[0]))
     return distances({"from_scratch": (made, held_out_features(study))})
 
 
 def measure_distances(study: Study) -> dict:
-    tower, held_out = load_extractor("efficientnet-lite0", "cpu"), held_out_features(study)
+    tower, held_out = load_extractor("efficientnet-lite0", chip()), held_out_features(study)
     train = train_rows(study.tiles)
     last = train[train["slide_id"] == sorted(set(train["slide_id"]))[-1]]
     order = np.random.default_rng(0).permutation(len(held_out))
@@ -111,7 +111,7 @@ def measure_distilled(study: Study, steps: int) -> dict:
     train = {"distil": teacher, "steps": steps, "learning_rate": 3e-4, "warmup_steps": 20}
     student = study.copied("distilled", UNGUIDED | {"train_denoiser": train})
     student.run("encode", "train_denoiser", "plan")
-    made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
+    made = load_extractor("efficientnet-lite0", chip()).features(sampled(student, STEPS[1]))
     taught = study.folder.parent / "taught"
     if not taught.exists():
         shutil.copytree(Path(packaged(study.params["train_denoiser"]["init"], "denoiser")).parent, taught)
@@ -131,7 +131,7 @@ def measure_few_steps(study: Study, model: str, name: str = "few_steps") -> dict
     shutil.rmtree(denoiser, ignore_errors=True)
     unet, specs, training = load_denoiser(source, "cpu")
     save_denoiser(unet, specs, training | {"distilled": add_few_steps(unet, source)}, denoiser)
-    made = load_extractor("efficientnet-lite0", "cpu").features(sampled(student, STEPS[1]))
+    made = load_extractor("efficientnet-lite0", chip()).features(sampled(student, STEPS[1]))
     return distances({name: (made, held_out_features(study))})
 
 
@@ -270,7 +270,7 @@ def beside_single_tiles(study: Study, slide: Path, corner: tuple[int, int], down
         if inside.sum() < 20:
             return {}
         woven = np.stack([whole.read(x, y, side, side, 1.0) for x, y in places[inside]])
-    tower = load_extractor("efficientnet-lite0", "cpu")
+    tower = load_extractor("efficientnet-lite0", chip())
     real = tower.features(study.tiles.read(rows[inside]))
     both = {"woven": woven, "single": made[inside]}
     return {name: kid(tower.features(images), real, 50, 0)["mean"] for name, images in both.items()}

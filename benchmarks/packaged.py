@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from contextlib import chdir
 from pathlib import Path
@@ -12,7 +13,8 @@ from ruamel.yaml import YAML
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
 from pipeline.cli.init import merge
-from pipeline.config import load_params
+from pipeline.config import Params, load_params
+from pipeline.data.commit import write_json
 from pipeline.emit.model import package_models
 from pipeline.models.pretrained import packaged
 
@@ -63,6 +65,10 @@ class Packaged(Study):
         denoiser = self.folder / "models/denoiser"
         shutil.rmtree(denoiser, ignore_errors=True)
         shutil.copytree(packaged(self.params["train_denoiser"]["init"], "denoiser"), denoiser)
+        facts = json.loads((denoiser / "conditions.json").read_text(encoding="utf-8"))
+        sizes = Params.model_validate(self.params)
+        facts["training"]["latent_px"] = sizes.tile.tile_px // sizes.train_autoencoder.down_factor
+        write_json(denoiser / "conditions.json", facts)  # it may have seen larger tiles than these
         self.run("plan")
 
 

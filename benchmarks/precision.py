@@ -1,8 +1,9 @@
 """How many times as fast the networks of recipes/histoloom-small.yaml are in other forms than float32, contiguous.
 
-Each form does the same work in turns in the same run: training steps on all cores, the rest on one torch thread, as a
-task has it. `compiled` is torch.compile beside `both`, its compilation apart; `batched` is one forward of all windows
-beside one forward a window. The weights are drawn, not trained: they take the same time.
+Each form does the same work in turns in the same run: on a CPU training steps on all cores, the rest on one torch thread, as a
+task has it; on a GPU where there is one. `compiled` is torch.compile beside `both`, its compilation apart, on a GPU with CUDA
+graphs; `batched` is one forward of all windows beside one forward a window. The weights are drawn, not trained: they take the
+same time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 import torch
 
 from benchmarks.packaged import recipe
-from benchmarks.run import arguments, flat, report, seconds
+from benchmarks.run import arguments, chip, flat, report, seconds
 from pipeline.cluster import one_thread
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import Params
@@ -33,27 +34,42 @@ SPECS = (
 )
 WORDS = 16
 FORMS = {
-    "reference": (torch.contiguous_format, False),
-    "channels_last": (torch.channels_last, False),
-    "bf16": (torch.contiguous_format, True),
-    "both": (torch.channels_last, True),
+    "reference": (torch.contiguous_format, torch.float32),
+    "channels_last": (torch.channels_last, torch.float32),
+    "bf16": (torch.contiguous_format, torch.bfloat16),
+    "both": (torch.channels_last, torch.bfloat16),
+    "fp16": (torch.channels_last, torch.float16),
 }
-"""Name to (memory format, whether autocast to bf16). Those with it are left out on a CPU that would emulate it."""
+"""Name to (memory format, what autocast computes in). What a device hasn't is left out: bf16 that would be emulated, fp16 on a CPU."""
+GPU_WINDOWS = 512
+"""So many at once, and in a training step: fewer don't fill a GPU."""
 Work = Callable[[], object]
 
 
-def _cast(bf16: bool):
-    return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+def _cast(dtype: torch.dtype):
+    return nullcontext() if dtype == torch.float32 else torch.autocast(chip(), dtype)
+
+
+def _forms() -> dict[str, tuple[torch.memory_format, torch.dtype]]:
+    known = {torch.float32} | ({torch.bfloat16} if has_bf16(chip()) else set())
+    known |= {torch.float16} if chip() == "cuda" else set()
+    return {name: form for name, form in FORMS.items() if form[1] in known}
+
+
+def _fastest() -> torch.dtype:
+    return torch.bfloat16 if has_bf16(chip()) else torch.float32
 
 
 def _autoencoder(params: Params, memory: torch.memory_format) -> torch.nn.Module:
-    return build_autoencoder(params.train_autoencoder).to(memory_format=memory)
+    return build_autoencoder(params.train_autoencoder).to(chip(), memory_format=memory)
 
 
 def _denoiser(params: Params, memory: torch.memory_format) -> torch.nn.Module:
     config = params.train_denoiser
     side = params.tile.tile_px // params.train_autoencoder.down_factor
-    return build_denoiser(config, SPECS, params.train_autoencoder.latent_channels, side).to(memory_format=memory)
+    return build_denoiser(config, SPECS, params.train_autoencoder.latent_channels, side).to(
+        chip(), memory_format=memory
+    )
 
 
 def _inputs(params: Params, count: int) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
@@ -62,15 +78,16 @@ def _inputs(params: Params, count: int) -> tuple[torch.Tensor, torch.Tensor, Con
     given = Conditions(
         torch.randn(count, WORDS, 128), torch.ones(count, WORDS, dtype=torch.bool), torch.randn(count, 35),
         torch.randn(count, 12, side, side),
-    )  # fmt: skip
-    return torch.randn(count, params.train_autoencoder.latent_channels, side, side), torch.full((count,), 500), given
+    ).to(chip())  # fmt: skip
+    latents = torch.randn(count, params.train_autoencoder.latent_channels, side, side, device=chip())
+    return latents, torch.full((count,), 500, device=chip()), given
 
 
-def _training(model: torch.nn.Module, loss: Work, bf16: bool) -> Work:
+def _training(model: torch.nn.Module, loss: Work, dtype: torch.dtype) -> Work:
     optimiser = torch.optim.AdamW(model.parameters())
 
     def step() -> None:
-        with _cast(bf16):
+        with _cast(dtype):
             value = loss()
         value.backward()
         optimiser.step()
@@ -79,38 +96,43 @@ def _training(model: torch.nn.Module, loss: Work, bf16: bool) -> Work:
     return step
 
 
-def _frozen(work: Work, bf16: bool) -> Work:
+def _batch(on_a_cpu: int) -> int:
+    return on_a_cpu if chip() == "cpu" else GPU_WINDOWS
+
+
+def _frozen(work: Work, dtype: torch.dtype) -> Work:
     def forward() -> None:
-        with torch.inference_mode(), _cast(bf16):
+        with torch.inference_mode(), _cast(dtype):
             work()
 
     return forward
 
 
-def autoencoder_step(params: Params, count: int, memory: torch.memory_format, bf16: bool) -> Work:
+def autoencoder_step(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
     model, config = _autoencoder(params, memory), params.train_autoencoder
-    images = torch.randn(config.batch_size, 3, config.crop_px, config.crop_px)
-    return _training(model, lambda: (model.decode(model.encode(images).latents).sample - images).abs().mean(), bf16)
+    images = torch.randn(_batch(config.batch_size), 3, config.crop_px, config.crop_px, device=chip())
+    return _training(model, lambda: (model.decode(model.encode(images).latents).sample - images).abs().mean(), dtype)
 
 
-def denoiser_step(params: Params, count: int, memory: torch.memory_format, bf16: bool) -> Work:
-    model, inputs = _denoiser(params, memory), _inputs(params, params.train_denoiser.batch_size)
-    return _training(model, lambda: denoise(model, *inputs).float().square().mean(), bf16)
+def denoiser_step(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
+    model, inputs = _denoiser(params, memory), _inputs(params, _batch(params.train_denoiser.batch_size))
+    return _training(model, lambda: denoise(model, *inputs).float().square().mean(), dtype)
 
 
-def encode(params: Params, count: int, memory: torch.memory_format, bf16: bool) -> Work:
-    model, images = _autoencoder(params, memory), torch.randn(count, 3, params.tile.tile_px, params.tile.tile_px)
-    return _frozen(lambda: posterior(model, images), bf16)
+def encode(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
+    images = torch.randn(count, 3, params.tile.tile_px, params.tile.tile_px, device=chip())
+    model = _autoencoder(params, memory)
+    return _frozen(lambda: posterior(model, images), dtype)
 
 
-def decode(params: Params, count: int, memory: torch.memory_format, bf16: bool) -> Work:
+def decode(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
     model, latents = _autoencoder(params, memory), _inputs(params, count)[0]
-    return _frozen(lambda: model.decode(latents), bf16)
+    return _frozen(lambda: model.decode(latents), dtype)
 
 
-def forward(params: Params, count: int, memory: torch.memory_format, bf16: bool) -> Work:
+def forward(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
     model, inputs = _denoiser(params, memory), _inputs(params, count)
-    return _frozen(lambda: denoise(model, *inputs), bf16)
+    return _frozen(lambda: denoise(model, *inputs), dtype)
 
 
 def medians(forms: dict[str, Work], repeats: int) -> dict[str, float]:
@@ -124,10 +146,10 @@ def medians(forms: dict[str, Work], repeats: int) -> dict[str, float]:
 def compiled(params: Params, count: int, repeats: int) -> tuple[float, float]:
     """How many times as fast a compiled denoiser is, and how many seconds its compilation took."""
     model, inputs = _denoiser(params, torch.channels_last), _inputs(params, count)
-    fast = torch.compile(model)
+    fast = torch.compile(model, mode="default" if chip() == "cpu" else "reduce-overhead")
     works = {
-        "as it is": _frozen(partial(denoise, model, *inputs), has_bf16("cpu")),
-        "compiled": _frozen(partial(denoise, fast, *inputs), has_bf16("cpu")),
+        "as it is": _frozen(partial(denoise, model, *inputs), _fastest()),
+        "compiled": _frozen(partial(denoise, fast, *inputs), _fastest()),
     }
     compilation = seconds(works["compiled"]).wall
     took = medians(works, repeats)
@@ -143,7 +165,7 @@ def batched(params: Params, count: int, repeats: int) -> float:
         for _ in range(count):
             denoise(model, *one)
 
-    together, half = partial(denoise, model, *all_of_them), has_bf16("cpu")
+    together, half = partial(denoise, model, *all_of_them), _fastest()
     took = medians({"singly": _frozen(singly, half), "batched": _frozen(together, half)}, repeats)
     return took["singly"] / took["batched"]
 
@@ -151,10 +173,10 @@ def batched(params: Params, count: int, repeats: int) -> float:
 def main() -> None:
     options = arguments(__doc__)
     params = Params.model_validate(recipe())
-    count, repeats = (4, 2) if options.smoke else (params.plan.batch_size, 7)
+    count, repeats = (4, 2) if options.smoke else (_batch(params.plan.batch_size), 7)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     keys, details = {}, {}
-    forms = {name: form for name, form in FORMS.items() if has_bf16("cpu") or not form[1]}
+    forms = _forms()
     for work in (autoencoder_step, denoiser_step, encode, decode, forward):
         with nullcontext() if work in (autoencoder_step, denoiser_step) else one_thread():
             took = medians({name: work(params, count, *form) for name, form in forms.items()}, repeats)

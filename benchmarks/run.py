@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,11 @@ def arguments(description: str, parts: tuple[str, ...] = (), **folders: str) -> 
     return parser.parse_args()
 
 
+def chip() -> str:
+    """Where networks compute: on a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Seconds(NamedTuple):
     """What one call took: on the clock, and of all cores together."""
 
@@ -38,17 +44,20 @@ class Seconds(NamedTuple):
 def seconds(work: Callable[[], object]) -> Seconds:
     start = time.perf_counter(), time.process_time()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return Seconds(time.perf_counter() - start[0], time.process_time() - start[1])
 
 
 def machine() -> dict:
-    """CPU model, cores that this process may use, memory and platform."""
+    """CPU model, cores that this process may use, memory, platform, and the GPU where there is one."""
     models = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "platform": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

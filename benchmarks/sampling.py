@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from benchmarks.inputs import drawn_slides
-from benchmarks.run import arguments, report, seconds
+from benchmarks.run import arguments, chip, report, seconds
 from benchmarks.studies import Study
 from pipeline.cluster import one_thread, open_pool
 from pipeline.conditions.bus import cat
@@ -28,11 +28,12 @@ from pipeline.diffusion.study import Generator, SamplePart, generator_sha256, lo
 from pipeline.models.denoiser import denoise
 
 STEPS, CONDITIONS = 20, ["label", "text"]
+GPU_BATCH = 256
 AS_DASK_COMES = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "131072"}
 """Bytes: what dask sets, and what glibc then leaves the other at."""
 
 
-def demo_study(root: Path, tiles: int) -> Study:
+def demo_study(root: Path, tiles: int, size: int) -> Study:
     """A study of drawn slides with models of the demo's sizes, trained for a step; sampled as a model that isn't distilled is."""
     demo = load_params(Path(__file__).parent.parent / "params.yaml").model_dump(mode="json")
     rows, tile = drawn_slides(root)
@@ -42,7 +43,7 @@ def demo_study(root: Path, tiles: int) -> Study:
         "train_autoencoder": demo["train_autoencoder"] | {"steps": 1},
         "train_denoiser": demo["train_denoiser"]
         | {"steps": 1, "few_steps": False, "conditions": CONDITIONS, "drop": {}},
-        "plan": {"target": "none", "evaluation_tiles": tiles, "batch_size": demo["plan"]["batch_size"]},
+        "plan": {"target": "none", "evaluation_tiles": tiles, "batch_size": size},
         "sample": {"steps": STEPS, "guidance": 1.5, "precision": demo["sample"]["precision"]},
     }
     for row in rows:
@@ -58,7 +59,8 @@ def bare(generator: Generator, plan: pd.DataFrame, size: int) -> None:
     latents = torch.zeros(2 * size, facts["latent_channels"], facts["latent_px"], facts["latent_px"])
     arrays = generator.encoders.arrays(plan.head(size), lambda _: None)
     nothing = null(arrays, generator.specs).each(lambda value: value.expand(size, *value.shape[1:]))
-    given, times = cat([batch(arrays, generator.specs, plan.index[:size]), nothing]), torch.full((2 * size,), 500)
+    given = cat([batch(arrays, generator.specs, plan.index[:size]), nothing]).to(chip())
+    latents, times = latents.to(chip()), torch.full((2 * size,), 500, device=chip())
     for _ in range(-(-len(plan) // size)):
         for _ in range(STEPS):
             denoise(generator.unet, latents, times, given)
@@ -78,7 +80,7 @@ class Forwards:
 
 def forwards(job: Forwards) -> float:
     """CPU seconds of the process, once it is warm."""
-    generator = load_generator(job.models, generator_sha256(job.models), "auto", "cpu", job.precision)
+    generator = load_generator(job.models, generator_sha256(job.models), "auto", chip(), job.precision)
     bare(generator, job.plan.head(job.size), job.size)
     return min(seconds(lambda: bare(generator, job.plan, job.size)).cpu for _ in range(job.repeats))
 
@@ -105,16 +107,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         demo = load_params(Path(__file__).parent.parent / "params.yaml")
-        size = demo.plan.batch_size
-        study = demo_study(root, microbatches * size)
+        size = demo.plan.batch_size if chip() == "cpu" else GPU_BATCH
+        study = demo_study(root, microbatches * size, size)
         study.train()
         params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
         sha256 = generator_sha256(models)
-        generator = load_generator(models, sha256, "auto", "cpu", demo.sample.precision)
+        generator = load_generator(models, sha256, "auto", chip(), demo.sample.precision)
 
         def sample(parts: Path) -> None:
             for part in sorted(plan["part"].unique()):
-                sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, "cpu", parts))
+                sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, chip(), parts))
 
         with one_thread():
             bare(generator, plan.head(size), size)  # the first forwards take longer

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
+from benchmarks.run import chip
 from pipeline.cli.init import merge
 from pipeline.conditions.encode import batch, null
 from pipeline.config import Sample
@@ -76,7 +77,7 @@ class Study:
         """Tiles of one seed under one condition of each of the plan's rows, all others null."""
         with self._inside():
             models = Path("models")
-            generator = load_generator(models, generator_sha256(models), "auto", "cpu")
+            generator = load_generator(models, generator_sha256(models), "auto", chip())
             lenders = self.tiles.rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
             arrays = generator.encoders.arrays(rows, partial(self.tiles.read, lenders))
             given = batch(arrays, generator.specs, np.arange(len(rows)))
