@@ -31,7 +31,7 @@ from pipeline.config import TrainFilters
 from pipeline.data.rows import train_rows, val_rows
 from pipeline.emit.model import package_few_steps
 from pipeline.models.autoencoder import load_codec
-from pipeline.models.denoiser import load_denoiser, save_denoiser
+from pipeline.models.denoiser import load_unet, read_conditions, save_denoiser
 from pipeline.models.few_steps import add_few_steps, read_few_steps
 from pipeline.models.pretrained import packaged
 from pipeline.models.segmenter import dice
@@ -128,8 +128,11 @@ def measure_few_steps(study: Study, model: str, name: str = "few_steps") -> dict
         return {}
     student = study.copied(name, UNGUIDED)
     denoiser = student.folder / "models/denoiser"
-    shutil.rmtree(denoiser, ignore_errors=True)
-    unet, specs, training = load_denoiser(source, "cpu")
+    specs, training = read_conditions(
+        denoiser
+    )  # the study's, whose tiles may be smaller than those that the package saw
+    shutil.rmtree(denoiser)
+    unet = load_unet(source)
     save_denoiser(unet, specs, training | {"distilled": add_few_steps(unet, source)}, denoiser)
     made = load_extractor("efficientnet-lite0", chip()).features(sampled(student, STEPS[1]))
     return distances({name: (made, held_out_features(study))})

@@ -16,6 +16,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.cluster import device
+from pipeline.config import Cluster
+
 
 def arguments(description: str, parts: tuple[str, ...] = (), **folders: str) -> argparse.Namespace:
     """Parse `--smoke`, `--json PATH`, `--only` some of `parts` and, for each of `folders` (name to help), `--NAME PATH`."""
@@ -31,7 +34,7 @@ def arguments(description: str, parts: tuple[str, ...] = (), **folders: str) -> 
 
 def chip() -> str:
     """Where networks compute: on a GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device(Cluster())
 
 
 class Seconds(NamedTuple):

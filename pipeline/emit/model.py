@@ -135,6 +135,8 @@ def package_models(
 
 def _begun_from(params: Params) -> Path | None:
     """The package that the study's denoiser was begun from, if it was."""
+    if params.train_denoiser.init == "scratch":
+        return None
     folder = Path(packaged(params.train_denoiser.init, "denoiser")).parent
     return folder if (folder / "facts.json").is_file() else None
 
@@ -154,11 +156,15 @@ def _trained(params: Params) -> list[dict]:
     return [dict(zip(("what", "steps", "batch_size", "learning_rate"), row)) for row in rows if row[1]]
 
 
+def _earlier(folder: Path) -> list[Path]:
+    """The params of a package's earlier trainings, the oldest first."""
+    return sorted(folder.glob("params-*.yaml"), key=lambda path: int(path.stem.removeprefix("params-")))
+
+
 def _with_before(facts: dict, before: Path, folder: Path) -> dict:
     """Facts that go on from those of the package `before`; its params are copied, the oldest as params-1.yaml."""
     known = json.loads((before / "facts.json").read_text(encoding="utf-8"))
-    older = sorted(before.glob("params-*.yaml"), key=lambda path: int(path.stem.removeprefix("params-")))
-    for number, path in enumerate([*older, before / "params.yaml"], 1):
+    for number, path in enumerate([*_earlier(before), before / "params.yaml"], 1):
         shutil.copy(path, folder / f"params-{number}.yaml")
     trained = known.get("training") or _trained(load_params(before / "params.yaml"))
     return {
@@ -213,7 +219,7 @@ def _write_card(folder: Path) -> None:
     sides = [side * params.train_autoencoder.down_factor for side in windows] or [params.tile.tile_px]
     card = Environment(autoescape=False).from_string(_CARD).render(
         facts, conditions=conditions["conditions"], params=params, few_steps=read_few_steps(folder / "denoiser"),
-        sides=sides, earlier=sorted(path.name for path in folder.glob("params-*.yaml")),
+        sides=sides, earlier=[path.name for path in _earlier(folder)],
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
 

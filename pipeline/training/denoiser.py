@@ -66,6 +66,7 @@ def train_denoiser(
         model, distilled = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
+    _check_windows(config, len(model.config.block_out_channels), latents.shape[3])
     batches = _batches(config, latents, arrays, specs, seed, run.device)
     if config.distil:
         distil(config, model, batches, null(arrays, specs).to(run.device), specs, run, log)
@@ -133,7 +134,6 @@ def _check_training(config: TrainDenoiser, facts: dict) -> None:
 def _batches(config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str) -> Batches:
     """Clean latents of a step's rows, a form of each drawn, with their conditions, some dropped; of windows where params say so."""
     nothing, windows = null(arrays, specs), config.windows_latent_px
-    _check_windows(config, latents.shape[3])
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
         index = epoch_order(seed, len(latents), config.batch_size, step)
@@ -158,8 +158,8 @@ def windowed(clean: torch.Tensor, given: Conditions, side: int, generator: torch
     return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
 
 
-def _check_windows(config: TrainDenoiser, latent_px: int) -> None:
-    halved = 2 ** (len(config.channels) - 1)
+def _check_windows(config: TrainDenoiser, levels: int, latent_px: int) -> None:
+    halved = 2 ** (levels - 1)
     for side in config.windows_latent_px:
         if side > latent_px or side % halved:
             raise HistoloomError(

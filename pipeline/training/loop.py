@@ -124,9 +124,8 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
             numbers = _step(run, step, loss, prepared, parameters, optimiser, average, accelerator)
             last = step + 1 == run.steps
             logged, kept = ((step + 1) % every == 0 or last for every in (_LOG_EVERY, run.checkpoint_every))
-            if (
-                logged or kept or run.device == "cpu"
-            ):  # to read a number is to wait for a GPU, which has work for steps ahead
+            # To read a number is to wait for a GPU, which has work for steps ahead.
+            if logged or kept or run.device == "cpu":
                 numbers = _read(run, step, numbers)
                 shown = f"loss {numbers['loss']:.4f}"
             if logged:

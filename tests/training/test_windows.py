@@ -45,7 +45,8 @@ def _train(folder, **options):
         "mask": rng.random((8, 3, 8, 8)).astype(np.float16),
     }
     config = TrainDenoiser(
-        conditions=("label", "mask"), channels=(16, 32), batch_size=4, **{"windows_latent_px": (4, 8), "steps": 8} | options
+        conditions=("label", "mask"), batch_size=4,
+        **{"channels": (16, 32), "windows_latent_px": (4, 8), "steps": 8} | options,
     )  # fmt: skip
     run = TrainingRun("t", config.steps, 1e-3, 0, folder / "checkpoints", 50, ema_decay=0.9)
     train_denoiser(config, arrays, SPECS, 0, run, folder)
@@ -65,3 +66,10 @@ def test_a_denoiser_learns_from_windows_and_so_does_its_student(tmp_path):
 def test_a_window_that_can_t_be_cut_or_halved_is_refused(tmp_path, sides):
     with pytest.raises(HistoloomError, match=f"names {sides[-1]}"):
         _train(tmp_path, windows_latent_px=sides)
+
+
+def test_a_window_must_be_halved_as_often_as_the_model_that_is_begun_from_does(tmp_path):
+    """Whatever `channels` says, which is of a new one."""
+    _train(tmp_path / "first", channels=(16, 32, 32), windows_latent_px=())
+    with pytest.raises(HistoloomError, match="names 6, and a window must be a multiple of 4"):
+        _train(tmp_path / "second", init=str(tmp_path / "first"), windows_latent_px=(6,))
