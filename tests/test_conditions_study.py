@@ -237,6 +237,7 @@ def test_synthetic_tiles_keep_the_masks_that_they_were_given(study):
         for name in ("mask", "instance", "edge"):
             assert (made.array(part, name)[:] == asked.array(part, name)[:]).all()
     assert set(made.rows()["guidance"]) == {"mask=2 text=3"}
+    assert set(made.rows()["recipe"]) == {"dpmsolver++-3-fp32"}
 
 
 def test_captions_are_summarised_once_and_long_ones_read_in_chunks(study):

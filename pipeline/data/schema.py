@@ -85,7 +85,8 @@ SYNTHETIC_ROW = pa.schema(
         ("ancestors", pa.list_(pa.string())),
     ]
 )
-"""A tile row of what was made. `ancestors` are the split groups that lent it conditions; its generator's are in the lineage."""
+"""A tile row of what was made. `recipe` is scheduler, steps and what the networks computed in, after the cover of a woven slide;
+`ancestors` are the split groups that lent it conditions; its generator's are in the lineage."""
 
 
 def write_rows(rows: pd.DataFrame, path, schema: pa.Schema) -> None:

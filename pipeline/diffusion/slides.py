@@ -37,6 +37,7 @@ from pipeline.diffusion.surroundings import Surroundings
 from pipeline.diffusion.weaving import CanvasJob, run_canvas
 from pipeline.errors import HistoloomError, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
+from pipeline.models.precision import native
 from pipeline.progress import progress
 from pipeline.slides.open import open_slide
 from pipeline.slides.polygons import write_polygons
@@ -206,7 +207,7 @@ def _weave_slide(slide: WovenSlide, weaver: Weaver, pool) -> Callable[[Path], di
         woven = time.monotonic()
         run(decode_band, bands, f"sample_slides: {slide.name}, decoding")
         seconds = {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
-    facts = _facts(slide, params, weave, weaver.generator_sha256) | stated
+    facts = _facts(slide, weaver, weave) | stated
 
     def write(target: Path) -> dict:
         _write_slide(target, slide, params, bands, facts, folder)
@@ -247,9 +248,9 @@ def _geometry(slide: WovenSlide, config: SampleSlides, factor: int, window: int)
     return cover, lay_out(height, width, cover.cell(), config.block_latent_px, window)
 
 
-def _facts(slide: WovenSlide, params: Params, weave: Weave, identity: str) -> dict:
+def _facts(slide: WovenSlide, weaver: Weaver, weave: Weave) -> dict:
     """What is known of a slide, its steps' offsets among it."""
-    config = params.sample_slides
+    params, config = weaver.params, weaver.params.sample_slides
     return {
         "name": slide.name,
         "width_px": slide.width_px,
@@ -257,9 +258,9 @@ def _facts(slide: WovenSlide, params: Params, weave: Weave, identity: str) -> di
         "mpp": params.tile.mpp,
         "classes": list(params.tile.masks.classes),
         "purpose": slide.purpose,
-        "generator_sha256": identity,
+        "generator_sha256": weaver.generator_sha256,
         "seed": weave.seed,
-        "recipe": f"{config.cover}-{config.scheduler}-{config.steps}",
+        "recipe": f"{config.cover}-{config.scheduler}-{config.steps}-{native(config.precision, weaver.device)}",
         "guidance": written_guidance(config.guidance),
         "label": slide.label,
         "canvas_latent_px": weave.layout.canvas,

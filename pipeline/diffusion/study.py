@@ -27,6 +27,7 @@ from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.denoiser import load_denoiser, read_conditions
 from pipeline.models.lineage import Lineage, model_sha256, read_lineage
+from pipeline.models.precision import native
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
 
@@ -132,7 +133,7 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
         guidance=written_guidance(sampling.guidance),
-        recipe=f"{sampling.scheduler}-{sampling.steps}",
+        recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
         ancestors=[[group] for group in plan["split_group"]],
     )
 
