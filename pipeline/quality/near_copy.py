@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.fft import dct, irfft2, rfft2
 from scipy.ndimage import gaussian_filter, uniform_filter
+
+if TYPE_CHECKING:
+    import faiss
 
 _GREY_PX = 64
 _MIDDLE_PX = 32
@@ -35,8 +39,9 @@ _DETAIL_PX = 4.0
 """What is smoother is taken out before tiles are compared: any two tiles at the edge of glass are alike in it."""
 _LEAST_CONTRAST, _LEAST_DETAIL = 2.0, 1.0
 """Standard deviations in grey levels; below them there is nothing to slide, or to compare."""
-_MOST_FLAT = 2_000_000
-"""So many patches are searched one by one; more are searched by cells."""
+_MOST_FLAT = 200_000
+"""So many patches are searched one by one; of more, the cells that lie nearest."""
+_CELLS_SEARCHED = 32
 _BATCH = 64
 
 
@@ -53,36 +58,18 @@ class CopyIndex:
     tile_ids : (n,)
     grey : (n, 64, 64) uint8
     axes : (256, k) principal axes of the patches; for patches of unit length, their products are about correlations
+    patches : faiss's index of the patches of every tile, tile by tile
     """
 
     tile_ids: np.ndarray
     grey: np.ndarray
     axes: np.ndarray
+    patches: faiss.Index
 
     @cached_property
     def hashes(self) -> np.ndarray:
         """(n,) uint64"""
         return perceptual_hash(self.grey)
-
-    @cached_property
-    def patches(self):
-        """faiss's index of the patches of every tile, tile by tile."""
-        import faiss
-
-        count, size = len(self.grey) * _per_tile(), self.axes.shape[1]
-        index = faiss.IndexFlatIP(size)
-        if count > _MOST_FLAT:
-            cells = int(np.sqrt(count))
-            index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
-            index.nprobe = 32
-            index.train(self.codes(self.grey[:: -(-count // (64 * cells))]).reshape(-1, size))
-        for start in range(0, len(self.grey), _BATCH):
-            index.add(self.codes(self.grey[start : start + _BATCH]).reshape(-1, size))
-        return index
-
-    def codes(self, grey: np.ndarray, step_px: int = _STEP_PX) -> np.ndarray:
-        """Embedded patches (n, places, k) of grey tiles (n, 64, 64)."""
-        return _unit(_patches(grey, step_px) @ self.axes)
 
 
 def build_index(tile_ids: np.ndarray, batches: Iterable[np.ndarray]) -> CopyIndex:
@@ -91,8 +78,31 @@ def build_index(tile_ids: np.ndarray, batches: Iterable[np.ndarray]) -> CopyInde
     some = grey[:: -(-len(grey) // 2000)] if len(grey) else np.zeros((1, _GREY_PX, _GREY_PX), np.uint8)
     patches = np.concatenate([_patches(form, _MIDDLE_PX // 2) for form in turned(some)])
     flat = patches.reshape(-1, patches.shape[-1])
-    axes = np.linalg.eigh(flat.T @ flat)[1][:, -_CODE:]
-    return CopyIndex(tile_ids, grey, np.ascontiguousarray(axes, np.float32))
+    axes = np.ascontiguousarray(np.linalg.eigh(flat.T @ flat)[1][:, -_CODE:], np.float32)
+    return CopyIndex(tile_ids, grey, axes, _index_patches(grey, axes))
+
+
+def _index_patches(grey: np.ndarray, axes: np.ndarray) -> faiss.Index:
+    import faiss
+
+    def coded(some: np.ndarray) -> np.ndarray:
+        return codes(some, axes).reshape(-1, axes.shape[1])
+
+    count = len(grey) * _per_tile()
+    index = faiss.IndexFlatIP(axes.shape[1])
+    if count > _MOST_FLAT:
+        cells = int(np.sqrt(count))
+        index = faiss.IndexIVFFlat(index, axes.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = _CELLS_SEARCHED
+        index.train(coded(grey[:: -(-count // (64 * cells))]))
+    for start in range(0, len(grey), _BATCH):
+        index.add(coded(grey[start : start + _BATCH]))
+    return index
+
+
+def codes(grey: np.ndarray, axes: np.ndarray, step_px: int = _STEP_PX) -> np.ndarray:
+    """Embedded patches (n, places, k) of grey tiles (n, 64, 64)."""
+    return _unit(_patches(grey, step_px) @ axes)
 
 
 def copy_scores(images: np.ndarray, index: CopyIndex) -> tuple[np.ndarray, np.ndarray]:
@@ -127,11 +137,11 @@ def candidates(grey: np.ndarray, index: CopyIndex, count: int = _PER_FORM) -> li
     """
     edge = (_GREY_PX - _MIDDLE_PX) // 2
     middle = np.ascontiguousarray(grey[:, edge:-edge, edge:-edge])
-    codes = index.codes(middle, _MIDDLE_PX)[:, 0]
+    middles = codes(middle, index.axes, _MIDDLE_PX)[:, 0]
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())  # a task of a worker has one
-    places = index.patches.search(codes, count)[1]
+    places = index.patches.search(middles, count)[1]
     hashes = perceptual_hash(grey)
     return [np.union1d(row[row >= 0] // _per_tile(), _alike(one, index, count)) for row, one in zip(places, hashes)]
 

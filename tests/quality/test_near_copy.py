@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from pipeline.quality import near_copy
+from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.near_copy import build_index, copy_scores, grey_of, perceptual_hash, register, turned
 from pipeline.quality.plant import DISGUISES, cut, disguised
 from tests.build import tissue_picture
@@ -81,11 +82,15 @@ def test_none_and_nowhere(index):
     assert copy_scores(_tiles(2)[1][:1], nowhere)[0] == [-1]
 
 
-def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index, monkeypatch):
+def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index, monkeypatch, tmp_path):
     monkeypatch.setattr(near_copy, "_MOST_FLAT", 100)
     by_cells = build_index(index.tile_ids, [train[1][:9], train[1][9:]])
     assert by_cells.patches.ntotal == index.patches.ntotal and type(by_cells.patches) is not type(index.patches)
-    assert np.allclose(copy_scores(train[1], by_cells)[0], 1, atol=1e-5)
+    CopyFilter(by_cells).save(tmp_path)
+    kept = CopyFilter.load(tmp_path).index  # its patches stay on disk
+    others = _tiles(2)[1]
+    assert np.allclose(copy_scores(train[1], kept)[0], 1, atol=1e-5)
+    assert (copy_scores(others, kept)[0] == copy_scores(others, by_cells)[0]).all()
 
 
 @given(seed=st.integers(0, 1000), gain=st.floats(0.5, 1.0), offset=st.integers(0, 60))

@@ -14,6 +14,7 @@ from pipeline.errors import HistoloomError
 from pipeline.quality.filters.base import Filter, Fitting, Tiles
 from pipeline.quality.near_copy import CopyIndex, build_index, copy_scores
 
+_ARRAYS, _IDS, _PATCHES = "copies.safetensors", "copies.json", "patches.faiss"
 _LEAST_FITTED = 30
 _MOST = 0.95
 """A threshold above it would let copies pass: what it was set on is no other tissue."""
@@ -61,13 +62,19 @@ class CopyFilter(Filter):
         return found
 
     def save(self, folder: Path) -> None:
-        save_file({"grey": self.index.grey, "axes": self.index.axes}, folder / "copies.safetensors")
-        (folder / "copies.json").write_text(json.dumps(self.index.tile_ids.tolist()) + "\n", encoding="utf-8")
+        import faiss
+
+        save_file({"grey": self.index.grey, "axes": self.index.axes}, folder / _ARRAYS)
+        (folder / _IDS).write_text(json.dumps(self.index.tile_ids.tolist()) + "\n", encoding="utf-8")
+        faiss.write_index(self.index.patches, str(folder / _PATCHES))
 
     @classmethod
     def load(cls, folder: Path) -> CopyFilter:
-        ids = json.loads((folder / "copies.json").read_text(encoding="utf-8"))
-        return cls(CopyIndex(np.array(ids, str), **load_file(folder / "copies.safetensors")))
+        import faiss
+
+        ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
+        patches = faiss.read_index(str(folder / _PATCHES), faiss.IO_FLAG_MMAP_IFC)  # all workers share its pages
+        return cls(CopyIndex(np.array(ids, str), **load_file(folder / _ARRAYS), patches=patches))
 
 
 def _gumbel(share: float) -> float:
