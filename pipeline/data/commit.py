@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -129,8 +130,19 @@ def link_tree(source: Path, target: Path) -> None:
                 shutil.copy2(file, place)
 
 
+def let_read(folder: Path) -> None:
+    """Let whoever may read a folder read its files: safetensors writes each for its owner alone."""
+    wanted = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_file() and mode | wanted != mode:
+            path.chmod(mode | wanted)
+
+
 def replace_tree(new: Path, target: Path) -> None:
     """Put the folder or file `new` at `target`, in one rename, whatever was there."""
+    if new.is_dir():
+        let_read(new)
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".old-{target.name}-{uuid.uuid4().hex[:8]}")
     if target.exists():

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import pipeline
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.config import Params, load_params
-from pipeline.data.commit import write_json
+from pipeline.data.commit import let_read, write_json
 from pipeline.errors import HistoloomError
 from pipeline.models.denoiser import load_unet, read_conditions
 from pipeline.models.few_steps import read_few_steps, save_few_steps
@@ -210,7 +210,7 @@ def _form(specs: tuple[ConditionSpec, ...], training: dict) -> tuple:
 
 
 def _write_card(folder: Path) -> None:
-    """The package's card, from what lies in its folder."""
+    """The package's card, from what lies in its folder, which is whole with it."""
     facts, conditions = (
         json.loads((folder / n).read_text(encoding="utf-8")) for n in ("facts.json", "denoiser/conditions.json")
     )
@@ -222,6 +222,7 @@ def _write_card(folder: Path) -> None:
         sides=sides, earlier=[path.name for path in _earlier(folder)],
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
+    let_read(folder)
 
 
 def _named_apart(lineage: Lineage, dataset: str) -> Lineage:

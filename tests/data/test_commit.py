@@ -7,7 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.data.commit import (
     RECORD,
@@ -197,6 +199,20 @@ def test_replacing_a_tree_leaves_the_new_one_alone(tmp_path, before):
     replace_tree(new, target)
     assert hash_tree(target) == hash_tree(tmp_path / "source")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o007, 0o077])
+def test_a_published_file_is_read_by_whom_the_umask_lets(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        new = tmp_path / "new"
+        new.mkdir()
+        save_file({"a": np.zeros(1)}, new / "a.safetensors")
+        (new / "a.txt").write_text("a")
+        replace_tree(new, tmp_path / "kept")
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "kept").iterdir()} == {0o666 & ~mask}
 
 
 def test_json_is_written_whole_and_alone(tmp_path):
