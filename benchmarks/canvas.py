@@ -196,7 +196,7 @@ class Tiny(torch.nn.Module):
 class LoadTiny:
     def __call__(self) -> tuple[Denoiser, Open]:
         solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=2)
-        return Denoiser(Tiny().eval(), (), Conditions(), lambda _: 1.0, solver, 4, "cpu"), Open(
+        return Denoiser(Tiny().eval(), (), Conditions(), lambda share: lambda name: 1.0, solver, 4, "cpu"), Open(
             4, Conditions(vector=torch.zeros(1, 1), map=torch.zeros(1, 0, 64, 64))
         )
 

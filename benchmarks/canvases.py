@@ -151,7 +151,9 @@ class LoadOpen:
         facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
         solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
-        denoiser = Denoiser(generator.unet, generator.specs, nothing, scale, solver, self.batch_size, chip())
+        denoiser = Denoiser(
+            generator.unet, generator.specs, nothing, lambda share: scale, solver, self.batch_size, chip()
+        )
         return denoiser, Open(generator.codec.channels, nothing)
 
     @property

@@ -44,7 +44,12 @@ def demo_study(root: Path, tiles: int, size: int) -> Study:
         "train_denoiser": demo["train_denoiser"]
         | {"steps": 1, "few_steps": False, "conditions": CONDITIONS, "drop": {}},
         "plan": {"target": "none", "evaluation_tiles": tiles, "batch_size": size},
-        "sample": {"steps": STEPS, "guidance": 1.5, "precision": demo["sample"]["precision"]},
+        "sample": {
+            "steps": STEPS,
+            "guidance": 1.5,
+            "guidance_interval": [0, 1],
+            "precision": demo["sample"]["precision"],
+        },
     }
     for row in rows:
         del row["instances"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -25,3 +26,24 @@ class Guided(Section):
 
     def scale(self, condition: str) -> float:
         return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
+
+
+class Sampled(Guided):
+    """What is sampled step by step under guidance."""
+
+    guidance_interval: tuple[Fraction, Fraction] = Field(
+        (0.2, 0.6),
+        description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
+        "2024); outside what is given counts once, at no more than one forward",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval must begin below its end, and is {list(self.guidance_interval)}")
+        return self
+
+    def scale_at(self, share: float) -> Callable[[str], float]:
+        """Condition to its guidance scale at a share of the training timesteps."""
+        low, high = self.guidance_interval
+        return self.scale if low < share <= high else lambda condition: min(self.scale(condition), 1.0)

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Fraction, Guided, Positive, Section
+from pipeline.config.base import Fraction, Positive, Sampled, Section
 
 
-class Sample(Guided):
+class Sample(Sampled):
     scheduler: Literal["ddim", "euler", "dpmsolver++", "unipc"] = "dpmsolver++"
     steps: Positive = 20
 

@@ -39,14 +39,14 @@ class Denoiser:
     """A trained denoiser as a canvas uses it.
 
     nothing : the nulls of all conditions, one row.
-    scale : condition to guidance scale.
+    scale_at : share of the training timesteps to (condition to guidance scale).
     batch_size : windows in a forward; the last batch is padded, so that bytes don't depend on how many there are.
     """
 
     model: torch.nn.Module
     specs: tuple[ConditionSpec, ...]
     nothing: Conditions
-    scale: Callable[[str], float]
+    scale_at: Callable[[float], Callable[[str], float]]
     solver: Solver
     batch_size: int
     device: str
@@ -56,7 +56,8 @@ class Denoiser:
         """The clean latents that are predicted of windows (n, c, w, w) of the solver's x at a step."""
         step, device = self.solver.steps[index], self.device
         x = torch.from_numpy(windows).to(device)
-        guidance = Guidance.of(given.to(device), self.nothing.to(device), self.specs, self.scale)
+        scale = self.scale_at(step.timestep / self.solver.train_timesteps)
+        guidance = Guidance.of(given.to(device), self.nothing.to(device), self.specs, scale)
         time = torch.tensor(step.timestep, device=device)
         predicted = guidance.predict(self.model, x * step.scale, time)
         return step.clean(x, predicted, self.solver.prediction).float().cpu().numpy()

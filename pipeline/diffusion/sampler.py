@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from pipeline.diffusion.guidance import Guidance
@@ -39,14 +41,14 @@ def make_scheduler(name: str, *, prediction: str, schedule: str, train_timesteps
 
 @torch.inference_mode()
 def sample_latents(
-    model: torch.nn.Module, scheduler, noise: torch.Tensor, guidance: Guidance, *, steps: int
+    model: torch.nn.Module, scheduler, noise: torch.Tensor, guidance: Callable[[float], Guidance], *, steps: int
 ) -> torch.Tensor:
     """Denoise a batch.
 
     Parameters
     ----------
     noise : (b, c, h, w) standard normal, on the model's device.
-    guidance : of b rows of conditions, on the model's device.
+    guidance : of b rows of conditions, on the model's device, at a share of the training timesteps.
 
     Returns
     -------
@@ -54,8 +56,9 @@ def sample_latents(
     """
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
+    shares = [time / scheduler.config.num_train_timesteps for time in scheduler.timesteps.tolist()]
+    for timestep, share in zip(scheduler.timesteps, shares):
         scaled = scheduler.scale_model_input(latents, timestep)
-        predicted = guidance.predict(model, scaled, timestep)
+        predicted = guidance(share).predict(model, scaled, timestep)
         latents = scheduler.step(predicted, timestep, latents).prev_sample
     return latents

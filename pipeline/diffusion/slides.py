@@ -68,7 +68,7 @@ class LoadCanvas:
         nothing = replace(surroundings.nothing, map=_no_map(generator.specs, self.window))
         solver = _solver(config, generator.training)
         return Denoiser(
-            generator.unet, generator.specs, nothing, config.scale, solver, config.batch_size, self.device
+            generator.unet, generator.specs, nothing, config.scale_at, solver, config.batch_size, self.device
         ), surroundings
 
 

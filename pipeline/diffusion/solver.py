@@ -74,11 +74,13 @@ class Solver:
     """All steps of a run, from noise to the clean latent.
 
     history : whether the x0 of the step before is read, so that a canvas must keep it.
+    train_timesteps : of the training schedule.
     """
 
     steps: tuple[Step, ...]
     prediction: Prediction
     history: bool
+    train_timesteps: int
 
     def at(self, places: torch.Tensor) -> Step:
         """The steps at `places` (b,) as one, its numbers (b, 1, 1, 1), its timestep (b,); without history."""
@@ -120,7 +122,7 @@ def make_solver(name: str, *, prediction: Prediction, schedule: Schedule, train_
         first = _probe(scheduler(), index, None)
         later = _probe(scheduler(), index, index - 1) if index else first
         found.append(Step(time, float(bar**0.5), float((1 - bar) ** 0.5), float(scale), first[:2], later))
-    return Solver(tuple(found), prediction, any(step.later[2] for step in found))
+    return Solver(tuple(found), prediction, any(step.later[2] for step in found), train_timesteps)
 
 
 def _probe(scheduler, index: int, before: int | None) -> tuple[float, float, float]:

@@ -67,7 +67,11 @@ class Generator:
             schedule=facts["schedule"],
             train_timesteps=facts["train_timesteps"],
         )
-        guidance = Guidance.of(given.to(self.device), nothing.to(self.device), self.specs, config.scale)
+        given, nothing = given.to(self.device), nothing.to(self.device)
+
+        def guidance(share: float) -> Guidance:
+            return Guidance.of(given, nothing, self.specs, config.scale_at(share))
+
         return sample_latents(self.unet, scheduler, noise, guidance, steps=config.steps)
 
 
@@ -203,7 +207,7 @@ def estimate(params: Params, plan: pd.DataFrame, tiles: Callable[[str], np.ndarr
     arrays = generator.encoders.arrays(first, tiles)
     index = np.resize(np.arange(len(first)), size)
     given, nothing = batch(arrays, generator.specs, index), null(arrays, generator.specs)
-    one_step = params.sample.model_copy(update={"steps": 1})
+    one_step = params.sample.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
     generator.latents(np.arange(size), given, nothing, one_step)
     start = time.perf_counter()
     latents = generator.latents(np.arange(size), given, nothing, one_step)

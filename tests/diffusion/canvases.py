@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainDenoiser
+from pipeline.config import Sample, TrainDenoiser
 from pipeline.diffusion.canvas import Denoiser
 from pipeline.diffusion.solver import make_solver
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, Field, Surroundings
@@ -57,5 +57,5 @@ def load_canvas(folder: Path, scheduler: str = "dpmsolver++", steps: int = 4, ba
         model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, CHANNELS, WINDOW).eval().requires_grad_(False)
     solver = make_solver(scheduler, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
     nothing = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
-    denoiser = Denoiser(model, SPECS, nothing, lambda _: 2.0, solver, batch_size, "cpu")
+    denoiser = Denoiser(model, SPECS, nothing, Sample(guidance=2.0).scale_at, solver, batch_size, "cpu")
     return denoiser, Surroundings(folder)

@@ -134,7 +134,10 @@ def test_one_window_alone_is_what_the_tile_sampler_makes(tmp_path):
     woven = weave_in_memory(weave_of(layout, make_cover("independent", WINDOW, ())), denoiser, surroundings)
     noise = torch.from_numpy(torus.noise_field(3, CHANNELS, 0, 0, WINDOW, WINDOW, layout.canvas))[None]
     given_ = surroundings.box(0, 0, WINDOW, WINDOW).conditions(np.zeros((1, 2), int), WINDOW)
-    guidance = Guidance.of(given_, denoiser.nothing, denoiser.specs, denoiser.scale)
+
+    def guidance(share: float) -> Guidance:
+        return Guidance.of(given_, denoiser.nothing, denoiser.specs, denoiser.scale_at(share))
+
     scheduler = make_scheduler("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000)
     tile = sample_latents(denoiser.model, scheduler, noise, guidance, steps=4)[0].numpy()
     assert np.allclose(woven, tile, atol=1e-4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.conditions.bus import Conditions, ConditionSpec, only
-from pipeline.config import TrainDenoiser
+from pipeline.config import Sample, TrainDenoiser
 from pipeline.data.seeds import item_seed
 from pipeline.diffusion.guidance import Guidance, branches
 from pipeline.diffusion.noise import latent_noise
@@ -192,7 +192,7 @@ def test_a_tile_depends_on_its_own_noise_and_conditions_alone(unet, name):
     def sample(order):
         scheduler = make_scheduler(name, prediction="v_prediction", schedule="cosine", train_timesteps=100)
         guidance = Guidance.of(given_.each(lambda value: value[order]), nothing, specs, lambda _: 2.0)
-        return sample_latents(model, scheduler, noise[order], guidance, steps=3)
+        return sample_latents(model, scheduler, noise[order], lambda share: guidance, steps=3)
 
     order = torch.tensor([2, 0, 1])
     found, shuffled = sample(torch.arange(3)), sample(order)
@@ -218,8 +218,32 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
 
     scheduler = make_scheduler(name, prediction=prediction, schedule="cosine", train_timesteps=1000)
     noise = torch.from_numpy(latent_noise([5, 6], (2, 4, 4)))
-    found = sample_latents(Perfect(), scheduler, noise, Guidance((1.0,), Conditions()), steps=20)
+    found = sample_latents(Perfect(), scheduler, noise, lambda share: Guidance((1.0,), Conditions()), steps=20)
     assert (found - target).abs().max() < 0.1
+
+
+@given(
+    share=st.floats(0, 1),
+    interval=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    scales=st.dictionaries(st.sampled_from(["label", "text", "mask"]), st.floats(0, 5), min_size=1),
+)
+def test_guidance_acts_in_its_interval_and_no_condition_counts_more_than_once_elsewhere(share, interval, scales):
+    config = Sample(guidance=scales, guidance_interval=interval)
+    inside = interval[0] < share <= interval[1]
+    for name, scale in scales.items():
+        assert config.scale_at(share)(name) == (scale if inside else min(scale, 1))
+
+
+def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
+    _, _, given_, nothing, specs = unet
+    config = Sample(guidance=3.0, guidance_interval=(0.2, 0.6))
+    counts = [len(Guidance.of(given_, nothing, specs, config.scale_at(s)).coefficients) for s in (0.1, 0.5, 0.9)]
+    assert counts == [1, 2, 1]
+
+
+def test_an_interval_that_ends_before_it_begins_is_refused():
+    with pytest.raises(ValueError, match="guidance_interval must begin below its end"):
+        Sample(guidance_interval=(0.6, 0.2))
 
 
 def test_latents_that_cannot_be_halved_are_an_error():
