@@ -128,9 +128,8 @@ def measure_few_steps(study: Study, model: str, name: str = "few_steps") -> dict
         return {}
     student = study.copied(name, UNGUIDED)
     denoiser = student.folder / "models/denoiser"
-    specs, training = read_conditions(
-        denoiser
-    )  # the study's, whose tiles may be smaller than those that the package saw
+    # the study's, whose tiles may be smaller than those that the package saw
+    specs, training = read_conditions(denoiser)
     shutil.rmtree(denoiser)
     unet = load_unet(source)
     save_denoiser(unet, specs, training | {"distilled": add_few_steps(unet, source)}, denoiser)
