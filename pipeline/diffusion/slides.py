@@ -261,7 +261,7 @@ def _facts(slide: WovenSlide, weaver: Weaver, weave: Weave) -> dict:
         "generator_sha256": weaver.generator_sha256,
         "seed": weave.seed,
         "recipe": f"{config.cover}-{config.scheduler}-{config.steps}-{native(config.precision, weaver.device)}",
-        "guidance": written_guidance(config.guidance),
+        "guidance": written_guidance(config),
         "label": slide.label,
         "canvas_latent_px": weave.layout.canvas,
         "down_factor": params.train_autoencoder.down_factor,

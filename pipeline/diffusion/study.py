@@ -136,16 +136,17 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         masked="mask" in planned_masks(job.plan),
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=written_guidance(sampling.guidance),
+        guidance=written_guidance(sampling),
         recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
         ancestors=[[group] for group in plan["split_group"]],
     )
 
 
-def written_guidance(guidance: float | dict[str, float]) -> str:
-    """Guidance as a tile's row states it: 'all=2', or 'label=2 text=3'."""
-    scales = guidance.items() if isinstance(guidance, dict) else [("all", guidance)]
-    return " ".join(f"{name}={scale:g}" for name, scale in scales)
+def written_guidance(config: Sample | SampleSlides) -> str:
+    """Guidance as a tile's row states it: 'all=2 within 0.2-0.6', or 'label=2 text=3 within 0.2-0.6'."""
+    scales = config.guidance.items() if isinstance(config.guidance, dict) else [("all", config.guidance)]
+    said = " ".join(f"{name}={scale:g}" for name, scale in scales)
+    return "{} within {:g}-{:g}".format(said, *config.guidance_interval)
 
 
 def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:
