@@ -46,6 +46,7 @@ TINY = {
                 "width_px": 120,
                 "height_px": 88,
                 "mask": "manifests/canvases/woven.geojson",
+                "outside": "glass",
                 "lent_by": ["patient-slide-train"],
             }
         ],

@@ -44,7 +44,9 @@ class WovenSlide(Section):
         None, description="classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"
     )
     instances: str | None = Field(None, description="raster of nuclei, where a raster mask has outlines (encode.edges)")
-    outside: Literal["glass", "tissue"] = Field("glass", description="what lies where the mask names no class")
+    outside: Literal["glass", "tissue"] | None = Field(
+        None, description="what lies where the mask names no class; to be stated with a mask"
+    )
     label: str | None = None
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
@@ -65,6 +67,15 @@ class WovenSlide(Section):
         image = self.image
         if image and (image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px):
             raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
+        return self
+
+    @model_validator(mode="after")
+    def _what_no_class_covers_is_stated(self):
+        if self.mask and self.outside is None:
+            raise ValueError(
+                f"slide '{self.name}' has a mask: state what lies where it names no class, outside: glass (for masks of "
+                "regions of tissue) or outside: tissue (for masks of nuclei, which have stroma between them)"
+            )
         return self
 
 

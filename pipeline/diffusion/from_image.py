@@ -12,6 +12,7 @@ from pipeline.conditions.mask import shares
 from pipeline.config import FromImage, Params, WovenSlide
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.splits import region_of
+from pipeline.diffusion import torus
 from pipeline.diffusion.surroundings import create
 from pipeline.errors import Fault, HistoloomError, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
@@ -64,7 +65,16 @@ def state_image(
                 latents[:, rows : rows + encoded.shape[1], columns : columns + encoded.shape[2]] = encoded
         groups = _groups(entry, params, source, image, (right, bottom), _ENCODE_HALO_PX * scale)
     _settle(group, image, (top, left, height // factor, width // factor), factor)
+    _go_on(latents, (-(-slide.height_px // factor), -(-slide.width_px // factor)))
     return groups
+
+
+def _go_on(latents: zarr.Array, size: tuple[int, int]) -> None:
+    """Let the mirror image of a slide's (height, width) latents go on beyond its borders, as its mask's does."""
+    down, along = (torus.mirrored(side, whole) for side, whole in zip(size, latents.shape[1:]))
+    for start in range(0, latents.shape[1], _BAND):
+        rows = down[start : start + _BAND]
+        latents[:, start : start + len(rows)] = latents.oindex[:, rows][:, :, along]
 
 
 def _encoded(source: Slide, corner, size: tuple[int, int], scale: float, codec: LatentCodec, factor: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pipeline.config import Params, WovenSlide
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
+from pipeline.diffusion import torus
 from pipeline.diffusion.fields import read_field, state_field
 from pipeline.diffusion.from_image import read_holes, state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
@@ -42,15 +43,15 @@ class Mask:
     instances: np.ndarray | None
 
     def ids(self, top: int, rows: int) -> np.ndarray:
-        """(rows, width) uint8; 0 beyond the slide."""
+        """(rows, width) uint8."""
         if self.raster is None:
             return rasterise(self.regions, self.classes, 0, top, self.size[1], rows, 1.0)
-        return self._rows(self.raster, top, rows)
+        return self.raster[top : top + rows]
 
     def numbers(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) int32, a number for each nucleus."""
         if self.raster is not None:
-            return self._rows(self.instances, top, rows)
+            return self.instances[top : top + rows]
         out = np.zeros((rows, self.size[1]), np.int32)
         for number, (_, area) in enumerate(self.regions, 1):
             left, above, right, below = (int(v) for v in area.bounds)
@@ -61,11 +62,18 @@ class Mask:
                 out[above - top : below - top, left:right][hit] = number
         return out
 
-    def _rows(self, raster: np.ndarray, top: int, rows: int) -> np.ndarray:
-        out = np.zeros((rows, self.size[1]), raster.dtype)
-        here = raster[max(0, top) : max(0, top + rows)]
-        out[max(0, -top) : max(0, -top) + len(here)] = here
-        return out
+    def on_canvas(
+        self, read: Callable[[int, int], np.ndarray], top: int, rows: int, canvas: tuple[int, int]
+    ) -> np.ndarray:
+        """Rows of a canvas of (height, width) px, (rows, width), as `ids` or `numbers` reads them.
+
+        The slide's mirror image goes on beyond its borders, into what is made and not kept: nothing that is made ends
+        there, so that tissue which reaches a border does not draw an edge to it.
+        """
+        down, along = (torus.mirrored(side, whole) for side, whole in zip(self.size, canvas))
+        wanted, place = np.unique(down[np.arange(top, top + rows) % canvas[0]], return_inverse=True)
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
+        return np.concatenate([read(int(run[0]), len(run)) for run in runs])[place][:, along]
 
 
 def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
@@ -162,16 +170,12 @@ def write_surroundings(
     group.attrs["background"] = _glass(codec, params.sample_slides.glass_rgb)
     free = create(group, "free", (), canvas, "uint8")
     given = create(group, "map", (len(maps),), canvas, "float16") if maps else None  # zeros are the null
-    for rows, ids, edge in _bands(slide, mask, canvas, factor, edges):
-        if given is not None and mask is not None:
+    free[:] = 1
+    for rows, ids, edge in () if mask is None else _bands(mask, canvas, factor, edges):
+        if given is not None:
             given[:, rows] = mask_map(ids[None], edge if edge is None else edge[None], maps, *_cells(ids, factor))[0]
-        inside = np.zeros((rows.stop - rows.start, canvas[1]), np.uint8)
-        inside[: max(0, -(-slide.height_px // factor) - rows.start), : -(-slide.width_px // factor)] = 1
-        if mask is None:
-            inside[:] = 1  # without a mask the slide is a torus, and all of it is made
-        elif slide.outside == "glass":
-            inside &= _tissue(mask, rows, canvas[1], factor)
-        free[rows] = inside
+        if slide.outside == "glass":
+            free[rows] = _tissue(mask, rows, canvas, factor)
     field, lenders, points = state_field(slide, params, canvas, factor, specs, encoders, store)
     field.save(folder / FIELD)
     if slide.image is not None:
@@ -179,31 +183,29 @@ def write_surroundings(
     return sorted(lenders | set(slide.lent_by)), points
 
 
-def _tissue(mask: Mask, rows: slice, columns: int, factor: int) -> np.ndarray:
+def _tissue(mask: Mask, rows: slice, canvas: tuple[int, int], factor: int) -> np.ndarray:
     """(rows, columns) uint8, where the mask names a class or one lies near, so that tissue draws its own edge."""
-    near = _EDGE
-    ids = mask.ids((rows.start - near) * factor, (rows.stop - rows.start + 2 * near) * factor)
-    ids = np.pad(ids, ((0, 0), (0, columns * factor - ids.shape[1])))
+    near, px = _EDGE, (canvas[0] * factor, canvas[1] * factor)
+    ids = mask.on_canvas(mask.ids, (rows.start - near) * factor, (rows.stop - rows.start + 2 * near) * factor, px)
     tissue = shares((ids > 0)[None], *_cells(ids, factor))[0] > 0
-    return binary_dilation(tissue, iterations=near)[near:-near].astype(np.uint8)
+    wider = np.pad(tissue, ((0, 0), (near, near)), mode="wrap")
+    return binary_dilation(wider, iterations=near)[near:-near, near:-near].astype(np.uint8)
 
 
 def _cells(ids: np.ndarray, factor: int) -> tuple[int, int]:
     return ids.shape[0] // factor, ids.shape[1] // factor
 
 
-def _bands(slide: WovenSlide, mask: Mask | None, canvas, factor: int, edges: bool) -> Iterator[tuple]:
+def _bands(mask: Mask, canvas: tuple[int, int], factor: int, edges: bool) -> Iterator[tuple]:
     """Latent rows with their class ids and outlines in px, both as wide as the canvas."""
+    px = canvas[0] * factor, canvas[1] * factor
     for start in range(0, canvas[0], _BAND):
         rows = slice(start, min(start + _BAND, canvas[0]))
         top, count = rows.start * factor, (rows.stop - rows.start) * factor
-        ids = edge = None
-        if mask is not None:
-            beyond = canvas[1] * factor - slide.width_px
-            ids = np.pad(mask.ids(top, count), ((0, 0), (0, beyond)))
-            if edges:
-                edge = np.pad(outlines(mask.numbers(top - 1, count + 2))[1:-1], ((0, 0), (0, beyond)))
-        yield rows, ids, edge
+        edge = None
+        if edges:
+            edge = outlines(mask.on_canvas(mask.numbers, top - 1, count + 2, px))[1:-1]
+        yield rows, mask.on_canvas(mask.ids, top, count, px), edge
 
 
 def _glass(codec: LatentCodec, colour: tuple[int, int, int]) -> list[float]:

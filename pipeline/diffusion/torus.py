@@ -33,6 +33,16 @@ def read(
     return np.concatenate(rows, -2)
 
 
+def mirrored(length: int, canvas: int) -> np.ndarray:
+    """Which of the `length` pixels of a slide's axis lies at each of its canvas's, (canvas,) int: beyond the slide's end
+    they come back, and before its start, around the torus, they do too."""
+    place = np.arange(canvas)
+    beyond = np.minimum(place - length, canvas - 1 - place)  # from the nearer border
+    nearer_end = place - length < canvas - 1 - place
+    back = np.where(nearer_end, length - 1 - beyond, beyond)
+    return np.where(place < length, place, np.clip(back, 0, length - 1))
+
+
 def noise_field(seed: int, channels: int, top: int, left: int, height: int, width: int, canvas) -> np.ndarray:
     """Standard normal noise of a box, (channels, height, width) float32.
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
@@ -16,9 +18,10 @@ from pipeline.conditions.encode import Encoders
 from pipeline.conditions.label import LabelEncoder
 from pipeline.conditions.mask import MaskEncoder
 from pipeline.config import Params
+from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
-from pipeline.diffusion import decode, from_image
+from pipeline.diffusion import decode, from_image, torus
 from pipeline.diffusion.decode import HALO, decode_rows, is_local, reach
 from pipeline.diffusion.slides import _geometry
 from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
@@ -33,7 +36,9 @@ FACTOR = 4
 
 
 def params_of(slide: dict, conditions=("label", "mask"), **settings) -> Params:
-    stated = {"name": "s", "width_px": 160, "height_px": 128} | slide
+    stated = (
+        {"name": "s", "width_px": 160, "height_px": 128} | ({"outside": "glass"} if "mask" in slide else {}) | slide
+    )
     return Params.model_validate(
         {
             "tile": {
@@ -98,6 +103,7 @@ def test_outlines_need_the_nuclei_of_a_raster(here):
 @pytest.mark.parametrize(
     "slide, settings, message",
     [
+        ({"mask": "m.png", "outside": None}, {}, "outside: glass .for masks of regions of tissue. or outside: tissue"),
         ({}, {"scheduler": "unipc"}, "'ddim', 'euler' or 'dpmsolver\\+\\+'"),
         ({"rna": "x"}, {}, "'rna' is not among train_denoiser.conditions"),
         ({"label": "middle"}, {}, "'middle' is none of tile.labels.classes"),
@@ -158,15 +164,49 @@ def write(slide: dict, canvas=(48, 56)) -> Written:
 def test_a_mask_says_what_is_made_and_what_it_shows(here):
     found = write({"mask": "halves.json", "lent_by": ["a"]})
     free, shown = found.arrays["free"][:], found.arrays["map"][:]
-    assert free[:16, :40].all() and not free[20:].any() and not free[:, 44:].any()
-    assert (shown[1, :15, :19] == 1).all() and (shown[2, :15, 21:39] == 1).all() and (shown[0, 20:] == 1).all()
+    assert free[:16].all() and not free[20:36].any()
+    assert (shown[1, :15, :19] == 1).all() and (shown[2, :15, 21:39] == 1).all() and (shown[0, 20:32, :40] == 1).all()
     assert found.lenders == ["a"]
 
 
 def test_where_tissue_lies_outside_the_mask_all_of_the_slide_is_made(here):
     found = write({"mask": "halves.json", "outside": "tissue"})
-    free = found.arrays["free"][:]
-    assert free[:32, :40].all() and not free[32:].any() and not free[:, 40:].any()
+    assert found.arrays["free"][:].all()
+
+
+def test_a_slide_goes_on_beyond_its_borders_as_its_mirror_image(here):
+    """Its mask, the glass around it and the image that it begins from, so that no tissue draws an edge to a border."""
+    write_geojson("nuclei.json", feature("left", box_ring(120, 40, 160, 80)), feature("right", box_ring(0, 0, 20, 12)))
+    region = {"slide_id": "real", "width_px": 160, "height_px": 128, "strength": 0.5}
+    found = write({"mask": "nuclei.json", "image": region})
+    for name in ("map", "free", "image"):
+        whole = found.arrays[name][:]
+        assert (whole[..., 32:36, :] == whole[..., 28:32, :][..., ::-1, :]).all()
+        assert (whole[..., 44:, :] == whole[..., :4, :][..., ::-1, :]).all()
+        assert (whole[..., 40:44] == whole[..., 36:40][..., ::-1]).all()
+        assert (whole[..., 52:] == whole[..., :4][..., ::-1]).all()
+    assert found.arrays["free"][10:20, 30:48].all() and not found.arrays["free"][24:40, 10:20].any()
+
+
+def test_a_nucleus_that_a_border_cuts_has_no_outline_there(here):
+    ids = np.zeros((128, 160), np.int32)
+    ids[50:60, 150:] = 7
+    Image.fromarray((ids > 0).astype(np.uint8)).save("mask.png")
+    Image.fromarray(ids).save("nuclei.tif")
+    mask = read_mask(
+        params_of({"mask": "mask.png", "instances": "nuclei.tif"}).sample_slides.slides[0], params_of({}), True
+    )
+    canvas = (192, 224)
+    edge = outlines(mask.on_canvas(mask.numbers, 0, 192, canvas))
+    assert not edge[51:59, 151:169].any() and edge[50:60, 150].all() and edge[50:60, 169].all()
+
+
+@given(length=st.integers(1, 40), padding=st.integers(0, 40))
+def test_what_lies_beyond_a_slide_is_nearest_to_what_it_mirrors(length, padding):
+    place = torus.mirrored(length, length + padding)
+    assert (place[:length] == np.arange(length)).all() and place.min() >= 0 and place.max() < length
+    for beyond in range(min(length, padding // 2)):
+        assert place[length + beyond] == length - 1 - beyond and place[-1 - beyond] == beyond
 
 
 def test_a_field_lends_by_tile_and_its_groups_are_the_slides_ancestors(here):
@@ -201,7 +241,7 @@ def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):
     assert free[10:20, 10:20].all() and not free[4:9, 4:28].any() and free[:4].all() and free[:, 28:].all()
     assert found.lenders == ["a"]
     latents, glass = found.arrays["image"][:], np.array(found.arrays.attrs["background"])[:, None]
-    assert np.allclose(latents[:, 40:, 40:].reshape(4, -1), glass) and latents[:, 6:26, 6:26].std() > 0.01
+    assert np.allclose(latents[:, 28:32, 28:40].reshape(4, -1), glass) and latents[:, 6:26, 6:26].std() > 0.01
 
 
 @pytest.mark.parametrize(
