@@ -1,7 +1,8 @@
 """What the near-copy filter catches and lets pass, on patients that neither it nor its threshold knew; and what filtering costs.
 
 On monuseg at 0.5 µm/px: train tiles are indexed, the threshold is set on tiles of other patients, and judged on tiles of a third
-part of them. Copies are planted from the train patients' pictures, so that what comes into view when a tile is shifted is real. In
+part of them. Copies are planted from the train patients' pictures, so that what comes into view when a tile is shifted is real.
+`cells` asks the same of an index that holds her2st's sections too, so many tiles that it is searched by cells. In
 full it needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws pictures, and its figures mean nothing.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from benchmarks.inputs import drawn_slides, real_data
@@ -27,9 +29,12 @@ from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.near_copy import build_index, copy_scores
 from pipeline.quality.plant import DISGUISES, cut, disguised
 from pipeline.quality.study import FilterPart, filter_part
+from pipeline.slides.open import open_slide
 
-PARTS = ("copies", "time")
+PARTS = ("copies", "cells", "time")
 MPP, TILE_PX = 0.5, 128
+WHITE = 215
+"""Mean grey level above which a tile is mostly glass."""
 Picture = np.ndarray
 Place = tuple[int, int, int]
 """Number of a picture, and a tile's corner in it."""
@@ -41,6 +46,18 @@ def monuseg() -> list[Picture]:
     pictures = [Image.open(real_data() / "monuseg" / path).convert("RGB") for path in table["image"]]
     sizes = [tuple(round(n * mpp / MPP) for n in p.size) for p, mpp in zip(pictures, table["mpp"])]
     return [np.asarray(p.resize(size, Image.Resampling.BOX)) for p, size in zip(pictures, sizes)]
+
+
+def her2st() -> np.ndarray:
+    """Tiles of all sections (n, 128, 128, 3), of tissue."""
+    found = []
+    for path in sorted((real_data() / "her2st/slides").glob("*.tif")):
+        with open_slide(path, None) as slide:
+            picture = slide.read(0, 0, slide.width, slide.height, 1.0)
+        tiles = sliding_window_view(picture, (TILE_PX, TILE_PX), (0, 1))[::TILE_PX, ::TILE_PX]
+        tiles = tiles.reshape(-1, 3, TILE_PX, TILE_PX).transpose(0, 2, 3, 1)
+        found.append(tiles[tiles.mean((1, 2, 3)) < WHITE])
+    return np.concatenate(found)
 
 
 def drawn(root: Path) -> list[Picture]:
@@ -74,8 +91,13 @@ def kinds(
     yield "all", lambda place: disguised(at(place, True, True), rng)
 
 
-def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | None) -> dict:
-    """Half of the patients are train's, a sixth set the threshold, a third are those of whom nothing was known."""
+def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | None, among: np.ndarray) -> dict:
+    """Half of the patients are train's, a sixth set the threshold, a third are those of whom nothing was known.
+
+    Parameters
+    ----------
+    among : other tiles (n, h, w, 3) that are indexed with the train patients'.
+    """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(pictures))
     train, calibrate, unseen = np.split(order, [len(order) // 2, len(order) // 2 + max(1, len(order) // 6)])
@@ -84,7 +106,8 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
     def tiles(which: list[Place]) -> np.ndarray:
         return np.stack([pictures[n][y : y + side, x : x + side] for n, y, x in which])
 
-    index = build_index(np.array([f"{n}-{y}-{x}" for n, y, x in known]), [tiles(known)])
+    names = [f"{n}-{y}-{x}" for n, y, x in known] + [f"other-{n}" for n in range(len(among))]
+    index = build_index(np.array(names), [tiles(known), among])
     held_out, others = (
         copy_scores(tiles(places(pictures, part, side, side // 2)), index) for part in (calibrate, unseen)
     )
@@ -104,6 +127,7 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
         "real_other_patient_highest": float(others[0].max()),
         "planted_copies_lowest": least,
         "threshold": limit,
+        "tiles_indexed": len(names),
     }
 
 
@@ -139,9 +163,13 @@ def main() -> None:
         options.pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root, keys = Path(folder), {}
-        if "copies" in options.only:
+        if {"copies", "cells"} & set(options.only):
             pictures, side = (drawn(root), 48) if options.smoke else (monuseg(), TILE_PX)
-            keys |= measure_copies(pictures, side, 0, options.pictures and options.pictures / "missed.png")
+        if "copies" in options.only:
+            sheet, nothing = options.pictures and options.pictures / "missed.png", np.empty((0, 1, 1, 3), np.uint8)
+            keys |= measure_copies(pictures, side, 0, sheet, nothing)
+        if "cells" in options.only and not options.smoke:
+            keys["cells"] = measure_copies(pictures, side, 0, None, her2st())
         if "time" in options.only:
             keys |= measure_time(root / "time", 32 if options.smoke else 128)
     report("filters", options.smoke, {"mpp": MPP, "tile_px": TILE_PX}, flat(keys), {}, options.json)

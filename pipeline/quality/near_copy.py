@@ -41,7 +41,8 @@ _LEAST_CONTRAST, _LEAST_DETAIL = 2.0, 1.0
 """Standard deviations in grey levels; below them there is nothing to slide, or to compare."""
 _MOST_FLAT = 200_000
 """So many patches are searched one by one; of more, the cells that lie nearest."""
-_CELLS_SEARCHED = 32
+_SHARE_SEARCHED = 0.125
+"""Of the cells; at a twentieth copies are missed that are shifted, scaled and disguised at once."""
 _BATCH = 64
 
 
@@ -93,7 +94,7 @@ def _index_patches(grey: np.ndarray, axes: np.ndarray) -> faiss.Index:
     if count > _MOST_FLAT:
         cells = int(np.sqrt(count))
         index = faiss.IndexIVFFlat(index, axes.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = _CELLS_SEARCHED
+        index.nprobe = int(np.ceil(_SHARE_SEARCHED * cells))
         index.train(coded(grey[:: -(-count // (64 * cells))]))
     for start in range(0, len(grey), _BATCH):
         index.add(coded(grey[start : start + _BATCH]))
