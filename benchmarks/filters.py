@@ -49,7 +49,7 @@ def monuseg() -> list[Picture]:
 
 
 def her2st() -> np.ndarray:
-    """Tiles of all sections (n, 128, 128, 3), of tissue."""
+    """Tiles of all sections (n, 128, 128, 3), of tissue, at their own scale."""
     found = []
     for path in sorted((real_data() / "her2st/slides").glob("*.tif")):
         with open_slide(path, None) as slide:
@@ -128,6 +128,7 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
         "planted_copies_lowest": least,
         "threshold": limit,
         "tiles_indexed": len(names),
+        "cells_indexed": getattr(index.patches, "nlist", 0),
     }
 
 

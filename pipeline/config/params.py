@@ -75,6 +75,11 @@ class Params(Section):
                 raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
             if slide.image and self.tile.stain != "none":
                 raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
+            factor = self.train_autoencoder.down_factor
+            if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
+                raise ValueError(
+                    f"{where}: image.x_px and image.y_px are to be multiples of {factor} px, the side of a latent pixel"
+                )
             if slide.mask and not self.tile.masks.classes:
                 raise ValueError(f"{where}: it has a mask, and tile.masks names no classes")
 

@@ -47,10 +47,11 @@ def state_image(
     latents = create(group, "image", (codec.channels,), canvas, "float32")
     latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
     top, left = image.y_px // factor, image.x_px // factor
-    height, width = (side // factor * factor for side in (image.height_px, image.width_px))
+    height = _whole_cells(image.y_px, image.height_px, slide.height_px, factor)
+    width = _whole_cells(image.x_px, image.width_px, slide.width_px, factor)
     with open_slide(entry.path, entry.mpp, params.tile.max_slide_gpx) as source:
         scale = params.tile.mpp / source.mpp
-        right, bottom = image.x_level0_px + width * scale, image.y_level0_px + height * scale
+        right, bottom = image.x_level0_px + image.width_px * scale, image.y_level0_px + image.height_px * scale
         if right > source.width + 1 or bottom > source.height + 1:
             raise HistoloomError(
                 f"sample_slides.slides, '{slide.name}': the region reaches beyond slide '{image.slide_id}', which is "
@@ -63,18 +64,26 @@ def state_image(
                 encoded = _encoded(source, corner, size, scale, codec, factor)
                 rows, columns = top + y // factor, left + x // factor
                 latents[:, rows : rows + encoded.shape[1], columns : columns + encoded.shape[2]] = encoded
-        groups = _groups(entry, params, source, image, (right, bottom), _ENCODE_HALO_PX * scale)
+        end = image.x_level0_px + width * scale, image.y_level0_px + height * scale
+        groups = _groups(entry, params, source, image, end, _ENCODE_HALO_PX * scale)
     _settle(group, image, (top, left, height // factor, width // factor), factor)
-    _go_on(latents, (-(-slide.height_px // factor), -(-slide.width_px // factor)))
+    _go_on(group, canvas, (-(-slide.height_px // factor), -(-slide.width_px // factor)))
     return groups
 
 
-def _go_on(latents: zarr.Array, size: tuple[int, int]) -> None:
-    """Let the mirror image of a slide's (height, width) latents go on beyond its borders, as its mask's does."""
-    down, along = (torus.mirrored(side, whole) for side, whole in zip(size, latents.shape[1:]))
-    for start in range(0, latents.shape[1], _BAND):
-        rows = down[start : start + _BAND]
-        latents[:, start : start + len(rows)] = latents.oindex[:, rows][:, :, along]
+def _whole_cells(start: int, side: int, slide: int, factor: int) -> int:
+    """Px of a region's side in whole latent pixels: all that it touches at a slide's border, else all that it fills."""
+    return (-(-side // factor) if start + side == slide else side // factor) * factor
+
+
+def _go_on(group: zarr.Group, canvas: tuple[int, int], size: tuple[int, int]) -> None:
+    """Let the mirror image of a slide's (height, width) latent px go on beyond its borders, as its mask's does."""
+    down, along = (torus.mirrored(side, whole) for side, whole in zip(size, canvas))
+    for array in (group["free"], group["image"]):
+        lead = (slice(None),) * (array.ndim - 2)
+        for start in range(0, canvas[0], _BAND):
+            rows = down[start : start + _BAND]
+            array[*lead, start : start + len(rows)] = array.oindex[*lead, rows][..., along]
 
 
 def _encoded(source: Slide, corner, size: tuple[int, int], scale: float, codec: LatentCodec, factor: int) -> np.ndarray:

@@ -73,7 +73,7 @@ class Mask:
         down, along = (torus.mirrored(side, whole) for side, whole in zip(self.size, canvas))
         wanted, place = np.unique(down[np.arange(top, top + rows) % canvas[0]], return_inverse=True)
         runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
-        return np.concatenate([read(int(run[0]), len(run)) for run in runs])[place][:, along]
+        return np.concatenate([read(int(run[0]), len(run)) for run in runs])[np.ix_(place, along)]
 
 
 def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:

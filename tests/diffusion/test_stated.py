@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from pipeline.conditions.encode import Encoders
 from pipeline.conditions.label import LabelEncoder
-from pipeline.conditions.mask import MaskEncoder
+from pipeline.conditions.mask import EDGE, MaskEncoder
 from pipeline.config import Params
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.store import TileStore
-from pipeline.diffusion import decode, from_image, torus
+from pipeline.diffusion import decode, from_image, stated, torus
 from pipeline.diffusion.decode import HALO, decode_rows, is_local, reach
 from pipeline.diffusion.slides import _geometry
 from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
@@ -108,6 +108,9 @@ def test_outlines_need_the_nuclei_of_a_raster(here):
         ({"rna": "x"}, {}, "'rna' is not among train_denoiser.conditions"),
         ({"label": "middle"}, {}, "'middle' is none of tile.labels.classes"),
         ({"image": {"slide_id": "x", "width_px": 9, "height_px": 9, "holes": "h.json"}}, {}, "set keep: true"),
+        ({"image": {"slide_id": "x", "width_px": 9, "height_px": 9}}, {}, "would change nothing: set keep: true"),
+        ({"image": {"slide_id": "x", "width_px": 9, "height_px": 9, "strength": 0.5}}, {}, "has nothing to begin from"),
+        ({"image": {"slide_id": "x", "width_px": 9, "height_px": 9, "x_px": 5, "keep": True}}, {}, "multiples of 4 px"),
     ],
 )
 def test_params_that_cannot_be_meant_are_refused(slide, settings, message):
@@ -137,6 +140,7 @@ def codec_of(arch: str = "tiny") -> LatentCodec:
 
 
 ENCODERS = Encoders((LabelEncoder(("left", "right")), MaskEncoder(("background", "left", "right"), 16)))
+WITH_EDGES = Encoders((MaskEncoder(("background", "left", "right", EDGE), 16),))
 
 
 @dataclass
@@ -147,14 +151,14 @@ class Written:
     arrays: zarr.Group
 
 
-def write(slide: dict, canvas=(48, 56)) -> Written:
+def write(slide: dict, canvas=(48, 56), encoders=ENCODERS) -> Written:
     params = params_of(slide)
     make_part("tiles", "slide", tile_rows(4, split_group=["a", "a", "b", "b"], label="left"), tiles(4))
     make_slide("real.tif", width=200, height=200, mpp=1.0)
     entry = SlideEntry("real", Path("real.tif"), "a", 2)
     Path("stated").mkdir()
     lenders, points = write_surroundings(
-        Path("stated"), params.sample_slides.slides[0], params, canvas, codec_of(), ENCODERS.specs(), ENCODERS,
+        Path("stated"), params.sample_slides.slides[0], params, canvas, codec_of(), encoders.specs(), encoders,
         TileStore("tiles"), {"real": entry},
     )  # fmt: skip
     surroundings = Surroundings(Path("stated"))
@@ -174,11 +178,14 @@ def test_where_tissue_lies_outside_the_mask_all_of_the_slide_is_made(here):
     assert found.arrays["free"][:].all()
 
 
-def test_a_slide_goes_on_beyond_its_borders_as_its_mirror_image(here):
+@pytest.mark.parametrize("band", [16, 256])
+def test_a_slide_goes_on_beyond_its_borders_as_its_mirror_image(here, monkeypatch, band):
     """Its mask, the glass around it and the image that it begins from, so that no tissue draws an edge to a border."""
     write_geojson("nuclei.json", feature("left", box_ring(120, 40, 160, 80)), feature("right", box_ring(0, 0, 20, 12)))
     region = {"slide_id": "real", "width_px": 160, "height_px": 128, "strength": 0.5}
-    found = write({"mask": "nuclei.json", "image": region})
+    monkeypatch.setattr(stated, "_BAND", band)
+    monkeypatch.setattr(from_image, "_BAND", band)
+    found = write({"mask": "nuclei.json", "image": region}, encoders=WITH_EDGES)
     for name in ("map", "free", "image"):
         whole = found.arrays[name][:]
         assert (whole[..., 32:36, :] == whole[..., 28:32, :][..., ::-1, :]).all()
@@ -186,6 +193,16 @@ def test_a_slide_goes_on_beyond_its_borders_as_its_mirror_image(here):
         assert (whole[..., 40:44] == whole[..., 36:40][..., ::-1]).all()
         assert (whole[..., 52:] == whole[..., :4][..., ::-1]).all()
     assert found.arrays["free"][10:20, 30:48].all() and not found.arrays["free"][24:40, 10:20].any()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_image_fills_the_last_latent_pixels_of_its_slide(here, keep):
+    """Of a size that isn't whole latent pixels: no glass is left at the border, and what is kept needs no making."""
+    region = {"slide_id": "real", "width_px": 161, "height_px": 130} | ({"keep": True} if keep else {"strength": 0.5})
+    found = write({"width_px": 161, "height_px": 130, "image": region}, (52, 60))
+    glass = np.array(found.arrays.attrs["background"], np.float32)[:, None, None]
+    assert (found.arrays["image"][:] != glass).any(0).all()
+    assert (found.arrays["free"][:] == (not keep)).all()
 
 
 def test_a_nucleus_that_a_border_cuts_has_no_outline_there(here):
@@ -238,7 +255,7 @@ def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):
     }
     found = write({"image": image})
     free = found.arrays["free"][:].astype(bool)
-    assert free[10:20, 10:20].all() and not free[4:9, 4:28].any() and free[:4].all() and free[:, 28:].all()
+    assert free[10:20, 10:20].all() and not free[4:9, 4:28].any() and free[:4].all() and free[:, 28:40].all()
     assert found.lenders == ["a"]
     latents, glass = found.arrays["image"][:], np.array(found.arrays.attrs["background"])[:, None]
     assert np.allclose(latents[:, 28:32, 28:40].reshape(4, -1), glass) and latents[:, 6:26, 6:26].std() > 0.01
@@ -262,12 +279,12 @@ def test_a_region_of_any_shape_begins_as_its_slide_is(here, monkeypatch, x, y, w
 
 def test_a_region_beyond_its_slide_is_refused(here):
     with pytest.raises(HistoloomError, match="reaches beyond slide 'real', which is 200 x 200 px"):
-        write({"image": {"slide_id": "real", "x_level0_px": 150, "width_px": 96, "height_px": 96}})
+        write({"image": {"slide_id": "real", "x_level0_px": 150, "width_px": 96, "height_px": 96, "keep": True}})
 
 
 def test_a_slide_that_is_not_there_cannot_be_begun_from(here):
     with pytest.raises(HistoloomError, match="'gone' is no slide of"):
-        write({"image": {"slide_id": "gone", "width_px": 96, "height_px": 96}})
+        write({"image": {"slide_id": "gone", "width_px": 96, "height_px": 96, "keep": True}})
 
 
 @pytest.mark.parametrize("arch", ["tiny", "kl"])

@@ -91,6 +91,12 @@ def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index,
     others = _tiles(2)[1]
     assert np.allclose(copy_scores(train[1], kept)[0], 1, atol=1e-5)
     assert (copy_scores(others, kept)[0] == copy_scores(others, by_cells)[0]).all()
+    monkeypatch.setattr(near_copy, "_alike", lambda *_: np.array([], int))  # so that patches alone propose
+    rng = np.random.default_rng(0)
+    picture, _, places = train
+    copies = np.stack([disguised(cut(picture, y, x, SIDE, rng, True, True), rng) for y, x in places])
+    one_by_one, found = (copy_scores(copies, searched)[0] for searched in (index, by_cells))
+    assert (found >= one_by_one - 1e-5).mean() >= 0.9
 
 
 @given(seed=st.integers(0, 1000), gain=st.floats(0.5, 1.0), offset=st.integers(0, 60))
