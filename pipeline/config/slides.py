@@ -23,6 +23,11 @@ class FromImage(Section):
     y_px: int = Field(0, ge=0)
     strength: Fraction = Field(1.0, description="how much of the noise schedule is run; less changes less")
     keep: bool = Field(False, description="keep the region, but for its holes, and make what lies around it")
+    rounds: Positive = Field(
+        4,
+        description="with keep: how often each step is taken, noise added back in between, so that what is made agrees with "
+        "what is kept (Lugmayr et al. 2022)",
+    )
     holes: str | None = Field(None, description="GeoJSON of polygons, in the canvas's px, that are made anew")
 
     @model_validator(mode="after")
@@ -61,6 +66,11 @@ class WovenSlide(Section):
     purpose: Literal["augment", "evaluate"] = Field(
         "augment", description="evaluate: held-out conditions, never emitted"
     )
+
+    @property
+    def rounds(self) -> int:
+        """How often each step is taken."""
+        return self.image.rounds if self.image and self.image.keep else 1
 
     @model_validator(mode="after")
     def _image_fits(self):

@@ -180,4 +180,15 @@ def advance_block(
     place = np.add(weave.origin(step), (top + dy, left + dx)) % weave.layout.canvas
     around = surroundings.box(int(place[0]), int(place[1]), height + reach, width + reach)
     windows = weave.windows(step, number)
-    return step_region(region, windows, inset, (height, width), step, step == weave.begin, around, denoiser)
+    taken = denoiser.solver.steps
+    first = (
+        step == weave.begin or taken[step - 1].back is not None
+    )  # noise was added: what was predicted before is void
+    out = step_region(region, windows, inset, (height, width), step, first, around, denoiser)
+    if taken[step].back is not None:
+        place = np.add(weave.origin(step + 1), (top, left)) % weave.layout.canvas
+        seed = item_seed(weave.seed, f"back/{step}")
+        noise = torus.noise_field(seed, weave.channels, *map(int, place), height, width, weave.layout.canvas)
+        kept, added = taken[step].back
+        out[: weave.channels] = np.float32(kept) * out[: weave.channels] + np.float32(added) * noise
+    return out

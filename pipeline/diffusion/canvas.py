@@ -74,7 +74,7 @@ def step_region(
     region : state of the block's region.
     inset, size : where in the region the pixels begin that are stepped, and their (height, width).
     index : of the step.
-    first : whether this is a run's first step, so that there is no history.
+    first : whether there is no history: at a run's first step, and where noise was added back.
 
     Returns
     -------

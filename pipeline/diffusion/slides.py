@@ -51,6 +51,7 @@ class LoadCanvas:
     """What a worker needs to weave, found by value in its cache.
 
     settings : `sample_slides` as JSON.
+    rounds : how often each step is taken.
     """
 
     models: Path
@@ -60,13 +61,14 @@ class LoadCanvas:
     settings: str
     window: int
     stated: Path
+    rounds: int
 
     def __call__(self) -> tuple[Denoiser, Surroundings]:
         config = SampleSlides.model_validate_json(self.settings)
         generator = load_generator(self.models, self.generator_sha256, self.attention, self.device, config.precision)
         surroundings = Surroundings(self.stated)
         nothing = replace(surroundings.nothing, map=_no_map(generator.specs, self.window))
-        solver = _solver(config, generator.training)
+        solver = _solver(config, generator.training).repeated(self.rounds)
         return Denoiser(
             generator.unet, generator.specs, nothing, config.scale_at, solver, config.batch_size, self.device
         ), surroundings
@@ -191,11 +193,12 @@ def _weave_slide(slide: WovenSlide, weaver: Weaver, pool) -> Callable[[Path], di
     folder = weaver.root / "canvases" / weaver.part(slide)
     with one_thread():
         stated = commit_part(folder, "stated", lambda target: _state(target, slide, weaver, layout))["info"]
-    begin = _solver(config, generator.training).begin(slide.image.strength) if slide.image else 0
+    solver = _solver(config, generator.training).repeated(slide.rounds)
+    begin = solver.begin(slide.image.strength) if slide.image else 0
     seed = item_seed(params.seed, f"slide/{slide.name}")
-    weave = Weave(seed, cover, layout, generator.codec.channels, begin, config.steps)
+    weave = Weave(seed, cover, layout, generator.codec.channels, begin, len(solver.steps))
     identity = (weaver.models, weaver.generator_sha256, attention, weaver.device)
-    load = LoadCanvas(*identity, config.model_dump_json(exclude={"slides"}), window, folder / "stated")
+    load = LoadCanvas(*identity, config.model_dump_json(exclude={"slides"}), window, folder / "stated", slide.rounds)
     job = CanvasJob(weave, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     shutil.rmtree(job.scratch, ignore_errors=True)
     height, width = -(-slide.height_px // factor), -(-slide.width_px // factor)
@@ -234,7 +237,7 @@ def _geometry(slide: WovenSlide, config: SampleSlides, factor: int, window: int)
             f"sample_slides.slides, '{slide.name}' is {slide.width_px} x {slide.height_px} px, smaller than a window of "
             f"{window * factor} px. Make it larger, or lower sample_slides.window_latent_px."
         )
-    halos = config.halos(window)
+    halos = tuple(halo for halo in config.halos(window) for _ in range(slide.rounds))
     if max(halos) > window // 4:
         raise HistoloomError(
             f"sample_slides.halo_latent_px is {max(halos)}, more than a quarter of the window ({window}): most of what is "

@@ -10,7 +10,7 @@ any machine, and its history can be moved with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Step:
     scale : the solver's own x, times this, is what the denoiser reads (Euler's has unit signal, not unit variance).
     first : a and b where there is no history.
     later : a, b and c where there is.
+    back : what the stepped x is multiplied by, and noise that is added to it, to be at this step's level again; or None.
     """
 
     timestep: int
@@ -40,6 +41,7 @@ class Step:
     scale: float
     first: tuple[float, float]
     later: tuple[float, float, float]
+    back: tuple[float, float] | None = None
 
     def clean(self, x, predicted, prediction: Prediction):
         """The x0 that a prediction implies, for arrays or tensors of the solver's x."""
@@ -93,6 +95,17 @@ class Solver:
     def begin(self, strength: float) -> int:
         """The step at which a run begins that keeps 1 - `strength` of an image; 1 is pure noise."""
         return min(len(self.steps) - 1, round((1 - strength) * len(self.steps)))
+
+    def repeated(self, rounds: int) -> Solver:
+        """Every step but the last taken `rounds` times, noise added back in between (Lugmayr et al. 2022, RePaint: jumps of one
+        step), so that what is made can agree with what is kept beside it."""
+        out = []
+        for step, following in zip(self.steps, self.steps[1:]):
+            less = step.alpha / following.alpha
+            more = max(step.sigma**2 - (less * following.sigma) ** 2, 0.0) ** 0.5
+            back = less * following.scale / step.scale, more / step.scale
+            out += [replace(step, back=back)] * (rounds - 1) + [step]
+        return replace(self, steps=(*out, self.steps[-1]))
 
 
 def make_solver(name: str, *, prediction: Prediction, schedule: Schedule, train_timesteps: int, steps: int) -> Solver:

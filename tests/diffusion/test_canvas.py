@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,21 @@ def test_what_keeps_its_latent_keeps_its_noise(name):
         x, before = step.next(x, clean, before), clean
         assert x == pytest.approx(following.noised(clean, noise), rel=1e-3, abs=1e-4)
     assert solver.steps[-1].next(x, clean, before) == pytest.approx(clean, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_what_is_noised_again_is_at_its_steps_level(name):
+    """As much of the latent, and noise of the variance, that the step is told to expect."""
+    solver = make_solver(name, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=10)
+    assert solver.repeated(1) == solver
+    taken = solver.repeated(3).steps
+    assert len(taken) == 28 and [s.timestep for s in taken[::3]] == [s.timestep for s in solver.steps]
+    for number, (step, following) in enumerate(zip(solver.steps, solver.steps[1:])):
+        kept, added = taken[3 * number].back
+        assert taken[3 * number + 1].back == (kept, added) and taken[3 * number + 2].back is None
+        assert kept * following.alpha / following.scale == pytest.approx(step.alpha / step.scale, rel=1e-6)
+        variance = (kept * following.sigma / following.scale) ** 2 + added**2
+        assert variance == pytest.approx((step.sigma / step.scale) ** 2, rel=1e-6)
 
 
 def test_a_scheduler_that_is_not_elementwise_is_refused_by_name():
@@ -234,6 +250,24 @@ def test_known_regions_stay_as_they_are(tmp_path):
     woven = weave_in_memory(weave_of(), *load_canvas(canvas))
     assert np.allclose(woven[:, free == 0], image[:, free == 0], atol=1e-5)
     assert not np.allclose(woven[:, free > 0], image[:, free > 0], atol=0.1)
+
+
+def test_steps_taken_again_keep_what_is_kept_and_do_not_depend_on_blocks(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
+    free = np.zeros((HEIGHT, WIDTH), np.uint8)
+    free[20:60, 10:50] = 1
+    denoiser, surroundings = load_canvas(state_canvas(tmp_path / "c", HEIGHT, WIDTH, image=image, free=free))
+    once = weave_in_memory(weave_of(), denoiser, surroundings)
+    again = replace(denoiser, solver=denoiser.solver.repeated(3))
+    end, cell = len(again.solver.steps), WINDOW - 2 * HALO
+    woven = [
+        weave_in_memory(weave_of(lay_out(HEIGHT, WIDTH, cell, block, WINDOW), end=end), again, surroundings)
+        for block in (28, 84)
+    ]
+    assert np.array_equal(*woven)
+    assert np.allclose(woven[0][:, free == 0], image[:, free == 0], atol=1e-5)
+    assert np.isfinite(woven[0]).all() and not np.allclose(woven[0][:, free > 0], once[:, free > 0], atol=0.1)
 
 
 def test_an_image_that_is_begun_from_late_changes_little(tmp_path):
