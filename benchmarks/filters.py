@@ -135,7 +135,6 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
 def measure_time(root: Path, tiles: int) -> dict:
     """Filtering a plan's parts over sampling them, both on one torch thread, the models loaded."""
     study = demo_study(root, tiles, 32)
-    del study.params["sample"]["guidance_interval"]  # guided where the demo is
     study.train()
     study.run("train_filters")
     params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan

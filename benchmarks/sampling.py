@@ -44,12 +44,7 @@ def demo_study(root: Path, tiles: int, size: int) -> Study:
         "train_denoiser": demo["train_denoiser"]
         | {"steps": 1, "few_steps": False, "conditions": CONDITIONS, "drop": {}},
         "plan": {"target": "none", "evaluation_tiles": tiles, "batch_size": size},
-        "sample": {
-            "steps": STEPS,
-            "guidance": 1.5,
-            "guidance_interval": [0, 1],
-            "precision": demo["sample"]["precision"],
-        },
+        "sample": {"steps": STEPS, "guidance": 1.5, "precision": demo["sample"]["precision"]},
     }
     for row in rows:
         del row["instances"]
@@ -114,6 +109,7 @@ def main() -> None:
         demo = load_params(Path(__file__).parent.parent / "params.yaml")
         size = demo.plan.batch_size if chip() == "cpu" else GPU_BATCH
         study = demo_study(root, microbatches * size, size)
+        study.params["sample"]["guidance_interval"] = [0, 1]  # so that each step has the bare forward's two branches
         study.train()
         params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
         sha256 = generator_sha256(models)
