@@ -7,6 +7,7 @@ thread, because a network's output differs in its last bits with the number of t
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -107,8 +108,6 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
     if config.scheduler is None and (config.workers == 0 or tasks == 0):
         yield Pool(_map_here, _graph_here)
         return
-    import logging
-
     import dask
     from distributed import Client
 
@@ -116,7 +115,6 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
     settings = {
         "distributed.scheduler.allowed-failures": config.retries,
         "distributed.scheduler.work-stealing": not woven,
-        "logging.distributed": "error",
         "distributed.worker.memory.terminate": 0.98,
         "distributed.admin.tick.limit": "60s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
@@ -166,14 +164,17 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
     from distributed import LocalCluster
 
     workers = cores() if config.workers == "auto" else config.workers
-    with LocalCluster(
-        n_workers=max(1, min(workers, tasks)),
-        threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
-        resources=_COMPUTES if woven else {},
-        processes=True,
-        memory_limit=config.memory_limit,
-        dashboard_address=":0",  # any free port
-    ) as cluster:
+    with (
+        LocalCluster(
+            n_workers=max(1, min(workers, tasks)),
+            threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
+            resources=_COMPUTES if woven else {},
+            processes=True,
+            memory_limit=config.memory_limit,
+            dashboard_address=":0",  # any free port
+            silence_logs=logging.CRITICAL,  # what tasks raise comes back; a heartbeat that meets the closing scheduler is no news
+        ) as cluster
+    ):
         yield cluster
 
 
