@@ -236,7 +236,7 @@ def test_synthetic_tiles_keep_the_masks_that_they_were_given(study):
     for part in made.parts:
         for name in ("mask", "instance", "edge"):
             assert (made.array(part, name)[:] == asked.array(part, name)[:]).all()
-    assert set(made.rows()["guidance"]) == {"mask=2 text=3 within 0.2-0.6"}
+    assert set(made.rows()["guidance"]) == {"mask=2 text=3 within mask 0.2-0.6"}
     assert set(made.rows()["recipe"]) == {"dpmsolver++-3-fp32"}
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[Fraction, Fraction]
 Positive = Annotated[int, Field(gt=0)]
 ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
 Key = Literal["patient_id", "slide_id", "spot_id"]
@@ -31,19 +32,28 @@ class Guided(Section):
 class Sampled(Guided):
     """What is sampled step by step under guidance."""
 
-    guidance_interval: tuple[Fraction, Fraction] = Field(
-        (0.2, 0.6),
+    guidance_interval: Interval | dict[ConditionName, Interval] = Field(
+        {"mask": (0.2, 0.6)},
         description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
-        "2024); outside what is given counts once, at no more than one forward",
+        "2024), or those of each condition; one that isn't named is guided throughout. Outside, a condition counts once",
     )
 
     @model_validator(mode="after")
     def _in_order(self):
-        if self.guidance_interval[0] > self.guidance_interval[1]:
-            raise ValueError(f"guidance_interval must begin below its end, and is {list(self.guidance_interval)}")
+        for low, high in self._intervals().values():
+            if low > high:
+                raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")
         return self
+
+    def _intervals(self) -> dict[str, Interval]:
+        return self.guidance_interval if isinstance(self.guidance_interval, dict) else {"all": self.guidance_interval}
 
     def scale_at(self, share: float) -> Callable[[str], float]:
         """Condition to its guidance scale at a share of the training timesteps."""
-        low, high = self.guidance_interval
-        return self.scale if low < share <= high else lambda condition: min(self.scale(condition), 1.0)
+        intervals = self._intervals()
+
+        def scale(condition: str) -> float:
+            low, high = intervals.get(condition, intervals.get("all", (0.0, 1.0)))
+            return self.scale(condition) if low < share <= high else min(self.scale(condition), 1.0)
+
+        return scale

@@ -4,8 +4,9 @@ With conditions c1..cn in their order and scales s1..sn, the prediction is
 
     e() + s1 (e(c1) - e()) + s2 (e(c1, c2) - e(c1)) + ...
 
-(Brooks et al. 2023, eq. 3, for n = 2; Ho & Salimans 2022, eq. 6, for n = 1). Conditions that share a scale share a
-branch, and a branch whose coefficient is zero is not evaluated, so one scale for all costs two branches and no more.
+(Brooks et al. 2023, eq. 3, for n = 2; Ho & Salimans 2022, eq. 6, for n = 1), those of scale 1 before the others.
+Conditions that share a scale share a branch, and a branch whose coefficient is zero is not evaluated: one scale for all,
+or one scale beside 1, costs two branches and no more.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ def branches(specs: tuple[ConditionSpec, ...], scale: Callable[[str], float]) ->
     ----------
     scale : condition to guidance scale; 1 for all takes the given branch alone, 0 leaves a condition out.
     """
-    groups: dict[float, list[str]] = {}
+    groups: dict[float, list[str]] = {1.0: []}
     for spec in specs:
         groups.setdefault(scale(spec.name), []).append(spec.name)
-    groups.pop(0, None)
+    groups = {at: names for at, names in groups.items() if at and names}
     scales, names, out = [1.0, *groups, 0.0], frozenset(), []
     for index, group in enumerate(([], *groups.values())):
         names = names.union(group)

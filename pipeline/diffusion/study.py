@@ -143,10 +143,15 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
 
 
 def written_guidance(config: Sample | SampleSlides) -> str:
-    """Guidance as a tile's row states it: 'all=2 within 0.2-0.6', or 'label=2 text=3 within 0.2-0.6'."""
+    """Guidance as a tile's row states it: 'all=2 within 0.2-0.6', or 'label=2 text=3 within mask 0.2-0.6'."""
     scales = config.guidance.items() if isinstance(config.guidance, dict) else [("all", config.guidance)]
     said = " ".join(f"{name}={scale:g}" for name, scale in scales)
-    return "{} within {:g}-{:g}".format(said, *config.guidance_interval)
+    intervals = config.guidance_interval
+    if not isinstance(intervals, dict):
+        return "{} within {:g}-{:g}".format(said, *intervals)
+    return (
+        f"{said} within {' '.join('{} {:g}-{:g}'.format(n, *v) for n, v in intervals.items())}" if intervals else said
+    )
 
 
 def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:

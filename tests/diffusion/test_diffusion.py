@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.conditions.bus import Conditions, ConditionSpec, only
 from pipeline.config import Sample, TrainDenoiser
 from pipeline.data.seeds import item_seed
-from pipeline.diffusion.guidance import Guidance, branches
+from pipeline.diffusion.guidance import Branch, Guidance, branches
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.diffusion.schedules import betas, signal_to_noise
@@ -222,16 +222,20 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
     assert (found - target).abs().max() < 0.1
 
 
+intervals = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).map(tuple)
+names = st.sampled_from(["label", "text", "mask"])
+
+
 @given(
-    share=st.floats(0, 1),
-    interval=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
-    scales=st.dictionaries(st.sampled_from(["label", "text", "mask"]), st.floats(0, 5), min_size=1),
+    share=st.floats(0.001, 1),
+    interval=intervals | st.dictionaries(names, intervals),
+    scales=st.dictionaries(names, st.floats(0, 5), min_size=1),
 )
 def test_guidance_acts_in_its_interval_and_no_condition_counts_more_than_once_elsewhere(share, interval, scales):
     config = Sample(guidance=scales, guidance_interval=interval)
-    inside = interval[0] < share <= interval[1]
     for name, scale in scales.items():
-        assert config.scale_at(share)(name) == (scale if inside else min(scale, 1))
+        low, high = interval.get(name, (0, 1)) if isinstance(interval, dict) else interval
+        assert config.scale_at(share)(name) == (scale if low < share <= high else min(scale, 1))
 
 
 def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
@@ -241,9 +245,17 @@ def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
     assert counts == [1, 2, 1]
 
 
-def test_an_interval_that_ends_before_it_begins_is_refused():
+@pytest.mark.parametrize("unet", ["label and text"], indirect=True)
+def test_a_condition_outside_its_interval_comes_first_and_takes_no_branch_of_its_own(unet):
+    specs = unet[-1]
+    scale = Sample(guidance=3.0, guidance_interval={"text": (0.2, 0.6)}).scale_at(0.9)
+    assert branches(specs, scale) == (Branch(-2.0, frozenset({"text"})), Branch(3.0, frozenset({"label", "text"})))
+
+
+@pytest.mark.parametrize("interval", [(0.6, 0.2), {"text": (0, 1), "mask": (0.6, 0.2)}])
+def test_an_interval_that_ends_before_it_begins_is_refused(interval):
     with pytest.raises(ValueError, match="guidance_interval must begin below its end"):
-        Sample(guidance_interval=(0.6, 0.2))
+        Sample(guidance_interval=interval)
 
 
 def test_latents_that_cannot_be_halved_are_an_error():
