@@ -98,7 +98,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
                 {"name": "scattered", "tiles": made // 2, "change": {"mask": {"scatter": True}}},
             ],
         },
-        "sample": SAMPLE,
+        "sample": SAMPLE | {"guidance_interval": [0.2, 0.6]},  # the mask's, for a caption that is everyone's too
         "train_filters": {"segmenter_steps": 400},
         "filter": {"use": ["quality", "mask", "near_copy"]},
         "uplift": {
