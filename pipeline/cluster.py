@@ -164,17 +164,15 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
     from distributed import LocalCluster
 
     workers = cores() if config.workers == "auto" else config.workers
-    with (
-        LocalCluster(
-            n_workers=max(1, min(workers, tasks)),
-            threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
-            resources=_COMPUTES if woven else {},
-            processes=True,
-            memory_limit=config.memory_limit,
-            dashboard_address=":0",  # any free port
-            silence_logs=logging.CRITICAL,  # what tasks raise comes back; a heartbeat that meets the closing scheduler is no news
-        ) as cluster
-    ):
+    with LocalCluster(
+        n_workers=max(1, min(workers, tasks)),
+        threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
+        resources=_COMPUTES if woven else {},
+        processes=True,
+        memory_limit=config.memory_limit,
+        dashboard_address=":0",  # any free port
+        silence_logs=logging.CRITICAL,  # that a worker misses a scheduler which has closed is no news
+    ) as cluster:
         yield cluster
 
 

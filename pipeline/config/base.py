@@ -40,20 +40,21 @@ class Sampled(Guided):
 
     @model_validator(mode="after")
     def _in_order(self):
-        for low, high in self._intervals().values():
+        stated = self.guidance_interval
+        for low, high in stated.values() if isinstance(stated, dict) else [stated]:
             if low > high:
                 raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")
         return self
 
-    def _intervals(self) -> dict[str, Interval]:
-        return self.guidance_interval if isinstance(self.guidance_interval, dict) else {"all": self.guidance_interval}
+    def interval(self, condition: str) -> Interval:
+        stated = self.guidance_interval
+        return stated.get(condition, (0.0, 1.0)) if isinstance(stated, dict) else stated
 
     def scale_at(self, share: float) -> Callable[[str], float]:
         """Condition to its guidance scale at a share of the training timesteps."""
-        intervals = self._intervals()
 
         def scale(condition: str) -> float:
-            low, high = intervals.get(condition, intervals.get("all", (0.0, 1.0)))
+            low, high = self.interval(condition)
             return self.scale(condition) if low < share <= high else min(self.scale(condition), 1.0)
 
         return scale
