@@ -264,7 +264,7 @@ def _facts(slide: WovenSlide, weaver: Weaver, weave: Weave) -> dict:
         "generator_sha256": weaver.generator_sha256,
         "seed": weave.seed,
         "recipe": f"{config.cover}-{config.scheduler}-{config.steps}-{native(config.precision, weaver.device)}",
-        "guidance": written_guidance(config),
+        "guidance": written_guidance(config, params.train_denoiser.conditions),
         "label": slide.label,
         "canvas_latent_px": weave.layout.canvas,
         "down_factor": params.train_autoencoder.down_factor,

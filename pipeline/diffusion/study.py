@@ -136,22 +136,21 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         masked="mask" in planned_masks(job.plan),
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=written_guidance(sampling),
+        guidance=written_guidance(sampling, job.params.train_denoiser.conditions),
         recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
         ancestors=[[group] for group in plan["split_group"]],
     )
 
 
-def written_guidance(config: Sample | SampleSlides) -> str:
+def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...]) -> str:
     """Guidance as a tile's row states it: 'all=2 within 0.2-0.6', or 'label=2 text=3 within mask 0.2-0.6'."""
-    scales = config.guidance.items() if isinstance(config.guidance, dict) else [("all", config.guidance)]
-    said = " ".join(f"{name}={scale:g}" for name, scale in scales)
-    intervals = config.guidance_interval
-    if not isinstance(intervals, dict):
-        return "{} within {:g}-{:g}".format(said, *intervals)
-    return (
-        f"{said} within {' '.join('{} {:g}-{:g}'.format(n, *v) for n, v in intervals.items())}" if intervals else said
+    scales, intervals = (
+        stated.items() if isinstance(stated, dict) else [("all", stated)]
+        for stated in (config.guidance, config.guidance_interval)
     )
+    said = " ".join(f"{name}={scale:g}" for name, scale in scales)
+    within = [f"{name} {low:g}-{high:g}" for name, (low, high) in intervals if name in ("all", *conditions)]
+    return f"{said} within {' '.join(within).removeprefix('all ')}" if within else said
 
 
 def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:

@@ -15,6 +15,7 @@ from pipeline.diffusion.guidance import Branch, Guidance, branches
 from pipeline.diffusion.noise import latent_noise
 from pipeline.diffusion.sampler import make_scheduler, sample_latents
 from pipeline.diffusion.schedules import betas, signal_to_noise
+from pipeline.diffusion.study import written_guidance
 from pipeline.diffusion.weights import loss_weights
 from pipeline.errors import HistoloomError
 from pipeline.models.denoiser import build_denoiser, denoise, set_attention
@@ -250,6 +251,18 @@ def test_a_condition_outside_its_interval_comes_first_and_takes_no_branch_of_its
     specs = unet[-1]
     scale = Sample(guidance=3.0, guidance_interval={"text": (0.2, 0.6)}).scale_at(0.9)
     assert branches(specs, scale) == (Branch(-2.0, frozenset({"text"})), Branch(3.0, frozenset({"label", "text"})))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"guidance": 2.0, "guidance_interval": (0.2, 0.6)}, "all=2 within 0.2-0.6"),
+        ({"guidance": {"text": 3.0, "mask": 1.5}}, "text=3 mask=1.5 within mask 0.2-0.6"),
+        ({"guidance": 1.5, "guidance_interval": {"rna": (0, 0.5)}}, "all=1.5"),
+    ],
+)
+def test_a_row_states_the_guidance_of_the_conditions_that_its_study_has(config, said):
+    assert written_guidance(Sample(**config), ("text", "mask")) == said
 
 
 @pytest.mark.parametrize("interval", [(0.6, 0.2), {"text": (0, 1), "mask": (0.6, 0.2)}])
