@@ -55,6 +55,6 @@ class Sampled(Guided):
 
         def scale(condition: str) -> float:
             low, high = self.interval(condition)
-            return self.scale(condition) if low < share <= high else min(self.scale(condition), 1.0)
+            return self.scale(condition) if low <= share <= high else min(self.scale(condition), 1.0)
 
         return scale

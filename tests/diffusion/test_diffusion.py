@@ -228,7 +228,7 @@ names = st.sampled_from(["label", "text", "mask"])
 
 
 @given(
-    share=st.floats(0.001, 1),
+    share=st.floats(0, 1),
     interval=intervals | st.dictionaries(names, intervals),
     scales=st.dictionaries(names, st.floats(0, 5), min_size=1),
 )
@@ -236,7 +236,7 @@ def test_guidance_acts_in_its_interval_and_no_condition_counts_more_than_once_el
     config = Sample(guidance=scales, guidance_interval=interval)
     for name, scale in scales.items():
         low, high = interval.get(name, (0, 1)) if isinstance(interval, dict) else interval
-        assert config.scale_at(share)(name) == (scale if low < share <= high else min(scale, 1))
+        assert config.scale_at(share)(name) == (scale if low <= share <= high else min(scale, 1))
 
 
 def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
@@ -244,6 +244,15 @@ def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
     config = Sample(guidance=3.0, guidance_interval=(0.2, 0.6))
     counts = [len(Guidance.of(given_, nothing, specs, config.scale_at(s)).coefficients) for s in (0.1, 0.5, 0.9)]
     assert counts == [1, 2, 1]
+
+
+@given(st.floats(0, 1))
+def test_a_condition_without_an_interval_is_guided_at_every_step_the_last_too(share):
+    assert (
+        Sample(guidance=3.0).scale_at(share)("text")
+        == Sample(guidance=3.0, guidance_interval=(0, 1)).scale_at(share)("text")
+        == 3
+    )
 
 
 @pytest.mark.parametrize("unet", ["label and text"], indirect=True)
