@@ -155,6 +155,7 @@ def make_tiny_study(folder: Path) -> Path:
     run(folder.parent, str(Path(sys.executable).with_name("histoloom")), "init", str(folder), "--recipe", str(recipe))
     for seed, split in enumerate(("train", "val", "test")):
         add_slide(folder, f"slide-{split}", split, seed)
+    edit_yaml(folder / "cluster.yaml", workers=0)
     (folder / "manifests/canvases").mkdir()
     halves(folder / "manifests/canvases/woven.geojson", 88)
     return folder
@@ -164,3 +165,8 @@ def copy_study(study: Path, target: Path) -> Path:
     """A copy to be broken, without work folders and locks."""
     shutil.copytree(study, target, symlinks=True, ignore=shutil.ignore_patterns(".work", "tmp"))
     return target
+
+
+def woven_files(woven: Path) -> dict[str, bytes]:
+    """The files of woven slides, but for the record of how long they took."""
+    return {p.relative_to(woven).as_posix(): p.read_bytes() for p in woven.rglob("*.*") if p.name != "commit.json"}

@@ -1,0 +1,150 @@
+"""The whole way through on a tiny study: real DVC, real dask, real slides."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.data.commit import hash_tree
+from pipeline.data.store import TileStore
+from tests.study import dvc, edit_yaml, run, stage, woven_files
+
+READERS_OF_SAMPLES = {"uplift", "filter", "emit", "evaluate", "report"}
+
+
+def would_run(folder: Path) -> set[str]:
+    return set(re.findall(r"Running stage '(\w+)'", dvc(folder, "repro", "--dry").stdout))
+
+
+def test_a_second_repro_does_nothing(study):
+    assert would_run(study) == set()
+    assert "up to date" in dvc(study, "repro").stdout
+
+
+def test_every_stage_left_what_dvc_yaml_promises(study):
+    for output in ("data/tiles", "data/encoded", "data/plan", "data/synthetic", "data/verdicts", "data/dataset"):
+        assert any((study / output).iterdir())
+    for name in ("tile", "train_autoencoder", "filter", "emit", "evaluate"):
+        assert json.loads((study / "reports" / name / "metrics.json").read_text())
+    rows = TileStore(study / "data/synthetic", rows_from=study / "data/verdicts").rows()
+    assert set(rows["purpose"]) == {"augment", "evaluate"}
+    assert rows["tile_id"].is_unique
+    assert rows.loc[~rows["accepted"], "reject_reasons"].str.len().gt(0).all()
+    assert rows.loc[rows["accepted"], "reject_reasons"].eq("").all()
+
+
+def test_only_the_train_split_was_seen(study):
+    rows = TileStore(study / "data/tiles").rows()
+    train = set(rows.loc[rows["split"] == "train", "split_group"])
+    for model in ("encoders", "autoencoder", "denoiser", "filters"):
+        seen = json.loads((study / "models" / model / "lineage.json").read_text())
+        assert set(seen["groups"]) <= train and seen["groups"], model
+    plan = pd.read_parquet(study / "data/plan/plan.parquet")
+    assert set(plan.loc[plan["purpose"] == "augment", "split_group"]) <= train
+    assert not set(plan.loc[plan["purpose"] == "evaluate", "split_group"]) & train
+
+
+def test_changing_sample_reruns_what_reads_it(copy):
+    edit_yaml(copy / "params.yaml", sample={"guidance": 3.0})
+    assert would_run(copy) == {"sample"}
+    dvc(copy, "repro", "sample")
+    assert would_run(copy) == READERS_OF_SAMPLES
+
+
+def test_changing_a_woven_slide_reruns_from_weaving(copy):
+    edit_yaml(copy / "params.yaml", sample_slides={"steps": 3})
+    assert would_run(copy) == {"sample_slides"}  # and what reads its outputs, once they have changed
+
+
+def test_changing_cluster_yaml_reruns_nothing(copy):
+    edit_yaml(copy / "cluster.yaml", workers=1, device="cpu")
+    assert would_run(copy) == set()
+
+
+def test_the_report_asks_nothing_of_the_network(study):
+    page = (study / "reports/index.html").read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#|slides/)""", page)
+    assert "url(" not in page
+    assert page.count("<img") >= 6
+    assert "train alone has taught the generator" in page
+
+
+def test_a_clone_pulls_a_tagged_dataset(study, tmp_path):
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    dvc(study, "remote", "add", "--local", "--force", "--default", "store", str(remote))
+    dvc(study, "push", "--quiet")
+    run(tmp_path, "git", "clone", "--quiet", "--branch", "v1", str(study), str(clone))
+    dvc(clone, "remote", "add", "--local", "--default", "store", str(remote))
+    dvc(clone, "pull", "--quiet", "data/dataset", "reports/index.html")
+    assert hash_tree(clone / "data/dataset") == hash_tree(study / "data/dataset")
+    assert (clone / "reports/index.html").is_file()
+
+
+def test_two_workers_make_the_same_bytes_as_this_process(study, copy):
+    edit_yaml(copy / "cluster.yaml", workers=2)
+    stage(copy, "sample")
+    stage(copy, "sample_slides")
+    assert hash_tree(copy / "data/synthetic") == hash_tree(study / "data/synthetic")
+    assert woven_files(copy / "data/woven") == woven_files(study / "data/woven")
+
+
+def test_a_woven_slide_is_a_slide_and_comes_back_as_tiles(study):
+    folder = study / "data/woven/woven"
+    with openslide.open_slide(str(folder / "slide.tif")) as slide:
+        assert slide.dimensions == (120, 88) and float(slide.properties["openslide.mpp-x"]) == 1.0
+    with openslide.open_slide(str(folder / "condition.tif")) as condition:
+        ids = np.asarray(condition.read_region((0, 0), 0, condition.dimensions))[..., 0]
+    assert (ids[:, :44] == 1).all() and (ids[:, 44:88] == 2).all() and (ids[:, 90:] == 0).all()
+    assert json.loads((folder / "polygons.geojson").read_text())["features"]
+    facts = json.loads((folder / "canvas.json").read_text())
+    assert len(facts["steps"]) == 4 and facts["ancestors"] == ["patient-slide-train"]
+    assert not re.search(rb"patient|slide-train", b"".join(p.read_bytes() for p in folder.glob("*.tif")))
+    rows = TileStore(study / "data/woven_tiles", rows_from=study / "data/verdicts").rows()
+    assert set(rows["source"]) == {"synthetic"} and set(rows["label"]) <= {"left", "right", None}
+    assert [list(groups) for groups in rows["ancestors"]] == [["patient-slide-train"]] * len(rows)
+    assert {"woven"} == set(rows["request"]) and rows["accepted"].dtype == bool
+    assert "woven" in json.loads((study / "reports/filter/metrics.json").read_text())
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page in")
+def test_a_browser_opens_the_page_of_a_woven_slide(study, tmp_path):
+    page, shots = study / "reports/slides/woven.html", []
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page.read_text(encoding="utf-8").split("<script>")[0])
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    browser += ["--virtual-time-budget=8000", "--window-size=600,500"]
+    dom = run(study, *browser, "--dump-dom", f"file://{page}").stdout
+    assert 'data-slide="open"' in dom and 'data-overlay="ready"' in dom and re.search(r'data-tiles="[1-9]', dom)
+    for name in ("", "#mask"):
+        shots.append(tmp_path / f"shot{len(shots)}.png")
+        run(study, *browser, f"--screenshot={shots[-1]}", f"file://{page}{name}")
+    plain, masked = (np.asarray(Image.open(shot).convert("RGB")).astype(int) for shot in shots)
+    assert plain[60:-60].std() > 5, "the page is blank"
+    assert np.abs(plain - masked)[60:-60].mean() > 5, "the mask does not show"
+
+
+def test_diff_and_status_say_what_changed(copy):
+    edit_yaml(copy / "params.yaml", sample={"guidance": 1.0})
+    assert (
+        "sample.guidance" in run(copy, "histoloom", "diff", "v1").stdout + run(copy, "histoloom", "diff", "v1").stderr
+    )
+    assert "out of date" in run(copy, "histoloom", "status").stderr
+
+
+def documented_snippets() -> dict[str, str]:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "train-on-a-dataset.md"
+    return dict(re.findall(r"## (\w+)\n.*?```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S))
+
+
+@pytest.mark.parametrize("name", ["ImageFolder", "WebDataset", "Parquet"])
+def test_the_documented_lines_train_on_each_format(study, name):
+    done = run(study, sys.executable, "-W", "ignore", "-c", documented_snippets()[name])
+    assert re.search(r"loss \d", done.stdout)
