@@ -27,13 +27,13 @@ from pipeline.config import Cluster, Params, load_params
 from pipeline.diffusion.study import Generator, SamplePart, generator_sha256, load_generator, sample_part
 from pipeline.models.denoiser import denoise
 
-STEPS, CONDITIONS = 20, ["label", "text"]
+CONDITIONS = ["label", "text"]
 GPU_BATCH = 256
 AS_DASK_COMES = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "131072"}
 """Bytes: what dask sets, and what glibc then leaves the other at."""
 
 
-def demo_study(root: Path, tiles: int, size: int) -> Study:
+def demo_study(root: Path, tiles: int, size: int, steps: int) -> Study:
     """A study of drawn slides with models of the demo's sizes, trained for a step; sampled as a model that isn't distilled is."""
     demo = load_params(Path(__file__).parent.parent / "params.yaml").model_dump(mode="json")
     rows, tile = drawn_slides(root)
@@ -44,7 +44,7 @@ def demo_study(root: Path, tiles: int, size: int) -> Study:
         "train_denoiser": demo["train_denoiser"]
         | {"steps": 1, "few_steps": False, "conditions": CONDITIONS, "drop": {}},
         "plan": {"target": "none", "evaluation_tiles": tiles, "batch_size": size},
-        "sample": {"steps": STEPS, "guidance": 1.5, "precision": demo["sample"]["precision"]},
+        "sample": {"steps": steps, "guidance": 1.5, "precision": demo["sample"]["precision"]},
     }
     for row in rows:
         del row["instances"]
@@ -53,7 +53,7 @@ def demo_study(root: Path, tiles: int, size: int) -> Study:
 
 
 @torch.inference_mode()
-def bare(generator: Generator, plan: pd.DataFrame, size: int) -> None:
+def bare(generator: Generator, plan: pd.DataFrame, size: int, steps: int) -> None:
     """The forwards and decodes that the plan takes, and nothing else."""
     facts = generator.training
     latents = torch.zeros(2 * size, facts["latent_channels"], facts["latent_px"], facts["latent_px"])
@@ -62,7 +62,7 @@ def bare(generator: Generator, plan: pd.DataFrame, size: int) -> None:
     given = cat([batch(arrays, generator.specs, plan.index[:size]), nothing]).to(chip())
     latents, times = latents.to(chip()), torch.full((2 * size,), 500, device=chip())
     for _ in range(-(-len(plan) // size)):
-        for _ in range(STEPS):
+        for _ in range(steps):
             denoise(generator.unet, latents, times, given)
         generator.codec.model.decode(latents[:size])
 
@@ -75,14 +75,15 @@ class Forwards:
     precision: str
     plan: pd.DataFrame
     size: int
+    steps: int
     repeats: int
 
 
 def forwards(job: Forwards) -> float:
     """CPU seconds of the process, once it is warm."""
     generator = load_generator(job.models, generator_sha256(job.models), "auto", chip(), job.precision)
-    bare(generator, job.plan.head(job.size), job.size)
-    return min(seconds(lambda: bare(generator, job.plan, job.size)).cpu for _ in range(job.repeats))
+    bare(generator, job.plan.head(job.size), job.size, job.steps)
+    return min(seconds(lambda: bare(generator, job.plan, job.size, job.steps)).cpu for _ in range(job.repeats))
 
 
 forwards.uses_torch = True
@@ -103,12 +104,12 @@ def on_a_worker(job: Forwards, malloc: dict[str, str]) -> float:
 
 def main() -> None:
     options = arguments(__doc__)
-    microbatches, repeats = (1, 2) if options.smoke else (2, 5)
+    microbatches, steps, repeats = (1, 2, 2) if options.smoke else (2, 20, 5)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         demo = load_params(Path(__file__).parent.parent / "params.yaml")
-        size = demo.plan.batch_size if chip() == "cpu" else GPU_BATCH
-        study = demo_study(root, microbatches * size, size)
+        size = 4 if options.smoke else demo.plan.batch_size if chip() == "cpu" else GPU_BATCH
+        study = demo_study(root, microbatches * size, size, steps)
         study.params["sample"]["guidance_interval"] = [0, 1]  # so that each step has the bare forward's two branches
         study.train()
         params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
@@ -120,18 +121,21 @@ def main() -> None:
                 sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, chip(), parts))
 
         with one_thread():
-            bare(generator, plan.head(size), size)  # the first forwards take longer
+            bare(generator, plan.head(size), size, steps)  # the first forwards take longer
             pairs = [
-                (seconds(lambda r=r: sample(root / str(r))).wall, seconds(lambda: bare(generator, plan, size)).wall)
+                (
+                    seconds(lambda r=r: sample(root / str(r))).wall,
+                    seconds(lambda: bare(generator, plan, size, steps)).wall,
+                )
                 for r in range(repeats)
             ]
-        job = Forwards(models, demo.sample.precision, plan, size, repeats)
+        job = Forwards(models, demo.sample.precision, plan, size, steps, repeats)
         as_dask = on_a_worker(job, AS_DASK_COMES) / on_a_worker(job, {})
     medians = [statistics.median(times) for times in zip(*pairs)]
     report(
         "sampling",
         options.smoke,
-        {"tiles": len(plan), "batch_size": size, "steps": STEPS, "guidance": params.sample.guidance}
+        {"tiles": len(plan), "batch_size": size, "steps": steps, "guidance": params.sample.guidance}
         | {"channels": params.train_denoiser.channels, "tile_px": params.tile.tile_px, "repeats": repeats},
         {
             "time_over_bare_forward": statistics.median(ours / alone for ours, alone in pairs),
