@@ -58,7 +58,7 @@ def doctor() -> None:
 @cli.command()
 @click.option("--deep", is_flag=True, help="Also look among data/tiles for the same tissue under two patients' ids.")
 def validate(deep: bool) -> None:
-    """List every fault of params.yaml, cluster.yaml, the manifests and the slides at once."""
+    """List the faults of params.yaml and cluster.yaml; once they hold, every fault of the manifests and the slides at once."""
     from pipeline.cli.validate import validate_deep, validate_study
 
     faults = validate_study()

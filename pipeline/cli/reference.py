@@ -31,8 +31,10 @@ def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tu
                 yield from _rows(kind, f"{prefix}{name}.")
             continue
         if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]:
-            yield f"{prefix}{name}", "list", "`()`", inner[0].__doc__
-            yield from _rows(inner[0], f"{prefix}{name}[].")
+            one = field.default is None  # else a list of them
+            note = field.description or " ".join((inner[0].__doc__ or "").split())
+            yield f"{prefix}{name}", "mapping or None" if one else "list", f"`{field.default!r}`", note
+            yield from _rows(inner[0], f"{prefix}{name}{'' if one else '[]'}.")
             continue
         default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
         yield f"{prefix}{name}", _type(kind), default, field.description or ""

@@ -25,9 +25,7 @@ def validate_study(folder: Path = Path()) -> list[Fault]:
         try:
             params = load()
         except HistoloomError as error:
-            faults.append(
-                Fault("configuration", str(error), "mend the keys named; docs/reference/params.md lists all.")
-            )
+            faults.append(Fault("configuration", str(error), "mend the keys named; histoloom params lists all."))
             params = None
     if params is None:
         return faults

@@ -99,7 +99,10 @@ class TrainDenoiser(Section):
         "full", description="what of a loaded model is trained: all of it, or low-rank updates (Hu et al. 2021)"
     )
     lora_rank: Positive = 16
-    distil: Distil | None = Field(None, description="make a loaded model need fewer steps; unstated, train it as it is")
+    distil: Distil | None = Field(
+        None,
+        description="make a loaded model need fewer steps, guided inside as its teacher was; unstated, train it as it is",
+    )
     few_steps: bool = Field(
         False,
         description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim",

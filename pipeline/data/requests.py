@@ -153,7 +153,10 @@ def edited_layouts(
         return out
     counted = any(edit.multiply or edit.scatter for _, edit in wanted)
     if counted and "instance" not in out:
-        raise HistoloomError("Nuclei can be multiplied or scattered only where slides.csv names 'instances'.")
+        raise HistoloomError(
+            "Nuclei can be multiplied or scattered only where they are told apart: name 'instances' in slides.csv, or "
+            "set tile.masks.source to stain."
+        )
     donors = _donors(store, rows[(rows["split"] == "train") & rows["masked"]]) if counted else []
     for index, edit in wanted:
         instance = out["instance"][index] if "instance" in out else np.zeros_like(out["mask"][index], np.int32)

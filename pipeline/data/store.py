@@ -132,11 +132,16 @@ class TileStore:
         return pd.concat(filled, ignore_index=True)
 
     def array(self, part: str, name: str = "image") -> zarr.Array:
+        if not (self.folder / part / "images.zarr").is_dir():
+            raise HistoloomError(
+                f"{self.folder}/{part} holds rows without pictures, as verdicts do. Name the store that they are of and take the "
+                "rows from here: histoloom preview data/synthetic --rows data/verdicts."
+            )
         group = zarr.open_group(self.folder / part / "images.zarr", mode="r")
         if name not in group:
             raise HistoloomError(
                 f"{self.folder}/{part} has no '{name}'. A mask comes of tile.masks, and outlines ('edge') of the column "
-                "'instances' in slides.csv; every slide must have them."
+                "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them."
             )
         return group[name]
 

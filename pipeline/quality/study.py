@@ -164,7 +164,7 @@ def _check_yields(metrics: dict, least: float) -> None:
         )
         raise HistoloomError(
             f"Too little passed the filters of {said}. filter.min_yield asks for {least:.0%} of each class, so that no class "
-            "vanishes unseen. Look with: histoloom preview data/verdicts. Then train the generator longer, raise "
+            "vanishes unseen. Look with: histoloom preview data/synthetic --rows data/verdicts. Then train the generator longer, raise "
             "train_filters.false_rejection of what rejects most, or lower filter.min_yield."
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,12 @@ def test_preview_writes_a_picture_of_a_store(store, options, shown):
 def test_preview_of_nothing_says_why(store, options, problem):
     code, said = _call("preview", "data/tiles", *options)
     assert code == 1 and problem in said and not Path("preview.png").exists()
+
+
+def test_preview_of_rows_without_pictures_names_the_store_to_ask(store):
+    shutil.rmtree("data/tiles/p/images.zarr")
+    code, said = _call("preview", "data/tiles")
+    assert code == 1 and "--rows" in said
 
 
 GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
