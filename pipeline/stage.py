@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
-from pipeline.data.commit import digest, hash_tree, link_tree, read_record, replace_tree, write_json
+from pipeline.data.commit import digest, discard, hash_tree, link_tree, read_record, replace_tree, write_json
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
 
@@ -66,7 +66,7 @@ class Work:
         """Forget the parts that the last promotion didn't use."""
         for part in self.parts.iterdir():
             if part.name not in names:
-                shutil.rmtree(part, ignore_errors=True)
+                discard(part)
 
     def promote(self, write: Callable[[Path], None], output: Path | str) -> None:
         """Publish what `write(folder)` writes, whole."""
@@ -122,9 +122,9 @@ def open_stage(name: str, *, params: dict, inputs: list[Path | str], shared_part
         root = WORK / name / ("shared" if shared_parts else fingerprint)
         for other in (WORK / name).iterdir():
             if other.is_dir() and other != root:
-                shutil.rmtree(other, ignore_errors=True)
+                discard(other)
         (root / "parts").mkdir(parents=True, exist_ok=True)
-        for stale in (root / "parts").glob(".tmp-*"):
+        for stale in [*(root / "parts").glob(".tmp-*"), *(root / "parts").glob(".gone-*")]:
             shutil.rmtree(stale, ignore_errors=True)
         yield Work(name, fingerprint, root)
 

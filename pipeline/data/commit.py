@@ -102,12 +102,8 @@ def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> 
         record = {"files": {p.relative_to(folder).as_posix(): h for p, h in zip(files, hashes)}, "info": info}
         write_json(folder / RECORD, record)
         sync(folder)
-        folder.rename(target)
-        sync(root)
-        return record
+        return _settle(folder, target, record)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return read_record(target)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HistoloomError(
                 f"The disk that holds {root} is full; part '{name}' was not written, all parts committed before "
@@ -116,6 +112,28 @@ def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> 
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(folder: Path, target: Path, record: dict) -> dict:
+    """Rename a whole part to its name; the record of the one that is there, if another task was first."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if (before := read_record(target)) is not None:
+            return before
+        discard(target)  # no part: what a deletion left that was broken off
+        return _settle(folder, target, record)
+    sync(target.parent)
+    return record
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder. It loses its name first, so that one whose deletion is broken off is taken for nothing that it was."""
+    gone = folder.with_name(f".gone-{uuid.uuid4().hex[:8]}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -20,6 +20,8 @@ from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
 
 PLAN, CONDITIONS = "plan.parquet", "conditions"
+EVALUATION = "evaluate"
+"""The request of tiles that are drawn to measure the generator by, under conditions as the held-out tiles have them."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
     `evaluate` take them from the test split (val where there is no test) and can never be emitted.
     """
     config, seed = params.plan, params.seed
-    if "mask" in params.train_denoiser.conditions:
-        rows = rows[rows["masked"]]  # an unknown mask asks for nothing
+    rows = lenders_of(rows, params)
     train, held_out = rows[rows["split"] == "train"], held_out_rows(rows)
     pieces = [
         _draw(train[train["label"] == d.label], d.made, "augment", d.label, seed)
@@ -94,7 +95,7 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
                 "plan.evaluation_tiles needs held-out conditions, and no tile is in test or val. Change "
                 "tile.split, or set plan.evaluation_tiles: 0."
             )
-        pieces.append(_draw(held_out, config.evaluation_tiles, "evaluate", "evaluate", seed))
+        pieces.append(_draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed))
     pieces = [piece for piece in pieces if len(piece)]
     if not pieces:
         raise HistoloomError(
@@ -106,6 +107,11 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
         [_pack(plan[plan["purpose"] == purpose], purpose, config) for purpose in ("augment", "evaluate")],
         ignore_index=True,
     )[PLAN_ROW.names]
+
+
+def lenders_of(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows that may lend conditions: an unknown mask asks for nothing."""
+    return rows[rows["masked"]] if "mask" in params.train_denoiser.conditions else rows
 
 
 _LENT = ("label", "caption", "rna", "genotype", "mpp", "split_group", "split")
@@ -152,7 +158,9 @@ def plan_study(params: Params, output: Path, reports: Path, tiles="data/tiles") 
         "augment": int((plan["purpose"] == "augment").sum()),
         "evaluate": int((plan["purpose"] == "evaluate").sum()),
         "parts": int(plan["part"].nunique()),
-        "classes": {d.label: asdict(d) for d in deficits(rows, params.plan, params.tile.labels.classes)},
+        "classes": {
+            d.label: asdict(d) for d in deficits(lenders_of(rows, params), params.plan, params.tile.labels.classes)
+        },
         "requests": {request.name: int((plan["request"] == request.name).sum()) for request in params.plan.requests},
     }
     write_json(reports / "metrics.json", metrics)

@@ -40,7 +40,7 @@ filters; val and test hold real tiles alone. Made with histoloom {{ version }}.
 ## Provenance
 
 {% for generator, record in generators.items() -%}
-- Generator `{{ generator[:16] }}` (sha256) saw {{ record.groups | length }} groups of {{ record.slides | length }} slides, all of the train split.
+- Generator `{{ generator[:16] }}` (sha256) saw {{ record.groups | length }} groups of {{ record.slides | length }} slides, {{ "all" if record.groups | length == record.own else record.own }} of this study's train split{{ "" if record.groups | length == record.own else " and the others of models that it began from" }}.
 {% endfor -%}
 - Columns: `source` (real or synthetic), `patient_code` and `slide_code` (salted codes), `split`, `label`, `mpp`; for synthetic tiles also `generator_sha256`, `seed`, `recipe` and `guidance`.
 {% if unknown -%}

@@ -74,7 +74,7 @@ def emit_study(
         params.tile.mpp,
         labels,
         counts,
-        lineage,
+        {name: record | {"own": sum(g in splits for g in record["groups"])} for name, record in lineage.items()},
         [_outside(ancestor, lineage, salt) for ancestor in unknown],
         sum(len(rows) for _, rows in every),
         len(accepted),

@@ -6,12 +6,14 @@ A model that was loaded from elsewhere has ancestors that nobody here knows; tha
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.data.commit import hash_tree, write_json
+from pipeline.errors import HistoloomError
 
 FILE = "lineage.json"
 
@@ -54,6 +56,31 @@ def read_lineage(source: Path | str) -> Lineage:
         return Lineage(unknown=(str(source),))
     record = json.loads(path.read_text(encoding="utf-8"))
     return Lineage(*(tuple(record[f]) for f in ("groups", "slides", "unknown")))
+
+
+def check_generators(made: Iterable[Path], rows: pd.DataFrame) -> None:
+    """Refuse to measure with held-out tiles what was taught by them.
+
+    Parameters
+    ----------
+    made : folders of made tiles, with the record of what their generators saw, where there is one.
+    rows : the real store's, of all splits.
+
+    Raises
+    ------
+    HistoloomError
+        when a generator saw a group of val or test.
+    """
+    held_out = set(rows.loc[rows["split"] != "train", "split_group"])
+    for folder in made:
+        path = folder / FILE
+        records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for generator, record in records.items():
+            if leaked := sorted(held_out.intersection(record["groups"])):
+                raise HistoloomError(
+                    f"Generator {generator[:12]} of {folder} was trained on held-out groups: {', '.join(leaked[:5])}. They can't "
+                    "measure it. Train it on the train split alone."
+                )
 
 
 def model_sha256(folder: Path | str) -> str:

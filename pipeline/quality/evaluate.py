@@ -12,9 +12,11 @@ import pandas as pd
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import write_json
+from pipeline.data.plan import EVALUATION
 from pipeline.data.rows import held_out_rows, spread
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
+from pipeline.models.lineage import check_generators
 from pipeline.quality.metrics import clip_score, compare, inception_score
 from pipeline.training.clip import likeness
 
@@ -45,8 +47,13 @@ def evaluate_study(
     verdicts="data/verdicts",
     encoders: Path | str = "models/encoders",
 ) -> dict:
-    """Measure unfiltered and accepted samples, and the tiles of woven slides, against real held-out tiles, each
-    distance beside its floor.
+    """Measure unfiltered and accepted samples, and the tiles of requests and of woven slides, against real held-out tiles,
+    each distance beside its floor.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no held-out tile, or a generator was taught by one.
     """
     config, real = params.evaluate, TileStore(tiles)
     rows = real.rows()
@@ -85,11 +92,18 @@ def evaluate_study(
         "patients": int(rows["patient_id"].nunique()),
         "extractor_encodes_a_condition": _is_an_encoder(params),
     }
-    for store in made_stores(made, rows_from=verdicts):
+    stores = made_stores(made, rows_from=verdicts)
+    check_generators([store.folder for store in stores], rows)
+    for store in stores:
         chosen = store.rows()
         if store.folder == Path(MADE[1]):
             metrics["woven"] = measured(part(store, chosen))
-        elif len(chosen := chosen[chosen["purpose"] == "evaluate"]):
+            continue
+        chosen = chosen[chosen["purpose"] == "evaluate"]
+        drawn = chosen["request"] == EVALUATION  # as the held-out tiles are; what else was asked for is apart
+        for name, asked in chosen[~drawn].groupby("request"):
+            metrics.setdefault("requests", {})[name] = measured(part(store, asked))
+        if len(chosen := chosen[drawn]):
             samples = part(store, chosen)
             metrics["unfiltered"] = measured(samples)
             metrics["accepted"] = measured(part(store, chosen[chosen["accepted"]]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import stdtrit
 
 from pipeline.uplift.answers import Answers, averaged
 
 FEW_GROUPS = 10
+_THIN = 3
 _ROUNDS = 2000
 _FILTERED, _UNFILTERED = "real+synthetic", "real+unfiltered"
 
@@ -14,43 +16,59 @@ _FILTERED, _UNFILTERED = "real+synthetic", "real+unfiltered"
 def paired_difference(
     answers: Answers, first: np.ndarray, second: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> dict:
-    """The second arm's score less that of the first, with a 95 % interval by bootstrap.
+    """The second arm's score less that of the first, with a 95 % interval.
+
+    The variance is that of the units, by bootstrap of what the seeds have on average, and that of the seeds, over their number. The
+    interval is Student's, with the degrees of freedom of such a sum (Satterthwaite 1946), so that few seeds that differ much
+    make it wide.
 
     Parameters
     ----------
     first, second : (seeds, n, ...) each seed's evidence of each test tile; seeds are paired.
-    groups : (n,) split groups; they are drawn, with seeds, where there are at least ten; else tiles are, with seeds.
+    groups : (n,) split groups, which are the units where there are at least ten; else the tiles are.
 
     Returns
     -------
-    `difference`, `interval`, and in `drawn` what the interval covers.
+    `difference`, `interval` (NaN where nothing can be said), and in `covers` what the interval covers.
     """
     names, which = np.unique(groups, return_inverse=True)
-    by_group, n = len(names) >= FEW_GROUPS, len(groups)
+    by_group, seeds = len(names) >= FEW_GROUPS, len(first)
+    units = len(names) if by_group else len(groups)
 
-    def difference(seeds: np.ndarray, weight: np.ndarray) -> float:
-        both = [[answers.score(arm[seed], weight) for seed in seeds] for arm in (second, first)]
-        return float(np.mean(both[0]) - np.mean(both[1]))
+    def differences(weight: np.ndarray) -> np.ndarray:
+        return np.array([answers.score(b, weight) - answers.score(a, weight) for a, b in zip(first, second)])
 
-    values = []
+    found = differences(np.ones(len(groups)))
+    drawn = []
     for _ in range(_ROUNDS):
-        seeds = rng.integers(0, len(first), len(first))
-        drawn = rng.integers(0, len(names), len(names)) if by_group else rng.integers(0, n, n)
-        weight = np.bincount(drawn, minlength=len(names) if by_group else n)
-        values.append(difference(seeds, (weight[which] if by_group else weight).astype(float)))
-    covers = (
-        "patients (split groups) and seeds" if by_group else "test tiles and seeds, of too few patients to draw from"
-    )
+        weight = np.bincount(rng.integers(0, units, units), minlength=units).astype(float)
+        drawn.append(differences(weight[which] if by_group else weight).mean())
+    known = np.array(drawn)[np.isfinite(drawn)]  # a draw that lacks a class asks another question
+    of_units = known.var() * units / (units - 1) if len(known) > 1 and units > 1 else np.nan
+    of_seeds = found.var(ddof=1) / seeds if seeds > 1 else 0.0
+    half = _half_width([(of_units, units - 1), (of_seeds, seeds - 1)])
+    covers = "patients (split groups)" if by_group else "test tiles, of too few patients to draw from"
     return {
-        "difference": difference(np.arange(len(first)), np.ones(n)),
-        "interval": [float(v) for v in np.nanquantile(values, [0.025, 0.975])],
-        "drawn": covers,
+        "difference": float(found.mean()),
+        "interval": [float(found.mean() - half), float(found.mean() + half)],
+        "covers": covers + (" and seeds" if seeds > 1 else ", of one seed: another may give something else"),
     }
+
+
+def _half_width(variances: list[tuple[float, int]]) -> float:
+    """Of a 95 % interval of a sum of independent estimates, given each one's variance and degrees of freedom."""
+    whole = sum(variance for variance, _ in variances)
+    if not whole > 0:
+        return float(whole)  # nought, or NaN
+    freedom = whole**2 / sum(variance**2 / free for variance, free in variances if free)
+    return float(stdtrit(freedom, 0.975) * np.sqrt(whole))
 
 
 def verdict(difference: dict, arm: str, reference: str, groups: int, words: str) -> str:
     """What may be said of an arm, in words."""
     low, high = difference["interval"]
+    if not np.isfinite([low, high]).all():
+        return f"Nothing can be said of '{arm}' against '{reference}': the test tiles don't allow an interval."
     points = (
         f"{100 * difference['difference']:+.1f} points of {words}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
     )
@@ -96,6 +114,7 @@ def analyse(
         "test_tiles": len(groups),
         "test_groups": count,
         "primary_measure": answers.measure,
+        "thin_classes": {name: held for name, held in answers.groups_by_class(groups).items() if held < _THIN},
     }
     filtered = [
         (key, (_UNFILTERED, key[1]))

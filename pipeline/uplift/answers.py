@@ -33,10 +33,18 @@ class LabelAnswers:
         return prediction.argmax(1) == self.truth
 
     def score(self, evidence: np.ndarray, weight: np.ndarray) -> float:
-        """Balanced accuracy: the mean over classes of the weighted share of tiles that were right; weight is (n,)."""
+        """Balanced accuracy: the mean over classes of the weighted share of tiles that were right; weight is (n,).
+
+        NaN where a class weighs nothing: over the other classes the mean would answer another question.
+        """
         of_class = [self.truth == k for k in np.unique(self.truth)]
-        found = [np.average(evidence[k], weights=weight[k]) for k in of_class if weight[k].sum()]
-        return float(np.mean(found)) if found else float("nan")
+        if not all(weight[k].any() for k in of_class):
+            return float("nan")
+        return float(np.mean([np.average(evidence[k], weights=weight[k]) for k in of_class]))
+
+    def groups_by_class(self, groups: np.ndarray) -> dict[str, int]:
+        """How many split groups (n,) the test tiles of each class are of: of one alone nothing tells how groups differ in it."""
+        return {self.classes[k]: len(set(groups[self.truth == k])) for k in np.unique(self.truth)}
 
     def measures(self, prediction: np.ndarray) -> dict:
         """Balanced accuracy, AUROC (one class against the rest, averaged), recall by class and calibration error.
@@ -76,6 +84,10 @@ class MaskAnswers:
         dice, counts = self._of_groups(evidence, weight), self._members @ weight / self._members.sum(1)
         known = np.isfinite(dice)
         return float(np.average(dice[known], weights=counts[known])) if counts[known].sum() else float("nan")
+
+    def groups_by_class(self, groups: np.ndarray) -> dict[str, int]:
+        """None: a group's Dice is over the classes that it has."""
+        return {}
 
     def measures(self, prediction: np.ndarray) -> dict:
         """Dice by patient (mean, and the worst), and of each class over all test tiles; classes that they lack don't count."""

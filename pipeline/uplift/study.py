@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Params
-from pipeline.data.commit import commit_part, digest, write_json
+from pipeline.data.commit import commit_part, digest, hash_tree, write_json
 from pipeline.data.rows import held_out_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
+from pipeline.models.lineage import check_generators
 from pipeline.progress import console
 from pipeline.training.segmenter import train_segmenter
 from pipeline.uplift.analysis import analyse
@@ -55,6 +56,7 @@ class _Tiles:
     test: pd.DataFrame
     classes: tuple[str, ...]
     masks: bool
+    not_in_train: dict[str, int]
 
     @property
     def answers(self) -> Answers:
@@ -83,8 +85,9 @@ def _load(params: Params, tiles: Path, made: Sequence[Path], verdicts: Path) -> 
         classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
         kinds = [part[part["label"].isin(classes)] for part in (rows, synthetic)]
     known, synthetic = (part.reset_index(drop=True) for part in kinds)
-    train, test = known[known["split"] == "train"], held_out_rows(known)
-    return _Tiles(real, stores, train.reset_index(drop=True), synthetic, test.reset_index(drop=True), classes, masks)
+    train, test = (part.reset_index(drop=True) for part in (known[known["split"] == "train"], held_out_rows(known)))
+    missed = {} if masks else held_out_rows(rows)["label"].value_counts().drop(list(classes), errors="ignore").to_dict()
+    return _Tiles(real, stores, train, synthetic, test, classes, masks, missed)
 
 
 def uplift_part(job: UpliftPart) -> dict:
@@ -155,7 +158,7 @@ def uplift_study(
     Raises
     ------
     HistoloomError
-        when there are too few tiles to test on, one label alone, or no mask.
+        when there are too few tiles to test on, one label alone, or no mask; and when a generator was taught what is tested on.
     """
     config, data = params.uplift, _load(params, tiles, made, verdicts)
     if config.seeds == 0:
@@ -163,9 +166,11 @@ def uplift_study(
         write_json(reports / "metrics.json", {"left_out": "uplift.seeds is 0"})
         return {}
     _check(data)
+    check_generators([store.folder for store in data.made], data.real.rows())
     runs, left_out = _possible(runs_of(config), data)
     answers, labels = data.answers, params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
-    protocol = protocol_of(config, runs, data.test, data.classes, answers.measure, labels)
+    read = {"seed": params.seed, "read_sha256": digest([hash_tree(Path(p)) for p in (tiles, *made, verdicts)])}
+    protocol = protocol_of(config, runs, data.test, data.classes, answers.measure, labels) | read
     write_json(reports / "protocol.json", protocol)
     tried = _count(attempts, digest(protocol))
     folders = (tiles.resolve(), tuple(Path(m).resolve() for m in made), verdicts.resolve(), params, device)
@@ -186,6 +191,7 @@ def uplift_study(
         "task": config.task,
         "labels": labels,
         "left_out": left_out,
+        "classes_not_in_train": data.not_in_train,
         "steps": config.steps,
         "protocols_tried": tried,
         "test_split": data.test["split"].iloc[0],
@@ -207,6 +213,11 @@ def _check(data: _Tiles) -> None:
         raise HistoloomError(
             f"uplift needs {'masks of' if data.masks else 'labelled'} held-out tiles to test on, and there are {len(data.test)}. "
             "Change tile.split, or set uplift.seeds: 0."
+        )
+    if data.masks and not np.isin(data.read(data.test, "mask"), range(1, len(data.classes) + 1)).any():
+        raise HistoloomError(
+            f"No test tile's mask shows any of {', '.join(data.classes)}, so there is nothing to find. Change tile.split, or set "
+            "uplift.seeds: 0."
         )
 
 

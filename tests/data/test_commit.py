@@ -15,6 +15,7 @@ from pipeline.data.commit import (
     RECORD,
     commit_part,
     digest,
+    discard,
     hash_tree,
     link_tree,
     read_record,
@@ -68,6 +69,30 @@ def test_what_goes_wrong_in_writing_leaves_no_part(tmp_path, error):
         commit_part(tmp_path, "p", write)
     assert list(tmp_path.iterdir()) == []
     assert commit_part(tmp_path, "p", _write)["info"] == {"tiles": 2}
+
+
+@pytest.mark.parametrize("left", [["a.bin"], [RECORD], []])
+def test_a_deletion_that_is_broken_off_leaves_no_part(tmp_path, monkeypatch, left):
+    """Whatever of a part was not deleted yet is taken for nothing, and the part can be made again."""
+    commit_part(tmp_path, "p", _write)
+
+    def broken_off(folder, ignore_errors=False):
+        for file in [p for p in folder.rglob("*") if p.is_file() and p.name not in left]:
+            file.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pipeline.data.commit.shutil.rmtree", broken_off)
+        discard(tmp_path / "p")
+    assert read_record(tmp_path / "p") is None
+    record = commit_part(tmp_path, "p", _write)
+    assert record["info"] == {"tiles": 2} and (tmp_path / "p/a.bin").read_text() == "tile"
+
+
+def test_what_has_a_part_s_name_and_no_record_gives_way(tmp_path):
+    _write_tree(tmp_path / "p", {"a.bin": "left by an earlier version's broken deletion"})
+    assert commit_part(tmp_path, "p", _write)["info"] == {"tiles": 2}
+    assert (tmp_path / "p/a.bin").read_text() == "tile" and [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
 def _die(root: str) -> None:

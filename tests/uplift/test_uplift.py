@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.config import Uplift
 from pipeline.errors import HistoloomError
 from pipeline.uplift.analysis import analyse, paired_difference, verdict
 from pipeline.uplift.answers import LabelAnswers
+from pipeline.uplift.command import command_files
 from pipeline.uplift.learner import augmented, prepared
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 from pipeline.uplift.study import ATTEMPTS, PREDICTIONS
@@ -43,9 +45,50 @@ def test_the_interval_holds_nought_where_arms_are_alike_and_not_where_they_diffe
     truth, names = rng.integers(0, 2, n), rng.integers(0, groups, n).astype(str)
     answers = LabelAnswers(CLASSES, truth)
     same = paired_difference(answers, _right(0.7, 5, n, rng), _right(0.7, 5, n, rng), names, np.random.default_rng(1))
-    assert same["interval"][0] < 0 < same["interval"][1] and covers in same["drawn"]
+    assert same["interval"][0] < 0 < same["interval"][1] and covers in same["covers"]
     better = paired_difference(answers, _right(0.6, 5, n, rng), _right(0.8, 5, n, rng), names, np.random.default_rng(1))
     assert better["interval"][0] > 0.1 and better["difference"] == pytest.approx(0.2, abs=0.05)
+
+
+class _Mean:
+    """Answers whose score is what the tiles have on average."""
+
+    def score(self, evidence: np.ndarray, weight: np.ndarray) -> float:
+        return float(np.average(evidence, weights=weight))
+
+
+@pytest.mark.parametrize(("seeds", "of_seeds", "least"), [(2, 0.0, 0.9), (2, 1.0, 0.8), (5, 1.0, 0.9)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch, seeds, of_seeds, least):
+    """20 patients who differ with variance 1, seeds that differ with `of_seeds`, and no true difference."""
+    monkeypatch.setattr("pipeline.uplift.analysis._ROUNDS", 100)
+    rng, names, held = np.random.default_rng(0), np.arange(20).astype(str), []
+    for _ in range(120):
+        drawn = rng.normal(size=(1, 20)) + rng.normal(0, of_seeds**0.5, (seeds, 1)) + rng.normal(size=(seeds, 20))
+        low, high = paired_difference(_Mean(), 0 * drawn, drawn, names, rng)["interval"]
+        held.append(low <= 0 <= high)
+    assert np.mean(held) >= least
+
+
+def test_one_seed_is_said_to_be_one():
+    first, second = np.random.default_rng(0).random((2, 1, 20))
+    found = paired_difference(_Mean(), first, second, np.arange(20).astype(str), np.random.default_rng(0))
+    assert found["covers"] == "patients (split groups), of one seed: another may give something else"
+
+
+def test_a_class_of_one_patient_is_named_and_no_draw_lacks_it():
+    """Twelve patients, one of whom has all of the rare class, which is never found in the second arm."""
+    truth = np.array([0] * 22 + [1] * 2)
+    groups = np.repeat(np.arange(12), 2).astype(str)
+    right = np.eye(2)[truth]
+    predictions = {("real", 1.0): [right] * 2, ("synthetic", 1.0): [np.eye(2)[np.zeros(24, int)]] * 2}
+    found = analyse(predictions, LabelAnswers(CLASSES, truth), groups, "real", 0)
+    assert found["thin_classes"] == {"blue": 1}
+    assert found["arms"][1]["interval"] == [-0.5, -0.5] and "did worse" in found["arms"][1]["verdict"]
+
+
+def test_where_there_is_no_interval_nothing_is_said():
+    said = verdict({"difference": np.nan, "interval": [np.nan, np.nan]}, "real+synthetic", "real", 20, "Dice")
+    assert said.startswith("Nothing can be said")
 
 
 @given(low=st.floats(-1, 1), width=st.floats(0, 1), groups=st.integers(1, 30))
@@ -135,7 +178,32 @@ def test_a_broken_run_takes_up_what_was_trained_and_another_protocol_is_counted(
     assert len(before) == 2 and run_uplift(params)["protocols_tried"] == 1
     assert {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)} == before
     assert run_uplift(params_of(arms=["real"], seeds=3, steps=2))["protocols_tried"] == 2
-    assert len(ATTEMPTS.read_text().splitlines()) == 3
+    assert run_uplift(params.model_copy(update={"seed": 7}))["protocols_tried"] == 3
+    write_study(folder / "other", labels, labels[::-1])
+    for name in ("synthetic", "verdicts"):
+        shutil.rmtree(folder / "data" / name)
+        shutil.move(folder / "other/data" / name, folder / "data" / name)
+    assert run_uplift(params)["protocols_tried"] == 4, "other synthetic tiles are another try at the same test"
+    assert len(ATTEMPTS.read_text().splitlines()) == 5
+
+
+def test_a_generator_that_saw_what_is_tested_on_is_refused(folder):
+    labels = list(CLASSES) * 4
+    write_study(folder, labels, labels)
+    record = {"groups": ["test", "train"], "slides": [], "unknown": []}
+    Path("data/synthetic/lineage.json").write_text(json.dumps({"g": record}))
+    with pytest.raises(HistoloomError, match="trained on held-out groups: test"):
+        run_uplift(params_of(arms=["real"], seeds=1, steps=2))
+
+
+def test_test_tiles_of_what_train_does_not_show_are_counted(folder):
+    labels = list(CLASSES) * 4
+    write_study(folder, labels, labels)
+    rows = pd.read_parquet("data/tiles/test/rows.parquet")
+    rows.loc[:4, "label"] = "green"
+    rows.to_parquet("data/tiles/test/rows.parquet")
+    found = run_uplift(params_of(arms=["real"], seeds=1, steps=2))
+    assert found["classes_not_in_train"] == {"green": 5} and found["test_tiles"] == 19
 
 
 def test_arms_that_there_are_no_tiles_for_are_left_out_and_named(folder):
@@ -170,6 +238,10 @@ def test_a_command_of_ones_own_trains_and_predicts(folder):
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
     found = run_uplift(params_of(arms=["real", "synthetic"], seeds=1, classifier="command", command=command))
     assert all(arm["balanced_accuracy"] == 1 for arm in found["arms"])
+    before = command_files(command)
+    assert list(before) == ["mine.py"] or set(before) == {"mine.py", sys.executable}
+    Path("mine.py").write_text(MINE + "# changed")
+    assert command_files(command)["mine.py"] != before["mine.py"]
 
 
 @pytest.mark.parametrize(("script", "said"), [

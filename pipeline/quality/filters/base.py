@@ -92,9 +92,16 @@ class Filter(ABC):
     def load(cls, folder: Path) -> Filter: ...
 
     def threshold(self, scores: np.ndarray, share: float) -> float | None:
-        """Where it would reject this share of real held-out tiles, given their scores (n,); None where none has one."""
-        known = scores[np.isfinite(scores)]
-        return float(np.quantile(known, 1 - share if self.high_is_bad else share)) if len(known) else None
+        """Where it would reject at most this share of real tiles like the held-out ones whose scores (n,) these are.
+
+        It is one of the scores, the k-th worst: of new tiles k in n + 1 are worse. k is share (n + 1) or less, and 1 where that is below
+        1, so that fewer tiles than 1 / share give a higher share than was asked for. None where no tile has a score.
+        """
+        known = np.sort(scores[np.isfinite(scores)])
+        if not len(known):
+            return None
+        worst = max(int(share * (len(known) + 1) + 1e-9), 1)
+        return float(known[-worst] if self.high_is_bad else known[worst - 1])
 
     def rejects(self, scores: np.ndarray, threshold: float | None) -> np.ndarray:
         """(n,) bool"""

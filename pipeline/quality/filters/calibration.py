@@ -82,6 +82,7 @@ def draw_calibration(judge: Judge, scores: pd.DataFrame, bad: dict[str, np.ndarr
 
 def _histogram(axis, filter_: Filter, threshold: float | None, real: pd.Series, bad: np.ndarray | None) -> None:
     real = real[np.isfinite(real)]
+    bad = None if bad is None else bad[np.isfinite(bad)]
     values = np.concatenate([real, bad if bad is not None else []])
     if not len(values):
         return
