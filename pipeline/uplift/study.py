@@ -169,7 +169,10 @@ def uplift_study(
     check_generators([store.folder for store in data.made], data.real.rows())
     runs, left_out = _possible(runs_of(config), data)
     answers, labels = data.answers, params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
-    read = {"seed": params.seed, "read_sha256": digest([hash_tree(Path(p)) for p in (tiles, *made, verdicts)])}
+    read = {
+        "seed": params.seed,
+        "read_sha256": digest([hash_tree(p) for p in map(Path, (tiles, *made, verdicts)) if p.exists()]),
+    }
     protocol = protocol_of(config, runs, data.test, data.classes, answers.measure, labels) | read
     write_json(reports / "protocol.json", protocol)
     tried = _count(attempts, digest(protocol))

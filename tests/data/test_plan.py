@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.config import Params, Plan
-from pipeline.data.plan import deficits, make_plan
+from pipeline.data.plan import deficits, lenders_of, make_plan
 from pipeline.data.schema import PLAN_ROW
 from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
@@ -85,6 +85,14 @@ def test_an_unknown_mask_is_lent_to_nobody():
         params = Params.model_validate(dumped | change | {"tile": dumped["tile"] | change.get("tile", {})})
         lent[name] = set(_make(rows, params)["condition_ref"])
     assert lent == {"label": set(rows["tile_id"]), "mask": set(rows["tile_id"][rows["masked"]])}
+
+
+def test_deficits_count_the_tiles_that_may_lend_their_conditions():
+    rows = tile_rows(12, label=["a"] * 8 + ["b"] * 4, split="train", masked=[True] * 4 + [False] * 4 + [True] * 4)
+    whole = _params(Plan(target="largest", overdraw=1, evaluation_tiles=0)).model_dump(exclude_unset=True)
+    whole["tile"] |= {"masks": {"source": "raster", "classes": ["nucleus"]}}
+    params = Params.model_validate(whole | {"train_denoiser": {"conditions": ["mask"]}})
+    assert lenders_of(rows, params)["label"].value_counts().to_dict() == {"a": 4, "b": 4}
 
 
 @given(tables(), plans)

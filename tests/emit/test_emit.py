@@ -177,6 +177,8 @@ def test_unknown_ancestors_are_in_the_card_without_patients_and_paths(study):
     said = _everything(study / "out2")
     assert "Unknown ancestors were allowed" in said and "vinid/plip" in said and "tower" in said
     assert "Eve-Moe" not in said and str(study) not in said
+    card = (study / "out2/README.md").read_text()
+    assert "saw 2 groups" in card and "1 of this study's train split and the others of models" in card
 
 
 def test_captions_leave_only_when_asked_for(study):

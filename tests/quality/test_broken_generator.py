@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline import stage
 from pipeline.config import Params
+from pipeline.data.plan import EVALUATION
 from pipeline.data.schema import SYNTHETIC_ROW
 from pipeline.data.store import TileStore
+from pipeline.errors import HistoloomError
 from pipeline.quality.evaluate import evaluate_study
 from pipeline.quality.study import filter_study, train_study_filters
 from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture
@@ -62,11 +65,13 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-def filtered(study: Path, folder: Path, images: np.ndarray, labels: list[str]) -> dict:
+def filtered(
+    study: Path, folder: Path, images: np.ndarray, labels: list[str], request: list[str] | str = EVALUATION
+) -> dict:
     """The metrics of the stage `filter` on what a generator made."""
     rows = tile_rows(len(images), split="train", label=labels, source="synthetic").assign(
         tile_id=[f"made-{n:03d}" for n in range(len(images))], rna=None, genotype=None, seed=1, recipe="r",
-        generator_sha256="g", condition_ref="", guidance="all=2", request="", purpose="evaluate",
+        generator_sha256="g", condition_ref="", guidance="all=2", request=request, purpose="evaluate",
         ancestors=[["train-0"]] * len(images),
     )  # fmt: skip
     make_part(folder / "data/synthetic", "evaluate-00000", rows, images, SYNTHETIC_ROW)
@@ -76,10 +81,10 @@ def filtered(study: Path, folder: Path, images: np.ndarray, labels: list[str]) -
     return found["evaluate"]
 
 
-def measured(study: Path, folder: Path) -> dict:
+def measured(study: Path, folder: Path, of: str = "unfiltered") -> dict:
     """The metrics of the stage `evaluate` on what was filtered."""
     made, verdicts = (folder / "data/synthetic",), folder / "data/verdicts"
-    return evaluate_study(_params(), "cpu", folder, study / "tiles", made, verdicts, folder / "none")["unfiltered"]
+    return evaluate_study(_params(), "cpu", folder, study / "tiles", made, verdicts, folder / "none")[of]
 
 
 OWN = [LABELS[n % 2] for n in range(COUNT)]
@@ -136,3 +141,20 @@ def test_one_image_repeated_is_told_by_recall_and_coverage(study, folder):
     assert told["recall"] < 0.1 < told["floor"]["recall"]
     assert told["coverage"] < 0.5 * told["floor"]["coverage"]
     assert told["kid"]["mean"] > 2 * abs(told["kid_floor"]["mean"])
+
+
+def test_tiles_of_a_request_are_measured_apart(study, folder):
+    """Half of the tiles were asked for as noise; what is drawn as held-out tiles are is measured as if they weren't there."""
+    images = np.concatenate([tissue(7), noise(images := tissue(7))[0]])
+    filtered(study, folder, images, OWN * 2, [EVALUATION] * COUNT + ["as-noise"] * COUNT)
+    drawn, asked = measured(study, folder), measured(study, folder, "requests")["as-noise"]
+    assert drawn["n"]["synthetic"] == asked["n"]["synthetic"] == COUNT
+    assert asked["kid"]["mean"] > drawn["kid"]["mean"] + 1
+
+
+def test_a_generator_that_saw_the_tiles_it_is_measured_by_is_refused(study, folder):
+    filtered(study, folder, tissue(7), OWN)
+    record = {"g": {"groups": ["train-0", "test-3"], "slides": [], "unknown": []}}
+    (folder / "data/synthetic/lineage.json").write_text(json.dumps(record))
+    with pytest.raises(HistoloomError, match="trained on held-out groups: test-3"):
+        measured(study, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -139,6 +140,18 @@ def test_without_a_tile_made_to_augment_the_arms_with_synthetic_tiles_are_left_o
     pd.read_parquet(path).assign(purpose="evaluate").to_parquet(path)
     found = run_uplift(_mask_params(arms=["real", "real+synthetic"], seeds=1, steps=2))
     assert found["left_out"] == {"real+synthetic": "no synthetic tile was accepted"} and len(found["arms"]) == 1
+
+
+def test_masks_that_show_nothing_can_t_be_found(folder):
+    _write_masks(folder)
+    params = _mask_params(arms=["real"], seeds=1, steps=2)
+    masks = params.tile.masks.model_copy(update={"classes": ("square", "circle")})
+    images, blank = tiles(12, 24), np.zeros((12, 24, 24), np.uint8)
+    rows = tile_rows(12, split="test", split_group="test", masked=True).assign(tile_id=[f"test-{n}" for n in range(12)])
+    shutil.rmtree("data/tiles/test")
+    make_part(folder / "data/tiles", "test", rows, images, masks=blank)
+    with pytest.raises(HistoloomError, match="No test tile's mask shows any of square, circle"):
+        run_uplift(params.model_copy(update={"tile": params.tile.model_copy(update={"masks": masks})}))
 
 
 def test_masks_that_are_not_there_can_t_be_learnt(folder):
