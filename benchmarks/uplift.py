@@ -190,7 +190,8 @@ def together(studies: list[Study]) -> dict:
         for key, seeds in predictions.items()
         if all(len(parts) == len(studies) for parts in seeds.values())
     }
-    return analyse(whole, answers, test["split_group"].to_numpy(str), params.uplift.arms[0], 0)
+    folds = np.repeat(np.arange(len(studies)), [len(rows) for rows in tests])
+    return analyse(whole, answers, test["split_group"].to_numpy(str), params.uplift.arms[0], 0, folds)
 
 
 def keys_of(found: dict, studies: list[Study]) -> dict:

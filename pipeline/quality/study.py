@@ -52,20 +52,22 @@ def train_study_filters(
 ) -> None:
     store, config = TileStore(tiles), params.train_filters
     every = with_conditions(train_rows(store), params)
-    rows = spread(every, _MOST_TRAIN_TILES), with_conditions(val_rows(store, _HELD_OUT_TILES), params)
-    train, held_out = (_tiles(store, part.reset_index(drop=True), device) for part in rows)
+    unseen = store.rows()
+    unseen = with_conditions(spread(unseen[unseen["split"] == "test"], _HELD_OUT_TILES), params)
+    rows = spread(every, _MOST_TRAIN_TILES), with_conditions(val_rows(store, _HELD_OUT_TILES), params), unseen
+    train, held_out, test = (_tiles(store, part.reset_index(drop=True), device) for part in rows)
     fitting = Fitting(train, every, partial(store.batches, every, _BATCH), params, Path(encoders), work.root, device)
 
     def write(folder: Path) -> None:
-        judge, scores = fit_judge(params.filter.use, fitting, held_out, config)
+        judge, scores, calibrated = fit_judge(params.filter.use, fitting, held_out, config)
         judge.save(folder)
         lineage = seen(every)
         if {"text", "rna"} & set(params.filter.use):
             lineage |= read_lineage(encoders)
         lineage.save(folder)
         write_json(folder / "extractor.json", train.extractor.record)
-        metrics, bad = measure_judge(judge, held_out, train, scores, config, params.seed)
-        draw_calibration(judge, scores, bad, reports / "calibration.png")
+        metrics, bad = measure_judge(judge, held_out, train, test, scores, config, params.seed)
+        draw_calibration(judge, calibrated, bad, reports / "calibration.png")
         write_json(reports / "metrics.json", metrics)
 
     work.promote(write, output)

@@ -14,7 +14,12 @@ _FILTERED, _UNFILTERED = "real+synthetic", "real+unfiltered"
 
 
 def paired_difference(
-    answers: Answers, first: np.ndarray, second: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+    answers: Answers,
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: np.ndarray,
+    rng: np.random.Generator,
+    folds: np.ndarray | None = None,
 ) -> dict:
     """The second arm's score less that of the first, with a 95 % interval.
 
@@ -26,6 +31,7 @@ def paired_difference(
     ----------
     first, second : (seeds, n, ...) each seed's evidence of each test tile; seeds are paired.
     groups : (n,) split groups, which are the units where there are at least ten; else the tiles are.
+    folds : (n,) which fold of a cross-validation each tile was held out in; models of different folds have no seed in common.
 
     Returns
     -------
@@ -35,8 +41,10 @@ def paired_difference(
     by_group, seeds = len(names) >= FEW_GROUPS, len(first)
     units = len(names) if by_group else len(groups)
 
-    def differences(weight: np.ndarray) -> np.ndarray:
-        return np.array([answers.score(b, weight) - answers.score(a, weight) for a, b in zip(first, second)])
+    def differences(weight: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
+        """(seeds,) Each seed's; of a fold, each seed's there and what all have on average elsewhere."""
+        arms = (first, second) if fold is None else (_varied(first, fold), _varied(second, fold))
+        return np.array([answers.score(b, weight) - answers.score(a, weight) for a, b in zip(*arms)])
 
     found = differences(np.ones(len(groups)))
     drawn = []
@@ -45,14 +53,28 @@ def paired_difference(
         drawn.append(differences(weight[which] if by_group else weight).mean())
     known = np.array(drawn)[np.isfinite(drawn)]  # a draw that lacks a class asks another question
     of_units = known.var() * units / (units - 1) if len(known) > 1 and units > 1 else np.nan
-    of_seeds = found.var(ddof=1) / seeds if seeds > 1 else 0.0
-    half = _half_width([(of_units, units - 1), (of_seeds, seeds - 1)])
+    of_seeds = [
+        (differences(np.ones(len(groups)), fold).var(ddof=1) / seeds, seeds - 1)
+        for fold in _members(folds, len(groups))
+        if seeds > 1
+    ]
+    half = _half_width([(of_units, units - 1), *of_seeds])
     covers = "patients (split groups)" if by_group else "test tiles, of too few patients to draw from"
     return {
         "difference": float(found.mean()),
         "interval": [float(found.mean() - half), float(found.mean() + half)],
         "covers": covers + (" and seeds" if seeds > 1 else ", of one seed: another may give something else"),
     }
+
+
+def _members(folds: np.ndarray | None, n: int) -> list[np.ndarray]:
+    """(n,) bool for each fold."""
+    return [np.ones(n, bool)] if folds is None else [folds == name for name in np.unique(folds)]
+
+
+def _varied(evidence: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    mean = evidence.astype(float).mean(0)
+    return np.stack([np.where(fold.reshape(-1, *[1] * (mean.ndim - 1)), each, mean) for each in evidence])
 
 
 def _half_width(variances: list[tuple[float, int]]) -> float:
@@ -89,6 +111,7 @@ def analyse(
     groups: np.ndarray,
     reference: str,
     seed: int,
+    folds: np.ndarray | None = None,
 ) -> dict:
     """Everything that the report says.
 
@@ -96,12 +119,13 @@ def analyse(
     ----------
     predictions : (arm, ratio) to the predictions of each seed, rows in the order of the test tiles.
     groups : (n,) split groups of the test tiles.
+    folds : (n,) of a cross-validation, which one each was held out in.
     """
     evidence = {key: np.stack([answers.evidence(p) for p in parts]) for key, parts in predictions.items()}
     count, arms, base = len(set(groups)), [], next(key for key in predictions if key[0] == reference)
 
     def compared(key: tuple[str, float], with_: tuple[str, float]) -> dict:
-        change = paired_difference(answers, evidence[with_], evidence[key], groups, np.random.default_rng(seed))
+        change = paired_difference(answers, evidence[with_], evidence[key], groups, np.random.default_rng(seed), folds)
         said = verdict(change, _named(key), _named(with_), count, answers.words)
         return {"against": _named(with_), **change, "verdict": said}
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from pipeline.conditions.features import load_extractor
 from pipeline.conditions.rna import CODES
@@ -123,11 +124,47 @@ def judged(fitting, held_out):
     return fit_judge(USE, fitting, held_out, TrainFilters(false_rejection=dict.fromkeys(USE, SHARE)))
 
 
-def test_the_share_that_is_stated_is_the_share_of_real_tiles_rejected(judged, held_out):
-    judge, scores = judged
+def test_the_share_that_is_stated_is_the_share_of_real_tiles_rejected(judged, held_out, train):
+    judge, scores, calibrated = judged
     for filter_ in judge.filters:
-        found = filter_.rejects(scores[filter_.column].to_numpy(float), judge.thresholds[filter_.name]).mean()
+        known, more = calibrated[filter_.name], len(train) if filter_.cross_fitted else 0
+        assert len(known) == len(held_out) + more and (known[: len(held_out)] == scores[filter_.column]).all()
+        found = filter_.rejects(known, judge.thresholds[filter_.name]).mean()
         assert SHARE - 2 / len(held_out) < found <= SHARE, filter_.name
+
+
+def _of_patients(sharpness: list[float], seed: int) -> Tiles:
+    """Eight tiles of each patient, whose slides were scanned so sharply (blurred by so many px)."""
+    parts = []
+    for number, blur in enumerate(sharpness):
+        part = make_tiles(seed + number, 8)
+        images = np.stack([gaussian_filter(image, (blur, blur, 0)) for image in part.images])
+        parts.append((images, part.rows.assign(split_group=f"{seed}-{number}")))
+    rows = pd.concat([rows for _, rows in parts], ignore_index=True)
+    return Tiles(np.concatenate([images for images, _ in parts]), rows, lambda _: None, part.extractor)
+
+
+def test_a_sharp_patient_held_out_does_not_make_others_tissue_suspect(fitting, tmp_path):
+    rng = np.random.default_rng(0)
+    train, sharp = _of_patients([*rng.uniform(0.3, 1.8, 12)], 100), _of_patients([0.9], 200)
+    others = _of_patients([*rng.uniform(0.3, 1.8, 12)], 300)
+    fitted = fitting_of(train, fitting.params, tmp_path)
+    judge, scores, calibrated = fit_judge(("quality",), fitted, sharp, TrainFilters(false_rejection={"quality": 0.05}))
+    (quality,) = judge.filters
+    ours = quality.scores(others)["quality_score"].to_numpy()
+    alone = quality.threshold(scores["quality_score"].to_numpy(), 0.05)
+    assert quality.rejects(ours, alone).mean() > 0.2, "calibrated on that patient alone"
+    assert quality.rejects(ours, judge.thresholds["quality"]).mean() < 0.12
+    assert len(calibrated["quality"]) == len(train) + len(sharp)
+
+
+def test_a_label_of_one_patient_is_not_scored_by_those_who_lack_it(fitting, tmp_path):
+    train = _of_patients([0.5] * 4, 100)
+    train.rows["label"] = ["plain"] * 24 + ["other"] * 8
+    distances = fit_judge(("distance",), fitting_of(train, fitting.params, tmp_path), train, TrainFilters())[2][
+        "distance"
+    ]
+    assert len(distances) == len(train) + 24  # the last patient's tiles have no class to be like
 
 
 @given(n=st.integers(1, 400), share=st.floats(0, 0.5), seed=st.integers(0, 9))
@@ -143,7 +180,7 @@ def test_a_threshold_rejects_no_more_of_new_tiles_than_was_stated(n, share, seed
 
 
 def test_a_judge_that_was_kept_judges_the_same(judged, held_out, tmp_path):
-    judge, _ = judged
+    judge = judged[0]
     judge.save(tmp_path)
     again = load_judge(tmp_path)
     assert [f.name for f in again.filters] == list(USE)
@@ -183,8 +220,7 @@ def _swapped(tiles: Tiles, column: str) -> Tiles:
     ("near_copy", lambda t: make_tiles(1)),
 ])  # fmt: skip
 def test_each_filter_rejects_the_fault_that_it_is_for(name, spoil, judged, held_out):
-    judge, _ = judged
-    verdicts = judge(spoil(held_out))
+    verdicts = judged[0](spoil(held_out))
     caught = verdicts["reject_reasons"].str.contains(FILTERS[name].reason, regex=False)
     assert caught.mean() > 0.7, caught.mean()
 
@@ -268,15 +304,16 @@ def test_what_rests_on_missing_conditions_is_refused_by_name(fitting, tmp_path):
 
 
 def test_calibration_is_measured_and_drawn(judged, train, held_out, tmp_path):
-    judge, scores = judged
+    judge, scores, calibrated = judged
     found, bad = measure_judge(
-        judge, held_out, train, scores, TrainFilters(false_rejection=dict.fromkeys(USE, SHARE)), 0
+        judge, held_out, train, make_tiles(3), scores, TrainFilters(false_rejection=dict.fromkeys(USE, SHARE)), 0
     )
     assert found["label"]["balanced_accuracy"] > 0.8 and found["near_copy"]["planted_caught"] > 0.9
     assert set(found["quality"]["spoilt_caught"]) == {"blur", "noise", "wash-out", "wrong colour", "blank", "pen"}
     assert found["label"]["false_rejection_stated"] == SHARE <= found["false_rejection_of_all"]
+    assert found["test_tiles"] == 60 and found["quality"]["false_rejection_of_test"] < 0.3
     bad["near_copy"][0] = np.nan  # a flat tile has no score, and the others are drawn all the same
-    draw_calibration(judge, scores, bad, tmp_path / "a/calibration.png")
+    draw_calibration(judge, calibrated, bad, tmp_path / "a/calibration.png")
     with Image.open(tmp_path / "a/calibration.png") as picture:
         panel = np.asarray(picture.convert("RGB"))[-int(picture.height / len(judge.filters)) :]
     assert (panel != panel[..., :1]).any(-1).mean() > 0.05, "the last panel, of near-copies, is empty"

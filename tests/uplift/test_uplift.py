@@ -69,6 +69,19 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch, seeds, of
     assert np.mean(held) >= least
 
 
+def test_seeds_of_different_folds_are_different_seeds(monkeypatch):
+    """Three folds whose seeds differ, each with seeds of its own: paired across folds, two seeds would be far too few."""
+    monkeypatch.setattr("pipeline.uplift.analysis._ROUNDS", 100)
+    rng, names, folds = np.random.default_rng(0), np.arange(30).astype(str), np.repeat(np.arange(3), 10)
+    held, widths = [], []
+    for _ in range(60):
+        drawn = rng.normal(size=(1, 30)) + np.repeat(rng.normal(0, 1, (2, 3)), 10, 1) + rng.normal(size=(2, 30))
+        found = [paired_difference(_Mean(), 0 * drawn, drawn, names, rng, f)["interval"] for f in (folds, None)]
+        held.append(found[0][0] <= 0 <= found[0][1])
+        widths.append([high - low for low, high in found])
+    assert np.mean(held) >= 0.85 and np.median(widths, 0)[0] < 0.7 * np.mean(widths, 0)[1]
+
+
 def test_one_seed_is_said_to_be_one():
     first, second = np.random.default_rng(0).random((2, 1, 20))
     found = paired_difference(_Mean(), first, second, np.arange(20).astype(str), np.random.default_rng(0))

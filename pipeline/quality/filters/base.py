@@ -38,6 +38,13 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.images)
 
+    def part(self, chosen: np.ndarray) -> Tiles:
+        """Those of chosen (n,) bool, with their features where they are known. Masks stay behind."""
+        tiles = Tiles(self.images[chosen], self.rows[chosen].reset_index(drop=True), lambda _: None, self.extractor)
+        if "features" in self.__dict__:
+            tiles.__dict__["features"] = self.features[chosen]
+        return tiles
+
 
 @dataclass(frozen=True, eq=False)
 class Fitting:
@@ -62,11 +69,13 @@ class Filter(ABC):
     """One filter. Its score's column is `{name}_score`; a tile without a score (NaN) is never rejected.
 
     reason : why a tile is rejected, in words
+    cross_fitted : whether its threshold rests on train tiles too, scored by a filter that was fitted without their split group
     high_is_bad : whether tiles are rejected above the threshold, rather than below
     """
 
     name: ClassVar[str]
     reason: ClassVar[str]
+    cross_fitted: ClassVar[bool] = False
     high_is_bad: ClassVar[bool] = False
 
     @classmethod

@@ -21,20 +21,25 @@ _MOST_PLANTED = 64
 
 
 def measure_judge(
-    judge: Judge, held_out: Tiles, train: Tiles, scores: pd.DataFrame, config: TrainFilters, seed: int
+    judge: Judge, held_out: Tiles, train: Tiles, test: Tiles, scores: pd.DataFrame, config: TrainFilters, seed: int
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Measures of a fitted judge.
+    """Measures of a fitted judge: what it rejects of the tiles that it was calibrated on (`false_rejection_found`), and of
+    test tiles, which had no part in it.
 
     Returns
     -------
     Numbers by name; and by filter the scores of tiles that it should reject, where such can be made.
     """
     rng, found, bad = np.random.default_rng(seed), {}, {}
+    unseen = judge(test) if len(test) else None
     for filter_ in judge.filters:
         threshold = judge.thresholds[filter_.name]
         share = float(filter_.rejects(scores[filter_.column].to_numpy(float), threshold).mean())
         stated = config.share(filter_.name)
         found[filter_.name] = {"threshold": threshold, "false_rejection_stated": stated, "false_rejection_found": share}
+        if unseen is not None:
+            rejected = filter_.rejects(unseen[filter_.column].to_numpy(float), threshold)
+            found[filter_.name]["false_rejection_of_test"] = float(rejected.mean())
         if filter_.name == "quality":
             spoilt, ways = degrade(held_out.images, rng)
             bad["quality"] = filter_.scores(replace(held_out, images=spoilt))[filter_.column].to_numpy()
@@ -48,7 +53,10 @@ def measure_judge(
         if type(filter_) is LabelFilter:
             found["label"] |= _accuracy(filter_, held_out)
     accepted = judge(held_out)["accepted"] if len(held_out) else pd.Series([], dtype=bool)
-    return {"held_out_tiles": len(held_out), "false_rejection_of_all": float(1 - accepted.mean()), **found}, bad
+    of_all = {"held_out_tiles": len(held_out), "false_rejection_of_all": float(1 - accepted.mean())}
+    if unseen is not None:
+        of_all |= {"test_tiles": len(test), "false_rejection_of_all_of_test": float(1 - unseen["accepted"].mean())}
+    return of_all | found, bad
 
 
 def _accuracy(filter_: LabelFilter, held_out: Tiles) -> dict:
@@ -68,26 +76,26 @@ def _accuracy(filter_: LabelFilter, held_out: Tiles) -> dict:
     }
 
 
-def draw_calibration(judge: Judge, scores: pd.DataFrame, bad: dict[str, np.ndarray], path: Path) -> None:
-    """A histogram a filter: real held-out tiles, tiles that it should reject, and the threshold between."""
+def draw_calibration(judge: Judge, calibrated: dict[str, np.ndarray], bad: dict[str, np.ndarray], path: Path) -> None:
+    """A histogram a filter: real tiles that it was not fitted to, tiles that it should reject, and the threshold between."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 1.9 * max(len(judge.filters), 1)), layout="constrained")
     axes = np.atleast_1d(figure.subplots(max(len(judge.filters), 1), 1))
     for axis, filter_ in zip(axes, judge.filters):
-        _histogram(axis, filter_, judge.thresholds[filter_.name], scores[filter_.column], bad.get(filter_.name))
+        _histogram(axis, filter_, judge.thresholds[filter_.name], calibrated[filter_.name], bad.get(filter_.name))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
 
-def _histogram(axis, filter_: Filter, threshold: float | None, real: pd.Series, bad: np.ndarray | None) -> None:
+def _histogram(axis, filter_: Filter, threshold: float | None, real: np.ndarray, bad: np.ndarray | None) -> None:
     real = real[np.isfinite(real)]
     bad = None if bad is None else bad[np.isfinite(bad)]
     values = np.concatenate([real, bad if bad is not None else []])
     if not len(values):
         return
     bins = np.linspace(*np.quantile(values, [0.005, 1]), 50)
-    axis.hist(real.clip(bins[0]), bins, density=True, color="#5b3f9e", alpha=0.7, label="real, held out")
+    axis.hist(np.clip(real, bins[0], None), bins, density=True, color="#5b3f9e", alpha=0.7, label="real, held out")
     if bad is not None:
         label = "copies, disguised" if filter_.name == "near_copy" else "real, spoilt"
         axis.hist(np.clip(bad, bins[0], None), bins, density=True, color="#c8285a", alpha=0.5, label=label)

@@ -39,6 +39,7 @@ class DistanceFilter(Filter):
     rest: np.ndarray
     name = "distance"
     reason = "unlike the real tiles of its class"
+    cross_fitted = True
     high_is_bad = True
 
     @classmethod

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ FILTERS: dict[str, type[Filter]] = {
     )
 }  # fmt: skip
 _FILE = "filters.json"
+_FOLDS = 5
+_CROSS_FITTED_TILES = 4096
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,40 @@ def load_judge(folder: Path) -> Judge:
 
 def fit_judge(
     names: tuple[str, ...], fitting: Fitting, held_out: Tiles, config: TrainFilters
-) -> tuple[Judge, pd.DataFrame]:
-    """Fit the named filters to the train split, and calibrate them on held-out tiles.
+) -> tuple[Judge, pd.DataFrame, dict[str, np.ndarray]]:
+    """Fit the named filters to the train split, and calibrate them on real tiles that they were not fitted to.
+
+    The few patients of a val split don't show how patients differ. So the filters that are quickly fitted score the train tiles too,
+    each by a filter fitted without its split group.
 
     Returns
     -------
-    The judge, and its scores of the held-out tiles.
+    The judge, its scores of the held-out tiles, and by filter all scores that its threshold was read off.
     """
     fitted = {name: FILTERS[name].fit(fitting) for name in names}
     for name in (name for name, found in fitted.items() if found is None):
         console.print(f"filter '{name}' has nothing to judge here (fewer than two labels), and is left out")
     filters = tuple(found for found in fitted.values() if found is not None)
     scores = Judge(filters, {f.name: None for f in filters})(held_out)
-    limits = {f.name: f.threshold(scores[f.column].to_numpy(float), config.share(f.name)) for f in filters}
-    return Judge(filters, limits), scores
+    calibrated = {f.name: scores[f.column].to_numpy(float) for f in filters}
+    for kind in (type(f) for f in filters if f.cross_fitted):
+        calibrated[kind.name] = np.concatenate([calibrated[kind.name], *_cross_fitted(kind, fitting)])
+    limits = {f.name: f.threshold(calibrated[f.name], config.share(f.name)) for f in filters}
+    return Judge(filters, limits), scores, calibrated
+
+
+def _cross_fitted(kind: type[Filter], fitting: Fitting) -> Iterator[np.ndarray]:
+    """Scores of train tiles, of a fold of split groups after the other; of labels that the other folds show."""
+    train = fitting.train.part(np.isin(np.arange(len(fitting.train)), _evenly(len(fitting.train), _CROSS_FITTED_TILES)))
+    groups, labels = (train.rows[name].to_numpy(object) for name in ("split_group", "label"))
+    names = np.unique(groups.astype(str))
+    folds = np.array_split(np.random.default_rng(0).permutation(names), min(_FOLDS, len(names)))
+    for out in (np.isin(groups, fold) for fold in folds if len(folds) > 1):
+        found = kind.fit(replace(fitting, train=train.part(~out)))
+        known = out & (pd.isna(labels) | np.isin(labels, labels[~out & ~pd.isna(labels)]))
+        if found is not None and known.any():
+            yield found.scores(train.part(known))[f"{kind.name}_score"].to_numpy(float)
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))

@@ -18,6 +18,7 @@ class QualityFilter(Filter):
     range: TissueRange
     name = "quality"
     reason = "low tissue quality"
+    cross_fitted = True
 
     @classmethod
     def fit(cls, fitting: Fitting) -> QualityFilter:
