@@ -208,6 +208,15 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
     filters = [json.loads((s.folder / "reports/filter/metrics.json").read_text(encoding="utf-8")) for s in studies]
     augment = [f["augment"] for f in filters]
     out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
+    measured = [
+        json.loads((s.folder / "reports/train_filters/metrics.json").read_text(encoding="utf-8")) for s in studies
+    ]
+    for name in (name for name, value in measured[0].items() if isinstance(value, dict)):
+        rejected = [m[name]["false_rejection_of_test"] for m in measured]
+        out.setdefault("false_rejection_of_test", {})[name] = {
+            "mean": float(np.mean(rejected)),
+            "worst_fold": max(rejected),
+        }
     out["test_groups"], out["test_tiles"] = found["test_groups"], found["test_tiles"]
     return out
 
