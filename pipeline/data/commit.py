@@ -16,6 +16,7 @@ import stat
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,8 @@ def _settle(folder: Path, target: Path, record: dict) -> dict:
 def discard(folder: Path) -> None:
     """Delete a folder. It loses its name first, so that one whose deletion is broken off is taken for nothing that it was."""
     gone = folder.with_name(f".gone-{uuid.uuid4().hex[:8]}")
-    folder.rename(gone)
+    with suppress(FileNotFoundError):  # another task was first
+        folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.config import TrainFilters
 from pipeline.data.commit import write_json
+from pipeline.data.rows import spread
 from pipeline.progress import console
 from pipeline.quality.filters.agreement import MaskFilter, RnaFilter, TextFilter
 from pipeline.quality.filters.base import Filter, Fitting, Tiles
@@ -88,7 +89,8 @@ def fit_judge(
 
 def _cross_fitted(kind: type[Filter], fitting: Fitting) -> Iterator[np.ndarray]:
     """Scores of train tiles, of a fold of split groups after the other; of labels that the other folds show."""
-    train = fitting.train.part(np.isin(np.arange(len(fitting.train)), _evenly(len(fitting.train), _CROSS_FITTED_TILES)))
+    some = spread(fitting.train.rows, _CROSS_FITTED_TILES)
+    train = fitting.train.part(fitting.train.rows.index.isin(some.index))
     groups, labels = (train.rows[name].to_numpy(object) for name in ("split_group", "label"))
     names = np.unique(groups.astype(str))
     folds = np.array_split(np.random.default_rng(0).permutation(names), min(_FOLDS, len(names)))
@@ -97,7 +99,3 @@ def _cross_fitted(kind: type[Filter], fitting: Fitting) -> Iterator[np.ndarray]:
         known = out & (pd.isna(labels) | np.isin(labels, labels[~out & ~pd.isna(labels)]))
         if found is not None and known.any():
             yield found.scores(train.part(known))[f"{kind.name}_score"].to_numpy(float)
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
