@@ -18,7 +18,7 @@ from pipeline.data.requests import AS_IS, CHANGED
 from pipeline.data.rows import spread
 from pipeline.data.store import TileStore, made_stores
 from pipeline.report.pictures import contact_sheet, curve_picture, data_uri, mask_picture
-from pipeline.report.summary import in_short, uplift_table
+from pipeline.report.summary import in_short, severity, uplift_table
 from pipeline.report.viewer import write_viewer
 from pipeline.slides.woven import FACTS, THUMBNAIL
 
@@ -85,6 +85,7 @@ def write_report(
         labels_kept=params.tile.labels.unlabelled == "keep",
         curves=_curves(reports),
         calibration=_picture(reports / "train_filters" / "calibration.png"),
+        severity=severity(measured["train_filters"]),
         reconstruction=_picture(reports / "train_autoencoder" / "reconstruction.png"),
         measured=_measured(measured),
         provenance=_provenance(measured, made),

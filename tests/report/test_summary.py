@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.report.summary import in_short, uplift_table
+from pipeline.report.summary import in_short, severity, uplift_table
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
 AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}
@@ -42,6 +42,17 @@ def test_what_was_not_done_is_said_or_left_out():
     )
     assert len(said) == 2 and said[1] == "Whether it helps a model was not measured."
     assert uplift_table({"left_out": "x"}) == {"columns": [], "rows": []}
+
+
+def test_what_filters_reject_of_real_tiles():
+    found = {"false_rejection_stated": 0.01, "false_rejection_found": 0.005}
+    filters = {
+        "held_out_tiles": 9,
+        "quality": found | {"false_rejection_of_test": 0.0474},
+        "review": found,
+        "other": {},
+    }
+    assert severity(filters) == [("quality", "1.0%", "0.5%", "4.7%"), ("review", "1.0%", "0.5%", "")]
 
 
 def test_the_table_has_the_measures_that_there_are():
