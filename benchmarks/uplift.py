@@ -169,7 +169,7 @@ def together(studies: list[Study]) -> dict:
     masks = params.uplift.task == "mask"
     for study in studies:
         rows = held_out_rows(study.tiles.rows())
-        found = json.loads((study.folder / "reports/uplift/metrics.json").read_text(encoding="utf-8"))
+        found = measured(study, "uplift")
         runs = [run for run in runs_of(params.uplift) if run.arm not in found["left_out"]]
         first = pd.read_parquet(study.folder / "data/uplift" / runs[0].name / PREDICTIONS)
         tests.append(rows.set_index("tile_id", drop=False).loc[first["tile_id"]])
@@ -205,14 +205,11 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
     for change in found.get("filtering", []):
         name = "filtering" + ("" if change["ratio"] == 1 else f"_ratio{change['ratio']:g}")
         out[name] = {key: change[key] for key in ("difference", "interval")}
-    filters = [json.loads((s.folder / "reports/filter/metrics.json").read_text(encoding="utf-8")) for s in studies]
-    augment = [f["augment"] for f in filters]
+    augment = [measured(study, "filter")["augment"] for study in studies]
     out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
-    measured = [
-        json.loads((s.folder / "reports/train_filters/metrics.json").read_text(encoding="utf-8")) for s in studies
-    ]
-    for name in (name for name, value in measured[0].items() if isinstance(value, dict)):
-        rejected = [m[name]["false_rejection_of_test"] for m in measured]
+    fitted = [measured(study, "train_filters") for study in studies]
+    for name in (name for name, value in fitted[0].items() if isinstance(value, dict)):
+        rejected = [m[name]["false_rejection_of_test"] for m in fitted]
         out.setdefault("false_rejection_of_test", {})[name] = {
             "mean": float(np.mean(rejected)),
             "worst_fold": max(rejected),
@@ -221,9 +218,14 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
     return out
 
 
+def measured(study: Study, stage: str) -> dict:
+    """What a stage of a study reported."""
+    return json.loads((study.folder / "reports" / stage / "metrics.json").read_text(encoding="utf-8"))
+
+
 def trained_on(study: Study, arm: dict) -> dict[str, int]:
     """How many tiles of each kind an arm was trained on in one fold."""
-    found = json.loads((study.folder / "reports/uplift/metrics.json").read_text(encoding="utf-8"))
+    found = measured(study, "uplift")
     return next(a["trained_on"] for a in found["arms"] if (a["arm"], a["ratio"]) == (arm["arm"], arm["ratio"]))
 
 

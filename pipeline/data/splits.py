@@ -77,3 +77,8 @@ def inside_region(
     top = -float("inf") if row == 0 else row * height_px / rows + half
     bottom = float("inf") if row == rows - 1 else (row + 1) * height_px / rows - half
     return x_px >= left and x_px + side_px <= right and y_px >= top and y_px + side_px <= bottom
+
+
+def held_out_groups(record: dict, splits: dict[str, str]) -> list[str]:
+    """The groups of val and test that a model with this lineage record saw; splits : of the study's split groups."""
+    return sorted(group for group in record["groups"] if splits.get(group) in ("val", "test"))

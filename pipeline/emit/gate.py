@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from pipeline.data.splits import held_out_groups
 from pipeline.errors import HistoloomError
 
 
@@ -41,8 +42,7 @@ def check_ancestors(
                 f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
             )
         record = lineage[generator]
-        held_out = sorted(g for g in record["groups"] if splits.get(g) in ("val", "test"))
-        if held_out:
+        if held_out := held_out_groups(record, splits):
             raise HistoloomError(
                 f"Generator {generator[:12]} was trained on held-out groups: {', '.join(held_out[:5])}. "
                 "Its tiles would leak. Train it on the train split alone."

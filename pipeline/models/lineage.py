@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.commit import hash_tree, write_json
+from pipeline.data.splits import held_out_groups
 from pipeline.errors import HistoloomError
 
 FILE = "lineage.json"
@@ -71,12 +72,12 @@ def check_generators(made: Iterable[Path], rows: pd.DataFrame) -> None:
     HistoloomError
         when a generator saw a group of val or test.
     """
-    held_out = set(rows.loc[rows["split"] != "train", "split_group"])
+    splits = dict(zip(rows["split_group"], rows["split"]))
     for folder in made:
         path = folder / FILE
         records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for generator, record in records.items():
-            if leaked := sorted(held_out.intersection(record["groups"])):
+            if leaked := held_out_groups(record, splits):
                 raise HistoloomError(
                     f"Generator {generator[:12]} of {folder} was trained on held-out groups: {', '.join(leaked[:5])}. They can't "
                     "measure it. Train it on the train split alone."
