@@ -24,16 +24,7 @@ def check_a_broken_weave(study: Path, copy: Path, moments: int) -> None:
     draw, caught = random.Random(moments), 0
     for _ in range(moments):
         shutil.rmtree(copy / ".work/sample_slides", ignore_errors=True)
-        running = start(copy, "stages.sample_slides")
-        deadline = time.monotonic() + 90
-        while running.poll() is None and time.monotonic() < deadline:
-            if list(copy.glob(".work/sample_slides/*/canvases/*/steps/*/*/commit.json")):
-                break
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.4))
-        caught += running.poll() is None
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        caught += kill(copy, "sample_slides", "canvases/*/steps/*/*", draw.uniform(0, 0.4))
         shutil.rmtree(copy / "data/woven", ignore_errors=True)
         stage(copy, "sample_slides")
         assert woven_files(copy / "data/woven") == woven_files(study / "data/woven")
@@ -70,28 +61,27 @@ def start(folder: Path, *command: str) -> subprocess.Popen:
     )
 
 
-def break_off_sample(folder: Path, moments: int, seed: int) -> int:
-    """Kill `sample` with -9 at random moments after its first part; returns how often it was caught at work."""
-    draw, caught = random.Random(seed), 0
-    for _ in range(moments):
-        running = start(folder, "stages.sample")
-        parts = folder / ".work/sample"
-        before = len(list(parts.glob("*/parts/*/commit.json")))
-        deadline = time.monotonic() + 60
-        while running.poll() is None and time.monotonic() < deadline:
-            if len(list(parts.glob("*/parts/*/commit.json"))) > before:
-                break
-            time.sleep(0.02)
-        time.sleep(draw.uniform(0, 0.3))
-        caught += running.poll() is None
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+def kill(folder: Path, name: str, parts: str, seconds: float) -> bool:
+    """Kill a stage with -9, so many seconds after it has committed one more of its parts; whether it was caught at work."""
+
+    def committed() -> int:
+        return len(list((folder / ".work" / name).glob(f"*/{parts}/commit.json")))
+
+    before, deadline = committed(), time.monotonic() + 90
+    running = start(folder, f"stages.{name}")
+    while running.poll() is None and time.monotonic() < deadline and committed() <= before:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    caught = running.poll() is None
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
     return caught
 
 
 def check_broken_runs(study: Path, copy: Path, moments: int) -> None:
     edit_yaml(copy / "cluster.yaml", workers=2)
-    assert break_off_sample(copy, moments, seed=moments) > 0
+    draw = random.Random(moments)
+    assert sum(kill(copy, "sample", "parts/*", draw.uniform(0, 0.3)) for _ in range(moments))
     committed = {p.parent.name: p.stat().st_mtime_ns for p in copy.glob(".work/sample/*/parts/*/commit.json")}
     assert committed
     stage(copy, "sample")
