@@ -102,7 +102,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
         "train_filters": {"segmenter_steps": 400},
         "filter": {"use": ["quality", "mask", "near_copy"]},
         "uplift": {
-            "task": "mask", "arms": ARMS, "ratios": [1.0] if fraction == 1 else [1.0, 4.0], "seeds": 2, "steps": 300,
+            "task": "mask", "arms": ARMS, "ratios": [1.0] if fraction == 1 else [1.0, 4.0], "seeds": 3, "steps": 300,
             "batch_size": 8,
         },
     }  # fmt: skip
@@ -132,7 +132,7 @@ def spots(root: Path, _: int, fraction: float) -> Study:
         "plan": {"target": 900, "max_per_class": 900, "overdraw": 1.3},
         "sample": SAMPLE,
         "filter": {"use": ["quality", "distance", "label", "disagreement", "near_copy"]},
-        "uplift": {"arms": ARMS, "seeds": 3, "steps": 150, "batch_size": 16, "image_px": 64},
+        "uplift": {"arms": ARMS, "seeds": 5, "steps": 150, "batch_size": 16, "image_px": 64},
     }  # fmt: skip
     return Study(root / f"spots-{fraction:g}", params, rows, {"manifests/spots.csv": data / "spots.csv"})
 

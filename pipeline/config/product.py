@@ -28,7 +28,11 @@ class TrainFilters(Section):
         description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
         "quality and distance, 0.001 for near_copy, 0.05 for the others",
     )
-    segmenter_steps: Positive = Field(400, description="of training what the mask filter looks with")
+    segmenter_steps: Positive = Field(
+        400,
+        description="of training what the mask filter looks with, and up to five more to set its threshold, one for each fifth of "
+        "the split groups",
+    )
 
     def share(self, name: str) -> float:
         return self.false_rejection.get(name, _REJECTED.get(name, 0.05))

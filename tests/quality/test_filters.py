@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pipeline.quality.filters.base import Fitting, Tiles
 from pipeline.quality.filters.calibration import draw_calibration, measure_judge
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.filters.distance import DistanceFilter
-from pipeline.quality.filters.judge import FILTERS, fit_judge, load_judge
+from pipeline.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, load_judge
 from pipeline.quality.filters.labels import DisagreementFilter, LabelFilter
 from pipeline.quality.filters.tissue import QualityFilter
 from pipeline.quality.groups import group_draws
@@ -165,6 +166,48 @@ def test_a_label_of_one_patient_is_not_scored_by_those_who_lack_it(fitting, tmp_
         "distance"
     ]
     assert len(distances) == len(train) + 24  # the last patient's tiles have no class to be like
+
+
+@dataclass(frozen=True)
+class Witness(QualityFilter):
+    """Scores a tile by whether its group taught it; only tiles that are masked."""
+
+    taught: frozenset
+    name = "witness"
+
+    @classmethod
+    def fit(cls, fitting: Fitting):
+        rows = fitting.train.rows
+        return cls(None, frozenset(rows["split_group"][rows["masked"]]))
+
+    @staticmethod
+    def judges(tiles: Tiles) -> np.ndarray:
+        return tiles.rows["masked"].to_numpy(bool)
+
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        return pd.DataFrame({self.column: tiles.rows["split_group"].isin(self.taught).astype(float)})
+
+
+@given(tiles=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), min_size=1, max_size=40))
+def test_a_tile_is_scored_once_by_a_filter_that_its_group_did_not_teach(tiles):
+    rows = pd.DataFrame(tiles, columns=["split_group", "masked"]).assign(label=None, part="p", index=range(len(tiles)))
+    train = Tiles(np.zeros((len(rows), 1, 1, 3), np.uint8), rows, lambda _: None, None)
+    fitting = Fitting(train, rows, list, None, Path(), Path(), "cpu")
+    scores = np.concatenate([np.zeros(0), *(found for _, found in _cross_fitted([Witness], fitting))])
+    judged = rows[rows["masked"]]
+    assert not scores.any()
+    assert len(scores) == (len(judged) if judged["split_group"].nunique() > 1 else 0)
+
+
+def test_a_mask_filter_of_two_patients_is_calibrated_on_how_they_see_each_other(fitting, held_out, tmp_path):
+    train = make_tiles(3)
+    train.rows["masked"] = train.rows["split_group"].isin(["p3", "p11"])
+    config = TrainFilters(false_rejection={"mask": SHARE})
+    judge, _, calibrated = fit_judge(("mask",), fitting_of(train, fitting.params, tmp_path), held_out, config)
+    others, own = calibrated["mask"][len(held_out) :], judge.filters[0].scores(train)["mask_score"].dropna()
+    assert len(others) == len(own) == 8
+    assert (np.sort(others) != np.sort(own)).sum() > 4  # of other segmenters than the one that both taught
+    assert {path.name for path in (tmp_path / "work/checkpoints").iterdir()} == {"mask", "mask-1", "mask-2"}
 
 
 @given(n=st.integers(1, 400), share=st.floats(0, 0.5), seed=st.integers(0, 9))

@@ -33,6 +33,7 @@ class MaskFilter(Filter):
     segmenter: Segmenter
     name = "mask"
     reason = "does not show its mask"
+    cross_fitted = True
 
     @classmethod
     def fit(cls, fitting: Fitting) -> MaskFilter:
@@ -41,22 +42,26 @@ class MaskFilter(Filter):
             raise HistoloomError(
                 "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
             )
-        known, folder = fitting.train.rows["masked"].to_numpy(bool), fitting.work / "checkpoints/mask"
+        known, name = cls.judges(fitting.train), "mask" if fitting.fold is None else f"mask-{fitting.fold + 1}"
         if not known.any():
             raise HistoloomError("filter.use names mask, and no train tile's mask is known. Take it out.")
         images, masks = fitting.train.images[known], fitting.train.read("mask")[known]
         run = TrainingRun(
-            "train_filters: mask", config.segmenter_steps, 2e-3, fitting.params.seed, folder, 100, warmup_steps=20,
-            device=fitting.device,
+            f"train_filters: {name}", config.segmenter_steps, 2e-3, fitting.params.seed, fitting.work / "checkpoints" / name, 100,
+            warmup_steps=20, device=fitting.device,
         )  # fmt: skip
         return cls(train_segmenter(images, masks, len(classes), run))
+
+    @staticmethod
+    def judges(tiles: Tiles) -> np.ndarray:
+        return tiles.rows["masked"].to_numpy(bool)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         stated = tiles.read("mask")
         if stated is None:
             return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
         scores = dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)
-        return pd.DataFrame({self.column: np.where(tiles.rows["masked"], scores, np.nan)})
+        return pd.DataFrame({self.column: np.where(self.judges(tiles), scores, np.nan)})
 
     def save(self, folder: Path) -> None:
         self.segmenter.save(folder)

@@ -39,8 +39,13 @@ class Tiles:
         return len(self.images)
 
     def part(self, chosen: np.ndarray) -> Tiles:
-        """Those of chosen (n,) bool, with their features where they are known. Masks stay behind."""
-        tiles = Tiles(self.images[chosen], self.rows[chosen].reset_index(drop=True), lambda _: None, self.extractor)
+        """Those of chosen (n,) bool, with their features where they are known."""
+
+        def read(name: str) -> np.ndarray | None:
+            whole = self.read(name)
+            return None if whole is None else whole[chosen]
+
+        tiles = Tiles(self.images[chosen], self.rows[chosen].reset_index(drop=True), read, self.extractor)
         if "features" in self.__dict__:
             tiles.__dict__["features"] = self.features[chosen]
         return tiles
@@ -54,6 +59,7 @@ class Fitting:
     everything, batches : all rows of the train split, and their images (b, h, w, 3) in order
     encoders : folder that `train_encoders` wrote
     work : folder for checkpoints
+    fold : which fold of split groups is left out of train, where it is fitted to be cross-fitted
     """
 
     train: Tiles
@@ -63,6 +69,7 @@ class Fitting:
     encoders: Path
     work: Path
     device: str
+    fold: int | None = None
 
 
 class Filter(ABC):
@@ -88,6 +95,11 @@ class Filter(ABC):
         HistoloomError
             when the study lacks what the filter was asked by name to look at.
         """
+
+    @staticmethod
+    def judges(tiles: Tiles) -> np.ndarray:
+        """(n,) bool: which tiles have what it looks at."""
+        return np.ones(len(tiles), bool)
 
     @abstractmethod
     def scores(self, tiles: Tiles) -> pd.DataFrame:

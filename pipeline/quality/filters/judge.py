@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,8 +68,8 @@ def fit_judge(
 ) -> tuple[Judge, pd.DataFrame, dict[str, np.ndarray]]:
     """Fit the named filters to the train split, and calibrate them on real tiles that they were not fitted to.
 
-    The few patients of a val split don't show how patients differ. So the filters that are quickly fitted score the train tiles too,
-    each by a filter fitted without its split group.
+    The few patients of a val split don't show how patients differ. So filters score the train tiles too, each by a filter fitted without
+    its split group, but for those that look through encoders, which were taught by all of train, and `near_copy`, which learns nothing.
 
     Returns
     -------
@@ -81,21 +81,29 @@ def fit_judge(
     filters = tuple(found for found in fitted.values() if found is not None)
     scores = Judge(filters, {f.name: None for f in filters})(held_out)
     calibrated = {f.name: scores[f.column].to_numpy(float) for f in filters}
-    for kind in (type(f) for f in filters if f.cross_fitted):
-        calibrated[kind.name] = np.concatenate([calibrated[kind.name], *_cross_fitted(kind, fitting)])
+    for name, more in _cross_fitted([type(f) for f in filters if f.cross_fitted], fitting):
+        calibrated[name] = np.concatenate([calibrated[name], more])
     limits = {f.name: f.threshold(calibrated[f.name], config.share(f.name)) for f in filters}
     return Judge(filters, limits), scores, calibrated
 
 
-def _cross_fitted(kind: type[Filter], fitting: Fitting) -> Iterator[np.ndarray]:
-    """Scores of train tiles, of a fold of split groups after the other; of labels that the other folds show."""
+def _cross_fitted(kinds: Iterable[type[Filter]], fitting: Fitting) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of filters, and their scores of train tiles, of a fold of split groups after the other; of labels that the other folds
+    show. Groups that have labels or masks are dealt out first, so that no fold has them all.
+    """
     some = spread(fitting.train.rows, _CROSS_FITTED_TILES)
     train = fitting.train.part(fitting.train.rows.index.isin(some.index))
     groups, labels = (train.rows[name].to_numpy(object) for name in ("split_group", "label"))
-    names = np.unique(groups.astype(str))
-    folds = np.array_split(np.random.default_rng(0).permutation(names), min(_FOLDS, len(names)))
-    for out in (np.isin(groups, fold) for fold in folds if len(folds) > 1):
-        found = kind.fit(replace(fitting, train=train.part(~out)))
-        known = out & (pd.isna(labels) | np.isin(labels, labels[~out & ~pd.isna(labels)]))
-        if found is not None and known.any():
-            yield found.scores(train.part(known))[f"{kind.name}_score"].to_numpy(float)
+    names = np.random.default_rng(0).permutation(np.unique(groups.astype(str)))
+    judged = {kind: kind.judges(train) for kind in kinds}
+    known = sum(np.isin(names, groups[tiles].astype(str)) for tiles in judged.values()) + np.zeros(len(names))
+    names = names[np.argsort(-known, kind="stable")]
+    for number in range(_FOLDS):
+        out = np.isin(groups, names[number::_FOLDS])
+        rest = replace(fitting, train=train.part(~out), fold=number)
+        shown = pd.isna(labels) | np.isin(labels, labels[~out & ~pd.isna(labels)])
+        for kind, tiles in judged.items():
+            asked = out & tiles & shown
+            found = kind.fit(rest) if asked.any() and (tiles & ~out).any() else None
+            if found is not None:
+                yield kind.name, found.scores(train.part(asked))[f"{kind.name}_score"].to_numpy(float)

@@ -53,7 +53,7 @@ def fit_ensemble(fitting: Fitting) -> Ensemble | None:
     the filters below ask for it.
     """
     tiles, classes = fitting.train, fitting.params.tile.labels.classes
-    labelled = np.flatnonzero(tiles.rows["label"].notna())
+    labelled = np.flatnonzero(LabelFilter.judges(tiles))
     labels = tiles.rows["label"].to_numpy(object)[labelled]
     if len(set(labels)) < 2:
         return None
@@ -69,11 +69,16 @@ class LabelFilter(Filter):
     ensemble: Ensemble
     name = "label"
     reason = "does not show its label"
+    cross_fitted = True
 
     @classmethod
     def fit(cls, fitting: Fitting):
         ensemble = fit_ensemble(fitting)
         return ensemble and cls(ensemble)
+
+    @staticmethod
+    def judges(tiles: Tiles) -> np.ndarray:
+        return tiles.rows["label"].notna().to_numpy(bool)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         mean = self.ensemble.probabilities(tiles.features).mean(0)
