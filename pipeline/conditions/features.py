@@ -16,6 +16,8 @@ from pipeline.errors import HistoloomError
 
 _BATCH = 64
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OF_NO_PATIENT = ("efficientnet-lite0", "inception-v3")
+"""Extractors that learnt ImageNet alone. Of others nobody here knows whose tissue they saw."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Extractor:
     """A frozen network that maps tiles to features.
 
     forward : (n, 3, h, w) uint8 tensor to (n, d) float
-    head : (d, c) weights from features to the logits of the classes that the network was trained on, where it has them
+    head : (d, c) weights from features to the logits of the classes that the network was trained on, without biases, as inception
+        scores are computed; None where it has none
     """
 
     name: str
@@ -33,10 +36,6 @@ class Extractor:
     size: int
     forward: Callable[[torch.Tensor], torch.Tensor]
     head: np.ndarray | None = None
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """(n, d) to (n, c), without biases, as inception scores are computed; features themselves where there is no head."""
-        return features if self.head is None else features @ self.head
 
     @property
     def record(self) -> dict:
@@ -66,8 +65,10 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
     Parameters
     ----------
     name : 'efficientnet-lite0' (packaged weights, Apache-2.0), 'inception-v3' (as in the literature on FID),
-        'timm:NAME', or an image tower of open_clip: a folder, or 'hf-hub:ORG/NAME'.
-    weights : a file of weights; inception-v3, timm and open_clip download their own where it is None.
+        'timm:NAME' (UNI is timm:hf-hub:MahmoodLab/UNI; of a folder, timm:local-dir:FOLDER), or the image tower of a CLIP:
+        of open_clip, 'hf-hub:ORG/NAME' or a folder; of transformers, 'transformers:ORG/NAME' (PLIP is transformers:vinid/plip)
+        or a folder.
+    weights : a file of weights, for the first three; they load their own where it is None.
 
     Raises
     ------
@@ -83,11 +84,13 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
             return _timm(name, device, weights)
         if name.startswith("hf-hub:") or (Path(name) / "open_clip_config.json").is_file():
             return _open_clip(name, device)
+        if name.startswith("transformers:") or (Path(name) / "config.json").is_file():
+            return _transformers(name, device)
     except (OSError, ValueError, RuntimeError) as error:
         raise HistoloomError(f"The feature extractor '{name}' could not be loaded: {error}") from error
     raise HistoloomError(
-        f"'{name}' is no feature extractor: there are efficientnet-lite0, inception-v3, timm:NAME, hf-hub:ORG/NAME and "
-        "a folder of open_clip."
+        f"'{name}' is no feature extractor: there are efficientnet-lite0, inception-v3, timm:NAME, hf-hub:ORG/NAME "
+        "(open_clip), transformers:ORG/NAME, and a folder of either CLIP."
     )
 
 
@@ -160,6 +163,19 @@ def _open_clip(name: str, device: str) -> Extractor:
     settings = open_clip.get_model_preprocess_cfg(model)
     size = settings["size"][-1] if isinstance(settings["size"], (list, tuple)) else settings["size"]
     return _tower(name, model, model.encode_image, size, settings["mean"], settings["std"], device)
+
+
+def _transformers(name: str, device: str) -> Extractor:
+    from transformers import AutoImageProcessor, CLIPModel
+
+    source = name.removeprefix("transformers:")
+    model = CLIPModel.from_pretrained(source, use_safetensors=True)
+    settings, size = AutoImageProcessor.from_pretrained(source), model.config.vision_config.image_size
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+
+    return _tower(name, model, embed, size, settings.image_mean, settings.image_std, device)
 
 
 def _tower(name: str, model: torch.nn.Module, embed, resize_px: int, mean, std, device: str) -> Extractor:

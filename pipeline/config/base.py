@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Fraction, Fraction]
 Positive = Annotated[int, Field(gt=0)]
 ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
 Key = Literal["patient_id", "slide_id", "spot_id"]
+
+
+def _extractor(name: str) -> str:
+    kinds = ("timm:", "hf-hub:", "transformers:")
+    if name not in ("efficientnet-lite0", "inception-v3") and not name.startswith(kinds) and "/" not in name:
+        raise ValueError(
+            f"'{name}' is no feature extractor: efficientnet-lite0, inception-v3, timm:NAME, transformers:ORG/NAME, "
+            "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP, written with a slash"
+        )
+    return name
+
+
+ExtractorName = Annotated[str, AfterValidator(_extractor)]
+"""What `pipeline.conditions.features.load_extractor` takes."""
 
 
 class Section(BaseModel):

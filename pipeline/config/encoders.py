@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Key, Positive, Section
+from pipeline.config.base import ExtractorName, Key, Positive, Section
 
 
 class Text(Section):
@@ -65,9 +65,9 @@ class Genotype(Section):
 
 
 class ImageTower(Section):
-    source: str = Field(
+    source: ExtractorName = Field(
         "efficientnet-lite0",
-        description="efficientnet-lite0 (packaged), timm:NAME, a folder or hf-hub:ORG/NAME of open_clip",
+        description="efficientnet-lite0 (packaged), or another of what evaluate.features names",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Fraction, Positive, Sampled, Section
+from pipeline.config.base import ExtractorName, Fraction, Positive, Sampled, Section
 
 
 class Sample(Sampled):
@@ -27,6 +27,10 @@ class TrainFilters(Section):
         {},
         description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
         "quality and distance, 0.001 for near_copy, 0.05 for the others",
+    )
+    features: ExtractorName = Field(
+        "efficientnet-lite0",
+        description="what distance, label, disagreement and rna look through, of what evaluate.features names",
     )
     segmenter_steps: Positive = Field(
         400,
@@ -58,8 +62,14 @@ class Emit(Section):
 
 
 class Evaluate(Section):
-    features: Literal["efficientnet-lite0", "inception-v3"] = "efficientnet-lite0"
-    weights: str | None = Field(None, description="file of the extractor's weights, where it is not the packaged one")
+    features: ExtractorName = Field(
+        "efficientnet-lite0",
+        description="efficientnet-lite0 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP: vinid/plip), "
+        "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP",
+    )
+    weights: str | None = Field(
+        None, description="file of the extractor's weights, of the first three, where they aren't its own"
+    )
     max_tiles: Positive = 2000
     kid_subsets: Positive = 50
     neighbours: Positive = 3

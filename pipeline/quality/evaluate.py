@@ -17,6 +17,7 @@ from pipeline.data.rows import held_out_rows, spread
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
 from pipeline.models.lineage import check_generators
+from pipeline.quality.filters.judge import FILTERS
 from pipeline.quality.metrics import clip_score, compare, inception_score
 from pipeline.training.clip import likeness
 
@@ -79,7 +80,8 @@ def evaluate_study(
         if not found:
             return {}
         scores = (("inception_score", samples), ("inception_score_floor", held_out))
-        found |= {name: inception_score(extractor.logits(p.features), params.seed) for name, p in scores}
+        if extractor.head is not None:
+            found |= {name: inception_score(p.features @ extractor.head, params.seed) for name, p in scores}
         if (Path(encoders) / "text/open_clip_config.json").is_file():
             compare_text = likeness(Path(encoders) / "text")
             both = (("clip_score", samples), ("clip_score_floor", held_out))
@@ -90,7 +92,7 @@ def evaluate_study(
         "extractor": extractor.record,
         "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
         "patients": int(rows["patient_id"].nunique()),
-        "extractor_encodes_a_condition": _is_an_encoder(params),
+        "extractor_also": _also(params),
     }
     stores = made_stores(made, rows_from=verdicts)
     check_generators([store.folder for store in stores], rows)
@@ -114,8 +116,13 @@ def evaluate_study(
     return metrics
 
 
-def _is_an_encoder(params: Params) -> bool:
-    """Whether what measures pictures also told the generator what to make, which flatters it."""
-    return (
-        "image" in params.train_denoiser.conditions and params.train_encoders.image.source == params.evaluate.features
-    )
+def _also(params: Params) -> list[str]:
+    """What else looks through the extractor: what told the generator what to make, or chose among what it made, flatters it."""
+    name, conditions = params.evaluate.features, params.train_denoiser.conditions
+    told = {"image": params.train_encoders.image.source, "text": params.train_encoders.text.source}
+    also = [
+        f"the encoder of the {kind} condition" for kind, source in told.items() if kind in conditions and source == name
+    ]
+    if name == params.train_filters.features and any(FILTERS[used].sees_features for used in params.filter.use):
+        also.append("what the filters look through")
+    return also

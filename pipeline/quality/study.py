@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,19 +14,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.conditions.features import load_extractor
+from pipeline.conditions.features import OF_NO_PATIENT, Extractor, load_extractor
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
-from pipeline.models.lineage import read_lineage, seen
+from pipeline.models.lineage import Lineage, read_lineage, seen
 from pipeline.quality.filters.base import Fitting, Tiles
 from pipeline.quality.filters.calibration import draw_calibration, measure_judge
 from pipeline.quality.filters.judge import FILTERS, Judge, fit_judge, load_judge
 
-_FILTER_FEATURES = "efficientnet-lite0"
+_EXTRACTOR = "extractor.json"
 _HELD_OUT_TILES = 1000
 _MOST_TRAIN_TILES = 20000
 """So many teach the filters; copies are looked for among all."""
@@ -34,11 +35,11 @@ _LEAST_JUDGED = 10
 """A class of which fewer tiles were made has no yield to speak of."""
 
 
-def _tiles(store: TileStore, rows: pd.DataFrame, device: str) -> Tiles:
+def _tiles(store: TileStore, rows: pd.DataFrame, extractor: Extractor) -> Tiles:
     def read(name: str) -> np.ndarray | None:
         return store.read(rows, name) if all(store.has(name, part) for part in rows["part"].unique()) else None
 
-    return Tiles(store.read(rows), rows, read, load_extractor(_FILTER_FEATURES, device))
+    return Tiles(store.read(rows), rows, read, extractor)
 
 
 def train_study_filters(
@@ -55,17 +56,18 @@ def train_study_filters(
     unseen = store.rows()
     unseen = with_conditions(spread(unseen[unseen["split"] == "test"], _HELD_OUT_TILES), params)
     rows = spread(every, _MOST_TRAIN_TILES), with_conditions(val_rows(store, _HELD_OUT_TILES), params), unseen
-    train, held_out, test = (_tiles(store, part.reset_index(drop=True), device) for part in rows)
+    extractor = load_extractor(config.features, device)
+    train, held_out, test = (_tiles(store, part.reset_index(drop=True), extractor) for part in rows)
     fitting = Fitting(train, every, partial(store.batches, every, _BATCH), params, Path(encoders), work.root, device)
 
     def write(folder: Path) -> None:
         judge, scores, calibrated = fit_judge(params.filter.use, fitting, held_out, config)
         judge.save(folder)
-        lineage = seen(every)
+        lineage = seen(every) | Lineage(unknown=() if config.features in OF_NO_PATIENT else (config.features,))
         if {"text", "rna"} & set(params.filter.use):
             lineage |= read_lineage(encoders)
         lineage.save(folder)
-        write_json(folder / "extractor.json", train.extractor.record)
+        write_json(folder / _EXTRACTOR, extractor.record)
         metrics, bad = measure_judge(judge, held_out, train, test, scores, config, params.seed)
         draw_calibration(judge, calibrated, bad, reports / "calibration.png")
         write_json(reports / "metrics.json", metrics)
@@ -102,7 +104,8 @@ def _write_verdicts(job: FilterPart, folder: Path) -> dict:
     store = TileStore(job.store)
     table = pq.read_table(job.store / job.part / "rows.parquet")
     rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
-    verdicts = _judge(job.filters, job.filters_sha256)(_tiles(store, rows, job.device))
+    extractor = json.loads((job.filters / _EXTRACTOR).read_text(encoding="utf-8"))["name"]
+    verdicts = _judge(job.filters, job.filters_sha256)(_tiles(store, rows, load_extractor(extractor, job.device)))
     for name in verdicts.columns:
         table = table.append_column(name, pa.array(verdicts[name]))
     pq.write_table(table, folder / "rows.parquet")

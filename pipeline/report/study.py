@@ -77,7 +77,7 @@ def write_report(
         comparison=_comparison(measured["evaluate"]),
         extractor=measured["evaluate"].get("extractor"),
         reference=measured["evaluate"].get("reference"),
-        shared_extractor=measured["evaluate"].get("extractor_encodes_a_condition", False),
+        extractor_also=measured["evaluate"].get("extractor_also", []),
         by_class=measured["evaluate"].get("by_class", {}),
         uplift=measured["uplift"],
         uplift_table=uplift_table(measured["uplift"]),

@@ -47,14 +47,12 @@ def in_short(measured: dict) -> list[str]:
         why = ", ".join(f"{reason} ({count})" for reason, count in rejected if count) or "nothing"
         made = f"{filtered['made']:,} synthetic tiles were made to augment, and {share:.0%} passed the filters."
         found.append(f"{made} Rejected for: {why}.")
-    for name in ("accepted", "unfiltered"):
-        if m := measured["evaluate"].get(name):
-            value, by_group = f"{m['kid']['mean']:.3f}", m.get("kid_interval")
-            if by_group:
-                value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
-            floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
-            found.append(f"KID of {m['n']['synthetic']} {name} samples to held-out real tiles: {value}; {floor}.")
-            break
+    if m := measured["evaluate"].get("unfiltered"):
+        value, by_group = f"{m['kid']['mean']:.3f}", m.get("kid_interval")
+        if by_group:
+            value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
+        floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
+        found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
     verdicts = [arm["verdict"] for arm in measured["uplift"].get("arms", []) if "verdict" in arm]
     found += verdicts or ["Whether it helps a model was not measured."]
     return found

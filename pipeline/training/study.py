@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.conditions.encode import FACTS, study_encoders
-from pipeline.conditions.features import load_extractor
+from pipeline.conditions.features import OF_NO_PATIENT, load_extractor
 from pipeline.conditions.forms import FORMS, turn
 from pipeline.conditions.genotype import TESTED, genotype_channels
 from pipeline.conditions.rna import CODES
@@ -163,8 +163,7 @@ def _image_encoder(job: _EncoderJob) -> Made:
     tower = load_extractor(source, job.device)
     features = tower.features(job.store.read(spread(job.rows, _MOST_FEATURE_TILES)))
     facts = {"source": source, "mean": features.mean(0).tolist(), "scale": (features.std(0) + 1e-6).tolist()}
-    packaged = source == "efficientnet-lite0"  # ImageNet's pictures are of no patient
-    return facts | {"tower": tower.record}, {}, Lineage() if packaged else Lineage(unknown=(source,))
+    return facts | {"tower": tower.record}, {}, Lineage() if source in OF_NO_PATIENT else Lineage(unknown=(source,))
 
 
 def train_study_autoencoder(

@@ -180,6 +180,7 @@ GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
         ("tile: {mpp: 1.0, labels: {classes: [a, b, a]}}\n", ["names 'a' twice"]),
         ("tile: {mpp: 1.0, labels: {classes: [evaluate]}}\n", ["'evaluate'"]),
         (GOOD + "plan: {classes: [a, a]}\n", ["names 'a' twice"]),
+        (GOOD + "evaluate: {features: inception_v3}\n", ["'inception_v3' is no feature extractor"]),
         ("tile: {mpp: 1.0\n", ["not valid YAML"]),
         ("a: 1\na: 2\n", ["not valid YAML"]),
     ],

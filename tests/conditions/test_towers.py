@@ -8,13 +8,24 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerFast,
+)
 
 from pipeline.conditions.features import load_extractor
 from pipeline.conditions.text import load_text_encoder
+from pipeline.errors import HistoloomError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "tumour", "stroma", "of", "gland"]
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
@@ -56,8 +67,11 @@ def own_clip(folder: Path) -> None:
 def transformers_clip(folder: Path) -> None:
     """As PLIP is."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = CLIPTextConfig(vocab_size=len(WORDS), max_position_embeddings=LENGTH, eos_token_id=3, **sizes)
-    CLIPTextModel(config).save_pretrained(folder)
+    text = CLIPTextConfig(vocab_size=len(WORDS), max_position_embeddings=LENGTH, eos_token_id=3, **sizes)
+    vision = CLIPVisionConfig(image_size=32, patch_size=8, **sizes)
+    whole = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    CLIPModel(whole).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
     tokenizer(pad_token="[SEP]", bos_token="[CLS]", eos_token="[SEP]").save_pretrained(folder)
 
 
@@ -75,7 +89,7 @@ def test_a_tower_s_captions_are_read_whole_and_padding_does_not_count(tmp_path, 
     assert (tokens[0] - tokens[2]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("make", [bert_clip, own_clip])
+@pytest.mark.parametrize("make", [bert_clip, own_clip, transformers_clip])
 def test_the_same_folder_embeds_pictures(tmp_path, make):
     make(tmp_path)
     extractor = load_extractor(str(tmp_path), "cpu")
@@ -83,3 +97,26 @@ def test_the_same_folder_embeds_pictures(tmp_path, make):
     features = extractor.features(pictures)
     assert features.shape == (3, extractor.size) == (3, 16) and np.ptp(features, 0).max() > 0
     assert extractor.record["weights_sha256"] == load_extractor(str(tmp_path), "cpu").record["weights_sha256"]
+
+
+def test_a_network_of_timm_embeds_pictures_with_weights_from_a_file(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=0)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    extractor = load_extractor("timm:test_resnet", "cpu", str(tmp_path / "weights.pth"))
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    settings = timm.data.resolve_model_data_config(model)
+    side, mean, std = settings["input_size"][-1], settings["mean"], settings["std"]
+    values = torch.nn.functional.interpolate(
+        torch.from_numpy(pictures).movedim(3, 1) / 255, size=(side, side), mode="bicubic", antialias=True
+    )
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mean, std))
+    with torch.inference_mode():
+        expected = model.eval()((values.clamp(0, 1) - mean) / std).numpy()
+    np.testing.assert_allclose(extractor.features(pictures), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["timm:no_such_network", "transformers:no-such/model", "nothing"])
+def test_an_extractor_that_is_not_to_be_had_is_named(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HistoloomError, match=name):
+        load_extractor(name, "cpu")

@@ -6,7 +6,7 @@ from pipeline.report.summary import in_short, severity, uplift_table
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
 AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}
-ACCEPTED = {
+UNFILTERED = {
     "n": {"synthetic": 20},
     "kid": {"mean": 1.0},
     "kid_floor": {"mean": 0.1},
@@ -20,7 +20,7 @@ def test_in_short():
     measured = {
         "tile": TILE,
         "filter": {"augment": AUGMENT},
-        "evaluate": {"accepted": ACCEPTED},
+        "evaluate": {"accepted": UNFILTERED | {"kid": {"mean": 0.2}}, "unfiltered": UNFILTERED},
         "uplift": {"arms": [ARM, verdict]},
     }
     said = in_short(measured)
@@ -31,7 +31,7 @@ def test_in_short():
     )
     assert (
         said[2]
-        == "KID of 20 accepted samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
+        == "KID of 20 unfiltered samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
     )
     assert said[3:] == ["No measurable help."]
 

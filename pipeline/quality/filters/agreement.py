@@ -86,6 +86,7 @@ class RnaFilter(Filter):
     centre: np.ndarray
     name = _RNA
     reason = "does not show its expression"
+    sees_features = True
 
     @classmethod
     def fit(cls, fitting: Fitting) -> RnaFilter:

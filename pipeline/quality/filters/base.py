@@ -77,12 +77,14 @@ class Filter(ABC):
 
     reason : why a tile is rejected, in words
     cross_fitted : whether its threshold rests on train tiles too, scored by a filter that was fitted without their split group
+    sees_features : whether it looks at the tiles' features
     high_is_bad : whether tiles are rejected above the threshold, rather than below
     """
 
     name: ClassVar[str]
     reason: ClassVar[str]
     cross_fitted: ClassVar[bool] = False
+    sees_features: ClassVar[bool] = False
     high_is_bad: ClassVar[bool] = False
 
     @classmethod

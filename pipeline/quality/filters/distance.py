@@ -40,6 +40,7 @@ class DistanceFilter(Filter):
     name = "distance"
     reason = "unlike the real tiles of its class"
     cross_fitted = True
+    sees_features = True
     high_is_bad = True
 
     @classmethod

@@ -70,6 +70,7 @@ class LabelFilter(Filter):
     name = "label"
     reason = "does not show its label"
     cross_fitted = True
+    sees_features = True
 
     @classmethod
     def fit(cls, fitting: Fitting):
