@@ -202,9 +202,10 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
         out[name] |= {key: arm[key] for key in ("difference", "interval") if key in arm}
         trained = [trained_on(study, arm) for study in studies]
         out[name] |= {kind: sum(t[kind] for t in trained) for kind in ("real", "synthetic")}
-    for change in found.get("filtering", []):
-        name = "filtering" + ("" if change["ratio"] == 1 else f"_ratio{change['ratio']:g}")
-        out[name] = {key: change[key] for key in ("difference", "interval")}
+    for contrast in ("filtering", "beside_classical"):
+        for change in found.get(contrast, []):
+            name = contrast + ("" if change["ratio"] == 1 else f"_ratio{change['ratio']:g}")
+            out[name] = {key: change[key] for key in ("difference", "interval")}
     augment = [measured(study, "filter")["augment"] for study in studies]
     out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
     fitted = [measured(study, "train_filters") for study in studies]
@@ -231,7 +232,7 @@ def trained_on(study: Study, arm: dict) -> dict[str, int]:
 
 def drawn_differences(found: dict[str, dict], words: str) -> Figure:
     """Each arm's difference from real tiles alone, with its interval, a panel for each label fraction."""
-    figure = Figure(figsize=(4.2 * len(found), 3.2), layout="constrained")
+    figure = Figure(figsize=(4.8 * len(found), 3.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(found), sharex=True))
     for axis, (fraction, result) in zip(axes, found.items()):
         arms = [arm for arm in result["arms"] if "difference" in arm][::-1]
@@ -244,7 +245,7 @@ def drawn_differences(found: dict[str, dict], words: str) -> Figure:
         names = [arm["arm"] + ("" if arm["ratio"] == 1 else f", {arm['ratio']:g} to 1") for arm in arms]
         axis.set_yticks(range(len(arms)), names)
         axis.set_title(f"{fraction} of the labels", fontsize=10)
-        axis.set_xlabel(f"points of {words} over 'real'")
+        axis.set_xlabel(f"{words}, points over 'real'", fontsize=9)
     return figure
 
 

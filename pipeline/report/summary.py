@@ -53,6 +53,9 @@ def in_short(measured: dict) -> list[str]:
             value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
         floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
         found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
-    verdicts = [arm["verdict"] for arm in measured["uplift"].get("arms", []) if "verdict" in arm]
+    uplift = measured["uplift"]
+    verdicts = [
+        found["verdict"] for found in uplift.get("arms", []) + uplift.get("beside_classical", []) if "verdict" in found
+    ]
     found += verdicts or ["Whether it helps a model was not measured."]
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 from scipy.special import stdtrit
 
@@ -10,7 +12,11 @@ from pipeline.uplift.answers import Answers, averaged
 FEW_GROUPS = 10
 _THIN = 3
 _ROUNDS = 2000
-_FILTERED, _UNFILTERED = "real+synthetic", "real+unfiltered"
+_CONTRASTS = {
+    "filtering": ("real+synthetic", "real+unfiltered"),
+    "beside_classical": ("real+synthetic+classical", "real+classical"),
+}
+"""What is asked of pairs of arms beside the first: an arm, and the one that it is compared with."""
 
 
 def paired_difference(
@@ -140,14 +146,17 @@ def analyse(
         "primary_measure": answers.measure,
         "thin_classes": {name: held for name, held in answers.groups_by_class(groups).items() if held < _THIN},
     }
-    filtered = [
-        (key, (_UNFILTERED, key[1]))
-        for key in predictions
-        if key[0] == _FILTERED and (_UNFILTERED, key[1]) in predictions
-    ]
-    if filtered:
-        out["filtering"] = [{"ratio": key[1], **compared(key, other)} for key, other in filtered]
+    for name, (arm, other) in _CONTRASTS.items():
+        mine = [key for key in predictions if key[0] == arm and other != reference]
+        pairs = [(key, found) for key in mine if (found := _matching(predictions, other, key[1])) is not None]
+        if pairs:
+            out[name] = [{"ratio": key[1], **compared(key, found)} for key, found in pairs]
     return out
+
+
+def _matching(keys: Container[tuple[str, float]], arm: str, ratio: float) -> tuple[str, float] | None:
+    """The arm at this ratio, or as it is where it has none."""
+    return next((key for key in ((arm, ratio), (arm, 1.0)) if key in keys), None)
 
 
 def _named(key: tuple[str, float]) -> str:

@@ -21,7 +21,7 @@ def test_in_short():
         "tile": TILE,
         "filter": {"augment": AUGMENT},
         "evaluate": {"accepted": UNFILTERED | {"kid": {"mean": 0.2}}, "unfiltered": UNFILTERED},
-        "uplift": {"arms": [ARM, verdict]},
+        "uplift": {"arms": [ARM, verdict], "beside_classical": [{"verdict": "It did worse than classical."}]},
     }
     said = in_short(measured)
     assert said[0].startswith("1,200 real tiles of 3 patient(s): 900 train, 300 test.")
@@ -33,7 +33,7 @@ def test_in_short():
         said[2]
         == "KID of 20 unfiltered samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
     )
-    assert said[3:] == ["No measurable help."]
+    assert said[3:] == ["No measurable help.", "It did worse than classical."]
 
 
 def test_what_was_not_done_is_said_or_left_out():

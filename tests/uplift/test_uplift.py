@@ -286,6 +286,21 @@ def test_too_little_to_say_anything_is_an_error(folder):
         run_uplift(one)
 
 
+def test_synthetic_tiles_beside_classical_augmentation_are_compared_with_it_alone():
+    test = tile_rows(20, split="test", label=list(CLASSES) * 10, split_group=[f"p{n}" for n in range(20)])
+    good = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
+    truth = test["label"].map({"pink": 0, "blue": 1}).to_numpy()
+    predictions = {("real", 1.0): [1 - good] * 2, ("real+classical", 1.0): [good] * 2}
+    predictions |= {("real+synthetic+classical", 1.0): [good] * 2, ("real+synthetic+classical", 4.0): [1 - good] * 2}
+    answers, groups = LabelAnswers(CLASSES, truth), test["split_group"].to_numpy(str)
+    found = analyse(predictions, answers, groups, "real", 0)["beside_classical"]
+    assert [(change["ratio"], change["against"], change["difference"]) for change in found] == [
+        (1, "real+classical", 0),
+        (4, "real+classical", -1),
+    ]
+    assert "beside_classical" not in analyse(predictions, answers, groups, "real+classical", 0)
+
+
 def test_analysis_compares_each_arm_with_the_first():
     test = tile_rows(20, split="test", label=list(CLASSES) * 10, split_group=[f"p{n}" for n in range(20)])
     good = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
@@ -294,6 +309,7 @@ def test_analysis_compares_each_arm_with_the_first():
     truth = test["label"].map({"pink": 0, "blue": 1}).to_numpy()
     found = analyse(predictions, LabelAnswers(CLASSES, truth), test["split_group"].to_numpy(str), "real", 0)
     assert found["filtering"][0]["difference"] == 0 and "No measurable help" in found["filtering"][0]["verdict"]
+    assert "beside_classical" not in found
     real, both, _ = found["arms"]
     assert "verdict" not in real and both["difference"] == 1 and both["interval"] == [1, 1]
     assert "'real+synthetic, ratio 2' helped over 'real'" in both["verdict"] and "other patients" not in both["verdict"]
