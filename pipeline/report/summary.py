@@ -55,7 +55,7 @@ def in_short(measured: dict) -> list[str]:
         found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
     uplift = measured["uplift"]
     verdicts = [
-        found["verdict"] for found in uplift.get("arms", []) + uplift.get("beside_classical", []) if "verdict" in found
+        arm["verdict"] for arm in uplift.get("arms", []) + uplift.get("beside_classical", []) if "verdict" in arm
     ]
     found += verdicts or ["Whether it helps a model was not measured."]
     return found
