@@ -58,7 +58,7 @@ def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     for seed, split in enumerate(("train", "val", "test")):
         rows = tile_rows(COUNT, split=split, label=[LABELS[n % 2] for n in range(COUNT)]).assign(
-            tile_id=[f"{split}-{n}" for n in range(COUNT)], split_group=[f"{split}-{n % 12}" for n in range(COUNT)]
+            tile_id=[f"{split}-{n}" for n in range(COUNT)], split_group=[f"{split}-{n // 2 % 12}" for n in range(COUNT)]
         )
         make_part(folder / "tiles", split, rows, tissue(seed))
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +124,7 @@ def copies(train: np.ndarray):
 
 @pytest.mark.parametrize(("broken", "reason", "share"), [
     (noise, "low tissue quality", 0.95), (blurred, "low tissue quality", 0.95), (copies, "near-copy of a train tile", 0.95),
-    (wrong_labels, "does not show its label", 0.4),  # at a threshold that lets 95 % of right ones of unseen patients pass
+    (wrong_labels, "does not show its label", 0.5),  # at a threshold that lets 95 % of right ones of unseen patients pass
 ])  # fmt: skip
 def test_what_is_broken_is_rejected_for_that(broken, reason, share, study, folder):
     train = TileStore(study / "tiles")
