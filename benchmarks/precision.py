@@ -2,8 +2,8 @@
 
 Each form does the same work in turns in the same run: on a CPU training steps on all cores, the rest on one torch thread, as a
 task has it; on a GPU where there is one. `compiled` is torch.compile beside `both`, its compilation apart, on a GPU with CUDA
-graphs; `batched` is one forward of all windows beside one forward a window. The weights are drawn, not trained: they take the
-same time.
+graphs; `graphed` is what the pipeline does on a GPU, CUDA graphs without compiling; `batched` is one forward of all windows beside
+one forward a window. The weights are drawn, not trained: they take the same time.
 """
 
 from __future__ import annotations
@@ -135,6 +135,10 @@ def forward(params: Params, count: int, memory: torch.memory_format, dtype: torc
     return _frozen(lambda: denoise(model, *inputs), dtype)
 
 
+def _forward_of(model: torch.nn.Module, inputs: tuple) -> Work:
+    return _frozen(partial(denoise, model, *inputs), _fastest())
+
+
 def medians(forms: dict[str, Work], repeats: int) -> dict[str, float]:
     """Median seconds of a call of each, taken in turns after one that doesn't count."""
     for work in forms.values():
@@ -147,13 +151,21 @@ def compiled(params: Params, count: int, repeats: int) -> tuple[float, float]:
     """How many times as fast a compiled denoiser is, and how many seconds its compilation took."""
     model, inputs = _denoiser(params, torch.channels_last), _inputs(params, count)
     fast = torch.compile(model, mode="default" if chip() == "cpu" else "reduce-overhead")
-    works = {
-        "as it is": _frozen(partial(denoise, model, *inputs), _fastest()),
-        "compiled": _frozen(partial(denoise, fast, *inputs), _fastest()),
-    }
+    works = {"as it is": _forward_of(model, inputs), "compiled": _forward_of(fast, inputs)}
     compilation = seconds(works["compiled"]).wall
     took = medians(works, repeats)
     return took["as it is"] / took["compiled"], compilation
+
+
+def graphed(params: Params, count: int, repeats: int) -> float:
+    """How many times as fast a replayed forward is."""
+    from pipeline.models.graphs import Graphed
+
+    model, other = (_denoiser(params, torch.channels_last).requires_grad_(False) for _ in range(2))
+    works = {name: _forward_of(which, _inputs(params, count)) for name, which in (("bare", model), ("graphed", other))}
+    other.forward = Graphed(torch.autocast("cuda", _fastest())(other.forward))
+    took = medians(works, repeats)
+    return took["bare"] / took["graphed"]
 
 
 def batched(params: Params, count: int, repeats: int) -> float:
@@ -184,6 +196,9 @@ def main() -> None:
         details[f"{work.__name__}_s"] = took["reference"]
     with one_thread():
         keys["forward"]["batched"] = batched(params, count, repeats)
+        if chip() == "cuda":
+            sizes = (params.plan.batch_size, count)
+            keys["forward"]["graphed"] = {str(size): graphed(params, size, repeats) for size in sizes}
         if not options.smoke and shutil.which("g++"):
             keys["forward"]["compiled"], details["compilation_s"] = compiled(params, count, repeats)
     sizes = {"windows": count, "repeats": repeats, "channels": params.train_denoiser.channels}

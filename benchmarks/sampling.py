@@ -3,7 +3,7 @@
 Both run the same microbatches at the demo's sizes, on one torch thread, with the models loaded. The pipeline also
 encodes the conditions, draws the noise, guides, steps the solver, and writes, hashes and syncs its parts. The models
 are trained for a step: they take the same time. And the forwards alone on a worker of dask's as it comes, over those on
-a worker as the pipeline has it.
+a worker as the pipeline has it; on a GPU the path without CUDA graphs, over that with them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def bare(generator: Generator, plan: pd.DataFrame, size: int, steps: int) -> Non
         for _ in range(steps):
             denoise(generator.unet, latents, times, given)
         generator.codec.model.decode(latents[:size])
+
+
+def without_graphs(generator: Generator, sample: Callable[[int], None], repeats: int) -> float | None:
+    """Median seconds of the path whose denoiser's kernels are started one by one; None where they are anyway."""
+    graphed = generator.unet.forward
+    if chip() == "cpu":
+        return None
+    generator.unet.forward = graphed.forward
+    took = statistics.median(seconds(lambda r=r: sample(r)).wall for r in range(repeats))
+    generator.unet.forward = graphed
+    return took
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,7 @@ def main() -> None:
                 )
                 for r in range(repeats)
             ]
+            plain = without_graphs(generator, lambda r: sample(root / f"plain-{r}"), repeats)
         job = Forwards(models, demo.sample.precision, plan, size, steps, repeats)
         as_dask = on_a_worker(job, AS_DASK_COMES) / on_a_worker(job, {})
     medians = [statistics.median(times) for times in zip(*pairs)]
@@ -140,7 +153,8 @@ def main() -> None:
         {
             "time_over_bare_forward": statistics.median(ours / alone for ours, alone in pairs),
             "forward_as_dask_comes_over_ours": as_dask,
-        },
+        }
+        | ({"time_without_graphs_over_ours": plain / medians[0]} if plain else {}),
         {"s_per_tile": medians[0] / len(plan), "s_per_tile_bare": medians[1] / len(plan)},
         options.json,
     )

@@ -33,19 +33,11 @@ class Section(BaseModel):
 
 
 class Guided(Section):
-    """What is made under guidance."""
+    """What is stepped under guidance."""
 
     guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
         2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
     )
-
-    def scale(self, condition: str) -> float:
-        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
-
-
-class Sampled(Guided):
-    """What is sampled step by step under guidance."""
-
     guidance_interval: Interval | dict[ConditionName, Interval] = Field(
         {"mask": (0.2, 0.6)},
         description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
@@ -59,6 +51,9 @@ class Sampled(Guided):
             if low > high:
                 raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")
         return self
+
+    def scale(self, condition: str) -> float:
+        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
 
     def interval(self, condition: str) -> Interval:
         stated = self.guidance_interval

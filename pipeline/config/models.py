@@ -76,7 +76,7 @@ class LossWeight(Section):
 class Distil(Guided):
     """Progressive distillation (Salimans & Ho 2022) of what `init` names; each halving takes `train_denoiser.steps`.
 
-    `guidance` is the first teacher's, and the student has it inside.
+    `guidance` and its interval are the first teacher's, and the student has them inside.
     """
 
     steps: Positive = Field(4, description="of DDIM, that the student needs")

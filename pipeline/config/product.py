@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.base import ExtractorName, Fraction, Positive, Sampled, Section
+from pipeline.config.base import ExtractorName, Fraction, Guided, Positive, Section
 
 
-class Sample(Sampled):
+class Sample(Guided):
     scheduler: Literal["ddim", "euler", "dpmsolver++", "unipc"] = "dpmsolver++"
     steps: Positive = 20
 

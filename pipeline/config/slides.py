@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Fraction, Positive, Sampled, Section
+from pipeline.config.base import Fraction, Guided, Positive, Section
 
 Even = Annotated[int, Field(ge=0)]
 
@@ -101,7 +101,7 @@ class WovenSlide(Section):
         return self
 
 
-class SampleSlides(Sampled):
+class SampleSlides(Guided):
     slides: tuple[WovenSlide, ...] = ()
     cover: Literal["lattice", "random", "stride", "independent"] = Field(
         "lattice", description="how windows are laid; the others are for comparison, on one block"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +69,14 @@ class Generator:
         )
         given, nothing = given.to(self.device), nothing.to(self.device)
 
+        names = [spec.name for spec in self.specs]
+
+        @cache  # few steps are guided differently
+        def guided(scales: tuple[float, ...]) -> Guidance:
+            return Guidance.of(given, nothing, self.specs, dict(zip(names, scales)).__getitem__)
+
         def guidance(share: float) -> Guidance:
-            return Guidance.of(given, nothing, self.specs, config.scale_at(share))
+            return guided(tuple(map(config.scale_at(share), names)))
 
         return sample_latents(self.unet, scheduler, noise, guidance, steps=config.steps)
 

@@ -84,13 +84,18 @@ def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Modul
 
 
 def load_denoiser(folder: Path | str, device: str, attention: str = "auto", precision: str = "fp32"):
-    """Load what `train_denoiser` wrote: the model, its condition specs, and its training facts."""
+    """Load what `train_denoiser` wrote, frozen: the model, its condition specs, and its training facts."""
     specs, training = read_conditions(folder)
     spade = training["map_input"] == "spade" and _map_channels(specs)
     model = _load_spade_unet(Path(folder), specs) if spade else load_unet(folder)
     model = model.to(device).eval().requires_grad_(False)
     set_attention(model, attention, device)
-    return set_precision(model, precision, device), specs, training
+    set_precision(model, precision, device)
+    if device.startswith("cuda") and not spade:  # whose map is no argument
+        from pipeline.models.graphs import Graphed
+
+        model.forward = Graphed(model.forward)
+    return model, specs, training
 
 
 def read_conditions(folder: Path | str) -> tuple[tuple[ConditionSpec, ...], dict] | None:

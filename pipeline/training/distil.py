@@ -8,7 +8,7 @@ student needs one forward a step where its teacher needed one for each branch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
 from pipeline.diffusion.guidance import Guidance
-from pipeline.diffusion.solver import Solver, Step, make_solver
+from pipeline.diffusion.solver import Solver, make_solver
 from pipeline.models.denoiser import denoise
 from pipeline.training.loop import TrainingRun, on_device, train
 
@@ -44,8 +44,8 @@ def distil(
     steps, done = config.distil.teacher_steps, 0
     while steps > config.distil.steps:
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
-        scale = config.distil.scale if steps == config.distil.teacher_steps else _unguided
-        target = Target(config, steps // 2, teacher, nothing, specs, scale)
+        scale_at = config.distil.scale_at if steps == config.distil.teacher_steps else _unguided
+        target = Target(config, steps // 2, teacher, nothing, specs, scale_at)
         title, folder = f"{run.title}: {steps} to {steps // 2} steps", Path(run.checkpoints) / f"to-{steps // 2}"
         resumed = None if done else run.resume_from
         this = replace(run, title=title, checkpoints=folder, seed=run.seed + 1 + done, history=[], resume_from=resumed)
@@ -55,8 +55,8 @@ def distil(
         steps, done = steps // 2, done + 1
 
 
-def _unguided(_: str) -> float:
-    return 1.0
+def _unguided(_: float) -> Callable[[str], float]:
+    return lambda _: 1.0
 
 
 def _after(log, first: int):
@@ -77,34 +77,51 @@ def _loss(target: Target, model: torch.nn.Module, batches: Batches):
 
 @dataclass(frozen=True)
 class Target:
-    """What a student of `steps` steps should predict, by two steps of its teacher."""
+    """What a student of `steps` steps should predict, by two steps of its teacher.
+
+    scale_at : share of the training timesteps to (condition to the teacher's guidance scale).
+    """
 
     config: TrainDenoiser
     steps: int
     teacher: torch.nn.Module
     nothing: Conditions
     specs: tuple[ConditionSpec, ...]
-    scale: Callable[[str], float]
+    scale_at: Callable[[float], Callable[[str], float]]
 
     @torch.no_grad()
     def __call__(self, clean: torch.Tensor, noise: torch.Tensor, places: torch.Tensor, given: Conditions):
         """The noisy latents at the student's steps `places` (b,), their timesteps, and the prediction that is wanted."""
-        places = places.to(clean.device)
-        nothing = self.nothing
-        if given.map is not None:  # of a window, where batches are
-            nothing = replace(nothing, map=nothing.map[:, :, : given.map.shape[2], : given.map.shape[3]])
-        guidance = Guidance.of(given, nothing, self.specs, self.scale)
-        step = self._solver(self.steps).at(places)
+        step = self._solver(self.steps).at(places.to(clean.device))
         x = end = step.noised(clean, noise)
         for half in (2 * places, 2 * places + 1):
-            end = self._teach(end, self._solver(2 * self.steps).at(half), guidance)
+            end = self.taught(end, half, given)
         a, b = step.first
         return x, step.timestep, step.wanted(x, (end - a * x) / b, self.config.prediction)
 
-    def _teach(self, x: torch.Tensor, step: Step, guidance: Guidance) -> torch.Tensor:
-        times = step.timestep.repeat(len(guidance.coefficients))
-        predicted = guidance.predict_at(self.teacher, x, times)
+    def taught(self, x: torch.Tensor, places: torch.Tensor, given: Conditions) -> torch.Tensor:
+        """Each row one step of the teacher on, from the step that it is at."""
+        solver, predicted = self._solver(2 * self.steps), torch.empty_like(x)
+        step = solver.at(places.to(x.device))
+        for rows, guidance in self._guided(solver, places, given):
+            rows = rows.to(x.device)
+            times = step.timestep[rows].repeat(len(guidance.coefficients))
+            predicted[rows] = guidance.predict_at(self.teacher, x[rows], times)
         return step.next(x, step.clean(x, predicted, self.config.prediction))
+
+    def _guided(
+        self, solver: Solver, places: torch.Tensor, given: Conditions
+    ) -> Iterator[tuple[torch.Tensor, Guidance]]:
+        """The rows that are guided alike, and how."""
+        names, nothing = [spec.name for spec in self.specs], self.nothing
+        if given.map is not None:  # of a window, where batches are
+            nothing = replace(nothing, map=nothing.map[:, :, : given.map.shape[2], : given.map.shape[3]])
+        shares = [solver.steps[place].timestep / solver.train_timesteps for place in places.tolist()]
+        scales = [tuple(map(self.scale_at(share), names)) for share in shares]
+        for alike in sorted(set(scales)):
+            rows = torch.tensor([row for row, own in enumerate(scales) if own == alike])
+            part = given.each(lambda value, rows=rows: value[rows.to(value.device)])
+            yield rows, Guidance.of(part, nothing, self.specs, dict(zip(names, alike)).__getitem__)
 
     def _solver(self, steps: int) -> Solver:
         config = self.config

@@ -57,13 +57,39 @@ def test_where_the_teacher_knows_the_answer_the_student_is_asked_for_it(predicti
     clean, noise = torch.randn(2, 3, 4, 2, 2, generator=generator)
     config = TrainDenoiser(prediction=prediction)
     target = Target(
-        config, steps, Knows(clean, prediction), Conditions(vector=torch.zeros(1, 2)), (SPEC,), lambda _: 2.0
+        config, steps, Knows(clean, prediction), Conditions(vector=torch.zeros(1, 2)), (SPEC,), lambda _: lambda _: 2.0
     )
     places = torch.randint(0, steps, (3,), generator=generator)
     x, times, wanted = target(clean, noise, places, Conditions(vector=torch.ones(3, 2)))
     right = Knows(clean, prediction)(x, times).sample
     # early steps hold hardly any signal, late ones hardly any noise: float32 divides by what is small there
     torch.testing.assert_close(wanted, right, atol=2e-2, rtol=2e-2)
+
+
+class Echo(torch.nn.Module):
+    """A teacher whose prediction is what it is told of the label."""
+
+    def forward(self, x, times, class_labels, **_):
+        return SimpleNamespace(sample=class_labels[:, :1, None, None].expand_as(x).clone())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([(0.0, 1.0), (0.2, 0.6), (0.5, 0.5)]), st.integers(0, 99))
+def test_each_row_is_taught_under_the_guidance_of_its_own_step(interval, seed):
+    """One step of the teacher from x, in whose prediction a label counts as often as guidance has it, or once."""
+    generator = torch.Generator().manual_seed(seed)
+    config = TrainDenoiser(init="m", distil={"steps": 2, "guidance": 3.0, "guidance_interval": {"label": interval}})
+    target = Target(config, 4, Echo(), Conditions(vector=torch.zeros(1, 2)), (SPEC,), config.distil.scale_at)
+    x, places = torch.randn(6, 4, 2, 2, generator=generator), torch.randint(0, 8, (6,), generator=generator)
+    label = torch.randn(6, 2, generator=generator)
+    solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=8)
+    for row, place in enumerate(places):
+        step = solver.steps[place]
+        times_told = 3.0 if interval[0] <= step.timestep / 1000 <= interval[1] else 1.0
+        told = times_told * label[row, 0].expand(4, 2, 2)
+        wanted = step.next(x[row], step.clean(x[row], told, "v_prediction"))
+        taught = target.taught(x, places, Conditions(vector=label))[row]
+        torch.testing.assert_close(taught, wanted)
 
 
 def _arrays(count: int = 32) -> dict[str, np.ndarray]:

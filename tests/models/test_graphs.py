@@ -1,0 +1,52 @@
+"""CUDA graphs: a replay gives what the forward gives, whatever it is shown."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.conditions.bus import Conditions, ConditionSpec
+from pipeline.config import TrainDenoiser
+from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
+
+SPECS = (
+    ConditionSpec("label", "vector", 3),
+    ConditionSpec("text", "sequence", 16),
+    ConditionSpec("mask", "map", 2),
+)
+FACTS = {"map_input": "concat"}
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def _inputs(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
+    given = Conditions(
+        torch.randn(count, 5, 16), torch.ones(count, 5, dtype=torch.bool), torch.randn(count, 3), torch.rand(count, 2, side, side)
+    )  # fmt: skip
+    return torch.randn(count, 4, side, side).cuda(), torch.randint(0, 1000, (count,)).cuda(), given.to("cuda")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_replay_gives_what_the_forward_gives(tmp_path, precision):
+    save_denoiser(build_denoiser(TrainDenoiser(channels=(32, 64)), SPECS, 4, 8), SPECS, FACTS, tmp_path)
+    model, *_ = load_denoiser(tmp_path, "cuda", precision=precision)
+    bare = model.forward.forward
+    made = []
+    for count, side in [
+        (2, 8),
+        (3, 8),
+        (2, 16),
+        (2, 8),
+        (2, 8),
+    ]:  # what was recorded is come back to, with other inputs
+        inputs = _inputs(count, side)
+        graphed = model.forward
+        with torch.inference_mode():
+            replayed = denoise(model, *inputs)
+            model.forward = bare
+            torch.testing.assert_close(replayed, denoise(model, *inputs), rtol=1e-3, atol=1e-3)
+        model.forward = graphed
+        made.append((replayed, replayed.clone()))
+    assert len(graphed.recorded) == 3
+    for kept, then in made:  # no later replay writes where an earlier one's result lies
+        assert torch.equal(kept, then)
