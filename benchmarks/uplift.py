@@ -42,6 +42,7 @@ STAGES = (
     "tile_slides", "train_filters", "filter", "uplift",
 )  # fmt: skip
 ARMS = ["real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"]
+CHANGE = ("difference", "interval", "interval_of_all")
 MODEL = "histoloom-small"
 AUTOENCODER = {
     "init": MODEL, "down_factor": 8, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "batch_size": 4,
@@ -199,13 +200,13 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
     for arm in found["arms"]:
         name = arm["arm"] + ("" if arm["ratio"] == 1 else f"_ratio{arm['ratio']:g}")
         out[name] = {"mean": arm[measure], "std_of_seeds": arm[f"{measure}_std_of_seeds"]}
-        out[name] |= {key: arm[key] for key in ("difference", "interval") if key in arm}
+        out[name] |= {key: arm[key] for key in CHANGE if key in arm}
         trained = [trained_on(study, arm) for study in studies]
         out[name] |= {kind: sum(t[kind] for t in trained) for kind in ("real", "synthetic")}
     for contrast in ("filtering", "beside_classical"):
         for change in found.get(contrast, []):
             name = contrast + ("" if change["ratio"] == 1 else f"_ratio{change['ratio']:g}")
-            out[name] = {key: change[key] for key in ("difference", "interval")}
+            out[name] = {key: change[key] for key in CHANGE}
     augment = [measured(study, "filter")["augment"] for study in studies]
     out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
     fitted = [measured(study, "train_filters") for study in studies]
@@ -215,8 +216,7 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
             "mean": float(np.mean(rejected)),
             "worst_fold": max(rejected),
         }
-    out["test_groups"], out["test_tiles"] = found["test_groups"], found["test_tiles"]
-    return out
+    return out | {key: found[key] for key in ("test_groups", "test_tiles", "comparisons")}
 
 
 def measured(study: Study, stage: str) -> dict:
@@ -231,7 +231,7 @@ def trained_on(study: Study, arm: dict) -> dict[str, int]:
 
 
 def drawn_differences(found: dict[str, dict], words: str) -> Figure:
-    """Each arm's difference from real tiles alone, with its interval, a panel for each label fraction."""
+    """Each arm's difference from real tiles alone, with its interval and, thinly, that of all; a panel for each label fraction."""
     figure = Figure(figsize=(4.8 * len(found), 3.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(found), sharex=True))
     for axis, (fraction, result) in zip(axes, found.items()):
@@ -239,7 +239,8 @@ def drawn_differences(found: dict[str, dict], words: str) -> Figure:
         for place, arm in enumerate(arms):
             low, high = (100 * v for v in arm["interval"])
             colour = "#2f7d5b" if low > 0 else "#a03030" if high < 0 else "#6d6274"
-            axis.plot([low, high], [place, place], color=colour, lw=2)
+            axis.plot([low, high], [place, place], color=colour, lw=3)
+            axis.plot([100 * v for v in arm["interval_of_all"]], [place, place], color=colour, lw=1)
             axis.plot(100 * arm["difference"], place, "o", color=colour)
         axis.axvline(0, color="#2b2033", lw=0.8)
         names = [arm["arm"] + ("" if arm["ratio"] == 1 else f", {arm['ratio']:g} to 1") for arm in arms]

@@ -26,6 +26,7 @@ def paired_difference(
     groups: np.ndarray,
     rng: np.random.Generator,
     folds: np.ndarray | None = None,
+    comparisons: int = 1,
 ) -> dict:
     """The second arm's score less that of the first, with a 95 % interval.
 
@@ -38,10 +39,12 @@ def paired_difference(
     first, second : (seeds, n, ...) each seed's evidence of each test tile; seeds are paired.
     groups : (n,) split groups, which are the units where there are at least ten; else the tiles are.
     folds : (n,) which fold of a cross-validation each tile was held out in; models of different folds have no seed in common.
+    comparisons : of how many this is one.
 
     Returns
     -------
-    `difference`, `interval` (NaN where nothing can be said), and in `covers` what the interval covers.
+    `difference`, `interval` (NaN where nothing can be said), `interval_of_all`, wide enough that 95 times of 100 all comparisons' hold
+    the truth (Dunn 1961), and in `covers` what the intervals cover.
     """
     names, which = np.unique(groups, return_inverse=True)
     by_group, seeds = len(names) >= FEW_GROUPS, len(first)
@@ -64,11 +67,13 @@ def paired_difference(
         for fold in _members(folds, len(groups))
         if seeds > 1
     ]
-    half = _half_width([(of_units, units - 1), *of_seeds])
+    mean, variances = float(found.mean()), [(of_units, units - 1), *of_seeds]
+    one, together = (_half_width(variances, 0.05 / count) for count in (1, comparisons))
     covers = "patients (split groups)" if by_group else "test tiles, of too few patients to draw from"
     return {
-        "difference": float(found.mean()),
-        "interval": [float(found.mean() - half), float(found.mean() + half)],
+        "difference": mean,
+        "interval": [mean - one, mean + one],
+        "interval_of_all": [mean - together, mean + together],
         "covers": covers + (" and seeds" if seeds > 1 else ", of one seed: another may give something else"),
     }
 
@@ -83,13 +88,13 @@ def _varied(evidence: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return np.stack([np.where(fold.reshape(-1, *[1] * (mean.ndim - 1)), each, mean) for each in evidence])
 
 
-def _half_width(variances: list[tuple[float, int]]) -> float:
-    """Of a 95 % interval of a sum of independent estimates, given each one's variance and degrees of freedom."""
+def _half_width(variances: list[tuple[float, int]], error: float) -> float:
+    """Of an interval of a sum of independent estimates, given each one's variance and degrees of freedom."""
     whole = sum(variance for variance, _ in variances)
     if not whole > 0:
         return float(whole)  # nought, or NaN
     freedom = whole**2 / sum(variance**2 / free for variance, free in variances if free)
-    return float(stdtrit(freedom, 0.975) * np.sqrt(whole))
+    return float(stdtrit(freedom, 1 - error / 2) * np.sqrt(whole))
 
 
 def verdict(difference: dict, arm: str, reference: str, groups: int, words: str) -> str:
@@ -106,6 +111,9 @@ def verdict(difference: dict, arm: str, reference: str, groups: int, words: str)
         said = f"'{arm}' did worse than '{reference}' ({points})."
     else:
         said = f"No measurable help of '{arm}' over '{reference}' ({points})."
+    least, most = difference.get("interval_of_all", (low, high))
+    if least <= 0 <= most and not low <= 0 <= high:
+        said += f" Among all comparisons made here that may be chance ({100 * least:+.1f} to {100 * most:+.1f})."
     if groups < FEW_GROUPS:
         said += f" The test tiles are of {groups} split group{'s' if groups != 1 else ''}, so nothing follows for other patients."
     return said
@@ -128,30 +136,41 @@ def analyse(
     folds : (n,) of a cross-validation, which one each was held out in.
     """
     evidence = {key: np.stack([answers.evidence(p) for p in parts]) for key, parts in predictions.items()}
-    count, arms, base = len(set(groups)), [], next(key for key in predictions if key[0] == reference)
+    base = next(key for key in predictions if key[0] == reference)
+    pairs = {
+        name: [
+            (key, found)
+            for key in predictions
+            if key[0] == arm and other != reference and (found := _matching(predictions, other, key[1])) is not None
+        ]
+        for name, (arm, other) in _CONTRASTS.items()
+    }
+    count, comparisons = len(set(groups)), len(predictions) - 1 + sum(map(len, pairs.values()))
 
     def compared(key: tuple[str, float], with_: tuple[str, float]) -> dict:
-        change = paired_difference(answers, evidence[with_], evidence[key], groups, np.random.default_rng(seed), folds)
+        rng = np.random.default_rng(seed)
+        change = paired_difference(answers, evidence[with_], evidence[key], groups, rng, folds, comparisons)
         said = verdict(change, _named(key), _named(with_), count, answers.words)
         return {"against": _named(with_), **change, "verdict": said}
 
+    arms = []
     for key, parts in predictions.items():
         found = {"arm": key[0], "ratio": key[1], "seeds": len(parts)}
         found |= averaged([answers.measures(p) for p in parts], answers.measure)
         arms.append(found | (compared(key, base) if key != base else {}))
     out = {
         "arms": arms,
+        "comparisons": comparisons,
         "test_tiles": len(groups),
         "test_groups": count,
         "primary_measure": answers.measure,
         "thin_classes": {name: held for name, held in answers.groups_by_class(groups).items() if held < _THIN},
     }
-    for name, (arm, other) in _CONTRASTS.items():
-        mine = [key for key in predictions if key[0] == arm and other != reference]
-        pairs = [(key, found) for key in mine if (found := _matching(predictions, other, key[1])) is not None]
-        if pairs:
-            out[name] = [{"ratio": key[1], **compared(key, found)} for key, found in pairs]
-    return out
+    return out | {
+        name: [{"ratio": key[1], **compared(key, other)} for key, other in found]
+        for name, found in pairs.items()
+        if found
+    }
 
 
 def _matching(keys: Container[tuple[str, float]], arm: str, ratio: float) -> tuple[str, float] | None:

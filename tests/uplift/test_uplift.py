@@ -115,6 +115,25 @@ def test_the_verdict_says_help_only_where_the_interval_lies_above_nought(low, wi
     assert ("nothing follows for other patients" in said) == (groups < 10)
 
 
+def test_of_many_arms_that_do_nothing_none_is_said_to_help_without_a_word_on_chance():
+    """Forty arms of the same truth: some intervals exclude nought, and hardly ever do those of all comparisons."""
+    truth, groups = np.arange(240) % 2, (np.arange(240) // 12).astype(str)
+    rng = np.random.default_rng(0)
+
+    def predicted() -> np.ndarray:
+        return np.eye(2)[np.where(rng.random(240) < 0.7, truth, 1 - truth)]
+
+    predictions = {("real", 1.0): [predicted() for _ in range(2)]}
+    predictions |= {("synthetic", float(n)): [predicted() for _ in range(2)] for n in range(2, 42)}
+    found = analyse(predictions, LabelAnswers(CLASSES, truth), groups, "real", 0)
+    assert found["comparisons"] == 40
+    claims = [arm["verdict"] for arm in found["arms"][1:] if "No measurable" not in arm["verdict"]]
+    assert claims and all("may be chance" in said for said in claims)
+    for arm in found["arms"][1:]:
+        (low, high), (least, most) = arm["interval"], arm["interval_of_all"]
+        assert least <= low <= high <= most
+
+
 def test_runs_are_arms_by_ratios_by_seeds():
     runs = runs_of(Uplift(arms=("real", "real+synthetic", "synthetic"), ratios=(0.5, 2.0), seeds=3))
     assert len(runs) == 3 + 2 * 3 + 3 and len({run.name for run in runs}) == len(runs)
