@@ -23,6 +23,7 @@ from pipeline.report.viewer import write_viewer
 from pipeline.slides.woven import FACTS, THUMBNAIL
 
 _MOST_THUMBNAILS = 12
+_ONE_OF_SEVERAL_PX = 480
 
 
 def write_report(
@@ -127,7 +128,9 @@ def _requests(made: TileStore) -> list[dict]:
 
 
 def _thumbnails(real: TileStore) -> list[tuple[str, str]]:
-    return [(part, data_uri(real.folder / part / "thumbnail.jpg")) for part in real.parts[:_MOST_THUMBNAILS]]
+    """Slides, and what was cut from them; smaller where they are several, so that what follows isn't far below."""
+    pictures = [(part, real.folder / part / "thumbnail.jpg") for part in real.parts[:_MOST_THUMBNAILS]]
+    return [(part, data_uri(path, side=_ONE_OF_SEVERAL_PX if len(pictures) > 1 else None)) for part, path in pictures]
 
 
 def _woven(folder: Path, measured: dict, pages: Path) -> list[dict]:

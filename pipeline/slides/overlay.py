@@ -13,6 +13,7 @@ _COLOURS = ((230, 140, 20), (90, 60, 200), (40, 160, 90), (200, 40, 90), (20, 15
 _SPLIT_COLOURS = {"train": (30, 30, 30), "val": (0, 110, 255), "test": (220, 0, 0)}
 _OUTSIDE = (120, 170, 200)
 _SIDE_PX = 1200
+_LARGEST_DOT_PX = 6
 _ENOUGH_PX = 500
 """Where the picture that tissue was found on is at least as long as this, the slide is not read again for a sharper."""
 
@@ -37,8 +38,10 @@ def draw_overlay(
     outside = Image.fromarray(~tissue.mask).resize(image.size)
     image.paste(Image.blend(image, Image.new("RGB", image.size, _OUTSIDE), 0.35), mask=outside)
     scale, draw = 1 / downsample, ImageDraw.Draw(image)
-    overlap = annotations.config.stride_px < annotations.config.tile_px
-    inset = side_level0_px / 2 - 1 / scale if overlap else 0
+    stride_px, tile_px = annotations.config.stride_px, annotations.config.tile_px
+    overlap, stride = stride_px < tile_px, side_level0_px * scale * stride_px / tile_px
+    radius = min(max(stride / 8, 1), _LARGEST_DOT_PX)  # so that dots stay apart
+    inset = side_level0_px / 2 - radius / scale if overlap else 0
     for x, y, split in tiles:
         box = [x + inset, y + inset, x + side_level0_px - inset, y + side_level0_px - inset]
         colour = _SPLIT_COLOURS.get(split, (90, 90, 90))
