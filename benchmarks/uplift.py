@@ -11,7 +11,6 @@ nothing.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from functools import partial
@@ -21,17 +20,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmarks.folds import CHANGE, measured, named, over, predicted, together
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.cli.init import merge
-from pipeline.config import Params
-from pipeline.data.rows import held_out_rows
-from pipeline.errors import HistoloomError
-from pipeline.uplift.analysis import analyse
-from pipeline.uplift.answers import label_answers, mask_answers
-from pipeline.uplift.protocol import runs_of
-from pipeline.uplift.study import PREDICTIONS
 
 FRACTIONS = {"nuclei": (0.1, 1.0), "unlabelled": (0.1,), "spots": (0.1, 1.0)}
 PARTS = tuple(FRACTIONS)
@@ -42,7 +35,6 @@ STAGES = (
     "tile_slides", "train_filters", "filter", "uplift",
 )  # fmt: skip
 ARMS = ["real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"]
-CHANGE = ("difference", "interval", "interval_of_all")
 MODEL = "histoloom-small"
 AUTOENCODER = {
     "init": MODEL, "down_factor": 8, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "batch_size": 4,
@@ -163,49 +155,17 @@ def drawn(root: Path, name: str, fold: int, fraction: float) -> Study:
     return Study(root / f"{name}-{fold}-{fraction:g}", {"tile": tile} | small, rows, {}, 0)
 
 
-def together(studies: list[Study]) -> dict:
-    """One analysis of all folds: each test tile predicted by the models of the fold that held it out."""
-    params = Params.model_validate({"seed": 0} | studies[0].params)
-    tests, predictions = [], {}
-    masks = params.uplift.task == "mask"
-    for study in studies:
-        rows = held_out_rows(study.tiles.rows())
-        found = measured(study, "uplift")
-        runs = [run for run in runs_of(params.uplift) if run.arm not in found["left_out"]]
-        first = pd.read_parquet(study.folder / "data/uplift" / runs[0].name / PREDICTIONS)
-        tests.append(rows.set_index("tile_id", drop=False).loc[first["tile_id"]])
-        for run in runs:
-            table = pd.read_parquet(study.folder / "data/uplift" / run.name / PREDICTIONS).set_index("tile_id")
-            values = table.loc[first["tile_id"]].to_numpy()
-            predictions.setdefault((run.arm, run.ratio), {}).setdefault(run.seed, []).append(values)
-    test = pd.concat(tests, ignore_index=True)
-    protocols = [json.loads((s.folder / "reports/uplift/protocol.json").read_text(encoding="utf-8")) for s in studies]
-    classes = tuple(protocols[0]["classes"])  # those that a train split shows
-    if any(p["classes"] != list(classes) for p in protocols):
-        raise HistoloomError(
-            "The folds' train splits show different classes, so their predictions can't be put together."
-        )
-    answers = (mask_answers if masks else label_answers)(test, classes)
-    whole = {
-        key: [np.concatenate(parts) for parts in seeds.values()]
-        for key, seeds in predictions.items()
-        if all(len(parts) == len(studies) for parts in seeds.values())
-    }
-    folds = np.repeat(np.arange(len(studies)), [len(rows) for rows in tests])
-    return analyse(whole, answers, test["split_group"].to_numpy(str), params.uplift.arms[0], 0, folds)
-
-
 def keys_of(found: dict, studies: list[Study]) -> dict:
     measure, out = found["primary_measure"], {}
     for arm in found["arms"]:
-        name = arm["arm"] + ("" if arm["ratio"] == 1 else f"_ratio{arm['ratio']:g}")
+        name = named(arm["arm"], arm["ratio"])
         out[name] = {"mean": arm[measure], "std_of_seeds": arm[f"{measure}_std_of_seeds"]}
         out[name] |= {key: arm[key] for key in CHANGE if key in arm}
         trained = [trained_on(study, arm) for study in studies]
         out[name] |= {kind: sum(t[kind] for t in trained) for kind in ("real", "synthetic")}
     for contrast in ("filtering", "beside_classical"):
         for change in found.get(contrast, []):
-            name = contrast + ("" if change["ratio"] == 1 else f"_ratio{change['ratio']:g}")
+            name = named(contrast, change["ratio"])
             out[name] = {key: change[key] for key in CHANGE}
     augment = [measured(study, "filter")["augment"] for study in studies]
     out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
@@ -217,11 +177,6 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
             "worst_fold": max(rejected),
         }
     return out | {key: found[key] for key in ("test_groups", "test_tiles", "comparisons")}
-
-
-def measured(study: Study, stage: str) -> dict:
-    """What a stage of a study reported."""
-    return json.loads((study.folder / "reports" / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
 def trained_on(study: Study, arm: dict) -> dict[str, int]:
@@ -255,7 +210,7 @@ def main() -> None:
         __doc__, PARTS, work="keep the studies here, so that a broken run goes on where it stopped",
         pictures="write plots here",
     )  # fmt: skip
-    keys, minutes = {}, {}
+    keys, minutes, all_folds = {}, {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         for name in options.only:
@@ -268,13 +223,18 @@ def main() -> None:
                     study = drawn(root, name, fold, fraction) if options.smoke else make(root, fold, fraction)
                     study.run(*STAGES)
                     studies.append(study)
-                found[f"{100 * fraction:g} %"] = together(studies)
+                all_folds[name, fraction] = predicted(studies)
+                found[f"{100 * fraction:g} %"] = together(all_folds[name, fraction])
                 keys.setdefault(name, {})[f"fraction{fraction:g}"] = keys_of(found[f"{100 * fraction:g} %"], studies)
                 minutes[f"minutes_{name}_fraction{fraction:g}"] = (time.monotonic() - start) / 60
             if options.pictures is not None:
                 options.pictures.mkdir(parents=True, exist_ok=True)
                 words = "balanced accuracy" if name == "spots" else "Dice"
                 drawn_differences(found, words).savefig(options.pictures / f"{name}.png", dpi=110)
+    for name, fraction in all_folds:
+        if name == "unlabelled" and ("nuclei", fraction) in all_folds:
+            compared = over(all_folds["nuclei", fraction], all_folds[name, fraction])
+            keys[name][f"fraction{fraction:g}"]["over_nuclei"] = compared
     report("uplift", options.smoke, {"folds": FOLDS, "arms": ARMS}, flat(keys), minutes, options.json)
 
 

@@ -1,0 +1,94 @@
+"""The folds of a cross-validation as one study: what all models say of the test tiles, analysed once."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.studies import Study
+from pipeline.config import Params
+from pipeline.data.rows import held_out_rows
+from pipeline.errors import HistoloomError
+from pipeline.uplift.analysis import analyse, paired_difference
+from pipeline.uplift.answers import Answers, label_answers, mask_answers
+from pipeline.uplift.protocol import runs_of
+from pipeline.uplift.study import PREDICTIONS
+
+CHANGE = ("difference", "interval", "interval_of_all")
+
+
+class Predicted(NamedTuple):
+    """What the models of all folds say of the test tiles, each tile predicted by the fold that held it out.
+
+    arms : (arm, ratio) to the predictions of each seed, rows in the order of `rows`.
+    folds : (n,) which fold held a tile out.
+    """
+
+    arms: dict[tuple[str, float], list[np.ndarray]]
+    answers: Answers
+    rows: pd.DataFrame
+    folds: np.ndarray
+
+
+def predicted(studies: list[Study]) -> Predicted:
+    params = Params.model_validate({"seed": 0} | studies[0].params)
+    tests, predictions = [], {}
+    masks = params.uplift.task == "mask"
+    for study in studies:
+        rows = held_out_rows(study.tiles.rows())
+        found = measured(study, "uplift")
+        runs = [run for run in runs_of(params.uplift) if run.arm not in found["left_out"]]
+        first = pd.read_parquet(study.folder / "data/uplift" / runs[0].name / PREDICTIONS)
+        tests.append(rows.set_index("tile_id", drop=False).loc[first["tile_id"]])
+        for run in runs:
+            table = pd.read_parquet(study.folder / "data/uplift" / run.name / PREDICTIONS).set_index("tile_id")
+            values = table.loc[first["tile_id"]].to_numpy()
+            predictions.setdefault((run.arm, run.ratio), {}).setdefault(run.seed, []).append(values)
+    test = pd.concat(tests, ignore_index=True)
+    protocols = [json.loads((s.folder / "reports/uplift/protocol.json").read_text(encoding="utf-8")) for s in studies]
+    classes = tuple(protocols[0]["classes"])  # those that a train split shows
+    if any(p["classes"] != list(classes) for p in protocols):
+        raise HistoloomError(
+            "The folds' train splits show different classes, so their predictions can't be put together."
+        )
+    answers = (mask_answers if masks else label_answers)(test, classes)
+    whole = {
+        key: [np.concatenate(parts) for parts in seeds.values()]
+        for key, seeds in predictions.items()
+        if all(len(parts) == len(studies) for parts in seeds.values())
+    }
+    folds = np.repeat(np.arange(len(studies)), [len(rows) for rows in tests])
+    return Predicted(whole, answers, test, folds)
+
+
+def together(found: Predicted) -> dict:
+    return analyse(
+        found.arms, found.answers, found.rows["split_group"].to_numpy(str), next(iter(found.arms))[0], 0, found.folds
+    )
+
+
+def over(first: Predicted, second: Predicted) -> dict:
+    """By how much each arm with synthetic tiles is better in the second study, whose models had the same tests and seeds."""
+    if first.rows["tile_id"].tolist() != second.rows["tile_id"].tolist():
+        raise HistoloomError("The two studies were tested on different tiles, so their arms can't be compared.")
+    shared = [key for key in first.arms if key[0] not in ("real", "real+classical") and key in second.arms]
+    groups, answers = first.rows["split_group"].to_numpy(str), first.answers
+    out = {}
+    for key in shared:
+        before, after = (np.stack([answers.evidence(p) for p in part.arms[key]]) for part in (first, second))
+        rng = np.random.default_rng(0)
+        change = paired_difference(answers, before, after, groups, rng, first.folds, len(shared))
+        out[named(*key)] = {name: change[name] for name in CHANGE}
+    return out
+
+
+def named(arm: str, ratio: float) -> str:
+    return arm + ("" if ratio == 1 else f"_ratio{ratio:g}")
+
+
+def measured(study: Study, stage: str) -> dict:
+    """What a stage of a study reported."""
+    return json.loads((study.folder / "reports" / stage / "metrics.json").read_text(encoding="utf-8"))
