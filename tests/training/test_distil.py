@@ -83,13 +83,13 @@ def test_each_row_is_taught_under_the_guidance_of_its_own_step(interval, seed):
     x, places = torch.randn(6, 4, 2, 2, generator=generator), torch.randint(0, 8, (6,), generator=generator)
     label = torch.randn(6, 2, generator=generator)
     solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=8)
+    taught = target.taught(x, places, Conditions(vector=label))
     for row, place in enumerate(places):
         step = solver.steps[place]
         times_told = 3.0 if interval[0] <= step.timestep / 1000 <= interval[1] else 1.0
         told = times_told * label[row, 0].expand(4, 2, 2)
         wanted = step.next(x[row], step.clean(x[row], told, "v_prediction"))
-        taught = target.taught(x, places, Conditions(vector=label))[row]
-        torch.testing.assert_close(taught, wanted)
+        torch.testing.assert_close(taught[row], wanted)
 
 
 def _arrays(count: int = 32) -> dict[str, np.ndarray]:

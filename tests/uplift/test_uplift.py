@@ -115,8 +115,9 @@ def test_the_verdict_says_help_only_where_the_interval_lies_above_nought(low, wi
     assert ("nothing follows for other patients" in said) == (groups < 10)
 
 
-def test_of_many_arms_that_do_nothing_none_is_said_to_help_without_a_word_on_chance():
+def test_of_many_arms_that_do_nothing_none_is_said_to_help_without_a_word_on_chance(monkeypatch):
     """Forty arms of the same truth: some intervals exclude nought, and hardly ever do those of all comparisons."""
+    monkeypatch.setattr("pipeline.uplift.analysis._ROUNDS", 100)
     truth, groups = np.arange(240) % 2, (np.arange(240) // 12).astype(str)
     rng = np.random.default_rng(0)
 
