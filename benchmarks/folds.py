@@ -34,6 +34,7 @@ class Predicted(NamedTuple):
 
 
 def predicted(studies: list[Study]) -> Predicted:
+    """What the folds' `uplift` wrote, put together."""
     params = Params.model_validate({"seed": 0} | studies[0].params)
     tests, predictions = [], {}
     masks = params.uplift.task == "mask"
@@ -65,9 +66,9 @@ def predicted(studies: list[Study]) -> Predicted:
 
 
 def together(found: Predicted) -> dict:
-    return analyse(
-        found.arms, found.answers, found.rows["split_group"].to_numpy(str), next(iter(found.arms))[0], 0, found.folds
-    )
+    """One analysis of all folds; the first arm is what the others are compared with."""
+    reference, groups = next(iter(found.arms))[0], found.rows["split_group"].to_numpy(str)
+    return analyse(found.arms, found.answers, groups, reference, 0, found.folds)
 
 
 def over(first: Predicted, second: Predicted) -> dict:

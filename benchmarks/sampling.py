@@ -13,6 +13,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -68,15 +69,14 @@ def bare(generator: Generator, plan: pd.DataFrame, size: int, steps: int) -> Non
         generator.codec.model.decode(latents[:size])
 
 
-def without_graphs(generator: Generator, sample: Callable[[int], None], repeats: int) -> float | None:
-    """Median seconds of the path whose denoiser's kernels are started one by one; None where they are anyway."""
+def without_graphs(generator: Generator, work: Callable[[Path], None], parts: Path) -> None:
+    """The same, the denoiser's kernels started one by one; on a GPU alone, elsewhere they are anyway."""
     graphed = generator.unet.forward
-    if chip() == "cpu":
-        return None
     generator.unet.forward = graphed.forward
-    took = statistics.median(seconds(lambda r=r: sample(r)).wall for r in range(repeats))
-    generator.unet.forward = graphed
-    return took
+    try:
+        work(parts)
+    finally:
+        generator.unet.forward = graphed
 
 
 @dataclass(frozen=True)
@@ -134,28 +134,31 @@ def main() -> None:
 
         with one_thread():
             bare(generator, plan.head(size), size, steps)  # the first forwards take longer
-            pairs = [
-                (
-                    seconds(lambda r=r: sample(root / str(r))).wall,
-                    seconds(lambda: bare(generator, plan, size, steps)).wall,
-                )
-                for r in range(repeats)
+            works = {"ours": sample, "bare": lambda _: bare(generator, plan, size, steps)}
+            if chip() == "cuda":
+                works["plain"] = partial(without_graphs, generator, sample)
+            turns = [
+                {name: seconds(partial(work, root / f"{name}-{turn}")).wall for name, work in works.items()}
+                for turn in range(repeats)
             ]
-            plain = without_graphs(generator, lambda r: sample(root / f"plain-{r}"), repeats)
         job = Forwards(models, demo.sample.precision, plan, size, steps, repeats)
         as_dask = on_a_worker(job, AS_DASK_COMES) / on_a_worker(job, {})
-    medians = [statistics.median(times) for times in zip(*pairs)]
+    ratios = {"time_over_bare_forward": ("ours", "bare"), "time_without_graphs_over_ours": ("plain", "ours")}
     report(
         "sampling",
         options.smoke,
         {"tiles": len(plan), "batch_size": size, "steps": steps, "guidance": params.sample.guidance}
         | {"channels": params.train_denoiser.channels, "tile_px": params.tile.tile_px, "repeats": repeats},
         {
-            "time_over_bare_forward": statistics.median(ours / alone for ours, alone in pairs),
-            "forward_as_dask_comes_over_ours": as_dask,
+            key: statistics.median(turn[over] / turn[under] for turn in turns)
+            for key, (over, under) in ratios.items()
+            if over in works
         }
-        | ({"time_without_graphs_over_ours": plain / medians[0]} if plain else {}),
-        {"s_per_tile": medians[0] / len(plan), "s_per_tile_bare": medians[1] / len(plan)},
+        | {"forward_as_dask_comes_over_ours": as_dask},
+        {
+            key: statistics.median(turn[name] for turn in turns) / len(plan)
+            for key, name in (("s_per_tile", "ours"), ("s_per_tile_bare", "bare"))
+        },
         options.json,
     )
 

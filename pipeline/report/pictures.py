@@ -56,21 +56,15 @@ def mask_picture(masks: np.ndarray, edges: np.ndarray | None = None) -> np.ndarr
     return out
 
 
-def data_uri(picture: Image.Image | Path | bytes, kind: str = "png", side: int | None = None) -> str:
-    """A picture as a data: address, so that the page needs nothing from elsewhere; a file's at most `side` px long, where that is stated."""
-    if isinstance(picture, Path) and side is not None:
-        stream, kind = io.BytesIO(), "jpeg"
-        with Image.open(picture) as image:
-            image.thumbnail((side, side))
-            image.convert("RGB").save(stream, "JPEG", quality=85)
-        payload = stream.getvalue()
-    elif isinstance(picture, Path):
+def data_uri(picture: Image.Image | Path | bytes, kind: str = "png") -> str:
+    """A picture as a data: address, so that the page needs nothing from elsewhere."""
+    if isinstance(picture, Path):
         payload, kind = picture.read_bytes(), {"jpg": "jpeg"}.get(picture.suffix[1:], picture.suffix[1:])
     elif isinstance(picture, bytes):
         payload = picture
     else:
         stream = io.BytesIO()
-        picture.save(stream, "PNG")
+        picture.save(stream, kind)
         payload = stream.getvalue()
     return f"data:image/{kind};base64,{base64.b64encode(payload).decode()}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 import pipeline
 from pipeline.config import Params
@@ -129,8 +130,15 @@ def _requests(made: TileStore) -> list[dict]:
 
 def _thumbnails(real: TileStore) -> list[tuple[str, str]]:
     """Slides, and what was cut from them; smaller where they are several, so that what follows isn't far below."""
-    pictures = [(part, real.folder / part / "thumbnail.jpg") for part in real.parts[:_MOST_THUMBNAILS]]
-    return [(part, data_uri(path, side=_ONE_OF_SEVERAL_PX if len(pictures) > 1 else None)) for part, path in pictures]
+    paths = {part: real.folder / part / "thumbnail.jpg" for part in real.parts[:_MOST_THUMBNAILS]}
+    shown = _smaller if len(paths) > 1 else data_uri
+    return [(part, shown(path)) for part, path in paths.items()]
+
+
+def _smaller(path: Path) -> str:
+    with Image.open(path) as picture:
+        picture.thumbnail((_ONE_OF_SEVERAL_PX, _ONE_OF_SEVERAL_PX))
+        return data_uri(picture, "jpeg")
 
 
 def _woven(folder: Path, measured: dict, pages: Path) -> list[dict]:

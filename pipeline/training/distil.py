@@ -103,14 +103,13 @@ class Target:
         """Each row one step of the teacher on, from the step that it is at."""
         solver, predicted = self._solver(2 * self.steps), torch.empty_like(x)
         step = solver.at(places.to(x.device))
-        for rows, guidance in self._guided(solver, places, given):
-            rows = rows.to(x.device)
+        for rows, guidance in self._guided(solver, places, given, x.device):
             times = step.timestep[rows].repeat(len(guidance.coefficients))
             predicted[rows] = guidance.predict_at(self.teacher, x[rows], times)
         return step.next(x, step.clean(x, predicted, self.config.prediction))
 
     def _guided(
-        self, solver: Solver, places: torch.Tensor, given: Conditions
+        self, solver: Solver, places: torch.Tensor, given: Conditions, device: torch.device
     ) -> Iterator[tuple[torch.Tensor, Guidance]]:
         """The rows that are guided alike, and how."""
         names, nothing = [spec.name for spec in self.specs], self.nothing
@@ -119,8 +118,8 @@ class Target:
         shares = [solver.steps[place].timestep / solver.train_timesteps for place in places.tolist()]
         scales = [tuple(map(self.scale_at(share), names)) for share in shares]
         for alike in sorted(set(scales)):
-            rows = torch.tensor([row for row, own in enumerate(scales) if own == alike])
-            part = given.each(lambda value, rows=rows: value[rows.to(value.device)])
+            rows = torch.tensor([row for row, own in enumerate(scales) if own == alike], device=device)
+            part = given.each(lambda value, rows=rows: value[rows])
             yield rows, Guidance.of(part, nothing, self.specs, dict(zip(names, alike)).__getitem__)
 
     def _solver(self, steps: int) -> Solver:
