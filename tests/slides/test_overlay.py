@@ -1,0 +1,30 @@
+"""The picture of what was taken from a slide: where tiles overlap, dots that can be seen and told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import label
+
+from pipeline.config import Tile
+from pipeline.slides.annotate import Annotations
+from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.tissue import TissueMap
+
+SIDE = 600
+RED = (220, 0, 0)
+
+
+@pytest.mark.parametrize(("stride", "downsample"), [(32, 1.0), (32, 4.0), (16, 4.0)])
+def test_dots_are_seen_and_stay_apart(stride, downsample):
+    config = Tile.model_validate(
+        {"mpp": 1.0, "tile_px": 64, "stride_px": stride, "labels": {"source": "none", "classes": []}}
+    )
+    white = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    tissue = TissueMap(np.ones((SIDE, SIDE), bool), downsample, white)
+    places = np.arange(0, SIDE * downsample - 64, stride)
+    tiles = [(x, y, "test") for y in places[:9] for x in places[:9]]
+    picture = draw_overlay(None, tissue, Annotations(config, None, [], None, None, None), tiles, 64)
+    dots, count = label((np.asarray(picture) == RED).all(-1))
+    assert count == len(tiles)
+    assert np.bincount(dots.ravel())[1:].min() >= max((stride / downsample / 4) ** 2, 4)
