@@ -158,7 +158,13 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
                 "Running on GPUs needs dask-cuda: pip install 'histoloom[cuda]', or set "
                 "workers: 0 in cluster.yaml for one GPU in this process."
             ) from None
-        with LocalCUDACluster(dashboard_address=None) as cluster:
+        import torch
+
+        gpus = torch.cuda.device_count()
+        workers = gpus if config.workers == "auto" else min(config.workers, gpus)
+        with LocalCUDACluster(
+            n_workers=max(1, min(workers, tasks)), memory_limit=config.memory_limit, dashboard_address=None
+        ) as cluster:
             yield cluster
         return
     from distributed import LocalCluster

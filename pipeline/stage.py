@@ -34,7 +34,7 @@ def code_fingerprint() -> str:
         {
             p.relative_to(root).as_posix(): p.read_text(encoding="utf-8")
             for p in sorted(root.rglob("*.py"))
-            if "cli" not in p.parts and "report" not in p.parts
+            if p.relative_to(root).parts[0] not in ("cli", "report")
         }
     )
 

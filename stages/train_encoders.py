@@ -7,14 +7,19 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, use_training_threads
 from pipeline.config import load_cluster, load_params
+from pipeline.models.pretrained import contents, packaged
 from pipeline.training.study import train_study_encoders
 
 
 def main() -> None:
     params, cluster = load_params(), load_cluster()
     use_training_threads(cluster)
+    config = params.train_encoders
     stated = {
-        "train_encoders": params.train_encoders.model_dump(),
+        "train_encoders": config.model_dump(),
+        "begun_from": contents(
+            packaged(config.text.source, "encoders/text"), packaged(config.rna.init, "encoders/rna")
+        ),
         "conditions": params.train_denoiser.conditions,
         "seed": params.seed,
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pipeline import stage
 from pipeline.cluster import device, open_pool
 from pipeline.config import load_cluster, load_params
+from pipeline.data.commit import command_files
 from pipeline.data.store import MADE
-from pipeline.uplift.command import command_files
 from pipeline.uplift.study import uplift_study
 
 

@@ -96,7 +96,7 @@ def _encoder(name: str, channels: tuple[str, ...], latent_px: int, folder: Path,
     if name == "genotype":
         return GenotypeEncoder(tuple(facts["channels"]))
     if name == "image":
-        tower = load_extractor(facts["source"], device)
+        tower = load_extractor(facts["source"], device).check(facts["tower"])
         return ImageEncoder(tower, np.array(facts["mean"], np.float32), np.array(facts["scale"], np.float32))
     inside = folder / facts["source"]
     return load_text_encoder(

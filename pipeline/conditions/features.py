@@ -47,6 +47,21 @@ class Extractor:
             "size": self.size,
         }
 
+    def check(self, record: dict) -> Extractor:
+        """Itself, if its weights are those of a record made when something was fitted to its features.
+
+        Raises
+        ------
+        HistoloomError
+            when they are others.
+        """
+        if record["weights_sha256"] != self.weights_sha256:
+            raise HistoloomError(
+                f"The weights of '{self.name}' are not those ({record['weights_sha256'][:12]}) that models here were fitted to: put "
+                "these back, or train with the new ones (dvc repro -f train_encoders train_filters)."
+            )
+        return self
+
     @torch.inference_mode()
     def features(self, images: np.ndarray) -> np.ndarray:
         """(n, h, w, 3) uint8 to (n, d) float32, always in batches of one size."""

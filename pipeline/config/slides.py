@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Fraction, Guided, Positive, Section
 
@@ -55,7 +55,7 @@ class WovenSlide(Section):
     label: str | None = None
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
-    genotype: str | None = Field(None, description="markers and states, as 'TP53=altered IDH1=wt'")
+    genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
     field: str | None = Field(
         None,
         description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
@@ -66,6 +66,13 @@ class WovenSlide(Section):
     purpose: Literal["augment", "evaluate"] = Field(
         "augment", description="evaluate: held-out conditions, never emitted"
     )
+
+    @field_validator("genotype")
+    @classmethod
+    def _is_markers_and_states(cls, text: str | None) -> str | None:
+        if text and not all("=" in pair for pair in text.split(";")):
+            raise ValueError("a genotype is written as 'TP53=altered;IDH1=wt'")
+        return text
 
     @property
     def rounds(self) -> int:

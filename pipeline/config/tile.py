@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -106,8 +107,15 @@ class Tile(Section):
     max_bad_slides: int = Field(0, ge=0)
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
 
+    @property
+    def quoted(self) -> tuple[str, ...]:
+        """The fields that captions quote."""
+        return tuple(name for _, name, _, _ in Formatter().parse(self.caption) if name is not None)
+
     @model_validator(mode="after")
     def _measured(self):
+        if not all(self.quoted):
+            raise ValueError("caption quotes a field without a name: write {label}, and {{ for a brace")
         if "{measured}" in self.caption and self.masks.source != "stain":
             raise ValueError("caption quotes {measured}, which masks.source: stain alone gives")
         return self

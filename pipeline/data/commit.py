@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import uuid
@@ -46,6 +47,11 @@ def hash_tree(path: Path) -> str:
         return sha256_file(path / RECORD)
     entries = {child.name: hash_tree(child) for child in path.iterdir() if not child.name.startswith(".")}
     return digest(entries)
+
+
+def command_files(command: str | None) -> dict[str, str]:
+    """The files that a command names, and their sha256: what another version of them predicted is not taken up."""
+    return {word: sha256_file(Path(word)) for word in shlex.split(command or "") if Path(word).is_file()}
 
 
 def sync(path: Path) -> None:

@@ -82,11 +82,13 @@ class Layout:
 
 
 def swapped(layout: Layout, classes: Mapping[int, int]) -> Layout:
-    """Give every pixel of a class another class (Ottl et al. 2024 balance rare subtypes so)."""
+    """Give every pixel of a class another class (Ottl et al. 2024 balance rare subtypes so); nuclei of what becomes background go."""
     table = np.arange(256, dtype=np.uint8)
     for old, new in classes.items():
         table[old] = new
-    return Layout(table[layout.mask], layout.instance)
+    mask = table[layout.mask]
+    gone = (mask == 0) & (layout.mask > 0)
+    return Layout(mask, np.where(gone, 0, layout.instance) if gone.any() else layout.instance)
 
 
 def multiplied(
@@ -102,7 +104,7 @@ def multiplied(
 
 
 def scattered(layout: Layout, donors: Sequence[Nucleus], rng: np.random.Generator) -> Layout:
-    """A new layout: as many nuclei of each class as there were, of other shapes and at other places."""
+    """A new layout: as many whole nuclei of each class as there were, of other shapes and at other places, where train has some."""
     mine = layout.nuclei()
     numbers = [int(n) for n in np.unique(layout.instance) if n]
     by_class: dict[int, list[Nucleus]] = {}

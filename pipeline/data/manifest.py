@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _FILE_COLUMNS = {
     "instances": "slides_root",
     "annotations": "annotations_root",
 }
+_NOT_QUOTED = (*_FILE_COLUMNS, "mpp", "slide_id", "patient_id", "split")
+_CAPTION_FIELDS = ("label", "composition", "caption", "measured", "cluster", "annotation")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def check_manifest(config: Tile) -> tuple[Manifest, list[Fault]]:
         _entry(row, number, config, found) for number, row in zip(range(2, len(table) + 2), table.to_dict("records"))
     ]
     entries = [entry for entry in entries if entry is not None]
+    _check_quoted(table.columns, config, found)
     _check_ids(entries, found)
     _check_groups(entries, set(table["patient_id"].str.strip()) - {""}, config, found)
     spots, spot_faults = _read_spots(config, {e.slide_id for e in entries})
@@ -198,6 +202,12 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
         found.add(
             "no 'mask' or 'instances' raster, and params take labels or masks from rasters.", "name one.", row, "mask"
         )
+
+
+def _check_quoted(columns: Iterable[str], config: Tile, found: _Collector) -> None:
+    for name in sorted({*config.quoted} - {*_CAPTION_FIELDS} - ({*columns} - {*_NOT_QUOTED})):
+        remedy = "ids don't belong in captions." if name in _NOT_QUOTED else "add the column, or mend tile.caption."
+        found.add(f"tile.caption quotes {{{name}}}, which no tile has.", remedy, 1, name)
 
 
 def _check_ids(entries: list[SlideEntry], found: _Collector) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
+import pandas as pd
+
 from pipeline.data.schema import SPLITS
 
 
@@ -79,6 +81,14 @@ def inside_region(
     return x_px >= left and x_px + side_px <= right and y_px >= top and y_px + side_px <= bottom
 
 
-def held_out_groups(record: dict, splits: dict[str, str]) -> list[str]:
-    """The groups of val and test that a model with this lineage record saw; splits : of the study's split groups."""
-    return sorted(group for group in record["groups"] if splits.get(group) in ("val", "test"))
+def held_out(record: dict, rows: pd.DataFrame) -> list[str]:
+    """What of val and test a model with this lineage record saw: split groups; and slides, where it saw them under names of groups
+    that aren't used here (by patient there, by region here).
+
+    rows : the real store's, of all splits.
+    """
+    rows = rows[["split_group", "slide_id", "split"]].drop_duplicates()
+    asked = rows[rows["split"].isin(("val", "test"))]
+    groups = set(asked["split_group"]) & set(record["groups"])
+    named = set(rows.loc[rows["split_group"].isin(record["groups"]), "slide_id"])
+    return sorted(groups | set(asked["slide_id"]) & set(record["slides"]) - named)

@@ -39,7 +39,7 @@ from pipeline.errors import HistoloomError, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.models.precision import native
 from pipeline.progress import progress
-from pipeline.slides.open import open_slide
+from pipeline.slides.open import open_slide, slide_sha256
 from pipeline.slides.polygons import write_polygons
 from pipeline.slides.pyramid import level_sizes, write_pyramid
 from pipeline.slides.study import study_splits
@@ -125,12 +125,13 @@ class Weaver:
         if slide.field or slide.rna:
             files += [hash_tree(self.tiles), hash_tree(Path("manifests"))]
         entry = next((e for e in self.manifest.slides if slide.image and e.slide_id == slide.image.slide_id), None)
-        files += [hash_tree(entry.path)] if entry else []
+        lender = [slide_sha256(entry.path), entry.mpp, entry.patient_id] if entry else []
         model = [self.generator_sha256, params.train_denoiser.attention]
         facts = [
             slide.model_dump(),
             settings,
             files,
+            lender,
             model,
             params.tile.mpp,
             params.tile.masks.classes,

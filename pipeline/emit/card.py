@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jinja2 import Environment
 
 _CARD = """---
-license: {{ licence | lower }}
-pretty_name: {{ name }}
+license: {{ licence | lower | tojson }}
+pretty_name: {{ name | tojson }}
 tags: [histopathology, synthetic, histoloom]
 {% if "parquet" in formats -%}
 configs:

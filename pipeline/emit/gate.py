@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.data.splits import held_out_groups
+from pipeline.data.splits import held_out
 from pipeline.errors import HistoloomError
 
 
 def check_ancestors(
-    synthetic: pd.DataFrame, lineage: dict[str, dict], splits: dict[str, str], allow_unknown: bool
+    synthetic: pd.DataFrame, lineage: dict[str, dict], real: pd.DataFrame, allow_unknown: bool
 ) -> list[str]:
     """Compute each synthetic tile's ancestors and refuse those outside train.
 
@@ -17,7 +17,7 @@ def check_ancestors(
     ----------
     synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that lent conditions), `purpose`.
     lineage : generator_sha256 to {groups, slides, unknown}.
-    splits : split_group to split, of the real store.
+    real : the real store's rows, of all splits.
 
     Returns
     -------
@@ -35,6 +35,7 @@ def check_ancestors(
             f"{len(wrong)} tiles were made to evaluate (first: {wrong['tile_id'].iloc[0]}), and those may "
             "never be emitted."
         )
+    splits = dict(zip(real["split_group"], real["split"]))
     unknown: set[str] = set()
     for generator in synthetic["generator_sha256"].unique():
         if generator not in lineage:
@@ -42,9 +43,9 @@ def check_ancestors(
                 f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
             )
         record = lineage[generator]
-        if held_out := held_out_groups(record, splits):
+        if leaked := held_out(record, real):
             raise HistoloomError(
-                f"Generator {generator[:12]} was trained on held-out groups: {', '.join(held_out[:5])}. "
+                f"Generator {generator[:12]} was trained on held-out groups or slides: {', '.join(leaked[:5])}. "
                 "Its tiles would leak. Train it on the train split alone."
             )
         unknown |= {g for g in record["groups"] if g not in splits} | set(record["unknown"])

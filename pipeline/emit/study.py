@@ -54,8 +54,8 @@ def emit_study(
     lineage: dict[str, dict] = {}
     for store in stores:
         lineage |= json.loads((store.folder / "lineage.json").read_text(encoding="utf-8"))
-    splits, accepted = dict(zip(real_rows["split_group"], real_rows["split"])), pd.concat([s.rows for s in passed])
-    unknown = check_ancestors(accepted, lineage, splits, config.allow_unknown_ancestors)
+    own, accepted = set(real_rows["split_group"]), pd.concat([s.rows for s in passed])
+    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors)
     sources = {split: [_Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     sources["train"] += passed
     counts = _counts(sources)
@@ -74,7 +74,7 @@ def emit_study(
         params.tile.mpp,
         labels,
         counts,
-        {name: record | {"own": sum(g in splits for g in record["groups"])} for name, record in lineage.items()},
+        {name: record | {"own": sum(g in own for g in record["groups"])} for name, record in lineage.items()},
         [_outside(ancestor, lineage, salt) for ancestor in unknown],
         sum(len(rows) for _, rows in every),
         len(accepted),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.commit import hash_tree, write_json
-from pipeline.data.splits import held_out_groups
+from pipeline.data.splits import held_out
 from pipeline.errors import HistoloomError
 
 FILE = "lineage.json"
@@ -70,17 +70,16 @@ def check_generators(made: Iterable[Path], rows: pd.DataFrame) -> None:
     Raises
     ------
     HistoloomError
-        when a generator saw a group of val or test.
+        when a generator saw a group of val or test, or a slide of theirs under a group's name that isn't used here.
     """
-    splits = dict(zip(rows["split_group"], rows["split"]))
     for folder in made:
         path = folder / FILE
         records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for generator, record in records.items():
-            if leaked := held_out_groups(record, splits):
+            if leaked := held_out(record, rows):
                 raise HistoloomError(
-                    f"Generator {generator[:12]} of {folder} was trained on held-out groups: {', '.join(leaked[:5])}. They can't "
-                    "measure it. Train it on the train split alone."
+                    f"Generator {generator[:12]} of {folder} was trained on held-out groups or slides: "
+                    f"{', '.join(leaked[:5])}. They can't measure it. Train it on the train split alone."
                 )
 
 

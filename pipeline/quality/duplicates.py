@@ -12,8 +12,9 @@ from pipeline.data.rows import spread
 from pipeline.data.store import TileStore
 from pipeline.errors import Fault
 from pipeline.progress import track
-from pipeline.quality.near_copy import build_index, candidates, grey_of, register, slide, turned
+from pipeline.quality.near_copy import build_index, candidates, register, slide, turned
 
+_BATCH = 512
 _QUERIES = 24
 _PER_FORM = 64
 _REGISTERED = 4
@@ -29,8 +30,7 @@ def find_duplicates(store: TileStore, config: Tile) -> list[Fault]:
     A few tiles of each slide are sought among all slides' tiles, under flips, turns and shifts.
     """
     rows = _apart(store.rows(), max(1, round(config.tile_px / config.stride_px / 2)))
-    images = store.read(rows)
-    index = build_index(rows["tile_id"].to_numpy(str), [images])
+    index = build_index(rows["tile_id"].to_numpy(str), store.batches(rows, _BATCH))
     patients, slides = rows["patient_id"].to_numpy(str), rows["slide_id"].to_numpy(str)
     chosen = [spread(part, _QUERIES).index.to_numpy() for _, part in rows.groupby("slide_id")]
     looked = {slides[queries[0]]: len(queries) for queries in chosen}
@@ -39,7 +39,7 @@ def find_duplicates(store: TileStore, config: Tile) -> list[Fault]:
         own = patients[queries[0]]
         best = np.zeros(len(queries))
         mates = np.zeros(len(queries), int)
-        for form in turned(grey_of(images[queries])):
+        for form in turned(index.grey[queries]):
             for row, places in enumerate(candidates(form, index, _PER_FORM)):
                 score, mate = _best(form[row], places[patients[places] != own], index.grey)
                 if score > best[row]:

@@ -90,7 +90,7 @@ def evaluate_study(
 
     metrics = {
         "extractor": extractor.record,
-        "reference": f"{test['split'].iloc[0]} split, {len(test)} tiles",
+        "reference": f"{test['split'].iloc[0]} split, {len(held_out.rows):,} of {len(test):,} tiles",
         "patients": int(rows["patient_id"].nunique()),
         "extractor_also": _also(params),
     }

@@ -104,8 +104,9 @@ def _write_verdicts(job: FilterPart, folder: Path) -> dict:
     store = TileStore(job.store)
     table = pq.read_table(job.store / job.part / "rows.parquet")
     rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
-    extractor = json.loads((job.filters / _EXTRACTOR).read_text(encoding="utf-8"))["name"]
-    verdicts = _judge(job.filters, job.filters_sha256)(_tiles(store, rows, load_extractor(extractor, job.device)))
+    record = json.loads((job.filters / _EXTRACTOR).read_text(encoding="utf-8"))
+    extractor = load_extractor(record["name"], job.device).check(record)
+    verdicts = _judge(job.filters, job.filters_sha256)(_tiles(store, rows, extractor))
     for name in verdicts.columns:
         table = table.append_column(name, pa.array(verdicts[name]))
     pq.write_table(table, folder / "rows.parquet")
@@ -146,21 +147,21 @@ def filter_study(
     with pool(len(jobs)) as run:
         run(filter_part, jobs, "filter")
     work.promote_parts([job.part for job in jobs], output)
-    metrics = {}
+    metrics, every = {}, []
     for store in made_stores(made, rows_from=output):
         rows = store.rows()
+        every.append(rows[rows["purpose"] == "augment"])
         if store.folder == Path(MADE[1]):
             metrics["woven"] = _funnel(rows)
         else:
             metrics |= {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
     write_json(reports / "metrics.json", metrics)
-    _check_yields(metrics, params.filter.min_yield)
+    _check_yields(_funnel(pd.concat(every))["by_class"] if every else {}, params.filter.min_yield)
     return metrics
 
 
-def _check_yields(metrics: dict, least: float) -> None:
-    """Refuse verdicts that leave next to nothing of a class that was made to augment."""
-    classes = metrics.get("augment", {}).get("by_class", {})
+def _check_yields(classes: dict[str, dict], least: float) -> None:
+    """Refuse verdicts that leave next to nothing of a class that was made to augment, tile by tile or in slides."""
     poor = {c: n for c, n in classes.items() if n["made"] >= _LEAST_JUDGED and n["accepted"] < least * n["made"]}
     if poor:
         said = "; ".join(

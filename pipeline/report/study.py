@@ -68,7 +68,8 @@ def write_report(
         funnel_steps=steps,
         funnel_most=max(count for _, count in steps),
         classes=_classes(measured, funnel),
-        requests=_requests(made),
+        requests=_requests([made, *woven]),
+        of_slides=measured["filter"].get("woven", {}),
         rejected_for=list(funnel["rejected_for"].items()),
         slides=slides,
         thumbnails=_thumbnails(real),
@@ -79,6 +80,7 @@ def write_report(
         comparison=_comparison(measured["evaluate"]),
         extractor=measured["evaluate"].get("extractor"),
         reference=measured["evaluate"].get("reference"),
+        seed=params.seed,
         extractor_also=measured["evaluate"].get("extractor_also", []),
         by_class=measured["evaluate"].get("by_class", {}),
         uplift=measured["uplift"],
@@ -120,11 +122,12 @@ def _classes(measured: dict, funnel: dict) -> list[dict]:
     ]
 
 
-def _requests(made: TileStore) -> list[dict]:
-    """What was made and accepted for each request, deficits of classes among them."""
+def _requests(made: list[TileStore]) -> list[dict]:
+    """What was made and accepted for each request, deficits of classes and woven slides among them."""
     return [
         {"name": name, "purpose": rows["purpose"].iloc[0], "made": len(rows), "accepted": int(rows["accepted"].sum())}
-        for name, rows in made.rows().groupby("request")
+        for store in made
+        for name, rows in store.rows().groupby("request")
     ]
 
 

@@ -30,7 +30,11 @@ def severity(filters: dict) -> list[tuple[str, str, str, str]]:
     """Of each filter, in per cent, what it was to reject of real tiles, and what it rejects of val's and of test's."""
     keys = ("false_rejection_stated", "false_rejection_found", "false_rejection_of_test")
     found = {name: value for name, value in filters.items() if isinstance(value, dict) and keys[0] in value}
-    return [(name, *(f"{value[k]:.1%}" if k in value else "" for k in keys)) for name, value in found.items()]
+    return [(name, *(_percent(value.get(k)) for k in keys)) for name, value in found.items()]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def in_short(measured: dict) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,13 +200,25 @@ def read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray 
     if path is None:
         return None
     try:
-        with Image.open(path) as image:
-            raster = np.asarray(image)
+        with _of_any_size(), Image.open(path) as image:
+            found = f"{image.width} x {image.height} px and {len(image.getbands())} channel(s)"
+            fits = image.size == (width_px, height_px) and len(image.getbands()) == 1
+            raster = np.asarray(image) if fits else None
     except (OSError, SyntaxError, ValueError) as error:
         raise BadSlide(f"{path.name}: the mask cannot be read ({error}).") from error
-    if raster.shape != (height_px, width_px):
+    if raster is None:
         raise BadSlide(
-            f"{path.name}: the mask has shape {raster.shape}, its slide is ({height_px}, {width_px}). "
+            f"{path.name}: the mask has {found}, its slide {width_px} x {height_px} px. "
             "A mask has one channel and its slide's level-0 size."
         )
     return raster
+
+
+@contextmanager
+def _of_any_size() -> Iterator[None]:
+    """Let Pillow open large pictures: a mask is as large as its slide, and that is asked before a pixel is decoded."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -15,6 +15,7 @@ import numpy as np
 import openslide
 from PIL import Image
 
+from pipeline.data.commit import digest, hash_tree
 from pipeline.errors import HistoloomError
 
 _READERS = 2  # OpenSlide decodes without the interpreter's lock
@@ -23,6 +24,12 @@ _READ_AHEAD = 4
 
 class BadSlide(HistoloomError):
     """A slide that cannot be used; `tile` quarantines it with this reason."""
+
+
+def slide_sha256(path: Path) -> str:
+    """Of a slide's file, and of the folder of the same name beside it, where MIRAX keeps the pixels."""
+    beside = path.with_suffix("")
+    return digest([hash_tree(path), hash_tree(beside) if path.suffix.lower() == ".mrxs" and beside.is_dir() else None])
 
 
 @dataclass

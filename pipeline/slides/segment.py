@@ -55,8 +55,7 @@ def segment_slide(
             seen = fitted.look(band, mpp).crop(np.s_[margin : margin + rows, margin : margin + size[0]])
             here = np.s_[top : top + rows]
             mask[here], picture[here] = seen.mask, band[margin : margin + rows, margin : margin + size[0]]
-            numbers[here] = np.where(seen.nuclei > 0, seen.nuclei + last, 0)
-            last = max(last, int(numbers[here].max(initial=0)))
+            numbers[here], last = _numbered(seen.nuclei, numbers[top - 1] if top else None, last)
             if last >= 2**16:
                 raise HistoloomError(f"{path.name} has more nuclei than a 16-bit raster numbers: name a smaller box.")
     found, numbers = np.unique(numbers), numbers.astype(np.uint16)
@@ -66,6 +65,17 @@ def segment_slide(
     picture[outlines(numbers.astype(np.int32)) > 0] = (0, 160, 0)
     Image.fromarray(picture).save(out / "overlay.jpg", quality=90)
     return {"width_px": size[0], "height_px": size[1], "nuclei": int((found > 0).sum())}
+
+
+def _numbered(nuclei: np.ndarray, above: np.ndarray | None, last: int) -> tuple[np.ndarray, int]:
+    """A band's nuclei, numbered on from `last`, and the last number; one that the row above ends in keeps that row's number."""
+    found = np.unique(nuclei[nuclei > 0])
+    renamed = np.zeros(found.max(initial=0) + 1, np.int32)
+    renamed[found] = last + 1 + np.arange(len(found))
+    if above is not None:
+        for number in np.unique(nuclei[0][(nuclei[0] > 0) & (above > 0)]):
+            renamed[number] = np.bincount(above[(nuclei[0] == number) & (above > 0)]).argmax()
+    return renamed[nuclei], last + len(found)
 
 
 def _fit(slide, classes: tuple[str, ...], mpp: float) -> StainMask:

@@ -85,7 +85,7 @@ def tile_study(
     splits = study_splits(manifest, config, seed)
     shares = seen_shares(manifest, config, splits, seed)
     jobs = [
-        _job(entry, manifest, config, splits, work.parts, code, shares[entry.slide_id], seed)
+        _job(entry, manifest, config, splits, work.parts.resolve(), code, shares[entry.slide_id], seed)
         for entry in manifest.slides
     ]
     with pool(len(jobs)) as run:

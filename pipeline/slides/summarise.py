@@ -7,13 +7,13 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.data.commit import digest
+from pipeline.data.commit import command_files, digest
 from pipeline.data.manifest import SlideEntry
 from pipeline.errors import HistoloomError
 
 
 def summarised(entries: tuple[SlideEntry, ...], command: str, cache: Path) -> tuple[SlideEntry, ...]:
-    """The entries with their captions summarised; an answer is kept by the contents of command and report.
+    """The entries with their captions summarised; an answer is kept by the command, the files that it names, and the report.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def summarised(entries: tuple[SlideEntry, ...], command: str, cache: Path) -> tu
 
 
 def _summary(entry: SlideEntry, command: str, cache: Path) -> str:
-    kept = cache / f"{digest([command, entry.caption])}.txt"
+    kept = cache / f"{digest([command, command_files(command), entry.caption])}.txt"
     if not kept.exists():
         try:
             done = subprocess.run(

@@ -21,7 +21,7 @@ from pipeline.slides.annotate import Annotations, load_annotations
 from pipeline.slides.describe import class_shares, group_of, label_of, tile_row
 from pipeline.slides.grid import blocks, grid
 from pipeline.slides.hiding import SQUARE_TILES, is_hidden
-from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead
+from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead, slide_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
 from pipeline.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
@@ -60,7 +60,8 @@ class SlideJob:
         config = self.config.model_dump(exclude=dict.fromkeys(elsewhere, True) | hiding)
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
-        files = [hash_tree(p) for p in (entry.path, entry.annotations, entry.mask, entry.instances) if p is not None]
+        stated_in = (entry.annotations, entry.mask, entry.instances)
+        files = [slide_sha256(entry.path), *(hash_tree(path) for path in stated_in if path is not None)]
         stated = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
         if self.shares:
             stated += [self.shares, self.seed]

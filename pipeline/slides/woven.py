@@ -68,13 +68,15 @@ def _write(job: WovenJob, folder: Path) -> dict:
     rows = pd.read_parquet(folder / "rows.parquet")
     middles = rows[["y_level0_px", "x_level0_px"]].to_numpy() + job.config.tile_px / 2
     given = pd.DataFrame([_given(facts, y, x) for y, x in middles], index=rows.index)
+    # a field says more of a place than its slide does, and a mask more than both
+    first, second = (given, rows) if config.labels.source == "slide" else (rows, given)
     rows = rows.assign(
         tile_id=[f"woven-{name}" for name in rows["tile_id"]],
         source="synthetic",
         patient_id="",
         split_group="",
         split="train" if facts["purpose"] == "augment" else "test",
-        label=rows["label"].where(rows["label"].notna(), given["label"]),
+        label=first["label"].where(first["label"].notna(), second["label"]),
         caption=given["caption"].where(given["caption"].notna(), rows["caption"]),
         rna=given["rna"],
         genotype=given["genotype"],

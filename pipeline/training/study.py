@@ -97,10 +97,11 @@ def _text_encoder(job: _EncoderJob) -> Made:
     if config.source != "train":
         source = packaged(config.source, "encoders/text")
         load_text_encoder(source, config.revision, config.max_tokens)
-        if source == config.source:
-            return facts, {}, Lineage(unknown=(source,))
+        lineage = read_lineage(Path(source).parent) if source != config.source else Lineage(unknown=(source,))
+        if not Path(source).is_dir():
+            return facts, {}, lineage
         shutil.copytree(source, job.folder / "text")
-        return facts | {"source": "text"}, {}, read_lineage(Path(source).parent)
+        return facts | {"source": "text"}, {}, lineage
     run = job.run("text", config.steps, config.learning_rate)
     with curves(job.reports / "curves" / "text") as log:
         train_clip(config, job.store, job.rows, job.params.seed, run, job.folder / "text", log)

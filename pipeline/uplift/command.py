@@ -13,7 +13,6 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.config import Uplift
-from pipeline.data.commit import sha256_file
 from pipeline.errors import HistoloomError
 
 
@@ -70,11 +69,6 @@ def masks_by_command(
                 f"uplift.command's mask of {name} is {mask.shape}: it must be {test.shape[1:3]}, of class ids."
             )
     return np.stack(found).astype(np.uint8)
-
-
-def command_files(command: str | None) -> dict[str, str]:
-    """The files that a command names, and their sha256: what another version of them predicted is not taken up."""
-    return {word: sha256_file(Path(word)) for word in shlex.split(command or "") if Path(word).is_file()}
 
 
 def _run(config: Uplift, test: np.ndarray, test_ids: Sequence[str], seed: int, folder: Path) -> pd.DataFrame:

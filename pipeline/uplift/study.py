@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Params
-from pipeline.data.commit import commit_part, digest, hash_tree, write_json
+from pipeline.data.commit import command_files, commit_part, digest, hash_tree, write_json
 from pipeline.data.rows import held_out_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
@@ -171,6 +171,7 @@ def uplift_study(
     answers, labels = data.answers, params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
     read = {
         "seed": params.seed,
+        "command_files": command_files(config.command),
         "read_sha256": digest([hash_tree(p) for p in map(Path, (tiles, *made, verdicts)) if p.exists()]),
     }
     protocol = protocol_of(config, runs, data.test, data.classes, answers.measure, labels) | read

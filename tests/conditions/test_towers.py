@@ -96,7 +96,10 @@ def test_the_same_folder_embeds_pictures(tmp_path, make):
     pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
     features = extractor.features(pictures)
     assert features.shape == (3, extractor.size) == (3, 16) and np.ptp(features, 0).max() > 0
-    assert extractor.record["weights_sha256"] == load_extractor(str(tmp_path), "cpu").record["weights_sha256"]
+    record = load_extractor(str(tmp_path), "cpu").record
+    assert extractor.check(record) is extractor
+    with pytest.raises(HistoloomError, match=r"are not those \(otherweights"):
+        extractor.check(record | {"weights_sha256": "otherweights"})
 
 
 def test_a_network_of_timm_embeds_pictures_with_weights_from_a_file(tmp_path):

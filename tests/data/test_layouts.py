@@ -83,4 +83,6 @@ def test_swapping_there_and_back_is_nothing(layout):
     there = swapped(layout, {1: 2, 2: 1})
     assert (there.mask[layout.mask == 1] == 2).all() and (there.mask[layout.mask == 2] == 1).all()
     assert (swapped(there, {1: 2, 2: 1}).mask == layout.mask).all()
-    assert (swapped(layout, {1: 0}).mask == np.where(layout.mask == 1, 0, layout.mask)).all()
+    gone = swapped(layout, {1: 0})
+    assert (gone.mask == np.where(layout.mask == 1, 0, layout.mask)).all()
+    assert ((gone.instance > 0) == (gone.mask > 0)).all(), "an outline would stay where nothing is asked for"

@@ -82,6 +82,14 @@ def test_each_fault_has_its_place_and_remedy(slides, rows, column, row, problem,
     assert problem in found[0].problem and remedy in found[0].remedy
 
 
+@pytest.mark.parametrize(("caption", "column", "remedy"), [
+    ("{label} of {site}", "site", "add the column"), ("{label} of {patient_id}", "patient_id", "ids don't belong"),
+])  # fmt: skip
+def test_a_caption_that_quotes_what_no_tile_has_is_a_fault(slides, caption, column, remedy):
+    (found,) = _faults(GOOD, PAIR | {"caption": caption})
+    assert found.column == column and f"quotes {{{column}}}" in found.problem and remedy in found.remedy
+
+
 @pytest.mark.parametrize("group", ["region", "slide"])
 def test_several_patients_are_not_split_by_less(slides, group):
     (fault,) = _faults(GOOD, {"split": {"group": group}})

@@ -206,7 +206,7 @@ def test_a_salt_makes_the_same_bytes_and_another_salt_other_codes(study):
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_a_generator_that_saw_held_out_patients_emits_nothing(study, name):
     _lineage([PATIENTS["train"], PATIENTS[name]])
-    with pytest.raises(HistoloomError, match=f"held-out groups: {PATIENTS[name]}"):
+    with pytest.raises(HistoloomError, match=f"held-out groups or slides: {PATIENTS[name]}"):
         _emit()
     assert not (study / "out").exists()
 
@@ -214,10 +214,10 @@ def test_a_generator_that_saw_held_out_patients_emits_nothing(study, name):
 def test_the_card_states_the_counts_and_parses(study):
     from ruamel.yaml import YAML
 
-    _emit(name="skin", licence="CC0-1.0")
+    _emit(name="skin: v2", licence="CC0-1.0")
     card = (study / "out/README.md").read_text()
     front = YAML(typ="safe").load(card.split("---")[1])
-    assert (front["license"], front["pretty_name"]) == ("cc0-1.0", "skin")
+    assert (front["license"], front["pretty_name"]) == ("cc0-1.0", "skin: v2")
     assert [f["split"] for f in front["configs"][0]["data_files"]] == ["train", "validation", "test"]
     for line in (
         "| train | real | 2 | 3 | 2 | 7 |",

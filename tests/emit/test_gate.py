@@ -17,6 +17,12 @@ from pipeline.errors import HistoloomError
 SPLITS = {"a": "train", "b": "train", "v": "val", "t": "test"}
 
 
+def _real(splits: dict[str, str]) -> pd.DataFrame:
+    """A slide for each group."""
+    rows = [(group, f"slide-{group}", split) for group, split in splits.items()]
+    return pd.DataFrame(rows, columns=["split_group", "slide_id", "split"])
+
+
 def _tiles(group: str = "a", generator: str = "g1", purpose: str = "augment") -> pd.DataFrame:
     columns = {"tile_id": ["x-000000"], "generator_sha256": generator, "ancestors": [[group]], "purpose": purpose}
     return pd.DataFrame(columns)
@@ -31,8 +37,8 @@ def _saw(*groups: str, unknown: tuple[str, ...] = ()) -> dict:
     [
         (_tiles(purpose="evaluate"), _saw("a"), r"made to evaluate \(first: x-000000\)"),
         (_tiles(purpose="evaluate", group="t"), _saw("a"), "never be emitted"),
-        (_tiles(), _saw("a", "v"), "held-out groups: v"),
-        (_tiles(), _saw("t", "a", "v"), "held-out groups: t, v"),
+        (_tiles(), _saw("a", "v"), "held-out groups or slides: v"),
+        (_tiles(), _saw("t", "a", "v"), "held-out groups or slides: t, v"),
         (_tiles(generator="g2"), _saw("a"), "Generator g2 left no record"),
         (_tiles(group="t"), _saw("a"), "'t', whose split is test"),
         (_tiles(group="v"), _saw("a"), "'v', whose split is val"),
@@ -43,13 +49,23 @@ def _saw(*groups: str, unknown: tuple[str, ...] = ()) -> dict:
 )
 def test_the_gate_refuses(tiles, lineage, message):
     with pytest.raises(HistoloomError, match=message):
-        check_ancestors(pd.concat([_tiles(), tiles]), _saw("a", "b") | lineage, SPLITS, allow_unknown=False)
+        check_ancestors(pd.concat([_tiles(), tiles]), _saw("a", "b") | lineage, _real(SPLITS), allow_unknown=False)
 
 
 def test_unknown_ancestors_pass_where_they_are_allowed_and_are_named():
     lineage = _saw("a", "stranger", unknown=("hub/model",))
-    assert check_ancestors(_tiles(), lineage, SPLITS, allow_unknown=True) == ["hub/model", "stranger"]
-    assert check_ancestors(_tiles(), _saw("a", "b"), SPLITS, allow_unknown=False) == []
+    assert check_ancestors(_tiles(), lineage, _real(SPLITS), allow_unknown=True) == ["hub/model", "stranger"]
+    assert check_ancestors(_tiles(), _saw("a", "b"), _real(SPLITS), allow_unknown=False) == []
+
+
+def test_a_slide_that_was_seen_under_another_group_s_name_is_held_out_all_the_same():
+    seen = {"g1": {"groups": ["a", "patient-9"], "slides": ["slide-a", "slide-t"], "unknown": []}}
+    with pytest.raises(HistoloomError, match="held-out groups or slides: slide-t"):
+        check_ancestors(_tiles(), seen, _real(SPLITS), allow_unknown=True)
+    of_regions = _real({"a": "train"}).assign(split_group="s/1", slide_id="s")
+    of_regions = pd.concat([of_regions, of_regions.assign(split_group="s/2", split="test")])
+    record = {"groups": ["s/1"], "slides": ["s"], "unknown": []}
+    assert check_ancestors(_tiles("s/1"), {"g1": record}, of_regions, allow_unknown=False) == []
 
 
 names = st.sampled_from("abcdefg")
@@ -86,7 +102,7 @@ def test_whatever_was_trained_on_whatever_no_held_out_group_passes(splits, saw, 
         and (allow or not unknown)
     )
     try:
-        let_through = check_ancestors(tiles, lineage, splits, allow)
+        let_through = check_ancestors(tiles, lineage, _real(splits), allow)
     except HistoloomError:
         assert not may_pass
     else:

@@ -166,7 +166,7 @@ def test_a_generator_that_saw_the_tiles_it_is_measured_by_is_refused(study, fold
     filtered(study, folder, tissue(7), OWN)
     record = {"g": {"groups": ["train-0", "test-3"], "slides": [], "unknown": []}}
     (folder / "data/synthetic/lineage.json").write_text(json.dumps(record))
-    with pytest.raises(HistoloomError, match="trained on held-out groups: test-3"):
+    with pytest.raises(HistoloomError, match="trained on held-out groups or slides: test-3"):
         measured(study, folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pipeline.errors import HistoloomError
 from pipeline.quality.degrade import WAYS, degrade
 from pipeline.quality.filters.agreement import RnaFilter
 from pipeline.quality.filters.base import Fitting, Tiles
-from pipeline.quality.filters.calibration import draw_calibration, measure_judge
+from pipeline.quality.filters.calibration import _share_rejected, draw_calibration, measure_judge
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.filters.distance import DistanceFilter
 from pipeline.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, load_judge
@@ -276,6 +276,18 @@ def test_tiles_without_a_label_are_judged_by_the_rest(judged, held_out):
         assert not verdicts["reject_reasons"].str.contains(FILTERS[name].reason, regex=False).any()
 
 
+def test_a_filter_that_nothing_could_calibrate_says_so(fitting, held_out, capsys):
+    unknown = replace(held_out, rows=held_out.rows.assign(rna=None))
+    judge, _, _ = fit_judge(("rna",), fitting, unknown, TrainFilters())
+    assert judge.thresholds == {"rna": None} and "filter 'rna' rejects nothing" in capsys.readouterr().err
+
+
+def test_the_share_rejected_is_of_the_tiles_that_a_filter_looks_at(fitting):
+    scores = pd.DataFrame({"label_score": [0.1, 0.9, np.nan, np.nan]})
+    kind = LabelFilter.fit(fitting)
+    assert _share_rejected(kind, scores, 0.5) == 0.5 and _share_rejected(kind, scores.iloc[2:], 0.5) is None
+
+
 def test_an_empty_part_is_judged_too(judged, held_out):
     none = Tiles(held_out.images[:0], held_out.rows.head(0), lambda _: held_out.read("mask")[:0], held_out.extractor)
     assert len(judged[0](none)) == 0
@@ -366,11 +378,10 @@ def test_calibration_is_measured_and_drawn(judged, train, held_out, tmp_path):
 @pytest.mark.parametrize(("made", "accepted", "fails"), [(100, 1, True), (100, 2, False), (9, 0, False)])
 def test_a_class_that_vanishes_is_an_error(made, accepted, fails):
     classes = {"rare": {"made": made, "accepted": accepted, "rejected_for": {"low tissue quality": made - accepted}}}
-    metrics = {"augment": {"by_class": classes}}
     if not fails:
-        return _check_yields(metrics, 0.02)
+        return _check_yields(classes, 0.02)
     with pytest.raises(HistoloomError, match=r"'rare': 1 of 100 \(low tissue quality: 99\).*min_yield"):
-        _check_yields(metrics, 0.02)
+        _check_yields(classes, 0.02)
 
 
 @given(seed=st.integers(0, 99), groups=st.integers(1, 14), rows=st.integers(2, 60))

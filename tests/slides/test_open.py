@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config import Tissue
-from pipeline.slides.open import BadSlide, open_slide
+from pipeline.slides.open import BadSlide, open_slide, slide_sha256
 from pipeline.slides.tissue import detect_tissue
 from tests.build import make_slide, tissue_picture
 
@@ -136,3 +136,14 @@ def test_a_place_between_pixels_is_read_there(tmp_path):
         coarse = slide.read(100, 10, 8, 8, 4.0)[4, 4, 0]
     assert middle == pytest.approx(104.5, abs=1)
     assert coarse == pytest.approx(100 + 4 * 4 + 1.5, abs=1)
+
+
+def test_the_folder_that_a_mirax_slide_keeps_its_pixels_in_is_of_its_hash(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s.mrxs").write_bytes(b"head")
+    (tmp_path / "s.svs").write_bytes(b"head")
+    found = {}
+    for pixels in (b"damaged", b"whole"):
+        (tmp_path / "s/Data0000.dat").write_bytes(pixels)
+        found[pixels] = [slide_sha256(tmp_path / name) for name in ("s.mrxs", "s.svs")]
+    assert found[b"damaged"][0] != found[b"whole"][0] and found[b"damaged"][1] == found[b"whole"][1]

@@ -16,7 +16,7 @@ from pipeline.config.tile import Masks
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
 from pipeline.slides.open import open_slide
-from pipeline.slides.segment import segment_slide
+from pipeline.slides.segment import _numbered, segment_slide
 from pipeline.slides.stain_mask import CLEAR, NUCLEUS, fit_stain_mask
 from pipeline.slides.study import tile_study
 from pipeline.stage import open_stage
@@ -126,6 +126,15 @@ def test_a_slides_masks_become_files_that_a_woven_slide_takes(tmp_path):
     with open_slide(path) as slide:
         grey = slide.read(100, 50, 1200, 1100, 1.0).mean(2)
     assert grey[mask == 1].mean() < grey[mask == 0].mean() < grey[mask == 2].mean()
+
+
+def test_a_nucleus_across_two_bands_is_one():
+    above, below = np.zeros((4, 12), np.int32), np.zeros((4, 12), np.int32)
+    above[2:, 1:4], above[3, 8:10] = 1, 2
+    below[:2, 1:4], below[0, 9:11], below[2:, 5:7] = 7, 3, 4
+    first, last = _numbered(above, None, 0)
+    second, last = _numbered(below, first[-1], last)
+    assert last == 5 and (second[:2, 1:4] == 1).all() and (second[0, 9:11] == 2).all() and set(second[2:, 5]) == {4}
 
 
 def test_a_slide_without_tissue_says_so(tmp_path):

@@ -40,7 +40,7 @@ def config_of(source: str, classes=("left", "right"), masks=("left", "right")):
     return Params.model_validate({"tile": tile}).tile
 
 
-def make_woven(root: Path, picture: np.ndarray) -> Path:
+def make_woven(root: Path, picture: np.ndarray, **facts) -> Path:
     ids = np.zeros((192, 256, 1), np.uint8)
     ids[:, :128], ids[:, 128:] = 1, 2
     ids[20:23, 30:32] = 2  # a nucleus of six pixels
@@ -53,7 +53,7 @@ def make_woven(root: Path, picture: np.ndarray) -> Path:
 
             write_pyramid(folder / name, read, (192, 256), 1.0, root, compression="deflate")
         write_polygons(folder / "polygons.geojson", [], ids[..., 0], ("left", "right"), (192, 256))
-        (folder / "canvas.json").write_text(json.dumps(FACTS))
+        (folder / "canvas.json").write_text(json.dumps(FACTS | facts))
 
     commit_part(root / "woven", "s", write)
     return root / "woven"
@@ -85,6 +85,13 @@ def test_a_tile_without_a_label_of_the_mask_has_the_fields(woven):
     right = rows["x_level0_px"] >= 128
     assert set(rows.loc[right, "label"]) == {"tumour"} and set(rows.loc[~right, "label"]) == {"stroma"}
     assert set(rows.loc[right, "caption"]) == {"PINK"} and set(rows.loc[right, "rna"]) == {"k"}
+
+
+def test_a_field_says_more_of_a_place_than_its_slide(tmp_path):
+    rows, _ = cut(
+        make_woven(tmp_path, tissue_picture(256, 192), label="stroma"), config_of("slide", ("tumour", "stroma"))
+    )
+    assert set(rows.loc[rows["x_level0_px"] >= 128, "label"]) == {"tumour"}, "it was made under the field's label"
 
 
 def test_a_slide_without_tissue_gives_no_tiles_and_says_so(tmp_path, capsys):

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.config import Uplift
+from pipeline.data.commit import command_files
 from pipeline.errors import HistoloomError
 from pipeline.uplift.analysis import analyse, paired_difference, verdict
 from pipeline.uplift.answers import LabelAnswers
-from pipeline.uplift.command import command_files
 from pipeline.uplift.learner import augmented, prepared
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 from pipeline.uplift.study import ATTEMPTS, PREDICTIONS
@@ -225,7 +225,7 @@ def test_a_generator_that_saw_what_is_tested_on_is_refused(folder):
     write_study(folder, labels, labels)
     record = {"groups": ["test", "train"], "slides": [], "unknown": []}
     Path("data/synthetic/lineage.json").write_text(json.dumps({"g": record}))
-    with pytest.raises(HistoloomError, match="trained on held-out groups: test"):
+    with pytest.raises(HistoloomError, match="trained on held-out groups or slides: test"):
         run_uplift(params_of(arms=["real"], seeds=1, steps=2))
 
 
@@ -275,6 +275,8 @@ def test_a_command_of_ones_own_trains_and_predicts(folder):
     assert list(before) == ["mine.py"] or set(before) == {"mine.py", sys.executable}
     Path("mine.py").write_text(MINE + "# changed")
     assert command_files(command)["mine.py"] != before["mine.py"]
+    params = params_of(arms=["real", "synthetic"], seeds=1, classifier="command", command=command)
+    assert run_uplift(params)["protocols_tried"] == 2, "another script is another try at the same test"
 
 
 @pytest.mark.parametrize(("script", "said"), [

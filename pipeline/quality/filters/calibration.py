@@ -34,12 +34,11 @@ def measure_judge(
     unseen = judge(test) if len(test) else None
     for filter_ in judge.filters:
         threshold = judge.thresholds[filter_.name]
-        share = float(filter_.rejects(scores[filter_.column].to_numpy(float), threshold).mean())
+        share = _share_rejected(filter_, scores, threshold)
         stated = config.share(filter_.name)
         found[filter_.name] = {"threshold": threshold, "false_rejection_stated": stated, "false_rejection_found": share}
         if unseen is not None:
-            rejected = filter_.rejects(unseen[filter_.column].to_numpy(float), threshold)
-            found[filter_.name]["false_rejection_of_test"] = float(rejected.mean())
+            found[filter_.name]["false_rejection_of_test"] = _share_rejected(filter_, unseen, threshold)
         if filter_.name == "quality":
             spoilt, ways = degrade(held_out.images, rng)
             bad["quality"] = filter_.scores(replace(held_out, images=spoilt))[filter_.column].to_numpy()
@@ -57,6 +56,12 @@ def measure_judge(
     if unseen is not None:
         of_all |= {"test_tiles": len(test), "false_rejection_of_all_of_test": float(1 - unseen["accepted"].mean())}
     return of_all | found, bad
+
+
+def _share_rejected(filter_: Filter, scores: pd.DataFrame, threshold: float | None) -> float | None:
+    """Of the tiles that have what the filter looks at; None where none has, or nothing could be calibrated."""
+    known = scores[filter_.column].dropna().to_numpy(float)
+    return float(filter_.rejects(known, threshold).mean()) if len(known) and threshold is not None else None
 
 
 def _accuracy(filter_: LabelFilter, held_out: Tiles) -> dict:

@@ -84,6 +84,10 @@ def fit_judge(
     for name, more in _cross_fitted([type(f) for f in filters if f.cross_fitted], fitting):
         calibrated[name] = np.concatenate([calibrated[name], more])
     limits = {f.name: f.threshold(calibrated[f.name], config.share(f.name)) for f in filters}
+    for name in (name for name, limit in limits.items() if limit is None):
+        console.print(
+            f"filter '{name}' rejects nothing: no real tile that it was not fitted to has what it looks at, so that no threshold is known"
+        )
     return Judge(filters, limits), scores, calibrated
 
 
