@@ -41,7 +41,7 @@ from pipeline.quality.near_copy import build_index, copy_scores
 from pipeline.report.pictures import contact_sheet
 from pipeline.slides.open import open_slide
 from pipeline.slides.segment import segment_slide
-from pipeline.training.autoencoder import reconstruction
+from pipeline.training.autoencoder import reconstruction, reconstruction_picture
 
 PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
@@ -52,9 +52,13 @@ WINDOW = {SLIDE_PX: 32, 128: 16}
 CORNER_PX = (3000, 3000)
 
 
-def measure_reconstruction(study: Study) -> dict:
+def measure_reconstruction(study: Study, pictures: Path | None) -> dict:
     rows, codec = val_rows(study.tiles, 800), load_codec(study.folder / "models/autoencoder", chip())
-    found, rebuilt = reconstruction(codec, study.tiles.read(rows))
+    images = study.tiles.read(rows)
+    found, rebuilt = reconstruction(codec, images)
+    if pictures is not None:
+        some = np.linspace(0, len(images) - 1, 8).astype(int)
+        reconstruction_picture(images[some], rebuilt[some]).save(pictures / "reconstruction.png")
     features = load_extractor("efficientnet-lite0", chip()).features(rebuilt)
     return {
         "reconstruction_psnr_db": found["psnr_db"],
@@ -295,7 +299,7 @@ def main() -> None:
         if "scratch" in options.only and not options.smoke:
             scratch.train()
         parts = {
-            "reconstruction": lambda: measure_reconstruction(study),
+            "reconstruction": lambda: measure_reconstruction(study, pictures),
             "distances": lambda: measure_distances(study),
             "scratch": lambda: measure_scratch(study, scratch),
             "few_steps": lambda: measure_few_steps(study, study.params["train_denoiser"]["init"]),
@@ -307,7 +311,7 @@ def main() -> None:
             ),
         }
         keys: dict = {}
-        for name in options.only:
+        for name in (part for part in PARTS if part in options.only):  # the last, conditions, changes the study
             merge(keys, parts[name]())
     report("default_model", options.smoke, {"params": study.params}, flat(keys), {}, options.json)
 

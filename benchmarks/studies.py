@@ -19,6 +19,7 @@ from benchmarks.run import chip
 from pipeline.cli.init import merge
 from pipeline.conditions.encode import batch, null
 from pipeline.config import Sample
+from pipeline.data.commit import digest, hash_tree
 from pipeline.data.plan import PLAN
 from pipeline.data.store import TileStore
 from pipeline.diffusion.study import generator_sha256, load_generator
@@ -41,7 +42,7 @@ class Study:
         _write_yaml(folder / "cluster.yaml", {"workers": workers})
 
     def copied(self, name: str, changes: dict) -> Study:
-        """A study beside this one that begins with all that it has, but for its samples of few steps."""
+        """A study beside this one that begins with all that it has."""
         folder, params = self.folder.parent / name, copy.deepcopy(self.params)
         merge(params, changes)
         if not folder.exists():
@@ -50,7 +51,6 @@ class Study:
                 shutil.copytree(
                     place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2
                 )
-            shutil.rmtree(folder / "data/synthetic-steps4", ignore_errors=True)
         return Study(folder, params, self.slides, {}, self.workers)
 
     def run(self, *stages: str) -> None:
@@ -63,11 +63,14 @@ class Study:
         self.run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan")
 
     def sample(self, name: str, guidance: dict[str, float]) -> np.ndarray:
-        """The plan's tiles under this guidance, in the plan's order, (n, h, w, 3) uint8."""
-        kept = self.folder / "data" / f"synthetic-{name}"
+        """The plan's tiles under this guidance, in the plan's order, (n, h, w, 3) uint8; kept for the next run of the same."""
+        sample, models = self.params["sample"] | {"guidance": guidance}, self.folder / "models"
+        made_by = digest([sample, generator_sha256(models), hash_tree(self.folder / "data/plan")])[:12]
+        kept = self.folder / "data" / f"synthetic-{name}-{made_by}"
         if not kept.exists():
-            self.params = self.params | {"sample": self.params["sample"] | {"guidance": guidance}}
+            before, self.params = self.params, self.params | {"sample": sample}
             self.run("sample")
+            self.params = before
             (self.folder / "data/synthetic").rename(kept)
         store = TileStore(kept)
         rows = store.rows().set_index("tile_id", drop=False).loc[self.plan["tile_id"]]

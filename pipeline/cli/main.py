@@ -11,6 +11,8 @@ import pipeline
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 class _Commands(click.Group):
     """Errors that the user can mend end as words, with exit code 1."""
@@ -117,7 +119,7 @@ def diff(a: str, b: str) -> None:
 
 
 @cli.command()
-@click.argument("slide", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("slide", type=_FILE)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
 @click.option(
@@ -155,7 +157,7 @@ def make(folder: Path, count: int, seed: int) -> None:
 
 @review.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("verdicts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("verdicts", type=_FILE)
 def score(folder: Path, verdicts: Path) -> None:
     """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to reviews/verdicts.csv."""
     from pipeline.quality.review import score_review
@@ -171,29 +173,33 @@ def score(folder: Path, verdicts: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--attribution",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="Markdown that says whose data it was trained on, under which licence.",
 )
 @click.option("--hardware", default="", help="On what it was trained, in words.")
 @click.option(
     "--dataset", default="", help="Name put before its groups, for a package that other studies will begin from."
 )
+@click.option("--limits", type=_FILE, help="What the model can't do, as a list in Markdown, for the card.")
 @click.option(
     "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
 )
-def package(folder: Path, attribution: Path | None, hardware: str, dataset: str, distilled: bool) -> None:
+def package(
+    folder: Path, attribution: Path | None, hardware: str, dataset: str, limits: Path | None, distilled: bool
+) -> None:
     """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder."""
     from pipeline.config import load_params
     from pipeline.emit.model import package_few_steps, package_models
 
-    if distilled and (attribution or hardware):
-        raise click.UsageError("--distilled leaves the package's attribution and hardware as they are.")
+    if distilled and (attribution or hardware or limits):
+        raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")
     if distilled:
         package_few_steps(folder, dataset)
     elif attribution is None:
         raise click.UsageError("Missing option '--attribution'.")
     else:
-        package_models(load_params(), folder, attribution.read_text(encoding="utf-8"), hardware, dataset)
+        said, cannot = (path.read_text(encoding="utf-8") if path else "" for path in (attribution, limits))
+        package_models(load_params(), folder, said, hardware, dataset, cannot)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"{folder}: {size / 1e6:.1f} MB")
 

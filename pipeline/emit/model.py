@@ -20,6 +20,7 @@ from pipeline.models.denoiser import load_unet, read_conditions
 from pipeline.models.few_steps import read_few_steps, save_few_steps
 from pipeline.models.lineage import Lineage, read_lineage
 from pipeline.models.pretrained import packaged
+from pipeline.progress import console
 
 PARTS = ("autoencoder", "denoiser", "encoders")
 _LEFT_OUT = {"codes.parquet"}  # profiles of the samples themselves
@@ -67,6 +68,8 @@ without guidance as it is, guided where it was adapted. They were read off a cop
 {% endif -%}
 ## Measured
 
+By the stages that trained it{% if earlier %}, each number of the last training that took it{% endif %}:
+
 {% for stage, values in metrics.items() -%}
 {% for key, value in values.items() -%}
 - {{ stage }}, {{ key | replace("_", " ") }}: {{ value }}
@@ -75,6 +78,9 @@ without guidance as it is, guided where it was adapted. They were read off a cop
 ## Limits
 
 - It knows the tissue, the stain and the scanner of the slides above, and nothing else.
+{% if limits -%}
+{{ limits }}
+{% endif -%}
 - Weights are stored as fp16. A tile that it makes adds no patient.
 - Not for diagnosis.
 """
@@ -86,6 +92,7 @@ def package_models(
     attribution: str,
     hardware: str = "",
     dataset: str = "",
+    limits: str = "",
     models: Path = Path("models"),
 ) -> None:
     """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
@@ -96,6 +103,7 @@ def package_models(
     hardware : on what it was trained, in words.
     dataset : put before the groups and slides of the lineage record ('her2st' makes 'C2' of it 'her2st:C2'), so that they are
         not taken for another study's of the same name.
+    limits : what it can't do, as a list in Markdown, for the card.
 
     Raises
     ------
@@ -121,6 +129,7 @@ def package_models(
         "version": pipeline.__version__,
         "attribution": attribution.strip(),
         "hardware": hardware.strip(),
+        "limits": limits.strip(),
         "millions": millions,
         "lineage": read_lineage(folder / "denoiser").record,
         "metrics": metrics,
@@ -128,6 +137,10 @@ def package_models(
     }
     if before:
         facts |= _with_before(facts, before, folder)
+        if read_few_steps(before / "denoiser"):
+            console.print(
+                f"{before.name}'s updates for few steps are of its own denoiser, and not taken over: distil this one anew."
+            )
     write_json(folder / "facts.json", facts)
     _write_card(folder)
     folder.replace(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Params
-from pipeline.data.commit import command_files, commit_part, digest, hash_tree, write_json
+from pipeline.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
 from pipeline.data.rows import held_out_rows
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.errors import HistoloomError
@@ -33,9 +34,13 @@ _LEAST_TEST = 10
 
 @dataclass(frozen=True)
 class UpliftPart:
-    """One task of `uplift`: plain data, with paths that every worker can read."""
+    """One task of `uplift`: plain data, with paths that every worker can read.
+
+    key : of all that decides what a run predicts, but for the run itself: another seed, arm or ratio trains no run anew.
+    """
 
     run: Run
+    key: str
     tiles: Path
     made: tuple[Path, ...]
     verdicts: Path
@@ -43,6 +48,10 @@ class UpliftPart:
     device: str
     parts: Path
     work: Path
+
+    @property
+    def part(self) -> str:
+        return f"{self.run.name}@{self.key}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def _load(params: Params, tiles: Path, made: Sequence[Path], verdicts: Path) -> 
 
 def uplift_part(job: UpliftPart) -> dict:
     """Train one model and predict the test tiles with it, unless that was done."""
-    return commit_part(job.parts, job.run.name, lambda folder: _write_predictions(job, folder))["info"]
+    return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
 
 
 uplift_part.uses_torch = True
@@ -111,7 +120,7 @@ def _write_predictions(job: UpliftPart, folder: Path) -> dict:
 
 def _probabilities(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.ndarray:
     """(n, classes) of the test tiles."""
-    config, work = job.params.uplift, job.work / job.run.name
+    config, work = job.params.uplift, job.work / job.part
     images, test = data.read(rows), data.read(data.test)
     if config.command:
         return probabilities_by_command(
@@ -126,7 +135,7 @@ def _probabilities(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int)
 
 def _masks(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.ndarray:
     """(n, 3 x classes) pixels of each test tile: of each class in both masks, found, and stated."""
-    config, work = job.params.uplift, job.work / job.run.name
+    config, work = job.params.uplift, job.work / job.part
     images, masks, test = data.read(rows), data.read(rows, "mask"), data.read(data.test)
     if config.command:
         found = masks_by_command(config, images, masks, test, data.test["tile_id"].tolist(), seed, work)
@@ -150,6 +159,7 @@ def uplift_study(
     output: Path | str = "data/uplift",
     reports: Path = Path("reports/uplift"),
     attempts: Path = ATTEMPTS,
+    code: str = "",
 ) -> dict:
     """Train every model of the protocol, and say what synthetic tiles changed.
 
@@ -178,11 +188,20 @@ def uplift_study(
     write_json(reports / "protocol.json", protocol)
     tried = _count(attempts, digest(protocol))
     folders = (tiles.resolve(), tuple(Path(m).resolve() for m in made), verdicts.resolve(), params, device)
-    jobs = [UpliftPart(run, *folders, work.parts.resolve(), (work.root / "training").resolve()) for run in runs]
+    own = config.model_dump(exclude={"arms", "ratios", "seeds"})
+    key = digest([own, params.tile.labels.model_dump(), params.tile.masks.model_dump(), read, code])[:16]
+    training = work.root / "training"
+    jobs = [UpliftPart(run, key, *folders, work.parts.resolve(), training.resolve()) for run in runs]
     with pool(len(jobs)) as call:
         infos = call(uplift_part, jobs, "uplift")
-    names = [run.name for run in runs]
-    work.promote_parts(names, output)
+
+    def publish(staged: Path) -> None:
+        for job in jobs:
+            link_tree(work.parts / job.part, staged / job.run.name)
+
+    work.promote(publish, output)
+    work.keep_parts([job.part for job in jobs])
+    shutil.rmtree(training, ignore_errors=True)
     predictions: dict[tuple[str, float], list[np.ndarray]] = {}
     for run in runs:
         table = pd.read_parquet(Path(output) / run.name / PREDICTIONS).set_index("tile_id").loc[data.test["tile_id"]]

@@ -107,11 +107,17 @@ def test_init_with_an_unknown_recipe_names_the_known_and_makes_nothing(tmp_path)
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("recipe", sorted(p.stem for p in (ROOT / "recipes").glob("*.yaml") if p.stem != "study"))
-def test_every_recipe_makes_params_that_hold(recipe):
+_SMALL = "histoloom-small"
+
+
+@pytest.mark.parametrize("recipes", [
+    *([p.stem] for p in sorted((ROOT / "recipes").glob("*.yaml")) if p.stem != "study"),
+    [_SMALL, f"{_SMALL}-2"], [_SMALL, f"{_SMALL}-3"], [_SMALL, f"{_SMALL}-2", f"{_SMALL}-few-steps"],
+], ids=" ".join)  # fmt: skip
+def test_every_recipe_makes_params_that_hold(recipes):
     yaml = YAML(typ="safe")
     params = yaml.load((ROOT / "params.yaml").read_text())
-    for name in ("study", recipe):
+    for name in ("study", *recipes):
         merge(params, yaml.load((ROOT / f"recipes/{name}.yaml").read_text()))
     Params.model_validate(params)
 

@@ -40,7 +40,7 @@ def study(folder):
 
 
 def test_a_package_loads_and_its_card_says_whose_it_is(study):
-    package_models(study, Path("out/breast"), "Slides of Somebody et al.", "one abacus")
+    package_models(study, Path("out/breast"), "Slides of Somebody et al.", "one abacus", limits="- It paints no fat.")
     out = Path("out/breast")
     assert all(t.dtype == torch.float16 for t in load_file(out / "denoiser" / WEIGHTS).values())
     model, specs, _ = load_denoiser(out / "denoiser", "cpu")
@@ -53,6 +53,7 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
         "# breast",
         "Somebody et al.",
         "one abacus",
+        "- It paints no fat.\n- Weights",
         "p1, p2",
         "cc-by-4.0",
         "tumour, stroma",

@@ -55,6 +55,5 @@ def _here(_):
 
 
 def run_uplift(params: Params) -> dict:
-    stated = {"uplift": params.uplift.model_dump()}
-    with stage.open_stage("uplift", params=stated, inputs=["data/tiles", "data/synthetic"]) as work:
+    with stage.open_stage("uplift", params={}, inputs=["data/tiles", "data/synthetic"], shared_parts=True) as work:
         return uplift_study(params, work, "cpu", _here)

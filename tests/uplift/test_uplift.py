@@ -211,6 +211,8 @@ def test_a_broken_run_takes_up_what_was_trained_and_another_protocol_is_counted(
     assert len(before) == 2 and run_uplift(params)["protocols_tried"] == 1
     assert {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)} == before
     assert run_uplift(params_of(arms=["real"], seeds=3, steps=2))["protocols_tried"] == 2
+    now = {p: p.stat().st_mtime_ns for p in Path(".work/uplift").rglob(PREDICTIONS)}
+    assert len(now) == 3 and before.items() <= now.items(), "a third seed trains a third model"
     assert run_uplift(params.model_copy(update={"seed": 7}))["protocols_tried"] == 3
     write_study(folder / "other", labels, labels[::-1])
     for name in ("synthetic", "verdicts"):

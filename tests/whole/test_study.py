@@ -116,6 +116,19 @@ def test_a_woven_slide_is_a_slide_and_comes_back_as_tiles(study):
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page in")
+def test_a_browser_opens_the_report_and_runs_nothing_that_the_user_wrote(copy, tmp_path):
+    hostile = "<script>document.body.innerHTML = 'ran'</script><img src=x onerror=\"document.body.innerHTML = 'ran'\">"
+    edit_yaml(copy / "params.yaml", report={"title": hostile})
+    stage(copy, "report")
+    page, shot = copy / "reports/index.html", tmp_path / "shot.png"
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    dom = run(copy, *browser, "--dump-dom", f"file://{page}").stdout
+    assert "<h1>&lt;script&gt;" in dom and "Provenance" in dom and 'onerror="' not in dom.split("<pre>")[0]
+    run(copy, *browser, "--window-size=1200,3000", f"--screenshot={shot}", f"file://{page}")
+    assert np.asarray(Image.open(shot).convert("L")).std() > 5, "the page is blank"
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page in")
 def test_a_browser_opens_the_page_of_a_woven_slide(study, tmp_path):
     page, shots = study / "reports/slides/woven.html", []
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page.read_text(encoding="utf-8").split("<script>")[0])

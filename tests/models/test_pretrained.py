@@ -1,0 +1,52 @@
+"""The package that comes with histoloom: it loads, is as small as promised, and its card is written from its facts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.conditions.text import load_text_encoder
+from pipeline.emit.model import _write_card
+from pipeline.models.autoencoder import load_codec
+from pipeline.models.denoiser import load_denoiser
+from pipeline.models.expression import load_expression_encoder
+from pipeline.models.few_steps import add_few_steps
+from pipeline.models.lineage import read_lineage
+from pipeline.models.pretrained import packaged, root
+
+PACKAGES = sorted(path.name for path in root().iterdir() if path.is_dir())
+
+
+@pytest.fixture(params=PACKAGES)
+def package(request):
+    return root() / request.param
+
+
+def test_every_part_of_a_package_loads(package):
+    codec = load_codec(packaged(package.name, "autoencoder"), "cpu")
+    unet, specs, training = load_denoiser(package / "denoiser", "cpu")
+    tower = load_text_encoder(packaged(package.name, "encoders/text"))
+    assert unet.config.out_channels == codec.channels and not training.get("distilled")
+    sizes = {spec.name: spec.size for spec in specs}
+    assert tower.encode(["many nuclei, pale"])[0].shape[-1] == sizes["text"]
+    encoder = load_expression_encoder(package / "encoders/rna")
+    nothing = pd.DataFrame(0.0, index=["s"], columns=list(encoder.genes))
+    assert encoder.codes(nothing).shape == (1, sizes["rna"] - 1), "a code, and whether there is one"
+    before = unet.conv_out.weight.clone()
+    assert add_few_steps(unet, package / "denoiser") == 4 and not torch.equal(before, unet.conv_out.weight)
+
+
+def test_a_package_is_small_and_says_whose_tissue_it_saw(package, tmp_path):
+    assert sum(path.stat().st_size for path in package.rglob("*") if path.is_file()) <= 60e6
+    lineage = read_lineage(package / "denoiser")
+    assert lineage.groups and not lineage.unknown
+    assert json.loads((package / "facts.json").read_text(encoding="utf-8"))["lineage"] == json.loads(
+        json.dumps(lineage.record)
+    )
+    copy = shutil.copytree(package, tmp_path / package.name)
+    _write_card(copy)
+    assert (copy / "README.md").read_text(encoding="utf-8") == (package / "README.md").read_text(encoding="utf-8")
