@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from math import hypot
+
+from scipy.stats import binomtest
+
+NEAR_COPY = "near-copy of a train tile"
+"""The reason that `near_copy` gives (quality/filters/copies.py)."""
 _UPLIFT_COLUMNS = {
     "balanced_accuracy": "balanced accuracy (sd of seeds)", "auroc": "AUROC", "calibration_error": "calibration error",
     "recall": "recall of", "dice": "Dice by patient (sd of seeds)", "dice_of_worst_group": "worst patient", "dice_of_class": "Dice of",
@@ -37,6 +43,32 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
+def near_copies(calibrated: dict, made: dict | None) -> list[str]:
+    """How many more samples than real tiles of test the near-copy filter flags: what a model is judged by.
+
+    calibrated : its measures on real tiles; made : the funnel of what was made to evaluate, unfiltered.
+    """
+    flagged = (made or {}).get("rejected_for", {}).get(NEAR_COPY)
+    share, real = calibrated.get("false_rejection_of_test"), calibrated.get("test_tiles")
+    if flagged is None or share is None or not real:
+        return []
+    excess, low, high = (100 * v for v in excess_of_shares(flagged, made["made"], round(share * real), real))
+    return [
+        f"Near-copies of train tiles: {flagged / made['made']:.2%} of {made['made']:,} unfiltered samples are flagged, and {share:.2%} of "
+        f"{real:,} real test tiles: {excess:+.2f} points ({low:+.2f} to {high:+.2f}, tiles taken as independent)."
+    ]
+
+
+def excess_of_shares(first: int, n: int, second: int, m: int) -> tuple[float, float, float]:
+    """first / n less second / m, and its 95 % interval by the hybrid of Wilson's scores (Newcombe 1998, method 10)."""
+    shares, bounds = (
+        (first / n, second / m),
+        [binomtest(k, of).proportion_ci(method="wilson") for k, of in ((first, n), (second, m))],
+    )
+    (p, q), (a, b) = shares, bounds
+    return p - q, p - q - hypot(p - a.low, b.high - q), p - q + hypot(a.high - p, q - b.low)
+
+
 def in_short(measured: dict) -> list[str]:
     """Of what and of whom, what was rejected and why, how it compares, and whether it helped; measured : stage to its metrics."""
     real, filtered, found = measured["tile"], measured["filter"].get("augment"), []
@@ -57,6 +89,7 @@ def in_short(measured: dict) -> list[str]:
             value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
         floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
         found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
+    found += near_copies(measured.get("train_filters", {}).get("near_copy", {}), measured["filter"].get("evaluate"))
     uplift = measured["uplift"]
     verdicts = [
         arm["verdict"] for arm in uplift.get("arms", []) + uplift.get("beside_classical", []) if "verdict" in arm

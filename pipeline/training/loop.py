@@ -109,7 +109,9 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     if precision != run.mixed_precision:
         console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=run.device == "cpu")
-    model.train().to(memory_format=torch.channels_last)  # as it will be used; a step is as fast either way (benchmarks/precision.py)
+    model.train().to(
+        memory_format=torch.channels_last
+    )  # as it will be used; a step is as fast either way (benchmarks/precision.py)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=run.learning_rate, weight_decay=run.weight_decay)
     prepared, optimiser = accelerator.prepare(model, optimiser)

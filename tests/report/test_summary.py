@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.report.summary import in_short, severity, uplift_table
+import pytest
+
+from pipeline.quality.filters.copies import CopyFilter
+from pipeline.report.summary import NEAR_COPY, excess_of_shares, in_short, near_copies, severity, uplift_table
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
 AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}
@@ -59,3 +62,19 @@ def test_the_table_has_the_measures_that_there_are():
     table = uplift_table({"arms": [ARM | {"dice_std_of_seeds": 0.02, "dice_of_class": {"nucleus": 0.4}}]})
     assert table["columns"][-2:] == ["Dice by patient (sd of seeds)", "Dice of nucleus"]
     assert table["rows"][0][-2:] == ["0.500 (0.020)", "0.40"]
+
+
+@pytest.mark.parametrize(("counts", "expected"), [
+    ((56, 70, 48, 80), (0.2, 0.0524, 0.3339)), ((5, 56, 0, 29), (0.0893, -0.0381, 0.1926)),
+])  # fmt: skip
+def test_an_excess_has_newcombe_s_interval(counts, expected):
+    """The figures of his tables (1998, method 10)."""
+    assert excess_of_shares(*counts) == pytest.approx(expected, abs=1e-4)
+
+
+def test_copies_are_judged_beside_what_real_tiles_of_test_show():
+    assert CopyFilter.reason == NEAR_COPY
+    made = {"made": 200, "rejected_for": {NEAR_COPY: 4}}
+    (said,) = near_copies({"false_rejection_of_test": 0.005, "test_tiles": 400}, made)
+    assert "2.00% of 200 unfiltered samples" in said and "0.50% of 400 real test tiles: +1.50 points (-0.29 to +4.55" in said
+    assert near_copies({"false_rejection_of_test": None, "test_tiles": 0}, made) == near_copies({}, None) == []

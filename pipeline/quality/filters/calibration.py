@@ -39,6 +39,7 @@ def measure_judge(
         found[filter_.name] = {"threshold": threshold, "false_rejection_stated": stated, "false_rejection_found": share}
         if unseen is not None:
             found[filter_.name]["false_rejection_of_test"] = _share_rejected(filter_, unseen, threshold)
+            found[filter_.name]["test_tiles"] = int(unseen[filter_.column].notna().sum())
         if filter_.name == "quality":
             spoilt, ways = degrade(held_out.images, rng)
             bad["quality"] = filter_.scores(replace(held_out, images=spoilt))[filter_.column].to_numpy()
