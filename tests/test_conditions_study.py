@@ -300,7 +300,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
     for expected in (
         "row 3, column 'caption'",
         "row 4, column 'path'",
-        "(9, 9)",
+        "9 x 9 px",
         "row 2, column 'TP53'",
         "'p0' has no number",
     ):

@@ -72,7 +72,7 @@ def here(tmp_path, monkeypatch) -> Path:
     [
         ({"mask": "none.json"}, ["the file is missing"]),
         ({"mask": "other.json"}, ["unknown label 'middle'"]),
-        ({"mask": "narrow.png"}, ["has shape (128, 100), its slide is (128, 160)"]),
+        ({"mask": "narrow.png"}, ["has 100 x 128 px and 1 channel(s), its slide 160 x 128 px"]),
         ({"mask": "three.png"}, ["it holds class id 3", "ids are 1 to 2"]),
         ({"lent_by": ["v"]}, ["'v' is held out (val), and purpose is augment"]),
         ({"lent_by": ["nobody"]}, ["'nobody' is no split group"]),

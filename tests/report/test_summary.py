@@ -76,5 +76,8 @@ def test_copies_are_judged_beside_what_real_tiles_of_test_show():
     assert CopyFilter.reason == NEAR_COPY
     made = {"made": 200, "rejected_for": {NEAR_COPY: 4}}
     (said,) = near_copies({"false_rejection_of_test": 0.005, "test_tiles": 400}, made)
-    assert "2.00% of 200 unfiltered samples" in said and "0.50% of 400 real test tiles: +1.50 points (-0.29 to +4.55" in said
+    assert (
+        "2.00% of 200 unfiltered samples" in said
+        and "0.50% of 400 real test tiles: +1.50 points (-0.29 to +4.55" in said
+    )
     assert near_copies({"false_rejection_of_test": None, "test_tiles": 0}, made) == near_copies({}, None) == []
