@@ -132,9 +132,9 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
     }
 
 
-def measure_time(root: Path, tiles: int) -> dict:
+def measure_time(root: Path, tiles: int, steps: int) -> dict:
     """Filtering a plan's parts over sampling them, both on one torch thread, the models loaded."""
-    study = demo_study(root, tiles, 32)
+    study = demo_study(root, tiles, 32, steps)
     study.train()
     study.run("train_filters")
     params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
@@ -172,7 +172,7 @@ def main() -> None:
         if "cells" in options.only and not options.smoke:
             keys["cells"] = measure_copies(pictures, side, 0, None, her2st())
         if "time" in options.only:
-            keys |= measure_time(root / "time", 32 if options.smoke else 128)
+            keys |= measure_time(root / "time", *((32, 4) if options.smoke else (128, 20)))
     report("filters", options.smoke, {"mpp": MPP, "tile_px": TILE_PX}, flat(keys), {}, options.json)
 
 
