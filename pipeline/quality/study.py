@@ -156,7 +156,12 @@ def filter_study(
         else:
             metrics |= {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
     write_json(reports / "metrics.json", metrics)
-    _check_yields(_funnel(pd.concat(every))["by_class"] if every else {}, params.filter.min_yield)
+    of_all = _funnel(pd.concat(every))["by_class"] if every else {}
+    for classes in (
+        metrics.get("augment", {}).get("by_class", {}),
+        of_all,
+    ):  # slides don't excuse what fails tile by tile
+        _check_yields(classes, params.filter.min_yield)
     return metrics
 
 
