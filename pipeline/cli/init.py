@@ -106,7 +106,9 @@ def _write_dvc_yaml(folder: Path) -> None:
     pipeline_file = yaml.load(_template("dvc.yaml").read_text(encoding="utf-8"))
     del pipeline_file["stages"]["fetch"]
     for stage in pipeline_file["stages"].values():
-        kept = [d for d in stage["deps"] if not str(d).startswith(("stages/", "pipeline/", "pretrained"))]
+        kept = [
+            d for d in stage["deps"] if not str(d).startswith(("stages/", "pipeline/", "pretrained", "data/slides"))
+        ]
         stage["deps"] = [VERSION_FILE, *kept]
     with (folder / "dvc.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(pipeline_file, stream)
