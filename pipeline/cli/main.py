@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import pipeline
-from pipeline.errors import HistoloomError, faults_among, notes_among
+from pipeline.errors import HistoloomError, count_of, faults_among, lines_of, notes_among
 from pipeline.progress import console
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -69,12 +69,12 @@ def validate(deep: bool) -> None:
     found = validate_study()
     if deep and not faults_among(found):
         found += validate_deep()
-    for note in notes_among(found):
-        console.print(f"note: {note}", markup=False)
+    for line in lines_of(notes_among(found)):
+        console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):
-        for fault in faults:
-            console.print(f"- {fault}", markup=False)
-        console.print(f"{len(faults)} fault(s)")
+        for line in lines_of(faults):
+            console.print(f"- {line}", markup=False)
+        console.print(count_of(faults))
         sys.exit(1)
     console.print("no faults")
 
