@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import re
 from collections import Counter
@@ -55,6 +56,21 @@ def read_csv_table(path: Path | str) -> tuple[pd.DataFrame, list[Fault]]:
     except _Unreadable as error:
         problem, remedy, *row = error.args
         return _frame([], [], 1), [Fault(str(path), problem, remedy, *row)]
+
+
+def check_columns(
+    where: str, table: pd.DataFrame, required: tuple[str, ...], optional: tuple[str, ...]
+) -> Iterator[Fault]:
+    """Faults of columns that are missing, or that nobody reads; names that begin with meta_ are free."""
+    row, known = table.attrs["header_row"], required + optional
+    for column in table.columns:
+        if column not in known and not column.startswith("meta_"):
+            near = difflib.get_close_matches(re.sub(r"\W+", "_", column.casefold()), known, 1)
+            hint = f"rename it to '{near[0]}'" if near else "remove it"
+            yield Fault(where, "unknown column.", f"{hint}, or begin its name with meta_ to keep it.", row, column)
+    for column in required:
+        if column not in table.columns:
+            yield Fault(where, "the column is missing.", "add it.", row, column)
 
 
 def as_number(text: str) -> float:
