@@ -77,15 +77,22 @@ def near_duplicates(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def as_folder_id(name: str, taken: Iterable[str] = ()) -> str:
-    """An id made from a file's name: one that can name a folder, and is no other form of those taken."""
-    composed = unicodedata.normalize("NFC", name)
-    text = re.sub(r"[^\w.-]+", "_", composed).strip("._-") or "slide"
-    text = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
-    text = text.encode()[: MAX_BYTES - 10].decode(errors="ignore").rstrip(".")
-    if damage(text) or folder_problem(text):
-        text = f"slide_{text}"
-    forms, number, out = {canonical(other) for other in taken}, 2, text
-    while canonical(out) in forms:
-        out, number = f"{text}_{number}", number + 1
+def folder_ids(names: Iterable[str]) -> list[str]:
+    """An id for each file's name: one that can name a folder, and is no other form of those before it."""
+    forms: set[str] = set()
+    out = []
+    for name in names:
+        text = first = _folder_id(name)
+        number = 2
+        while canonical(text) in forms:
+            text, number = f"{first}_{number}", number + 1
+        forms.add(canonical(text))
+        out.append(text)
     return out
+
+
+def _folder_id(name: str) -> str:
+    joined = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._-") or "slide"
+    text = "".join(c if c.isalnum() or c in "-_." else "_" for c in joined)
+    text = text.encode()[: MAX_BYTES - 20].decode(errors="ignore").rstrip(".")
+    return f"slide_{text}" if damage(text) or folder_problem(text) else text

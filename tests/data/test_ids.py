@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.ids import as_folder_id, canonical, damage, folder_problem, near_duplicates
+from pipeline.data.ids import canonical, damage, folder_ids, folder_problem, near_duplicates
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
@@ -27,9 +27,7 @@ def test_whole_numbers_keep_their_canonical_form_through_a_spreadsheet(number, z
 
 @given(st.lists(st.one_of(_TEXT, st.sampled_from(["CON", "nan", "1-Mar", "..", "a/b", "x" * 400])), max_size=8))
 def test_every_file_name_gives_an_id_that_is_taken_and_its_own(names):
-    made: list[str] = []
-    for name in names:
-        made.append(as_folder_id(name, made))
+    made = folder_ids(names)
     assert all(folder_problem(text) is None and damage(text) is None for text in made)
     assert near_duplicates(made) == {} and len(set(made)) == len(made)
 
@@ -43,4 +41,4 @@ def test_ids_that_are_whole_are_left_alone(text):
     "name, text", [("CMU 1", "CMU_1"), ("._s1", "s1"), ("Ä (2)", "Ä_2"), ("s1-checkpoint", "s1-checkpoint")]
 )
 def test_names_stay_recognisable(name, text):
-    assert as_folder_id(name) == text
+    assert folder_ids([name, name]) == [text, f"{text}_2"]
