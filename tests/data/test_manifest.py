@@ -274,7 +274,7 @@ def test_validate_lists_every_fault_of_manifests_annotations_and_slides(slides):
     for words in (
         "row 3, column 'mpp'",
         "a.geojson, row 1: the polygon is not valid",
-        "row 4, column 'path': s2.svs",
+        "row 4, column 'path': 's2.svs'",
         "'nobody'",
     ):
         assert words in said
@@ -282,6 +282,6 @@ def test_validate_lists_every_fault_of_manifests_annotations_and_slides(slides):
 
 
 def test_validate_passes_a_good_study(slides):
-    make_study(".", GOOD)
+    make_study(".", GOOD, {"labels": {"source": "slide", "classes": ["tumour"]}})
     done = CliRunner().invoke(cli, ["validate"])
     assert (done.exit_code, done.stderr.strip()) == (0, "no faults")
