@@ -39,20 +39,30 @@ def made_whole(folder: Path) -> Iterator[Path]:
             _remove_staged(folder)
         staged.mkdir(parents=True)
         yield staged
-        if there:  # it may be a mount, or where the user's shell is: it stays, and its contents move in
-            for child in sorted(staged.iterdir(), reverse=True):
-                child.rename(folder / child.name)
-            staged.rmdir()
+        if there:
+            _move_in(staged, folder)
         else:
             staged.rename(folder)
-    except BaseException as error:
+    except OSError as error:
+        raise HistoloomError(f"{folder} can't be made ({error}). Nothing is left of it.") from error
+    finally:
         shutil.rmtree(staged, ignore_errors=True)
-        for parent in lacking:
+        for parent in lacking:  # they stay where they hold the study
             with suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, OSError):
-            raise HistoloomError(f"{folder} can't be made ({error}). Nothing is left of it.") from error
-        raise
+
+
+def _move_in(staged: Path, folder: Path) -> None:
+    """The contents alone: the folder may be a mount, or where the user's shell is."""
+    children = sorted(staged.iterdir())
+    try:
+        for child in children:
+            child.rename(folder / child.name)
+    finally:
+        if any(staged.iterdir()):
+            for child in children:
+                moved = folder / child.name
+                shutil.rmtree(moved) if moved.is_dir() else moved.unlink(missing_ok=True)
 
 
 def _remove_staged(folder: Path) -> None:
