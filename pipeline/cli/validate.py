@@ -8,8 +8,9 @@ from pipeline.config import Params, Tile, load_cluster, load_params
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
 from pipeline.slides.annotate import check_annotations, load_annotations
+from pipeline.slides.classes import StatedClasses, check_classes, stated_classes
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
 from pipeline.slides.tiler import check_scale
@@ -17,9 +18,9 @@ from pipeline.slides.tiler import check_scale
 _PROBE_PX = 64
 
 
-def validate_study(folder: Path = Path()) -> list[Fault]:
-    """All faults of a study, in the order of its files."""
-    faults: list[Fault] = []
+def validate_study(folder: Path = Path()) -> list[Fault | Note]:
+    """All faults of a study, in the order of its files, and the notes on what it leaves out."""
+    faults: list[Fault | Note] = []
     params = None
     for load in (lambda: load_cluster(folder / "cluster.yaml"), lambda: load_params(folder / "params.yaml")):
         try:
@@ -31,8 +32,9 @@ def validate_study(folder: Path = Path()) -> list[Fault]:
         return faults
     manifest, found = check_manifest(params.tile)
     faults += found + check_annotations(manifest, params.tile)
-    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
-    faults += _check_splits(manifest, params) + check_tables(params)
+    stated: dict[str, StatedClasses] = {}
+    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile, stated)]
+    faults += _check_splits(manifest, params, stated) + check_tables(params)
     return faults
 
 
@@ -52,8 +54,8 @@ def validate_deep(folder: Path = Path()) -> list[Fault]:
     return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
 
 
-def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
-    """Open the slide and read small regions all over it, so that a file that breaks off shows."""
+def _probe(entry, manifest: Manifest, config: Tile, stated: dict[str, StatedClasses]) -> list[Fault]:
+    """Open the slide and read small regions all over it, so that a file that breaks off shows; add its classes to `stated`."""
     try:
         with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
             check_scale(slide, config)
@@ -61,13 +63,21 @@ def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
                 for col in range(4):
                     x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
                     slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-            load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+            annotations = load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+            stated[entry.slide_id] = stated_classes(annotations, slide.width, slide.height)
     except BadSlide as error:
-        return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
+        problem = _quoted(str(error), entry.path.name, entry.slide_id)
+        return [Fault(config.manifest, problem, "mend or replace the file, or remove the row.", entry.row, "path")]
     return []
 
 
-def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
+def _quoted(problem: str, *names: str) -> str:
+    """A problem whose first word is a name, which stands in quotes then: faults that differ in it alone share a line."""
+    name = next((name for name in names if problem.startswith(f"{name}: ")), None)
+    return problem if name is None else f"'{name}'{problem.removeprefix(name)}"
+
+
+def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
     config = params.tile
     if not manifest.slides:
         return []
@@ -77,7 +87,13 @@ def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
         return error.faults
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
+        problem = "it needs held-out conditions, and no group is in val or test."
+        remedy = "change tile.split, or set it to 0."
+        found.append(Fault("params.yaml", problem, remedy, None, "plan.evaluation_tiles"))
+    whole = {entry.slide_id for entry in manifest.slides} == {*stated}
+    return found + (check_classes(params, manifest, splits, stated) if whole else [])
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

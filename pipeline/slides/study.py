@@ -114,13 +114,26 @@ def tile_study(
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
     }
+    metrics["classes_without_train_tiles"] = _vanished(metrics["tiles_by_split"], config)
     write_json(reports / "metrics.json", metrics)
-    lost = [c for c in config.labels.classes if c not in metrics["tiles_by_split"].get("train", {})]
-    if lost and config.labels.fraction < 1:
-        console.print(f"tile: no train tile of {', '.join(lost)} is left; raise tile.labels.fraction to have some")
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}
+
+
+def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
+    """The classes of which train has no tile; it is said, as nothing can be learned or made of them."""
+    classes = config.labels.classes if config.labels.source != "none" else ()
+    vanished = [name for name in classes if name not in tiles.get("train", {})]
+    for name in vanished:
+        there = [f"{tiles[split][name]} in {split}" for split in ("val", "test") if name in tiles.get(split, {})]
+        hint = ", or raise tile.labels.fraction" if config.labels.fraction < 1 else ""
+        console.print(
+            f"tile: no train tile of '{name}' ({', '.join(there) or 'nor in val or test'}): it can't be learned or made. "
+            f"Give train a patient of it, look at its spelling and tile.labels{hint}.",
+            markup=False,
+        )
+    return vanished
 
 
 def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):

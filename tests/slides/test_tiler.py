@@ -173,6 +173,16 @@ def test_no_pixel_of_a_hidden_mask_is_in_the_store(slides, source):
         assert chance(f"{slide}/train/{x}/{y}", 0) < 0.4
 
 
+def test_a_class_without_train_tiles_is_said_and_measured(slides, capsys):
+    rows = [_row(n, split="test" if n == 2 else "train", label="stroma" if n == 2 else "tumour") for n in range(3)]
+    labels = {"source": "slide", "classes": ["tumour", "stroma", "misspelt"]}
+    metrics = _tile(study(rows, {"labels": labels}).tile)
+    said = " ".join(capsys.readouterr().err.split())
+    assert metrics["classes_without_train_tiles"] == ["stroma", "misspelt"]
+    assert f"no train tile of 'stroma' ({metrics['tiles_by_split']['test']['stroma']} in test)" in said
+    assert "no train tile of 'misspelt' (nor in val or test)" in said and "'tumour'" not in said
+
+
 def test_a_label_fraction_of_patients_leaves_whole_slides_out(slides):
     rows = [_row(n, split="test" if n == 3 else "train") for n in range(4)]
     labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.4, "fraction_of": "patient"}
