@@ -120,27 +120,30 @@ def _row_of(content: bytes, place: int) -> int:
 
 
 def _separator(text: str) -> str:
-    """The one that the header holds; where it holds several, the one by which all rows are as wide as the header."""
+    """The one that the header holds; of several, the one that gives most columns and rows all as wide as the header."""
     header = next((line for line in io.StringIO(text, newline="") if line.strip(' \t\r\n,;"')), "")
     held = [mark for mark in _SEPARATORS if mark in re.sub(r'"[^"]*"', "", header)]
     if not held and any(mark in header for mark in _SEPARATORS):
         raise _Unreadable("each line is one quoted value.", "save it without quotes about whole lines.", 1)
-    if len(held) > 1:
-        held = [mark for mark in held if _is_even(text, mark)]
-        if len(held) != 1:
-            found = " and ".join(name for mark, name in _SEPARATORS.items() if mark in header)
-            remedy = "separate by commas alone, and put quotes about a value that holds one."
-            raise _Unreadable(f"its header holds {found}, and either may separate columns.", remedy, 1)
-    return held[0] if held else ","
+    if len(held) < 2:
+        return held[0] if held else ","
+    widths = {mark: _even_width(text, mark) for mark in held}
+    best = [mark for mark in held if widths[mark] == max(widths.values()) > 1]
+    if len(best) != 1:
+        found = " and ".join(_SEPARATORS[mark] for mark in held)
+        remedy = "separate by commas alone, and put quotes about a value that holds one."
+        raise _Unreadable(f"its header holds {found}, and either may separate columns.", remedy, 1)
+    return best[0]
 
 
-def _is_even(text: str, separator: str) -> bool:
+def _even_width(text: str, separator: str) -> int:
+    """How many columns it gives, if to all rows alike; else 0."""
     try:
         lines = [line for line in _lines(text, separator) if any(line.values)]
     except _Unreadable:
-        return False
+        return 0
     width = len(_trimmed(lines[0].values))
-    return width > 1 and all(len(line.values) >= width and not any(line.values[width:]) for line in lines)
+    return width if all(len(line.values) >= width and not any(line.values[width:]) for line in lines) else 0
 
 
 def _lines(text: str, separator: str) -> Iterator[_Line]:
