@@ -112,7 +112,10 @@ def _read_text(config: Rna) -> tuple[pd.DataFrame | None, list[Fault]]:
     rest = table.drop(columns=index)
     numbers = rest.apply(pd.to_numeric, errors="coerce")
     strange = numbers.isna() & ~rest.apply(lambda column: column.str.casefold()).isin(("", "na", "nan"))
-    faults += _no_numbers({c: rest[c][strange[c]].tolist() for c in rest.columns[strange.any()]}, config)
+    if strange.any(axis=None):
+        return None, faults + _no_numbers(
+            {c: rest[c][strange[c]].tolist() for c in rest.columns[strange.any()]}, config
+        )
     values = numbers.to_numpy(np.float32)
     return _oriented(values, table[index].tolist(), list(rest.columns), index, config), faults
 

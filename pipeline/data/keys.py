@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -139,9 +140,8 @@ def _near(ids: set[str], keys: StudyKeys, config: SampleTable) -> list[Fault]:
     loose = {_loose(name): name for name in sorted(keys.every)}
     written = {key: loose[_loose(key)] for key in extra if _loose(key) in loose}
     longer = {key: name for key in extra if key not in written and (name := _beginning(key, lost))}
-    shorter = {
-        key: name for name in sorted(lost - {*longer.values()}) if (key := _beginning(name, {*extra} - {*written}))
-    }
+    rest = set(extra) - set(written)
+    shorter = {name: key for name in sorted(lost - {*longer.values()}) if (key := _beginning(name, rest))}
     faults = []
     if written:
         problem = f"{len(written)} key(s) are not written as the study's ids: {_pairs(written)}."
@@ -152,16 +152,17 @@ def _near(ids: set[str], keys: StudyKeys, config: SampleTable) -> list[Fault]:
         problem = f"{len(longer)} key(s) extend the study's ids: {_pairs(longer)}."
         faults.append(Fault(where, problem, f"{stated}write the ids of slides.csv.", None, config.key))
     if shorter:
-        problem = f"{len(shorter)} key(s) are the beginning of the study's ids: {_pairs(shorter)}."
+        problem = f"{len(shorter)} id(s) of the study extend a key: {_pairs(shorter)}."
         remedy = f"set {config.section}.key to the column that has them, or write whole ids."
         faults.append(Fault(where, problem, remedy, None, config.key))
     return faults
 
 
 def _loose(name: str) -> str:
-    """A name without case, separators, leading zeros and the `.0` of a number, all of which spreadsheets change."""
-    text = re.sub(r"(?<=\d)\.0$", "", name.strip()).casefold()
-    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\W_]+", "-", text).strip("-"))
+    """A name without what spreadsheets and people change: case, blanks, Unicode form, kind of separator, zeros of numbers."""
+    text = re.sub(r"\s+", "", unicodedata.normalize("NFKC", name)).casefold()
+    text = re.sub(r"[\W_]+", "-", re.sub(r"(?<=\d)\.0$", "", text)).strip("-")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
 
 def _beginning(name: str, among: Iterable[str]) -> str | None:
