@@ -24,7 +24,7 @@ def read_h5ad(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Note]]:
         ]
     try:
         data = anndata.read_h5ad(where)
-    except Exception as error:  # noqa: BLE001  anndata raises what its readers, h5py and zarr raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         return None, [Fault(where, f"it can't be read as h5ad ({str(error).strip()}).", "save it again with anndata.")]
     held = _held(data)
     source = config.layer or _X

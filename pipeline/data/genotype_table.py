@@ -93,7 +93,7 @@ def check_genotype(config: Genotype) -> tuple[pd.Series | None, list[Fault | Not
         return None, found + form
     ids, faults = read_keys(table[config.key].tolist(), config, table.index.tolist())
     states, more = _states(table, wanted, config)
-    if not any(states.values()):
+    if not any(states.values()) and not faults_among(more):
         more.append(Fault(where, "no marker was tested in any row.", f"mend it, or {config.section}.not_tested."))
     texts = [write_genotype(states[line]) for line in table.index]
     return pd.Series(texts, index=pd.Index(ids, dtype=object), dtype=object), found + faults + more
@@ -181,20 +181,22 @@ def _is_clinical(marker: str, config: Genotype) -> bool:
 
 def _column_faults(table: pd.DataFrame, markers: list[str], how: dict[str, Reading], config: Genotype) -> list[Fault]:
     """Values that mean nothing; columns that are no markers are one fault together, which names those that are."""
-    strange, faults = {}, []
+    strange, unread = {}, {}
     for marker in markers:
         states = table[marker].map(how[marker].state)
-        values = table[marker][states != NOT_TESTED]
-        unknown = table[marker][states.isna()]
+        values, unknown = table[marker][states != NOT_TESTED], table[marker][states.isna()]
+        if len(unknown):
+            unread[marker] = unknown
         if len(values) and (_is_clinical(marker, config) or len(unknown) == len(values) or look_like_stages(values)):
             strange[marker] = list(dict.fromkeys(values))[:3]
-        elif len(unknown):
-            faults.append(_unknown_values(unknown, marker, config))
+    rest = [marker for marker in markers if marker not in strange]
+    if not rest:  # nothing shows what a marker is like here, so that the values are what has to be mended
+        strange = {name: values for name, values in strange.items() if name not in unread or _is_clinical(name, config)}
+    faults = [_unknown_values(unknown, marker, config) for marker, unknown in unread.items() if marker not in strange]
     if not strange:
         return faults
     shown = "; ".join(f"'{marker}' holds {listed(values)}" for marker, values in [*strange.items()][:5])
     more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-    rest = [marker for marker in markers if marker not in strange]
     use = f"name the markers alone in {config.section}.columns ({listed(rest)}), or " if rest else ""
     problem = f"{len(strange)} column(s) seem to be no markers: {shown}{more}."
     remedy = f"{use}say what the values mean: {config.section}.wild_type, altered, not_tested or numbers."

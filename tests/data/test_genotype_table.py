@@ -85,6 +85,11 @@ def test_values_that_mean_nothing_are_one_fault_a_column_with_the_first_row(tmp_
     assert "'3'" in fault.problem and "numbers" in fault.remedy
 
 
+def test_a_single_column_says_what_its_values_are_and_stages_are_not_read(tmp_path):
+    assert _one_fault(tmp_path, "patient_id,TP53\np1,maybe\n").row == 2
+    assert "no markers: 'X' holds 'T1A', 'M1A'" in _one_fault(tmp_path, "patient_id,X\np1,T1A\np2,M1A\n").problem
+
+
 def test_a_patient_who_is_listed_twice_is_one_fault_with_both_rows(tmp_path):
     fault = _one_fault(tmp_path, "patient_id,TP53\np1,WT\np2,WT\np1,R175H\n")
     assert "'p1'" in fault.problem and "rows 2, 4" in fault.problem and fault.column == "patient_id"
