@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipeline.config import Params, Tile, load_cluster, load_params
+from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
+from pipeline.models.pretrained import packaged
 from pipeline.slides.annotate import check_annotations, load_annotations
 from pipeline.slides.classes import StatedClasses, check_classes, stated_classes
 from pipeline.slides.open import BadSlide, open_slide
-from pipeline.slides.study import study_splits
+from pipeline.slides.study import study_keys, study_splits
 from pipeline.slides.tiler import check_scale
 
 _PROBE_PX = 64
@@ -34,7 +38,7 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
     faults += found + check_annotations(manifest, params.tile)
     stated: dict[str, StatedClasses] = {}
     faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile, stated)]
-    faults += _check_splits(manifest, params, stated) + check_tables(params)
+    faults += _check_splits(manifest, params, stated)
     return faults
 
 
@@ -80,20 +84,27 @@ def _quoted(problem: str, *names: str) -> str:
 def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
     config = params.tile
     if not manifest.slides:
-        return []
+        return _check_tables(params)
     try:
         splits = study_splits(manifest, config, params.seed)
     except ManifestFaults as error:
-        return error.faults
+        return error.faults + _check_tables(params)
     if "train" not in splits.values():
-        return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
+        fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
+        return [fault, *_check_tables(params)]
     found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    found += _check_tables(params, partial(study_keys, manifest, config, splits))
     if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
         problem = "it needs held-out conditions, and no group is in val or test."
         remedy = "change tile.split, or set it to 0."
         found.append(Fault("params.yaml", problem, remedy, None, "plan.evaluation_tiles"))
     whole = {entry.slide_id for entry in manifest.slides} == {*stated}
     return found + (check_classes(params, manifest, splits, stated) if whole else [])
+
+
+def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
+    init = params.train_encoders.rna.init
+    return check_tables(params, keys, None if init == "train" else Path(packaged(init, "encoders/rna")))
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

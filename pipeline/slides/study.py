@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.commit import link_tree, write_json
+from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.schema import SPLITS
 from pipeline.data.splits import assign_splits
@@ -47,6 +48,24 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
         )
     stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
     return assign_splits(groups, config.split.fractions, seed, {**stated, **config.split.assign})
+
+
+def study_keys(manifest: Manifest, config: Tile, splits: dict[str, str], key: str) -> StudyKeys:
+    """The patients, slides or spots that the manifest names, before a tile is cut; `splits` are those of study_splits."""
+    train, every = set(), set()
+    for entry in manifest.slides:
+        if key == "spot_id":
+            names = (
+                set()
+                if manifest.spots is None
+                else {*manifest.spots["spot_id"][manifest.spots["slide_id"] == entry.slide_id]}
+            )
+        else:
+            names = {getattr(entry, key)}
+        every |= names
+        if any(splits.get(group) == "train" for group in split_groups(entry, config)):
+            train |= names
+    return StudyKeys(frozenset(train), frozenset(every))
 
 
 def tile_study(
