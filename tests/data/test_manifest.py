@@ -181,7 +181,7 @@ def test_all_faults_come_at_once_and_none_in_a_good_manifest(slides):
 
 
 @pytest.mark.parametrize(
-    "contents, problem", [(None, "missing"), ("", "empty"), ('a,b\n"', "don't close"), (b"\xff\xfe\xff", "UTF-16")]
+    "contents, problem", [(None, "missing"), ("", "empty"), ('a,b\n"', "quotes"), (b"\xff\xfe\xff", "UTF-16")]
 )
 def test_a_table_that_cannot_be_read_is_one_fault(slides, contents, problem):
     config = make_study(".", GOOD).tile
