@@ -80,7 +80,8 @@ def count_of(faults: Sequence[Fault]) -> str:
     return f"{len(_alike(faults))} fault(s)" + (f", in {rows:,} rows" if rows > 1 else "")
 
 
-_QUOTED = re.compile(r"'[^']*'|\d+(?:\.\d+)?")
+_QUOTED = re.compile(r"^[^:']+(?=: )|'[^']*'|\d+(?:\.\d+)?")
+"""What may differ between faults of one line: a name before a colon, values in quotes, numbers."""
 _VALUES_SHOWN, _RUNS_SHOWN = 3, 8
 
 

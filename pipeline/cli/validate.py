@@ -66,15 +66,8 @@ def _probe(entry, manifest: Manifest, config: Tile, stated: dict[str, StatedClas
             annotations = load_annotations(entry, config, manifest.spots, slide.width, slide.height)
             stated[entry.slide_id] = stated_classes(annotations, slide.width, slide.height)
     except BadSlide as error:
-        problem = _quoted(str(error), entry.path.name, entry.slide_id)
-        return [Fault(config.manifest, problem, "mend or replace the file, or remove the row.", entry.row, "path")]
+        return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
     return []
-
-
-def _quoted(problem: str, *names: str) -> str:
-    """A problem whose first word is a name, which stands in quotes then: faults that differ in it alone share a line."""
-    name = next((name for name in names if problem.startswith(f"{name}: ")), None)
-    return problem if name is None else f"'{name}'{problem.removeprefix(name)}"
 
 
 def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
