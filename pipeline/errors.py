@@ -80,16 +80,23 @@ def count_of(faults: Sequence[Fault]) -> str:
     return f"{len(_alike(faults))} fault(s)" + (f", in {rows:,} rows" if rows > 1 else "")
 
 
-_QUOTED = re.compile(r"'[^']*'|\d+(?:\.\d+)?")
+_QUOTED = re.compile(r"^[^:']+(?=: )|'[^']*'|\d+(?:\.\d+)?")
+"""What may differ between faults of one line: a name before a colon, values in quotes, numbers."""
 _VALUES_SHOWN, _RUNS_SHOWN = 3, 8
 
 
 def _alike(found: Sequence[Fault | Note]) -> list[list[Fault | Note]]:
-    groups: dict[tuple, list] = {}
+    """Those of one file together, and those of all files together where many files share them."""
+    kinds: dict[tuple, dict[str, list]] = {}
     for each in found:
-        kind = (type(each), each.where, each.column, _QUOTED.sub("", _said(each)), getattr(each, "remedy", ""))
-        groups.setdefault(kind, []).append(each)
-    return list(groups.values())
+        kind = (type(each), each.column, _QUOTED.sub("", _said(each)), getattr(each, "remedy", ""))
+        kinds.setdefault(kind, {}).setdefault(each.where, []).append(each)
+    groups = []
+    for by_file in kinds.values():
+        shared = len(by_file) > _VALUES_SHOWN
+        groups += [[each for members in by_file.values() for each in members]] if shared else by_file.values()
+    place = {id(each): number for number, each in enumerate(found)}
+    return sorted(groups, key=lambda members: place[id(members[0])])
 
 
 def _said(found: Fault | Note) -> str:
@@ -97,9 +104,12 @@ def _said(found: Fault | Note) -> str:
 
 
 def _line(members: list[Fault | Note]) -> str:
-    first = members[0]
+    first, files = members[0], list(dict.fromkeys(each.where for each in members))
     rows = sorted({each.row for each in members if each.row is not None})
-    place = first.where + (f", {_rows_as_text(rows)}" if rows else "")
+    if len(files) > 1:
+        place = _listed(files[:_VALUES_SHOWN], len(files) - _VALUES_SHOWN)
+    else:
+        place = first.where + (f", {_rows_as_text(rows)}" if rows else "")
     place += f", column '{first.column}'" if first.column is not None else ""
     remedy = f" Remedy: {first.remedy}" if isinstance(first, Fault) else ""
     return f"{place}: {_problems_as_text([_said(each) for each in members])}{remedy}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import Fault, ManifestFaults, Note, count_of, faults_among, lines_of, notes_among
 
@@ -49,6 +51,30 @@ def test_what_differs_otherwise_keeps_its_line():
     faults = _faults([2]) + _faults([3], remedy="other.") + _faults([4], column="x") + _faults([5], where="b.csv")
     assert lines_of(faults) == [str(fault) for fault in faults]
     assert count_of(faults) == "4 fault(s), in 4 rows" and count_of(faults[:1]) == "1 fault(s)"
+
+
+def test_a_fault_that_many_files_share_is_one_line():
+    faults = [fault for n in range(200) for fault in _faults([n, n + 1], where=f"{n}.geojson")]
+    assert lines_of(faults) == ["0.geojson, 1.geojson, 2.geojson and 197 more: it is empty. Remedy: mend it."]
+    assert count_of(faults) == "1 fault(s), in 400 rows"
+    assert [line.split(":")[0] for line in lines_of(faults[:6])] == [
+        f"{n}.geojson, rows {n} and {n + 1}" for n in range(3)
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 9), st.sampled_from(["Q.", "Z '1'.", "Z '2'."]))))
+def test_every_fault_is_in_one_line_and_lines_come_in_the_faults_order(stated):
+    faults = [fault for where, row, problem in stated for fault in _faults([row], problem, where=where)]
+    lines = lines_of(faults)
+    assert len(lines) <= len(faults) and bool(lines) == bool(faults)
+    first = [
+        next(n for n, each in enumerate(faults) if each.where == line[0] and each.problem[0] in line) for line in lines
+    ]
+    assert first == sorted(first)
+    for fault in faults:
+        assert any(
+            fault.problem[0] in line and (fault.where in line.split(":")[0] or " more:" in line) for line in lines
+        )
 
 
 def test_the_error_counts_lines_and_rows_and_keeps_each_fault():

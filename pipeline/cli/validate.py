@@ -70,15 +70,8 @@ def _probe(entry, manifest: Manifest, config: Tile, stated: dict[str, StatedClas
             annotations = load_annotations(entry, config, manifest.spots, slide.width, slide.height)
             stated[entry.slide_id] = stated_classes(annotations, slide.width, slide.height)
     except BadSlide as error:
-        problem = _quoted(str(error), entry.path.name, entry.slide_id)
-        return [Fault(config.manifest, problem, "mend or replace the file, or remove the row.", entry.row, "path")]
+        return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
     return []
-
-
-def _quoted(problem: str, *names: str) -> str:
-    """A problem whose first word is a name, which stands in quotes then: faults that differ in it alone share a line."""
-    name = next((name for name in names if problem.startswith(f"{name}: ")), None)
-    return problem if name is None else f"'{name}'{problem.removeprefix(name)}"
 
 
 def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
@@ -95,9 +88,8 @@ def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedCl
     found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
     found += _check_tables(params, partial(study_keys, manifest, config, splits))
     if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
-        problem = "it needs held-out conditions, and no group is in val or test."
-        remedy = "change tile.split, or set it to 0."
-        found.append(Fault("params.yaml", problem, remedy, None, "plan.evaluation_tiles"))
+        fact = "plan will refuse it: no group is in val or test to lend conditions. Change tile.split, or set it to 0."
+        found.append(Note("params.yaml", fact, None, "plan.evaluation_tiles"))
     whole = {entry.slide_id for entry in manifest.slides} == {*stated}
     return found + (check_classes(params, manifest, splits, stated) if whole else [])
 

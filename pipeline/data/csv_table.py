@@ -8,8 +8,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -31,8 +31,7 @@ class _Unreadable(Exception):
     """A table that can't be read at all: its problem, its remedy and, where one line is to blame, that line."""
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     """A row's values without blanks around them, and the line of the file on which it begins."""
 
     row: int
@@ -173,7 +172,7 @@ def _lines(text: str, separator: str) -> Iterator[_Line]:
         except StopIteration:
             return
         except csv.Error as error:
-            problem = f"the quotes of the row that begins here don't close ({error})."
+            problem = f"the quotes of the row that begins here can't be read ({error})."
             raise _Unreadable(problem, "close the quote; double a quote inside a quoted value.", begins) from None
         yield _Line(begins, [value.strip() for value in values])
         begins = reader.line_num + 1
@@ -200,6 +199,8 @@ def _of_other_width(where: str, line: _Line, width: int) -> Fault:
     problem = f"the row has {len(line.values)} value(s), and the header {width} name(s)."
     if len(line.values) < width:
         return Fault(where, problem, "write every value, or nothing between two separators.", line.row)
+    if width == 1:
+        return Fault(where, problem, "begin with the header: remove a title or comment above it.", line.row)
     remedy = "put quotes about a value that holds a separator, and write decimals with a point: 0.25, not 0,25."
     return Fault(where, problem, remedy, line.row)
 
@@ -208,6 +209,6 @@ def _frame(names: list[str], lines: list[_Line], header_row: int) -> pd.DataFram
     """A column for each name; of columns of one name, the first."""
     places = {name: place for place, name in reversed([*enumerate(names)]) if name}
     columns = {name: [line.values[places[name]] for line in lines] for name in names if name}
-    table = pd.DataFrame(columns, index=pd.Index([line.row for line in lines], dtype=int), dtype=str)
+    table = pd.DataFrame(columns, index=pd.Index([line.row for line in lines], dtype=int), dtype=object)
     table.attrs["header_row"] = header_row
     return table

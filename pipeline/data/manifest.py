@@ -16,7 +16,8 @@ from pipeline.data.csv_table import as_number, check_columns, read_csv_table
 from pipeline.data.schema import OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS
 from pipeline.data.slide_files import NoFile, Root
 from pipeline.data.spots import read_spots
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among
+from pipeline.errors import Fault, ManifestFaults, Note, faults_among, lines_of, notes_among
+from pipeline.progress import console
 
 _FILE_COLUMNS = {
     "path": "slides_root",
@@ -65,7 +66,7 @@ class _Collector:
 
 
 def read_manifest(config: Tile) -> Manifest:
-    """Read slides.csv and the spot table that params name.
+    """Read slides.csv and the spot table that params name, and print the notes.
 
     Raises
     ------
@@ -74,6 +75,8 @@ def read_manifest(config: Tile) -> Manifest:
         those that can't, and `validate` reports them.
     """
     manifest, found = check_manifest(config)
+    for line in lines_of(notes_among(found)):
+        console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):
         raise ManifestFaults(faults)
     return manifest

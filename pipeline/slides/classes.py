@@ -76,7 +76,7 @@ def check_classes(
         for name, count in classes.items():
             if not count["train"]:
                 found.append(Note("params.yaml", f"'{name}' {_where_else(count)}.", None, column))
-    return found + _faults_of_plan(params, labels, masks)
+    return found + _check_plan(params, labels, masks)
 
 
 def _places(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, set[str]]:
@@ -109,27 +109,30 @@ def _where_else(count: Mapping[str, int]) -> str:
     return f"is on {' and '.join(there)}, and on no train slide: it can't be learned or made"
 
 
-def _faults_of_plan(params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[Fault]:
-    plan, faults = params.plan, []
+def _check_plan(params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[Fault | Note]:
+    """What the plan can't make: faults of what it names, a note where it names nothing and can make nothing."""
+    plan, found = params.plan, []
 
     def add(problem: str, column: str) -> None:
         remedy = "give train a slide of it (split, or more patients), or take it out of the plan."
-        faults.append(Fault("params.yaml", problem, remedy, None, column))
+        found.append(Fault("params.yaml", problem, remedy, None, column))
 
     if plan.target != "none":
         for name in plan.classes:
             if not labels.get(name, {}).get("train"):
                 add(f"'{name}' is on no train slide.", "plan.classes")
         if not any(count["train"] for count in labels.values()):
-            problem = "no train slide has a label of tile.labels.classes, so no class can be short of tiles."
-            remedy = "label some, or set it to none and state plan.requests or plan.evaluation_tiles."
-            faults.append(Fault("params.yaml", problem, remedy, None, "plan.target"))
+            fact = (
+                "plan will refuse it: no train slide has a label of tile.labels.classes. Label some, or set it to none and "
+                "state plan.requests or plan.evaluation_tiles."
+            )
+            found.append(Note("params.yaml", fact, None, "plan.target"))
     for number, request in enumerate(plan.requests):
         for name, classes in _asked(request, labels, masks):
             if not any(classes.get(name, {}).get(split) for split in _lending(request)):
                 problem = f"it asks for '{name}', which is on no {' or '.join(_lending(request))} slide."
                 add(problem, f"plan.requests[{number}].where")
-    return faults
+    return found
 
 
 def _asked(request: Request, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[tuple[str, Mapping]]:

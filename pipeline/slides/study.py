@@ -16,7 +16,7 @@ from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.schema import SPLITS
 from pipeline.data.splits import assign_splits
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, lines_of
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.describe import split_groups
@@ -119,12 +119,13 @@ def tile_study(
         )
     reports = Path(reports)
     _write_slides([r for r in results if "part" in r or "reason" in r], reports)
-    for r in bad:
-        console.print(f"quarantined: row {r['row']}, {r['reason']}")
+    said = lines_of([Note(config.manifest, r["reason"], r["row"]) for r in bad])
+    for line in said:
+        console.print(f"quarantined: {line}", markup=False)
     if len(bad) > config.max_bad_slides or not good:
         raise HistoloomError(
             f"{len(bad)} of {len(results)} slides can't be used, and tile.max_bad_slides is {config.max_bad_slides}:\n"
-            + "\n".join(f"  - {config.manifest}, row {r['row']}: {r['reason']}" for r in bad)
+            + "\n".join(f"  - {line}" for line in said)
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
         )
     _publish(good, work, Path(output))

@@ -63,6 +63,7 @@ def test_a_quoted_line_break_counts_as_an_editor_counts_it(tmp_path):
         ("", None, "empty", "header line"),
         ("\n,,\n", None, "empty", "header line"),
         ("id,n\n", 1, "no rows", "add a row"),
+        ("My slides\nid,n\n", 2, "2 value(s), and the header 1 name(s)", "remove a title"),
         ("id,n\na,1\nb\n", 3, "1 value(s), and the header 2 name(s)", "every value"),
         ("id,n\na,1\nb,2,3\n", 3, "3 value(s), and the header 2 name(s)", "quotes"),
         ("id,mpp\na,0,25\n", 2, "3 value(s)", "0.25, not 0,25"),

@@ -181,7 +181,7 @@ def test_all_faults_come_at_once_and_none_in_a_good_manifest(slides):
 
 
 @pytest.mark.parametrize(
-    "contents, problem", [(None, "missing"), ("", "empty"), ('a,b\n"', "don't close"), (b"\xff\xfe\xff", "UTF-16")]
+    "contents, problem", [(None, "missing"), ("", "empty"), ('a,b\n"', "quotes"), (b"\xff\xfe\xff", "UTF-16")]
 )
 def test_a_table_that_cannot_be_read_is_one_fault(slides, contents, problem):
     config = make_study(".", GOOD).tile
@@ -248,7 +248,7 @@ def test_slides_without_spots_and_spots_without_columns(slides, spots, problem):
     assert problem in _faults(GOOD, SPOTS)[0].problem
 
 
-def test_spots_of_other_slides_are_counted(slides):
+def test_spots_of_other_slides_are_counted(slides, capsys):
     write_csv(
         "manifests/spots.csv", [*(_spot(n) for n in range(3)), *(_spot(n, slide_id=f"t{n % 2}") for n in range(3, 8))]
     )
@@ -257,6 +257,8 @@ def test_spots_of_other_slides_are_counted(slides):
         "manifests/spots.csv, column 'slide_id': 5 spot(s) of 2 slide(s) that the manifest lacks, such as 't1', are not used."
     ]
     assert manifest.spots["x_level0_px"].tolist() == [10] * 8
+    read_manifest(make_study(".", GOOD, SPOTS).tile)
+    assert "note: manifests/spots.csv" in " ".join(capsys.readouterr().err.split())
 
 
 def test_validate_lists_every_fault_of_manifests_annotations_and_slides(slides):
@@ -274,11 +276,22 @@ def test_validate_lists_every_fault_of_manifests_annotations_and_slides(slides):
     for words in (
         "row 3, column 'mpp'",
         "a.geojson, row 1: the polygon is not valid",
-        "row 4, column 'path': 's2.svs'",
+        "row 4, column 'path': s2.svs",
         "'nobody'",
     ):
         assert words in said
     assert said.count("Remedy:") == 4
+
+
+def test_slides_that_fail_alike_are_one_line(slides):
+    rows = [_row(n, path=f"p {n}.png") for n in range(5)]
+    for row in rows:
+        make_slide(slides / "data/slides" / row["path"], width=96, height=96)
+    make_study(".", rows)
+    done = CliRunner().invoke(cli, ["validate"])
+    said = " ".join(done.stderr.split())
+    assert "1 fault(s), in 5 rows" in said
+    assert "rows 2 to 6, column 'path': p 0.png, p 1.png, p 2.png and 2 more: the file doesn't tell its scale." in said
 
 
 def test_validate_passes_a_good_study(slides):

@@ -118,12 +118,14 @@ def test_what_the_plan_can_make_is_no_fault(slides):
 
 
 def test_a_study_without_labels_has_no_class_in_deficit(slides):
-    (fault,) = _found("slide", {"source": "none", "unlabelled": "keep"})
-    assert fault.column == "plan.target" and "plan.requests" in fault.remedy
+    (note,) = _found("slide", {"source": "none", "unlabelled": "keep"})
+    assert isinstance(note, Note) and note.column == "plan.target" and "plan will refuse it" in note.fact
 
 
 def test_held_out_conditions_are_asked_for_where_nobody_is_held_out(slides):
     rows = [row | {"split": "train", "label": "tumour"} for row in _rows()]
     make_study(".", rows, {"labels": {"source": "slide", "classes": ["tumour"]}}, plan={"evaluation_tiles": 4})
-    (fault,) = validate_study()
-    assert fault.column == "plan.evaluation_tiles" and "no group is in val or test" in fault.problem
+    (note,) = validate_study()
+    assert (
+        isinstance(note, Note) and note.column == "plan.evaluation_tiles" and "no group is in val or test" in note.fact
+    )
