@@ -25,6 +25,7 @@ _NO_GENES = (
     "length", "genelength", "description", "age", "sex", "gender", "stage", "grade", "label",
 )  # fmt: skip
 """Columns of numbers that stand beside expression and are none, as `plain_name` gives them."""
+_NO_VALUE = ("", "na", "nan")
 
 
 def read_expression(config: Rna) -> pd.DataFrame:
@@ -110,13 +111,14 @@ def _read_text(config: Rna) -> tuple[pd.DataFrame | None, list[Fault]]:
     if problem:
         return None, [*faults, problem]
     rest = table.drop(columns=index)
-    numbers = rest.apply(pd.to_numeric, errors="coerce")
-    strange = numbers.isna() & ~rest.apply(lambda column: column.str.casefold()).isin(("", "na", "nan"))
-    if strange.any(axis=None):
-        return None, faults + _no_numbers(
-            {c: rest[c][strange[c]].tolist() for c in rest.columns[strange.any()]}, config
-        )
-    values = numbers.to_numpy(np.float32)
+    texts = rest.to_numpy(object)
+    values = pd.to_numeric(texts.ravel(), errors="coerce").reshape(texts.shape).astype(np.float32)
+    strange: dict[str, list] = {}
+    for row, column in np.argwhere(np.isnan(values)):
+        if texts[row, column].casefold() not in _NO_VALUE:
+            strange.setdefault(rest.columns[column], []).append(texts[row, column])
+    if strange:
+        return None, faults + _no_numbers(strange, config)
     return _oriented(values, table[index].tolist(), list(rest.columns), index, config), faults
 
 
