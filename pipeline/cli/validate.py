@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.cli.begun_from import check_begun_from
 from pipeline.config import Params, Tile, load_cluster, load_params
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
@@ -77,7 +78,8 @@ def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
         return error.faults
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    faults = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    return faults + check_begun_from(params, manifest, splits)
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.schema import (
+    DATASET,
     OPTIONAL_SLIDE_COLUMNS,
     REQUIRED_SLIDE_COLUMNS,
     SPLITS,
@@ -137,6 +138,7 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
         found.add(f"unknown split '{values['split']}'.", "use train, val or test, or leave it empty.", number, "split")
     _check_label(values.get("label"), number, config, found)
     _check_sources(values, number, config, found)
+    _check_dataset(values.get("dataset"), number, found)
     if not whole or paths["path"] is None:
         return None
     if "{caption}" in config.caption and values.get("caption") is None:
@@ -202,6 +204,12 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
         found.add(
             "no 'mask' or 'instances' raster, and params take labels or masks from rasters.", "name one.", row, "mask"
         )
+
+
+def _check_dataset(name: str | None, row: int, found: _Collector) -> None:
+    if name and not DATASET.fullmatch(name):
+        remedy = "use letters, digits, '-', '_' and '.', as in camelyon16."
+        found.add(f"'{name}' can't name a data set.", remedy, row, "dataset")
 
 
 def _check_quoted(columns: Iterable[str], config: Tile, found: _Collector) -> None:

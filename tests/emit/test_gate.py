@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.emit.codes import code, read_salt
+from pipeline.data.codes import code, read_salt
 from pipeline.emit.gate import check_ancestors
 from pipeline.errors import HistoloomError
 
