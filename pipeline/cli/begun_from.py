@@ -45,6 +45,11 @@ def _ancestors(params: Params) -> dict[str, Lineage]:
         lineage = read_lineage(Path(place) / record if Path(place).is_dir() else place)
         if lineage not in out.values():
             out[key] = lineage
+    if "image" in names:
+        from pipeline.conditions.features import OF_NO_PATIENT  # which loads torch
+
+        tower = encoders.image.source
+        out["train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
     return out
 
 

@@ -16,7 +16,7 @@ from pipeline.models.lineage import Lineage
 from pipeline.models.pretrained import root
 
 FOLDER = "folder/"
-"""What is told of a source that is a folder."""
+"""What params tell of a source that is a folder; a slash, since they take it for one."""
 _WORDS = ("scratch", "train", "efficientnet-lite0", "inception-v3")
 _HUB = re.compile(r"(timm:[\w.-]+|((hf-hub|transformers|timm):)?[\w.-]+/[\w.-]+)(@[\w.-]+)?")
 
@@ -69,7 +69,7 @@ class Names:
             for kind, names in (("g", lineage.groups), ("s", lineage.slides))
         )
         public = {*lineage.public, *([self.dataset] if self.clear & {*lineage.groups, *lineage.slides} else [])}
-        unknown = {told_source(source) for source in lineage.unknown}
+        unknown = {told_source(source).replace(FOLDER, "a folder") for source in lineage.unknown}
         return Lineage(*(tuple(sorted(names)) for names in (groups, slides, unknown, public)))
 
     def _of(self, kind: str, name: str) -> str:

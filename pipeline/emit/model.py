@@ -263,12 +263,12 @@ def _say_what_to_look_at(params: Params, words: Words, names: Names, models: Pat
     seen = read_lineage(models / "denoiser")
     own = {*seen.groups, *seen.slides}
     if clear := sorted(own & names.clear):
-        console.print(f"look: these ids leave clear, as {names.dataset}:ID: {', '.join(clear)}", markup=False)
+        console.print(f"check: these ids leave clear, as {names.dataset}:ID: {', '.join(clear)}", markup=False)
     for name, text in words.stripped.items():
         if found := quoted(text, own - names.clear):
-            console.print(f"look: the {name} has words that are ids of this study: {', '.join(found)}", markup=False)
+            console.print(f"check: the {name} has words that are ids of this study: {', '.join(found)}", markup=False)
     if "text" in learnt_towers(params):
-        console.print(f"look: {_words_of_captions(Path('data/tiles'))}", markup=False)
+        console.print(f"check: {_words_of_captions(Path('data/tiles'))}", markup=False)
 
 
 def _words_of_captions(tiles: Path) -> str:
