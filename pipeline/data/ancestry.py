@@ -39,11 +39,12 @@ class Recognised:
                 f"{who} was trained on held-out groups or slides: {', '.join(self.held_out[:5])}. "
                 "Train it on the train split alone, or state split: train for them."
             )
-        for slide, name in self.unstated.items():
-            dataset = name.partition(":")[0]
+        if self.unstated:
+            slides, name = ", ".join([*self.unstated][:5]), next(iter(self.unstated.values()))
             return (
-                f"{who} saw '{name}', and the held-out slide '{slide}', or its patient, has the same name. Fill in the column "
-                f"`dataset` of slides.csv for it: {dataset} if the slide is of that set, another word (such as own) if it isn't."
+                f"{who} saw '{name}', and a held-out slide, or its patient, has the same name: {slides}. Fill in the column "
+                f"`dataset` of slides.csv for it: {name.partition(':')[0]} if the slide is of that set, another word (such as own) "
+                "if it isn't."
             )
         return None
 

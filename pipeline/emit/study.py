@@ -12,6 +12,7 @@ import pandas as pd
 
 import pipeline
 from pipeline.config import Emit, Params
+from pipeline.data.ancestry import recognise
 from pipeline.data.codes import code, read_salt
 from pipeline.data.commit import write_json
 from pipeline.data.schema import SPLITS
@@ -56,7 +57,7 @@ def emit_study(
     lineage: dict[str, dict] = {}
     for store in stores:
         lineage |= json.loads((store.folder / "lineage.json").read_text(encoding="utf-8"))
-    own, accepted = set(real_rows["split_group"]), pd.concat([s.rows for s in passed])
+    accepted = pd.concat([s.rows for s in passed])
     unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt)
     sources = {split: [_Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     sources["train"] += passed
@@ -76,7 +77,7 @@ def emit_study(
         params.tile.mpp,
         labels,
         counts,
-        {name: record | {"own": sum(g in own for g in record["groups"])} for name, record in lineage.items()},
+        {name: record | {"own": _own_groups(record, real_rows, salt)} for name, record in lineage.items()},
         _outside(unknown, lineage.values(), salt),
         sum(len(rows) for _, rows in every),
         len(accepted),
@@ -87,6 +88,11 @@ def emit_study(
     metrics = {"counts": counts, "synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
     write_json(reports / "metrics.json", metrics)
     return metrics
+
+
+def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes) -> int:
+    """How many of a generator's groups are this study's, under whatever name."""
+    return len(set(record["groups"]) - set(recognise(record, rows, salt).unknown))
 
 
 def _outside(unknown: list[str], records: Iterable[dict], salt: bytes) -> list[str]:
