@@ -22,7 +22,7 @@ tags: [histopathology, latent-diffusion, histoloom]
 
 A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
 {{ millions.denoiser }} M, for tiles of {{ sides | join(" and ") }} px at {{ params.tile.mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
-is what made it{% if earlier %}, after {{ earlier | join(", ") }}{% endif %}.
+says how it was made{% if earlier %}, after {{ earlier | join(", ") }}{% endif %}.
 
 ## Data, licence, attribution
 
