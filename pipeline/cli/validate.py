@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pipeline.cli.begun_from import check_begun_from
 from pipeline.config import Params, Tile, load_cluster, load_params
 from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
@@ -86,6 +87,7 @@ def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedCl
         fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
         return [fault, *_check_tables(params)]
     found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    found += check_begun_from(params, manifest, splits)
     found += _check_tables(params, partial(study_keys, manifest, config, splits))
     if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
         fact = "plan will refuse it: no group is in val or test to lend conditions. Change tile.split, or set it to 0."

@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.config import Tile
 from pipeline.data import ids
 from pipeline.data.csv_table import as_number, check_columns, read_csv_table
-from pipeline.data.schema import OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS
+from pipeline.data.schema import DATASET, OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS
 from pipeline.data.slide_files import NoFile, Root
 from pipeline.data.spots import read_spots
 from pipeline.errors import Fault, ManifestFaults, Note, faults_among, lines_of, notes_among
@@ -139,6 +139,7 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
     _check_split(values.get("split"), number, found)
     _check_label(values.get("label"), number, config, found)
     _check_sources(values, number, config, found)
+    _check_dataset(values.get("dataset"), number, found)
     known = ("slide_id", "patient_id", "label", "caption", "split")
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *_FILE_COLUMNS, "mpp")}
     _check_words(extra | {"caption": values.get("caption") or ""}, number, found)
@@ -203,6 +204,12 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
         found.add(
             "no 'mask' or 'instances' raster, and params take labels or masks from rasters.", "name one.", row, "mask"
         )
+
+
+def _check_dataset(name: str | None, row: int, found: _Collector) -> None:
+    if name and not DATASET.fullmatch(name):
+        remedy = "use letters, digits, '-', '_' and '.', as in camelyon16."
+        found.add(f"'{name}' can't name a data set.", remedy, row, "dataset")
 
 
 def _check_quoted(columns: Iterable[str], config: Tile, found: _Collector) -> None:

@@ -59,6 +59,12 @@ def _report() -> dict[str, dict]:
         return {row["slide_id"]: row for row in csv.DictReader(stream)}
 
 
+def test_a_tile_says_which_public_set_its_slide_is_of(slides):
+    _tile(study([_row(0, dataset="camelyon16"), _row(1, dataset=" own "), _row(2)]).tile)
+    stated = TileStore("data/tiles").rows().groupby("slide_id")["dataset"].agg(lambda names: names.iloc[0])
+    assert stated.to_dict() == {"s0": "camelyon16", "s1": "own", "s2": None}
+
+
 def test_tiles_are_the_slide_s_pixels_at_their_places(slides):
     metrics = _tile(study(ROWS).tile)
     store = TileStore("data/tiles")

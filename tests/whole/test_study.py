@@ -182,6 +182,33 @@ def test_diff_and_status_say_what_changed(copy):
     assert "out of date" in run(copy, "histoloom", "status").stderr
 
 
+def _package(study: Path, folder: Path, *options: str) -> bytes:
+    """Every byte of a package's files and of their names."""
+    words = folder.with_suffix(".md")
+    words.write_text("Slides of Somebody et al.", encoding="utf-8")
+    said = run(study, "histoloom", "package", str(folder), "--attribution", str(words), *options)
+    assert "check: the text tower learnt the words" in said.stdout + said.stderr
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return b"".join(p.relative_to(folder).as_posix().encode() + p.read_bytes() for p in files)
+
+
+def test_a_package_tells_no_id_no_split_and_no_path(study, tmp_path):
+    said, place = _package(study, tmp_path / "coded"), str(study.parent.parent).encode()
+    assert (
+        not re.findall(rb"slide-\w+|patient-\w+|manifests|data/slides|\.geojson|\.csv|assign", said)
+        and place not in said
+    )
+    said = _package(study, tmp_path / "clear", "--dataset", "tiny", "--public")
+    assert set(re.findall(rb"[\w:-]*slide-\w+", said)) == {b"tiny:patient-slide-train", b"tiny:slide-train"}
+    assert b"slide-val" not in said and b"manifests" not in said and place not in said
+
+
+def test_the_report_says_at_its_top_that_it_is_internal(study):
+    for page in (study / "reports/index.html", study / "reports/slides/woven.html"):
+        body = page.read_text(encoding="utf-8").split("<body>")[1]
+        assert "Internal: not to be passed on." in body[:120]
+
+
 def documented_snippets() -> dict[str, str]:
     page = Path(__file__).parents[2] / "docs" / "how-to" / "train-on-a-dataset.md"
     return dict(re.findall(r"## (\w+)\n.*?```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S))
