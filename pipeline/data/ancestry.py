@@ -16,7 +16,7 @@ import pandas as pd
 
 from pipeline.data.codes import code
 
-_REGION = re.compile(r"/r\d+c\d+$")
+_REGION = re.compile(r"/r\d+c\d+$", re.IGNORECASE)
 _CODE = re.compile(r"(?:.+:)?([gs]-[0-9a-f]{12}(?:/r\d+c\d+)?)")
 _KINDS = ("g", "s")  # of groups and of slides
 
