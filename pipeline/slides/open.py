@@ -28,11 +28,14 @@ from pipeline.slides.plain import PlainSlide, check_alpha
 
 SQUARE_WITHIN = 0.01
 """Width and height of a pixel may differ by this share: scales in files are rounded."""
+GENERIC = "generic-tiff"
+"""OpenSlide's name of a tiled TIFF that no scanner's maker wrote."""
 _READERS = 2  # OpenSlide decodes without the interpreter's lock
 _READ_AHEAD = 4
-_AT_ONCE_PX = 2**25
-"""Of larger boxes of a level, bands are read."""
 _BAND_PX = 2**23
+"""Larger boxes of level 0 are read in bands of about so much."""
+_AT_ONCE_PX = 2**25
+"""Larger boxes of other levels are, too; their rows lie between level-0 pixels where a level's scale is no whole number."""
 
 
 def slide_sha256(path: Path) -> str:
@@ -99,7 +102,7 @@ class Slide:
         box = (left, top, left + width_px * downsample / scale, top + height_px * downsample / scale)
         whole, size = (math.ceil(box[2]), math.ceil(box[3])), (width_px, height_px)
         how = Image.Resampling.BOX if downsample / scale > 1.001 else Image.Resampling.BICUBIC
-        if whole[0] * whole[1] <= _AT_ONCE_PX:
+        if whole[0] * whole[1] <= (_AT_ONCE_PX if level else _BAND_PX):
             rgb = self._region(x0, y0, level, whole)
         else:
             rgb = self._narrowed(x0, y0, level, whole, (left, box[2], width_px, how))
@@ -195,12 +198,18 @@ def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> S
 def _opened(path: Path, max_gpx: float) -> tuple[openslide.AbstractSlide, float]:
     """The open file, and the width of its pixels by their height as far as it is a plain picture."""
     try:
-        if openslide.OpenSlide.detect_format(str(path)) is None:
+        kind = openslide.OpenSlide.detect_format(str(path))
+        try:
+            handle = None if kind is None else openslide.OpenSlide(str(path))
+        except openslide.OpenSlideError:
+            if kind != GENERIC:  # whose compression OpenSlide may lack
+                raise
+            handle = None
+        if handle is None:
             return _plain(path, max_gpx)
-        handle = openslide.OpenSlide(str(path))
         try:
             _check_size(path.name, handle.dimensions, max_gpx)
-            return handle, _check_tags(path, handle)
+            return handle, _check_tags(path, kind)
         except (BadSlide, OSError):
             handle.close()
             raise
@@ -225,12 +234,11 @@ def _check_size(name: str, size: tuple[int, int], max_gpx: float) -> None:
         raise BadSlide(f"{name}: {size[0]} x {size[1]} px is over tile.max_slide_gpx ({max_gpx} gigapixels).")
 
 
-def _check_tags(path: Path, handle: openslide.OpenSlide) -> float:
+def _check_tags(path: Path, kind: str) -> float:
     """Refuse a TIFF that OpenSlide would cut to 8 bits, turn from CMYK or read in part; its pixels' aspect."""
     if not is_tiff(path):
         return 1.0
-    found = read_format(path)
-    generic = handle.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
+    found, generic = read_format(path), kind == GENERIC
     fault = fault_of_rgb(found) if generic else fault_of_samples(found)
     if generic and (found.extra or not found.beyond_libvips):
         fault = fault or fault_of_size(found)
