@@ -69,6 +69,13 @@ class PixelFormat:
     at_once: bool = False
     beyond_libvips: bool = False
 
+    @property
+    def channels(self) -> int:
+        """Of a mask: a palette's index is one, whatever its colours are."""
+        if self.colours == "palette":
+            return 1
+        return {"RGB": 3, "YCbCr": 3, "CIELAB": 3, "CMYK": 4}.get(self.colours, 1) + (self.extra == "alpha")
+
 
 def read_format(path: Path) -> PixelFormat:
     """Read the header of a picture.

@@ -97,12 +97,12 @@ def read_raster(path: Path | None, width_px: int, height_px: int) -> Raster | No
         return None
     try:
         found = read_format(path)
-        fault = fault_of_ids(found)
-        if fault is None and (found.width, found.height) != (width_px, height_px):
-            fault = (
-                f"it has {found.width} x {found.height} px, its slide {width_px} x {height_px} px. "
-                "A mask has its slide's level-0 size."
+        if (found.width, found.height, found.channels) != (width_px, height_px, 1):
+            raise BadSlide(
+                f"{path.name}: the mask has {found.width} x {found.height} px and {found.channels} channel(s), its slide "
+                f"{width_px} x {height_px} px. A mask has one channel and its slide's level-0 size."
             )
+        fault = fault_of_ids(found)
         if fault is None:
             return Raster(path, found)
     except OSError as error:

@@ -98,12 +98,12 @@ def test_a_palette_s_ids_are_its_indices_also_where_colours_repeat(tmp_path, nam
     "name, samples, options, reason",
     [
         ("m.jpg", IDS, {}, "lossy"),
-        ("m.webp", IDS, {"lossless": True}, "lossy"),
-        ("m.png", np.repeat(IDS[..., None], 3, -1), {}, "it is RGB.*one channel"),
-        ("m.png", np.dstack([IDS, IDS]), {}, "grey with alpha.*one channel"),
+        ("m.webp", IDS, {"lossless": True}, "3 channel"),
+        ("m.png", np.repeat(IDS[..., None], 3, -1), {}, "3 channel.*one channel"),
+        ("m.png", np.dstack([IDS, IDS]), {}, "2 channel.*one channel"),
         ("m.gif", IDS, {}, "lossy|it is GIF"),
-        ("m.png", IDS[:, 1:], {}, "149 x 90 px, its slide 150 x 90 px"),
-        ("m.png", IDS.T, {}, "90 x 150 px, its slide 150 x 90 px"),
+        ("m.png", IDS[:, 1:], {}, r"149 x 90 px and 1 channel\(s\), its slide 150 x 90 px"),
+        ("m.png", IDS.T, {}, r"90 x 150 px and 1 channel\(s\), its slide 150 x 90 px"),
     ],
 )
 def test_a_picture_that_is_no_mask_is_refused_with_its_reason(tmp_path, name, samples, options, reason):
