@@ -179,7 +179,7 @@ def _plain_format(path: Path) -> PixelFormat:
             colours=colours,
             bits=bits,
             extra="alpha" if image.mode in ("LA", "RGBA", "PA") or "transparency" in info else "",
-            orientation=image.getexif().get(0x0112, 1),
+            orientation=Image.Image.getexif(image).get(0x0112, 1),  # PNG's own decodes the whole picture
             pictures=getattr(image, "n_frames", 1),
             lossless=kind == "PNG",
             aspect=_aspect(info.get("aspect") or info.get("jfif_density") or info.get("dpi")),

@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_a_slide_without_levels(tmp_path, kind):
         "tiled.tif": {"tile": True, "tile_width": 256, "tile_height": 256, "compression": "deflate"},
         "striped.tif": {"compression": "deflate"},
         "one_strip.tif": {"compression": "deflate", "tile_height": 14_000},
-        "s.png": {"compression": 1},
+        "s.png": {"compression": 1, "keep": "none"},
         "s.jpg": {"Q": 95},
     }[kind]
     picture.write_to_file(str(tmp_path / kind), **options)

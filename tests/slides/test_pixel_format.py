@@ -7,9 +7,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pipeline.cli.validate import validate_study
+from pipeline.data.manifest import read_manifest
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
-from tests.build import tissue_picture
+from pipeline.slides.tiler import SlideJob, cut_slide
+from tests.build import make_slide, make_study, tissue_picture
 
 WIDTH, HEIGHT = 210, 150
 RGB = tissue_picture(WIDTH, HEIGHT, seed=3)
@@ -192,3 +195,18 @@ def test_what_must_be_decoded_at_once_has_a_limit_that_is_stated():
     assert fault_of_size(PixelFormat("PNG", **large)) is None
     assert fault_of_size(PixelFormat("PNG", at_once=True, **large | {"height": WHOLE_PX // 2**15})) is None
     assert "Save it as grey" in fault_of_ids(PixelFormat("PNG", **large | {"colours": "palette"}))
+
+
+def test_validate_and_tile_refuse_a_16_bit_slide_and_a_lossy_mask_for_the_same_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_slide("data/slides/s.svs", width=128, height=128)
+    Image.fromarray(np.full((128, 128), 40_000, np.uint16)).save("data/slides/deep.png")
+    Image.fromarray(np.ones((128, 128), np.uint8)).save("data/slides/m.jpg")
+    told = {"patient_id": "p", "label": "tumour", "mpp": 1.0}
+    rows = [told | {"slide_id": "a", "path": "deep.png"}, told | {"slide_id": "b", "path": "s.svs", "mask": "m.jpg"}]
+    params = make_study(tmp_path, rows, {"split": {"group": "slide"}})
+    faults = [fault for fault in validate_study() if fault.column == "path"]
+    assert [fault.row for fault in faults] == [2, 3]
+    for fault, entry, reason in zip(faults, read_manifest(params.tile).slides, ("unsigned, of 16 bits", "lossy")):
+        told = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))
+        assert reason in fault.problem and told["reason"] == fault.problem
