@@ -302,7 +302,8 @@ def _write_slide(
         )
         if mask is not None:
             write_pyramid(target / CONDITION, ids, size, params.tile.mpp, scratch, compression="deflate", **options)
-            write_polygons(target / POLYGONS, mask.regions, mask.raster, mask.classes, size)
+            drawn = mask.raster and mask.ids(0, size[0])
+            write_polygons(target / POLYGONS, mask.regions, drawn, mask.classes, size)
     with open_slide(target / SLIDE) as made:
         made.handle.get_thumbnail((config.thumbnail_px,) * 2).convert("RGB").save(target / THUMBNAIL, quality=90)
     write_json(target / FACTS, facts)
