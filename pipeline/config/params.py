@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.config.base import Section
+from pipeline.config.base import Positive, Section
 from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
 from pipeline.config.plan import Change, Plan
@@ -18,6 +19,9 @@ from pipeline.config.slides import SampleSlides
 from pipeline.config.tile import Tile
 from pipeline.config.uplift import Uplift
 from pipeline.errors import HistoloomError
+
+_PROTOCOLS = ("tcp", "tls", "ws", "wss", "ucx")
+"""What dask's schedulers speak."""
 
 
 class Params(Section):
@@ -129,16 +133,35 @@ class Params(Section):
                 )
 
 
+def _address(text: str) -> str:
+    """A scheduler's address with its protocol, tcp where it states none."""
+    address = text if "://" in text else f"tcp://{text}"
+    try:
+        parts = urlsplit(address)
+        whole = parts.scheme == "inproc" or (parts.scheme in _PROTOCOLS and parts.hostname and parts.port)
+    except ValueError:
+        whole = False
+    if not whole or address.split() != [address]:
+        raise ValueError(f"'{text}' is no scheduler's address: write PROTOCOL://HOST:PORT, as in tcp://host:8786")
+    return address
+
+
 class Cluster(Section):
     """How this machine runs the work. Changing it reruns nothing."""
 
-    workers: int | Literal["auto"] = Field(
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes; auto is one per core that the process may use, or per GPU; 0 is in-process"
     )
-    memory_limit: str = "auto"
+    memory_limit: str = Field(
+        "auto",
+        pattern=r"(?i)^(auto|\d+(\.\d+)?(e\d+)?\s*([kmgtp]i?)?b?)$",
+        description="of a worker, such as 4 GiB; auto shares",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    scheduler: str | None = Field(None, description="address of an existing dask scheduler, tcp://host:8786")
-    training_threads: int | Literal["auto"] = "auto"
+    scheduler: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"
+    )
+    training_threads: Positive | Literal["auto"] = "auto"
     retries: int = Field(2, ge=0, description="times a task whose worker died is tried again")
 
 
