@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 from pipeline.errors import HistoloomError
 
+T = TypeVar("T")
 REACHED_WITHIN_S = 10
 _OF_THE_USER = "mend 'scheduler' in cluster.yaml, or set scheduler: null to run on this machine."
 
@@ -24,7 +28,7 @@ def reach(address: str) -> Iterator:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=REACHED_WITHIN_S)
+        client = _within(2 * REACHED_WITHIN_S, lambda: Client(address, timeout=REACHED_WITHIN_S, set_as_default=False))
     except (OSError, TypeError, ValueError, RuntimeError, ImportError, AssertionError) as error:
         raise HistoloomError(
             f"The scheduler {address} could not be reached within {REACHED_WITHIN_S} s ({_innermost(error)}). Start it; or "
@@ -32,6 +36,26 @@ def reach(address: str) -> Iterator:
         ) from error
     with client:
         yield client
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """A call's result; its own timeout doesn't end dask's talk with what is no scheduler.
+
+    Raises
+    ------
+    TimeoutError
+        when it takes longer: the call then goes on in a thread that ends with the process.
+    """
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001  handed on to the caller
+            result.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return result.result(timeout=seconds)
 
 
 def wait_for_workers(client, address: str | None) -> None:
@@ -117,7 +141,7 @@ def _cause(error: BaseException) -> BaseException:
 def _innermost(error: BaseException) -> str:
     """What the first cause says, in one line."""
     cause = _cause(error)
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return " ".join(str(cause).split()) or "what is there doesn't answer as a scheduler does"
 
 
 def _about_tls(address: str, error: BaseException) -> str:

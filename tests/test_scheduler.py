@@ -97,15 +97,33 @@ def test_a_scheduler_that_is_not_there_is_said_within_seconds(quick, address):
     assert time.monotonic() - begun < 10
 
 
-def test_a_web_server_is_no_scheduler(quick):
+_REACH = """
+import sys
+import pipeline.scheduler
+from pipeline.config import Cluster
+from pipeline.cluster import open_pool
+from pipeline.stage import run
+pipeline.scheduler.REACHED_WITHIN_S = 2
+def main():
+    with open_pool(Cluster(scheduler=sys.argv[1]), tasks=1) as pool:
+        pool(abs, [1], "abs")
+run(main)
+"""
+
+
+def test_a_web_server_is_no_scheduler_and_the_process_ends():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(HistoloomError, match="could not be reached"):
-            _open(f"tcp://127.0.0.1:{server.server_port}")
+        address = f"tcp://127.0.0.1:{server.server_port}"
+        done = subprocess.run(
+            [sys.executable, "-c", _REACH, address], capture_output=True, text=True, check=False, timeout=60
+        )
     finally:
         server.shutdown()
         server.server_close()
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "could not be reached" in said and "Traceback" not in said, said
 
 
 @pytest.fixture
