@@ -28,7 +28,7 @@ def reach(address: str) -> Iterator:
     from distributed import Client
 
     try:
-        client = _within(2 * REACHED_WITHIN_S, lambda: Client(address, timeout=REACHED_WITHIN_S, set_as_default=False))
+        client = _within(2 * REACHED_WITHIN_S, lambda: Client(address, timeout=REACHED_WITHIN_S))
     except (OSError, TypeError, ValueError, RuntimeError, ImportError, AssertionError) as error:
         raise HistoloomError(
             f"The scheduler {address} could not be reached within {REACHED_WITHIN_S} s ({_innermost(error)}). Start it; or "

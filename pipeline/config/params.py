@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.config.base import Positive, Section
 from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
+from pipeline.config.names import alike
 from pipeline.config.plan import Change, Plan
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
 from pipeline.config.slides import SampleSlides
@@ -22,6 +24,13 @@ from pipeline.errors import HistoloomError
 
 _PROTOCOLS = ("tcp", "tls", "ws", "wss", "ucx")
 """What dask's schedulers speak."""
+
+
+def _refuse_alike(where: str, names: Sequence[str]) -> None:
+    if found := alike(names):
+        if found[0] == found[1]:
+            raise ValueError(f"{where} names {found[0]!r} twice")
+        raise ValueError(f"{where} names {found[0]!r} and {found[1]!r}, which differ by case or Unicode form alone")
 
 
 class Params(Section):
@@ -54,8 +63,7 @@ class Params(Section):
             ("tile.masks", self.tile.masks.classes),
             ("plan", self.plan.classes),
         ):
-            if repeated := [name for name in dict.fromkeys(classes) if classes.count(name) > 1]:
-                raise ValueError(f"{where}.classes names {repeated[0]!r} twice")
+            _refuse_alike(f"{where}.classes", classes)
         if "evaluate" in self.tile.labels.classes:
             raise ValueError("tile.labels.classes names 'evaluate', which the plan calls tiles made to be measured")
         unknown = set(self.plan.classes) - set(self.tile.labels.classes)
@@ -68,8 +76,7 @@ class Params(Section):
 
     def _check_slides(self) -> None:
         slides, names = self.sample_slides.slides, self.train_denoiser.conditions
-        if repeated := sorted({s.name for s in slides if [o.name for o in slides].count(s.name) > 1}):
-            raise ValueError(f"sample_slides.slides has two slides of the name {repeated[0]!r}")
+        _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
         for slide in slides:
             where = f"sample_slides.slides, {slide.name!r}"
             stated = {"label": slide.label, "text": slide.caption, "rna": slide.rna, "genotype": slide.genotype}
@@ -104,8 +111,7 @@ class Params(Section):
 
     def _check_requests(self) -> None:
         requests, names = self.plan.requests, self.train_denoiser.conditions
-        if repeated := sorted({r.name for r in requests if [o.name for o in requests].count(r.name) > 1}):
-            raise ValueError(f"plan.requests has two requests of the name {repeated[0]!r}")
+        _refuse_alike("plan.requests", [request.name for request in requests])
         if taken := {r.name for r in requests} & {"evaluate", *self.tile.labels.classes}:
             raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
         for request in requests:
