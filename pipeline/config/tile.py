@@ -42,6 +42,11 @@ class Labels(Section):
         description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
     )
 
+    @property
+    def given(self) -> bool:
+        """Whether the study has labels."""
+        return self.source != "none" and bool(self.classes)
+
 
 class Masks(Section):
     source: Literal["polygons", "raster", "stain", "none"] = Field(
