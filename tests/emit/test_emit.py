@@ -39,7 +39,7 @@ def _real(split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return rows, tiles(7, 16, seed)
 
 
-def _made(accepted: list[bool], **columns) -> pd.DataFrame:
+def made_rows(accepted: list[bool], **columns) -> pd.DataFrame:
     count = len(accepted)
     extra = {
         "seed": np.arange(count, dtype=np.uint64) + np.uint64(1 << 63),
@@ -74,7 +74,7 @@ def study(folder):
         make_part("data/tiles", f"SLIDE-{split}", *_real(split, seed))
     accepted = [True, False, True, True, True]
     purpose = ["augment"] * 4 + ["evaluate"]
-    rows = _made(accepted, purpose=purpose)
+    rows = made_rows(accepted, purpose=purpose)
     make_part("data/synthetic", "augment-00000", rows, tiles(5, 16, 9), SYNTHETIC_ROW)
     Path("data/verdicts/augment-00000").mkdir(parents=True)
     rows.assign(accepted=accepted, reject_reasons="").to_parquet("data/verdicts/augment-00000/rows.parquet")
