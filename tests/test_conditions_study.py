@@ -316,7 +316,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
         ({"train_encoders": {"rna": {"key": "spot_id"}}}, "labels.source is not spots"),
         ({"plan": {"requests": [{"name": "a b", "tiles": 1}]}}, "plan.requests.0.name"),
         ({"plan": {"requests": [{"name": "tumour", "tiles": 1}]}}, "names of classes"),
-        ({"plan": {"requests": [{"name": "r", "tiles": 1}] * 2}}, "two requests of the name 'r'"),
+        ({"plan": {"requests": [{"name": "r", "tiles": 1}] * 2}}, "plan.requests names 'r' twice"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "pairs": True}]}}, "it is empty"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "where": {"label": "bone"}}]}}, "no tile.labels.classes"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "where": {"contains": {"fat": 0.1}}}]}}, "no tile.masks"),
