@@ -11,13 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Tile
-from pipeline.data.schema import (
-    DATASET,
-    OPTIONAL_SLIDE_COLUMNS,
-    REQUIRED_SLIDE_COLUMNS,
-    SPLITS,
-    SPOT_COLUMNS,
-)
+from pipeline.data.schema import DATASET, OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS, SPOT_COLUMNS
 from pipeline.errors import Fault, ManifestFaults
 
 _FILE_COLUMNS = {
