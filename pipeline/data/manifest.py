@@ -136,7 +136,7 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
         found.add(*problem, number, "patient_id")
     paths = {column: found.files.get((number, column)) for column in _FILE_COLUMNS}
     mpp = _scale(values.get("mpp"), number, found)
-    _check_split(values.get("split"), number, found)
+    values["split"] = _split(values.get("split"), number, found)
     _check_label(values.get("label"), number, config, found)
     _check_sources(values, number, config, found)
     known = ("slide_id", "patient_id", "label", "caption", "split")
@@ -169,9 +169,11 @@ def _scale(value: str | None, row: int, found: _Collector) -> float | None:
     return None
 
 
-def _check_split(split: str | None, row: int, found: _Collector) -> None:
-    if split not in (None, *SPLITS):
-        found.add(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
+def _split(split: str | None, row: int, found: _Collector) -> str | None:
+    if split in (None, *SPLITS):
+        return split
+    found.add(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
+    return None
 
 
 def _check_words(values: dict[str, str], row: int, found: _Collector) -> None:
