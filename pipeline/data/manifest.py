@@ -229,7 +229,7 @@ def _check_ids(table: pd.DataFrame, found: _Collector) -> None:
                 row,
                 column,
             )
-    dates = [value for value in table["patient_id"] if ids.looks_like_date(value)]
+    dates = [value for value in table["patient_id"].unique() if ids.looks_like_date(value)]
     if dates:
         fact = f"{len(dates):,} patient(s) have a date as their id, such as '{dates[0]}'. Look whether a spreadsheet made it of another."
         found.found.append(Note(found.where, fact, None, "patient_id"))
