@@ -32,7 +32,7 @@ def validate_study(folder: Path = Path()) -> list[Fault]:
     manifest, found = check_manifest(params.tile)
     faults += found + check_annotations(manifest, params.tile)
     faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
-    faults += _check_splits(manifest, params) + check_tables(params)
+    faults += _check_splits(manifest, params) + check_tables(params) + _check_weights(params)
     return faults
 
 
@@ -78,6 +78,14 @@ def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
     return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+
+
+def _check_weights(params: Params) -> list[Fault]:
+    if params.evaluate.weights is None:
+        return []
+    from pipeline.conditions.features import check_weights  # which loads torch
+
+    return check_weights(params.evaluate.features, params.evaluate.weights)
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:
