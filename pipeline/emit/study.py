@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 import pipeline
 from pipeline.config import Emit, Params
+from pipeline.data.ancestry import recognise
+from pipeline.data.codes import code, read_salt
 from pipeline.data.commit import write_json
 from pipeline.data.schema import SPLITS
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.emit.card import CardFacts, write_card
 from pipeline.emit.classes import Source, classes_of, labelled
-from pipeline.emit.codes import code, read_salt
 from pipeline.emit.formats import WRITERS, Item, write_classes
 from pipeline.emit.gate import check_ancestors
+from pipeline.emit.leaving import Names
+from pipeline.models.lineage import Lineage
 from pipeline.progress import track
 
 _READ_TILES = 256
@@ -48,8 +51,8 @@ def emit_study(
     lineage: dict[str, dict] = {}
     for store in stores:
         lineage |= json.loads((store.folder / "lineage.json").read_text(encoding="utf-8"))
-    own, accepted = set(real_rows["split_group"]), pd.concat([s.rows for s in passed])
-    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors)
+    accepted = pd.concat([s.rows for s in passed])
+    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt)
     sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     sources["train"] += passed
     classes = classes_of(params.tile.labels, sources)
@@ -72,8 +75,8 @@ def emit_study(
         params.tile.labels.given,
         counts,
         unlabelled,
-        {name: record | {"own": sum(g in own for g in record["groups"])} for name, record in lineage.items()},
-        [_outside(ancestor, lineage, salt) for ancestor in unknown],
+        {name: record | {"own": _own_groups(record, real_rows, salt)} for name, record in lineage.items()},
+        _outside(unknown, lineage.values(), salt),
         sum(len(rows) for _, rows in every),
         len(accepted),
         int(real_rows["patient_id"].nunique()),
@@ -86,12 +89,19 @@ def emit_study(
     return metrics
 
 
-def _outside(ancestor: str, lineage: dict[str, dict], salt: bytes) -> str:
-    """An unknown ancestor's name in the card: another study's group, which may be a patient, as a code; a folder by
-    its own name, without the path to it."""
-    if any(ancestor in record["groups"] for record in lineage.values()):
-        return code("g", ancestor, salt)
-    return Path(ancestor).name if Path(ancestor).exists() else ancestor
+def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes) -> int:
+    """How many of a generator's groups are this study's, under whatever name."""
+    return len(set(record["groups"]) - set(recognise(record, rows, salt).unknown))
+
+
+def _outside(unknown: list[str], records: Iterable[dict], salt: bytes) -> list[str]:
+    """Unknown ancestors as the card names them: another study's groups, which may be patients, as codes; of a folder, only that
+    it is one."""
+    groups = {group for record in records for group in record["groups"]}
+    public = tuple(dataset for record in records for dataset in record.get("public", ()))
+    names, sources = ([u for u in unknown if (u in groups) == named] for named in (True, False))
+    told = Names("", salt).outside(Lineage(tuple(names), (), tuple(sources), public))
+    return [*told.groups, *told.unknown]
 
 
 def _counts(sources: dict[str, list[Source]]) -> dict[str, dict[str, dict[str, int]]]:

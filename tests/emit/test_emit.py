@@ -185,7 +185,7 @@ def test_unknown_ancestors_are_in_the_card_without_patients_and_paths(study):
         _emit()
     _emit("out2", allow_unknown_ancestors=True)
     said = _everything(study / "out2")
-    assert "Unknown ancestors were allowed" in said and "vinid/plip" in said and "tower" in said
+    assert "Unknown ancestors were allowed" in said and "vinid/plip" in said and "a folder" in said
     assert "Eve-Moe" not in said and str(study) not in said
     card = (study / "out2/README.md").read_text()
     assert "saw 2 groups" in card and "1 of this study's train split and the others of models" in card
