@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config import Params
+from pipeline.config import Evaluate, Params
 from pipeline.data.named_files import RESOLVED, Hashes, files_of, write_resolved
 
 FEWEST = {"tile": {"mpp": 0.5, "labels": {"classes": ["t"]}}}
@@ -60,7 +60,7 @@ def params(outside: str = "../outside") -> Params:
             "train_denoiser": {"init": at("denoiser"), "resume_from": at("checkpoint")},
             "sample_slides": {"slides": [{**woven, "field": at("field.csv"), "image": image}]},
             "train_filters": {"features": at("tower")},
-            "evaluate": {"features": at("tower"), "weights": at("weights.pth")},
+            "evaluate": {"weights": at("weights.pth")},
             "uplift": {"classifier": "command", "command": f"python {at('mine.py')} {{dataset}} {{predictions}}"},
         }
     )
@@ -79,7 +79,7 @@ def params(outside: str = "../outside") -> Params:
         ("rna.parquet", {"train_encoders.rna"}),
         ("rna_init/config.json", {"train_encoders.rna_init"}),
         ("genotype.csv", {"train_encoders.genotype"}),
-        ("tower/config.json", {"train_encoders.image", "train_filters.features", "evaluate.features"}),
+        ("tower/config.json", {"train_encoders.image", "train_filters.features"}),
         ("autoencoder/config.json", {"train_autoencoder.init"}),
         ("denoiser/config.json", {"train_denoiser.init"}),
         ("checkpoint/config.json", {"train_autoencoder.resume_from", "train_denoiser.resume_from"}),
@@ -98,6 +98,13 @@ def test_a_file_that_changes_changes_the_keys_that_name_it(study, name, keys):
     assert {f"{s}.{k}" for s in after for k in after[s] if after[s][k] != before[s][k]} == keys
     path.unlink()
     assert files_of(params()) != after
+
+
+def test_evaluate_looks_through_a_folder_too(study):
+    config = params().model_copy(update={"evaluate": Evaluate(features="../outside/tower")})
+    before = files_of(config, "evaluate")
+    (study / "../outside/tower/config.json").write_text("[]")
+    assert before["evaluate"]["features"] != files_of(config, "evaluate")["evaluate"]["features"]
 
 
 def test_what_no_param_names_changes_nothing(study):
