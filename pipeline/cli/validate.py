@@ -9,7 +9,7 @@ from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
-from pipeline.slides.annotate import check_annotations, load_annotations
+from pipeline.slides.annotate import check_annotations, load_rasters
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
 from pipeline.slides.tiler import check_scale
@@ -30,7 +30,7 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
     if params is None:
         return faults
     manifest, found = check_manifest(params.tile)
-    faults += found + check_annotations(manifest, params.tile)
+    faults += found
     faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
     faults += _check_splits(manifest, params) + check_tables(params)
     return faults
@@ -52,19 +52,21 @@ def validate_deep(folder: Path = Path()) -> list[Fault]:
     return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
 
 
-def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
-    """Open the slide and read small regions all over it, so that a file that breaks off shows."""
+def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault | Note]:
+    """Open the slide and read small regions all over it, so that a file that breaks off shows; and what is stated of it."""
+    bounds, found = None, []
     try:
         with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+            bounds = slide.bounds
             check_scale(slide, config)
             for row in range(4):
                 for col in range(4):
                     x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
                     slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-            load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+            load_rasters(entry, config, slide.size, bounds)
     except BadSlide as error:
-        return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
-    return []
+        found = [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
+    return check_annotations(entry, config, manifest.spots, bounds) + found
 
 
 def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:

@@ -12,14 +12,15 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.commit import link_tree, write_json
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest, SlideEntry, read_manifest
 from pipeline.data.schema import SPLITS
 from pipeline.data.splits import assign_splits
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among, notes_among
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.describe import split_groups
 from pipeline.slides.hiding import seen_shares
+from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide
 
@@ -77,18 +78,17 @@ def tile_study(
         when more than `max_bad_slides` slides can't be used.
     """
     manifest = read_manifest(config)
-    if faults := check_annotations(manifest, config):
-        raise ManifestFaults(faults)
-    if config.summarise:
-        slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
-        manifest = replace(manifest, slides=slides)
     splits = study_splits(manifest, config, seed)
-    shares = seen_shares(manifest, config, splits, seed)
-    jobs = [
-        _job(entry, manifest, config, splits, work.parts.resolve(), code, shares[entry.slide_id], seed)
-        for entry in manifest.slides
-    ]
-    with pool(len(jobs)) as run:
+    with pool(len(manifest.slides)) as run:
+        _check_stated(manifest, config, run)
+        if config.summarise:
+            slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
+            manifest = replace(manifest, slides=slides)
+        shares = seen_shares(manifest, config, splits, seed)
+        jobs = [
+            _job(entry, manifest, config, splits, work.parts.resolve(), code, shares[entry.slide_id], seed)
+            for entry in manifest.slides
+        ]
         results = run(cut_slide, jobs, "tile")
     good = [r for r in results if "part" in r]
     bad = [r for r in results if "reason" in r]
@@ -123,11 +123,37 @@ def tile_study(
     return {**metrics, "slides_made": made}
 
 
-def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):
+def _check_stated(manifest: Manifest, config: Tile, run) -> None:
+    """Say what of polygons and spots is left out, and refuse their faults before any slide is cut."""
+    if "polygons" not in (config.labels.source, config.masks.source) and manifest.spots is None:
+        return
+    items = [(entry, config, _spots_of(entry, manifest)) for entry in manifest.slides]
+    found = [each for of_slide in run(check_stated, items, "tile, annotations") for each in of_slide]
+    for note in notes_among(found):
+        console.print(f"note: {note}", markup=False)
+    if faults := faults_among(found):
+        raise ManifestFaults(faults)
+
+
+def check_stated(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
+    """Faults and notes of what is stated about one slide; whether the slide itself can be used is not asked."""
+    entry, config, spots = item
+    try:
+        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+            bounds = slide.bounds
+    except BadSlide:
+        bounds = None
+    return check_annotations(entry, config, spots, bounds)
+
+
+def _spots_of(entry: SlideEntry, manifest: Manifest) -> pd.DataFrame | None:
     spots = manifest.spots
-    mine = None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
+    return None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
+
+
+def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):
     own = {group: splits[group] for group in split_groups(entry, config)}
-    return SlideJob(entry, config, own, mine, parts, code, shares, seed)
+    return SlideJob(entry, config, own, _spots_of(entry, manifest), parts, code, shares, seed)
 
 
 def _publish(good: list[dict], work, output: Path) -> None:
@@ -149,6 +175,8 @@ def _write_slides(results: list[dict], reports: Path) -> None:
         "mpp_source",
         "width_px",
         "height_px",
+        "bounds_x_level0_px",
+        "bounds_y_level0_px",
         "stain",
         "tissue_share",
         "reason",

@@ -2,128 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from shapely import contains_xy
-from shapely.geometry import Polygon
 
 from pipeline.config import Tile
 from pipeline.data.manifest import SlideEntry
-from pipeline.slides.annotate import load_annotations, rasterise, read_polygons, read_raster
+from pipeline.slides.annotate import load_annotations, read_raster
 from pipeline.slides.open import BadSlide
-from tests.build import box_ring, feature, write_geojson
 
 CLASSES = ("stroma", "tumour")
-BIG, HOLE = box_ring(0, 0, 40, 40), box_ring(10, 10, 30, 30)
-
-
-def _regions(*parts):
-    return [(name, Polygon(outline, holes)) for name, outline, holes in parts]
-
-
-def test_a_hole_is_not_of_the_class():
-    ids = rasterise(_regions(("tumour", BIG, [HOLE])), CLASSES, 0, 0, 50, 50, 1.0)
-    assert ids.dtype == np.uint8 and ids.shape == (50, 50)
-    assert ids[5, 5] == ids[35, 35] == 2
-    assert ids[20, 20] == ids[45, 45] == 0
-
-
-def test_an_island_in_a_hole_and_what_lies_under_it_show():
-    regions = _regions(("stroma", BIG, []), ("tumour", BIG, [HOLE]), ("tumour", box_ring(18, 18, 22, 22), []))
-    ids = rasterise(regions, CLASSES, 0, 0, 40, 40, 1.0)
-    assert (ids[5, 5], ids[12, 12], ids[20, 20]) == (2, 1, 2)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_where_polygons_overlap_the_later_class_wins_in_any_file_order(order):
-    regions = _regions(("tumour", HOLE, []), ("stroma", BIG, []), ("nothing known", BIG, []))[::order]
-    ids = rasterise(regions, CLASSES, 0, 0, 40, 40, 1.0)
-    assert (ids[20, 20], ids[5, 5]) == (2, 1)
-    assert (rasterise(regions, CLASSES[::-1], 0, 0, 40, 40, 1.0) > 0).all()
-
-
-@given(st.integers(-20, 60), st.integers(-20, 60), st.sampled_from([0.5, 1.0, 2.0, 3.7]))
-def test_a_box_of_a_polygon_is_cut_out_of_the_whole(x, y, downsample):
-    outline = [(12, 3), (70, 20), (55, 66), (20, 60), (30, 30)]
-    regions = _regions(("tumour", outline, []))
-    ids = rasterise(regions, CLASSES, x, y, 24, 24, downsample)
-    shape = Polygon(outline)
-    inner, outer = shape.buffer(-1.6 * downsample), shape.buffer(1.6 * downsample)
-    columns, rows = np.meshgrid(x + (np.arange(24) + 0.5) * downsample, y + (np.arange(24) + 0.5) * downsample)
-    assert (ids[contains_xy(inner, columns, rows)] == 2).all()
-    assert (ids[~contains_xy(outer, columns, rows)] == 0).all()
-
-
-BOWTIE = [(0, 0), (10, 10), (10, 0), (0, 10)]
-
-
-@pytest.mark.parametrize(
-    "bad, problem, remedy",
-    [
-        (feature("tumour", BOWTIE), "not valid: Self-intersection", "does not cross itself"),
-        (feature("tumor", BIG), "unknown label 'tumor'", "did you mean 'tumour'?"),
-        (feature("xyz", BIG), "unknown label 'xyz'", "add it to the classes"),
-        (feature("tumour", [(3, 4)], kind="Point"), "this Point has no area", "closed polygon"),
-        (feature(None, BIG), "no class or no geometry", "give it a class"),
-        (
-            {"type": "Feature", "properties": {"classification": {"name": "tumour"}}, "geometry": None},
-            "no geometry",
-            "",
-        ),
-        ("not a feature", "no class or no geometry", "give it a class"),
-        (feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]}}, "no geometry", ""),
-        (feature("tumour", BIG) | {"properties": {"classification": {"name": 7}}}, "the class is 7", ""),
-        (feature("tumour", BIG) | {"properties": {"classification": {"name": None}}}, "the class is None", ""),
-        (feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": []}}, "no area", "closed polygon"),
-    ],
-    ids=[
-        "bow tie",
-        "misspelt",
-        "unknown",
-        "point",
-        "no class",
-        "no geometry",
-        "text",
-        "short",
-        "number",
-        "null",
-        "void",
-    ],
-)
-def test_a_bad_feature_is_a_fault_with_its_number_and_the_good_ones_stay(tmp_path, bad, problem, remedy):
-    path = write_geojson(tmp_path / "a.geojson", feature("stroma", BIG), bad, feature("tumour", HOLE))
-    regions, faults = read_polygons(path, CLASSES)
-    assert [fault.row for fault in faults] == [2]
-    assert problem in faults[0].problem and remedy in faults[0].remedy and faults[0].remedy
-    assert faults[0].where == str(path)
-    assert {"stroma", "tumour"} <= {name for name, _ in regions}
-
-
-@pytest.mark.parametrize("text", ["not json", "7", "{}", "null", '{"features": 3}'])
-def test_a_file_that_is_no_geojson_is_one_fault(tmp_path, text):
-    (tmp_path / "a.geojson").write_text(text)
-    regions, faults = read_polygons(tmp_path / "a.geojson", CLASSES)
-    assert regions == [] and len(faults) == 1
-    assert "not GeoJSON" in faults[0].problem and "QuPath" in faults[0].remedy
-
-
-def test_qupath_s_bare_list_and_multipolygons_are_read(tmp_path):
-    both = feature("tumour", BIG)
-    both["geometry"] = {
-        "type": "MultiPolygon",
-        "coordinates": [feature("", ring)["geometry"]["coordinates"] for ring in (BIG, box_ring(50, 50, 60, 60))],
-    }
-    path = write_geojson(tmp_path / "a.geojson", both)
-    (tmp_path / "bare.geojson").write_text(json.dumps([both]))
-    for name in (path, tmp_path / "bare.geojson"):
-        regions, faults = read_polygons(name, CLASSES)
-        assert faults == [] and [(name, part.area) for name, part in regions] == [("tumour", 1600), ("tumour", 100)]
 
 
 def _config(source: str, **labels) -> Tile:
