@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from pipeline.cli.begun_from import check_begun_from
 from pipeline.config import Params, Tile, load_cluster, load_params
+from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
-from pipeline.slides.annotate import check_annotations, load_rasters
+from pipeline.models.pretrained import packaged
+from pipeline.slides.annotate import check_annotations, load_annotations, load_polygons_and_spots
+from pipeline.slides.classes import StatedClasses, check_classes, stated_classes
 from pipeline.slides.open import BadSlide, open_slide
-from pipeline.slides.study import study_splits
+from pipeline.slides.study import study_keys, study_splits
 from pipeline.slides.tiler import check_scale
 
 _PROBE_PX = 64
@@ -31,8 +37,9 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
         return faults
     manifest, found = check_manifest(params.tile)
     faults += found
-    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
-    faults += _check_splits(manifest, params) + check_tables(params)
+    stated: dict[str, StatedClasses] = {}
+    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile, stated)]
+    faults += _check_splits(manifest, params, stated)
     return faults
 
 
@@ -52,9 +59,9 @@ def validate_deep(folder: Path = Path()) -> list[Fault]:
     return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
 
 
-def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault | Note]:
-    """Open the slide and read small regions all over it, so that a file that breaks off shows; and what is stated of it."""
-    bounds, found = None, []
+def _probe(entry, manifest: Manifest, config: Tile, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
+    """Open the slide and read small regions all over it, so that a file that breaks off shows; add its classes to `stated`."""
+    annotations, bounds, found = None, None, []
     try:
         with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
             bounds = slide.bounds
@@ -63,23 +70,39 @@ def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault | Note]:
                 for col in range(4):
                     x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
                     slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-            load_rasters(entry, config, slide.size, bounds)
+            annotations = load_annotations(entry, config, manifest.spots, *slide.size, bounds)
+            stated[entry.slide_id] = stated_classes(annotations, *slide.size)
     except BadSlide as error:
         found = [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
-    return check_annotations(entry, config, manifest.spots, bounds) + found
+    if annotations is None:
+        annotations = load_polygons_and_spots(entry, config, manifest.spots, bounds)
+    return check_annotations(annotations, bounds) + found
 
 
-def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
+def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
     config = params.tile
     if not manifest.slides:
-        return []
+        return _check_tables(params)
     try:
         splits = study_splits(manifest, config, params.seed)
     except ManifestFaults as error:
-        return error.faults
+        return error.faults + _check_tables(params)
     if "train" not in splits.values():
-        return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+        fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
+        return [fault, *_check_tables(params)]
+    found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    found += check_begun_from(params, manifest, splits)
+    found += _check_tables(params, partial(study_keys, manifest, config, splits))
+    if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
+        fact = "plan will refuse it: no group is in val or test to lend conditions. Change tile.split, or set it to 0."
+        found.append(Note("params.yaml", fact, None, "plan.evaluation_tiles"))
+    whole = {entry.slide_id for entry in manifest.slides} == {*stated}
+    return found + (check_classes(params, manifest, splits, stated) if whole else [])
+
+
+def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
+    init = params.train_encoders.rna.init
+    return check_tables(params, keys, None if init == "train" else Path(packaged(init, "encoders/rna")))
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

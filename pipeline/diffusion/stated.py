@@ -23,9 +23,10 @@ from pipeline.diffusion.from_image import read_holes, state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
 from pipeline.errors import Fault, ManifestFaults, Note, faults_among, notes_among
 from pipeline.models.autoencoder import LatentCodec
-from pipeline.slides.annotate import check_inside, read_raster
+from pipeline.slides.annotate import check_inside
 from pipeline.slides.geojson import read_geojson
 from pipeline.slides.open import BadSlide
+from pipeline.slides.rasters import Raster, read_raster
 from pipeline.slides.regions import Regions
 
 _BAND = 256
@@ -44,20 +45,20 @@ class Mask:
     classes: tuple[str, ...]
     size: tuple[int, int]
     regions: Regions
-    raster: np.ndarray | None
-    instances: np.ndarray | None
+    raster: Raster | None
+    instances: Raster | None
     notes: tuple[Note, ...] = ()
 
     def ids(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) uint8."""
         if self.raster is None:
             return self.regions.class_ids(self.classes, (0, top, self.size[1], rows), 1.0)
-        return self.raster[top : top + rows]
+        return self.raster.read(0, top, self.size[1], rows).astype(np.uint8)
 
     def numbers(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) int32, a number for each nucleus."""
         if self.raster is not None:
-            return self.instances[top : top + rows]
+            return self.instances.read(0, top, self.size[1], rows).astype(np.int32)
         return self.regions.numbers((0, top, self.size[1], rows), 1.0)
 
     def on_canvas(
@@ -96,9 +97,9 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
             raise ManifestFaults(faults)
         return Mask(classes, size, regions, None, None, tuple(notes_among(found)))
     raster = read_raster(path, slide.width_px, slide.height_px)
-    if raster.max(initial=0) > len(classes):
+    if raster.largest > len(classes):
         remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
-        raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.max()}.", remedy)])
+        raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.largest}.", remedy)])
     instances = read_raster(slide.instances and Path(slide.instances), slide.width_px, slide.height_px)
     if edges and instances is None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."

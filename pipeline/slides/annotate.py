@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from pipeline.config import Tile
 from pipeline.data.layouts import outlines
@@ -17,6 +14,8 @@ from pipeline.data.manifest import SlideEntry
 from pipeline.errors import Fault, Note, faults_among
 from pipeline.slides.geojson import read_geojson
 from pipeline.slides.open import BadSlide
+from pipeline.slides.pixel_format import read_format
+from pipeline.slides.rasters import Raster, read_raster
 from pipeline.slides.regions import Regions
 
 Frame = tuple[int, int, int, int]
@@ -25,24 +24,20 @@ _LEAST_SHOWN = 0.005
 """A smaller share of area beyond the slide is the width of a pen at its border."""
 
 
-def check_annotations(entry: SlideEntry, config: Tile, spots: pd.DataFrame | None, bounds: Frame | None) -> list:
-    """Faults and notes of the polygons and spots that are stated about a slide; `bounds` is None where it can't be opened.
-
-    Returns
-    -------
-    list[Fault | Note]
-    """
+def check_annotations(annotations: Annotations, bounds: Frame | None) -> list[Fault | Note]:
+    """Faults and notes of the polygons and spots that are stated about a slide; `bounds` is None where it can't be opened."""
+    config, regions, spots = annotations.config, annotations.regions, annotations.spots
     found: list[Fault | Note] = []
-    if entry.annotations and "polygons" in (config.labels.source, config.masks.source):
-        regions, found = read_regions(entry, config, bounds)
+    if annotations.entry.annotations and "polygons" in (config.labels.source, config.masks.source):
+        where, found = str(annotations.entry.annotations), list(annotations.found)
         if bounds is not None and not faults_among(found):
-            found += check_inside(str(entry.annotations), regions, bounds, config)
+            found += check_inside(where, regions, bounds, config)
         if _drops_all(regions, config) and not faults_among(found):
             problem = "no polygon has a class of tile.labels.classes, so that all tiles of its slide would be dropped."
             remedy = "give classes to what was drawn, or set tile.labels.unlabelled: keep."
-            found.append(Fault(str(entry.annotations), problem, remedy))
+            found.append(Fault(where, problem, remedy))
     if spots is not None and bounds is not None:
-        found += _check_spots(entry, config, spots[spots["slide_id"] == entry.slide_id], bounds)
+        found += _check_spots(annotations.entry, config, spots, bounds)
     return found
 
 
@@ -106,7 +101,7 @@ class PlacedRaster:
     x, y : where its corner lies, level-0 px.
     """
 
-    ids: np.ndarray
+    raster: Raster
     x: int = 0
     y: int = 0
     whole: bool = True
@@ -114,17 +109,20 @@ class PlacedRaster:
     def nearest(self, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
         x, y, width, height = box
         x, y = x - self.x, y - self.y
-        found = _nearest(self.ids, (x, y, width, height), downsample)
+        found = self.raster.nearest((x, y, width, height), downsample)
         if self.whole:
             return found
         columns, rows = x + (np.arange(width) + 0.5) * downsample, y + (np.arange(height) + 0.5) * downsample
-        inside = [(at >= 0) & (at < side) for at, side in zip((rows, columns), self.ids.shape)]
+        inside = [(at >= 0) & (at < side) for at, side in zip((rows, columns), self.raster.shape)]
         return np.where(np.outer(*inside), found, found.dtype.type(0))
 
 
 @dataclass
 class Annotations:
-    """What is stated about one slide, ready to be asked about any box of it."""
+    """What is stated about one slide, ready to be asked about any box of it.
+
+    found : faults and notes of the polygons' file.
+    """
 
     config: Tile
     entry: SlideEntry
@@ -132,6 +130,7 @@ class Annotations:
     raster: PlacedRaster | None
     instances: PlacedRaster | None
     spots: pd.DataFrame | None
+    found: tuple[Fault | Note, ...] = ()
 
     def ids(
         self, classes: tuple[str, ...], source: str, box: tuple[float, float, int, int], downsample: float
@@ -139,6 +138,8 @@ class Annotations:
         """Class ids of a box (x_level0_px, y_level0_px, width_px, height_px)."""
         if source == "polygons":
             return self.regions.class_ids(classes, box, downsample)
+        if self.raster is None:
+            return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
         return self.raster.nearest(box, downsample).astype(np.uint8)
 
     def instance_ids(
@@ -162,13 +163,6 @@ class Annotations:
         return self.spots.iloc[nearest] if distance_um[nearest] <= self.config.labels.spot_radius_um else None
 
 
-def _nearest(raster: np.ndarray, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
-    x, y, width, height = box
-    columns = np.clip((x + (np.arange(width) + 0.5) * downsample).astype(int), 0, raster.shape[1] - 1)
-    rows = np.clip((y + (np.arange(height) + 0.5) * downsample).astype(int), 0, raster.shape[0] - 1)
-    return raster[np.ix_(rows, columns)]
-
-
 def load_annotations(
     entry: SlideEntry, config: Tile, spots, width_px: int, height_px: int, bounds: Frame | None = None
 ) -> Annotations:
@@ -183,28 +177,25 @@ def load_annotations(
     BadSlide
         when a raster cannot be read, has another size than the slide, or holds ids beyond the stated classes.
     """
-    bounds = bounds or (0, 0, width_px, height_px)
-    regions = read_regions(entry, config, bounds)[0] if entry.annotations is not None else Regions.of()
-    raster, instances = load_rasters(entry, config, (width_px, height_px), bounds)
-    mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
-    return Annotations(config, entry, regions, raster, instances, mine)
-
-
-def load_rasters(
-    entry: SlideEntry, config: Tile, size: tuple[int, int], bounds: Frame
-) -> tuple[PlacedRaster | None, PlacedRaster | None]:
-    """The class ids and the numbers of nuclei that the manifest states about a slide; see `load_annotations`."""
+    size = width_px, height_px
+    bounds = bounds or (0, 0, *size)
     instances = _placed(entry.instances, size, bounds)
     raster = _placed(entry.mask, size, bounds)
-    if raster is None and instances is not None:
-        raster = replace(instances, ids=(instances.ids > 0).astype(np.uint8))
+    largest = raster.raster.largest if raster else min(instances.raster.largest, 1) if instances else 0
     for source, classes in ((config.masks.source, config.masks.classes), (config.labels.source, config.labels.classes)):
-        if source == "raster" and raster is not None and raster.ids.max() > len(classes):
+        if source == "raster" and largest > len(classes):
             raise BadSlide(
-                f"{entry.slide_id}: its mask holds class id {raster.ids.max()}, and params name {len(classes)} "
+                f"{entry.slide_id}: its mask holds class id {largest}, and params name {len(classes)} "
                 "classes. Add the class, or mend the mask."
             )
-    return raster, instances
+    return replace(load_polygons_and_spots(entry, config, spots, bounds), raster=raster, instances=instances)
+
+
+def load_polygons_and_spots(entry: SlideEntry, config: Tile, spots, bounds: Frame | None) -> Annotations:
+    """What asks nothing of the slide's pixels; `bounds` is None where it can't be opened."""
+    regions, found = (Regions.of(), []) if entry.annotations is None else read_regions(entry, config, bounds)
+    mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
+    return Annotations(config, entry, regions, None, None, mine, tuple(found))
 
 
 def _placed(path: Path | None, size: tuple[int, int], bounds: Frame) -> PlacedRaster | None:
@@ -226,42 +217,7 @@ def _placed(path: Path | None, size: tuple[int, int], bounds: Frame) -> PlacedRa
 
 def _size_of(path: Path) -> tuple[int, int] | None:
     try:
-        with _of_any_size(), Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError):
+        found = read_format(path)
+    except (OSError, BadSlide):
         return None
-
-
-def read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:
-    """(height_px, width_px) ids of a mask's file; None of none.
-
-    Raises
-    ------
-    BadSlide
-        when it can't be read or has another size.
-    """
-    if path is None:
-        return None
-    try:
-        with _of_any_size(), Image.open(path) as image:
-            found = f"{image.width} x {image.height} px and {len(image.getbands())} channel(s)"
-            fits = image.size == (width_px, height_px) and len(image.getbands()) == 1
-            raster = np.asarray(image) if fits else None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadSlide(f"{path.name}: the mask cannot be read ({error}).") from error
-    if raster is None:
-        raise BadSlide(
-            f"{path.name}: the mask has {found}, its slide {width_px} x {height_px} px. "
-            "A mask has one channel and its slide's level-0 size."
-        )
-    return raster
-
-
-@contextmanager
-def _of_any_size() -> Iterator[None]:
-    """Let Pillow open large pictures: a mask is as large as its slide, and that is asked before a pixel is decoded."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    return found.width, found.height

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def test_what_is_cut_at_the_border_keeps_its_areas_and_no_lines():
     again = written(Regions.of([("stroma", comb), ("tumour", box(20, 0, 30, 5))]), None, (10, 10))
     assert [name for name, _ in again] == ["stroma"]
     assert [polygon.bounds for _, polygon in again] == [(5, 0, 10, 2)]
+
+
+def test_polygons_are_annotations_cut_at_the_slide_s_border(tmp_path):
+    regions = Regions.of([("stroma", box(-50, 10, 60, 90)), ("tumour", box(300, 300, 400, 400))])
+    again = written(regions, None, (100, 200))
+    assert [(name, area.bounds) for name, area in again] == [("stroma", (0, 10, 60, 90))]
+    write_polygons(tmp_path / "p.geojson", regions, None, CLASSES, (100, 200))
+    (one,) = json.loads((tmp_path / "p.geojson").read_text())["features"]
+    assert one["properties"] == {"objectType": "annotation", "classification": {"name": "stroma"}}
