@@ -99,7 +99,7 @@ def tile_study(
     manifest = read_manifest(config)
     splits = study_splits(manifest, config, seed)
     with pool(len(manifest.slides)) as run:
-        _check_stated(manifest, config, run)
+        notes = _check_stated(manifest, config, run)
         if config.summarise:
             slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
             manifest = replace(manifest, slides=slides)
@@ -133,6 +133,7 @@ def tile_study(
     metrics = _metrics(good, bad, Path(output)) | {
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
+        "left_out": notes,
     }
     metrics["classes_without_train_tiles"] = _vanished(metrics["tiles_by_split"], config)
     write_json(reports / "metrics.json", metrics)
@@ -156,16 +157,18 @@ def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
     return vanished
 
 
-def _check_stated(manifest: Manifest, config: Tile, run) -> None:
-    """Say what of polygons and spots is left out, and refuse their faults before any slide is cut."""
+def _check_stated(manifest: Manifest, config: Tile, run) -> list[str]:
+    """Say what of polygons and spots is left out, and refuse their faults before any slide is cut; the lines that were said."""
     if "polygons" not in (config.labels.source, config.masks.source) and manifest.spots is None:
-        return
+        return []
     items = [(entry, config, _spots_of(entry, manifest)) for entry in manifest.slides]
     found = [each for of_slide in run(check_stated, items, "tile, annotations") for each in of_slide]
-    for line in lines_of(notes_among(found)):
+    said = lines_of(notes_among(found))
+    for line in said:
         console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):
         raise ManifestFaults(faults)
+    return said
 
 
 def check_stated(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
