@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 import pipeline
 from pipeline.cli.draft import Draft, draft_slides
 from pipeline.cli.fresh_repository import begin_history, made_whole, surrounding_repository
+from pipeline.cli.recipe import merge, read_recipes
 from pipeline.data.schema import REQUIRED_SLIDE_COLUMNS
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
@@ -36,17 +37,19 @@ def _template(name: str) -> Path:
     return here if here.exists() else Path(__file__).parents[2] / name
 
 
-def make_study(folder: Path, recipes: tuple[str, ...] = (), slides: Path | None = None) -> None:
+def make_study(
+    folder: Path, recipes: tuple[str, ...] = (), slides: Path | None = None, *, trust_recipe: bool = False
+) -> None:
     """Make a study at `folder`, a git and DVC repository with one commit; after an error nothing is left of it.
 
     Raises
     ------
     HistoloomError
-        when the folder holds something already, a recipe isn't there, or git is missing or fails.
+        when the folder holds something already, a recipe isn't there or isn't confirmed, or git is missing or fails.
     """
     if shutil.which("git") is None:
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
-    overlays = [_read_recipe(name) for name in ("study", *recipes)]
+    overlays = read_recipes(("study", *recipes), _template("recipes"), trust_recipe)
     draft = Draft() if slides is None else draft_slides(slides)
     with made_whole(folder) as staged:
         _write_study(staged, overlays, slides, draft)
@@ -85,32 +88,17 @@ def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
         console.print(line, markup=False)
 
 
-def _read_recipe(name: str) -> dict:
-    path = Path(name) if Path(name).suffix else _template("recipes") / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in _template("recipes").glob("*.yaml")))
-        raise HistoloomError(f"There is no recipe '{name}'. There are: {known}; or name a file.")
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-
-
-def merge(base: dict, overlay: dict) -> None:
-    """Write what the overlay states into the base: mappings merge, all else replaces; `~` after a key empties it."""
-    for key, value in overlay.items():
-        if isinstance(value, dict) and value and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = value
-
-
 def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> None:
     yaml = YAML()
     params = yaml.load(_template("params.yaml").read_text(encoding="utf-8"))
     for overlay in overlays:
         merge(params, overlay)
+    if not isinstance(params.get("tile"), dict) or not isinstance(params["tile"].get("slides_root"), str):
+        raise HistoloomError("A recipe leaves no text in tile.slides_root: mend its section 'tile'.")
     if slides is not None:
         params["tile"]["slides_root"] = str(slides.resolve())
-    else:
-        (folder / params["tile"]["slides_root"]).mkdir(parents=True, exist_ok=True)
+    elif (root := (folder / params["tile"]["slides_root"]).resolve()).is_relative_to(folder.resolve()):
+        root.mkdir(parents=True, exist_ok=True)
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
 

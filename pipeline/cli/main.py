@@ -42,11 +42,14 @@ def cli() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
 )
-def init(folder: Path, recipe: tuple[str, ...], slides: Path | None) -> None:
+@click.option(
+    "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
+)
+def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, trust_recipe: bool) -> None:
     """Make a study: a git and DVC repository of its own at FOLDER."""
     from pipeline.cli.init import make_study
 
-    make_study(folder, recipe, slides)
+    make_study(folder, recipe, slides, trust_recipe=trust_recipe)
 
 
 @cli.command()

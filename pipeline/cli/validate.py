@@ -39,7 +39,7 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
     faults += found
     stated: dict[str, StatedClasses] = {}
     faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile, stated)]
-    faults += _check_splits(manifest, params, stated)
+    faults += _check_splits(manifest, params, stated) + _check_weights(params)
     return faults
 
 
@@ -103,6 +103,14 @@ def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedCl
 def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
     init = params.train_encoders.rna.init
     return check_tables(params, keys, None if init == "train" else Path(packaged(init, "encoders/rna")))
+
+
+def _check_weights(params: Params) -> list[Fault]:
+    if params.evaluate.weights is None:
+        return []
+    from pipeline.conditions.features import check_weights  # which loads torch
+
+    return check_weights(params.evaluate.features, params.evaluate.weights)
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

@@ -71,7 +71,7 @@ class Rna(SampleTable):
     table: str | None = Field(None, description="Parquet, CSV or h5ad: samples by genes, or genes by samples")
     layer: str | None = Field(
         None,
-        description="what to read of an h5ad: a layer's name, raw, or X; unstated, X where it holds what transform needs",
+        description="what to read of an h5ad: a layer's name, raw, or X; unstated, X",
     )
     init: str = Field(
         "train",

@@ -136,7 +136,7 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
         found.add(*problem, number, "patient_id")
     paths = {column: found.files.get((number, column)) for column in _FILE_COLUMNS}
     mpp = _scale(values.get("mpp"), number, found)
-    _check_split(values.get("split"), number, found)
+    values["split"] = _split(values.get("split"), number, found)
     _check_label(values.get("label"), number, config, found)
     _check_sources(values, number, config, found)
     _check_dataset(values.get("dataset"), number, found)
@@ -170,9 +170,11 @@ def _scale(value: str | None, row: int, found: _Collector) -> float | None:
     return None
 
 
-def _check_split(split: str | None, row: int, found: _Collector) -> None:
-    if split not in (None, *SPLITS):
-        found.add(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
+def _split(split: str | None, row: int, found: _Collector) -> str | None:
+    if split in (None, *SPLITS):
+        return split
+    found.add(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
+    return None
 
 
 def _check_words(values: dict[str, str], row: int, found: _Collector) -> None:
@@ -234,7 +236,7 @@ def _check_ids(table: pd.DataFrame, found: _Collector) -> None:
                 row,
                 column,
             )
-    dates = [value for value in table["patient_id"] if ids.looks_like_date(value)]
+    dates = [value for value in table["patient_id"].unique() if ids.looks_like_date(value)]
     if dates:
         fact = f"{len(dates):,} patient(s) have a date as their id, such as '{dates[0]}'. Look whether a spreadsheet made it of another."
         found.found.append(Note(found.where, fact, None, "patient_id"))

@@ -76,7 +76,8 @@ def check_classes(
         for name, count in classes.items():
             if not count["train"]:
                 found.append(Note("params.yaml", f"'{name}' {_where_else(count)}.", None, column))
-    return found + _check_plan(params, labels, masks)
+    held_out = "test" if "test" in splits.values() else "val"
+    return found + _check_plan(params, labels, masks, held_out)
 
 
 def _places(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, set[str]]:
@@ -109,12 +110,14 @@ def _where_else(count: Mapping[str, int]) -> str:
     return f"is on {' and '.join(there)}, and on no train slide: it can't be learned or made"
 
 
-def _check_plan(params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[Fault | Note]:
+def _check_plan(
+    params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict], held_out: str
+) -> list[Fault | Note]:
     """What the plan can't make: faults of what it names, a note where it names nothing and can make nothing."""
     plan, found = params.plan, []
 
     def add(problem: str, column: str) -> None:
-        remedy = "give train a slide of it (split, or more patients), or take it out of the plan."
+        remedy = "give that split a slide of it, or take it out of the plan."
         found.append(Fault("params.yaml", problem, remedy, None, column))
 
     if plan.target != "none":
@@ -129,16 +132,12 @@ def _check_plan(params: Params, labels: Mapping[str, dict], masks: Mapping[str, 
             found.append(Note("params.yaml", fact, None, "plan.target"))
     for number, request in enumerate(plan.requests):
         for name, classes in _asked(request, labels, masks):
-            if not any(classes.get(name, {}).get(split) for split in _lending(request)):
-                problem = f"it asks for '{name}', which is on no {' or '.join(_lending(request))} slide."
-                add(problem, f"plan.requests[{number}].where")
+            lends = "train" if request.purpose == "augment" else held_out
+            if not classes.get(name, {}).get(lends):
+                add(f"it asks for '{name}', which is on no {lends} slide.", f"plan.requests[{number}].where")
     return found
 
 
 def _asked(request: Request, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[tuple[str, Mapping]]:
     asked = [] if request.where.label is None else [(request.where.label, labels)]
     return asked + [(name, masks) for name, share in request.where.contains.items() if share > 0]
-
-
-def _lending(request: Request) -> tuple[str, ...]:
-    return ("train",) if request.purpose == "augment" else ("val", "test")

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.cli.init import merge
 from pipeline.cli.main import cli
+from pipeline.cli.recipe import merge
 from pipeline.cli.reference import reference
 from pipeline.config import Params, load_cluster, load_params
 from pipeline.errors import HistoloomError

@@ -103,7 +103,7 @@ def test_labels_that_the_fraction_hides_do_not_show_a_class(slides):
         (
             {"requests": [{"name": "r", "tiles": 2, "where": {"label": "misspelt"}, "purpose": "evaluate"}]},
             "plan.requests[0].where",
-            "no val or test slide",
+            "no test slide",
         ),
     ],
 )
