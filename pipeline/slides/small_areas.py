@@ -17,14 +17,19 @@ _LEAST = 1e-6
 
 
 def are_small_and_apart(polygons: np.ndarray, downsample: float) -> np.ndarray:
-    """(n,) bool: those without holes that touch no other small one, so that what they gain or lose is nobody else's."""
+    """(n,) bool: those without holes near which no other outline runs, so that what they gain or lose is nobody else's."""
     bounds = shapely.bounds(polygons).reshape(-1, 4) / downsample
     small = (shapely.area(polygons) < LARGEST_PX2 * downsample**2) & (shapely.get_num_interior_rings(polygons) == 0)
     small &= ((bounds[:, 2:] - bounds[:, :2]) < LONGEST_PX).all(1)
     places = np.flatnonzero(small)
-    frames = shapely.box(*(bounds[places] + np.array([-1, -1, 1, 1])).T)
-    pairs = shapely.STRtree(frames).query(frames) if len(frames) else np.empty((2, 0), int)
-    small[places[np.unique(pairs[0][pairs[0] != pairs[1]])]] = False
+    if len(places):
+        frames = shapely.box(*((bounds[places] + np.array([-2, -2, 2, 2])) * downsample).T)
+        mine, other = shapely.STRtree(polygons).query(frames)
+        mine, other = mine[places[mine] != other], other[places[mine] != other]
+        shapely.prepare(polygons[other])
+        near = shapely.intersects(polygons[other], frames[mine])
+        near &= ~shapely.contains_properly(polygons[other], frames[mine])
+        small[places[mine[near]]] = False
     return small
 
 

@@ -85,6 +85,14 @@ def test_nuclei_of_a_lattice_have_their_area_wherever_it_meets_the_pixels(x, y, 
     np.testing.assert_array_equal(part, whole[11:51, 25:65])
 
 
+def test_small_squares_meet_a_large_one_without_a_gap_and_have_their_area_inside_one():
+    large, small = box(0, 0, 60, 60), [box(60, y, 80, y + 20) for y in (0, 20, 40)]
+    ids = Regions.of([("stroma", large), *(("tumour", one) for one in small)]).class_ids(CLASSES, (0, 0, 30, 30), 3.0)
+    assert (ids[:20, :27] > 0).all() and (ids[:20, :20] == 1).all()
+    within = Regions.of([("stroma", large), ("tumour", box(21, 21, 38, 38))])
+    assert np.count_nonzero(within.class_ids(CLASSES, (0, 0, 30, 30), 3.0) == 2) in (32, 33)  # of 32.1; by centres 36
+
+
 def test_nuclei_that_touch_are_left_as_their_pixel_centres_say():
     regions = Regions.of([("stroma", box(2, 2, 12, 12)), ("tumour", box(12, 2, 22, 12))])
     ids = regions.class_ids(CLASSES, (0, 0, 8, 5), 3.0)
