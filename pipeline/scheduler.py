@@ -13,8 +13,9 @@ from pipeline.errors import HistoloomError
 
 T = TypeVar("T")
 REACHED_WITHIN_S = 10
-_UNREACHED = (OSError, TypeError, ValueError, RuntimeError, ImportError, AssertionError)
-"""What dask raises where it reaches no scheduler: of no answer, of lacking certificates, of an address, of a protocol."""
+_UNREACHED = (OSError, TypeError, ValueError, RuntimeError, ImportError, AssertionError, UnboundLocalError)
+"""What dask raises where it reaches no scheduler: of no answer, of lacking certificates, of an address, of a protocol; the last by a
+slip of its own, once its time is over."""
 _OF_THE_USER = "mend 'scheduler' in cluster.yaml, or set scheduler: null to run on this machine."
 
 
