@@ -201,7 +201,8 @@ def test_a_scheduler_that_dies_in_the_middle_is_said(quick, tmp_path, graph):
     script = tmp_path / "cluster.py"
     script.write_text(_CLUSTER)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen([sys.executable, str(script)], **pipes) as process:
+    tasks_are_here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, str(script)], env=tasks_are_here, **pipes) as process:
         address = process.stdout.readline().strip()
         threading.Timer(3, process.communicate, ["\n"]).start()
         with (

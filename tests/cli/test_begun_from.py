@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.validate import validate_study
+from pipeline.errors import faults_among
 from pipeline.models.lineage import Lineage
 from tests.build import make_slide, make_study
 
@@ -20,7 +21,7 @@ def _faults(dataset: str, *, allow: bool = False) -> list[str]:
         rows.append(row | {"dataset": dataset})
     Lineage(("set:A", "set:B"), (), (), ("set",)).save(Path("package/denoiser"))
     make_study(".", rows, train_denoiser={"init": "package"}, emit={"allow_unknown_ancestors": allow})
-    return [str(fault) for fault in validate_study()]
+    return [str(fault) for fault in faults_among(validate_study())]
 
 
 def test_a_held_out_slide_that_the_model_saw_is_a_fault(folder):

@@ -147,6 +147,7 @@ def test_the_documented_lines_run_as_written_on_splits_that_lack_a_class(folder,
 
 
 _label = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=100)
+_label = _label.filter(lambda name: name == name.strip())
 
 
 @given(st.lists(_label, min_size=1, max_size=14, unique=True))
