@@ -53,7 +53,7 @@ def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_folder(name: str) -> bool:
-    return name == _cleaned(name) != "" and name[0] != "." and name.split(".")[0].rstrip().lower() not in _RESERVED
+    return name == _cleaned(name) != "" and name[0] not in ". " and name.split(".")[0].rstrip().lower() not in _RESERVED
 
 
 def _cleaned(name: str) -> str:
