@@ -18,10 +18,11 @@ from pipeline.conditions.genotype import GenotypeEncoder
 from pipeline.conditions.image import ImageEncoder
 from pipeline.conditions.label import LabelEncoder
 from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import MaskEncoder, mask_channels, turned_maps
+from pipeline.conditions.mask import MaskEncoder, turned_maps
 from pipeline.conditions.rna import load_rna_encoder
 from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
+from pipeline.config.channels import mask_channels
 
 Arrays = dict[str, np.ndarray]
 FACTS = "encoders.json"

@@ -39,7 +39,7 @@ def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=config.blocks,
-        norm_num_groups=min(32, config.channels // 4 or 1),
+        norm_num_groups=config.norm_groups,
     )
 
 
