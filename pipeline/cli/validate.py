@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import Params, Tile, load_cluster, load_params
+from pipeline.cli.foreseen import check_study
+from pipeline.config import Params, Tile, check_cluster, check_params, load_params
+from pipeline.config.foreseen import check_foreseen
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
-from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
 from pipeline.slides.annotate import check_annotations, load_annotations
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
@@ -19,16 +21,12 @@ _PROBE_PX = 64
 
 def validate_study(folder: Path = Path()) -> list[Fault | Note]:
     """All faults of a study, in the order of its files, and the notes on what it leaves out."""
-    faults: list[Fault | Note] = []
-    params = None
-    for load in (lambda: load_cluster(folder / "cluster.yaml"), lambda: load_params(folder / "params.yaml")):
-        try:
-            params = load()
-        except HistoloomError as error:
-            faults.append(Fault("configuration", str(error), "mend the keys named; histoloom params lists all."))
-            params = None
+    (cluster, faults), (params, found) = check_cluster(folder / "cluster.yaml"), check_params(folder / "params.yaml")
+    faults += found
     if params is None:
         return faults
+    if cluster and not faults_among(faults):
+        faults += check_foreseen(params, cluster)
     manifest, found = check_manifest(params.tile)
     faults += found + check_annotations(manifest, params.tile)
     faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
@@ -77,7 +75,8 @@ def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
         return error.faults
     if "train" not in splits.values():
         return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    return check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    faults = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    return faults + check_study(params, manifest, splits)
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

@@ -17,6 +17,8 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import HistoloomError
 
+PACKAGED = "facts.json"
+"""The file that makes a folder of models a package."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = {
     "autoencoder": "diffusion_pytorch_model*.safetensors",
@@ -134,12 +136,24 @@ def rna_facts(folder: Path) -> dict[str, Any]:
     return {name: _told(config, name, path) for name in ("transform", "hidden", "code")}
 
 
+def context_length(folder: Path) -> int:
+    """Tokens that a folder's text tower reads at once; CLIP's 77 where it doesn't tell."""
+    for name, keys in (
+        ("open_clip_config.json", ("model_cfg", "text_cfg", "context_length")),
+        ("config.json", ("text_config", "max_position_embeddings")),
+    ):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            for key in keys:
+                found = found.get(key, {}) if isinstance(found, dict) else {}
+            return found if isinstance(found, int) else 77
+    return 77
+
+
 def scale_of(source: str) -> float | None:
     """The scale that a packaged model was trained at, µm/px, where the package tells it."""
     for folder in (root() / source, Path(source)):
-        if (folder / "facts.json").is_file() and (mpp := read_json(folder / "facts.json").get("mpp")):
-            return float(mpp)
-        if (folder / "facts.json").is_file() and (folder / "params.yaml").is_file():
+        if (folder / PACKAGED).is_file():
             try:
                 params = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
                 return float(params["tile"]["mpp"])

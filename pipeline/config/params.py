@@ -11,6 +11,7 @@ from pipeline.config.agreement import check_begun
 from pipeline.config.base import Section
 from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
+from pipeline.config.package import PACKAGED
 from pipeline.config.plan import Change, Plan
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
 from pipeline.config.reading import check_section, read_yaml
@@ -144,10 +145,15 @@ class Cluster(Section):
 
 
 def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[Fault | Note]]:
-    """params.yaml as far as it can be read, with what the models tell that it begins from; its faults and notes."""
+    """params.yaml as far as it can be read, with what the models tell that it begins from; its faults and notes.
+
+    Params that lie in a package say how it was made: what that was begun from need not be here, and isn't asked.
+    """
     written, faults = read_yaml(Path(path))
     if faults:
         return None, faults
+    if (Path(path).parent / PACKAGED).is_file():
+        return check_section(written, Params, Path(path))
     filled, begun = take(written)
     params, faults = check_section(filled, Params, Path(path))
     return params, check_begun(params, begun) if params else begun.faults + faults
@@ -165,20 +171,17 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     return _faultless(params, faults_among(found), path)
 
 
-def read_params(path: Path | str) -> Params:
-    """Params of a model that somebody packaged: the models that it began from need not be here."""
+def check_cluster(path: Path | str = "cluster.yaml") -> tuple[Cluster | None, list[Fault]]:
+    """cluster.yaml as far as it can be read, with its faults; a missing file means the defaults."""
+    if not Path(path).exists():
+        return Cluster(), []
     written, faults = read_yaml(Path(path))
-    params, more = (None, []) if faults else check_section(written, Params, Path(path))
-    return _faultless(params, faults + more, path)
+    return (None, faults) if faults else check_section(written, Cluster, Path(path))
 
 
 def load_cluster(path: Path | str = "cluster.yaml") -> Cluster:
-    """Read cluster.yaml; a missing file means the defaults."""
-    if not Path(path).exists():
-        return Cluster()
-    written, faults = read_yaml(Path(path))
-    cluster, more = (None, []) if faults else check_section(written, Cluster, Path(path))
-    return _faultless(cluster, faults + more, path)
+    """Read and check cluster.yaml."""
+    return _faultless(*check_cluster(path), path)
 
 
 def _faultless(found, faults: list[Fault], path: Path | str):

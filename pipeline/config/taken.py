@@ -73,6 +73,7 @@ def take(written: Any) -> tuple[Any, Begun]:
         begun.mpp = begun.mpp or begun.read("", "train_denoiser.init", source, lambda _, s=source: scale_of(s))
     _take(filled, "tile.mpp", begun.mpp)
     _take_steps(filled, begun.denoiser)
+    _take_for_classes(filled)
     return filled, begun
 
 
@@ -127,6 +128,17 @@ def _take_steps(filled: dict, known: Denoiser | None) -> None:
         _take(filled, f"{section}.scheduler", "ddim")
         _take(filled, f"{section}.steps", steps)
         _take(filled, f"{section}.guidance", 1 if inside else None)
+
+
+def _take_for_classes(filled: dict) -> None:
+    """What defaults would ask of labels that there aren't."""
+    classes = _stated(filled, "tile.labels.classes")
+    unlabelled = _stated(filled, "tile.labels.source") == "none" or classes == []
+    if unlabelled:
+        _take(filled, "train_denoiser.conditions", ["text"])
+    alone = isinstance(classes, list) and len(classes) < 2
+    if (unlabelled or alone) and _stated(filled, "uplift.task") != "mask":
+        _take(filled, "uplift.seeds", 0)
 
 
 def distilled_to(train_denoiser: dict, known: Denoiser | None) -> tuple[int | None, bool]:

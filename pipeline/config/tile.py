@@ -21,7 +21,9 @@ class Tissue(Section):
 
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
-    classes: tuple[str, ...] = Field(description="names of the tile labels")
+    classes: tuple[str, ...] = Field(
+        description="names of the tile labels; unstated, those of the package that train_denoiser.init names"
+    )
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
     unlabelled: Literal["drop", "keep"] = Field(
@@ -39,6 +41,14 @@ class Labels(Section):
         description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
     )
 
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source != "none" and not self.classes:
+            raise ValueError(
+                f"labels.source is {self.source}, and labels.classes names none: name the classes, or set source: none"
+            )
+        return self
+
 
 class Masks(Section):
     source: Literal["polygons", "raster", "stain", "none"] = Field(
@@ -49,6 +59,12 @@ class Masks(Section):
         max_length=254,
         description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",
     )
+
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source != "none" and not self.classes:
+            raise ValueError(f"masks.source is {self.source}, and masks.classes names none: name the classes")
+        return self
 
     @model_validator(mode="after")
     def _told_by_stain(self):
@@ -83,7 +99,9 @@ class Tile(Section):
     spots: str | None = None
     annotations_root: str = "manifests/annotations"
     slides_root: str = "data/slides"
-    mpp: float = Field(gt=0, description="target scale, µm/px")
+    mpp: float = Field(
+        gt=0, description="target scale, µm/px; unstated, that of the package that train_denoiser.init names"
+    )
     more_mpp: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="further scales that the same slides are cut at (condition: magnification)"
     )

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import pipeline
 from pipeline.conditions.bus import ConditionSpec
-from pipeline.config import Params, read_params
+from pipeline.config import Params, load_params
 from pipeline.data.commit import let_read, write_json
 from pipeline.errors import HistoloomError
 from pipeline.models.denoiser import load_unet, read_conditions
@@ -179,7 +179,7 @@ def _with_before(facts: dict, before: Path, folder: Path) -> dict:
     known = json.loads((before / "facts.json").read_text(encoding="utf-8"))
     for number, path in enumerate([*_earlier(before), before / "params.yaml"], 1):
         shutil.copy(path, folder / f"params-{number}.yaml")
-    trained = known.get("training") or _trained(read_params(before / "params.yaml"))
+    trained = known.get("training") or _trained(load_params(before / "params.yaml"))
     return {
         "hardware": "\n".join(text for text in (known["hardware"], facts["hardware"]) if text),
         "metrics": {stage: known["metrics"].get(stage, {}) | found for stage, found in facts["metrics"].items()},
@@ -227,7 +227,7 @@ def _write_card(folder: Path) -> None:
     facts, conditions = (
         json.loads((folder / n).read_text(encoding="utf-8")) for n in ("facts.json", "denoiser/conditions.json")
     )
-    params = read_params(folder / "params.yaml")
+    params = load_params(folder / "params.yaml")
     windows = params.train_denoiser.windows_latent_px
     sides = [side * params.train_autoencoder.down_factor for side in windows] or [params.tile.tile_px]
     card = Environment(autoescape=False).from_string(_CARD).render(
