@@ -16,7 +16,7 @@ from pipeline.models.lineage import Lineage, read_lineage
 from pipeline.slides.describe import known_captions, split_groups
 from pipeline.slides.open import BadSlide, open_slide
 
-_OF_NO_PATIENT = ("scratch", "train")
+_OF_NO_PATIENT = ("scratch", "train", "efficientnet-lite0", "inception-v3")
 
 
 def check_study(params: Params, manifest: Manifest, splits: dict[str, str]) -> list[Fault | Note]:
@@ -85,6 +85,8 @@ def _begun_from(params: Params) -> Iterator[tuple[str, str, Lineage]]:
         if record not in seen:
             seen.append(record)
             yield key, source, record
+    if "image" in names and encoders.image.source not in _OF_NO_PATIENT:
+        yield "train_encoders.image.source", encoders.image.source, Lineage(unknown=(encoders.image.source,))
 
 
 def _regions(params: Params, manifest: Manifest) -> Iterator[Fault]:

@@ -77,12 +77,14 @@ def _device(params: Params, cluster: Cluster) -> Iterator[Fault]:
 
 def _plan(params: Params) -> Iterator[Fault]:
     plan = params.plan
+    alone = plan.target in ("largest", "median") and len(params.tile.labels.classes) == 1
     if params.tile.labels.source == "none" and plan.target != "none":
         problem = f"it is {plan.target}, and no tile has a label to count (tile.labels.source: none)."
         yield _fault("plan.target", problem, "set it to none, and state plan.requests.")
-    elif plan.target == "none" and not plan.requests and not plan.evaluation_tiles:
-        remedy = "state plan.requests, plan.evaluation_tiles, or another target."
-        yield _fault("plan.target", "it is none, and nothing else is asked for: there is nothing to make.", remedy)
+    elif (plan.target == "none" or alone) and not plan.requests and not plan.evaluation_tiles:
+        why = "no class is shorter of tiles than another" if alone else "nothing else is asked for"
+        remedy = "state plan.requests, plan.evaluation_tiles, or a number of tiles."
+        yield _fault("plan.target", f"it is {plan.target}, and {why}: there is nothing to make.", remedy)
     for number, request in enumerate(plan.requests):
         for name in (n for n in request.change.leave_out if n in ("mask", "image")):
             remedy = f"sample.guidance can leave it out of all ({name}: 0)."
@@ -113,12 +115,10 @@ def _filters(params: Params) -> Iterator[Fault]:
     for name in ("mask", "text", "rna"):
         if name in use and name not in names:
             yield _fault("filter.use", f"it names {name}, which is none of train_denoiser.conditions.", "take it out.")
-    if "text" in use and "text" in names and text != "train":
-        if not (Path(packaged(text, "encoders/text")) / "open_clip_config.json").is_file():
-            problem = f"it names text, and '{text}' is no folder of an open_clip model with both towers."
-            yield _fault(
-                "filter.use", problem, "take text out, or set train_encoders.text.source to train or a package."
-            )
+    both_towers = text == "train" or (Path(packaged(text, "encoders/text")) / "open_clip_config.json").is_file()
+    if "text" in use and "text" in names and not both_towers:
+        problem = f"it names text, and '{text}' is no folder of an open_clip model with both towers."
+        yield _fault("filter.use", problem, "take text out, or set train_encoders.text.source to train or a package.")
     if "review" in use and not Path("reviews/verdicts.csv").is_file():
         problem = "it names review, and there is no reviews/verdicts.csv."
         yield _fault("filter.use", problem, "run histoloom review make and score, or take it out.")

@@ -14,7 +14,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.config.base import Section
-from pipeline.errors import Fault, HistoloomError
+from pipeline.errors import Fault
 
 _LIST = "mend it; `histoloom params` says what each key takes."
 _NUMBERS = ("float_parsing", "int_parsing")
@@ -24,19 +24,12 @@ _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 
 
 def read_yaml(path: Path) -> tuple[Any, list[Fault]]:
-    """What a YAML file holds, an empty one being an empty mapping; and what keeps it from being read.
-
-    Raises
-    ------
-    HistoloomError
-        when there is no file.
-    """
+    """What a YAML file holds, an empty one being an empty mapping; and what keeps it from being read."""
     try:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}, []
     except FileNotFoundError:
-        raise HistoloomError(
-            f"{path} is missing. Run this in a study's folder, or make one: histoloom init DIR"
-        ) from None
+        remedy = "run this in a study's folder, or make one: histoloom init DIR."
+        return None, [Fault(str(path), f"{path.name} is missing.", remedy)]
     except UnicodeDecodeError as error:
         return None, [Fault(str(path), f"it is no UTF-8, at byte {error.start}.", "save it as UTF-8.")]
     except OSError as error:
