@@ -72,7 +72,9 @@ def test_a_short_caption_s_tokens_are_those_of_the_tokenizer(max_tokens):
     captions = ["", "H&E, mostly tumour, some stroma", "many nuclei", CHINESE[:5]]
     ids = reader(max_tokens).ids(captions).unflatten(0, (len(captions), -1))
     assert torch.equal(ids[:, 0], SimpleTokenizer(context_length=24)(captions))
-    assert torch.equal(ids[:, 1:].flatten(0, 1), SimpleTokenizer(context_length=24)([""] * len(ids[:, 1:].flatten(0, 1))))
+    assert torch.equal(
+        ids[:, 1:].flatten(0, 1), SimpleTokenizer(context_length=24)([""] * len(ids[:, 1:].flatten(0, 1)))
+    )
 
 
 @pytest.mark.parametrize("make", [bert_clip, own_clip, transformers_clip])
@@ -82,7 +84,9 @@ def test_every_kind_of_tower_counts_what_it_reads(tmp_path, make):
     fits, too_long = "gland " * (LENGTH - 2), "gland " * (3 * LENGTH)
     assert tower.count("") == 2 and tower.measure([too_long])["captions_cut"] == 1
     assert tower.measure(["gland"])["captions_cut"] == 0
-    assert make is own_clip or (tower.measure([fits])["captions_cut"] == 0 and tower.measure([fits + "of"])["captions_cut"] == 1)
+    assert make is own_clip or (
+        tower.measure([fits])["captions_cut"] == 0 and tower.measure([fits + "of"])["captions_cut"] == 1
+    )
 
 
 def test_a_hub_s_tower_is_not_asked():

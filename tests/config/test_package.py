@@ -87,7 +87,9 @@ def test_conditions_are_those_that_the_study_has_sources_for(folder):
     assert not params.encode.edges and params.train_encoders.rna.code == 32 and params.train_encoders.rna.init == SMALL
 
 
-@pytest.mark.parametrize("init", [{"init": SMALL}, {"init": SMALL, "down_factor": 8}, {"init": SMALL, "down_factor": None}])
+@pytest.mark.parametrize(
+    "init", [{"init": SMALL}, {"init": SMALL, "down_factor": 8}, {"init": SMALL, "down_factor": None}]
+)
 def test_an_autoencoder_s_factor_is_its_own(folder, init):
     params = load({"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}, "train_autoencoder": init})
     assert params.train_autoencoder.down_factor == 8 and params.train_denoiser.init == "scratch"
@@ -251,7 +253,9 @@ def test_params_in_a_package_need_not_have_what_it_was_begun_from(package):
 def test_recipes_and_the_demo_agree_with_their_models(folder, recipes):
     from pipeline.cli.init import merge
 
-    Path("mine.yaml").write_text("train_denoiser: {few_steps: true}\nsample: {scheduler: ddim, steps: 4, guidance: 2}\n")
+    Path("mine.yaml").write_text(
+        "train_denoiser: {few_steps: true}\nsample: {scheduler: ddim, steps: 4, guidance: 2}\n"
+    )
     yaml, here = YAML(typ="safe"), Path(__file__).parents[2]
     params = yaml.load((here / "params.yaml").read_text(encoding="utf-8"))
     assert not [f for f in found(params) if isinstance(f, Fault)]

@@ -20,7 +20,9 @@ def faults_of(text: str | bytes) -> list[tuple[str, str]]:
     """Each fault's key and what it says."""
     PATH.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     faults = check_params(PATH)[1]
-    return [(fault.where.removeprefix("params.yaml").lstrip(", "), f"{fault.problem} {fault.remedy}") for fault in faults]
+    return [
+        (fault.where.removeprefix("params.yaml").lstrip(", "), f"{fault.problem} {fault.remedy}") for fault in faults
+    ]
 
 
 def test_a_scale_and_classes_are_all_that_must_be_stated(folder):
