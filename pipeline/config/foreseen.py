@@ -90,9 +90,6 @@ def _plan(params: Params) -> Iterator[Fault]:
             remedy = f"sample.guidance can leave it out of all ({name}: 0)."
             key = f"plan.requests[{number}].change.leave_out"
             yield _fault(key, f"'{name}' can't be left out of single tiles.", remedy)
-        if request.where.gene and "rna" not in params.train_denoiser.conditions:
-            problem = "it names genes, and rna is none of train_denoiser.conditions."
-            yield _fault(f"plan.requests[{number}].where.gene", problem, "add rna, or take it out.")
 
 
 def _canvases(params: Params) -> Iterator[Fault]:

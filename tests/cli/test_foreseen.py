@@ -80,7 +80,6 @@ REQUEST = {"name": "more", "tiles": 3}
         ("plan.target", "nothing to make", {}, {"plan": {"target": "none"}}),
         ("plan.target", "nothing to make", {"labels": {"source": "slide", "classes": ["a"]}}, {"uplift": {"seeds": 0}}),
         ("plan.requests[0].change.leave_out", "mask", STAIN, {"train_denoiser": {"conditions": ["mask"]}, "plan": {"requests": [REQUEST | {"change": {"leave_out": ["mask"]}}]}}),
-        ("plan.requests[0].where.gene", "rna", {}, {"plan": {"requests": [REQUEST | {"where": {"gene": {"A": "high"}}}]}}),
         ("sample_slides.slides, 'c'", "512", {}, {"sample_slides": {"slides": [CANVAS], "window_latent_px": 128}}),
         ("sample_slides.halo_latent_px", "quarter", {}, {"sample_slides": {"slides": [CANVAS], "halo_latent_px": 6}}),
         ("filter.use", "mask", {}, {"filter": {"use": ["mask"]}}),
