@@ -11,7 +11,6 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.config import Params
 
-
 _LEFT_OUT = (
     "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
     "in it is as one that is left out."

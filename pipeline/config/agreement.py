@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.channels import mask_channels
-from pipeline.config.package import Denoiser, is_hub_id, packaged, part_folder, root
+from pipeline.config.package import LATENT_SCALE, Denoiser, is_hub_id, packaged, part_folder, root
 from pipeline.config.taken import Begun, distilled_to
 from pipeline.errors import Fault, Note
 
@@ -20,7 +20,7 @@ _SCALES_DIFFER = 0.02
 
 def check_begun(params: Params, begun: Begun) -> list[Fault | Note]:
     """Faults of params that contradict what `begun` tells, and notes on what has no effect."""
-    found: list[Fault | Note] = [*_unknown_sources(params), *begun.faults]
+    found: list[Fault | Note] = [*_unknown_sources(params), *begun.faults, *_kept_scale(params)]
     found += _contradictions(params, begun)
     if begun.denoiser:
         found += [
@@ -52,6 +52,15 @@ def _unknown_sources(params: Params) -> Iterator[Fault]:
         if not any((folder / name).is_file() for name in ("open_clip_config.json", "config.json")):
             known = f"train, {_models()}, a folder of a CLIP, hf-hub:ORG/NAME or transformers:ORG/NAME"
             yield _nothing("train_encoders.text.source", text, known)
+
+
+def _kept_scale(params: Params) -> Iterator[Fault]:
+    """The scale of latents that is to be kept must be known beside the autoencoder, as it is of what was trained here."""
+    config = params.train_autoencoder
+    folder = part_folder(config.init, "autoencoder")
+    if config.scale == "kept" and not (folder and (folder / LATENT_SCALE).is_file()):
+        problem = f"it is kept, and '{config.init}' doesn't tell the scale of its latents ({LATENT_SCALE})."
+        yield _fault("train_autoencoder.scale", problem, "set it to measured.")
 
 
 def _nothing(key: str, source: str, known: str) -> Fault:
@@ -103,7 +112,7 @@ def _of_the_denoiser(params: Params, known: Denoiser) -> Iterator[Fault]:
 
 def _few_steps(params: Params, known: Denoiser | None) -> Iterator[Fault]:
     config = params.train_denoiser
-    if known and config.few_steps and known.few_steps is None:
+    if config.few_steps and (known is None or known.few_steps is None):
         problem = f"it is true, and '{config.init}' has no few_steps."
         yield _fault(
             "train_denoiser.few_steps", problem, "set it to false, or add them: histoloom package --distilled."

@@ -19,6 +19,8 @@ from pipeline.errors import HistoloomError
 
 PACKAGED = "facts.json"
 """The file that makes a folder of models a package."""
+LATENT_SCALE = "latents.json"
+"""The file beside an autoencoder that holds the mean and deviation of its latents."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = {
     "autoencoder": "diffusion_pytorch_model*.safetensors",

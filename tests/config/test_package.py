@@ -177,6 +177,20 @@ def test_few_steps_that_a_package_has_not_are_refused(package):
     refused({"train_denoiser": {"init": "mine", "few_steps": True}}, "train_denoiser.few_steps", "mine")
 
 
+def test_few_steps_and_a_scale_are_not_to_be_had_from_a_hub(folder):
+    hub = {"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}}
+    refused(hub | {"train_denoiser": {"init": "org/unet", "few_steps": True}}, "train_denoiser.few_steps", "org/unet")
+    kept = {"train_autoencoder": {"init": "org/vae", "scale": "kept"}}
+    refused(hub | kept, "train_autoencoder.scale", "latents.json")
+
+
+def test_a_kept_scale_is_read_beside_the_autoencoder(package):
+    kept = {"train_denoiser": {"init": "mine"}, "train_autoencoder": {"scale": "kept"}}
+    load(kept)
+    (package / "autoencoder/latents.json").unlink()
+    refused(kept, "train_autoencoder.scale", "mine")
+
+
 def test_a_distilled_model_is_taken_as_it_is(package):
     change(package / "denoiser/conditions.json", training__distilled=4)
     assert load({"train_denoiser": {"init": "mine", "steps": 0}}).sample.steps == 4
