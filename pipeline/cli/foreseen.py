@@ -134,7 +134,12 @@ def _captions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
     from pipeline.conditions.reader import said
     from pipeline.conditions.text import text_reader
 
-    if words := said(text_reader(config).measure(captions)):
+    try:
+        measured = text_reader(config).measure(captions)
+    except HistoloomError as error:
+        yield Fault("params.yaml, train_encoders.text.source", str(error), "mend the folder, or name another.")
+        return
+    if words := said(measured):
         yield Note(
             "params.yaml, train_encoders.text", words if whole else f"of what is known before tiles are cut, {words}"
         )

@@ -161,6 +161,14 @@ def test_captions_that_the_tower_does_not_read_are_counted(slides):
     assert "1 of" in notes_among(study(**asked))[0].fact
 
 
+def test_a_tower_that_can_not_be_loaded_is_said(slides):
+    Path("tower").mkdir()
+    Path("tower/open_clip_config.json").write_text('{"model_cfg": {}}')
+    rows = [row | {"caption": REPORT} for row in ROWS]
+    sections = {"train_encoders": {"text": {"source": "tower"}}, "emit": {"allow_unknown_ancestors": True}}
+    assert "could not be loaded" in faults_of(rows, {"caption": "{caption}"}, **sections)["train_encoders.text.source"]
+
+
 def test_captions_that_are_all_one_teach_no_tower(slides):
     rows = [row | {"caption": "the same"} for row in ROWS]
     assert "all captions are one" in faults_of(rows, {"caption": "{caption}"})["tile.caption"]
