@@ -25,7 +25,7 @@ from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
-from pipeline.cli.init import merge
+from pipeline.cli.recipe import merge
 from pipeline.conditions.features import load_extractor
 from pipeline.config import TrainFilters
 from pipeline.data.rows import train_rows, val_rows

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
-from pipeline.cli.init import merge
+from pipeline.cli.recipe import merge
 from pipeline.config import Params, load_params
 from pipeline.data.commit import write_json
 from pipeline.emit.model import package_models

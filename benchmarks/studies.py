@@ -16,7 +16,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.run import chip
-from pipeline.cli.init import merge
+from pipeline.cli.recipe import merge
 from pipeline.conditions.encode import batch, null
 from pipeline.config import Sample
 from pipeline.data.commit import digest, hash_tree

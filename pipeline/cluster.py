@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from pipeline.config import Cluster
 from pipeline.errors import HistoloomError
 from pipeline.progress import progress
+from pipeline.scheduler import check_versions, reach, wait_for_workers, words_for_what_died
 
 
 class Ref(NamedTuple):
@@ -109,7 +110,6 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
         yield Pool(_map_here, _graph_here)
         return
     import dask
-    from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.ERROR)  # whatever else has set up logging in this process
     settings = {
@@ -119,22 +119,26 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
         "distributed.admin.tick.limit": "60s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
     }
-    with dask.config.set(settings), _make_cluster(config, tasks, gpu, woven) as cluster, Client(cluster) as client:
-        _wait_for_workers(client, config)
+    with dask.config.set(settings), _open_client(config, tasks, gpu, woven) as client:
         yield Pool(
             lambda function, items, title: _map_dask(client, config, function, items, title),
             lambda tasks, title: _graph_dask(client, config, tasks, title),
         )
 
 
-def _wait_for_workers(client, config: Cluster) -> None:
-    try:
-        client.wait_for_workers(1, timeout=60)
-    except TimeoutError:
-        raise HistoloomError(
-            f"No worker joined the scheduler {config.scheduler or 'of this machine'} within a minute. Start workers, or mend "
-            "'scheduler' in cluster.yaml."
-        ) from None
+@contextmanager
+def _open_client(config: Cluster, tasks: int, gpu: bool, woven: bool) -> Iterator:
+    if config.scheduler is not None:
+        with reach(config.scheduler) as client:
+            wait_for_workers(client, config.scheduler)
+            check_versions(client, config.scheduler)
+            yield client
+        return
+    from distributed import Client
+
+    with _make_cluster(config, tasks, gpu, woven) as cluster, Client(cluster) as client:
+        wait_for_workers(client, None)
+        yield client
 
 
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
@@ -143,13 +147,16 @@ spends up to half its time on page faults (benchmarks/sampling.py). A variable o
 """
 _COMPUTES = {"computes": 1}
 """What a worker with two threads has one of, and a task that computes takes."""
+_LOOPBACK = {
+    "host": "127.0.0.1",
+    "dashboard_address": None,  # no dashboard; the scheduler's HTTP server is opened all the same
+    "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port
+}
+"""Whoever reaches a port of dask's can run code: those of a cluster of this machine are open to this machine alone."""
 
 
 @contextmanager
 def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
-    if config.scheduler is not None:
-        yield config.scheduler
-        return
     if gpu and device(config) == "cuda":
         try:
             from dask_cuda import LocalCUDACluster
@@ -163,7 +170,7 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
         gpus = torch.cuda.device_count()
         workers = gpus if config.workers == "auto" else min(config.workers, gpus)
         with LocalCUDACluster(
-            n_workers=max(1, min(workers, tasks)), memory_limit=config.memory_limit, dashboard_address=None
+            n_workers=max(1, min(workers, tasks)), memory_limit=config.memory_limit, **_LOOPBACK
         ) as cluster:
             yield cluster
         return
@@ -176,7 +183,7 @@ def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
         resources=_COMPUTES if woven else {},
         processes=True,
         memory_limit=config.memory_limit,
-        dashboard_address=":0",  # any free port
+        **_LOOPBACK,
         silence_logs=logging.CRITICAL,  # that a worker misses a scheduler which has closed is no news
     ) as cluster:
         yield cluster
@@ -254,7 +261,7 @@ def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> 
     watched = as_completed([futures[key] for key, task in tasks.items() if task.counted or task.wanted])
     counted = {futures[key].key for key, task in tasks.items() if task.counted}
     futures.clear()
-    with _words_for_killed_workers(config, title), progress(title, len(counted)) as advance:
+    with words_for_what_died(config.scheduler, config.retries, title), progress(title, len(counted)) as advance:
         for future in watched:
             if future.status != "finished":
                 future.result()
@@ -269,26 +276,14 @@ def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any],
     order = {future.key: index for index, future in enumerate(futures)}
     results: list[Any] = [None] * len(items)
     try:
-        with _words_for_killed_workers(config, title), progress(title, len(items)) as advance:
+        with words_for_what_died(config.scheduler, config.retries, title), progress(title, len(items)) as advance:
             for future in as_completed(futures):
                 results[order[future.key]] = future.result()
                 advance()
     finally:
-        client.cancel(futures)
+        if client.status == "running":
+            client.cancel(futures)
     return results
-
-
-@contextmanager
-def _words_for_killed_workers(config: Cluster, title: str) -> Iterator[None]:
-    from distributed import KilledWorker
-
-    try:
-        yield
-    except KilledWorker as error:
-        raise HistoloomError(
-            f"A worker died {config.retries + 1} times at one task of '{title}', most often for want "
-            "of memory. Lower `workers` or the batch size, and run again: committed parts are kept."
-        ) from error
 
 
 def use_training_threads(config: Cluster) -> None:

@@ -12,7 +12,8 @@ from pipeline.emit.study import emit_study
 
 def main() -> None:
     params = load_params()
-    stated = {"emit": params.emit.model_dump(), "tile_px": params.tile.tile_px, "mpp": params.tile.mpp}
+    tile = params.tile.model_dump(include={"tile_px", "mpp", "labels"})
+    stated = {"emit": params.emit.model_dump(), "tile": tile}
     with stage.open_stage("emit", params=stated, inputs=["data/tiles", *MADE, "data/verdicts"]) as work:
         work.promote(lambda folder: emit_study(params, folder, Path("reports/emit")), "data/dataset")
 

@@ -17,7 +17,7 @@ def main() -> None:
         "encoders": params.train_encoders.model_dump(),
         "classes": [params.tile.labels.classes, params.tile.masks.classes],
     }
-    inputs = ["data/tiles", "manifests", "models/encoders", "models/autoencoder"]
+    inputs = ["data/tiles", "models/encoders", "models/autoencoder"]
     with stage.open_stage("encode", params=stated, inputs=inputs) as work:
         encode_study(params, work, device(cluster))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import stage
-from pipeline.config import load_params
 from pipeline.data.demo_slide import fetch_demo_slide
 
 
 def main() -> None:
-    fetch_demo_slide(Path(load_params().tile.slides_root) / "cmu_small_region.svs")
+    fetch_demo_slide(Path("data/slides/cmu_small_region.svs"))
 
 
 if __name__ == "__main__":

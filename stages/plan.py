@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, one_thread
 from pipeline.config import load_cluster, load_params
+from pipeline.data.named_files import files_of
 from pipeline.data.plan import plan_study
 
 
@@ -27,9 +28,10 @@ def main() -> None:
         "classes": [params.tile.labels.classes, params.tile.masks.classes],
         "conditions": params.train_denoiser.conditions,
         "encoders": params.train_encoders.model_dump(),
+        "files": files_of(params, "train_encoders"),
         "seed": params.seed,
     }
-    with stage.open_stage("plan", params=stated, inputs=["data/tiles", "manifests"]) as work:
+    with stage.open_stage("plan", params=stated, inputs=["data/tiles"]) as work:
         work.promote(lambda folder: plan_study(params, folder, Path("reports/plan")), "data/plan")
 
 

@@ -10,7 +10,7 @@ from pipeline.diffusion.slides import sample_slides_study
 
 def main() -> None:
     params, cluster = load_params(), load_cluster()
-    inputs = ["data/tiles", "manifests", "models/autoencoder", "models/denoiser", "models/encoders"]
+    inputs = ["data/tiles", "models/autoencoder", "models/denoiser", "models/encoders"]
     with stage.open_stage("sample_slides", params={}, inputs=inputs, shared_parts=True) as work:
         sample_slides_study(
             params,

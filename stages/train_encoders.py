@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, use_training_threads
 from pipeline.config import load_cluster, load_params
+from pipeline.data.named_files import files_of
 from pipeline.models.pretrained import contents, packaged
 from pipeline.training.study import train_study_encoders
 
@@ -21,9 +22,10 @@ def main() -> None:
             packaged(config.text.source, "encoders/text"), packaged(config.rna.init, "encoders/rna")
         ),
         "conditions": params.train_denoiser.conditions,
+        "files": files_of(params, "train_encoders"),
         "seed": params.seed,
     }
-    with stage.open_stage("train_encoders", params=stated, inputs=["data/tiles", "manifests"]) as work:
+    with stage.open_stage("train_encoders", params=stated, inputs=["data/tiles"]) as work:
         train_study_encoders(params, work, device(cluster), reports=Path("reports/train_encoders"))
 
 

@@ -167,6 +167,7 @@ def tile_rows(count: int, **columns) -> pd.DataFrame:
         "tissue_fraction": 1.0,
         "caption": "H&E",
         "spot_id": None,
+        "dataset": None,
     }
     return pd.DataFrame(fields | columns, index=range(count))
 

@@ -40,7 +40,7 @@ def _params(a: str, b: str | None) -> dict[str, tuple]:
     if done.returncode:
         raise HistoloomError(f"dvc can't compare '{a}' with '{b or 'the workspace'}': {done.stderr.strip()}")
     files = json.loads(done.stdout or "{}")
-    return {name: (change.get("old"), change.get("new")) for file in files.values() for name, change in file.items()}
+    return {name: (change.get("old"), change.get("new")) for name, change in files.get("params.yaml", {}).items()}
 
 
 def _outputs(revision: str | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ _NEEDED = (
     "transformers",
     "open_clip",
     "openslide",
+    "pyvips",
     "zarr",
     "dask",
     "distributed",

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from pipeline.config import Params
-from pipeline.config.package import context_length, has_part, packaged
-from pipeline.data.manifest import Manifest, SlideEntry
-from pipeline.emit.gate import check_ancestors
+from pipeline.config.package import context_length, packaged
+from pipeline.data.manifest import Manifest
 from pipeline.errors import Fault, HistoloomError, Note
-from pipeline.models.lineage import Lineage, read_lineage
-from pipeline.slides.describe import known_captions, split_groups
+from pipeline.slides.describe import known_captions
 from pipeline.slides.open import BadSlide, open_slide
-
-_OF_NO_PATIENT = ("scratch", "train", "efficientnet-lite0", "inception-v3")
 
 
 def check_study(params: Params, manifest: Manifest, splits: dict[str, str]) -> list[Fault | Note]:
     """Faults and notes of a study whose params, manifests and splits have none."""
-    checks = (_held_out(params, splits), _instances(params, manifest), _ancestors(params, manifest, splits))
-    return [found for check in (*checks, _regions(params, manifest), _captions(params, manifest)) for found in check]
+    checks = (
+        _held_out(params, splits),
+        _instances(params, manifest),
+        _regions(params, manifest),
+        _captions(params, manifest),
+    )
+    return [found for check in checks for found in check]
 
 
 def _held_out(params: Params, splits: dict[str, str]) -> Iterator[Fault]:
@@ -45,48 +44,6 @@ def _instances(params: Params, manifest: Manifest) -> Iterator[Fault]:
     for key in asks if lacking else ():
         problem = f"it needs nuclei that are told apart, and {len(lacking)} slides name no 'instances' (first: '{lacking[0]}')."
         yield Fault(f"params.yaml, {key}", problem, "name them in slides.csv, or set tile.masks.source to stain.")
-
-
-def _ancestors(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault]:
-    """What `emit` would refuse of the models that this study begins from, asked of its own gate."""
-    rows = pd.DataFrame([row for entry in manifest.slides for row in _rows(entry, params, splits)])
-    synthetic = pd.DataFrame(
-        {"tile_id": ["tile"], "purpose": "augment", "generator_sha256": "begun from", "ancestors": [[]]}
-    )
-    for key, source, record in _begun_from(params):
-        try:
-            check_ancestors(synthetic, {"begun from": record.record}, rows, params.emit.allow_unknown_ancestors)
-        except HistoloomError as error:
-            remedy = "begin from another model, or state what the error asks for."
-            yield Fault(f"params.yaml, {key}", f"emit will refuse what '{source}' makes: {error}", remedy)
-
-
-def _rows(entry: SlideEntry, params: Params, splits: dict[str, str]) -> Iterator[dict]:
-    for group in split_groups(entry, params.tile):
-        names = {"slide_id": entry.slide_id, "patient_id": entry.patient_id, "dataset": entry.extra.get("dataset")}
-        yield names | {"split_group": group, "split": splits[group]}
-
-
-def _begun_from(params: Params) -> Iterator[tuple[str, str, Lineage]]:
-    """Every model that what is made descends from, the same one once."""
-    names, encoders, seen = params.train_denoiser.conditions, params.train_encoders, []
-    sources = [
-        ("train_denoiser.init", params.train_denoiser.init, "denoiser", True),
-        ("train_autoencoder.init", params.train_autoencoder.init, "autoencoder", True),
-        ("train_encoders.text.source", encoders.text.source, "encoders/text", "text" in names),
-        ("train_encoders.rna.init", encoders.rna.init, "encoders/rna", "rna" in names),
-    ]
-    for key, source, part, used in sources:
-        if source in _OF_NO_PATIENT or not used:
-            continue
-        folder = Path(packaged(source, part))
-        inside = has_part(source, part) or part == "encoders/rna"
-        record = read_lineage(folder.parent if part.startswith("encoders/") and inside else folder)
-        if record not in seen:
-            seen.append(record)
-            yield key, source, record
-    if "image" in names and encoders.image.source not in _OF_NO_PATIENT:
-        yield "train_encoders.image.source", encoders.image.source, Lineage(unknown=(encoders.image.source,))
 
 
 def _regions(params: Params, manifest: Manifest) -> Iterator[Fault]:

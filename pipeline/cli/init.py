@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import csv
-import os
+import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 import pipeline
+from pipeline.cli.draft import Draft, draft_slides
+from pipeline.cli.fresh_repository import begin_history, made_whole, surrounding_repository
+from pipeline.cli.recipe import merge, read_recipes
 from pipeline.data.schema import REQUIRED_SLIDE_COLUMNS
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
 
-_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".png", ".jpg", ".jpeg"}
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 VERSION_FILE = "histoloom.version"
 
@@ -37,19 +37,27 @@ def _template(name: str) -> Path:
     return here if here.exists() else Path(__file__).parents[2] / name
 
 
-def make_study(folder: Path, recipes: tuple[str, ...] = (), slides: Path | None = None) -> None:
-    """Make a study at `folder`, a git and DVC repository with one commit.
+def make_study(
+    folder: Path, recipes: tuple[str, ...] = (), slides: Path | None = None, *, trust_recipe: bool = False
+) -> None:
+    """Make a study at `folder`, a git and DVC repository with one commit; after an error nothing is left of it.
 
     Raises
     ------
     HistoloomError
-        when the folder holds something already, a recipe isn't there, or git is missing.
+        when the folder holds something already, a recipe isn't there or isn't confirmed, or git is missing or fails.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise HistoloomError(f"{folder} is not empty. Name a new folder, so that nothing of yours is overwritten.")
     if shutil.which("git") is None:
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
-    overlays = [_read_recipe(name) for name in ("study", *recipes)]
+    overlays = read_recipes(("study", *recipes), _template("recipes"), trust_recipe)
+    draft = Draft() if slides is None else draft_slides(slides)
+    with made_whole(folder) as staged:
+        _write_study(staged, overlays, slides, draft)
+        begin_history(staged, "A histoloom study")
+    _say(folder, slides, draft)
+
+
+def _write_study(folder: Path, overlays: list[dict], slides: Path | None, draft: Draft) -> None:
     (folder / "manifests" / "annotations").mkdir(parents=True)
     (folder / "reviews").mkdir()
     for place in ("manifests/annotations", "reviews"):
@@ -60,30 +68,24 @@ def make_study(folder: Path, recipes: tuple[str, ...] = (), slides: Path | None 
     (folder / VERSION_FILE).write_text(f"histoloom {pipeline.__version__}\n", encoding="utf-8")
     (folder / ".gitignore").write_text(_GITIGNORE, encoding="utf-8")
     (folder / "README.md").write_text(_README, encoding="utf-8")
-    _write_manifest(folder / "manifests" / "slides.csv", slides)
-    _version(folder)
-    console.print(
+    _write_manifest(folder / "manifests" / "slides.csv", draft)
+
+
+def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
+    said = []
+    if slides is not None:
+        found = f"{len(draft.slides):,} slide(s)" if draft.slides else "No slide"
+        said = [f"{found} found in {slides}.", *(f"Left out: {words}." for words in draft.words())]
+    if outer := surrounding_repository(folder):
+        said.append(
+            f"The study is a git repository inside another, {outer}: name it in the other's .gitignore, or make it elsewhere."
+        )
+    said.append(
         f"A study at {folder}. Next: fill in manifests/slides.csv and params.yaml, then "
-        f"cd {folder}, histoloom validate, dvc repro.",
-        markup=False,
+        f"cd {shlex.quote(str(folder))}, histoloom validate, dvc repro."
     )
-
-
-def _read_recipe(name: str) -> dict:
-    path = Path(name) if Path(name).suffix else _template("recipes") / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in _template("recipes").glob("*.yaml")))
-        raise HistoloomError(f"There is no recipe '{name}'. There are: {known}; or name a file.")
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-
-
-def merge(base: dict, overlay: dict) -> None:
-    """Write what the overlay states into the base: mappings merge, all else replaces; `~` after a key empties it."""
-    for key, value in overlay.items():
-        if isinstance(value, dict) and value and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = value
+    for line in said:
+        console.print(line, markup=False)
 
 
 def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> None:
@@ -91,10 +93,12 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
     params = yaml.load(_template("params.yaml").read_text(encoding="utf-8"))
     for overlay in overlays:
         merge(params, overlay)
+    if not isinstance(params.get("tile"), dict) or not isinstance(params["tile"].get("slides_root"), str):
+        raise HistoloomError("A recipe leaves no text in tile.slides_root: mend its section 'tile'.")
     if slides is not None:
         params["tile"]["slides_root"] = str(slides.resolve())
-    else:
-        (folder / params["tile"]["slides_root"]).mkdir(parents=True, exist_ok=True)
+    elif (root := (folder / params["tile"]["slides_root"]).resolve()).is_relative_to(folder.resolve()):
+        root.mkdir(parents=True, exist_ok=True)
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
 
@@ -106,35 +110,16 @@ def _write_dvc_yaml(folder: Path) -> None:
     pipeline_file = yaml.load(_template("dvc.yaml").read_text(encoding="utf-8"))
     del pipeline_file["stages"]["fetch"]
     for stage in pipeline_file["stages"].values():
-        kept = [d for d in stage["deps"] if not str(d).startswith(("stages/", "pipeline/", "pretrained"))]
+        kept = [
+            d for d in stage["deps"] if not str(d).startswith(("stages/", "pipeline/", "pretrained", "data/slides"))
+        ]
         stage["deps"] = [VERSION_FILE, *kept]
     with (folder / "dvc.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(pipeline_file, stream)
 
 
-def _write_manifest(path: Path, slides: Path | None) -> None:
+def _write_manifest(path: Path, draft: Draft) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, _COLUMNS, restval="")
         writer.writeheader()
-        for file in sorted(slides.rglob("*")) if slides else []:
-            if file.is_file() and file.suffix.lower() in _SUFFIXES:
-                writer.writerow({"slide_id": file.stem, "path": file.relative_to(slides).as_posix()})
-
-
-def _version(folder: Path) -> None:
-    """git and dvc init, and a first commit: training curves are kept against one."""
-    commands = [
-        ["git", "init", "--quiet"],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-        [sys.executable, "-m", "dvc", "config", "core.analytics", "false"],
-        ["git", "add", "--all"],
-        ["git", "commit", "--quiet", "-m", "A histoloom study"],
-    ]
-    named = {"GIT_AUTHOR_NAME": "histoloom", "GIT_AUTHOR_EMAIL": "histoloom@localhost"}
-    committer = {k.replace("AUTHOR", "COMMITTER"): v for k, v in named.items()}
-    known = subprocess.run(["git", "config", "user.email"], capture_output=True, check=False).returncode == 0
-    environment = os.environ | ({} if known else named | committer)
-    for command in commands:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode:
-            raise HistoloomError(f"'{' '.join(command)}' failed in {folder}: {done.stderr.strip()}")
+        writer.writerows({"slide_id": name, "path": file} for name, file in draft.slides)

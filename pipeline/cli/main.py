@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import pipeline
-from pipeline.errors import HistoloomError, faults_among, notes_among
+from pipeline.errors import HistoloomError, count_of, faults_among, lines_of, notes_among
 from pipeline.progress import console
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -42,11 +42,14 @@ def cli() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
 )
-def init(folder: Path, recipe: tuple[str, ...], slides: Path | None) -> None:
+@click.option(
+    "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
+)
+def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, trust_recipe: bool) -> None:
     """Make a study: a git and DVC repository of its own at FOLDER."""
     from pipeline.cli.init import make_study
 
-    make_study(folder, recipe, slides)
+    make_study(folder, recipe, slides, trust_recipe=trust_recipe)
 
 
 @cli.command()
@@ -69,12 +72,12 @@ def validate(deep: bool) -> None:
     found = validate_study()
     if deep and not faults_among(found):
         found += validate_deep()
-    for note in notes_among(found):
-        console.print(f"note: {note}", markup=False)
+    for line in lines_of(notes_among(found)):
+        console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):
-        for fault in faults:
-            console.print(f"- {fault}", markup=False)
-        console.print(f"{len(faults)} fault(s)")
+        for line in lines_of(faults):
+            console.print(f"- {line}", markup=False)
+        console.print(count_of(faults))
         sys.exit(1)
     console.print("no faults")
 
@@ -182,29 +185,45 @@ def score(folder: Path, verdicts: Path) -> None:
     help="Markdown that says whose data it was trained on, under which licence.",
 )
 @click.option("--hardware", default="", help="On what it was trained, in words.")
+@click.option("--dataset", default="", help="Name of the data set, put before what stands for its groups and slides.")
 @click.option(
-    "--dataset", default="", help="Name put before its groups, for a package that other studies will begin from."
+    "--public",
+    is_flag=True,
+    help="The data set is public: its ids stay clear, so that every study's leak gate knows them.",
 )
 @click.option("--limits", type=_FILE, help="What the model can't do, as a list in Markdown, for the card.")
 @click.option(
     "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
 )
 def package(
-    folder: Path, attribution: Path | None, hardware: str, dataset: str, limits: Path | None, distilled: bool
+    folder: Path,
+    attribution: Path | None,
+    hardware: str,
+    dataset: str,
+    public: bool,
+    limits: Path | None,
+    distilled: bool,
 ) -> None:
-    """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder."""
+    """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder.
+
+    Ids leave as salted codes, unless --dataset NAME --public is given.
+    """
     from pipeline.config import load_params
-    from pipeline.emit.model import package_few_steps, package_models
+    from pipeline.emit.leaving import names_outside
+    from pipeline.emit.model import Words, package_few_steps, package_models
 
     if distilled and (attribution or hardware or limits):
         raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")
-    if distilled:
-        package_few_steps(folder, dataset)
-    elif attribution is None:
+    if public and not dataset:
+        raise click.UsageError("--public needs --dataset NAME: the public set whose ids stay clear.")
+    if not distilled and attribution is None:
         raise click.UsageError("Missing option '--attribution'.")
+    names = names_outside(dataset, public)
+    if distilled:
+        package_few_steps(folder, names)
     else:
         said, cannot = (path.read_text(encoding="utf-8") if path else "" for path in (attribution, limits))
-        package_models(load_params(), folder, said, hardware, dataset, cannot)
+        package_models(load_params(), folder, Words(said, hardware, cannot), names)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"{folder}: {size / 1e6:.1f} MB")
 

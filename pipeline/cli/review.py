@@ -17,5 +17,5 @@ def make_review(folder: Path, count: int, seed: int) -> int:
     images, key = draw_review(count, seed)
     folder.mkdir(parents=True, exist_ok=True)
     key.to_parquet(folder / KEY)
-    write_review(images, digest(key["tile_id"].tolist())[:12], folder / "review.html")
+    write_review(images, digest(key["image_sha256"].tolist())[:12], folder / "review.html")
     return len(key)

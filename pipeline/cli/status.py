@@ -6,48 +6,67 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.table import Table
 from ruamel.yaml import YAML
 
+from pipeline.config import load_params
 from pipeline.data.commit import RECORD
+from pipeline.data.named_files import RESOLVED, write_resolved
 from pipeline.errors import HistoloomError
 from pipeline.progress import console
 from pipeline.stage import WORK
 
 
 def print_status() -> None:
-    """A line for each stage of dvc.yaml."""
+    """A line for each stage of dvc.yaml but `resolve`, which runs each time, and is done here first."""
     path = Path("dvc.yaml")
     if not path.exists():
         raise HistoloomError("There is no dvc.yaml here. Run this in a study's folder, or make one: histoloom init DIR")
     stages = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
+    if "resolve" in stages:
+        write_resolved(load_params())
     changed = _changed()
     table = Table("stage", "state", "in flight")
     for name in stages:
+        if name == "resolve":
+            continue
         reasons = changed.get(name)
         table.add_row(name, "done" if reasons is None else f"out of date: {reasons}", in_flight(WORK / name))
     console.print(table)
 
 
 def _changed() -> dict[str, str]:
+    """Stage to what changed of what it depends on, and of what it wrote."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise HistoloomError(f"dvc status failed: {done.stderr.strip()}")
-    out = {}
-    for name, entries in json.loads(done.stdout or "{}").items():
-        words = []
-        for entry in entries:
-            if isinstance(entry, str):
-                words.append(entry)
-                continue
-            for kind, files in entry.items():
-                words += [f"{kind}: {', '.join(files)}" if isinstance(files, dict) else kind]
-        out[name] = "; ".join(words)
-    return out
+    return {name: "; ".join(_words(name, entries)) for name, entries in json.loads(done.stdout or "{}").items()}
+
+
+def _words(stage: str, entries: list) -> Iterator[str]:
+    for entry in entries:
+        for kind, files in entry.items() if isinstance(entry, dict) else [(entry, {})]:
+            keys = files.pop(str(RESOLVED), {}) if isinstance(files, dict) else {}
+            if isinstance(keys, dict) and keys:
+                yield "changed params: " + ", ".join(_key(stage, key) for key in keys)
+            if not keys or files:
+                yield f"{kind}: {', '.join(files)}" if files else kind
+
+
+def _key(stage: str, key: str) -> str:
+    """A key, and of `files.SECTION` those of the section's keys whose files changed."""
+    if not key.startswith("files."):
+        return key
+    lock, now = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) for path in (Path("dvc.lock"), RESOLVED))
+    locked = lock["stages"].get(stage, {}).get("params", {}).get(str(RESOLVED), {})
+    section = key.removeprefix("files.")
+    before, after = (found or {} for found in (locked.get(key), now["files"].get(section)))
+    return ", ".join(f"files of {section}.{name}" for name in after if before.get(name) != after[name]) or key
 
 
 def in_flight(work: Path) -> str:

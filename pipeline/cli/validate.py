@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from pipeline.cli.begun_from import check_begun_from
 from pipeline.cli.foreseen import check_study
 from pipeline.config import Params, Tile, check_cluster, check_params, load_params
 from pipeline.config.foreseen import check_foreseen
+from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
+from pipeline.models.pretrained import packaged
 from pipeline.slides.annotate import check_annotations, load_annotations
+from pipeline.slides.classes import StatedClasses, check_classes, stated_classes
 from pipeline.slides.open import BadSlide, open_slide
-from pipeline.slides.study import study_splits
+from pipeline.slides.study import study_keys, study_splits
 from pipeline.slides.tiler import check_scale
 
 _PROBE_PX = 64
@@ -29,8 +35,9 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
         faults += check_foreseen(params, cluster)
     manifest, found = check_manifest(params.tile)
     faults += found + check_annotations(manifest, params.tile)
-    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
-    faults += _check_splits(manifest, params) + check_tables(params)
+    stated: dict[str, StatedClasses] = {}
+    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile, stated)]
+    faults += _check_splits(manifest, params, stated) + _check_weights(params)
     return faults
 
 
@@ -50,8 +57,8 @@ def validate_deep(folder: Path = Path()) -> list[Fault]:
     return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
 
 
-def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
-    """Open the slide and read small regions all over it, so that a file that breaks off shows."""
+def _probe(entry, manifest: Manifest, config: Tile, stated: dict[str, StatedClasses]) -> list[Fault]:
+    """Open the slide and read small regions all over it, so that a file that breaks off shows; add its classes to `stated`."""
     try:
         with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
             check_scale(slide, config)
@@ -59,24 +66,45 @@ def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
                 for col in range(4):
                     x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
                     slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-            load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+            annotations = load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+            stated[entry.slide_id] = stated_classes(annotations, slide.width, slide.height)
     except BadSlide as error:
         return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
     return []
 
 
-def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:
+def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
     config = params.tile
     if not manifest.slides:
-        return []
+        return _check_tables(params)
     try:
         splits = study_splits(manifest, config, params.seed)
     except ManifestFaults as error:
-        return error.faults
+        return error.faults + _check_tables(params)
     if "train" not in splits.values():
-        return [Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")]
-    faults = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
-    return faults + check_study(params, manifest, splits)
+        fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
+        return [fault, *_check_tables(params)]
+    found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
+    found += check_begun_from(params, manifest, splits) + check_study(params, manifest, splits)
+    found += _check_tables(params, partial(study_keys, manifest, config, splits))
+    if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
+        fact = "plan will refuse it: no group is in val or test to lend conditions. Change tile.split, or set it to 0."
+        found.append(Note("params.yaml", fact, None, "plan.evaluation_tiles"))
+    whole = {entry.slide_id for entry in manifest.slides} == {*stated}
+    return found + (check_classes(params, manifest, splits, stated) if whole else [])
+
+
+def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
+    init = params.train_encoders.rna.init
+    return check_tables(params, keys, None if init == "train" else Path(packaged(init, "encoders/rna")))
+
+
+def _check_weights(params: Params) -> list[Fault]:
+    if params.evaluate.weights is None:
+        return []
+    from pipeline.conditions.features import check_weights  # which loads torch
+
+    return check_weights(params.evaluate.features, params.evaluate.weights)
 
 
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
 
 from pipeline.data.commit import sha256_file
-from pipeline.errors import HistoloomError
+from pipeline.errors import Fault, HistoloomError
 
 _BATCH = 64
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of that file, as several public projects that use it state it; its name carries the first eight digits."""
 OF_NO_PATIENT = ("efficientnet-lite0", "inception-v3")
 """Extractors that learnt ImageNet alone. Of others nobody here knows whose tissue they saw."""
 
@@ -90,19 +97,21 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
     HistoloomError
         when the weights can't be had.
     """
-    if name == "efficientnet-lite0":
-        return _efficientnet(device, weights)
-    if name == "inception-v3":
-        return _inception(device, weights)
     try:
+        if name == "efficientnet-lite0":
+            return _efficientnet(device, weights)
+        if name == "inception-v3":
+            return _inception(device, weights)
         if name.startswith("timm:"):
             return _timm(name, device, weights)
         if name.startswith("hf-hub:") or (Path(name) / "open_clip_config.json").is_file():
             return _open_clip(name, device)
         if name.startswith("transformers:") or (Path(name) / "config.json").is_file():
             return _transformers(name, device)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise HistoloomError(f"The feature extractor '{name}' could not be loaded: {error}") from error
+    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+        raise HistoloomError(
+            f"The feature extractor '{name}' could not be loaded: {error}. Of a file of weights, only tensors are read."
+        ) from error
     raise HistoloomError(
         f"'{name}' is no feature extractor: there are efficientnet-lite0, inception-v3, timm:NAME, hf-hub:ORG/NAME "
         "(open_clip), transformers:ORG/NAME, and a folder of either CLIP."
@@ -135,24 +144,60 @@ def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extr
     return Extractor("efficientnet-lite0", sha256_file(path), resize_px, "ImageNet mean and std", 1280, forward, head)
 
 
-def _inception(device: str, weights: str | None) -> Extractor:
-    from torch_fidelity.feature_extractor_inceptionv3 import (
-        URL_INCEPTION_V3,
-        FeatureExtractorInceptionV3,
-    )
+def inception_weights(stated: str | None) -> dict[str, torch.Tensor]:
+    """The weights of inception-v3, of the file that is stated or of the published one, which is downloaded once.
 
+    Raises
+    ------
+    HistoloomError
+        when the file can't be had, or is not the published one: its sha256 is compared before anything is read from it.
+    """
+    path = Path(stated) if stated else Path(torch.hub.get_dir()) / "checkpoints" / Path(INCEPTION_URL).name
     try:
-        model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
+        if not stated and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256, progress=False)
+        data = path.read_bytes()
     except (OSError, RuntimeError) as error:
         raise HistoloomError(
-            f"The weights of inception-v3 could not be had ({error}). Download {URL_INCEPTION_V3} and name "
+            f"The weights of inception-v3 could not be had ({error}). Download {INCEPTION_URL} and name "
             "the file in evaluate.weights, or use evaluate.features: efficientnet-lite0."
         ) from error
-    model = model.to(device).eval()
-    cached = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
+    if (found := sha256(data).hexdigest()) != INCEPTION_SHA256:
+        raise HistoloomError(
+            f"{path} is not the published file of inception-v3's weights: its sha256 is {found}, and that file's "
+            f"{INCEPTION_SHA256}. Remove it and download {INCEPTION_URL}, or use another of what evaluate.features names."
+        )
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def check_weights(features: str, weights: str | None) -> list[Fault]:
+    """What `load_extractor` would refuse of the file that `evaluate.weights` names."""
+    if weights is None:
+        return []
+    if not Path(weights).is_file():
+        return [Fault("params.yaml", f"evaluate.weights: there is no file {weights}.", "mend the path.")]
+    if features == "inception-v3" and (found := sha256_file(Path(weights))) != INCEPTION_SHA256:
+        problem = f"evaluate.weights: {weights} is not inception-v3's published file: its sha256 is {found}."
+        return [Fault("params.yaml", problem, f"download {INCEPTION_URL}, whose sha256 is {INCEPTION_SHA256}.")]
+    return []
+
+
+def inception_network(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """torch-fidelity's Inception v3 with these weights, frozen. It reads weights from files alone, so it is given one of ours."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    held = io.BytesIO()
+    torch.save(state, held)
+    held.seek(0)
+    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=held)
+
+
+def _inception(device: str, weights: str | None) -> Extractor:
+    model = inception_network(inception_weights(weights)).to(device).eval()
     return Extractor(
         "inception-v3",
-        sha256_file(cached),
+        INCEPTION_SHA256,
         299,
         "[-1, 1], TensorFlow's bilinear resize",
         2048,
@@ -174,7 +219,8 @@ def _open_clip(name: str, device: str) -> Extractor:
     import open_clip
 
     hub = name.startswith("hf-hub:")
-    model = open_clip.create_model(name, load_weights=True) if hub else open_clip.create_model(f"local-dir:{name}")
+    source = {"model_name": name, "load_weights": True} if hub else {"model_name": f"local-dir:{name}"}
+    model = open_clip.create_model(**source, weights_only=True)
     settings = open_clip.get_model_preprocess_cfg(model)
     size = settings["size"][-1] if isinstance(settings["size"], (list, tuple)) else settings["size"]
     return _tower(name, model, model.encode_image, size, settings["mean"], settings["std"], device)

@@ -159,9 +159,8 @@ def _pinned(source: str, revision: str | None) -> str:
 def _from_open_clip(name: str, source: str, max_tokens: int | None) -> TextEncoder:
     import open_clip
 
-    model = (
-        open_clip.create_model(name, load_weights=True) if name.startswith("hf-hub:") else open_clip.create_model(name)
-    )
+    load = {"load_weights": True} if name.startswith("hf-hub:") else {}
+    model = open_clip.create_model(name, weights_only=True, **load)
     tower = getattr(model, "text", model).eval().requires_grad_(False)
     tokenizer = open_clip.get_tokenizer(name)
     if hasattr(tower, "token_embedding"):

@@ -77,14 +77,12 @@ def _device(params: Params, cluster: Cluster) -> Iterator[Fault]:
 
 def _plan(params: Params) -> Iterator[Fault]:
     plan = params.plan
-    alone = plan.target in ("largest", "median") and len(params.tile.labels.classes) == 1
     if params.tile.labels.source == "none" and plan.target != "none":
         problem = f"it is {plan.target}, and no tile has a label to count (tile.labels.source: none)."
         yield _fault("plan.target", problem, "set it to none, and state plan.requests.")
-    elif (plan.target == "none" or alone) and not plan.requests and not plan.evaluation_tiles:
-        why = "no class is shorter of tiles than another" if alone else "nothing else is asked for"
-        remedy = "state plan.requests, plan.evaluation_tiles, or a number of tiles."
-        yield _fault("plan.target", f"it is {plan.target}, and {why}: there is nothing to make.", remedy)
+    elif plan.target == "none" and not plan.requests and not plan.evaluation_tiles:
+        remedy = "state plan.requests, plan.evaluation_tiles, or another target."
+        yield _fault("plan.target", "it is none, and nothing else is asked for: there is nothing to make.", remedy)
     for number, request in enumerate(plan.requests):
         for name in (n for n in request.change.leave_out if n in ("mask", "image")):
             remedy = f"sample.guidance can leave it out of all ({name}: 0)."
@@ -150,5 +148,3 @@ def _named(params: Params) -> Iterator[Fault]:
     for key, name in used.items():
         if "/" in name and not name.startswith(("timm:", "hf-hub:", "transformers:")) and not Path(name).is_dir():
             yield _fault(key, f"there is no folder '{name}'.", "mend it, or name an extractor.")
-    if (weights := params.evaluate.weights) and not Path(weights).is_file():
-        yield _fault("evaluate.weights", f"there is no file '{weights}'.", "mend it, or leave it out.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.agreement import check_begun
-from pipeline.config.base import Section
+from pipeline.config.base import Positive, Section
 from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
+from pipeline.config.names import alike
 from pipeline.config.package import PACKAGED
 from pipeline.config.plan import Change, Plan
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
@@ -20,6 +23,16 @@ from pipeline.config.taken import take
 from pipeline.config.tile import Tile
 from pipeline.config.uplift import Uplift
 from pipeline.errors import Fault, HistoloomError, Note, faults_among
+
+_PROTOCOLS = ("tcp", "tls", "ws", "wss", "ucx")
+"""What dask's schedulers speak."""
+
+
+def _refuse_alike(where: str, names: Sequence[str]) -> None:
+    if found := alike(names):
+        if found[0] == found[1]:
+            raise ValueError(f"{where} names {found[0]!r} twice")
+        raise ValueError(f"{where} names {found[0]!r} and {found[1]!r}, which differ by case or Unicode form alone")
 
 
 class Params(Section):
@@ -52,8 +65,7 @@ class Params(Section):
             ("tile.masks", self.tile.masks.classes),
             ("plan", self.plan.classes),
         ):
-            if repeated := [name for name in dict.fromkeys(classes) if classes.count(name) > 1]:
-                raise ValueError(f"{where}.classes names {repeated[0]!r} twice")
+            _refuse_alike(f"{where}.classes", classes)
         if "evaluate" in self.tile.labels.classes:
             raise ValueError("tile.labels.classes names 'evaluate', which the plan calls tiles made to be measured")
         unknown = set(self.plan.classes) - set(self.tile.labels.classes)
@@ -66,8 +78,7 @@ class Params(Section):
 
     def _check_slides(self) -> None:
         slides, names = self.sample_slides.slides, self.train_denoiser.conditions
-        if repeated := sorted({s.name for s in slides if [o.name for o in slides].count(s.name) > 1}):
-            raise ValueError(f"sample_slides.slides has two slides of the name {repeated[0]!r}")
+        _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
         for slide in slides:
             where = f"sample_slides.slides, {slide.name!r}"
             stated = {"label": slide.label, "text": slide.caption, "rna": slide.rna, "genotype": slide.genotype}
@@ -102,8 +113,7 @@ class Params(Section):
 
     def _check_requests(self) -> None:
         requests, names = self.plan.requests, self.train_denoiser.conditions
-        if repeated := sorted({r.name for r in requests if [o.name for o in requests].count(r.name) > 1}):
-            raise ValueError(f"plan.requests has two requests of the name {repeated[0]!r}")
+        _refuse_alike("plan.requests", [request.name for request in requests])
         if taken := {r.name for r in requests} & {"evaluate", *self.tile.labels.classes}:
             raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
         for request in requests:
@@ -131,16 +141,35 @@ class Params(Section):
                 )
 
 
+def _address(text: str) -> str:
+    """A scheduler's address with its protocol, tcp where it states none."""
+    address = text if "://" in text else f"tcp://{text}"
+    try:
+        parts = urlsplit(address)
+        whole = parts.scheme == "inproc" or (parts.scheme in _PROTOCOLS and parts.hostname and parts.port)
+    except ValueError:
+        whole = False
+    if not whole or address.split() != [address]:
+        raise ValueError(f"'{text}' is no scheduler's address: write PROTOCOL://HOST:PORT, as in tcp://host:8786")
+    return address
+
+
 class Cluster(Section):
     """How this machine runs the work. Changing it reruns nothing."""
 
-    workers: int | Literal["auto"] = Field(
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes; auto is one per core that the process may use, or per GPU; 0 is in-process"
     )
-    memory_limit: str = "auto"
+    memory_limit: str = Field(
+        "auto",
+        pattern=r"(?i)^(auto|\d+(\.\d+)?(e\d+)?\s*([kmgtp]i?)?b?)$",
+        description="of a worker, such as 4 GiB; auto shares",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    scheduler: str | None = Field(None, description="address of an existing dask scheduler, tcp://host:8786")
-    training_threads: int | Literal["auto"] = "auto"
+    scheduler: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"
+    )
+    training_threads: Positive | Literal["auto"] = "auto"
     retries: int = Field(2, ge=0, description="times a task whose worker died is tried again")
 
 

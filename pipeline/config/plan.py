@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.config.base import ConditionName, Fraction, Positive, Section
+from pipeline.config.names import FileName
 
 
 class Where(Section):
@@ -43,7 +44,7 @@ class Change(Section):
 class Request(Section):
     """So many tiles, under the conditions of tiles such as these, so changed."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: FileName
     tiles: Positive
     where: Where = Where()
     change: Change = Change()

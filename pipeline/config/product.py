@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.base import ExtractorName, Fraction, Guided, Positive, Section
 
@@ -73,6 +73,12 @@ class Evaluate(Section):
     max_tiles: Positive = 2000
     kid_subsets: Positive = 50
     neighbours: Positive = 3
+
+    @model_validator(mode="after")
+    def _weights_are_of_what_takes_them(self):
+        if self.weights and not self.features.startswith(("efficientnet-lite0", "inception-v3", "timm:")):
+            raise ValueError(f"evaluate.weights is not read: '{self.features}' has its own. Leave weights out")
+        return self
 
 
 class Report(Section):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Fraction, Guided, Positive, Section
+from pipeline.config.names import FileName
 
 Even = Annotated[int, Field(ge=0)]
 
@@ -42,7 +43,7 @@ class FromImage(Section):
 class WovenSlide(Section):
     """One slide to be made, its pixels at tile.mpp."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: FileName
     width_px: Positive
     height_px: Positive
     mask: str | None = Field(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Fraction, Positive, Section
+from pipeline.config.names import ClassName
 
 
 class Tissue(Section):
@@ -21,8 +22,9 @@ class Tissue(Section):
 
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
-    classes: tuple[str, ...] = Field(
-        description="names of the tile labels; unstated, those of the package that train_denoiser.init names"
+    classes: tuple[ClassName, ...] = Field(
+        description="names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of "
+        "the package that train_denoiser.init names"
     )
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
@@ -49,12 +51,17 @@ class Labels(Section):
             )
         return self
 
+    @property
+    def given(self) -> bool:
+        """Whether the study has labels."""
+        return self.source != "none" and bool(self.classes)
+
 
 class Masks(Section):
     source: Literal["polygons", "raster", "stain", "none"] = Field(
         "none", description="stain tells nuclei and clear space by their colour, on slides that nobody has annotated"
     )
-    classes: tuple[str, ...] = Field(
+    classes: tuple[ClassName, ...] = Field(
         (),
         max_length=254,
         description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 WILD_TYPE = "wt"
+SEPARATORS = "=;"
+"""What separates a marker from its state and from the next, and so can't be in a name."""
 
 
 def parse_genotype(text: str | None) -> dict[str, str]:
@@ -13,4 +15,14 @@ def parse_genotype(text: str | None) -> dict[str, str]:
 
 
 def write_genotype(states: dict[str, str]) -> str:
+    """The text that `parse_genotype` reads.
+
+    Raises
+    ------
+    ValueError
+        for a name that is empty or holds a separator, which would be read as something else.
+    """
+    for name in [*states, *states.values()]:
+        if not name or any(mark in name for mark in SEPARATORS):
+            raise ValueError(f"{name!r} can't be in a genotype's text: it is empty, or holds '=' or ';'")
     return ";".join(f"{marker}={state}" for marker, state in states.items())

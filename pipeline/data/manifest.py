@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pipeline.config import Tile
-from pipeline.data.schema import (
-    OPTIONAL_SLIDE_COLUMNS,
-    REQUIRED_SLIDE_COLUMNS,
-    SPLITS,
-    SPOT_COLUMNS,
-)
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among
+from pipeline.data import ids
+from pipeline.data.csv_table import as_number, check_columns, read_csv_table
+from pipeline.data.schema import DATASET, OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS
+from pipeline.data.slide_files import NoFile, Root
+from pipeline.data.spots import read_spots
+from pipeline.errors import Fault, ManifestFaults, Note, faults_among, lines_of, notes_among
+from pipeline.progress import console
 
 _FILE_COLUMNS = {
     "path": "slides_root",
@@ -26,6 +26,7 @@ _FILE_COLUMNS = {
     "annotations": "annotations_root",
 }
 _NOT_QUOTED = (*_FILE_COLUMNS, "mpp", "slide_id", "patient_id", "split")
+_MISSING = ("nan", "NaN", "<NA>", "NaT", "None")  # as pandas writes it
 _CAPTION_FIELDS = ("label", "composition", "caption", "measured", "cluster", "annotation")
 
 
@@ -54,15 +55,18 @@ class Manifest:
 
 
 class _Collector:
+    """The faults and notes of the manifest, and the files that it names, by row and column."""
+
     def __init__(self, where: str):
-        self.where, self.faults = where, []
+        self.where, self.found = where, []
+        self.files: dict[tuple[int, str], Path] = {}
 
     def add(self, problem: str, remedy: str, row: int | None = None, column: str | None = None) -> None:
-        self.faults.append(Fault(self.where, problem, remedy, row, column))
+        self.found.append(Fault(self.where, problem, remedy, row, column))
 
 
 def read_manifest(config: Tile) -> Manifest:
-    """Read slides.csv and the spot table that params name.
+    """Read slides.csv and the spot table that params name, and print the notes.
 
     Raises
     ------
@@ -71,6 +75,8 @@ def read_manifest(config: Tile) -> Manifest:
         those that can't, and `validate` reports them.
     """
     manifest, found = check_manifest(config)
+    for line in lines_of(notes_among(found)):
+        console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):
         raise ManifestFaults(faults)
     return manifest
@@ -78,105 +84,103 @@ def read_manifest(config: Tile) -> Manifest:
 
 def check_manifest(config: Tile) -> tuple[Manifest, list[Fault | Note]]:
     """Read the manifests as far as they go, with the list of their faults and notes."""
-    table, found = _read_table(Path(config.manifest), REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
-    if table is None:
-        return Manifest((), None), found.faults
-    entries = [
-        _entry(row, number, config, found) for number, row in zip(range(2, len(table) + 2), table.to_dict("records"))
-    ]
-    entries = [entry for entry in entries if entry is not None]
+    table, faults = read_csv_table(config.manifest)
+    if table.columns.empty:
+        return Manifest((), None), faults
+    found = _Collector(config.manifest)
+    found.found += faults
+    found.found += check_columns(config.manifest, table, REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
+    if not {*REQUIRED_SLIDE_COLUMNS} <= {*table.columns} or table.empty:
+        return Manifest((), None), found.found
+    _find_files(table, config, found)
+    rows = zip(table.index, table.to_dict("records"))
+    entries = [entry for row, values in rows if (entry := _entry(values, row, config, found))]
     _check_quoted(table.columns, config, found)
-    _check_ids(entries, found)
-    _check_groups(entries, set(table["patient_id"].str.strip()) - {""}, config, found)
-    spots, spot_faults = _read_spots(config, {e.slide_id for e in entries})
-    return Manifest(tuple(entries), spots), found.faults + spot_faults
+    _check_ids(table, found)
+    _check_paths(entries, found)
+    _check_groups(entries, {*table["patient_id"]} - {""}, config, found)
+    spots, of_spots = read_spots(config, [*filter(None, table["slide_id"].unique())])
+    return Manifest(tuple(entries), spots), found.found + of_spots
 
 
-def _read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...]):
-    found = _Collector(str(path))
-    if not path.is_file():
-        found.add("the file is missing.", "write it (docs: Bring your own slides), or mend the path in params.yaml.")
-        return None, found
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        found.add(
-            f"it is not a readable CSV ({str(error).strip()}).", "save it as comma-separated UTF-8 with a header line."
-        )
-        return None, found
-    for column in table.columns:
-        if column not in required + optional and not str(column).startswith("meta_"):
-            near = difflib.get_close_matches(str(column), required + optional, 1)
-            hint = f"rename it to '{near[0]}'" if near else "remove it"
-            found.add("unknown column.", f"{hint}, or begin its name with meta_ to keep it.", 1, str(column))
-    lacking = [c for c in required if c not in table.columns]
-    for column in lacking:
-        found.add("the column is missing.", "add it.", 1, column)
-    if not lacking and table.empty:
-        found.add("it has no rows.", "add a row for each item.")
-    return (None if lacking else table), found
+def _find_files(table: pd.DataFrame, config: Tile, found: _Collector) -> None:
+    """The files that rows name, and the faults of those that name none; where none is there, one fault that names the root."""
+    for column in [c for c in _FILE_COLUMNS if c in table.columns]:
+        root = Root(Path(getattr(config, _FILE_COLUMNS[column])))
+        named, problems = table.loc[table[column] != "", column], {}
+        for row, value in named.items():
+            try:
+                found.files[row, column] = root.find(value)
+            except NoFile as problem:
+                problems[row] = problem
+        if 1 < len(named) == sum(not problem.hinted for problem in problems.values()):
+            state = "holds none of them" if root.folder.is_dir() else "is no folder"
+            problem = f"none of the {len(named):,} files is there, such as '{named.iloc[0]}': {root.folder} {state}."
+            found.add(problem, f"mend tile.{_FILE_COLUMNS[column]} in params.yaml, or the paths.", None, column)
+            continue
+        for row, problem in problems.items():
+            found.add(problem.problem, problem.remedy, row, column)
 
 
 def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) -> SlideEntry | None:
-    values = {k: (v.strip() or None) for k, v in row.items() if isinstance(v, str)}
+    values = {k: v or None for k, v in row.items()}
     whole = True
     for column in REQUIRED_SLIDE_COLUMNS:
         if values.get(column) is None:
             found.add("it is empty.", "fill it in.", number, column)
             whole = False
-    slide_id = values.get("slide_id") or ""
-    if slide_id and (not all(c.isalnum() or c in "-_." for c in slide_id) or slide_id.startswith(".")):
-        found.add(f"'{slide_id}' can't name a folder.", "use letters, digits, '-', '_' and '.'.", number, "slide_id")
+    if (slide_id := values["slide_id"]) and (problem := ids.damage(slide_id) or ids.folder_problem(slide_id)):
+        found.add(*problem, number, "slide_id")
         whole = False
-    paths = {
-        column: _resolve(values.get(column), Path(getattr(config, root)), number, column, found)
-        for column, root in _FILE_COLUMNS.items()
-    }
-    mpp = _number(values.get("mpp"), number, found)
-    if values.get("split") not in (None, *SPLITS):
-        found.add(f"unknown split '{values['split']}'.", "use train, val or test, or leave it empty.", number, "split")
+    if values["patient_id"] and (problem := ids.damage(values["patient_id"])):
+        found.add(*problem, number, "patient_id")
+    paths = {column: found.files.get((number, column)) for column in _FILE_COLUMNS}
+    mpp = _scale(values.get("mpp"), number, found)
+    values["split"] = _split(values.get("split"), number, found)
     _check_label(values.get("label"), number, config, found)
     _check_sources(values, number, config, found)
+    _check_dataset(values.get("dataset"), number, found)
+    known = ("slide_id", "patient_id", "label", "caption", "split")
+    extra = {k: v or "" for k, v in values.items() if k not in (*known, *_FILE_COLUMNS, "mpp")}
+    _check_words(extra | {"caption": values.get("caption") or ""}, number, found)
     if not whole or paths["path"] is None:
         return None
     if "{caption}" in config.caption and values.get("caption") is None:
         found.add("it is empty, and tile.caption quotes it.", "write a caption, or don't quote it.", number, "caption")
-    known = ("slide_id", "patient_id", "label", "caption", "split")
-    extra = {k: v or "" for k, v in values.items() if k not in (*known, *_FILE_COLUMNS, "mpp")}
     return SlideEntry(**{k: values.get(k) for k in known}, **paths, row=number, mpp=mpp, extra=extra)
 
 
-def _resolve(value: str | None, root: Path, row: int, column: str, found: _Collector) -> Path | None:
+def _scale(value: str | None, row: int, found: _Collector) -> float | None:
     if value is None:
         return None
-    path = root / value
-    if not path.resolve().is_relative_to(root.resolve()):
-        found.add(
-            f"'{value}' leads out of {root}.",
-            f"put the file under {root}, or name another root in params.yaml.",
-            row,
-            column,
-        )
-        return None
-    if not path.is_file():
-        found.add(f"there is no file '{value}' under {root}.", "mend the path or put the file there.", row, column)
-        return None
-    return path
-
-
-def _number(value: str | None, row: int, found: _Collector) -> float | None:
-    if value is None:
-        return None
+    remedy = "state micrometres per pixel at level 0, such as 0.25."
     try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not (np.isfinite(number) and 0.01 <= number <= 100):
-        found.add(
-            f"'{value}' is no scale in µm/px.", "state micrometres per pixel at level 0, such as 0.25.", row, "mpp"
-        )
+        number = as_number(value)
+    except ValueError as error:
+        problem = str(error)
+        if re.fullmatch(r"[\d.,]+ ?([^\d.,\s].*)|[xX×] ?\d+", value):
+            problem = f"'{value}' is more than a number: a scale is stated without its unit."
+        found.add(problem, remedy, row, "mpp")
         return None
-    return number
+    if 0.01 <= number <= 100:
+        return number
+    other = {"nanometres": number / 1000, "millimetres": number * 1000}
+    meant = [f" In {unit} it would be {scale:g} µm/px." for unit, scale in other.items() if 0.05 <= scale <= 10]
+    found.add(f"'{value}' is no scale in µm/px.{''.join(meant[:1])}", remedy, row, "mpp")
+    return None
+
+
+def _split(split: str | None, row: int, found: _Collector) -> str | None:
+    if split in (None, *SPLITS):
+        return split
+    found.add(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
+    return None
+
+
+def _check_words(values: dict[str, str], row: int, found: _Collector) -> None:
+    for column, value in values.items():
+        if value in _MISSING:
+            found.add(f"'{value}' stands for a missing value.", "leave it empty.", row, column)
 
 
 def _check_label(label: str | None, row: int, config: Tile, found: _Collector) -> None:
@@ -204,26 +208,47 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
         )
 
 
+def _check_dataset(name: str | None, row: int, found: _Collector) -> None:
+    if name and not DATASET.fullmatch(name):
+        remedy = "use letters, digits, '-', '_' and '.', as in camelyon16."
+        found.add(f"'{name}' can't name a data set.", remedy, row, "dataset")
+
+
 def _check_quoted(columns: Iterable[str], config: Tile, found: _Collector) -> None:
     for name in sorted({*config.quoted} - {*_CAPTION_FIELDS} - ({*columns} - {*_NOT_QUOTED})):
         remedy = "ids don't belong in captions." if name in _NOT_QUOTED else "add the column, or mend tile.caption."
         found.add(f"tile.caption quotes {{{name}}}, which no tile has.", remedy, 1, name)
 
 
-def _check_ids(entries: list[SlideEntry], found: _Collector) -> None:
-    for column in ("slide_id", "path"):
-        first: dict = {}
-        for entry in entries:
-            value = getattr(entry, column)
-            value = value.resolve() if column == "path" else value
-            if value in first:
-                found.add(
-                    f"'{getattr(entry, column)}' stands in row {first[value]} already.",
-                    "each slide has one row and an id of its own.",
-                    entry.row,
-                    column,
-                )
-            first.setdefault(value, entry.row)
+def _check_ids(table: pd.DataFrame, found: _Collector) -> None:
+    first: dict[str, int] = {}
+    for row, value in table["slide_id"].items():
+        if value and value in first:
+            remedy = "each slide has one row and an id of its own."
+            found.add(f"'{value}' stands in row {first[value]} already.", remedy, row, "slide_id")
+        first.setdefault(value, row)
+    for column in ("slide_id", "patient_id"):
+        forms = ids.near_duplicates(filter(None, table[column]))
+        for row, value in table.loc[table[column].isin(forms), column].items():
+            found.add(
+                f"'{value}' and '{forms[value]}' differ by case, blanks, dashes, zeros or Unicode form alone.",
+                "write both alike if they are one; else rename one.",
+                row,
+                column,
+            )
+    dates = [value for value in table["patient_id"].unique() if ids.looks_like_date(value)]
+    if dates:
+        fact = f"{len(dates):,} patient(s) have a date as their id, such as '{dates[0]}'. Look whether a spreadsheet made it of another."
+        found.found.append(Note(found.where, fact, None, "patient_id"))
+
+
+def _check_paths(entries: list[SlideEntry], found: _Collector) -> None:
+    first: dict[Path, int] = {}
+    for entry in entries:
+        row = first.setdefault(entry.path.resolve(), entry.row)
+        if row != entry.row:
+            remedy = "each slide has one row and an id of its own."
+            found.add(f"'{entry.path}' stands in row {row} already.", remedy, entry.row, "path")
 
 
 def _check_groups(entries: list[SlideEntry], patients: set[str], config: Tile, found: _Collector) -> None:
@@ -257,38 +282,3 @@ def _check_groups(entries: list[SlideEntry], patients: set[str], config: Tile, f
             None,
             "patient_id",
         )
-
-
-def _read_spots(config: Tile, slides: set[str]) -> tuple[pd.DataFrame | None, list[Fault]]:
-    if config.labels.source != "spots":
-        return None, []
-    if config.spots is None:
-        return None, [
-            Fault(
-                "params.yaml",
-                "tile.labels.source is spots, and tile.spots names no table.",
-                "set tile.spots to a CSV with " + ", ".join(SPOT_COLUMNS) + ".",
-            )
-        ]
-    table, found = _read_table(Path(config.spots), SPOT_COLUMNS, ("patient_id", "cluster", "annotation"))
-    if table is None:
-        return None, found.faults
-    for column in ("x_level0_px", "y_level0_px"):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        for index in np.flatnonzero(~np.isfinite(numbers)):
-            found.add(f"'{table[column].iloc[index]}' is no number.", "state level-0 pixels.", int(index) + 2, column)
-        table[column] = numbers
-    for index in np.flatnonzero(table["spot_id"].duplicated()):
-        found.add(
-            f"'{table['spot_id'].iloc[index]}' stands above already.",
-            "each spot has an id of its own.",
-            int(index) + 2,
-            "spot_id",
-        )
-    for index in np.flatnonzero(~table["label"].isin(config.labels.classes)):
-        found.add(
-            f"unknown label '{table['label'].iloc[index]}'.", "add it to tile.labels.classes.", int(index) + 2, "label"
-        )
-    for slide in sorted(slides - set(table["slide_id"])):
-        found.add(f"no spot lies on slide '{slide}'.", "add its spots, or mend their slide_id.", None, "slide_id")
-    return table, found.faults

@@ -18,29 +18,36 @@ from pipeline.data.seeds import item_seed
 from pipeline.data.store import TileStore, TileWriter
 from pipeline.data.tables import with_conditions
 from pipeline.errors import HistoloomError
+from pipeline.progress import console
 
 PLAN, CONDITIONS = "plan.parquet", "conditions"
 EVALUATION = "evaluate"
 """The request of tiles that are drawn to measure the generator by, under conditions as the held-out tiles have them."""
 
 
+_NO_LENDER = "no train tile lends it conditions"
+
+
 @dataclass(frozen=True)
 class Deficit:
-    """Why a class is made: what the train split has, what is wanted, and how many are made for it."""
+    """Why a class is made: what the train split has, what is wanted, how many are made for it, and why none where none can be."""
 
     label: str
     train: int
     wanted: int
     made: int
+    reason: str = ""
 
 
 def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list[Deficit]:
     """Compare the train split's counts with the target balance.
 
+    A class that has no train tile whose conditions could be used is among them, with the reason and none to be made.
+
     Raises
     ------
     HistoloomError
-        for a class that is to be made and has no train tile whose conditions could be used.
+        when plan.classes names such a class, or there is no other.
     """
     if config.target == "none":
         return []
@@ -59,6 +66,7 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
                     f"plan.classes names '{label}', of which the train split has no tile: there are no "
                     "conditions to make it from."
                 )
+            out.append(Deficit(label, 0, min(missing, config.max_per_class), 0, _NO_LENDER))
             continue
         made = int(np.ceil(min(missing, config.max_per_class) * config.overdraw))
         out.append(Deficit(label, have, have + min(missing, config.max_per_class), made))
@@ -99,7 +107,7 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
     pieces = [piece for piece in pieces if len(piece)]
     if not pieces:
         raise HistoloomError(
-            "No class is short of tiles, so there is nothing to make. Raise plan.target, name plan.classes, or state "
+            "No class that train shows is short of tiles, so there is nothing to make. Raise plan.target, name plan.classes, or state "
             "plan.requests."
         )
     plan = pd.concat(pieces, ignore_index=True)
@@ -154,13 +162,15 @@ def plan_study(params: Params, output: Path, reports: Path, tiles="data/tiles") 
         tiles_of = GivenTiles(store, rows, params, arrays)
         for part, members in plan.groupby("part", sort=True):
             commit_part(output / CONDITIONS, part, lambda folder, members=members: tiles_of.write(members, folder))
+    wanting = deficits(lenders_of(rows, params), params.plan, params.tile.labels.classes)
+    for d in wanting:
+        if d.reason:
+            console.print(f"plan: '{d.label}' is short of {d.wanted} tiles and none is made: {d.reason}", markup=False)
     metrics = {
         "augment": int((plan["purpose"] == "augment").sum()),
         "evaluate": int((plan["purpose"] == "evaluate").sum()),
         "parts": int(plan["part"].nunique()),
-        "classes": {
-            d.label: asdict(d) for d in deficits(lenders_of(rows, params), params.plan, params.tile.labels.classes)
-        },
+        "classes": {d.label: asdict(d) for d in wanting},
         "requests": {request.name: int((plan["request"] == request.name).sum()) for request in params.plan.requests},
     }
     write_json(reports / "metrics.json", metrics)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +23,10 @@ OPTIONAL_SLIDE_COLUMNS = (
     "stain",
     "site",
     "licence",
+    "dataset",
 )
+DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""A public data set's name: it stands before ids, and a colon between."""
 SPOT_COLUMNS = ("spot_id", "slide_id", "x_level0_px", "y_level0_px", "label")
 
 TILE_ROW = pa.schema(
@@ -40,10 +45,12 @@ TILE_ROW = pa.schema(
         ("caption", pa.string()),
         ("spot_id", pa.string()),
         ("masked", pa.bool_()),
+        ("dataset", pa.string()),
     ]
 )
 """One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`,
-`y_level0_px` are its upper left corner on the slide, `mpp` its scale.
+`y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the public set that its slide is of;
+older stores lack it.
 """
 
 PLAN_ROW = pa.schema(
@@ -72,7 +79,7 @@ PLAN_ROW = pa.schema(
 
 SYNTHETIC_ROW = pa.schema(
     [
-        *TILE_ROW,
+        *(field for field in TILE_ROW if field.name != "dataset"),
         ("rna", pa.string()),
         ("genotype", pa.string()),
         ("seed", pa.uint64()),

@@ -6,8 +6,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
-import pandas as pd
-
 from pipeline.data.schema import SPLITS
 
 
@@ -79,16 +77,3 @@ def inside_region(
     top = -float("inf") if row == 0 else row * height_px / rows + half
     bottom = float("inf") if row == rows - 1 else (row + 1) * height_px / rows - half
     return x_px >= left and x_px + side_px <= right and y_px >= top and y_px + side_px <= bottom
-
-
-def held_out(record: dict, rows: pd.DataFrame) -> list[str]:
-    """What of val and test a model with this lineage record saw: split groups; and slides, where it saw them under names of groups
-    that aren't used here (by patient there, by region here).
-
-    rows : the real store's, of all splits.
-    """
-    rows = rows[["split_group", "slide_id", "split"]].drop_duplicates()
-    asked = rows[rows["split"].isin(("val", "test"))]
-    groups = set(asked["split_group"]) & set(record["groups"])
-    named = set(rows.loc[rows["split_group"].isin(record["groups"]), "slide_id"])
-    return sorted(groups | set(asked["slide_id"]) & set(record["slides"]) - named)

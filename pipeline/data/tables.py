@@ -2,188 +2,140 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import json
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.config import Genotype, Params, Rna
-from pipeline.data.genotype import WILD_TYPE, write_genotype
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.config import Params, Rna
+from pipeline.data.expression import check_expression, read_expression
+from pipeline.data.expression_values import normalised
+from pipeline.data.genotype import WILD_TYPE, parse_genotype
+from pipeline.data.genotype_table import check_genotype, read_genotype
+from pipeline.data.keys import StudyKeys, check_matches, listed
+from pipeline.errors import Fault, Note
 
-_GENE_COLUMNS = ("gene", "gene_id", "gene_name", "symbol")
-_CHANGE = re.compile(r"(p\.)?[A-Z*]\d+\S*$")  # R175H, W91*, P77Gfs*65, E746_A750del
-_SHOWN = 5
+__all__ = [
+    "check_expression",
+    "check_fit",
+    "check_genotype",
+    "check_tables",
+    "normalised",
+    "read_expression",
+    "read_genotype",
+    "with_conditions",
+]
 
 
-def read_expression(config: Rna) -> pd.DataFrame:
-    """The expression table, samples by genes, float32, indexed by `config.key`.
+def check_tables(
+    params: Params, keys: Callable[[str], StudyKeys] | None = None, encoder: Path | None = None
+) -> list[Fault | Note]:
+    """Faults of the tables that the conditions in use need.
 
-    Raises
-    ------
-    ManifestFaults
-        with every fault found.
+    keys : a table's key column to the ids that the study has in it, where those are known.
+    encoder : folder of the expression encoder that is loaded, where one is.
     """
-    return _faultless(*check_expression(config))
-
-
-def _faultless(table, faults: list[Fault]):
-    if faults:
-        raise ManifestFaults(faults)
-    return table
-
-
-def check_expression(config: Rna) -> tuple[pd.DataFrame | None, list[Fault]]:
-    """Read the expression table as far as it goes, with the list of its faults."""
-    where = config.table or "params.yaml"
-    if config.table is None:
-        return None, [Fault(where, "'rna' is a condition, and train_encoders.rna.table names no table.", "name it.")]
-    if not Path(where).is_file():
-        return None, [Fault(where, "the file is missing.", "put it there, or mend train_encoders.rna.table.")]
-    try:
-        table = _read_h5ad(Path(where), config.key) if where.endswith(".h5ad") else _read_parquet(Path(where), config)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        remedy = f"save samples by genes with a column '{config.key}', or genes by samples with a column 'gene'."
-        return None, [Fault(where, f"it can't be read as expression ({error}).", remedy)]
-    faults = [
-        Fault(where, f"{kind} '{name}' stands there {count} times.", "keep one, or add up their counts.", None, column)
-        for kind, names, column in (("gene", table.columns, "gene"), ("sample", table.index, config.key))
-        for name, count in Counter(names).items()
-        if count > 1
-    ]
-    values = table.to_numpy()
-    for row in np.flatnonzero(~np.isfinite(values).all(1))[:_SHOWN]:
-        bad = table.columns[~np.isfinite(values[row])]
-        faults.append(
-            Fault(
-                where,
-                f"sample '{table.index[row]}' has no number for {len(bad)} gene(s).",
-                "fill in the values (0 for not seen), or remove the sample or the genes.",
-                int(row) + 1,
-                str(bad[0]),
-            )
-        )
-    if config.transform == "log_counts" and np.nanmin(values, initial=0) < 0:
-        faults.append(
-            Fault(where, "it has negative values, which are no counts.", "set train_encoders.rna.transform: none.")
-        )
-    return table, faults
-
-
-def _read_parquet(path: Path, config: Rna) -> pd.DataFrame:
-    file = pq.read_table(path)
-    index = next((c for c in (config.key, *_GENE_COLUMNS) if c in file.column_names), None)
-    if index is None:
-        raise KeyError(f"no column '{config.key}' and no column 'gene'")
-    rest = [i for i, name in enumerate(file.column_names) if name != index]
-    values = np.stack([file.column(i).to_numpy().astype(np.float32) for i in rest], 1)
-    names = [file.column_names[i] for i in rest]
-    table = pd.DataFrame(values, index=pd.Index(file.column(index).to_pylist(), dtype=str), columns=names)
-    return table if index == config.key else table.T
-
-
-def _read_h5ad(path: Path, key: str) -> pd.DataFrame:
-    try:
-        import anndata
-    except ImportError:
-        raise HistoloomError(f"{path} needs anndata: pip install 'histoloom[h5ad]', or save it as Parquet.") from None
-    data = anndata.read_h5ad(path)
-    names = data.obs[key].astype(str) if key in data.obs else data.obs_names
-    values = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
-    return pd.DataFrame(values.astype(np.float32), index=pd.Index(list(names)), columns=list(data.var_names))
-
-
-def normalised(table: pd.DataFrame, transform: str) -> pd.DataFrame:
-    """Expression as it is compared between samples: the log of 1 + counts per 10,000, or as it came."""
-    if transform == "none":
-        return table
-    depth = table.sum(axis=1).clip(lower=1)
-    return np.log1p(table.div(depth, axis=0) * 1e4)
-
-
-def read_genotype(config: Genotype) -> pd.Series:
-    """Genotypes as text (see data/genotype.py), indexed by `config.key`.
-
-    Raises
-    ------
-    ManifestFaults
-        with every fault found.
-    """
-    return _faultless(*check_genotype(config))
-
-
-def check_genotype(config: Genotype) -> tuple[pd.Series | None, list[Fault]]:
-    """Read the genotype table as far as it goes, with the list of its faults."""
-    where = config.table or "params.yaml"
-    if config.table is None:
-        return None, [
-            Fault(where, "'genotype' is a condition, and train_encoders.genotype.table names no table.", "name it.")
-        ]
-    try:
-        table = pd.read_csv(where, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        return None, [Fault(where, "the file is missing.", "put it there, or mend train_encoders.genotype.table.")]
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        return None, [Fault(where, f"it is not a readable CSV ({error}).", "save it as UTF-8 with a header line.")]
-    wanted = config.columns or tuple(c for c in table.columns if c != config.key)
-    faults = [
-        Fault(where, "the column is missing.", "add it, or mend params.", 1, column)
-        for column in (config.key, *wanted)
-        if column not in table.columns
-    ]
-    if faults:
-        return None, faults
-    for row in np.flatnonzero(table[config.key].duplicated()):
-        problem = f"'{table[config.key].iloc[row]}' stands above already."
-        faults.append(Fault(where, problem, "keep one row for each.", int(row) + 2, config.key))
-    texts = []
-    for number, row in enumerate(table.to_dict("records"), 2):
-        states = {}
-        for marker in wanted:
-            state = _state(row[marker].strip(), config)
-            if state is None:
-                faults.append(_unknown_value(where, row[marker], number, marker))
-            elif state:
-                states[marker] = state
-        texts.append(write_genotype(states))
-    return pd.Series(texts, index=table[config.key], dtype=object), faults
-
-
-def _state(value: str, config: Genotype) -> str | None:
-    """The state that a value means; '' for not tested, None for a value that means nothing."""
-    if value in config.not_tested:
-        return ""
-    if value in config.wild_type:
-        return WILD_TYPE
-    for state, values in config.altered.items():
-        if value in values:
-            return state
-    if value and all(_CHANGE.match(part) and not part.endswith("=") for part in value.split()):
-        return next(iter(config.altered))
-    if value and all(_CHANGE.match(part) for part in value.split()):
-        return WILD_TYPE  # a silent change, such as T125=
-    return None
-
-
-def _unknown_value(where: str, value: str, row: int, marker: str) -> Fault:
-    return Fault(
-        where,
-        f"'{value}' is neither wild type, nor an alteration, nor 'not tested'.",
-        "mend it, or add it to train_encoders.genotype.wild_type, altered or not_tested.",
-        row,
-        marker,
-    )
-
-
-def check_tables(params: Params) -> list[Fault]:
-    """Faults of the tables that the conditions in use need."""
     config, names = params.train_encoders, params.train_denoiser.conditions
-    faults = check_expression(config.rna)[1] if "rna" in names else []
-    return faults + (check_genotype(config.genotype)[1] if "genotype" in names else [])
+    found: list[Fault | Note] = []
+    if "rna" in names or any(request.where.gene for request in params.plan.requests):
+        expression, faults = check_expression(config.rna)
+        found += faults
+        if expression is not None:
+            found += _matches(expression, config.rna, keys) + _check_profiles(expression, params)
+            found += [] if encoder is None else check_fit(config.rna, expression, encoder)
+    if "genotype" in names:
+        genotypes, faults = check_genotype(config.genotype)
+        found += faults
+        if genotypes is not None:
+            found += _matches(genotypes, config.genotype, keys) + _check_states(genotypes, params)
+    return found
+
+
+def _matches(table: pd.DataFrame | pd.Series, config, keys) -> list[Fault | Note]:
+    if keys is None:
+        return []
+    study = keys(config.key)
+    if isinstance(table, pd.DataFrame) and not study.every & {*table.index} and study.every & {*table.columns}:
+        problem = f"its columns are the study's ids and its rows are not: {listed(table.columns)}."
+        return [
+            Fault(
+                str(config.table), problem, "name its first column 'gene', for genes are in its rows.", None, config.key
+            )
+        ]
+    return check_matches(table.index, study, config)
+
+
+def check_fit(config: Rna, table: pd.DataFrame, encoder: Path) -> list[Fault | Note]:
+    """Whether an expression encoder that is loaded can read a table: its transform, and how many of its genes the table has."""
+    try:
+        facts = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
+        transform, genes = facts["transform"], facts["genes"]
+    except (OSError, ValueError, KeyError):
+        return []  # whoever loads it says what is wrong
+    missing, found = sorted({*genes} - {*table.columns}), []
+    if transform != config.transform:
+        problem = (
+            f"the encoder '{config.init}' was fitted on transform: {transform}, and params state {config.transform}."
+        )
+        remedy = (
+            f"give it a table for {transform} and state that, or fit one of your own ({config.section}.init: train)."
+        )
+        found.append(Fault("params.yaml", problem, remedy, None, f"{config.section}.transform"))
+    if len(missing) == len(genes):
+        problem = f"it has none of the genes of the encoder '{config.init}'; its own are {listed(table.columns)}."
+        remedy = f"name genes as the encoder does ({listed(genes[:3])}), or set {config.section}.init: train."
+        found.append(Fault(str(config.table), problem, remedy, None, "gene"))
+    elif missing:
+        fact = f"it lacks {len(missing)} of the encoder's {len(genes)} genes, which take the mean: {listed(missing)}."
+        found.append(Note(str(config.table), fact, None, "gene"))
+    return found
+
+
+def _check_profiles(table: pd.DataFrame, params: Params) -> list[Fault]:
+    """Genes and profiles that requests name and the table has not."""
+    where, genes, faults = params.train_encoders.rna.table, {*table.columns}, []
+    for number, request in enumerate(params.plan.requests):
+        for gene in sorted({*request.where.gene} - genes):
+            remedy = f"name one of its genes, such as {listed(table.columns[:3])}."
+            faults.append(
+                Fault(
+                    "params.yaml", f"{where} has no gene '{gene}'.", remedy, None, f"plan.requests[{number}].where.gene"
+                )
+            )
+    named = [(f"plan.requests[{n}].change.rna", request.change.rna) for n, request in enumerate(params.plan.requests)]
+    named += [(f"sample_slides.slides, '{slide.name}'", slide.rna) for slide in params.sample_slides.slides]
+    for place, profile in named:
+        if profile is not None and profile not in table.index:
+            remedy = f"name one of its samples, such as {listed(table.index[:3])}."
+            faults.append(Fault("params.yaml", f"{where} has no profile '{profile}'.", remedy, None, place))
+    return faults
+
+
+def _check_states(genotypes: pd.Series, params: Params) -> list[Fault]:
+    """Markers and states that requests and slides name and the table has not, which no model can have learnt."""
+    known: dict[str, set[str]] = {}
+    for text in genotypes:
+        for marker, state in parse_genotype(text).items():
+            known.setdefault(marker, {WILD_TYPE, "not_tested"}).add(state)
+    named = [
+        (f"plan.requests[{number}].{part}.genotype", states)
+        for number, request in enumerate(params.plan.requests)
+        for part, states in (("where", request.where.genotype), ("change", request.change.genotype))
+    ]
+    named += [(f"sample_slides.slides, '{s.name}'", parse_genotype(s.genotype)) for s in params.sample_slides.slides]
+    where, faults = params.train_encoders.genotype.table, []
+    for place, states in named:
+        for marker, state in states.items():
+            if state not in known.get(marker, ()):
+                has = (
+                    f"of '{marker}' it has {listed(sorted(known[marker]))}"
+                    if marker in known
+                    else f"its markers are {listed(known)}"
+                )
+                problem = f"nobody in {where} has '{marker}={state}'."
+                faults.append(Fault("params.yaml", problem, f"{has}: name one of those.", None, place))
+    return faults
 
 
 def with_conditions(rows: pd.DataFrame, params: Params) -> pd.DataFrame:

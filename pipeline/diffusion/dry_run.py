@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from pipeline.config import Params
-from pipeline.data.plan import GivenTiles, deficits, given_arrays, make_plan
+from pipeline.data.plan import GivenTiles, deficits, given_arrays, lenders_of, make_plan
 from pipeline.data.store import TileStore
 from pipeline.data.tables import with_conditions
 from pipeline.diffusion.study import estimate
@@ -19,9 +19,9 @@ def print_dry_run(params: Params, device: str, models: Path, tiles="data/tiles")
     store = TileStore(tiles)
     rows, classes = with_conditions(store.rows(), params), params.tile.labels.classes
     plan = make_plan(rows, params, lambda asked: store.read(asked, "mask"))
-    table = Table("class or request", "train tiles", "wanted", "to be made")
-    for d in deficits(rows, params.plan, classes):
-        table.add_row(d.label, str(d.train), str(d.wanted), str(d.made))
+    table = Table("class or request", "train tiles", "wanted", "to be made", "why none")
+    for d in deficits(lenders_of(rows, params), params.plan, classes):
+        table.add_row(d.label, str(d.train), str(d.wanted), str(d.made), d.reason)
     for request in params.plan.requests:
         table.add_row(request.name, "", str(request.tiles), str(int((plan["request"] == request.name).sum())))
     console.print(table)

@@ -18,6 +18,7 @@ from pipeline.conditions.encode import captions_read
 from pipeline.config import Params, SampleSlides, WovenSlide
 from pipeline.data.commit import commit_part, digest, hash_tree, link_tree, read_record, write_json
 from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.named_files import files_of
 from pipeline.data.seeds import item_seed
 from pipeline.data.store import TileStore
 from pipeline.diffusion.blocks import Layout, Weave, lay_out
@@ -124,7 +125,7 @@ class Weaver:
         stated = [slide.mask, slide.instances, slide.field, slide.image and slide.image.holes]
         files = [hash_tree(Path(name)) for name in stated if name and Path(name).exists()]
         if slide.field or slide.rna:
-            files += [hash_tree(self.tiles), hash_tree(Path("manifests"))]
+            files += [hash_tree(self.tiles), files_of(params, "train_encoders")]
         entry = next((e for e in self.manifest.slides if slide.image and e.slide_id == slide.image.slide_id), None)
         lender = [slide_sha256(entry.path), entry.mpp, entry.patient_id] if entry else []
         model = [self.generator_sha256, params.train_denoiser.attention]
@@ -304,7 +305,8 @@ def _write_slide(
         )
         if mask is not None:
             write_pyramid(target / CONDITION, ids, size, params.tile.mpp, scratch, compression="deflate", **options)
-            write_polygons(target / POLYGONS, mask.regions, mask.raster, mask.classes, size)
+            drawn = mask.raster and mask.ids(0, size[0])
+            write_polygons(target / POLYGONS, mask.regions, drawn, mask.classes, size)
     with open_slide(target / SLIDE) as made:
         made.handle.get_thumbnail((config.thumbnail_px,) * 2).convert("RGB").save(target / THUMBNAIL, quality=90)
     write_json(target / FACTS, facts)

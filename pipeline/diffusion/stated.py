@@ -23,8 +23,9 @@ from pipeline.diffusion.from_image import read_holes, state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
 from pipeline.errors import Fault, ManifestFaults
 from pipeline.models.autoencoder import LatentCodec
-from pipeline.slides.annotate import Region, rasterise, read_polygons, read_raster
+from pipeline.slides.annotate import Region, rasterise, read_polygons
 from pipeline.slides.open import BadSlide
+from pipeline.slides.rasters import Raster, read_raster
 
 _BAND = 256
 """Latent rows that are written at once."""
@@ -39,19 +40,19 @@ class Mask:
     classes: tuple[str, ...]
     size: tuple[int, int]
     regions: list[Region]
-    raster: np.ndarray | None
-    instances: np.ndarray | None
+    raster: Raster | None
+    instances: Raster | None
 
     def ids(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) uint8."""
         if self.raster is None:
             return rasterise(self.regions, self.classes, 0, top, self.size[1], rows, 1.0)
-        return self.raster[top : top + rows]
+        return self.raster.read(0, top, self.size[1], rows).astype(np.uint8)
 
     def numbers(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) int32, a number for each nucleus."""
         if self.raster is not None:
-            return self.instances[top : top + rows]
+            return self.instances.read(0, top, self.size[1], rows).astype(np.int32)
         out = np.zeros((rows, self.size[1]), np.int32)
         for number, (_, area) in enumerate(self.regions, 1):
             left, above, right, below = (int(v) for v in area.bounds)
@@ -97,9 +98,9 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
             raise ManifestFaults(faults)
         return Mask(classes, size, regions, None, None)
     raster = read_raster(path, slide.width_px, slide.height_px)
-    if raster.max(initial=0) > len(classes):
+    if raster.largest > len(classes):
         remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
-        raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.max()}.", remedy)])
+        raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.largest}.", remedy)])
     instances = read_raster(slide.instances and Path(slide.instances), slide.width_px, slide.height_px)
     if edges and instances is None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."

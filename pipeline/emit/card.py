@@ -26,11 +26,22 @@ filters; val and test hold real tiles alone. Made with histoloom {{ version }}.
 
 ## Counts
 
-| split | source | {% for label in labels %}{{ label }} | {% endfor %}all |
-|---|---|{% for _ in labels %}---|{% endfor %}---|
+| split | source | {% for label in classes %}{{ label | replace("|", "&#124;") }} | {% endfor %}all |
+|---|---|{% for _ in classes %}---|{% endfor %}---|
 {% for split, sources in counts.items() -%}
 {% for source, by_label in sources.items() -%}
-| {{ split }} | {{ source }} | {% for label in labels %}{{ by_label.get(label, 0) }} | {% endfor %}{{ by_label.values() | sum }} |
+| {{ split }} | {{ source }} | {% for label in classes %}{{ by_label.get(label, 0) }} | {% endfor %}{{ by_label.values() | sum }} |
+{% endfor -%}
+{% endfor %}
+{% if labelled -%}
+The classes are numbered from 0, in the order of the table: so are the labels of Parquet, `cls` in WebDataset and in
+`metadata.jsonl`, and the folders of ImageFolder, in each split. `classes.json` says the same.
+{% else -%}
+The study has no labels: `{{ classes[-1] }}` stands for all of its tiles.
+{% endif -%}
+{% for split, by_source in unlabelled.items() -%}
+{% for source, count in by_source.items() %}
+Left out, since they have no label: {{ count }} {{ source }} tile{{ "" if count == 1 else "s" }} of {{ split }}.
 {% endfor -%}
 {% endfor %}
 ## Licence
@@ -70,8 +81,10 @@ class CardFacts:
     formats: tuple[str, ...]
     tile_px: int
     mpp: float
-    labels: list[str]
+    classes: tuple[str, ...]
+    labelled: bool
     counts: dict[str, dict[str, dict[str, int]]]
+    unlabelled: dict[str, dict[str, int]]
     generators: dict[str, dict]
     unknown: list[str]
     made: int

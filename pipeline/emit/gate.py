@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.data.splits import held_out
+from pipeline.data.ancestry import recognise
 from pipeline.errors import HistoloomError
 
 
 def check_ancestors(
-    synthetic: pd.DataFrame, lineage: dict[str, dict], real: pd.DataFrame, allow_unknown: bool
+    synthetic: pd.DataFrame,
+    lineage: dict[str, dict],
+    real: pd.DataFrame,
+    allow_unknown: bool,
+    salt: bytes | None = None,
 ) -> list[str]:
     """Compute each synthetic tile's ancestors and refuse those outside train.
 
@@ -18,6 +22,7 @@ def check_ancestors(
     synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that lent conditions), `purpose`.
     lineage : generator_sha256 to {groups, slides, unknown}.
     real : the real store's rows, of all splits.
+    salt : the study's, to know its own codes by.
 
     Returns
     -------
@@ -42,13 +47,10 @@ def check_ancestors(
             raise HistoloomError(
                 f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
             )
-        record = lineage[generator]
-        if leaked := held_out(record, real):
-            raise HistoloomError(
-                f"Generator {generator[:12]} was trained on held-out groups or slides: {', '.join(leaked[:5])}. "
-                "Its tiles would leak. Train it on the train split alone."
-            )
-        unknown |= {g for g in record["groups"] if g not in splits} | set(record["unknown"])
+        found = recognise(lineage[generator], real, salt)
+        if wrong := found.complaint(f"Generator {generator[:12]}"):
+            raise HistoloomError(f"{wrong} Its tiles would leak.")
+        unknown |= set(found.unknown)
     for group in synthetic["ancestors"].explode().dropna().unique():
         if splits.get(group) != "train":
             raise HistoloomError(

@@ -1,109 +1,80 @@
-"""A study's models as a package: half the bytes, with a card written from what the study recorded."""
+"""A study's models as a package: half the bytes, with a card written from what the study recorded.
+
+What leaves carries nothing of a patient: files, params and numbers by allow-lists, names as codes (emit/leaving.py).
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jinja2 import Environment
+from ruamel.yaml import YAML
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pipeline
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.config import Params, load_params
-from pipeline.data.commit import let_read, write_json
+from pipeline.data.commit import write_json
+from pipeline.data.rows import train_rows
+from pipeline.data.store import TileStore
+from pipeline.emit.leaving import FOLDER, Names, is_path, names_outside, quoted, told_params, told_source
+from pipeline.emit.model_card import earlier_params, learnt_towers, write_model_card
 from pipeline.errors import HistoloomError
 from pipeline.models.denoiser import load_unet, read_conditions
 from pipeline.models.few_steps import read_few_steps, save_few_steps
-from pipeline.models.lineage import Lineage, read_lineage
+from pipeline.models.lineage import read_lineage
 from pipeline.models.pretrained import packaged
 from pipeline.progress import console
 
 PARTS = ("autoencoder", "denoiser", "encoders")
-_LEFT_OUT = {"codes.parquet"}  # profiles of the samples themselves
-_CARD = """---
-license: {{ params.emit.licence | lower }}
-library_name: diffusers
-tags: [histopathology, latent-diffusion, histoloom]
----
-# {{ name }}
+_FOLDERS = ("", "text", "rna")
+_FILES = re.compile(
+    r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|conditions|lineage|encoders)\.json"
+    r"|(tokenizer|vocab|added_tokens|special_tokens_map)\.json|vocab\.txt|merges\.txt"
+)
+"""What of a part's folders is taken; profiles of the samples themselves (codes.parquet) are not among it."""
+_NUMBERS = re.compile(
+    r"psnr_db|ssim|tiles|steps|loss_last_100_steps|(text )?(recall_at_\d+(_by_chance)?|captions|tiles)"
+    r"|rna (genes(_missing|_unknown)?|train_samples|tiles_without_profile|explained_variance_(train|held_out))"
+    r"|genotype train_samples"
+)
+"""Which of what was measured is told. How many patients have a mutation is not."""
+_SHOWN_WORDS = 60
 
-A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
-{{ millions.denoiser }} M, for tiles of {{ sides | join(" and ") }} px at {{ params.tile.mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
-is what made it{% if earlier %}, after {{ earlier | join(", ") }}{% endif %}.
 
-## Data, licence, attribution
+@dataclass(frozen=True)
+class Words:
+    """What a person says of a model, in Markdown.
 
-{{ attribution }}
+    attribution : what the data's licence asks to be said.
+    hardware : on what it was trained.
+    limits : what it can't do, as a list.
+    """
 
-It saw {{ lineage.groups | length }} split groups ({{ lineage.groups | join(", ") }}) of {{ lineage.slides | length }} \
-slides, and no others.{% if lineage.unknown %} **Ancestors that nobody here knows:** {{ lineage.unknown | join(", ") }}.{% endif %}
+    attribution: str
+    hardware: str = ""
+    limits: str = ""
 
-## Conditions
-
-{% for c in conditions -%}
-- `{{ c.name }}`, a {{ c.shape }} of {{ c.size }} channels{% if c.channels and c.channels | length <= 8 %}: \
-{{ c.channels | join(", ") }}{% endif %}; left out of {{ (100 * c.drop) | round | int }} % of the tiles in training.
-{% endfor %}
-## Training
-
-| in this order | steps | batch | learning rate |
-|---|---|---|---|
-{% for row in training -%}
-| {{ row.what }} | {{ row.steps }} | {{ row.batch_size }} | {{ row.learning_rate }} |
-{% endfor %}
-{% if hardware -%}
-{{ hardware }}
-{% endif %}
-{% if few_steps -%}
-## Few steps
-
-`denoiser/few_steps` holds low-rank updates (rank {{ few_steps.rank }}) with which the denoiser takes {{ few_steps.steps }} steps of DDIM: \
-without guidance as it is, guided where it was adapted. They were read off a copy that was distilled (Salimans & Ho 2022), and leave out \
-{{ (100 * few_steps.left_out_of_squared_difference) | round(1) }} % of the squared difference.
-
-{% endif -%}
-## Measured
-
-By the stages that trained it{% if earlier %}, each number of the last training that took it{% endif %}:
-
-{% for stage, values in metrics.items() -%}
-{% for key, value in values.items() -%}
-- {{ stage }}, {{ key | replace("_", " ") }}: {{ value }}
-{% endfor -%}
-{% endfor %}
-## Limits
-
-- It knows the tissue, the stain and the scanner of the slides above, and nothing else.
-{% if limits -%}
-{{ limits }}
-{% endif -%}
-- Weights are stored as fp16. A tile that it makes adds no patient.
-- Not for diagnosis.
-"""
+    @property
+    def stripped(self) -> dict[str, str]:
+        return {name: text.strip() for name, text in vars(self).items()}
 
 
 def package_models(
-    params: Params,
-    folder: Path,
-    attribution: str,
-    hardware: str = "",
-    dataset: str = "",
-    limits: str = "",
-    models: Path = Path("models"),
+    params: Params, folder: Path, words: Words, names: Names | None = None, models: Path = Path("models")
 ) -> None:
     """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
 
     Parameters
     ----------
-    attribution : what the data's licence asks to be said, in Markdown.
-    hardware : on what it was trained, in words.
-    dataset : put before the groups and slides of the lineage record ('her2st' makes 'C2' of it 'her2st:C2'), so that they are
-        not taken for another study's of the same name.
-    limits : what it can't do, as a list in Markdown, for the card.
+    names : how what it saw is called outside; unstated, by codes.
 
     Raises
     ------
@@ -114,25 +85,20 @@ def package_models(
         raise HistoloomError(f"{models} holds no {missing[0]}: run dvc repro train_denoiser first.")
     if folder.exists() and any(folder.iterdir()):
         raise HistoloomError(f"{folder} is not empty. Name a new folder.")
-    name, target, before = folder.name, folder, _begun_from(params)
+    names, name, target, before = names or names_outside(), folder.name, folder, _begun_from(params)
     folder = target.with_name(f".{name}.new")  # renamed when it is whole
     shutil.rmtree(folder, ignore_errors=True)
     millions = {part: round(_copy_half(models / part, folder / part) / 1e6, 1) for part in PARTS}
-    for part in PARTS if dataset else ():
-        lineage = read_lineage(folder / part)
-        new = lineage.without(read_lineage(before / part)) if before else lineage
-        (lineage.without(new) | _named_apart(new, dataset)).save(folder / part)
-    shutil.copy("params.yaml", folder / "params.yaml")
-    metrics = {stage: _metrics(stage) for stage in ("train_encoders", "train_autoencoder", "train_denoiser")}
+    for part in PARTS:
+        names.outside(read_lineage(models / part)).save(folder / part)
+    _write_params(params.model_dump(mode="json"), folder / "params.yaml")
     facts = {
         "name": name,
         "version": pipeline.__version__,
-        "attribution": attribution.strip(),
-        "hardware": hardware.strip(),
-        "limits": limits.strip(),
+        **words.stripped,
         "millions": millions,
         "lineage": read_lineage(folder / "denoiser").record,
-        "metrics": metrics,
+        "metrics": {s: _metrics(s) for s in ("train_encoders", "train_autoencoder", "train_denoiser")},
         "training": _trained(params),
     }
     if before:
@@ -142,7 +108,8 @@ def package_models(
                 f"{before.name}'s updates for few steps are of its own denoiser, and not taken over: distil this one anew."
             )
     write_json(folder / "facts.json", facts)
-    _write_card(folder)
+    write_model_card(folder)
+    _say_what_to_look_at(params, words, names, models)
     folder.replace(target)
 
 
@@ -169,28 +136,27 @@ def _trained(params: Params) -> list[dict]:
     return [dict(zip(("what", "steps", "batch_size", "learning_rate"), row)) for row in rows if row[1]]
 
 
-def _earlier(folder: Path) -> list[Path]:
-    """The params of a package's earlier trainings, the oldest first."""
-    return sorted(folder.glob("params-*.yaml"), key=lambda path: int(path.stem.removeprefix("params-")))
-
-
 def _with_before(facts: dict, before: Path, folder: Path) -> dict:
-    """Facts that go on from those of the package `before`; its params are copied, the oldest as params-1.yaml."""
+    """Facts that go on from those of the package `before`, and its params, the oldest as params-1.yaml."""
     known = json.loads((before / "facts.json").read_text(encoding="utf-8"))
-    for number, path in enumerate([*_earlier(before), before / "params.yaml"], 1):
-        shutil.copy(path, folder / f"params-{number}.yaml")
-    trained = known.get("training") or _trained(load_params(before / "params.yaml"))
+    for number, path in enumerate([*earlier_params(before), before / "params.yaml"], 1):
+        _write_params(YAML(typ="safe").load(path.read_text(encoding="utf-8")), folder / f"params-{number}.yaml")
     return {
         "hardware": "\n".join(text for text in (known["hardware"], facts["hardware"]) if text),
-        "metrics": {stage: known["metrics"].get(stage, {}) | found for stage, found in facts["metrics"].items()},
-        "training": trained + facts["training"],
+        "metrics": {s: _told(known["metrics"].get(s, {})) | found for s, found in facts["metrics"].items()},
+        "training": (known.get("training") or _trained(load_params(before / "params.yaml"))) + facts["training"],
     }
 
 
-def package_few_steps(folder: Path, dataset: str = "", models: Path = Path("models")) -> None:
+def _write_params(params: dict, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        YAML().dump(told_params(params), stream)
+
+
+def package_few_steps(folder: Path, names: Names | None = None, models: Path = Path("models")) -> None:
     """Add to the package at `folder` what this study's denoiser learnt when it was distilled from the package's.
 
-    What that denoiser saw joins the package's record, with `dataset` before what isn't in it already.
+    What that denoiser saw joins the package's record, named as `names` says; unstated, by codes.
 
     Raises
     ------
@@ -207,13 +173,13 @@ def package_few_steps(folder: Path, dataset: str = "", models: Path = Path("mode
         )
     if len({_form(*read) for read in found.values()}) > 1:
         raise HistoloomError(f"{student} wasn't distilled from {teacher}: their conditions or their training differ.")
-    known = read_lineage(teacher)
-    new = read_lineage(student).without(known)
-    (known | (_named_apart(new, dataset) if dataset else new)).save(teacher)  # first: no weights without what they saw
+    names, known = names or names_outside(), read_lineage(teacher)
+    both = names.outside(known) | names.outside(read_lineage(student))
+    both.save(teacher)  # first: no weights without what they saw
     save_few_steps(load_unet(teacher), load_unet(student), found[student][1]["distilled"], teacher)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
-    _write_card(folder)
+    write_model_card(folder)
 
 
 def _form(specs: tuple[ConditionSpec, ...], training: dict) -> tuple:
@@ -222,59 +188,64 @@ def _form(specs: tuple[ConditionSpec, ...], training: dict) -> tuple:
     return *conditions, *(training[name] for name in ("prediction", "schedule", "train_timesteps", "map_input"))
 
 
-def _write_card(folder: Path) -> None:
-    """The package's card, from what lies in its folder, which is whole with it."""
-    facts, conditions = (
-        json.loads((folder / n).read_text(encoding="utf-8")) for n in ("facts.json", "denoiser/conditions.json")
-    )
-    params = load_params(folder / "params.yaml")
-    windows = params.train_denoiser.windows_latent_px
-    sides = [side * params.train_autoencoder.down_factor for side in windows] or [params.tile.tile_px]
-    card = Environment(autoescape=False).from_string(_CARD).render(
-        facts, conditions=conditions["conditions"], params=params, few_steps=read_few_steps(folder / "denoiser"),
-        sides=sides, earlier=[path.name for path in _earlier(folder)],
-    )  # fmt: skip
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    let_read(folder)
-
-
-def _named_apart(lineage: Lineage, dataset: str) -> Lineage:
-    groups, slides = (tuple(f"{dataset}:{name}" for name in names) for names in (lineage.groups, lineage.slides))
-    return Lineage(groups, slides, lineage.unknown)
-
-
 def _copy_half(source: Path, target: Path) -> int:
-    """Copy a model's folder, its weights in half precision; returns how many there are."""
+    """Copy what is known of a model's folder, its weights in half precision; returns how many there are."""
     count = 0
-    for path in sorted(p for p in source.rglob("*") if p.is_file() and p.name not in _LEFT_OUT):
-        out = target / path.relative_to(source)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix != ".safetensors":
-            shutil.copy(path, out)
-            if path.name == "config.json":
-                _without_place(out)
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        place = path.relative_to(source)
+        if place.parent.as_posix().removeprefix(".") not in _FOLDERS or not _FILES.fullmatch(path.name):
+            console.print(f"left out, since a package has no such file: {path}", markup=False)
             continue
-        with safe_open(path, "pt") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
-            halved = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
-            if bad := [n for n, t in halved.items() if not torch.isfinite(t).all()]:
-                raise HistoloomError(f"{path}: '{bad[0]}' doesn't fit half precision.")
-            save_file(halved, out, stored.metadata())
-        count += sum(t.numel() for t in tensors.values())
+        (target / place).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            count += _halve(path, target / place)
+        else:
+            shutil.copy(path, target / place)
+            _without_places(target / place)
     return count
 
 
-def _without_place(path: Path) -> None:
-    """diffusers writes into a model's config from which folder it was begun, which is of whoever packages it."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.pop("_name_or_path", None) is not None:
-        write_json(path, config)
+def _halve(path: Path, out: Path) -> int:
+    """Copy weights in half precision, and of their metadata what frameworks ask for; returns how many there are."""
+    with safe_open(path, "pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
+    halved = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
+    if bad := [n for n, t in halved.items() if not torch.isfinite(t).all()]:
+        raise HistoloomError(f"{path}: '{bad[0]}' doesn't fit half precision.")
+    save_file(halved, out, {"format": "pt"})
+    return sum(t.numel() for t in tensors.values())
+
+
+def _without_places(path: Path) -> None:
+    """Libraries write into a model's configuration from where it was loaded, which is of whoever packages it."""
+    if not path.name.endswith("config.json") and path.name != "encoders.json":
+        return  # the words of a tokenizer may look like paths
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    if path.name == "encoders.json":
+        for facts in stated.values():
+            if source := facts.get("source"):
+                facts["source"] = source if source == "text" else told_source(source)
+    if (told := _told_config(stated)) != json.loads(path.read_text(encoding="utf-8")):
+        write_json(path, told)
+
+
+def _told_config(value):
+    """Of a configuration, all but names of places."""
+    if isinstance(value, dict):
+        return {k: _told_config(v) for k, v in value.items() if not k.endswith("name_or_path")}
+    if isinstance(value, list):
+        return [_told_config(v) for v in value]
+    return FOLDER if isinstance(value, str) and len(value) > 1 and is_path(value) else value
 
 
 def _metrics(stage: str) -> dict:
     """A stage's numbers, those that lie deeper by their path."""
     path = Path("reports") / stage / "metrics.json"
-    return _flat(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return _told(_flat(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else {}
+
+
+def _told(numbers: dict) -> dict:
+    return {k: v for k, v in numbers.items() if _NUMBERS.fullmatch(k) and isinstance(v, int | float | None)}
 
 
 def _flat(values: dict, before: str = "") -> dict:
@@ -285,3 +256,27 @@ def _flat(values: dict, before: str = "") -> dict:
         else:
             out[before + key] = round(value, 4) if isinstance(value, float) else value
     return out
+
+
+def _say_what_to_look_at(params: Params, words: Words, names: Names, models: Path) -> None:
+    """Print what only a person can judge: names that leave, ids in their own words, the captions' words."""
+    seen = read_lineage(models / "denoiser")
+    own = {*seen.groups, *seen.slides}
+    if clear := sorted(own & names.clear):
+        console.print(f"check: these ids leave clear, as {names.dataset}:ID: {', '.join(clear)}", markup=False)
+    for name, text in words.stripped.items():
+        if found := quoted(text, own - names.clear):
+            console.print(f"check: the {name} has words that are ids of this study: {', '.join(found)}", markup=False)
+    if "text" in learnt_towers(params):
+        console.print(f"check: {_words_of_captions(Path('data/tiles'))}", markup=False)
+
+
+def _words_of_captions(tiles: Path) -> str:
+    said = "the text tower learnt the words of this study's captions, and they can be told from its weights. "
+    if not tiles.is_dir():
+        return said + f"{tiles} isn't here to list them."
+    captions = set(train_rows(TileStore(tiles))["caption"].fillna(""))
+    count = Counter(word for caption in captions for word in set(re.findall(r"\w+", caption)))
+    rarest = [word for word, _ in sorted(count.items(), key=lambda item: (item[1], item[0]))]
+    more = f" and {len(rarest) - _SHOWN_WORDS} more" if len(rarest) > _SHOWN_WORDS else ""
+    return f"{said}None may be a name: {', '.join(rarest[:_SHOWN_WORDS])}{more}"

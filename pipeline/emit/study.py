@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 import pipeline
 from pipeline.config import Emit, Params
+from pipeline.data.ancestry import recognise
+from pipeline.data.codes import code, read_salt
 from pipeline.data.commit import write_json
 from pipeline.data.schema import SPLITS
 from pipeline.data.store import MADE, TileStore, made_stores
 from pipeline.emit.card import CardFacts, write_card
-from pipeline.emit.codes import code, read_salt
-from pipeline.emit.formats import WRITERS, Item
+from pipeline.emit.classes import Source, classes_of, labelled
+from pipeline.emit.formats import WRITERS, Item, write_classes
 from pipeline.emit.gate import check_ancestors
+from pipeline.emit.leaving import Names
+from pipeline.models.lineage import Lineage
 from pipeline.progress import track
 
 _READ_TILES = 256
-
-
-@dataclass(frozen=True)
-class _Source:
-    store: TileStore
-    rows: pd.DataFrame
 
 
 def emit_study(
@@ -50,21 +47,23 @@ def emit_study(
     real, stores = TileStore(tiles), made_stores(made, rows_from=verdicts)
     real_rows = real.rows()
     every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
-    passed = [_Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
+    passed = [Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
     lineage: dict[str, dict] = {}
     for store in stores:
         lineage |= json.loads((store.folder / "lineage.json").read_text(encoding="utf-8"))
-    own, accepted = set(real_rows["split_group"]), pd.concat([s.rows for s in passed])
-    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors)
-    sources = {split: [_Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
+    accepted = pd.concat([s.rows for s in passed])
+    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt)
+    sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     sources["train"] += passed
+    classes = classes_of(params.tile.labels, sources)
+    sources, unlabelled = labelled(params.tile.labels, sources)
     counts = _counts(sources)
     for format_name in config.formats:
         for split in counts:
             total = sum(len(s.rows) for s in sources[split])
             items = track(_items(sources[split], config, salt), f"emit {format_name} {split}", total)
-            WRITERS[format_name](folder / format_name, split, items, config.shard_tiles)
-    labels = sorted({label for by_source in counts.values() for by_label in by_source.values() for label in by_label})
+            WRITERS[format_name](folder / format_name, split, items, classes, config.shard_tiles)
+    write_classes(folder, classes)
     facts = CardFacts(
         config.name,
         config.licence,
@@ -72,34 +71,44 @@ def emit_study(
         config.formats,
         params.tile.tile_px,
         params.tile.mpp,
-        labels,
+        classes,
+        params.tile.labels.given,
         counts,
-        {name: record | {"own": sum(g in own for g in record["groups"])} for name, record in lineage.items()},
-        [_outside(ancestor, lineage, salt) for ancestor in unknown],
+        unlabelled,
+        {name: record | {"own": _own_groups(record, real_rows, salt)} for name, record in lineage.items()},
+        _outside(unknown, lineage.values(), salt),
         sum(len(rows) for _, rows in every),
         len(accepted),
         int(real_rows["patient_id"].nunique()),
         config.captions,
     )
     (folder / "README.md").write_text(write_card(facts), encoding="utf-8")
-    metrics = {"counts": counts, "synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
+    metrics = {"counts": counts, "classes": list(classes), "unlabelled_left_out": unlabelled}
+    metrics |= {"synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
     write_json(reports / "metrics.json", metrics)
     return metrics
 
 
-def _outside(ancestor: str, lineage: dict[str, dict], salt: bytes) -> str:
-    """An unknown ancestor's name in the card: another study's group, which may be a patient, as a code; a folder by
-    its own name, without the path to it."""
-    if any(ancestor in record["groups"] for record in lineage.values()):
-        return code("g", ancestor, salt)
-    return Path(ancestor).name if Path(ancestor).exists() else ancestor
+def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes) -> int:
+    """How many of a generator's groups are this study's, under whatever name."""
+    return len(set(record["groups"]) - set(recognise(record, rows, salt).unknown))
 
 
-def _counts(sources: dict[str, list[_Source]]) -> dict[str, dict[str, dict[str, int]]]:
+def _outside(unknown: list[str], records: Iterable[dict], salt: bytes) -> list[str]:
+    """Unknown ancestors as the card names them: another study's groups, which may be patients, as codes; of a folder, only that
+    it is one."""
+    groups = {group for record in records for group in record["groups"]}
+    public = tuple(dataset for record in records for dataset in record.get("public", ()))
+    names, sources = ([u for u in unknown if (u in groups) == named] for named in (True, False))
+    told = Names("", salt).outside(Lineage(tuple(names), (), tuple(sources), public))
+    return [*told.groups, *told.unknown]
+
+
+def _counts(sources: dict[str, list[Source]]) -> dict[str, dict[str, dict[str, int]]]:
     out: dict = {}
     for split, parts in sources.items():
         for part in parts:
-            for (source, label), group in part.rows.groupby(["source", part.rows["label"].fillna("unlabelled")]):
+            for (source, label), group in part.rows.groupby(["source", "label"]):
                 by_label = out.setdefault(split, {}).setdefault(source, {})
                 by_label[label] = by_label.get(label, 0) + len(group)
     return out
@@ -110,11 +119,11 @@ def _share(counts: dict) -> float:
     return train.get("synthetic", 0) / max(sum(train.values()), 1)
 
 
-def _items(sources: list[_Source], config: Emit, salt: bytes) -> Iterator[Item]:
+def _items(sources: list[Source], config: Emit, salt: bytes) -> Iterator[Item]:
     for source in sources:
         for start in range(0, len(source.rows), _READ_TILES):
             rows = source.rows.iloc[start : start + _READ_TILES]
-            rows = rows.assign(label=rows["label"].fillna("unlabelled"), caption=rows["caption"].fillna(""))
+            rows = rows.assign(caption=rows["caption"].fillna(""))
             for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
                 yield _public(row, config, salt), image
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.ancestry import recognise
 from pipeline.data.commit import hash_tree, write_json
-from pipeline.data.splits import held_out
 from pipeline.errors import HistoloomError
 
 FILE = "lineage.json"
@@ -21,25 +21,22 @@ FILE = "lineage.json"
 
 @dataclass(frozen=True)
 class Lineage:
-    """groups : split_groups seen in training; slides : slide ids seen; unknown : sources of unknown ancestry."""
+    """groups : split_groups seen in training; slides : slide ids seen; unknown : sources of unknown ancestry; public : data
+    sets whose names stand clear, as `DATASET:NAME`.
+    """
 
     groups: tuple[str, ...] = ()
     slides: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
 
     def __or__(self, other: Lineage) -> Lineage:
-        return Lineage(
-            *(tuple(sorted({*getattr(self, f), *getattr(other, f)})) for f in ("groups", "slides", "unknown"))
-        )
-
-    def without(self, other: Lineage) -> Lineage:
-        return Lineage(
-            *(tuple(v for v in getattr(self, f) if v not in getattr(other, f)) for f in ("groups", "slides", "unknown"))
-        )
+        return Lineage(*(tuple(sorted({*getattr(self, f.name), *getattr(other, f.name)})) for f in fields(self)))
 
     @property
     def record(self) -> dict:
-        return asdict(self)
+        record = asdict(self)
+        return record if self.public else {name: value for name, value in record.items() if name != "public"}
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, self.record)
@@ -56,31 +53,29 @@ def read_lineage(source: Path | str) -> Lineage:
     if not path.is_file():
         return Lineage(unknown=(str(source),))
     record = json.loads(path.read_text(encoding="utf-8"))
-    return Lineage(*(tuple(record[f]) for f in ("groups", "slides", "unknown")))
+    return Lineage(*(tuple(record.get(f.name, ())) for f in fields(Lineage)))
 
 
-def check_generators(made: Iterable[Path], rows: pd.DataFrame) -> None:
+def check_generators(made: Iterable[Path], rows: pd.DataFrame, salt: bytes | None = None) -> None:
     """Refuse to measure with held-out tiles what was taught by them.
 
     Parameters
     ----------
     made : folders of made tiles, with the record of what their generators saw, where there is one.
     rows : the real store's, of all splits.
+    salt : the study's, to know its own codes by.
 
     Raises
     ------
     HistoloomError
-        when a generator saw a group of val or test, or a slide of theirs under a group's name that isn't used here.
+        when a generator saw a group of val or test, or a slide of theirs, under whatever name.
     """
     for folder in made:
         path = folder / FILE
         records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for generator, record in records.items():
-            if leaked := held_out(record, rows):
-                raise HistoloomError(
-                    f"Generator {generator[:12]} of {folder} was trained on held-out groups or slides: "
-                    f"{', '.join(leaked[:5])}. They can't measure it. Train it on the train split alone."
-                )
+            if wrong := recognise(record, rows, salt).complaint(f"Generator {generator[:12]} of {folder}"):
+                raise HistoloomError(f"{wrong} Held-out tiles can't measure what was taught by them.")
 
 
 def model_sha256(folder: Path | str) -> str:

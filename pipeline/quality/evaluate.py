@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
+from pipeline.data.codes import known_salt
 from pipeline.data.commit import write_json
 from pipeline.data.plan import EVALUATION
 from pipeline.data.rows import held_out_rows, spread
@@ -95,7 +96,7 @@ def evaluate_study(
         "extractor_also": _also(params),
     }
     stores = made_stores(made, rows_from=verdicts)
-    check_generators([store.folder for store in stores], rows)
+    check_generators([store.folder for store in stores], rows, known_salt())
     for store in stores:
         chosen = store.rows()
         if store.folder == Path(MADE[1]):

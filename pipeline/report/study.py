@@ -118,7 +118,7 @@ def _classes(measured: dict, funnel: dict) -> list[dict]:
             "made": funnel["by_class"].get(label, {}).get("made", 0),
             "accepted": funnel["by_class"].get(label, {}).get("accepted", 0),
         }
-        for label in sorted({*train, *planned})
+        for label in sorted({*train, *planned, *measured["tile"].get("classes_without_train_tiles", ())})
     ]
 
 

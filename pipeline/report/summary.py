@@ -69,6 +69,13 @@ def excess_of_shares(first: int, n: int, second: int, m: int) -> tuple[float, fl
     return p - q, p - q - hypot(p - a.low, b.high - q), p - q + hypot(a.high - p, q - b.low)
 
 
+def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
+    """The classes that can't be made, and why."""
+    unlent = [name for name, deficit in planned.items() if deficit.get("reason") and name not in vanished]
+    said = [f"No train tile shows {', '.join(vanished)}: nothing was learned or made of it."] if vanished else []
+    return said + [f"Nothing was made of {', '.join(unlent)}: no train tile lends it conditions."] * bool(unlent)
+
+
 def in_short(measured: dict) -> list[str]:
     """Of what and of whom, what was rejected and why, how it compares, and whether it helped; measured : stage to its metrics."""
     real, filtered, found = measured["tile"], measured["filter"].get("augment"), []
@@ -77,6 +84,7 @@ def in_short(measured: dict) -> list[str]:
     found.append(
         f"{real['tiles']:,} real tiles of {real['patients']} patient(s): {said}. Of them, train alone has taught the generator."
     )
+    found += _of_no_train_tile(real.get("classes_without_train_tiles", []), measured.get("plan", {}).get("classes", {}))
     if filtered and filtered["made"]:
         share = filtered["accepted"] / filtered["made"]
         rejected = sorted(filtered["rejected_for"].items(), key=lambda item: -item[1])

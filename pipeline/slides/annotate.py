@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from pipeline.data.layouts import outlines
 from pipeline.data.manifest import Manifest, SlideEntry
 from pipeline.errors import Fault
 from pipeline.slides.open import BadSlide
+from pipeline.slides.rasters import Raster, read_raster
 
 Region = tuple[str, Polygon]
 
@@ -124,8 +123,8 @@ class Annotations:
     config: Tile
     entry: SlideEntry
     regions: list[Region]
-    raster: np.ndarray | None
-    instances: np.ndarray | None
+    raster: Raster | None
+    instances: Raster | None
     spots: pd.DataFrame | None
 
     def ids(
@@ -134,7 +133,9 @@ class Annotations:
         """Class ids of a box (x_level0_px, y_level0_px, width_px, height_px)."""
         if source == "polygons":
             return rasterise(self.regions, classes, *box, downsample)
-        return _nearest(self.raster, box, downsample).astype(np.uint8)
+        if self.raster is None:
+            return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
+        return self.raster.nearest(box, downsample).astype(np.uint8)
 
     def instance_ids(
         self, box: tuple[float, float, int, int], downsample: float
@@ -144,7 +145,7 @@ class Annotations:
             return None
         x, y, width, height = box
         wider = (x - downsample, y - downsample, width + 2, height + 2)
-        numbers = _nearest(self.instances, wider, downsample).astype(np.int32)
+        numbers = self.instances.nearest(wider, downsample).astype(np.int32)
         return numbers[1:-1, 1:-1], outlines(numbers)[1:-1, 1:-1]
 
     def spot(self, x_level0_px: float, y_level0_px: float, mpp: float) -> pd.Series | None:
@@ -155,13 +156,6 @@ class Annotations:
         distance_um = np.hypot(*(places - (x_level0_px, y_level0_px)).T) * mpp
         nearest = int(distance_um.argmin())
         return self.spots.iloc[nearest] if distance_um[nearest] <= self.config.labels.spot_radius_um else None
-
-
-def _nearest(raster: np.ndarray, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
-    x, y, width, height = box
-    columns = np.clip((x + (np.arange(width) + 0.5) * downsample).astype(int), 0, raster.shape[1] - 1)
-    rows = np.clip((y + (np.arange(height) + 0.5) * downsample).astype(int), 0, raster.shape[0] - 1)
-    return raster[np.ix_(rows, columns)]
 
 
 def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, height_px: int) -> Annotations:
@@ -177,48 +171,12 @@ def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, heig
         regions = read_polygons(entry.annotations, config.labels.classes + config.masks.classes)[0]
     instances = read_raster(entry.instances, width_px, height_px)
     raster = read_raster(entry.mask, width_px, height_px)
-    if raster is None and instances is not None:
-        raster = (instances > 0).astype(np.uint8)
+    largest = raster.largest if raster is not None else min(instances.largest, 1) if instances is not None else 0
     for source, classes in ((config.masks.source, config.masks.classes), (config.labels.source, config.labels.classes)):
-        if source == "raster" and raster is not None and raster.max() > len(classes):
+        if source == "raster" and largest > len(classes):
             raise BadSlide(
-                f"{entry.slide_id}: its mask holds class id {raster.max()}, and params name {len(classes)} "
+                f"{entry.slide_id}: its mask holds class id {largest}, and params name {len(classes)} "
                 "classes. Add the class, or mend the mask."
             )
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
     return Annotations(config, entry, regions, raster, instances, mine)
-
-
-def read_raster(path: Path | None, width_px: int, height_px: int) -> np.ndarray | None:
-    """(height_px, width_px) ids of a mask's file; None of none.
-
-    Raises
-    ------
-    BadSlide
-        when it can't be read or has another size.
-    """
-    if path is None:
-        return None
-    try:
-        with _of_any_size(), Image.open(path) as image:
-            found = f"{image.width} x {image.height} px and {len(image.getbands())} channel(s)"
-            fits = image.size == (width_px, height_px) and len(image.getbands()) == 1
-            raster = np.asarray(image) if fits else None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadSlide(f"{path.name}: the mask cannot be read ({error}).") from error
-    if raster is None:
-        raise BadSlide(
-            f"{path.name}: the mask has {found}, its slide {width_px} x {height_px} px. "
-            "A mask has one channel and its slide's level-0 size."
-        )
-    return raster
-
-
-@contextmanager
-def _of_any_size() -> Iterator[None]:
-    """Let Pillow open large pictures: a mask is as large as its slide, and that is asked before a pixel is decoded."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

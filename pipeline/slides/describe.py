@@ -71,6 +71,7 @@ def tile_row(
         "caption": _without_gaps(config.caption.format_map(fields)),
         "spot_id": None if spot is None else spot["spot_id"],
         "masked": masked,
+        "dataset": entry.extra.get("dataset") or None,
     }
 
 

@@ -1,4 +1,4 @@
-"""One door for slides: SVS, NDPI, MRXS and pyramidal TIFF through OpenSlide, plain TIFF, PNG and JPEG through Pillow."""
+"""One door for slides: SVS, NDPI, MRXS and tiled TIFF through OpenSlide, plain TIFF, PNG, JPEG and WebP through libvips."""
 
 from __future__ import annotations
 
@@ -16,14 +16,26 @@ import openslide
 from PIL import Image
 
 from pipeline.data.commit import digest, hash_tree
-from pipeline.errors import HistoloomError
+from pipeline.slides.pixel_format import (
+    BadSlide,
+    fault_of_rgb,
+    fault_of_samples,
+    fault_of_size,
+    is_tiff,
+    read_format,
+)
+from pipeline.slides.plain import PlainSlide, check_alpha
 
+SQUARE_WITHIN = 0.01
+"""Width and height of a pixel may differ by this share: scales in files are rounded."""
+GENERIC = "generic-tiff"
+"""OpenSlide's name of a tiled TIFF that no scanner's maker wrote."""
 _READERS = 2  # OpenSlide decodes without the interpreter's lock
 _READ_AHEAD = 4
-
-
-class BadSlide(HistoloomError):
-    """A slide that cannot be used; `tile` quarantines it with this reason."""
+_BAND_PX = 2**23
+"""Larger boxes of level 0 are read in bands of about so much."""
+_AT_ONCE_PX = 2**25
+"""Larger boxes of other levels are, too; their rows lie between level-0 pixels where a level's scale is no whole number."""
 
 
 def slide_sha256(path: Path) -> str:
@@ -88,15 +100,37 @@ class Slide:
         x0, y0 = math.floor(x_level0_px), math.floor(y_level0_px)
         left, top = (x_level0_px - x0) / scale, (y_level0_px - y0) / scale
         box = (left, top, left + width_px * downsample / scale, top + height_px * downsample / scale)
-        try:
-            region = self.handle.read_region((x0, y0), level, (math.ceil(box[2]), math.ceil(box[3])))
-        except (openslide.OpenSlideError, OSError, SyntaxError, ValueError) as error:
-            raise BadSlide(f"{self.path.name}: reading at ({x0}, {y0}) failed: {error}") from error
-        rgb, size = _on_glass(region), (width_px, height_px)
+        whole, size = (math.ceil(box[2]), math.ceil(box[3])), (width_px, height_px)
+        how = Image.Resampling.BOX if downsample / scale > 1.001 else Image.Resampling.BICUBIC
+        if whole[0] * whole[1] <= (_AT_ONCE_PX if level else _BAND_PX):
+            rgb = self._region(x0, y0, level, whole)
+        else:
+            rgb = self._narrowed(x0, y0, level, whole, (left, box[2], width_px, how))
+            box = (0, top, width_px, box[3])
         if box != (0, 0, *size):
-            how = Image.Resampling.BOX if downsample / scale > 1.001 else Image.Resampling.BICUBIC
             rgb = rgb.resize(size, how, box=box)
         return np.asarray(rgb)
+
+    def _region(self, x0: int, y0: int, level: int, size: tuple[int, int]) -> Image.Image:
+        try:
+            return _on_glass(self.handle.read_region((x0, y0), level, size))
+        except (openslide.OpenSlideError, OSError, SyntaxError, ValueError) as error:
+            raise BadSlide(f"{self.path.name}: reading at ({x0}, {y0}) failed: {error}") from error
+
+    def _narrowed(self, x0: int, y0: int, level: int, whole: tuple[int, int], across) -> Image.Image:
+        """A large region of a level, resampled across alone, in bands; resampled down as well, it is what Pillow makes at once.
+
+        across : left and right border in the region, the width that they become, and how.
+        """
+        left, right, width, how = across
+        rows = _BAND_PX // whole[0]
+        rows = max(1, rows - rows % 256)  # whole rows of a slide's tiles
+        out, scale = np.empty((whole[1], width, 3), np.uint8), self.handle.level_downsamples[level]
+        for top in range(0, whole[1], rows):
+            height = min(rows, whole[1] - top)
+            band = self._region(x0, y0 + round(top * scale), level, (whole[0], height))
+            out[top : top + height] = band.resize((width, height), how, box=(left, 0, right, height))
+        return Image.fromarray(out)
 
 
 def _on_glass(region: Image.Image) -> Image.Image:
@@ -153,32 +187,98 @@ def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> S
     """
     if path.stat().st_size == 0:
         raise BadSlide(f"{path.name}: the file is empty. Copy it again.")
+    handle, aspect = _opened(path, max_gpx)
     try:
-        handle = openslide.open_slide(str(path))
-    except (openslide.OpenSlideError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Slide(path, handle, *_scale(path.name, handle, aspect, mpp))
+    except BadSlide:
+        handle.close()
+        raise
+
+
+def _opened(path: Path, max_gpx: float) -> tuple[openslide.AbstractSlide, float]:
+    """The open file, and the width of its pixels by their height as far as it is a plain picture."""
+    try:
+        kind = openslide.OpenSlide.detect_format(str(path))
+        try:
+            handle = None if kind is None else openslide.OpenSlide(str(path))
+        except openslide.OpenSlideError:
+            if kind != GENERIC:  # whose compression OpenSlide may lack
+                raise
+            handle = None
+        if handle is None:
+            return _plain(path, max_gpx)
+        try:
+            _check_size(path.name, handle.dimensions, max_gpx)
+            return handle, _check_tags(path, kind)
+        except (BadSlide, OSError):
+            handle.close()
+            raise
+    except (openslide.OpenSlideError, OSError) as error:
         raise BadSlide(
             f"{path.name}: neither a slide that OpenSlide reads nor a plain image ({error}). "
             "Copy it again, or convert it to a pyramidal TIFF."
         ) from error
-    width, height = handle.dimensions
-    if width * height > max_gpx * 1e9:
-        handle.close()
-        raise BadSlide(f"{path.name}: {width} x {height} px is over tile.max_slide_gpx ({max_gpx}).")
-    if mpp is not None:
-        return Slide(path, handle, mpp, "manifest")
-    found = _file_mpp(handle)
-    if found is None:
-        handle.close()
-        raise BadSlide(f"{path.name}: the file doesn't tell its scale. State 'mpp' (µm/px at level 0) in the manifest.")
-    return Slide(path, handle, found, "file")
 
 
-def _file_mpp(handle: openslide.AbstractSlide) -> float | None:
-    values = []
-    for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y):
-        try:
-            values.append(float(handle.properties[key]))
-        except (KeyError, ValueError):
-            return None
-    mpp = sum(values) / 2
-    return mpp if 0.01 <= mpp <= 100 else None
+def _plain(path: Path, max_gpx: float) -> tuple[PlainSlide, float]:
+    found = read_format(path)
+    _check_size(path.name, (found.width, found.height), max_gpx)
+    if fault := fault_of_rgb(found) or fault_of_size(found):
+        raise BadSlide(f"{path.name}: {fault}")
+    check_alpha(path, found)
+    return PlainSlide(path, found), found.aspect
+
+
+def _check_size(name: str, size: tuple[int, int], max_gpx: float) -> None:
+    if size[0] * size[1] > max_gpx * 1e9:
+        raise BadSlide(f"{name}: {size[0]} x {size[1]} px is over tile.max_slide_gpx ({max_gpx} gigapixels).")
+
+
+def _check_tags(path: Path, kind: str) -> float:
+    """Refuse a TIFF that OpenSlide would cut to 8 bits, turn from CMYK or read in part; its pixels' aspect."""
+    if not is_tiff(path):
+        return 1.0
+    found, generic = read_format(path), kind == GENERIC
+    fault = fault_of_rgb(found) if generic else fault_of_samples(found)
+    if generic and (found.extra or not found.beyond_libvips):
+        fault = fault or fault_of_size(found)
+    if fault:
+        raise BadSlide(f"{path.name}: {fault}")
+    if generic:
+        check_alpha(path, found)
+    return found.aspect if generic else 1.0
+
+
+def _scale(name: str, handle: openslide.AbstractSlide, aspect: float, stated: float | None) -> tuple[float, str]:
+    """µm per level-0 pixel, and who says so.
+
+    Raises
+    ------
+    BadSlide
+        when nobody says so, or pixels aren't square.
+    """
+    along, down = (_positive(handle, key) for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+    aspect = along / down if along and down else aspect
+    if abs(aspect - 1) > SQUARE_WITHIN:
+        measures = f"{along:g} x {down:g} µm" if along and down else f"{aspect:g} times as wide as high"
+        raise BadSlide(
+            f"{name}: its pixels aren't square ({measures}), and tiles are cut from square ones. Resample it to square pixels, "
+            "or mend its scale tags if they are wrong."
+        )
+    if stated is not None:
+        return stated, "manifest"
+    if along and down and 0.01 <= (along + down) / 2 <= 100:
+        return (along + down) / 2, "file"
+    known = [f"{value:g} µm/px {way}" for value, way in ((along, "along x"), (down, "along y")) if value]
+    if power := _positive(handle, openslide.PROPERTY_NAME_OBJECTIVE_POWER):
+        known.append(f"an objective of {power:g}x")
+    hint = f" It states {' and '.join(known)}, which doesn't do." if known else ""
+    raise BadSlide(f"{name}: the file doesn't tell its scale.{hint} State 'mpp' (µm/px at level 0) in the manifest.")
+
+
+def _positive(handle: openslide.AbstractSlide, key: str) -> float | None:
+    try:
+        value = float(handle.properties[key])
+    except (KeyError, ValueError):
+        return None
+    return value if 0 < value < math.inf else None

@@ -12,10 +12,11 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.commit import link_tree, write_json
+from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.schema import SPLITS
 from pipeline.data.splits import assign_splits
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, lines_of
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.describe import split_groups
@@ -47,6 +48,24 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
         )
     stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
     return assign_splits(groups, config.split.fractions, seed, {**stated, **config.split.assign})
+
+
+def study_keys(manifest: Manifest, config: Tile, splits: dict[str, str], key: str) -> StudyKeys:
+    """The patients, slides or spots that the manifest names, before a tile is cut; `splits` are those of study_splits."""
+    train, every = set(), set()
+    for entry in manifest.slides:
+        if key == "spot_id":
+            names = (
+                set()
+                if manifest.spots is None
+                else {*manifest.spots["spot_id"][manifest.spots["slide_id"] == entry.slide_id]}
+            )
+        else:
+            names = {getattr(entry, key)}
+        every |= names
+        if any(splits.get(group) == "train" for group in split_groups(entry, config)):
+            train |= names
+    return StudyKeys(frozenset(train), frozenset(every))
 
 
 def tile_study(
@@ -100,12 +119,13 @@ def tile_study(
         )
     reports = Path(reports)
     _write_slides([r for r in results if "part" in r or "reason" in r], reports)
-    for r in bad:
-        console.print(f"quarantined: row {r['row']}, {r['reason']}")
+    said = lines_of([Note(config.manifest, r["reason"], r["row"]) for r in bad])
+    for line in said:
+        console.print(f"quarantined: {line}", markup=False)
     if len(bad) > config.max_bad_slides or not good:
         raise HistoloomError(
             f"{len(bad)} of {len(results)} slides can't be used, and tile.max_bad_slides is {config.max_bad_slides}:\n"
-            + "\n".join(f"  - {config.manifest}, row {r['row']}: {r['reason']}" for r in bad)
+            + "\n".join(f"  - {line}" for line in said)
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
         )
     _publish(good, work, Path(output))
@@ -114,13 +134,26 @@ def tile_study(
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
     }
+    metrics["classes_without_train_tiles"] = _vanished(metrics["tiles_by_split"], config)
     write_json(reports / "metrics.json", metrics)
-    lost = [c for c in config.labels.classes if c not in metrics["tiles_by_split"].get("train", {})]
-    if lost and config.labels.fraction < 1:
-        console.print(f"tile: no train tile of {', '.join(lost)} is left; raise tile.labels.fraction to have some")
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}
+
+
+def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
+    """The classes of which train has no tile; it is said, as nothing can be learned or made of them."""
+    classes = config.labels.classes if config.labels.source != "none" else ()
+    vanished = [name for name in classes if name not in tiles.get("train", {})]
+    for name in vanished:
+        there = [f"{tiles[split][name]} in {split}" for split in ("val", "test") if name in tiles.get(split, {})]
+        hint = ", or raise tile.labels.fraction" if config.labels.fraction < 1 else ""
+        console.print(
+            f"tile: no train tile of '{name}' ({', '.join(there) or 'nor in val or test'}): it can't be learned or made. "
+            f"Give train a patient of it, look at its spelling and tile.labels{hint}.",
+            markup=False,
+        )
+    return vanished
 
 
 def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):

@@ -12,6 +12,8 @@ from pipeline.config import Tissue
 from pipeline.slides.open import Slide
 
 _STRIP_PX = 1024
+_STRIP_LEVEL_PX = 2**26
+"""Of a level wider than 65,536 px lower strips are read, so that memory does not grow with it."""
 FIT_TILES = 24
 """Of so many tiles a slide's stain is fitted."""
 
@@ -63,11 +65,13 @@ def fullest(fractions: np.ndarray, count: int) -> np.ndarray:
 def read_whole(slide: Slide, downsample: float) -> np.ndarray:
     """The whole slide at a coarse scale, (h, w, 3) uint8, read strip by strip."""
     width, height = max(1, int(slide.width / downsample)), max(1, int(slide.height / downsample))
-    strips = [
-        slide.read(0, y * downsample, width, min(_STRIP_PX, height - y), downsample)
-        for y in range(0, height, _STRIP_PX)
-    ]
-    return np.concatenate(strips)
+    level_px = width * slide.shrinkage(downsample)
+    rows = max(1, min(_STRIP_PX, int(_STRIP_LEVEL_PX / level_px)))
+    out = np.empty((height, width, 3), np.uint8)
+    for y in range(0, height, rows):
+        strip = out[y : y + rows]
+        strip[:] = slide.read(0, y * downsample, width, len(strip), downsample)
+    return out
 
 
 def detect_tissue(slide: Slide, config: Tissue) -> TissueMap:

@@ -24,16 +24,17 @@ from pipeline.conditions.text import load_text_encoder, new_reader
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.genotype import parse_genotype
+from pipeline.data.keys import StudyKeys, check_matches, unmatched
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import TileStore
-from pipeline.data.tables import read_expression, read_genotype, with_conditions
-from pipeline.errors import HistoloomError
+from pipeline.data.tables import check_fit, read_expression, read_genotype, with_conditions
+from pipeline.errors import Fault, ManifestFaults, Note, faults_among, notes_among
 from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.expression import load_expression_encoder
 from pipeline.models.lineage import FILE as LINEAGE_FILE
 from pipeline.models.lineage import Lineage, read_lineage, seen
 from pipeline.models.pretrained import packaged
-from pipeline.progress import track
+from pipeline.progress import console, track
 from pipeline.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
 from pipeline.training.clip import retrieval_recall, train_clip
 from pipeline.training.curves import curves
@@ -75,6 +76,16 @@ class _EncoderJob:
     reports: Path
     folder: Path
 
+    def check(self, found: list[Fault | Note]) -> None:
+        for note in notes_among(found):
+            console.print(f"train_encoders: {note}", markup=False)
+        if faults := faults_among(found):
+            raise ManifestFaults(faults)
+
+    def keys(self, key: str) -> StudyKeys:
+        """The samples that tiles have."""
+        return StudyKeys(frozenset(self.rows[key].dropna()), frozenset(self.store.rows()[key].dropna()))
+
     def run(self, name: str, steps: int, learning_rate: float) -> TrainingRun:
         return TrainingRun(
             f"train_encoders: {name}",
@@ -114,7 +125,8 @@ def _text_encoder(job: _EncoderJob) -> Made:
 
 def _rna_encoder(job: _EncoderJob) -> Made:
     config = job.params.train_encoders.rna
-    table = read_expression(config)
+    table, keys = read_expression(config), job.keys(config.key)
+    job.check(check_matches(table.index, keys, config))
     train_samples = table[table.index.isin(job.rows[config.key].dropna())]
     if config.init == "train":
         run = job.run("rna", config.steps, config.learning_rate)
@@ -123,6 +135,7 @@ def _rna_encoder(job: _EncoderJob) -> Made:
         lineage = seen(job.rows)
     else:
         source = Path(packaged(config.init, "encoders/rna"))
+        job.check(check_fit(config, table, source))
         encoder = load_expression_encoder(source)
         lineage = read_lineage(source.parent)
     encoder.save(job.folder / "rna")
@@ -130,7 +143,8 @@ def _rna_encoder(job: _EncoderJob) -> Made:
     everyone = job.store.rows()
     held_out = table[table.index.isin(everyone[everyone["split"] != "train"][config.key].dropna())]
     without = int((~everyone[config.key].isin(table.index)).sum())
-    metrics = {"train_samples": len(train_samples), "tiles_without_profile": without} | encoder.fit_of(table)
+    metrics = {"train_samples": len(train_samples), "tiles_without_profile": without}
+    metrics |= unmatched(table.index, keys) | encoder.fit_of(table)
     for name, samples in (("train", train_samples), ("held_out", held_out)):
         if len(samples):
             metrics[f"explained_variance_{name}"] = explained_variance(encoder, samples)
@@ -139,19 +153,18 @@ def _rna_encoder(job: _EncoderJob) -> Made:
 
 def _genotype_encoder(job: _EncoderJob) -> Made:
     config = job.params.train_encoders.genotype
-    genotypes = read_genotype(config)
+    genotypes, keys = read_genotype(config), job.keys(config.key)
+    job.check(check_matches(genotypes.index, keys, config))
     channels = genotype_channels(genotypes)
-    mine = genotypes[genotypes.index.isin(job.rows[config.key])]
-    if mine.empty:
-        raise HistoloomError(
-            f"{config.table} has no row whose '{config.key}' is a train tile's, so nothing could be learnt of genotypes. "
-            "Mend its keys or train_encoders.genotype.key."
-        )
+    mine = genotypes[genotypes.index.isin(keys.train)]
     tested = {marker: sum(marker in parse_genotype(text) for text in mine) for marker in _markers(channels)}
     altered = {
-        channel: sum(channel in _hot(text) for text in mine) for channel in channels if not channel.endswith(TESTED)
+        channel: sum(channel in _hot(text) for text in mine)
+        for channel in channels
+        if not channel.endswith(f" {TESTED}")
     }
-    return {"channels": channels}, {"train_samples": len(mine), "tested": tested, "altered": altered}, Lineage()
+    metrics = {"train_samples": len(mine), "tested": tested, "altered": altered} | unmatched(genotypes.index, keys)
+    return {"channels": channels}, metrics, Lineage()
 
 
 def _markers(channels: tuple[str, ...]) -> list[str]:

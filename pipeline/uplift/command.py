@@ -13,6 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.config import Uplift
+from pipeline.config.names import class_folders
+from pipeline.emit.formats import write_classes
 from pipeline.errors import HistoloomError
 
 
@@ -22,7 +24,7 @@ def probabilities_by_command(
 ) -> np.ndarray:  # fmt: skip
     """Its probabilities (n, classes).
 
-    It finds `{dataset}/train/LABEL/*.png` and `{dataset}/test/TILE_ID.png`, and writes Parquet with `tile_id` and a column of
+    It finds `{dataset}/train/CLASS/*.png`, `{dataset}/classes.json` and `{dataset}/test/TILE_ID.png`, and writes Parquet with `tile_id` and a column of
     probabilities for each class.
 
     Raises
@@ -30,7 +32,10 @@ def probabilities_by_command(
     HistoloomError
         when it fails, or what it wrote isn't that.
     """
-    names = [f"{label}/{number:06d}" for number, label in enumerate(labels)]
+    ordered = sorted(classes)  # so that names which can be folders are
+    folders = dict(zip(ordered, class_folders(ordered)))
+    write_classes(folder / "dataset", ordered)
+    names = [f"{folders[label]}/{number:06d}" for number, label in enumerate(labels)]
     _write(folder / "dataset/train", names, images)
     table = _run(config, test, test_ids, seed, folder)
     try:

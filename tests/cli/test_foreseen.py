@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,6 @@ REQUEST = {"name": "more", "tiles": 3}
         ("sample.precision", "GPU", {}, {"sample": {"precision": "fp16"}}),
         ("train_denoiser.attention", "xformers", {}, {"train_denoiser": {"attention": "xformers"}}),
         ("plan.target", "nothing to make", {}, {"plan": {"target": "none"}}),
-        ("plan.target", "nothing to make", {"labels": {"source": "slide", "classes": ["a"]}}, {"uplift": {"seeds": 0}}),
         ("plan.requests[0].change.leave_out", "mask", STAIN, {"train_denoiser": {"conditions": ["mask"]}, "plan": {"requests": [REQUEST | {"change": {"leave_out": ["mask"]}}]}}),
         ("sample_slides.slides, 'c'", "512", {}, {"sample_slides": {"slides": [CANVAS], "window_latent_px": 128}}),
         ("sample_slides.halo_latent_px", "quarter", {}, {"sample_slides": {"slides": [CANVAS], "halo_latent_px": 6}}),
@@ -90,7 +88,6 @@ REQUEST = {"name": "more", "tiles": 3}
         ("uplift.seeds", "two classes", {"labels": {"source": "slide", "classes": ["a"]}}, {"plan": {"evaluation_tiles": 3}}),
         ("tile.summarise", "no-such-program", {"summarise": "no-such-program -x"}, {}),
         ("evaluate.features", "no/such", {}, {"evaluate": {"features": "no/such"}}),
-        ("evaluate.weights", "gone.pth", {}, {"evaluate": {"weights": "gone.pth"}}),
     ],
 )  # fmt: skip
 def test_what_params_alone_tell_of_late_stages_is_said(folder, key, word, tile, sections):
@@ -130,22 +127,11 @@ def test_nuclei_that_are_not_told_apart_are_said():
 
 
 def test_what_emit_would_refuse_of_a_package_is_said_before_it_is_trained_on(slides):
-    begun = {"train_denoiser": {"init": "histoloom-small"}, "train_autoencoder": {"init": "histoloom-small"}}
-    assert "her2st:C2" in faults_of(**begun)["train_denoiser.init"]
+    begun = {"train_denoiser": {"init": "histoloom-small"}}
+    assert any("her2st:C2" in fault.problem for fault in faults_among(study(**begun)))
     assert study(**begun, emit={"allow_unknown_ancestors": True}) == [
         Note("params.yaml, tile.mpp", "'histoloom-small' was trained at 0.69 µm/px, and is adapted to 1.")
     ]
-
-
-def test_a_package_that_saw_a_held_out_patient_is_said(slides):
-    from pipeline.config.package import root
-    from pipeline.models.lineage import Lineage
-
-    shutil.copytree(root() / "histoloom-small", "mine")
-    for part in ("autoencoder", "denoiser", "encoders"):
-        Lineage(groups=("p3",), slides=("s3",)).save(Path("mine") / part)
-    sections = {"train_denoiser": {"init": "mine"}, "emit": {"allow_unknown_ancestors": True}}
-    assert "p3" in faults_of(**sections)["train_denoiser.init"]
 
 
 def test_captions_that_the_tower_does_not_read_are_counted(slides):

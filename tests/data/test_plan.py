@@ -95,6 +95,15 @@ def test_deficits_count_the_tiles_that_may_lend_their_conditions():
     assert lenders_of(rows, params)["label"].value_counts().to_dict() == {"a": 4, "b": 4}
 
 
+def test_a_class_without_train_tiles_is_in_the_plan_s_table_with_the_reason():
+    rows = tile_rows(9, label=["a"] * 5 + ["b"] * 3 + ["rare"], split=["train"] * 8 + ["test"])
+    found = {d.label: d for d in deficits(rows, Plan(target="largest", overdraw=1), ("a", "b", "rare", "misspelt"))}
+    for name in ("rare", "misspelt"):
+        assert (found[name].train, found[name].wanted, found[name].made) == (0, 5, 0)
+        assert found[name].reason == "no train tile lends it conditions"
+    assert (found["b"].made, found["b"].reason) == (2, "")
+
+
 @given(tables(), plans)
 def test_microbatches_are_full_but_for_the_last(rows, config):
     plan = _plan(rows, config)

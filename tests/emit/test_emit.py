@@ -39,7 +39,7 @@ def _real(split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return rows, tiles(7, 16, seed)
 
 
-def _made(accepted: list[bool], **columns) -> pd.DataFrame:
+def made_rows(accepted: list[bool], **columns) -> pd.DataFrame:
     count = len(accepted)
     extra = {
         "seed": np.arange(count, dtype=np.uint64) + np.uint64(1 << 63),
@@ -74,7 +74,7 @@ def study(folder):
         make_part("data/tiles", f"SLIDE-{split}", *_real(split, seed))
     accepted = [True, False, True, True, True]
     purpose = ["augment"] * 4 + ["evaluate"]
-    rows = _made(accepted, purpose=purpose)
+    rows = made_rows(accepted, purpose=purpose)
     make_part("data/synthetic", "augment-00000", rows, tiles(5, 16, 9), SYNTHETIC_ROW)
     Path("data/verdicts/augment-00000").mkdir(parents=True)
     rows.assign(accepted=accepted, reject_reasons="").to_parquet("data/verdicts/augment-00000/rows.parquet")
@@ -101,7 +101,8 @@ def _expected() -> dict[str, set[tuple[str, bytes]]]:
     out = {}
     for seed, split in enumerate(PATIENTS):
         rows, images = _real(split, seed)
-        out[split] = {(label, image.tobytes()) for label, image in zip(rows["label"].fillna("unlabelled"), images)}
+        labelled = zip(rows["label"], images, strict=True)
+        out[split] = {(label, image.tobytes()) for label, image in labelled if label is not None}
     out["train"] |= {("keratin", tiles(5, 16, 9)[n].tobytes()) for n in (0, 2, 3)}
     return out
 
@@ -109,12 +110,15 @@ def _expected() -> dict[str, set[tuple[str, bytes]]]:
 def _read_imagefolder(folder: Path, split: str) -> list:
     from torchvision.datasets import ImageFolder
 
-    found = ImageFolder(str(folder / "imagefolder" / split))
+    found = ImageFolder(str(folder / "imagefolder" / split), allow_empty=True)
+    stated = json.loads((folder / "classes.json").read_text())
+    assert found.classes == stated["folders"]
     lines = [json.loads(line) for line in (folder / "imagefolder" / split / "metadata.jsonl").read_text().splitlines()]
     assert {line["file_name"] for line in lines} == {
         Path(p).relative_to(found.root).as_posix() for p, _ in found.samples
     }
-    return [(found.classes[label], np.asarray(image).tobytes()) for image, label in found]
+    assert {(line["label"], line["cls"]) for line in lines} <= {(c, n) for n, c in enumerate(stated["classes"])}
+    return [(stated["classes"][label], np.asarray(image).tobytes()) for image, label in found]
 
 
 def _read_webdataset(folder: Path, split: str) -> list:
@@ -122,7 +126,10 @@ def _read_webdataset(folder: Path, split: str) -> list:
 
     shards = sorted(str(p) for p in (folder / "webdataset").glob(f"{split}-*.tar"))
     found = webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
-    return [(row["label"], image.tobytes()) for image, row in found]
+    classes = json.loads((folder / "classes.json").read_text())["classes"]
+    read = [(row["label"], row["cls"], image.tobytes()) for image, row in found]
+    assert all(classes[number] == label for label, number, _ in read)
+    return [(label, pixels) for label, _, pixels in read]
 
 
 def _read_parquet(folder: Path, split: str) -> list:
@@ -131,7 +138,9 @@ def _read_parquet(folder: Path, split: str) -> list:
     shards = sorted(str(p) for p in (folder / "parquet").glob(f"{split}-*.parquet"))
     found = load_dataset("parquet", data_files={split: shards}, cache_dir=str(folder.parent / "cache"))[split]
     assert {row["mpp"] for row in found} == {0.5}
-    return [(row["label"], np.asarray(row["image"]).tobytes()) for row in found]
+    label = found.features["label"]
+    assert label.names == json.loads((folder / "classes.json").read_text())["classes"]
+    return [(label.int2str(row["label"]), np.asarray(row["image"]).tobytes()) for row in found]
 
 
 @pytest.mark.parametrize("read", [_read_imagefolder, _read_webdataset, _read_parquet])
@@ -144,7 +153,8 @@ def test_each_format_s_own_reader_finds_every_tile_exactly(study, read):
         assert sum(n for by_label in counts.values() for n in by_label.values()) == len(expected)
     assert metrics["counts"]["train"]["synthetic"] == {"keratin": 3}
     assert set(metrics["counts"]["val"]) == set(metrics["counts"]["test"]) == {"real"}
-    assert metrics["synthetic_share_of_train"] == pytest.approx(0.3)
+    assert metrics["synthetic_share_of_train"] == pytest.approx(3 / 8)
+    assert metrics["unlabelled_left_out"] == {split: {"real": 2} for split in PATIENTS}
 
 
 def _everything(folder: Path) -> str:
@@ -175,7 +185,7 @@ def test_unknown_ancestors_are_in_the_card_without_patients_and_paths(study):
         _emit()
     _emit("out2", allow_unknown_ancestors=True)
     said = _everything(study / "out2")
-    assert "Unknown ancestors were allowed" in said and "vinid/plip" in said and "tower" in said
+    assert "Unknown ancestors were allowed" in said and "vinid/plip" in said and "a folder" in said
     assert "Eve-Moe" not in said and str(study) not in said
     card = (study / "out2/README.md").read_text()
     assert "saw 2 groups" in card and "1 of this study's train split and the others of models" in card
@@ -220,9 +230,11 @@ def test_the_card_states_the_counts_and_parses(study):
     assert (front["license"], front["pretty_name"]) == ("cc0-1.0", "skin: v2")
     assert [f["split"] for f in front["configs"][0]["data_files"]] == ["train", "validation", "test"]
     for line in (
-        "| train | real | 2 | 3 | 2 | 7 |",
-        "| train | synthetic | 0 | 3 | 0 | 3 |",
-        "| test | real | 2 | 3 | 2 | 7 |",
+        "| split | source | keratin | epidermis | all |",
+        "| train | real | 3 | 2 | 5 |",
+        "| train | synthetic | 3 | 0 | 3 |",
+        "| test | real | 3 | 2 | 5 |",
+        "Left out, since they have no label: 2 real tiles of test.",
     ):
         assert line in card
     assert "Of 4 synthetic tiles, 3 passed" in card and "One patient" not in card

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.emit.codes import code, read_salt
+from pipeline.data.ancestry import coded
+from pipeline.data.codes import code, read_salt
 from pipeline.emit.gate import check_ancestors
 from pipeline.errors import HistoloomError
 
@@ -66,6 +67,19 @@ def test_a_slide_that_was_seen_under_another_group_s_name_is_held_out_all_the_sa
     of_regions = pd.concat([of_regions, of_regions.assign(split_group="s/2", split="test")])
     record = {"groups": ["s/1"], "slides": ["s"], "unknown": []}
     assert check_ancestors(_tiles("s/1"), {"g1": record}, of_regions, allow_unknown=False) == []
+
+
+def test_a_held_out_slide_is_known_by_a_public_name_and_by_this_study_s_code():
+    real, salt = _real(SPLITS).assign(dataset=["own", "own", "set", None], patient_id="x"), b"a salt for tests"
+    for record, message in (
+        (_saw("SET:slide-V"), "held-out groups or slides: slide-v"),
+        (_saw(coded("g", "t", salt)), "held-out groups or slides: t"),
+        (_saw("set:slide-t"), "has the same name: slide-t.*`dataset` of slides.csv"),
+    ):
+        with pytest.raises(HistoloomError, match=message):
+            check_ancestors(_tiles(), record, real, allow_unknown=True, salt=salt)
+    known = _saw(coded("g", "a", salt), "own:slide-b", "other:slide-v")
+    assert check_ancestors(_tiles(), known, real, allow_unknown=True, salt=salt) == ["other:slide-v"]
 
 
 names = st.sampled_from("abcdefg")

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from pipeline.cli.main import cli
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.config import TrainAutoencoder, TrainDenoiser, load_params
+from pipeline.data.codes import code
 from pipeline.data.commit import write_json
-from pipeline.emit.model import package_few_steps, package_models
+from pipeline.emit.leaving import FOLDER, Names, names_outside
+from pipeline.emit.model import Words, package_few_steps, package_models
 from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
 from pipeline.models.denoiser import build_denoiser, load_denoiser, save_denoiser
 from pipeline.models.lineage import Lineage, read_lineage
-from tests.build import make_study
+from tests.build import make_part, make_study, tile_rows, tiles
 
+SALT = b"a salt for tests"
+MINE = Words("Mine.")
+HER2ST = Names("her2st", SALT, frozenset({"p1", "p2", "p3", "p4", "s1"}))
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
-def study(folder):
+def study(folder, monkeypatch):
+    monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
     params = make_study(".", [], emit={"licence": "CC-BY-4.0"}, train_autoencoder={"decoder_steps": 7})
     models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
@@ -40,13 +49,15 @@ def study(folder):
 
 
 def test_a_package_loads_and_its_card_says_whose_it_is(study):
-    package_models(study, Path("out/breast"), "Slides of Somebody et al.", "one abacus", limits="- It paints no fat.")
+    package_models(study, Path("out/breast"), Words("Slides of Somebody et al.", "one abacus", "- It paints no fat."))
     out = Path("out/breast")
     assert all(t.dtype == torch.float16 for t in load_file(out / "denoiser" / WEIGHTS).values())
     model, specs, _ = load_denoiser(out / "denoiser", "cpu")
     assert next(model.parameters()).dtype == torch.float32 and specs[0].channels == ("tumour", "stroma")
     assert load_codec(out / "autoencoder", "cpu").channels == 4
-    assert read_lineage(out / "denoiser").groups == ("p1", "p2")
+    lineage = read_lineage(out / "denoiser")
+    assert lineage.groups == tuple(sorted(code("g", name, SALT) for name in ("p1", "p2")))
+    assert lineage.slides == (code("s", "s1", SALT),) and not lineage.public
     assert not list(out.rglob("codes.parquet"))
     card = (out / "README.md").read_text(encoding="utf-8")
     for said in (
@@ -54,7 +65,8 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
         "Somebody et al.",
         "one abacus",
         "- It paints no fat.\n- Weights",
-        "p1, p2",
+        "Salted codes stand for 2 of the groups",
+        "can't be matched by codes",
         "cc-by-4.0",
         "tumour, stroma",
         "50 %",
@@ -66,13 +78,13 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
 def test_a_package_does_not_say_where_its_model_was_begun(study):
     load_autoencoder("models/autoencoder").save_pretrained("models/autoencoder")
     assert "_name_or_path" in Path("models/autoencoder/config.json").read_text(encoding="utf-8")
-    package_models(study, Path("out"), "Mine.")
+    package_models(study, Path("out"), MINE)
     assert "_name_or_path" not in Path("out/autoencoder/config.json").read_text(encoding="utf-8")
     load_codec("out/autoencoder", "cpu")
 
 
 def test_a_packages_groups_are_told_from_another_studys(study):
-    package_models(study, Path("out/breast"), "Slides.", dataset="her2st")
+    package_models(study, Path("out/breast"), Words("Slides."), HER2ST)
     for part in ("autoencoder", "denoiser", "encoders"):
         assert read_lineage(Path("out/breast") / part).groups == ("her2st:p1", "her2st:p2")
     assert "her2st:p1" in Path("out/breast/README.md").read_text(encoding="utf-8")
@@ -80,17 +92,20 @@ def test_a_packages_groups_are_told_from_another_studys(study):
 
 
 def test_a_package_that_goes_on_from_another_tells_of_both(study):
-    package_models(study, Path("old"), "Slides of Somebody et al.", "one abacus", "her2st")
+    package_models(study, Path("old"), Words("Slides of Somebody et al.", "one abacus"), HER2ST)
     steps, first = study.train_denoiser.steps, load_params()
     for place in ("old", "newer"):
         changed = {"init": str(Path(place).absolute()), "windows_latent_px": (4, 8), "steps": 77}
         params = first.model_copy(update={"train_denoiser": first.train_denoiser.model_copy(update=changed)})
         Path("params.yaml").write_text(params.model_dump_json(), encoding="utf-8")
         (read_lineage(f"{place}/denoiser") | Lineage(groups=("p1", "p4"))).save(Path("models/denoiser"))
-        package_models(params, Path("newer" if place == "old" else "newest"), "Slides.", "two abaci", "her2st")
+        package_models(params, Path("newer" if place == "old" else "newest"), Words("Slides.", "two abaci"), HER2ST)
     assert read_lineage("newer/denoiser").groups == ("her2st:p1", "her2st:p2", "her2st:p4")
-    assert load_params(Path("newest/params-1.yaml")) == first and load_params(Path("newest/params.yaml")) == params
-    assert load_params(Path("newest/params-2.yaml")).train_denoiser.init.endswith("old")
+    trained = [
+        load_params(Path("newest") / f"{name}.yaml").train_denoiser for name in ("params-1", "params-2", "params")
+    ]
+    assert trained[0] == first.train_denoiser and trained[2].steps == 77
+    assert [config.init for config in trained] == ["scratch", FOLDER, FOLDER]
     card = Path("newest/README.md").read_text(encoding="utf-8")
     assert card.index("one abacus") < card.index("two abaci") and f"| denoiser | {steps} |" in card
     assert card.count("denoiser, windows of 4 and 8 latent px | 77 |") == 2 and "tiles of 16 and 32 px" in card
@@ -107,23 +122,23 @@ def _distilled(seed: int, **facts) -> None:
 
 
 def test_what_a_student_learnt_joins_the_package_of_its_teacher(study):
-    package_models(study, Path("breast"), "Slides of Somebody et al.", "one abacus", "her2st")
+    package_models(study, Path("breast"), Words("Slides of Somebody et al.", "one abacus"), HER2ST)
     card = Path("breast/README.md").read_text(encoding="utf-8")
     assert "Few steps" not in card
     _distilled(0)
     (read_lineage("breast/denoiser") | Lineage(groups=("p3",))).save(Path("models/denoiser"))
-    package_few_steps(Path("breast"), "her2st")
+    package_few_steps(Path("breast"), HER2ST)
     assert read_lineage("breast/denoiser").groups == ("her2st:p1", "her2st:p2", "her2st:p3")
     said = Path("breast/README.md").read_text(encoding="utf-8")
     assert "takes 4 steps" in said and "her2st:p3" in said and "Somebody et al." in said and "one abacus" in said
-    package_few_steps(Path("breast"), "her2st")  # once more changes nothing
+    package_few_steps(Path("breast"), HER2ST)  # once more changes nothing
     assert Path("breast/README.md").read_text(encoding="utf-8") == said
 
 
 def test_only_a_packages_own_student_joins_it(study):
     with pytest.raises(HistoloomError, match="breast/denoiser holds no denoiser"):
         package_few_steps(Path("breast"))
-    package_models(study, Path("breast"), "Mine.")
+    package_models(study, Path("breast"), MINE)
     with pytest.raises(HistoloomError, match="models/denoiser must be distilled"):
         package_few_steps(Path("breast"))
     _distilled(0, prediction="epsilon")
@@ -137,15 +152,58 @@ def test_a_package_is_whole_or_not_there(study):
     tensors = load_file(path)
     save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] + 1e6}, path)
     with pytest.raises(HistoloomError, match=r"'conv_in\.bias' doesn't fit half precision"):
-        package_models(study, Path("out"), "Mine.")
+        package_models(study, Path("out"), MINE)
     assert not Path("out").exists()
     save_file(tensors, path)
-    package_models(study, Path("out"), "Mine.")
+    package_models(study, Path("out"), MINE)
     with pytest.raises(HistoloomError, match="out is not empty"):
-        package_models(study, Path("out"), "Mine.")
+        package_models(study, Path("out"), MINE)
 
 
 def test_a_model_that_is_not_there_is_named(folder):
     params = make_study(".", [])
     with pytest.raises(HistoloomError, match="holds no autoencoder"):
-        package_models(params, Path("out"), "Mine.")
+        package_models(params, Path("out"), MINE)
+
+
+def test_nothing_that_lies_beside_a_model_goes_with_it(study, capsys):
+    secret = "patient-7"
+    (Path("models/encoders/text/fold-7")).mkdir(parents=True)
+    for name in ("notes.txt", "patient-7.safetensors", "fold-7/config.json"):
+        (Path("models/encoders/text") / name).write_text(secret)
+    config = {"_name_or_path": secret, "text_config": {"name_or_path": secret, "cache": f"/srv/{secret}"}, "hidden": 3}
+    write_json(Path("models/encoders/text/config.json"), config)
+    image = {"source": f"/srv/{secret}", "tower": {"name": f"/srv/{secret}", "size": 3}}
+    write_json(Path("models/encoders/encoders.json"), {"image": image, "text": {"source": "text"}})
+    Lineage(("p1",), ("s1",), (f"/srv/{secret}",)).save(Path("models/encoders"))
+    save_file({"a": torch.zeros(1)}, Path("models/encoders/text/model.safetensors"), {"format": "pt", "from": secret})
+    metrics = {"text": {"captions": 3, "unmatched": [secret], secret: 1}, "genotype": {"tested": {"TP53": 1}}}
+    write_json(Path("reports/train_encoders/metrics.json"), metrics)
+    package_models(study, Path("out"), MINE)
+    files = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert not [path for path in files if secret.encode() in path.read_bytes() or secret in path.name]
+    told = json.loads(Path("out/encoders/text/config.json").read_text())
+    assert told == {"text_config": {"cache": FOLDER}, "hidden": 3}
+    assert json.loads(Path("out/facts.json").read_text())["metrics"]["train_encoders"] == {"text captions": 3}
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("left out, since a package has no such file") == 4, "three files, and the samples' own codes"
+
+
+def test_what_only_a_person_can_judge_is_printed(study, capsys):
+    params = study.model_copy(
+        update={"train_denoiser": study.train_denoiser.model_copy(update={"conditions": ("text",)})}
+    )
+    make_part("data/tiles", "s1", tile_rows(2, caption=["H&E of Moe", "H&E, tumour"]), tiles(2))
+    package_models(params, Path("out"), Words("Slides of p1, and of p10."), names_outside())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the attribution has words that are ids of this study: p1" in said
+    assert "None may be a name: Moe, of, tumour, E, H" in said
+    assert "learnt from captions" in Path("out/README.md").read_text(encoding="utf-8")
+    package_models(study, Path("clear"), MINE, HER2ST)
+    assert "check: these ids leave clear, as her2st:ID: p1, p2, s1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_public_is_of_a_data_set_that_is_named(study):
+    Path("words.md").write_text("Mine.")
+    done = CliRunner().invoke(cli, ["package", "out", "--attribution", "words.md", "--public"])
+    assert done.exit_code == 2 and "--public needs --dataset NAME" in done.output and not Path("out").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.conditions.text import load_text_encoder
-from pipeline.emit.model import _write_card
+from pipeline.emit.model_card import write_model_card
 from pipeline.models.autoencoder import load_codec
 from pipeline.models.denoiser import load_denoiser
 from pipeline.models.expression import load_expression_encoder
@@ -48,5 +48,5 @@ def test_a_package_is_small_and_says_whose_tissue_it_saw(package, tmp_path):
         json.dumps(lineage.record)
     )
     copy = shutil.copytree(package, tmp_path / package.name)
-    _write_card(copy)
+    write_model_card(copy)
     assert (copy / "README.md").read_text(encoding="utf-8") == (package / "README.md").read_text(encoding="utf-8")

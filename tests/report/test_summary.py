@@ -39,6 +39,14 @@ def test_in_short():
     assert said[3:] == ["No measurable help.", "It did worse than classical."]
 
 
+def test_classes_that_no_train_tile_shows_are_said():
+    plan = {"classes": {"rare": {"reason": "x"}, "unmasked": {"reason": "x"}, "a": {"reason": ""}}}
+    tile = TILE | {"classes_without_train_tiles": ["rare"]}
+    said = in_short({"tile": tile, "plan": plan, "filter": {}, "evaluate": {}, "uplift": {}})
+    assert said[1] == "No train tile shows rare: nothing was learned or made of it."
+    assert said[2] == "Nothing was made of unmasked: no train tile lends it conditions."
+
+
 def test_what_was_not_done_is_said_or_left_out():
     said = in_short(
         {"tile": TILE, "filter": {}, "evaluate": {"accepted": {}, "unfiltered": {}}, "uplift": {"left_out": "x"}}

@@ -15,8 +15,9 @@ from shapely.geometry import Polygon
 
 from pipeline.config import Tile
 from pipeline.data.manifest import SlideEntry
-from pipeline.slides.annotate import load_annotations, rasterise, read_polygons, read_raster
+from pipeline.slides.annotate import load_annotations, rasterise, read_polygons
 from pipeline.slides.open import BadSlide
+from pipeline.slides.rasters import read_raster
 from tests.build import box_ring, feature, write_geojson
 
 CLASSES = ("stroma", "tumour")
@@ -157,7 +158,7 @@ def test_a_raster_that_cannot_be_read_or_holds_unknown_ids_is_a_bad_slide(tmp_pa
 def test_a_raster_may_be_larger_than_what_pillow_takes_for_an_attack(tmp_path, monkeypatch):
     Image.fromarray(np.ones((30, 40), np.uint8)).save(tmp_path / "m.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # twice that is refused
-    assert read_raster(tmp_path / "m.png", 40, 30).all() and Image.MAX_IMAGE_PIXELS == 500
+    assert read_raster(tmp_path / "m.png", 40, 30).read(0, 0, 40, 30).all() and Image.MAX_IMAGE_PIXELS == 500
 
 
 def test_rasters_are_read_at_the_nearest_pixel(tmp_path):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import pyvips
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config import Tissue
+from pipeline.slides import open as opening
+from pipeline.slides import tissue
 from pipeline.slides.open import BadSlide, open_slide, slide_sha256
-from pipeline.slides.tissue import detect_tissue
+from pipeline.slides.tissue import detect_tissue, read_whole
 from tests.build import make_slide, tissue_picture
 
 WIDTH, HEIGHT = 420, 300
@@ -147,3 +156,128 @@ def test_the_folder_that_a_mirax_slide_keeps_its_pixels_in_is_of_its_hash(tmp_pa
         (tmp_path / "s/Data0000.dat").write_bytes(pixels)
         found[pixels] = [slide_sha256(tmp_path / name) for name in ("s.mrxs", "s.svs")]
     assert found[b"damaged"][0] != found[b"whole"][0] and found[b"damaged"][1] == found[b"whole"][1]
+
+
+def _scaled(path, resolution, unit, **options):
+    picture = np.full((64, 96, 3), 120, np.uint8)
+    tifffile.imwrite(
+        path, picture, photometric="rgb", resolution=resolution, resolutionunit=unit, metadata=None, **options
+    )
+    return path
+
+
+@pytest.mark.parametrize("stated", [None, 0.5], ids=["file", "manifest"])
+@pytest.mark.parametrize("layout", [{"tile": (32, 32)}, {"rowsperstrip": 64}], ids=["tiled", "striped"])
+@pytest.mark.parametrize("unit, per_unit", [("CENTIMETER", 1e4), ("INCH", 25400.0), ("NONE", 3.0)])
+def test_pixels_that_are_not_square_are_refused_whoever_states_the_scale(tmp_path, unit, per_unit, layout, stated):
+    path = _scaled(tmp_path / "s.tif", (per_unit / 0.25, per_unit / 0.5), unit, **layout)
+    with pytest.raises(BadSlide, match=r"s\.tif: its pixels aren't square \(0\.\d+.*[Rr]esample"):
+        open_slide(path, stated)
+
+
+@pytest.mark.parametrize("name", ["s.png", "s.jpg"])
+def test_a_plain_picture_s_density_tells_whether_its_pixels_are_square(tmp_path, name):
+    Image.new("RGB", (64, 64)).save(tmp_path / name, dpi=(300, 150))
+    with pytest.raises(BadSlide, match=r"aren't square \(0\.5.* times as wide as high\)"):
+        open_slide(tmp_path / name, 0.5)
+    Image.new("RGB", (64, 64)).save(tmp_path / name, dpi=(300, 300))
+    open_slide(tmp_path / name, 0.5).handle.close()
+
+
+def test_a_rounded_scale_is_square_and_its_mean_is_taken(tmp_path):
+    path = _scaled(tmp_path / "s.tif", (1e4 / 0.25, 1e4 / 0.252), "CENTIMETER", tile=(32, 32))
+    with open_slide(path) as slide:
+        assert slide.mpp == pytest.approx(0.251, rel=1e-6)
+
+
+def test_a_file_that_tells_its_objective_or_no_likely_scale_is_refused_with_what_it_tells(tmp_path):
+    text = "Aperio Image Library v1\r\n96x64 [0,0 96x64] (32x32) Q=70|AppMag = 40"
+    picture = np.full((64, 96, 3), 120, np.uint8)
+    tifffile.imwrite(tmp_path / "s.svs", picture, photometric="rgb", tile=(32, 32), description=text, metadata=None)
+    with pytest.raises(BadSlide, match=r"doesn't tell its scale.*an objective of 40x.*'mpp'"):
+        open_slide(tmp_path / "s.svs")
+    path = _scaled(tmp_path / "s.tif", (72, 72), "INCH", tile=(32, 32))
+    with pytest.raises(BadSlide, match=r"doesn't tell its scale.*352\.778 µm/px.*'mpp'"):
+        open_slide(path)
+
+
+@given(
+    downsample=st.sampled_from([1.0, 1.37, 2.0, 2.7, 4.0, 6.25, 13.9]),
+    at=st.tuples(st.floats(0, 40), st.floats(0, 40)),
+    band=st.sampled_from([2**12, 2**14, 2**16]),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_large_box_read_in_bands_has_the_bytes_of_one_read_at_once(single, downsample, at, band):
+    size = int(560 / downsample), int(520 / downsample)
+    whole = single.read(*at, *size, downsample)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "_BAND_PX", band)
+        assert np.array_equal(single.read(*at, *size, downsample), whole)
+
+
+@pytest.fixture(scope="module", params=["s.svs", "s.png"])
+def single(request, tmp_path_factory):
+    path = make_slide(tmp_path_factory.mktemp("single") / request.param, width=700, height=600, levels=1)
+    with open_slide(path, 1.0) as slide:
+        yield slide
+
+
+def test_a_wide_slide_is_seen_whole_in_lower_strips(single, monkeypatch):
+    whole = read_whole(single, 4.0)
+    monkeypatch.setattr(tissue, "_STRIP_LEVEL_PX", 700 * 30)
+    assert np.array_equal(read_whole(single, 4.0), whole) and whole.shape == (150, 175, 3)
+
+
+_MEASURED = """
+import json, resource, sys
+from pathlib import Path
+from pipeline.slides.open import open_slide
+from pipeline.slides.rasters import read_raster
+from pipeline.slides.tissue import read_whole
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+before = peak()
+with open_slide(Path(sys.argv[1]), 0.25) as slide:
+    picture = read_whole(slide, 32.0)
+    corner = slide.read(slide.width - 64, slide.height - 64, 64, 64, 1.0)
+    size = slide.width, slide.height
+mask = None if len(sys.argv) < 3 else read_raster(Path(sys.argv[2]), *size)
+ids = mask and mask.nearest((0, 0, 300, 300), 32.0)
+print(json.dumps([peak() - before, picture.mean(), corner.mean(), ids is not None and int(ids.max())]))
+"""
+
+
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("striped.tif", "one_strip.tif", "s.jpg")]
+
+
+@pytest.mark.parametrize("kind", ["tiled.tif", "s.png", *_SLOW])
+def test_memory_does_not_grow_with_a_slide_without_levels(tmp_path, kind):
+    """14,000 px a side: over what Pillow takes for an attack, 588 MB of RGB."""
+    picture = pyvips.Image.black(14_000, 14_000).bandjoin([0, 0]).linear([1, 1, 1], [190, 120, 170])
+    picture = picture.cast("uchar").copy(interpretation="srgb")
+    options = {
+        "tiled.tif": {"tile": True, "tile_width": 256, "tile_height": 256, "compression": "deflate"},
+        "striped.tif": {"compression": "deflate"},
+        "one_strip.tif": {"compression": "deflate", "tile_height": 14_000},
+        "s.png": {"compression": 1, "keep": "none"},
+        "s.jpg": {"Q": 95},
+    }[kind]
+    picture.write_to_file(str(tmp_path / kind), **options)
+    mask = [str(tmp_path / "m.png")] if kind == "s.png" else []
+    if mask:
+        (pyvips.Image.black(14_000, 14_000) + 3).cast("uchar").write_to_file(mask[0], compression=1)
+    command = [sys.executable, "-c", _MEASURED, str(tmp_path / kind), *mask]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    grown, mean, corner, most = json.loads(done.stdout)
+    assert mean == pytest.approx(160, abs=1) and corner == pytest.approx(160, abs=1)
+    assert most == (3 if mask else False)
+    assert grown < 250, f"{grown:.0f} MB"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([kind] + ["m.png"] * bool(mask))
+
+
+def test_a_decoded_picture_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
+    path = make_slide(tmp_path / "s.png", width=100, height=80)
+    monkeypatch.setattr("pipeline.slides.plain._DISC_BYTES", 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2000}))
+    with pytest.raises(BadSlide, match=r"s\.png: .*TMPDIR"):
+        open_slide(path, 1.0)

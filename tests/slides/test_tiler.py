@@ -59,6 +59,12 @@ def _report() -> dict[str, dict]:
         return {row["slide_id"]: row for row in csv.DictReader(stream)}
 
 
+def test_a_tile_says_which_public_set_its_slide_is_of(slides):
+    _tile(study([_row(0, dataset="camelyon16"), _row(1, dataset=" own "), _row(2)]).tile)
+    stated = TileStore("data/tiles").rows().groupby("slide_id")["dataset"].agg(lambda names: names.iloc[0])
+    assert stated.to_dict() == {"s0": "camelyon16", "s1": "own", "s2": None}
+
+
 def test_tiles_are_the_slide_s_pixels_at_their_places(slides):
     metrics = _tile(study(ROWS).tile)
     store = TileStore("data/tiles")
@@ -171,6 +177,16 @@ def test_no_pixel_of_a_hidden_mask_is_in_the_store(slides, source):
     assert 0 < len(shown) < 2 * (SIDE // square) ** 2
     for slide, x, y in shown:
         assert chance(f"{slide}/train/{x}/{y}", 0) < 0.4
+
+
+def test_a_class_without_train_tiles_is_said_and_measured(slides, capsys):
+    rows = [_row(n, split="test" if n == 2 else "train", label="stroma" if n == 2 else "tumour") for n in range(3)]
+    labels = {"source": "slide", "classes": ["tumour", "stroma", "misspelt"]}
+    metrics = _tile(study(rows, {"labels": labels}).tile)
+    said = " ".join(capsys.readouterr().err.split())
+    assert metrics["classes_without_train_tiles"] == ["stroma", "misspelt"]
+    assert f"no train tile of 'stroma' ({metrics['tiles_by_split']['test']['stroma']} in test)" in said
+    assert "no train tile of 'misspelt' (nor in val or test)" in said and "'tumour'" not in said
 
 
 def test_a_label_fraction_of_patients_leaves_whole_slides_out(slides):

@@ -19,6 +19,7 @@ from pipeline.data.commit import command_files
 from pipeline.errors import HistoloomError
 from pipeline.uplift.analysis import analyse, paired_difference, verdict
 from pipeline.uplift.answers import LabelAnswers
+from pipeline.uplift.command import probabilities_by_command
 from pipeline.uplift.learner import augmented, prepared
 from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
 from pipeline.uplift.study import ATTEMPTS, PREDICTIONS
@@ -279,6 +280,24 @@ def test_a_command_of_ones_own_trains_and_predicts(folder):
     assert command_files(command)["mine.py"] != before["mine.py"]
     params = params_of(arms=["real", "synthetic"], seeds=1, classifier="command", command=command)
     assert run_uplift(params)["protocols_tried"] == 2, "another script is another try at the same test"
+
+
+def test_a_command_s_folders_stay_in_its_dataset_whatever_classes_are_called(folder):
+    """And those whose names can be folders are: a command of before finds them."""
+    look = "import json, pathlib, sys; d = pathlib.Path(sys.argv[1]); "
+    look += "said = json.loads((d / 'classes.json').read_text()); "
+    look += "said['found'] = [len(list((d / 'train' / f).glob('*.png'))) for f in said['folders']]; sys.exit(json.dumps(said))"
+    Path("look.py").write_text(look)
+    config = Uplift(classifier="command", command=f"{sys.executable} look.py {{dataset}} {{predictions}}")
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    for names, folders in ((("z", "a"), ["a", "z"]), (("../../up", "b"), ["0_.._.._up", "1_b"])):
+        with pytest.raises(HistoloomError) as error:
+            labels = [names[0], names[1], names[0]]
+            probabilities_by_command(config, images, labels, images[:1], ["t"], names, 0, Path("work"))
+        said = json.loads(str(error.value).split(": ", 1)[1])
+        assert said["classes"] == sorted(names) and said["folders"] == folders
+        assert dict(zip(said["classes"], said["found"])) == {names[0]: 2, names[1]: 1}
+    assert sorted(p.name for p in folder.iterdir()) == ["look.py", "work"]
 
 
 @pytest.mark.parametrize(("script", "said"), [

@@ -13,7 +13,9 @@ import openslide
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
+from pipeline.config import Params
 from pipeline.data.commit import hash_tree
 from pipeline.data.store import TileStore
 from tests.study import dvc, edit_yaml, run, stage, woven_files
@@ -21,13 +23,41 @@ from tests.study import dvc, edit_yaml, run, stage, woven_files
 READERS_OF_SAMPLES = {"uplift", "filter", "emit", "evaluate", "report"}
 
 
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '(\w+)'", output)) - {"resolve"}
+
+
 def would_run(folder: Path) -> set[str]:
-    return set(re.findall(r"Running stage '(\w+)'", dvc(folder, "repro", "--dry").stdout))
+    stage(folder, "resolve")
+    return ran(dvc(folder, "repro", "--dry").stdout)
 
 
 def test_a_second_repro_does_nothing(study):
     assert would_run(study) == set()
-    assert "up to date" in dvc(study, "repro").stdout
+    assert ran(dvc(study, "repro").stdout) == set()
+
+
+def test_params_that_state_no_more_than_they_must_mean_the_same(copy):
+    """Whatever has its default goes from params.yaml: no stage runs again, and none misses a key."""
+    yaml = YAML()
+    stated, defaults = yaml.load((copy / "params.yaml").read_text()), Params.model_construct()
+    for section in [name for name in stated if name not in ("seed", "tile")]:
+        usual = getattr(defaults, section).model_dump(mode="json")
+        for key in [key for key, value in stated[section].items() if usual.get(key) == value]:
+            del stated[section][key]
+        if not stated[section]:
+            del stated[section]
+    with (copy / "params.yaml").open("w") as stream:
+        yaml.dump(stated, stream)
+    assert "attention" not in stated["train_denoiser"] and "edges" not in stated.get("encode", {})
+    assert would_run(copy) == set()
+    dvc(copy, "repro", "--force", "--single-item", "sample")
+
+
+def test_status_names_the_file_that_changed(copy):
+    path = next((copy / "manifests/annotations").glob("*.geojson"))
+    path.write_text(path.read_text() + " ")
+    assert re.search(r"tile.*files of tile.annotations", run(copy, "histoloom", "status").stderr)
 
 
 def test_every_stage_left_what_dvc_yaml_promises(study):
@@ -150,6 +180,33 @@ def test_diff_and_status_say_what_changed(copy):
         "sample.guidance" in run(copy, "histoloom", "diff", "v1").stdout + run(copy, "histoloom", "diff", "v1").stderr
     )
     assert "out of date" in run(copy, "histoloom", "status").stderr
+
+
+def _package(study: Path, folder: Path, *options: str) -> bytes:
+    """Every byte of a package's files and of their names."""
+    words = folder.with_suffix(".md")
+    words.write_text("Slides of Somebody et al.", encoding="utf-8")
+    said = run(study, "histoloom", "package", str(folder), "--attribution", str(words), *options)
+    assert "check: the text tower learnt the words" in said.stdout + said.stderr
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return b"".join(p.relative_to(folder).as_posix().encode() + p.read_bytes() for p in files)
+
+
+def test_a_package_tells_no_id_no_split_and_no_path(study, tmp_path):
+    said, place = _package(study, tmp_path / "coded"), str(study.parent.parent).encode()
+    assert (
+        not re.findall(rb"slide-\w+|patient-\w+|manifests|data/slides|\.geojson|\.csv|assign", said)
+        and place not in said
+    )
+    said = _package(study, tmp_path / "clear", "--dataset", "tiny", "--public")
+    assert set(re.findall(rb"[\w:-]*slide-\w+", said)) == {b"tiny:patient-slide-train", b"tiny:slide-train"}
+    assert b"slide-val" not in said and b"manifests" not in said and place not in said
+
+
+def test_the_report_says_at_its_top_that_it_is_internal(study):
+    for page in (study / "reports/index.html", study / "reports/slides/woven.html"):
+        body = page.read_text(encoding="utf-8").split("<body>")[1]
+        assert "Internal: not to be passed on." in body[:120]
 
 
 def documented_snippets() -> dict[str, str]:

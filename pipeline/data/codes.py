@@ -41,3 +41,8 @@ def read_salt(path: Path = SALT_FILE) -> bytes:
 def code(kind: str, name: str, salt: bytes) -> str:
     """A code of twelve hexadecimal digits, such as 'p-3f2a...': the same for the same name and salt."""
     return f"{kind}-{hmac.new(salt, f'{kind}/{name}'.encode(), hashlib.sha256).hexdigest()[:12]}"
+
+
+def known_salt(path: Path = SALT_FILE) -> bytes | None:
+    """The study's salt, where it has one: to recognise codes, none need be made."""
+    return read_salt(path) if os.environ.get(SALT_VARIABLE) or path.exists() else None

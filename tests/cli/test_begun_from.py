@@ -1,0 +1,44 @@
+"""What the leak gate will refuse of the models that params begin from is known before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.validate import validate_study
+from pipeline.models.lineage import Lineage
+from tests.build import make_slide, make_study
+
+
+def _faults(dataset: str, *, allow: bool = False) -> list[str]:
+    """Of a study that begins from a model which saw the public slide set:B."""
+    rows = []
+    for name, split in (("A", "train"), ("b", "test")):
+        make_slide(f"data/slides/{name}.tif", width=128, height=128)
+        row = {"slide_id": name, "path": f"{name}.tif", "patient_id": f"p{name}", "split": split, "label": "tumour"}
+        rows.append(row | {"dataset": dataset})
+    Lineage(("set:A", "set:B"), (), (), ("set",)).save(Path("package/denoiser"))
+    make_study(".", rows, train_denoiser={"init": "package"}, emit={"allow_unknown_ancestors": allow})
+    return [str(fault) for fault in validate_study()]
+
+
+def test_a_held_out_slide_that_the_model_saw_is_a_fault(folder):
+    (fault,) = _faults("SET")
+    assert "slides.csv, row 3, column 'split': 'b' is held out, and the model of train_denoiser.init saw it" in fault
+
+
+def test_a_slide_that_may_be_one_of_a_public_set_is_asked_for(folder):
+    (fault,) = _faults("", allow=True)
+    assert "row 3, column 'dataset'" in fault and "state set if the slide is of that set" in fault
+
+
+def test_ancestors_that_nobody_knows_are_a_fault_unless_they_are_allowed(folder):
+    (fault,) = _faults("own")
+    assert "saw: set:A, set:B." in fault and "allow_unknown_ancestors" in fault
+    assert _faults("own", allow=True) == []
+
+
+@pytest.mark.parametrize("name", ["a:b", "my set"])
+def test_a_data_set_s_name_is_one_word(folder, name):
+    assert sum("can't name a data set" in fault for fault in _faults(name, allow=True)) == 2

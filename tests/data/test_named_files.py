@@ -1,0 +1,145 @@
+"""What params name by path is known by what it holds, wherever it lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.config import Evaluate, Params
+from pipeline.data.named_files import RESOLVED, Hashes, files_of, write_resolved
+
+FEWEST = {"tile": {"mpp": 0.5, "labels": {"classes": ["t"]}}}
+STAGES = YAML(typ="safe").load((Path(__file__).parents[2] / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Path:
+    """A study's folder, and beside it a folder with a file of each kind that params can name."""
+    folder, outside = tmp_path / "study", tmp_path / "outside"
+    folder.mkdir()
+    for name in ("a.geojson", "slides/a.svs", "slides/a_mask.png", "spots.csv", "rna.parquet", "genotype.csv"):
+        (outside / name).parent.mkdir(parents=True, exist_ok=True)
+        (outside / name).write_text(f"first {name}")
+    for name in ("shorten.py", "mine.py", "skin.geojson", "field.csv", "holes.geojson", "weights.pth"):
+        (outside / name).write_text(f"first {name}")
+    for name in ("autoencoder", "denoiser", "text", "rna_init", "checkpoint", "tower"):
+        (outside / name).mkdir()
+        (outside / name / "config.json").write_text("{}")
+    (outside / "slides.csv").write_text("slide_id,path,patient_id,annotations,mask\na,a.svs,p,a.geojson,a_mask.png\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def params(outside: str = "../outside") -> Params:
+    def at(name: str) -> str:
+        return f"{outside}/{name}"
+
+    image = {"slide_id": "a", "width_px": 8, "height_px": 8, "keep": True, "holes": at("holes.geojson")}
+    woven = {"name": "w", "width_px": 64, "height_px": 64, "mask": at("skin.geojson"), "outside": "glass"}
+    return Params.model_validate(
+        {
+            "tile": {
+                **FEWEST["tile"],
+                "masks": {"source": "polygons", "classes": ["t"]},
+                "manifest": at("slides.csv"),
+                "slides_root": at("slides"),
+                "annotations_root": outside,
+                "spots": at("spots.csv"),
+                "summarise": f"python {at('shorten.py')}",
+            },
+            "train_encoders": {
+                "text": {"source": at("text")},
+                "rna": {"table": at("rna.parquet"), "init": at("rna_init")},
+                "genotype": {"table": at("genotype.csv")},
+                "image": {"source": at("tower")},
+            },
+            "train_autoencoder": {"init": at("autoencoder"), "resume_from": at("checkpoint")},
+            "train_denoiser": {"init": at("denoiser"), "resume_from": at("checkpoint")},
+            "sample_slides": {"slides": [{**woven, "field": at("field.csv"), "image": image}]},
+            "train_filters": {"features": at("tower")},
+            "evaluate": {"weights": at("weights.pth")},
+            "uplift": {"classifier": "command", "command": f"python {at('mine.py')} {{dataset}} {{predictions}}"},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("slides.csv", {"tile.manifest"}),
+        ("slides/a.svs", {"tile.slides"}),
+        ("slides/a_mask.png", {"tile.mask"}),
+        ("a.geojson", {"tile.annotations"}),
+        ("spots.csv", {"tile.spots"}),
+        ("shorten.py", {"tile.summarise"}),
+        ("text/config.json", {"train_encoders.text"}),
+        ("rna.parquet", {"train_encoders.rna"}),
+        ("rna_init/config.json", {"train_encoders.rna_init"}),
+        ("genotype.csv", {"train_encoders.genotype"}),
+        ("tower/config.json", {"train_encoders.image", "train_filters.features"}),
+        ("autoencoder/config.json", {"train_autoencoder.init"}),
+        ("denoiser/config.json", {"train_denoiser.init"}),
+        ("checkpoint/config.json", {"train_autoencoder.resume_from", "train_denoiser.resume_from"}),
+        ("skin.geojson", {"sample_slides.masks"}),
+        ("field.csv", {"sample_slides.fields"}),
+        ("holes.geojson", {"sample_slides.holes"}),
+        ("weights.pth", {"evaluate.weights"}),
+        ("mine.py", {"uplift.command"}),
+    ],
+)
+def test_a_file_that_changes_changes_the_keys_that_name_it(study, name, keys):
+    path = study / "../outside" / name
+    before = files_of(params())
+    path.write_text(path.read_text() + "\n")
+    after = files_of(params())
+    assert {f"{s}.{k}" for s in after for k in after[s] if after[s][k] != before[s][k]} == keys
+    path.unlink()
+    assert files_of(params()) != after
+
+
+def test_evaluate_looks_through_a_folder_too(study):
+    config = params().model_copy(update={"evaluate": Evaluate(features="../outside/tower")})
+    before = files_of(config, "evaluate")
+    (study / "../outside/tower/config.json").write_text("[]")
+    assert before["evaluate"]["features"] != files_of(config, "evaluate")["evaluate"]["features"]
+
+
+def test_what_no_param_names_changes_nothing(study):
+    before = files_of(params())
+    (study / "../outside/slides/old.svs").symlink_to("/nonexistent/slide.svs")
+    (study / "../outside/slides/b.svs").write_text("another slide, in no row")
+    assert files_of(params()) == before
+
+
+def test_every_key_of_dvc_yaml_is_there_though_params_state_the_fewest(study):
+    write_resolved(Params.model_validate(FEWEST))
+    resolved = YAML(typ="safe").load(RESOLVED.read_text())
+    for name, stage in STAGES.items():
+        for entry in stage.get("params", []):
+            for key in entry[str(RESOLVED)]:
+                value = resolved
+                for part in key.split("."):
+                    assert part in value, f"{name} depends on {key}"
+                    value = value[part]
+
+
+def test_each_section_that_names_files_is_read_by_a_stage():
+    read = {key for stage in STAGES.values() for e in stage.get("params", []) for key in e[str(RESOLVED)]}
+    assert {f"files.{section}" for section in files_of(Params.model_validate(FEWEST))} <= read
+
+
+def test_a_file_is_read_again_only_where_it_changed(tmp_path):
+    path, kept = tmp_path / "a", tmp_path / "hashes.json"
+    path.write_text("one")
+    hashes = Hashes(kept)
+    first = hashes.of(path)
+    hashes.save()
+    table = json.loads(kept.read_text())
+    table[str(path)][3] = "as it was kept"
+    kept.write_text(json.dumps(table))
+    assert Hashes(kept).of(path) == "as it was kept"
+    path.write_text("two")
+    assert Hashes(kept).of(path) not in ("as it was kept", first)

@@ -1,0 +1,122 @@
+"""What a package may tell: names as codes, params by an allow-list, sources without places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Params, load_params
+from pipeline.data.ancestry import coded, is_code
+from pipeline.emit.leaving import FOLDER, Names, names_outside, told_params, told_source
+from pipeline.errors import HistoloomError
+from pipeline.models.lineage import Lineage
+from tests.build import make_part, make_study, tile_rows, tiles
+
+SALT = b"a salt for tests"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "scratch",
+        "train",
+        "histoloom-small",
+        "org/model",
+        "hf-hub:org/model",
+        "transformers:vinid/plip",
+        "timm:resnet50",
+    ],
+)
+def test_models_that_anyone_can_have_are_named(source):
+    assert told_source(source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/srv/p7/model",
+        "../p7/models",
+        "./p7",
+        "~/p7",
+        "C:\\\\p7",
+        "p7",
+        "studies/p7/models",
+        "mine/p7",
+        "hf-hub:/srv/p7",
+        "a folder",
+    ],
+)
+def test_of_a_folder_nothing_is_told_but_that_it_is_one(source, folder):
+    Path("mine").mkdir()
+    assert told_source(source) == FOLDER == told_source(FOLDER)
+
+
+def test_params_that_leave_describe_the_making_alone(folder):
+    secret = {
+        "tile": {"split": {"assign": {"p7": "val"}}, "spots": "p7.csv", "summarise": "p7.sh", "caption": "p7 {label}"},
+        "train_encoders": {"rna": {"table": "p7.h5ad", "init": "/srv/p7"}, "image": {"source": "/srv/p7"}},
+        "train_denoiser": {"init": "/srv/p7", "resume_from": "p7", "conditions": ["label"]},
+        "train_autoencoder": {"init": "org/model", "resume_from": "p7"},
+        "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
+        "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "lent_by": ["p7"]}]},
+        "emit": {"name": "p7", "licence": "CC-BY-4.0"},
+        "report": {"title": "p7"},
+        "uplift": {"classifier": "command", "command": "p7 {dataset} {predictions}"},
+        "evaluate": {"weights": "p7"},
+    }
+    params = make_study(".", [], **secret)
+    told = told_params(params.model_dump(mode="json"))
+    assert "p7" not in str(told) and "manifests" not in str(told) and "data/" not in str(told)
+    read = Params.model_validate(told)
+    kept = {"init": FOLDER, "resume_from": None}
+    assert read.train_denoiser == params.train_denoiser.model_copy(update=kept)
+    assert read.train_autoencoder.init == "org/model" and read.emit.licence == "CC-BY-4.0"
+    assert read.tile.labels == params.tile.labels and read.encode == params.encode
+    assert told_params(told) == told
+
+
+@given(st.sets(st.text("abc:/-_ 012", min_size=1, max_size=8), max_size=5), st.sampled_from(["", "set"]))
+def test_no_name_leaves_but_as_a_code_and_codes_stay(names, dataset):
+    outside = Names(dataset, SALT)
+    once = outside.outside(Lineage(tuple(names), tuple(names)))
+    assert all(map(is_code, (*once.groups, *once.slides))) and not once.public
+    assert len(once.groups) == len(names)
+    assert Names("other", b"another long salt").outside(once) == once
+
+
+def test_names_of_earlier_packages_stay_as_they_are():
+    lineage = Lineage(("her2st:C2", "p1", "x:y"), (), ("/srv/p7/models", "org/model"), ("her2st",))
+    told = Names("mine", SALT).outside(lineage)
+    assert told.groups == tuple(sorted(("her2st:C2", *(f"mine:{coded('g', name, SALT)}" for name in ("p1", "x:y")))))
+    assert told.unknown == ("a folder", "org/model") and told.public == ("her2st",)
+
+
+def test_public_ids_stay_clear_but_for_slides_of_another_set(folder, monkeypatch):
+    monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
+    with pytest.raises(HistoloomError, match="dvc repro tile"):
+        names_outside("her2st", public=True)
+    for slide, dataset in (("C2", "HER2ST"), ("C3", None), ("H1", "own")):
+        rows = tile_rows(1, slide_id=slide, split_group=slide, patient_id=slide, dataset=dataset)
+        make_part("data/tiles", slide, rows, tiles(1))
+    told = names_outside("her2st", public=True).outside(Lineage(("C2", "C3", "H1", "of-another-study"), ("C2",)))
+    codes = [f"her2st:{coded('g', name, SALT)}" for name in ("H1", "of-another-study")]
+    assert told.groups == tuple(sorted(("her2st:C2", "her2st:C3", *codes)))
+    assert told.slides == ("her2st:C2",) and told.public == ("her2st",)
+
+
+def test_a_data_set_has_a_name_and_a_public_one_is_named():
+    with pytest.raises(HistoloomError, match="'her2:st' can't name a data set"):
+        names_outside("her2:st")
+    with pytest.raises(HistoloomError, match="--public needs --dataset NAME"):
+        names_outside(public=True)
+
+
+def test_the_packaged_model_s_params_are_told_by_the_same_rule():
+    for path in (Path(__file__).parents[2] / "pretrained").glob("*/params*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert load_params(path) and not [
+            word for word in ("manifest", "root", "caption", "assign", "table") if word in text
+        ]
