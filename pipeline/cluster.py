@@ -110,6 +110,7 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
         yield Pool(_map_here, _graph_here)
         return
     import dask
+    import distributed  # noqa: F401  before the settings, or its defaults go with them
 
     logging.getLogger("distributed").setLevel(logging.ERROR)  # whatever else has set up logging in this process
     settings = {

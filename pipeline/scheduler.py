@@ -13,6 +13,9 @@ from pipeline.errors import HistoloomError
 
 T = TypeVar("T")
 REACHED_WITHIN_S = 10
+_UNREACHED = (OSError, TypeError, ValueError, RuntimeError, ImportError, AssertionError, UnboundLocalError)
+"""What dask raises where it reaches no scheduler: of no answer, of lacking certificates, of an address, of a protocol; the last by a
+slip of its own, once its time is over."""
 _OF_THE_USER = "mend 'scheduler' in cluster.yaml, or set scheduler: null to run on this machine."
 
 
@@ -29,7 +32,7 @@ def reach(address: str) -> Iterator:
 
     try:
         client = _within(2 * REACHED_WITHIN_S, lambda: Client(address, timeout=REACHED_WITHIN_S))
-    except (OSError, TypeError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+    except _UNREACHED as error:
         raise HistoloomError(
             f"The scheduler {address} could not be reached within {REACHED_WITHIN_S} s ({_innermost(error)}). Start it; or "
             f"{_OF_THE_USER}{_about_tls(address, error)}"
@@ -51,7 +54,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     def work() -> None:
         try:
             result.set_result(call())
-        except BaseException as error:  # noqa: BLE001  handed on to the caller
+        except _UNREACHED as error:
             result.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -146,7 +149,7 @@ def _innermost(error: BaseException) -> str:
 
 def _about_tls(address: str, error: BaseException) -> str:
     if address.startswith("tls://"):
-        return " For tls:// dask's configuration must name the certificates (README, Scale out)."
+        return " For tls:// dask's configuration must name the certificates (docs: Scale out)."
     if isinstance(_cause(error), (ConnectionRefusedError, socket.gaierror)):
         return ""
-    return " If it speaks tls, write tls:// (README, Scale out)."
+    return " If it speaks tls, write tls:// (docs: Scale out)."

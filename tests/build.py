@@ -96,6 +96,41 @@ def _write_pyramid(path: Path, picture: np.ndarray, mpp: float | None, levels: i
             picture = picture[:h, :w].reshape(h // 2, 2, w // 2, 2, 3).mean((1, 3)).round().astype(np.uint8)
 
 
+def make_scanned_part(path, picture: np.ndarray, x_px: int, y_px: int, size: tuple[int, int]) -> Path:
+    """A Leica SCN of (width, height) px at 0.5 µm/px, of which a picture at (x_px, y_px) was scanned: it states bounds.
+
+    Picture and place are whole multiples of 16 px.
+    """
+    nm, (height, width) = 500, picture.shape[:2]
+    place = f'offsetX="{x_px * nm}" offsetY="{y_px * nm}"'
+    images = [
+        _scn_image("macro", 0, (64, 64), (size[0] * nm, size[1] * nm), 'offsetX="0" offsetY="0"', "0.6"),
+        _scn_image("main", 1, (width, height), (width * nm, height * nm), place, "20"),
+    ]
+    text = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection name="t" '
+        f'uuid="urn:uuid:0" sizeX="{size[0] * nm}" sizeY="{size[1] * nm}"><barcode></barcode>{"".join(images)}'
+        "</collection></scn>"
+    )
+    form = {"tile": (64, 64), "photometric": "rgb", "compression": "deflate", "metadata": None}
+    form |= {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(np.full((64, 64, 3), 255, np.uint8), description=text, **form)
+        file.write(picture, **form)
+    return Path(path)
+
+
+def _scn_image(name: str, page: int, px: tuple[int, int], nm: tuple[int, int], place: str, objective: str) -> str:
+    return (
+        f'<image name="{name}" uuid="urn:uuid:{page + 1}"><creationDate>2020-01-01T00:00:00Z</creationDate>'
+        f'<device model="x" version="1"/><pixels sizeX="{px[0]}" sizeY="{px[1]}"><dimension sizeX="{px[0]}" '
+        f'sizeY="{px[1]}" r="0" ifd="{page}"/></pixels><view sizeX="{nm[0]}" sizeY="{nm[1]}" {place} spacingZ="0"/>'
+        f"<scanSettings><objectiveSettings><objective>{objective}</objective></objectiveSettings><illuminationSettings>"
+        "<numericalAperture>0.4</numericalAperture><illuminationSource>brightfield</illuminationSource>"
+        "</illuminationSettings></scanSettings></image>"
+    )
+
+
 def feature(name: str | None, *rings, kind: str = "Polygon") -> dict:
     """A GeoJSON feature as QuPath writes it; the first ring is the outline, others are holes; rings close themselves."""
     closed = [[list(map(float, point)) for point in (*ring, ring[0])] for ring in rings]

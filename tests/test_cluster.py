@@ -67,6 +67,15 @@ def test_a_given_scheduler_is_used():
             assert run(double, [1, 2, 3], "double") == [2, 4, 6]
 
 
+def test_pools_are_opened_one_after_another_in_one_process():
+    """dask's settings are put back after each, and distributed's own stay."""
+    asked = "from pipeline.cluster import open_pool; from pipeline.config import Cluster\n"
+    asked += "if __name__ == '__main__':\n    for _ in range(2):\n        with open_pool(Cluster(workers=1), tasks=1) as run:\n"
+    asked += "            assert run(abs, [-1], 'abs') == [1]\n"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_killed_workers_task_is_done_by_another(tmp_path):
     with open_pool(Cluster(workers=1), tasks=1) as run:
         assert run(die_once, [str(tmp_path / "mark")], "die once") == ["done"]

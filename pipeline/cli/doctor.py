@@ -20,6 +20,7 @@ _NEEDED = (
     "open_clip",
     "openslide",
     "pyvips",
+    "rasterio",
     "zarr",
     "dask",
     "distributed",

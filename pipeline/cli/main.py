@@ -131,7 +131,7 @@ def diff(a: str, b: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
 @click.option(
-    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; the whole slide if unstated."
+    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; all that was scanned if unstated."
 )
 @click.option("--slide-mpp", type=float, help="The slide's own scale, where its file doesn't tell it.")
 def segment(

@@ -184,13 +184,17 @@ def check_weights(features: str, weights: str | None) -> list[Fault]:
 
 
 def inception_network(state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """torch-fidelity's Inception v3 with these weights, frozen. It reads weights from files alone, so it is given one of ours."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    """torch-fidelity's Inception v3 with these weights, frozen."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-    held = io.BytesIO()
-    torch.save(state, held)
-    held.seek(0)
-    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=held)
+    fetch = fidelity.load_state_dict_from_url
+    fidelity.load_state_dict_from_url = lambda *_, **__: (
+        state
+    )  # its own way downloads unhashed, and from a file unpickles
+    try:
+        return fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    finally:
+        fidelity.load_state_dict_from_url = fetch
 
 
 def _inception(device: str, weights: str | None) -> Extractor:

@@ -54,8 +54,8 @@ class Filter(Section):
 
 class Emit(Section):
     formats: tuple[Literal["imagefolder", "webdataset", "parquet"], ...] = ("imagefolder", "webdataset", "parquet")
-    name: str = "histoloom-dataset"
-    licence: str = "unknown"
+    name: str = Field("histoloom-dataset", pattern=r"^\S.*$", max_length=200)
+    licence: str = Field("unknown", pattern=r"^\S.*$")
     captions: bool = Field(False, description="captions may quote reports: they leave only when asked for")
     allow_unknown_ancestors: bool = False
     shard_tiles: Positive = 2000

@@ -105,6 +105,19 @@ class Tile(Section):
     manifest: str = "manifests/slides.csv"
     spots: str | None = None
     annotations_root: str = "manifests/annotations"
+    annotations_origin: Literal["bounds", "level0"] = Field(
+        "bounds",
+        description="where GeoJSON counts from: the corner of what was scanned (openslide.bounds-x, -y), as QuPath does, or "
+        "the corner of level 0, as ASAP does. They differ where a file states bounds (MRXS, SCN)",
+    )
+    cell_outline: Literal["cell", "nucleus"] = Field(
+        "cell",
+        description="which outline of QuPath's cells is taken; they have two where they were detected by their nuclei",
+    )
+    max_outside_fraction: Fraction = Field(
+        0.1,
+        description="more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault",
+    )
     slides_root: str = "data/slides"
     mpp: float = Field(
         gt=0, description="target scale, µm/px; unstated, that of the package that train_denoiser.init names"

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from shapely.geometry import Polygon
 
 from pipeline.conditions.mask import shares
-from pipeline.config import FromImage, Params, WovenSlide
+from pipeline.config import FromImage, Params, Tile, WovenSlide
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.splits import region_of
 from pipeline.diffusion import torus
 from pipeline.diffusion.surroundings import create
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among, notes_among
 from pipeline.models.autoencoder import LatentCodec
-from pipeline.slides.annotate import rasterise, read_polygons
+from pipeline.slides.annotate import check_inside
 from pipeline.slides.describe import split_groups
+from pipeline.slides.geojson import read_geojson
 from pipeline.slides.open import Slide, open_slide
+from pipeline.slides.regions import Regions
 
 _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
 
@@ -66,7 +67,7 @@ def state_image(
                 latents[:, rows : rows + encoded.shape[1], columns : columns + encoded.shape[2]] = encoded
         end = image.x_level0_px + width * scale, image.y_level0_px + height * scale
         groups = _groups(entry, params, source, image, end, _ENCODE_HALO_PX * scale)
-    _settle(group, image, (top, left, height // factor, width // factor), factor)
+    _settle(group, slide, params.tile, (top, left, height // factor, width // factor), factor)
     _go_on(group, canvas, (-(-slide.height_px // factor), -(-slide.width_px // factor)))
     return groups
 
@@ -95,22 +96,22 @@ def _encoded(source: Slide, corner, size: tuple[int, int], scale: float, codec: 
     return codec.encode(picture[None])[0].numpy()[:, rows, columns]
 
 
-def _settle(group: zarr.Group, image: FromImage, box: tuple[int, int, int, int], factor: int) -> None:
+def _settle(group: zarr.Group, slide: WovenSlide, config: Tile, box: tuple[int, int, int, int], factor: int) -> None:
     """Settle what is made, what is kept of a region and what is glass; `box` is its (top, left, height, width).
 
     Of a region that is kept, its holes alone are made. What is neither made nor kept is glass, whatever the image shows.
     """
-    areas = [("hole", area) for area in read_holes(image)]
+    areas, _ = read_holes(slide, config)
     free, latents = group["free"], group["image"]
     top, left, height, width = box
     columns, glass = slice(left, left + width), np.array(group.attrs["background"], np.float32)
     for start in range(top, top + height, _BAND):
         rows = slice(start, min(start + _BAND, top + height))
         made = free[rows, columns] > 0
-        if image.keep:
+        if slide.image.keep:
             size = width * factor, (rows.stop - rows.start) * factor
-            holes = rasterise(areas, ("hole",), left * factor, rows.start * factor, *size, 1.0)
-            made = shares((holes > 0)[None], rows.stop - rows.start, width)[0] > 0
+            holes = areas.numbers((left * factor, rows.start * factor, *size), 1.0) > 0
+            made = shares(holes[None], rows.stop - rows.start, width)[0] > 0
             free[rows, columns] = made.astype(np.uint8)
         else:
             band = latents[:, rows, columns]
@@ -118,22 +119,24 @@ def _settle(group: zarr.Group, image: FromImage, box: tuple[int, int, int, int],
             latents[:, rows, columns] = band
 
 
-def read_holes(image: FromImage) -> list[Polygon]:
-    """The polygons that are made anew in what is kept.
+def read_holes(slide: WovenSlide, config: Tile) -> tuple[Regions, list[Note]]:
+    """The polygons that are made anew in what is kept, and what their file has that is left out.
 
     Raises
     ------
     ManifestFaults
         with every fault of their file.
     """
+    image = slide.image
     if not image.holes:
-        return []
+        return Regions.of(), []
     if not Path(image.holes).is_file():
         raise ManifestFaults([Fault(image.holes, "the file is missing.", "put it there, or leave 'holes' out.")])
-    regions, faults = read_polygons(Path(image.holes), None)
-    if faults:
+    regions, found = read_geojson(Path(image.holes), None)
+    found += check_inside(image.holes, regions, (image.x_px, image.y_px, image.width_px, image.height_px), config)
+    if faults := faults_among(found):
         raise ManifestFaults(faults)
-    return [area for _, area in regions]
+    return regions, notes_among(found)
 
 
 def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, int], scale: float) -> np.ndarray:

@@ -21,11 +21,13 @@ from pipeline.diffusion import torus
 from pipeline.diffusion.fields import read_field, state_field
 from pipeline.diffusion.from_image import read_holes, state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
-from pipeline.errors import Fault, ManifestFaults
+from pipeline.errors import Fault, ManifestFaults, Note, faults_among, notes_among
 from pipeline.models.autoencoder import LatentCodec
-from pipeline.slides.annotate import Region, rasterise, read_polygons
+from pipeline.slides.annotate import check_inside
+from pipeline.slides.geojson import read_geojson
 from pipeline.slides.open import BadSlide
 from pipeline.slides.rasters import Raster, read_raster
+from pipeline.slides.regions import Regions
 
 _BAND = 256
 """Latent rows that are written at once."""
@@ -35,33 +37,29 @@ _EDGE = 2
 
 @dataclass(frozen=True)
 class Mask:
-    """Class ids of a slide to be made, from polygons or a raster, asked for band by band."""
+    """Class ids of a slide to be made, from polygons or a raster, asked for band by band.
+
+    notes : what the polygons' file has that is left out.
+    """
 
     classes: tuple[str, ...]
     size: tuple[int, int]
-    regions: list[Region]
+    regions: Regions
     raster: Raster | None
     instances: Raster | None
+    notes: tuple[Note, ...] = ()
 
     def ids(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) uint8."""
         if self.raster is None:
-            return rasterise(self.regions, self.classes, 0, top, self.size[1], rows, 1.0)
+            return self.regions.class_ids(self.classes, (0, top, self.size[1], rows), 1.0)
         return self.raster.read(0, top, self.size[1], rows).astype(np.uint8)
 
     def numbers(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) int32, a number for each nucleus."""
         if self.raster is not None:
             return self.instances.read(0, top, self.size[1], rows).astype(np.int32)
-        out = np.zeros((rows, self.size[1]), np.int32)
-        for number, (_, area) in enumerate(self.regions, 1):
-            left, above, right, below = (int(v) for v in area.bounds)
-            left, right = max(0, left), min(self.size[1], right + 2)
-            above, below = max(top, above), min(top + rows, below + 2)
-            if left < right and above < below:
-                hit = rasterise([("nucleus", area)], ("nucleus",), left, above, right - left, below - above, 1.0) > 0
-                out[above - top : below - top, left:right][hit] = number
-        return out
+        return self.regions.numbers((0, top, self.size[1], rows), 1.0)
 
     def on_canvas(
         self, read: Callable[[int, int], np.ndarray], top: int, rows: int, canvas: tuple[int, int]
@@ -93,10 +91,11 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
             [Fault(slide.mask, "the file is missing.", f"put it there, or mend slide '{slide.name}'.")]
         )
     if path.suffix.lower() in (".json", ".geojson"):
-        regions, faults = read_polygons(path, classes)
-        if faults:
+        regions, found = read_geojson(path, classes, params.tile.cell_outline)
+        found += check_inside(slide.mask, regions, (0, 0, slide.width_px, slide.height_px), params.tile)
+        if faults := faults_among(found):
             raise ManifestFaults(faults)
-        return Mask(classes, size, regions, None, None)
+        return Mask(classes, size, regions, None, None, tuple(notes_among(found)))
     raster = read_raster(path, slide.width_px, slide.height_px)
     if raster.largest > len(classes):
         remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
@@ -105,7 +104,7 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
     if edges and instances is None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."
         raise ManifestFaults([Fault("params.yaml", problem, "name a raster of nuclei in 'instances'.")])
-    return Mask(classes, size, [], raster, instances)
+    return Mask(classes, size, Regions.of(), raster, instances)
 
 
 def check_lenders(slide: WovenSlide, groups: Iterable[str], splits: dict[str, str]) -> list[Fault]:
@@ -121,29 +120,39 @@ def check_lenders(slide: WovenSlide, groups: Iterable[str], splits: dict[str, st
     return faults
 
 
-def check_slides(params: Params, splits: dict[str, str], slide_ids: Iterable[str] = ()) -> list[Fault]:
-    """Faults of the slides that are to be woven, as far as they show without a model."""
-    faults = []
+def check_slides(params: Params, splits: dict[str, str], slide_ids: Iterable[str] = ()) -> list[Fault | Note]:
+    """Faults of the slides that are to be woven, as far as they show without a model, and what of their files is left out."""
+    found: list[Fault | Note] = []
     for slide in params.sample_slides.slides:
-        faults += check_lenders(slide, slide.lent_by, splits)
-        edges = params.encode.edges and "mask" in params.train_denoiser.conditions
+        found += check_lenders(slide, slide.lent_by, splits)
         if slide.image and slide.image.slide_id not in slide_ids:
             problem = (
                 f"sample_slides.slides, '{slide.name}': '{slide.image.slide_id}' is no slide of {params.tile.manifest}."
             )
-            faults.append(Fault("params.yaml", problem, "mend image.slide_id."))
-        for read in (
-            lambda s=slide, e=edges: read_mask(s, params, e),
-            lambda s=slide: s.field and read_field(s, params, {}),
-            lambda s=slide: s.image and read_holes(s.image),
-        ):
+            found.append(Fault("params.yaml", problem, "mend image.slide_id."))
+        for read in (_notes_of_mask, _notes_of_field, _notes_of_holes):
             try:
-                read()
+                found += read(slide, params)
             except ManifestFaults as error:
-                faults += error.faults
+                found += error.faults
             except BadSlide as error:
-                faults.append(Fault(slide.mask, str(error), "mend or replace the file."))
-    return faults
+                found.append(Fault(slide.mask, str(error), "mend or replace the file."))
+    return found
+
+
+def _notes_of_mask(slide: WovenSlide, params: Params) -> Iterable[Note]:
+    mask = read_mask(slide, params, params.encode.edges and "mask" in params.train_denoiser.conditions)
+    return () if mask is None else mask.notes
+
+
+def _notes_of_field(slide: WovenSlide, params: Params) -> Iterable[Note]:
+    if slide.field:
+        read_field(slide, params, {})
+    return ()
+
+
+def _notes_of_holes(slide: WovenSlide, params: Params) -> Iterable[Note]:
+    return () if slide.image is None else read_holes(slide, params.tile)[1]
 
 
 def write_surroundings(

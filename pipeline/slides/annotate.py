@@ -2,137 +2,142 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
-from shapely.errors import ShapelyError
-from shapely.geometry import Polygon, shape
-from shapely.validation import explain_validity
 
 from pipeline.config import Tile
 from pipeline.data.layouts import outlines
-from pipeline.data.manifest import Manifest, SlideEntry
-from pipeline.errors import Fault
+from pipeline.data.manifest import SlideEntry
+from pipeline.errors import Fault, Note, faults_among
+from pipeline.slides.geojson import read_geojson
 from pipeline.slides.open import BadSlide
+from pipeline.slides.pixel_format import read_format
 from pipeline.slides.rasters import Raster, read_raster
+from pipeline.slides.regions import Regions
 
-Region = tuple[str, Polygon]
-
-
-def read_polygons(path: Path, classes: tuple[str, ...] | None) -> tuple[list[Region], list[Fault]]:
-    """Read a QuPath GeoJSON: (class, polygon) in level-0 pixels, and the faults found; a row is a feature's number.
-
-    Where `classes` is None any class will do, and none."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        features = loaded["features"] if isinstance(loaded, dict) else loaded
-        features = list(features)
-    except (ValueError, KeyError, TypeError) as error:
-        return [], [Fault(str(path), f"it is not GeoJSON ({error}).", "export it from QuPath as GeoJSON.")]
-    regions, faults = [], []
-    for number, feature in enumerate(features, 1):
-        try:
-            name = "" if classes is None else feature["properties"]["classification"]["name"]
-            if not isinstance(name, str):
-                raise TypeError(f"the class is {name!r}")
-            geometry = shape(feature["geometry"])
-        except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
-            faults.append(
-                Fault(
-                    str(path),
-                    f"the feature has no class or no geometry ({error!r}).",
-                    "give it a class in QuPath, or delete it.",
-                    number,
-                )
-            )
-            continue
-        if classes is not None and name not in classes:
-            near = difflib.get_close_matches(name, classes, 1)
-            hint = f"did you mean '{near[0]}'? Else add" if near else "add"
-            faults.append(
-                Fault(str(path), f"unknown label '{name}'.", f"{hint} it to the classes in params.yaml.", number)
-            )
-        if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_empty:
-            faults.append(Fault(str(path), f"this {geometry.geom_type} has no area.", "draw a closed polygon.", number))
-        elif not geometry.is_valid:
-            faults.append(
-                Fault(
-                    str(path),
-                    f"the polygon is not valid: {explain_validity(geometry)}.",
-                    "redraw it so that its outline does not cross itself.",
-                    number,
-                )
-            )
-        else:
-            regions += [(name, part) for part in getattr(geometry, "geoms", [geometry])]
-    return regions, faults
+Frame = tuple[int, int, int, int]
+"""x and y of the upper left corner, width and height, level-0 px."""
+_LEAST_SHOWN = 0.005
+"""A smaller share of area beyond the slide is the width of a pen at its border."""
 
 
-def check_annotations(manifest: Manifest, config: Tile) -> list[Fault]:
-    """Faults of all annotation files that the manifest names."""
-    if "polygons" not in (config.labels.source, config.masks.source):
-        return []
+def check_annotations(annotations: Annotations, bounds: Frame | None) -> list[Fault | Note]:
+    """Faults and notes of the polygons and spots that are stated about a slide; `bounds` is None where it can't be opened."""
+    config, regions, spots = annotations.config, annotations.regions, annotations.spots
+    found: list[Fault | Note] = []
+    if annotations.entry.annotations and "polygons" in (config.labels.source, config.masks.source):
+        where, found = str(annotations.entry.annotations), list(annotations.found)
+        if bounds is not None and not faults_among(found):
+            found += check_inside(where, regions, bounds, config)
+        if _drops_all(regions, config) and not faults_among(found):
+            problem = "no polygon has a class of tile.labels.classes, so that all tiles of its slide would be dropped."
+            remedy = "give classes to what was drawn, or set tile.labels.unlabelled: keep."
+            found.append(Fault(where, problem, remedy))
+    if spots is not None and bounds is not None:
+        found += _check_spots(annotations.entry, config, spots, bounds)
+    return found
+
+
+def _drops_all(regions: Regions, config: Tile) -> bool:
+    labels = config.labels
+    return labels.source == "polygons" and labels.unlabelled == "drop" and not {*labels.classes} & {*regions.names}
+
+
+def read_regions(entry: SlideEntry, config: Tile, bounds: Frame | None) -> tuple[Regions, list[Fault | Note]]:
+    """The polygons of a slide in level-0 px, whichever corner their file counts from."""
     classes = config.labels.classes + config.masks.classes
-    return [
-        fault
-        for entry in manifest.slides
-        if entry.annotations
-        for fault in read_polygons(entry.annotations, classes)[1]
-    ]
+    regions, found = read_geojson(entry.annotations, classes, config.cell_outline)
+    if bounds is not None and config.annotations_origin == "bounds":
+        regions = regions.moved(*bounds[:2])
+    return regions, found
 
 
-def rasterise(
-    regions: list[Region],
-    classes: tuple[str, ...],
-    x_level0_px: float,
-    y_level0_px: float,
-    width_px: int,
-    height_px: int,
-    downsample: float,
-) -> np.ndarray:
-    """Class ids (1 + index in `classes`, 0 outside) of a box; where polygons overlap, the later class wins.
+def check_inside(where: str, regions: Regions, frame: Frame, config: Tile) -> list[Fault | Note]:
+    """Say how much of the polygons lies beyond a frame (x, y, width, height); a fault, where it is more than params allow."""
+    x, y, width, height = frame
+    wholly, area = regions.beyond(x, y, x + width, y + height)
+    if not wholly and area < _LEAST_SHOWN:
+        return []
+    fact = (
+        f"{wholly:,} of {len(regions):,} polygon(s), and {area:.1%} of their area, lie beyond x {x} to {x + width}, "
+        f"y {y} to {y + height} px."
+    )
+    remedy = (
+        "export them of this picture, at full resolution. tile.annotations_origin says where real slides' polygons count "
+        "from, tile.max_outside_fraction how much may lie beyond."
+    )
+    return _outside(where, fact, remedy, max(wholly / len(regions), area), config)
 
-    Returns
-    -------
-    (height_px, width_px) uint8
+
+def _check_spots(entry: SlideEntry, config: Tile, spots: pd.DataFrame, frame: Frame) -> list[Fault | Note]:
+    x, y, width, height = frame
+    places = spots[["x_level0_px", "y_level0_px"]].to_numpy(float)
+    inside = ((places >= (x, y)) & (places < (x + width, y + height))).all(1)
+    if inside.all():
+        return []
+    count, rows = int((~inside).sum()), len(spots)
+    fact = (
+        f"{count:,} of {rows:,} spot(s) of slide '{entry.slide_id}' lie beyond what was scanned of it, x {x} to {x + width}, "
+        f"y {y} to {y + height} px."
+    )
+    remedy = (
+        "state level-0 pixels of this slide, neither µm nor px of a reduced picture. tile.max_outside_fraction says how many "
+        "may lie beyond."
+    )
+    return _outside(str(config.spots), fact, remedy, count / rows, config)
+
+
+def _outside(where: str, fact: str, remedy: str, share: float, config: Tile) -> list[Fault | Note]:
+    return [Fault(where, fact, remedy) if share > config.max_outside_fraction else Note(where, fact)]
+
+
+@dataclass(frozen=True)
+class PlacedRaster:
+    """Ids of a slide, or of the part of it that was scanned: beyond such a part, 0.
+
+    x, y : where its corner lies, level-0 px.
     """
-    out = Image.new("L", (width_px, height_px), 0)
-    right, bottom = x_level0_px + width_px * downsample, y_level0_px + height_px * downsample
-    for name, polygon in sorted(regions, key=lambda region: classes.index(region[0]) if region[0] in classes else -1):
-        left, top, far, low = polygon.bounds
-        if name not in classes or far < x_level0_px or low < y_level0_px or left > right or top > bottom:
-            continue
-        hit = Image.new("1", (width_px, height_px), 0)
-        draw = ImageDraw.Draw(hit)
-        for ring, fill in [(polygon.exterior, 1), *((hole, 0) for hole in polygon.interiors)]:
-            points = (np.asarray(ring.coords)[:, :2] - (x_level0_px, y_level0_px)) / downsample
-            draw.polygon([tuple(p) for p in points], fill=fill)
-        out.paste(classes.index(name) + 1, mask=hit)
-    return np.asarray(out)
+
+    raster: Raster
+    x: int = 0
+    y: int = 0
+    whole: bool = True
+
+    def nearest(self, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
+        x, y, width, height = box
+        x, y = x - self.x, y - self.y
+        found = self.raster.nearest((x, y, width, height), downsample)
+        if self.whole:
+            return found
+        columns, rows = x + (np.arange(width) + 0.5) * downsample, y + (np.arange(height) + 0.5) * downsample
+        inside = [(at >= 0) & (at < side) for at, side in zip((rows, columns), self.raster.shape)]
+        return np.where(np.outer(*inside), found, found.dtype.type(0))
 
 
 @dataclass
 class Annotations:
-    """What is stated about one slide, ready to be asked about any box of it."""
+    """What is stated about one slide, ready to be asked about any box of it.
+
+    found : faults and notes of the polygons' file.
+    """
 
     config: Tile
     entry: SlideEntry
-    regions: list[Region]
-    raster: Raster | None
-    instances: Raster | None
+    regions: Regions
+    raster: PlacedRaster | None
+    instances: PlacedRaster | None
     spots: pd.DataFrame | None
+    found: tuple[Fault | Note, ...] = ()
 
     def ids(
         self, classes: tuple[str, ...], source: str, box: tuple[float, float, int, int], downsample: float
     ) -> np.ndarray:
         """Class ids of a box (x_level0_px, y_level0_px, width_px, height_px)."""
         if source == "polygons":
-            return rasterise(self.regions, classes, *box, downsample)
+            return self.regions.class_ids(classes, box, downsample)
         if self.raster is None:
             return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
         return self.raster.nearest(box, downsample).astype(np.uint8)
@@ -158,25 +163,61 @@ class Annotations:
         return self.spots.iloc[nearest] if distance_um[nearest] <= self.config.labels.spot_radius_um else None
 
 
-def load_annotations(entry: SlideEntry, config: Tile, spots, width_px: int, height_px: int) -> Annotations:
+def load_annotations(
+    entry: SlideEntry, config: Tile, spots, width_px: int, height_px: int, bounds: Frame | None = None
+) -> Annotations:
     """Read what the manifest states about a slide of this level-0 size.
+
+    Parameters
+    ----------
+    bounds : the part of it that was scanned (Slide.bounds); None is all of it.
 
     Raises
     ------
     BadSlide
         when a raster cannot be read, has another size than the slide, or holds ids beyond the stated classes.
     """
-    regions: list[Region] = []
-    if entry.annotations is not None:
-        regions = read_polygons(entry.annotations, config.labels.classes + config.masks.classes)[0]
-    instances = read_raster(entry.instances, width_px, height_px)
-    raster = read_raster(entry.mask, width_px, height_px)
-    largest = raster.largest if raster is not None else min(instances.largest, 1) if instances is not None else 0
+    size = width_px, height_px
+    bounds = bounds or (0, 0, *size)
+    instances = _placed(entry.instances, size, bounds)
+    raster = _placed(entry.mask, size, bounds)
+    largest = raster.raster.largest if raster else min(instances.raster.largest, 1) if instances else 0
     for source, classes in ((config.masks.source, config.masks.classes), (config.labels.source, config.labels.classes)):
         if source == "raster" and largest > len(classes):
             raise BadSlide(
                 f"{entry.slide_id}: its mask holds class id {largest}, and params name {len(classes)} "
                 "classes. Add the class, or mend the mask."
             )
+    return replace(load_polygons_and_spots(entry, config, spots, bounds), raster=raster, instances=instances)
+
+
+def load_polygons_and_spots(entry: SlideEntry, config: Tile, spots, bounds: Frame | None) -> Annotations:
+    """What asks nothing of the slide's pixels; `bounds` is None where it can't be opened."""
+    regions, found = (Regions.of(), []) if entry.annotations is None else read_regions(entry, config, bounds)
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
-    return Annotations(config, entry, regions, raster, instances, mine)
+    return Annotations(config, entry, regions, None, None, mine, tuple(found))
+
+
+def _placed(path: Path | None, size: tuple[int, int], bounds: Frame) -> PlacedRaster | None:
+    """A raster of the slide's level-0 size at its corner, or one of its bounds' size at theirs."""
+    x, y, *scanned = bounds
+    if path is None:
+        return None
+    if tuple(scanned) == size:
+        return PlacedRaster(read_raster(path, *size))
+    if _size_of(path) == tuple(scanned):
+        return PlacedRaster(read_raster(path, *scanned), x, y, whole=False)
+    try:
+        return PlacedRaster(read_raster(path, *size))
+    except BadSlide as error:
+        raise BadSlide(
+            f"{error} The size of what was scanned will do as well, {scanned[0]} x {scanned[1]} px."
+        ) from error
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = read_format(path)
+    except (OSError, BadSlide):
+        return None
+    return found.width, found.height

@@ -42,7 +42,7 @@ def _of_source(
     if source == "spots":
         return frozenset(() if annotations.spots is None else annotations.spots["label"])
     if source == "polygons":
-        return frozenset({name for name, _ in annotations.regions} & {*classes})
+        return frozenset({*annotations.regions.names} & {*classes})
     if source == "raster" and (annotations.entry.mask or annotations.entry.instances):
         return _of_raster(annotations, classes, size)
     return frozenset(classes)

@@ -64,6 +64,25 @@ class Slide:
     def height(self) -> int:
         return self.handle.dimensions[1]
 
+    @cached_property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """x, y, width and height of what was scanned, at level 0; the whole slide where the file states none.
+
+        QuPath shows this part alone, and counts its coordinates from there.
+        """
+        whole = {"x": 0, "y": 0, "width": self.width, "height": self.height}
+        stated = (self.handle.properties.get(f"openslide.bounds-{name}", value) for name, value in whole.items())
+        try:
+            x, y, width, height = map(int, stated)
+        except ValueError:
+            return 0, 0, *self.size
+        inside = 0 <= x < self.width and 0 <= y < self.height and width > 0 and height > 0
+        return (x, y, min(width, self.width - x), min(height, self.height - y)) if inside else (0, 0, *self.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
     def shrinkage(self, downsample: float) -> float:
         """Pixels of the best level per pixel of a result at this downsample; at least 1."""
         level = self.handle.get_best_level_for_downsample(downsample * 1.001)

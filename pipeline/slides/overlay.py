@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import shapely
 from PIL import Image, ImageDraw
 
 from pipeline.slides.annotate import Annotations
 from pipeline.slides.open import Slide
+from pipeline.slides.regions import Regions
 from pipeline.slides.tissue import TissueMap, read_whole
 
 _COLOURS = ((230, 140, 20), (90, 60, 200), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
@@ -47,12 +48,22 @@ def draw_overlay(
         colour = _SPLIT_COLOURS.get(split, (90, 90, 90))
         draw.rectangle([v * scale for v in box], outline=colour, fill=colour if overlap else None)
     names = annotations.config.labels.classes + annotations.config.masks.classes
-    for name, polygon in annotations.regions:
-        colour = _COLOURS[names.index(name) % len(_COLOURS)] if name in names else (0, 0, 0)
-        for ring in (polygon.exterior, *polygon.interiors):
-            draw.line([tuple(p) for p in np.asarray(ring.coords)[:, :2] * scale], fill=colour, width=3)
+    _draw_regions(draw, annotations.regions, names, scale)
     spots = [] if annotations.spots is None else annotations.spots[["x_level0_px", "y_level0_px", "label"]].to_numpy()
     for x, y, label in spots:
         colour = _COLOURS[names.index(label) % len(_COLOURS)]
         draw.ellipse([x * scale - 4, y * scale - 4, x * scale + 4, y * scale + 4], outline=colour, width=2)
     return image
+
+
+def _draw_regions(draw: ImageDraw.ImageDraw, regions: Regions, names: tuple[str, ...], scale: float) -> None:
+    """Draw outlines by class; what is too small for one, such as a cell, is a dot."""
+    colours = [_COLOURS[names.index(name) % len(_COLOURS)] for name in regions.names]
+    bounds = shapely.bounds(regions.polygons).reshape(-1, 4) * scale
+    small = (bounds[:, 2:] - bounds[:, :2] < _LARGEST_DOT_PX).all(1)
+    for kind, box in zip(regions.kinds[small].tolist(), bounds[small].tolist()):
+        draw.ellipse(box, fill=colours[kind])
+    for kind, polygon in zip(regions.kinds[~small].tolist(), regions.polygons[~small]):
+        for ring in (polygon.exterior, *polygon.interiors):
+            points = shapely.get_coordinates(ring) * scale
+            draw.line(points.ravel().tolist(), fill=colours[kind], width=3)

@@ -27,7 +27,7 @@ def segment_slide(
     Parameters
     ----------
     mpp : scale of what is written, µm/px.
-    box : x, y, width and height at level 0; None is the whole slide.
+    box : x, y, width and height at level 0; None is all that was scanned (Slide.bounds).
     mpp_level0 : the slide's own scale, where its file doesn't tell it.
 
     Returns
@@ -40,7 +40,7 @@ def segment_slide(
         when the slide has no tissue, or more nuclei in the region than a 16-bit raster can number.
     """
     with open_slide(path, mpp_level0) as slide:
-        x, y, width, height = box or (0, 0, slide.width, slide.height)
+        x, y, width, height = box or slide.bounds
         downsample = mpp / slide.mpp
         if x < 0 or y < 0 or x + width > slide.width or y + height > slide.height:
             raise HistoloomError(f"{path.name} is {slide.width} x {slide.height} px, and the box reaches beyond it.")

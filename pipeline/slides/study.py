@@ -13,14 +13,15 @@ import pandas as pd
 from pipeline.config import Tile
 from pipeline.data.commit import link_tree, write_json
 from pipeline.data.keys import StudyKeys
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest, SlideEntry, read_manifest
 from pipeline.data.schema import SPLITS
 from pipeline.data.splits import assign_splits
-from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, lines_of
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among, lines_of, notes_among
 from pipeline.progress import console
-from pipeline.slides.annotate import check_annotations
+from pipeline.slides.annotate import check_annotations, load_polygons_and_spots
 from pipeline.slides.describe import split_groups
 from pipeline.slides.hiding import seen_shares
+from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide
 
@@ -96,18 +97,17 @@ def tile_study(
         when more than `max_bad_slides` slides can't be used.
     """
     manifest = read_manifest(config)
-    if faults := check_annotations(manifest, config):
-        raise ManifestFaults(faults)
-    if config.summarise:
-        slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
-        manifest = replace(manifest, slides=slides)
     splits = study_splits(manifest, config, seed)
-    shares = seen_shares(manifest, config, splits, seed)
-    jobs = [
-        _job(entry, manifest, config, splits, work.parts.resolve(), code, shares[entry.slide_id], seed)
-        for entry in manifest.slides
-    ]
-    with pool(len(jobs)) as run:
+    with pool(len(manifest.slides)) as run:
+        notes = _check_stated(manifest, config, run)
+        if config.summarise:
+            slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
+            manifest = replace(manifest, slides=slides)
+        shares = seen_shares(manifest, config, splits, seed)
+        jobs = [
+            _job(entry, manifest, config, splits, work.parts.resolve(), code, shares[entry.slide_id], seed)
+            for entry in manifest.slides
+        ]
         results = run(cut_slide, jobs, "tile")
     good = [r for r in results if "part" in r]
     bad = [r for r in results if "reason" in r]
@@ -133,6 +133,7 @@ def tile_study(
     metrics = _metrics(good, bad, Path(output)) | {
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
+        "left_out": notes,
     }
     metrics["classes_without_train_tiles"] = _vanished(metrics["tiles_by_split"], config)
     write_json(reports / "metrics.json", metrics)
@@ -156,11 +157,39 @@ def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
     return vanished
 
 
-def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):
+def _check_stated(manifest: Manifest, config: Tile, run) -> list[str]:
+    """Say what of polygons and spots is left out, and refuse their faults before any slide is cut; the lines that were said."""
+    if "polygons" not in (config.labels.source, config.masks.source) and manifest.spots is None:
+        return []
+    items = [(entry, config, _spots_of(entry, manifest)) for entry in manifest.slides]
+    found = [each for of_slide in run(check_stated, items, "tile, annotations") for each in of_slide]
+    said = lines_of(notes_among(found))
+    for line in said:
+        console.print(f"note: {line}", markup=False)
+    if faults := faults_among(found):
+        raise ManifestFaults(faults)
+    return said
+
+
+def check_stated(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
+    """Faults and notes of what is stated about one slide; whether the slide itself can be used is not asked."""
+    entry, config, spots = item
+    try:
+        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+            bounds = slide.bounds
+    except BadSlide:
+        bounds = None
+    return check_annotations(load_polygons_and_spots(entry, config, spots, bounds), bounds)
+
+
+def _spots_of(entry: SlideEntry, manifest: Manifest) -> pd.DataFrame | None:
     spots = manifest.spots
-    mine = None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
+    return None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
+
+
+def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):
     own = {group: splits[group] for group in split_groups(entry, config)}
-    return SlideJob(entry, config, own, mine, parts, code, shares, seed)
+    return SlideJob(entry, config, own, _spots_of(entry, manifest), parts, code, shares, seed)
 
 
 def _publish(good: list[dict], work, output: Path) -> None:
@@ -182,6 +211,8 @@ def _write_slides(results: list[dict], reports: Path) -> None:
         "mpp_source",
         "width_px",
         "height_px",
+        "bounds_x_level0_px",
+        "bounds_y_level0_px",
         "stain",
         "tissue_share",
         "reason",

@@ -23,6 +23,7 @@ from pipeline.slides.grid import blocks, grid
 from pipeline.slides.hiding import SQUARE_TILES, is_hidden
 from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead, slide_sha256
 from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.regions import Regions
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
 from pipeline.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
 
@@ -55,7 +56,15 @@ class SlideJob:
     def fingerprint(self) -> str:
         """Covers the slide's contents and what is stated about it, and nothing about other slides."""
         entry = self.entry
-        elsewhere = ("manifest", "spots", "annotations_root", "slides_root", "max_bad_slides", "split")
+        elsewhere = (
+            "manifest",
+            "spots",
+            "annotations_root",
+            "slides_root",
+            "max_bad_slides",
+            "max_outside_fraction",
+            "split",
+        )
         hiding = {"labels": {"fraction", "fraction_of"}}
         config = self.config.model_dump(exclude=dict.fromkeys(elsewhere, True) | hiding)
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
@@ -96,7 +105,7 @@ def write_part(job: SlideJob, folder: Path) -> dict:
     config, entry = job.config, job.entry
     with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
         check_scale(slide, config)
-        annotations = load_annotations(entry, config, job.spots, slide.width, slide.height)
+        annotations = load_annotations(entry, config, job.spots, *slide.size, slide.bounds)
         tissue = detect_tissue(slide, config.tissue)
         scales = (config.mpp, *config.more_mpp)
         chosen = {mpp: _choose(slide, tissue, config, mpp / slide.mpp) for mpp in scales}
@@ -131,7 +140,7 @@ def write_part(job: SlideJob, folder: Path) -> dict:
             write_rows(rows, folder / "rows.parquet", TILE_ROW)
             shown = [(row["x_level0_px"], row["y_level0_px"], row["split"]) for row in cut[0]]
             if job.shares:
-                annotations = replace(annotations, regions=[], spots=None)
+                annotations = replace(annotations, regions=Regions.of(), spots=None)
             overlay = draw_overlay(slide, tissue, annotations, shown, config.tile_px * config.mpp / slide.mpp)
             overlay.save(folder / "thumbnail.jpg", quality=85)
         return {
@@ -142,6 +151,8 @@ def write_part(job: SlideJob, folder: Path) -> dict:
             "mpp_source": slide.mpp_source,
             "width_px": slide.width,
             "height_px": slide.height,
+            "bounds_x_level0_px": slide.bounds[0],
+            "bounds_y_level0_px": slide.bounds[1],
             "stain": normaliser.note,
             "tissue_share": round(float(tissue.mask.mean()), 4),
         }

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.config import Uplift
 from pipeline.config.names import class_folders
-from pipeline.emit.formats import write_classes
+from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
 
 
@@ -34,7 +34,7 @@ def probabilities_by_command(
     """
     ordered = sorted(classes)  # so that names which can be folders are
     folders = dict(zip(ordered, class_folders(ordered)))
-    write_classes(folder / "dataset", ordered)
+    write_json(folder / "dataset/classes.json", {"classes": ordered, "folders": list(folders.values())})
     names = [f"{folders[label]}/{number:06d}" for number, label in enumerate(labels)]
     _write(folder / "dataset/train", names, images)
     table = _run(config, test, test_ids, seed, folder)

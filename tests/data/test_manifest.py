@@ -298,3 +298,14 @@ def test_validate_passes_a_good_study(slides):
     make_study(".", GOOD, {"labels": {"source": "slide", "classes": ["tumour"]}})
     done = CliRunner().invoke(cli, ["validate"])
     assert (done.exit_code, done.stderr.strip()) == (0, "no faults")
+
+
+def test_validate_says_what_is_left_out_and_passes(slides):
+    polygons = {"labels": {"source": "polygons", "classes": ["tumour", "stroma"]}}
+    point = feature("tumour", [(3, 4)], kind="Point")
+    write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, 90, 90)), point)
+    make_study(".", [row | {"annotations": "a.geojson"} for row in GOOD], polygons)
+    done = CliRunner().invoke(cli, ["validate"])
+    said = " ".join(done.stderr.split())
+    assert done.exit_code == 0 and said.endswith("no faults")
+    assert "note: manifests/annotations/a.geojson: of 2 object(s), left out are 1 point(s)." in said

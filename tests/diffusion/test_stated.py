@@ -26,7 +26,7 @@ from pipeline.diffusion.decode import HALO, decode_rows, is_local, reach
 from pipeline.diffusion.slides import _geometry
 from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
 from pipeline.diffusion.surroundings import Surroundings
-from pipeline.errors import HistoloomError
+from pipeline.errors import Fault, HistoloomError, Note
 from pipeline.models.autoencoder import LatentCodec, build_autoencoder
 from pipeline.slides.open import open_slide
 from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
@@ -91,6 +91,25 @@ def test_a_slide_without_faults_has_none(here):
     stated = {"mask": "halves.json", "field": "field.csv", "lent_by": ["a"]}
     assert check_slides(params_of(stated), SPLITS) == []
     assert check_slides(params_of({"lent_by": ["v"], "purpose": "evaluate"}), SPLITS) == []
+
+
+@pytest.mark.parametrize("scale, kind", [(1, None), (1.04, Note), (2, Fault)])
+def test_a_mask_beyond_its_canvas_is_counted_and_much_is_a_fault(here, scale, kind):
+    write_geojson(
+        "scaled.json", feature("left", box_ring(0, 0, 160 * scale, 128)), feature("left", box_ring(0, 0, 9, 9))
+    )
+    found = check_slides(params_of({"mask": "scaled.json"}), SPLITS)
+    assert [type(each) for each in found] == ([kind] if kind else [])
+    if kind:
+        assert "lie beyond x 0 to 160, y 0 to 128 px" in str(found[0])
+
+
+def test_what_a_mask_or_holes_leave_out_is_said_and_holes_beyond_what_is_kept_are_a_fault(here):
+    write_geojson("point.json", feature("left", box_ring(0, 0, 160, 128)), feature("left", [(3, 4)], kind="Point"))
+    image = {"slide_id": "x", "width_px": 64, "height_px": 64, "keep": True, "holes": "point.json"}
+    note, fault = check_slides(params_of({"mask": "point.json", "image": image}), SPLITS, ["x"])
+    assert isinstance(note, Note) and "left out are 1 point(s)" in note.fact
+    assert isinstance(fault, Fault) and "lie beyond x 0 to 64, y 0 to 64 px" in fault.problem
 
 
 def test_outlines_need_the_nuclei_of_a_raster(here):

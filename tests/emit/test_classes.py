@@ -180,6 +180,13 @@ def test_names_that_no_class_can_have_are_faults_of_params(classes, said):
         _params(classes)
 
 
+@pytest.mark.parametrize("key", ["name", "licence"])
+@pytest.mark.parametrize("value", ["", " a", "a\n# b"])
+def test_what_heads_the_card_is_one_line(key, value):
+    with pytest.raises(ValueError, match=f"emit.{key}"):
+        _params(["a"], **{key: value})
+
+
 @pytest.mark.parametrize("name", ["../a", "a/b", "", ".a", "a" * 101, "a\n"])
 def test_names_of_requests_and_woven_slides_name_files(name):
     base = {"tile": {"mpp": 0.5, "labels": {"classes": ["x"]}}}

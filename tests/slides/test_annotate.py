@@ -2,129 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from shapely import contains_xy
-from shapely.geometry import Polygon
 
 from pipeline.config import Tile
 from pipeline.data.manifest import SlideEntry
-from pipeline.slides.annotate import load_annotations, rasterise, read_polygons
+from pipeline.errors import Fault, Note
+from pipeline.slides.annotate import check_annotations, load_annotations, load_polygons_and_spots
 from pipeline.slides.open import BadSlide
 from pipeline.slides.rasters import read_raster
 from tests.build import box_ring, feature, write_geojson
 
 CLASSES = ("stroma", "tumour")
-BIG, HOLE = box_ring(0, 0, 40, 40), box_ring(10, 10, 30, 30)
-
-
-def _regions(*parts):
-    return [(name, Polygon(outline, holes)) for name, outline, holes in parts]
-
-
-def test_a_hole_is_not_of_the_class():
-    ids = rasterise(_regions(("tumour", BIG, [HOLE])), CLASSES, 0, 0, 50, 50, 1.0)
-    assert ids.dtype == np.uint8 and ids.shape == (50, 50)
-    assert ids[5, 5] == ids[35, 35] == 2
-    assert ids[20, 20] == ids[45, 45] == 0
-
-
-def test_an_island_in_a_hole_and_what_lies_under_it_show():
-    regions = _regions(("stroma", BIG, []), ("tumour", BIG, [HOLE]), ("tumour", box_ring(18, 18, 22, 22), []))
-    ids = rasterise(regions, CLASSES, 0, 0, 40, 40, 1.0)
-    assert (ids[5, 5], ids[12, 12], ids[20, 20]) == (2, 1, 2)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_where_polygons_overlap_the_later_class_wins_in_any_file_order(order):
-    regions = _regions(("tumour", HOLE, []), ("stroma", BIG, []), ("nothing known", BIG, []))[::order]
-    ids = rasterise(regions, CLASSES, 0, 0, 40, 40, 1.0)
-    assert (ids[20, 20], ids[5, 5]) == (2, 1)
-    assert (rasterise(regions, CLASSES[::-1], 0, 0, 40, 40, 1.0) > 0).all()
-
-
-@given(st.integers(-20, 60), st.integers(-20, 60), st.sampled_from([0.5, 1.0, 2.0, 3.7]))
-def test_a_box_of_a_polygon_is_cut_out_of_the_whole(x, y, downsample):
-    outline = [(12, 3), (70, 20), (55, 66), (20, 60), (30, 30)]
-    regions = _regions(("tumour", outline, []))
-    ids = rasterise(regions, CLASSES, x, y, 24, 24, downsample)
-    shape = Polygon(outline)
-    inner, outer = shape.buffer(-1.6 * downsample), shape.buffer(1.6 * downsample)
-    columns, rows = np.meshgrid(x + (np.arange(24) + 0.5) * downsample, y + (np.arange(24) + 0.5) * downsample)
-    assert (ids[contains_xy(inner, columns, rows)] == 2).all()
-    assert (ids[~contains_xy(outer, columns, rows)] == 0).all()
-
-
-BOWTIE = [(0, 0), (10, 10), (10, 0), (0, 10)]
-
-
-@pytest.mark.parametrize(
-    "bad, problem, remedy",
-    [
-        (feature("tumour", BOWTIE), "not valid: Self-intersection", "does not cross itself"),
-        (feature("tumor", BIG), "unknown label 'tumor'", "did you mean 'tumour'?"),
-        (feature("xyz", BIG), "unknown label 'xyz'", "add it to the classes"),
-        (feature("tumour", [(3, 4)], kind="Point"), "this Point has no area", "closed polygon"),
-        (feature(None, BIG), "no class or no geometry", "give it a class"),
-        (
-            {"type": "Feature", "properties": {"classification": {"name": "tumour"}}, "geometry": None},
-            "no geometry",
-            "",
-        ),
-        ("not a feature", "no class or no geometry", "give it a class"),
-        (feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]}}, "no geometry", ""),
-        (feature("tumour", BIG) | {"properties": {"classification": {"name": 7}}}, "the class is 7", ""),
-        (feature("tumour", BIG) | {"properties": {"classification": {"name": None}}}, "the class is None", ""),
-        (feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": []}}, "no area", "closed polygon"),
-    ],
-    ids=[
-        "bow tie",
-        "misspelt",
-        "unknown",
-        "point",
-        "no class",
-        "no geometry",
-        "text",
-        "short",
-        "number",
-        "null",
-        "void",
-    ],
-)
-def test_a_bad_feature_is_a_fault_with_its_number_and_the_good_ones_stay(tmp_path, bad, problem, remedy):
-    path = write_geojson(tmp_path / "a.geojson", feature("stroma", BIG), bad, feature("tumour", HOLE))
-    regions, faults = read_polygons(path, CLASSES)
-    assert [fault.row for fault in faults] == [2]
-    assert problem in faults[0].problem and remedy in faults[0].remedy and faults[0].remedy
-    assert faults[0].where == str(path)
-    assert {"stroma", "tumour"} <= {name for name, _ in regions}
-
-
-@pytest.mark.parametrize("text", ["not json", "7", "{}", "null", '{"features": 3}'])
-def test_a_file_that_is_no_geojson_is_one_fault(tmp_path, text):
-    (tmp_path / "a.geojson").write_text(text)
-    regions, faults = read_polygons(tmp_path / "a.geojson", CLASSES)
-    assert regions == [] and len(faults) == 1
-    assert "not GeoJSON" in faults[0].problem and "QuPath" in faults[0].remedy
-
-
-def test_qupath_s_bare_list_and_multipolygons_are_read(tmp_path):
-    both = feature("tumour", BIG)
-    both["geometry"] = {
-        "type": "MultiPolygon",
-        "coordinates": [feature("", ring)["geometry"]["coordinates"] for ring in (BIG, box_ring(50, 50, 60, 60))],
-    }
-    path = write_geojson(tmp_path / "a.geojson", both)
-    (tmp_path / "bare.geojson").write_text(json.dumps([both]))
-    for name in (path, tmp_path / "bare.geojson"):
-        regions, faults = read_polygons(name, CLASSES)
-        assert faults == [] and [(name, part.area) for name, part in regions] == [("tumour", 1600), ("tumour", 100)]
 
 
 def _config(source: str, **labels) -> Tile:
@@ -203,3 +94,83 @@ def test_a_tile_takes_its_nearest_spot_s_label_within_the_radius(tmp_path, x, mp
     found = load_annotations(_entry(tmp_path), _config("spots", spot_radius_um=49.5), spots, 400, 400)
     spot = found.spot(x, 100, mpp)
     assert (None if spot is None else spot["label"]) == label
+
+
+def _stated(tmp_path, *features, bounds=(0, 0, 100, 80), spots=None, **changes) -> list:
+    source = "polygons" if features else "spots"
+    config = Tile.model_validate({"mpp": 1.0, "labels": {"source": source, "classes": CLASSES}, **changes})
+    entry = _entry(tmp_path, annotations=write_geojson(tmp_path / "a.geojson", *features) if features else None)
+    return check_annotations(load_polygons_and_spots(entry, config, spots, bounds), bounds)
+
+
+INSIDE = [feature("tumour", box_ring(x, 10, x + 10, 20)) for x in range(0, 90, 10)]
+
+
+@pytest.mark.parametrize(
+    "features, kind, words",
+    [
+        ([*INSIDE, feature("tumour", box_ring(100, 10, 110, 20))], Note, "1 of 10 polygon(s), and 10.0% of their area"),
+        ([*INSIDE[:4], feature("tumour", box_ring(200, 0, 201, 1))], Fault, "1 of 5 polygon(s), and 0.2%"),
+        ([feature("tumour", box_ring(60, 0, 140, 40))], Fault, "0 of 1 polygon(s), and 50.0%"),
+        ([feature("tumour", box_ring(4000, 0, 8000, 90))], Fault, "lie beyond x 0 to 100, y 0 to 80 px"),
+    ],
+    ids=["some", "of their number", "partly", "all"],
+)
+def test_polygons_beyond_their_slide_are_counted_and_many_are_a_fault(tmp_path, features, kind, words):
+    (found,) = _stated(tmp_path, *features)
+    assert isinstance(found, kind) and words in str(found)
+    if kind is Fault:
+        assert "tile.max_outside_fraction" in found.remedy
+        (allowed,) = _stated(tmp_path, *features, max_outside_fraction=1.0)
+        assert isinstance(allowed, Note)
+
+
+def test_polygons_at_the_border_of_their_slide_say_nothing(tmp_path):
+    assert _stated(tmp_path, *INSIDE, feature("stroma", box_ring(0, 0, 100.2, 80.2))) == []
+
+
+def test_polygons_count_from_the_scanned_part_or_from_level_0_as_params_say(tmp_path):
+    bounds, drawn = (30, 20, 100, 80), feature("tumour", box_ring(5, 6, 9, 10))
+    entry = _entry(tmp_path, annotations=write_geojson(tmp_path / "a.geojson", drawn))
+    for origin, moved in (("bounds", (35, 26, 39, 30)), ("level0", (5, 6, 9, 10))):
+        config = _config("polygons").model_copy(update={"annotations_origin": origin})
+        found = load_annotations(entry, config, None, 200, 200, bounds)
+        assert [polygon.bounds for _, polygon in found.regions] == [moved]
+        said = check_annotations(found, bounds)
+        assert [type(each) for each in said] == ([] if origin == "bounds" else [Fault])
+
+
+def test_a_slide_without_a_polygon_of_a_label_is_a_fault_where_its_tiles_would_be_dropped(tmp_path):
+    note, fault = _stated(tmp_path, feature(None, box_ring(0, 0, 9, 9)))
+    assert isinstance(note, Note) and "no polygon has a class of tile.labels.classes" in fault.problem
+    config = _config("polygons", unlabelled="keep")
+    entry = _entry(tmp_path, annotations=tmp_path / "a.geojson")
+    found = check_annotations(load_polygons_and_spots(entry, config, None, None), None)
+    assert [type(each) for each in found] == [Note]
+
+
+@pytest.mark.parametrize("beyond, kind", [(0, None), (1, Note), (2, Fault), (10, Fault)])
+def test_spots_beyond_their_slide_are_counted_and_many_are_a_fault(tmp_path, beyond, kind):
+    x = [500.0] * beyond + [30.0] * (10 - beyond)
+    spots = pd.DataFrame({"slide_id": "s", "x_level0_px": x, "y_level0_px": 40.0, "label": "tumour"})
+    others = spots.assign(slide_id="other", x_level0_px=9e9)
+    found = _stated(tmp_path, bounds=(20, 20, 100, 80), spots=pd.concat([spots, others]))
+    assert [type(each) for each in found] == ([kind] if kind else [])
+    if kind:
+        assert f"{beyond} of 10 spot(s) of slide 's' lie beyond what was scanned of it, x 20 to 120" in str(found[0])
+
+
+def test_a_raster_of_what_was_scanned_lies_there_and_other_sizes_are_refused(tmp_path):
+    ids = np.random.default_rng(0).integers(1, 3, (30, 40), dtype=np.uint8)
+    Image.fromarray(ids).save(tmp_path / "m.png")
+    whole = np.zeros((100, 200), np.uint8)
+    whole[20:50, 50:90] = ids
+    Image.fromarray(whole).save(tmp_path / "whole.png")
+    box, bounds = (40, 10, 70, 60), (50, 20, 40, 30)
+    for name in ("m.png", "whole.png"):
+        entry = _entry(tmp_path, mask=tmp_path / name, instances=tmp_path / name)
+        found = load_annotations(entry, _config("raster"), None, 200, 100, bounds)
+        np.testing.assert_array_equal(found.ids(CLASSES, "raster", box, 1.0), whole[10:70, 40:110])
+        np.testing.assert_array_equal(found.instance_ids(box, 1.0)[0], whole[10:70, 40:110])
+    with pytest.raises(BadSlide, match=r"200 x 100 px.*The size of what was scanned will do as well, 41 x 30 px"):
+        load_annotations(_entry(tmp_path, mask=tmp_path / "m.png"), _config("raster"), None, 200, 100, (50, 20, 41, 30))

@@ -20,7 +20,7 @@ from pipeline.slides import open as opening
 from pipeline.slides import tissue
 from pipeline.slides.open import BadSlide, open_slide, slide_sha256
 from pipeline.slides.tissue import detect_tissue, read_whole
-from tests.build import make_slide, tissue_picture
+from tests.build import make_scanned_part, make_slide, tissue_picture
 
 WIDTH, HEIGHT = 420, 300
 
@@ -281,3 +281,12 @@ def test_a_decoded_picture_that_the_disk_cannot_hold_is_refused(tmp_path, monkey
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2000}))
     with pytest.raises(BadSlide, match=r"s\.png: .*TMPDIR"):
         open_slide(path, 1.0)
+
+
+def test_bounds_are_what_the_file_says_was_scanned_else_all_of_it(tmp_path):
+    picture = np.full((96, 64, 3), (200, 30, 30), np.uint8)
+    with open_slide(make_scanned_part(tmp_path / "part.scn", picture, 128, 32, (256, 384))) as slide:
+        assert (slide.size, slide.bounds) == ((256, 384), (128, 32, 64, 96))
+        assert (slide.read(*slide.bounds, 1.0) == picture).all()
+    with open_slide(make_slide(tmp_path / "whole.tif", width=130, height=70)) as slide:
+        assert slide.bounds == (0, 0, 130, 70)

@@ -9,6 +9,7 @@ from scipy.ndimage import label
 from pipeline.config import Tile
 from pipeline.slides.annotate import Annotations
 from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.regions import Regions
 from pipeline.slides.tissue import TissueMap
 
 SIDE = 600
@@ -24,7 +25,7 @@ def test_dots_are_seen_and_stay_apart(stride, downsample):
     tissue = TissueMap(np.ones((SIDE, SIDE), bool), downsample, white)
     places = np.arange(0, SIDE * downsample - 64, stride)
     tiles = [(x, y, "test") for y in places[:9] for x in places[:9]]
-    picture = draw_overlay(None, tissue, Annotations(config, None, [], None, None, None), tiles, 64)
+    picture = draw_overlay(None, tissue, Annotations(config, None, Regions.of(), None, None, None), tiles, 64)
     dots, count = label((np.asarray(picture) == RED).all(-1))
     assert count == len(tiles)
     assert np.bincount(dots.ravel())[1:].min() >= max((stride / downsample / 4) ** 2, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -12,10 +11,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from shapely.geometry import Point, box
 
-from pipeline.slides.annotate import rasterise, read_polygons
-from pipeline.slides.polygons import write_polygons
 from pipeline.slides.pyramid import level_sizes, write_pyramid
 from pipeline.slides.raster_file import RasterFile
 from tests.build import tissue_picture
@@ -70,26 +66,6 @@ def test_a_raster_file_gives_back_its_boxes(tmp_path_factory, data, height, widt
         expected[top : top + rows, left : left + columns] = value
         raster.write(top, left, np.full((rows, columns, 3), value, np.uint8))
     assert np.array_equal(raster.read(0, 0, height + 5, width + 5), expected)
-
-
-def test_polygons_are_cut_at_the_slides_border_and_read_back(tmp_path):
-    regions = [("a", box(-50, 10, 60, 90)), ("b", box(300, 300, 400, 400))]
-    write_polygons(tmp_path / "p.geojson", regions, None, ("a", "b"), (100, 200))
-    read, faults = read_polygons(tmp_path / "p.geojson", ("a", "b"))
-    assert not faults and [(name, area.bounds) for name, area in read] == [("a", (0, 10, 60, 90))]
-    assert set(json.loads((tmp_path / "p.geojson").read_text())["features"][0]["properties"]) == {
-        "objectType",
-        "classification",
-    }
-
-
-def test_polygons_traced_from_a_raster_cover_what_it_shows(tmp_path):
-    ring = Point(60, 50).buffer(40).difference(Point(60, 50).buffer(15))
-    ids = rasterise([("a", ring), ("b", box(110, 5, 140, 60))], ("a", "b"), 0, 0, 160, 100, 1.0)
-    write_polygons(tmp_path / "p.geojson", [], ids, ("a", "b"), ids.shape)
-    regions, faults = read_polygons(tmp_path / "p.geojson", ("a", "b"))
-    again = rasterise(regions, ("a", "b"), 0, 0, 160, 100, 1.0)
-    assert not faults and (again == ids).mean() > 0.97 and again[50, 60] == 0
 
 
 def test_a_plain_viewer_reads_the_thumbnail_size(tmp_path):

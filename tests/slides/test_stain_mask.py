@@ -20,7 +20,7 @@ from pipeline.slides.segment import _numbered, segment_slide
 from pipeline.slides.stain_mask import CLEAR, NUCLEUS, fit_stain_mask
 from pipeline.slides.study import tile_study
 from pipeline.stage import open_stage
-from tests.build import STAINS, make_slide, make_study
+from tests.build import STAINS, make_scanned_part, make_slide, make_study, tissue_picture
 
 BOTH = (NUCLEUS, CLEAR)
 MPP = 0.5
@@ -141,6 +141,16 @@ def test_a_slide_without_tissue_says_so(tmp_path):
     path = make_slide(tmp_path / "s.svs", picture=np.full((400, 400, 3), 243, np.uint8))
     with pytest.raises(HistoloomError, match="no tissue"):
         segment_slide(path, BOTH, 1.0, None, tmp_path / "out")
+
+
+def test_without_a_box_all_that_was_scanned_is_segmented_as_a_raster_that_lies_there(tmp_path):
+    picture = tissue_picture(512, 384)
+    path = make_scanned_part(tmp_path / "s.scn", picture, 64, 128, (1024, 768))
+    found = segment_slide(path, BOTH, 0.5, None, tmp_path / "out")
+    assert (found["width_px"], found["height_px"]) == (512, 384)
+    mask = np.asarray(Image.open(tmp_path / "out/mask.png"))
+    grey = picture.mean(2)
+    assert grey[mask == 1].mean() + 30 < grey[mask == 0].mean()
 
 
 def test_a_box_beyond_the_slide_is_refused(tmp_path):

@@ -21,7 +21,16 @@ from pipeline.slides.describe import describe
 from pipeline.slides.open import open_slide
 from pipeline.slides.study import tile_study
 from pipeline.stage import open_stage
-from tests.build import box_ring, feature, make_slide, make_study, tissue_picture, write_csv, write_geojson
+from tests.build import (
+    box_ring,
+    feature,
+    make_scanned_part,
+    make_slide,
+    make_study,
+    tissue_picture,
+    write_csv,
+    write_geojson,
+)
 
 SIDE = 384
 
@@ -394,3 +403,26 @@ def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
 )
 def test_composition_in_words(shares, label, fraction, words):
     assert describe(shares, label, fraction) == words
+
+
+def test_tiles_of_a_scanned_part_have_the_labels_that_were_drawn_on_it(folder):
+    """QuPath counts from the part's corner; rows say level 0."""
+    tissue = np.zeros((256, 256, 3), np.uint8)
+    tissue[:, :128], tissue[:, 128:] = (200, 60, 120), (110, 60, 200)
+    (folder / "data/slides").mkdir(parents=True)
+    make_scanned_part(folder / "data/slides/s0.scn", tissue, 128, 64, (512, 512))
+    halves = [feature("tumour", box_ring(0, 0, 128, 256)), feature("stroma", box_ring(128, 0, 256, 256))]
+    write_geojson("manifests/annotations/a.geojson", *halves, feature(None, box_ring(0, 0, 256, 256)))
+    labels = {"source": "polygons", "classes": ["tumour", "stroma"]}
+    tissue_of = {"mpp": 4.0, "min_area_um2": 0.0}
+    settings = {"mpp": 0.5, "labels": labels, "split": {"group": "slide"}, "tissue": tissue_of}
+    params = study([_row(0, path="s0.scn", annotations="a.geojson", label="")], settings)
+    metrics = _tile(params.tile)
+    (said,) = metrics["left_out"]
+    assert "1 polygon(s) without a class" in said
+    rows = TileStore("data/tiles").rows()
+    assert len(rows) == 16
+    assert (rows["label"] == np.where(rows["x_level0_px"] < 128 + 128, "tumour", "stroma")).all()
+    assert (rows["x_level0_px"].min(), rows["y_level0_px"].min()) == (128, 64)
+    (report,) = _report().values()
+    assert (report["bounds_x_level0_px"], report["bounds_y_level0_px"]) == ("128", "64")

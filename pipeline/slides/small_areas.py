@@ -1,0 +1,82 @@
+"""Small polygons as rasters that have their area: a nucleus of 7 px that pixel centres decide is 5 to 9.
+
+Each loses the border pixels whose centres are nearest to its outline, or gains such neighbours. Where its area is no
+whole number of pixels, it is rounded up for such a share of the polygons that all of them together are right.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+
+LARGEST_PX2, LONGEST_PX = 128, 20
+"""Of larger polygons, centres tell the area well."""
+_TOLERANCE = 0.02
+_GOLDEN = (5**0.5 - 1) / 2
+_LEAST = 1e-6
+
+
+def are_small_and_apart(polygons: np.ndarray, downsample: float) -> np.ndarray:
+    """(n,) bool: those without holes near which no other outline runs, so that what they gain or lose is nobody else's."""
+    bounds = shapely.bounds(polygons).reshape(-1, 4) / downsample
+    small = (shapely.area(polygons) < LARGEST_PX2 * downsample**2) & (shapely.get_num_interior_rings(polygons) == 0)
+    small &= ((bounds[:, 2:] - bounds[:, :2]) < LONGEST_PX).all(1)
+    places = np.flatnonzero(small)
+    if len(places):
+        frames = shapely.box(*((bounds[places] + np.array([-2, -2, 2, 2])) * downsample).T)
+        mine, other = shapely.STRtree(polygons).query(frames)
+        mine, other = mine[places[mine] != other], other[places[mine] != other]
+        shapely.prepare(polygons[other])
+        near = shapely.intersects(polygons[other], frames[mine])
+        near &= ~shapely.contains_properly(polygons[other], frames[mine])
+        small[places[mine[near]]] = False
+    return small
+
+
+def whole_areas(areas_px2: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Areas in whole pixels; `places` in the file decide which are rounded up, so that any run of them has its sum."""
+    return np.floor(areas_px2 + _LEAST + (1 - 2 * _LEAST) * ((places + 1) * _GOLDEN % 1)).astype(int)
+
+
+def fit_areas(numbers: np.ndarray, outlines: np.ndarray, areas: np.ndarray) -> None:
+    """Give each polygon its area, within 2 % or to the pixel, in place.
+
+    Parameters
+    ----------
+    numbers : (h, w) int32, 1 + the polygon of each pixel, 0 of none; a border of one pixel is of none.
+    outlines : (n,) shapely polygons in px of `numbers`, each whole inside it.
+    areas : (n,) int, px that each is to have.
+    """
+    flat, width = numbers.reshape(-1), numbers.shape[1]
+    inside = np.flatnonzero(flat != 0)
+    owner = flat[inside] - 1
+    lack = areas - np.bincount(owner, minlength=len(areas))
+    lack[np.abs(lack) <= _TOLERANCE * areas] = 0
+    steps = np.array([-width, -1, 1, width])
+    losing, gaining = lack[owner] < 0, lack[owner] > 0
+    border = losing.copy()
+    border[losing] = (flat[inside[losing, None] + steps] == 0).any(1)
+    lost = _nearest(inside[border], owner[border], -lack, shapely.boundary(outlines), width)
+    free, takers = (inside[gaining, None] + steps).ravel(), np.repeat(owner[gaining], len(steps))
+    unset = flat[free] == 0
+    free, takers = free[unset], takers[unset]
+    empty = np.flatnonzero((lack > 0) & (lack == areas))
+    columns, rows = shapely.get_coordinates(shapely.centroid(outlines[empty])).astype(int).T
+    free, takers = np.append(free, rows * width + columns), np.append(takers, empty)
+    free, first = np.unique(free, return_index=True)
+    gained = _nearest(free, takers[first], lack, outlines, width)
+    flat[lost[0]] = 0
+    flat[gained[0]] = gained[1] + 1
+
+
+def _nearest(
+    pixels: np.ndarray, owner: np.ndarray, counts: np.ndarray, lines: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `counts` pixels of each owner whose centres are nearest to its line, and their owners."""
+    centres = shapely.points(pixels % width + 0.5, pixels // width + 0.5)
+    distance = np.round(shapely.distance(lines[owner], centres), 6)  # so that equal ones are equal in every box
+    order = np.lexsort((pixels, distance, owner))
+    pixels, owner = pixels[order], owner[order]
+    rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    chosen = rank < counts[owner]
+    return pixels[chosen], owner[chosen]
