@@ -45,7 +45,7 @@ from pipeline.training.autoencoder import reconstruction, reconstruction_picture
 
 PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
-UNGUIDED = {"sample": {"scheduler": "ddim", "guidance": 1.0}}
+UNGUIDED = {"sample": {"scheduler": "ddim", "steps": STEPS[1], "guidance": 1.0}}
 SLIDE_PX = 4096
 WINDOW = {SLIDE_PX: 32, 128: 16}
 """Latent px of a window, by the slide's side."""

@@ -11,10 +11,15 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.config import Params
 
+_LEFT_OUT = (
+    "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
+    "in it is as one that is left out."
+)
+
 
 def reference() -> str:
     """Markdown: a section per stage, a row per key with its type, default and meaning."""
-    lines = ["# params.yaml", "", "Written by `histoloom params`. Unknown keys are errors.", ""]
+    lines = ["# params.yaml", "", "Written by `histoloom params`. Unknown keys are errors.", "", _LEFT_OUT, ""]
     lines += _table(_rows(Params, "", own=True))
     for name, field in Params.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.cli.begun_from import check_begun_from
-from pipeline.config import Params, Tile, load_cluster, load_params
+from pipeline.cli.foreseen import check_study
+from pipeline.config import Params, Tile, check_cluster, check_params, load_params
+from pipeline.config.foreseen import check_foreseen
 from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
-from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
 from pipeline.models.pretrained import packaged
 from pipeline.slides.annotate import check_annotations, load_annotations, load_polygons_and_spots
 from pipeline.slides.classes import StatedClasses, check_classes, stated_classes
@@ -25,16 +27,12 @@ _PROBE_PX = 64
 
 def validate_study(folder: Path = Path()) -> list[Fault | Note]:
     """All faults of a study, in the order of its files, and the notes on what it leaves out."""
-    faults: list[Fault | Note] = []
-    params = None
-    for load in (lambda: load_cluster(folder / "cluster.yaml"), lambda: load_params(folder / "params.yaml")):
-        try:
-            params = load()
-        except HistoloomError as error:
-            faults.append(Fault("configuration", str(error), "mend the keys named; histoloom params lists all."))
-            params = None
+    (cluster, faults), (params, found) = check_cluster(folder / "cluster.yaml"), check_params(folder / "params.yaml")
+    faults += found
     if params is None:
         return faults
+    if cluster and not faults_among(faults):
+        faults += check_foreseen(params, cluster)
     manifest, found = check_manifest(params.tile)
     faults += found
     stated: dict[str, StatedClasses] = {}
@@ -91,7 +89,7 @@ def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedCl
         fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
         return [fault, *_check_tables(params)]
     found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
-    found += check_begun_from(params, manifest, splits)
+    found += check_begun_from(params, manifest, splits) + check_study(params, manifest, splits)
     found += _check_tables(params, partial(study_keys, manifest, config, splits))
     if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
         fact = "plan will refuse it: no group is in val or test to lend conditions. Change tile.split, or set it to 0."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +18,12 @@ from pipeline.conditions.genotype import GenotypeEncoder
 from pipeline.conditions.image import ImageEncoder
 from pipeline.conditions.label import LabelEncoder
 from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import MaskEncoder, mask_channels, turned_maps
+from pipeline.conditions.mask import MaskEncoder, turned_maps
+from pipeline.conditions.reader import tell_captions
 from pipeline.conditions.rna import load_rna_encoder
 from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
+from pipeline.config.channels import mask_channels
 
 Arrays = dict[str, np.ndarray]
 FACTS = "encoders.json"
@@ -102,6 +104,13 @@ def _encoder(name: str, channels: tuple[str, ...], latent_px: int, folder: Path,
     return load_text_encoder(
         str(inside) if inside.is_dir() else facts["source"], facts["revision"], facts["max_tokens"]
     )
+
+
+def captions_read(encoders: Encoders, captions: Iterable[str | None], stage: str) -> dict[str, int]:
+    """How much of the captions the text tower reads, as metrics; what it doesn't is said. Nothing where there is no text."""
+    for tower in (encoder for encoder in encoders.encoders if encoder.name == "text"):
+        return tell_captions(tower.reader, captions, stage)
+    return {}
 
 
 def batch(

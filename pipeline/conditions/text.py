@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.conditions.reader import TextReader
+from pipeline.config import Text
+from pipeline.config.package import packaged
 from pipeline.errors import HistoloomError
 
 _BATCH = 64
@@ -22,6 +25,7 @@ class TextEncoder:
     tokenize : captions to (n, tokens) ids
     features : ids to (n, tokens, width) float, the last layer's tokens after its norm
     padding : ids to (n, tokens) bool, True where a token is the caption's
+    count : a text to the tokens that all of it takes, start and end among them; None where nobody can tell
     """
 
     source: str
@@ -30,6 +34,7 @@ class TextEncoder:
     features: Callable[[torch.Tensor], torch.Tensor]
     padding: Callable[[torch.Tensor], torch.Tensor]
     max_tokens: int | None = None
+    count: Callable[[str], int] | None = None
     name = "text"
     shape = "sequence"
     channels = ()
@@ -37,6 +42,10 @@ class TextEncoder:
     @property
     def size(self) -> int:
         return self.width
+
+    @property
+    def reader(self) -> TextReader:
+        return TextReader(self.tokenize, self.padding, self.max_tokens, self.count)
 
     def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
         """`text_tokens` (u, tokens, d) and `text_mask` (u, tokens) of the distinct captions, the null first, and
@@ -56,7 +65,7 @@ class TextEncoder:
     def encode(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed captions; the empty caption is the null.
 
-        A caption longer than the tower reads is cut between words into chunks, which are embedded apart and joined
+        A caption longer than the tower reads is cut into chunks (reader.py), which are embedded apart and joined
         (Yellapragada et al. 2024, PathLDM: 154 tokens are two chunks of 77); chunks that a caption doesn't fill are
         masked.
 
@@ -64,32 +73,47 @@ class TextEncoder:
         -------
         (n, tokens, width) float32 and (n, tokens) bool; tokens is `max_tokens` in whole chunks, or one chunk.
         """
-        length = self.tokenize([""]).shape[1]
-        count = max(1, -(-(self.max_tokens or length) // length))
-        chunked = [self._chunks(caption or "", count) for caption in captions]
+        reader, count = self.reader, self.reader.chunk_count
+        chunked = [reader.chunks(caption or "") for caption in captions]
         ids = self.tokenize([chunk for chunks in chunked for chunk in chunks])
         features = torch.cat([self.features(ids[i : i + _BATCH]).float() for i in range(0, len(ids), _BATCH)])
         mask = self.padding(ids).unflatten(0, (len(captions), count))
         used = torch.tensor([[bool(chunk) or not place for place, chunk in enumerate(chunks)] for chunks in chunked])
         return features.unflatten(0, (len(captions), count)).flatten(1, 2), (mask & used[..., None]).flatten(1)
 
-    def _chunks(self, caption: str, count: int) -> list[str]:
-        """`count` texts, each as many of the caption's words as the tower reads; the last ones may be empty."""
-        words, out = caption.split(), []
-        while words and len(out) < count - 1:
-            fits = self._words_that_fit(words)
-            out.append(" ".join(words[:fits]))
-            words = words[fits:]
-        return [*out, " ".join(words), *[""] * (count - len(out) - 1)]
 
-    def _words_that_fit(self, words: list[str]) -> int:
-        """How many words leave the end token in place and the last position free; at least one."""
-        low, high = 1, len(words)
-        while low < high:
-            middle = (low + high + 1) // 2
-            full = bool(self.padding(self.tokenize([" ".join(words[:middle])])).all())
-            low, high = (low, middle - 1) if full else (middle, high)
-        return low
+def text_reader(config: Text) -> TextReader | None:
+    """What reads captions for the tower that params name; None of a hub's, which may not be here.
+
+    Raises
+    ------
+    HistoloomError
+        when a folder's tower can't be loaded.
+    """
+    if config.source == "train":
+        return new_reader(config)
+    source = packaged(config.source, "encoders/text")
+    return load_text_encoder(source, None, config.max_tokens).reader if Path(source).is_dir() else None
+
+
+def new_reader(config: Text) -> TextReader:
+    """What reads captions for a tower that is trained here."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer(context_length=config.context_length)
+    return TextReader(tokenizer, _up_to_the_end, config.max_tokens, _counter(tokenizer))
+
+
+def _counter(tokenizer) -> Callable[[str], int]:
+    """Tokens of a text by open_clip's tokenizers: CLIP's own, or one of transformers."""
+    if hasattr(tokenizer, "encode"):
+        return lambda text: len(tokenizer.encode(text)) + 2
+    return lambda text: len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids)
+
+
+# open_clip pads with 0, which is also a byte's token: what counts is all up to the end token, the largest id.
+def _up_to_the_end(ids: torch.Tensor) -> torch.Tensor:
+    return torch.arange(ids.shape[1]) <= ids.argmax(-1, keepdim=True)
 
 
 def load_text_encoder(source: str, revision: str | None = None, max_tokens: int | None = None) -> TextEncoder:
@@ -154,11 +178,8 @@ def _clip_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEn
         x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
         return tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[: ids.shape[1], : ids.shape[1]]))
 
-    # open_clip pads with 0, which is also a byte's token: what counts is all up to the end token, the largest id.
-    def padding(ids: torch.Tensor) -> torch.Tensor:
-        return torch.arange(ids.shape[1]) <= ids.argmax(-1, keepdim=True)
-
-    return TextEncoder(source, tower.ln_final.weight.shape[0], tokenizer, features, padding, max_tokens)
+    width = tower.ln_final.weight.shape[0]
+    return TextEncoder(source, width, tokenizer, features, _up_to_the_end, max_tokens, _counter(tokenizer))
 
 
 def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEncoder:
@@ -171,7 +192,8 @@ def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEnco
     def features(ids: torch.Tensor) -> torch.Tensor:
         return tower.transformer(input_ids=ids, attention_mask=padding(ids).long()).last_hidden_state
 
-    return TextEncoder(source, tower.config.hidden_size, tokenizer, features, padding, max_tokens)
+    width = tower.config.hidden_size
+    return TextEncoder(source, width, tokenizer, features, padding, max_tokens, _counter(tokenizer))
 
 
 def _from_transformers(name: str, revision: str | None, max_tokens: int | None) -> TextEncoder:
@@ -199,4 +221,5 @@ def _from_transformers(name: str, revision: str | None, max_tokens: int | None) 
         lambda ids: model(input_ids=ids).last_hidden_state,
         padding,
         max_tokens,
+        lambda text: len(tokenizer(text).input_ids),
     )

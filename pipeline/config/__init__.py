@@ -6,7 +6,7 @@ cluster.yaml, on which no stage depends.
 
 from pipeline.config.encoders import Genotype, ImageTower, Rna, Text, TrainEncoders
 from pipeline.config.models import Encode, LossWeight, TrainAutoencoder, TrainDenoiser
-from pipeline.config.params import Cluster, Params, load_cluster, load_params
+from pipeline.config.params import Cluster, Params, check_cluster, check_params, load_cluster, load_params
 from pipeline.config.plan import Change, Edit, Plan, Request, Where
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
 from pipeline.config.slides import FromImage, SampleSlides, WovenSlide
@@ -46,6 +46,8 @@ __all__ = [
     "Uplift",
     "Where",
     "WovenSlide",
+    "check_cluster",
+    "check_params",
     "load_cluster",
     "load_params",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -29,7 +29,27 @@ ExtractorName = Annotated[str, AfterValidator(_extractor)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A key that is null, or a section with nothing in it, is as one that isn't there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stated(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            if (
+                isinstance(value, bool)
+                and key in cls.model_fields
+                and not _takes_bool(cls.model_fields[key].annotation)
+            ):
+                raise ValueError(f"{key} is {str(value).lower()}, and it is no switch")
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+
+
+def _takes_bool(kind: Any) -> bool:
+    return kind is bool or any(_takes_bool(inner) for inner in get_args(kind))
 
 
 class Guided(Section):

@@ -16,7 +16,7 @@ class TrainAutoencoder(Section):
     )
     revision: str | None = None
     arch: Literal["kl", "tiny"] = "tiny"
-    latent_channels: Literal[4, 8, 16] = 4
+    latent_channels: Positive = 4
     down_factor: Literal[2, 4, 8, 16] = 4
     channels: Positive = 32
     blocks: Positive = Field(1, description="residual blocks of a level; of tiny's finest level, always 1")
@@ -47,7 +47,15 @@ class TrainAutoencoder(Section):
             raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
         if self.crop_px and self.crop_px % self.down_factor:
             raise ValueError("crop_px must be a multiple of down_factor")
+        if self.init == "scratch" and self.arch == "kl" and self.channels % self.norm_groups:
+            raise ValueError(
+                f"channels of a kl autoencoder must be a multiple of {self.norm_groups}, as many as it norms apart"
+            )
         return self
+
+    @property
+    def norm_groups(self) -> int:
+        return min(32, self.channels // 4 or 1)
 
 
 class Encode(Section):
@@ -136,6 +144,16 @@ class TrainDenoiser(Section):
 
     def drop_of(self, condition: str) -> float:
         return self.drop.get(condition, 0.1)
+
+    def windows_fault(self, latent_px: int, levels: int) -> str | None:
+        """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""
+        halved = 2 ** (levels - 1)
+        bad = [side for side in self.windows_latent_px if side > latent_px or side % halved]
+        return (
+            f"it names {bad[0]}, and a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
+            if bad
+            else None
+        )
 
     @model_validator(mode="after")
     def _has_what_it_adapts(self):

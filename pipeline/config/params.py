@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.config.agreement import check_begun
 from pipeline.config.base import Positive, Section
 from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
 from pipeline.config.names import alike
+from pipeline.config.package import PACKAGED
 from pipeline.config.plan import Change, Plan
 from pipeline.config.product import Emit, Evaluate, Filter, Report, Sample, TrainFilters
+from pipeline.config.reading import check_section, read_yaml
 from pipeline.config.slides import SampleSlides
+from pipeline.config.taken import take
 from pipeline.config.tile import Tile
 from pipeline.config.uplift import Uplift
-from pipeline.errors import HistoloomError
+from pipeline.errors import Fault, HistoloomError, Note, faults_among
 
 _PROTOCOLS = ("tcp", "tls", "ws", "wss", "ucx")
 """What dask's schedulers speak."""
@@ -171,27 +173,48 @@ class Cluster(Section):
     retries: int = Field(2, ge=0, description="times a task whose worker died is tried again")
 
 
-def _parse(path: Path, model: type[Section]):
-    try:
-        loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise HistoloomError(
-            f"{path} is missing. Run this in a study's folder, or make one: histoloom init DIR"
-        ) from None
-    except YAMLError as error:
-        raise HistoloomError(f"{path} is not valid YAML: {error}") from error
-    try:
-        return model.model_validate(loaded)
-    except ValidationError as error:
-        faults = "\n".join(f"  - {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors())
-        raise HistoloomError(f"{path} has {error.error_count()} fault(s):\n{faults}") from None
+def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[Fault | Note]]:
+    """params.yaml as far as it can be read, with what the models tell that it begins from; its faults and notes.
+
+    Params that lie in a package say how it was made: what that was begun from need not be here, and isn't asked.
+    """
+    written, faults = read_yaml(Path(path))
+    if faults:
+        return None, faults
+    if (Path(path).parent / PACKAGED).is_file():
+        return check_section(written, Params, Path(path))
+    filled, begun = take(written)
+    params, faults = check_section(filled, Params, Path(path))
+    return params, check_begun(params, begun) if params else begun.faults + faults
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check params.yaml; all its faults are in one HistoloomError."""
-    return _parse(Path(path), Params)
+    """Read and check params.yaml; what it leaves out and a model tells that it begins from is filled in.
+
+    Raises
+    ------
+    HistoloomError
+        with all its faults.
+    """
+    params, found = check_params(path)
+    return _faultless(params, faults_among(found), path)
+
+
+def check_cluster(path: Path | str = "cluster.yaml") -> tuple[Cluster | None, list[Fault]]:
+    """cluster.yaml as far as it can be read, with its faults; a missing file means the defaults."""
+    if not Path(path).exists():
+        return Cluster(), []
+    written, faults = read_yaml(Path(path))
+    return (None, faults) if faults else check_section(written, Cluster, Path(path))
 
 
 def load_cluster(path: Path | str = "cluster.yaml") -> Cluster:
-    """Read cluster.yaml; a missing file means the defaults."""
-    return _parse(Path(path), Cluster) if Path(path).exists() else Cluster()
+    """Read and check cluster.yaml."""
+    return _faultless(*check_cluster(path), path)
+
+
+def _faultless(found, faults: list[Fault], path: Path | str):
+    if faults:
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        raise HistoloomError(f"{path} has {len(faults)} fault(s):\n{lines}")
+    return found

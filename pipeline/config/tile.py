@@ -23,7 +23,8 @@ class Tissue(Section):
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
     classes: tuple[ClassName, ...] = Field(
-        description="names of the tile labels; a class's number, wherever it has one, is its place here, from 0"
+        description="names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of "
+        "the package that train_denoiser.init names"
     )
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
@@ -42,6 +43,14 @@ class Labels(Section):
         description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
     )
 
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source != "none" and not self.classes:
+            raise ValueError(
+                f"labels.source is {self.source}, and labels.classes names none: name the classes, or set source: none"
+            )
+        return self
+
     @property
     def given(self) -> bool:
         """Whether the study has labels."""
@@ -57,6 +66,12 @@ class Masks(Section):
         max_length=254,
         description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",
     )
+
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source != "none" and not self.classes:
+            raise ValueError(f"masks.source is {self.source}, and masks.classes names none: name the classes")
+        return self
 
     @model_validator(mode="after")
     def _told_by_stain(self):
@@ -104,7 +119,9 @@ class Tile(Section):
         description="more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault",
     )
     slides_root: str = "data/slides"
-    mpp: float = Field(gt=0, description="target scale, µm/px")
+    mpp: float = Field(
+        gt=0, description="target scale, µm/px; unstated, that of the package that train_denoiser.init names"
+    )
     more_mpp: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="further scales that the same slides are cut at (condition: magnification)"
     )

@@ -25,7 +25,12 @@ class Uplift(Section):
     ratios: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (1.0,), description="synthetic tiles to real ones in the arms that have both"
     )
-    seeds: int = Field(5, ge=0, description="models trained for each arm; 0 leaves the experiment out")
+    seeds: int = Field(
+        5,
+        ge=0,
+        description="models trained for each arm; 0 leaves the experiment out, and is taken where a label's task has fewer than two "
+        "classes",
+    )
     classifier: str = Field(
         "efficientnet-lite0",
         description="of labels: efficientnet-lite0 (ImageNet's weights), timm:NAME, or command for your own; of masks: a "

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.cluster import one_thread
+from pipeline.conditions.encode import captions_read
 from pipeline.config import Params, SampleSlides, WovenSlide
 from pipeline.data.commit import commit_part, digest, hash_tree, link_tree, read_record, write_json
 from pipeline.data.manifest import Manifest, read_manifest
@@ -213,10 +214,12 @@ def _weave_slide(slide: WovenSlide, weaver: Weaver, pool) -> Callable[[Path], di
         run(decode_band, bands, f"sample_slides: {slide.name}, decoding")
         seconds = {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
     facts = _facts(slide, weaver, weave) | stated
+    captions = {point["caption"] for row in stated["points"] for point in row}
+    read = captions_read(generator.encoders, captions, f"sample_slides: {slide.name}")
 
     def write(target: Path) -> dict:
         _write_slide(target, slide, params, bands, facts, folder)
-        return seconds | {"blocks": layout.count, "canvas_latent_px": layout.canvas}
+        return seconds | read | {"blocks": layout.count, "canvas_latent_px": layout.canvas}
 
     return write
 

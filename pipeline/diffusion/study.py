@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.conditions.encode import Encoders, batch, load_encoders, null
+from pipeline.conditions.encode import Encoders, batch, captions_read, load_encoders, null
 from pipeline.config import Params, Sample, SampleSlides
 from pipeline.data.commit import commit_part, digest, write_json
 from pipeline.data.plan import PLAN, planned_masks, planned_tiles
@@ -195,6 +195,9 @@ def sample_study(
         infos = run(sample_part, jobs, "sample")
     work.promote_parts(names, output, {"lineage.json": {identity: generator_lineage(models)}})
     metrics = {"tiles": sum(info["tiles"] for info in infos), "parts": len(names), "generator_sha256": identity}
+    texts = tuple(spec for spec in read_conditions(models / "denoiser")[0] if spec.name == "text")
+    captions = pd.read_parquet(plan / PLAN, columns=["caption"])["caption"]
+    metrics |= captions_read(load_encoders(texts, 0, models / "encoders"), captions, "sample")
     write_json(reports / "metrics.json", metrics)
     return metrics
 

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from pipeline.config import TrainAutoencoder
+from pipeline.config.package import LATENT_SCALE
 from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
 from pipeline.models.precision import set_precision
-
-_SCALE_FILE = "latents.json"
 
 
 def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
@@ -39,7 +38,7 @@ def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=config.blocks,
-        norm_num_groups=min(32, config.channels // 4 or 1),
+        norm_num_groups=config.norm_groups,
     )
 
 
@@ -118,14 +117,14 @@ class LatentCodec:
 
 
 def save_latent_scale(folder: Path, mean: torch.Tensor, std: torch.Tensor) -> None:
-    write_json(folder / _SCALE_FILE, {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()})
+    write_json(folder / LATENT_SCALE, {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()})
 
 
 def read_latent_scale(folder: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each latent channel, as kept beside an autoencoder."""
-    path = Path(folder) / _SCALE_FILE
+    path = Path(folder) / LATENT_SCALE
     if not path.is_file():
-        raise HistoloomError(f"'{folder}' has no {_SCALE_FILE}: set train_autoencoder.scale to measured.")
+        raise HistoloomError(f"'{folder}' has no {LATENT_SCALE}: set train_autoencoder.scale to measured.")
     scale = json.loads(path.read_text(encoding="utf-8"))
     return torch.tensor(scale["mean"]), torch.tensor(scale["std"])
 

@@ -84,7 +84,7 @@ def evaluate_study(
         if extractor.head is not None:
             found |= {name: inception_score(p.features @ extractor.head, params.seed) for name, p in scores}
         if (Path(encoders) / "text/open_clip_config.json").is_file():
-            compare_text = likeness(Path(encoders) / "text")
+            compare_text = likeness(Path(encoders) / "text", params.train_encoders.text.max_tokens)
             both = (("clip_score", samples), ("clip_score_floor", held_out))
             found |= {name: clip_score(compare_text, p.images, p.rows["caption"]) for name, p in both}
         return found

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Tile
-from pipeline.data.manifest import SlideEntry
+from pipeline.data.manifest import Manifest, SlideEntry
 from pipeline.data.splits import region_of
 from pipeline.slides.open import Slide
 
@@ -83,6 +83,33 @@ def group_of(job: SlideJob, slide: Slide, corner: tuple[int, int], downsample: f
 def _without_gaps(caption: str) -> str:
     """A caption without what its empty fields left between commas."""
     return ", ".join(part.strip() for part in caption.split(", ") if part.strip())
+
+
+def known_captions(manifest: Manifest, config: Tile) -> tuple[set[str], bool]:
+    """The captions that tiles will have, as far as the manifests tell; and whether they tell all of them.
+
+    A field that only a tile tells, such as {composition}, is left empty: what is too long without it is too long with it.
+    """
+    of_slide = {"label"} if config.labels.source == "slide" else set()
+    of_spot = {"label", "cluster", "annotation"} if config.labels.source == "spots" else set()
+    read = set() if config.summarise else {"caption"}
+    captions = set()
+    for entry in manifest.slides:
+        fields = (
+            dict.fromkeys(("label", "composition", "measured", "cluster", "annotation", "caption"), "") | entry.extra
+        )
+        fields |= {"label": entry.label or "unlabelled"} if of_slide else {}
+        fields |= {"caption": entry.caption or ""} if read else {}
+        mine = (
+            manifest.spots[manifest.spots["slide_id"] == entry.slide_id]
+            if of_spot and manifest.spots is not None
+            else None
+        )
+        columns = [] if mine is None else [name for name in sorted(of_spot) if name in mine]
+        spots = [{}] if mine is None else mine[columns].drop_duplicates().to_dict("records")
+        captions |= {_without_gaps(config.caption.format_map(fields | spot)) for spot in spots}
+    told_by_tiles = {"label", "composition", "measured", "cluster", "annotation", "caption"} - of_slide - of_spot - read
+    return captions, not told_by_tiles & set(config.quoted)
 
 
 def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:

@@ -11,6 +11,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from pipeline.conditions.reader import TextReader
+from pipeline.conditions.text import load_text_encoder, new_reader
 from pipeline.config import Text
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
@@ -52,7 +54,6 @@ def train_clip(
         when the rows have fewer than two different captions: there is nothing to tell apart.
     """
     import open_clip
-    from open_clip.tokenizer import SimpleTokenizer
 
     captions = rows["caption"].fillna("").tolist()
     if len(set(captions)) < 2:
@@ -64,18 +65,25 @@ def train_clip(
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
         model = open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"]).to(run.device)
-    ids = SimpleTokenizer(context_length=config.context_length)(captions)
+    ids, used = _chunked_ids(new_reader(config), captions)
     images = store.read(rows)
     criterion = open_clip.ClipLoss()
 
     def loss(step: int, generator: torch.Generator):
         index = epoch_order(seed, len(rows), min(config.batch_size, len(rows)), step)
         batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
-        out = model(batch, ids[index].to(run.device))
+        out = model(batch, ids[index, step % used[index]].to(run.device))  # a long caption's chunks in turn
         return criterion(out[0], out[1], out[2]), {}
 
     train(model, loss, run, log)
     save_clip(model, settings, folder)
+
+
+def _chunked_ids(reader: TextReader, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, chunks, tokens) ids, and (n,) how many chunks each caption fills, at least one."""
+    chunked = [reader.chunks(caption) for caption in captions]
+    used = torch.tensor([max(sum(map(bool, chunks)), 1) for chunks in chunked])
+    return reader.tokenize([chunk for chunks in chunked for chunk in chunks]).unflatten(0, (len(captions), -1)), used
 
 
 def save_clip(model: torch.nn.Module, settings: dict, folder: Path) -> None:
@@ -99,30 +107,38 @@ def _to_clip(images: np.ndarray, size: int) -> torch.Tensor:
     return (batch - _MEAN) / _STD
 
 
-def likeness(folder: Path) -> Callable[[np.ndarray, list[str]], np.ndarray]:
-    """The CLIP of an open_clip folder, as a function of tiles (n, h, w, 3) uint8 and captions to cosines (n, captions)."""
+def likeness(folder: Path, max_tokens: int | None = None) -> Callable[[np.ndarray, list[str]], np.ndarray]:
+    """The CLIP of an open_clip folder, as a function of tiles (n, h, w, 3) uint8 and captions to cosines (n, captions).
+
+    The cosine of a caption that is read in chunks, up to `max_tokens`, is the mean of theirs.
+    """
     import open_clip
 
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
-    tokenizer, side = open_clip.get_tokenizer(f"local-dir:{folder}"), config["vision_cfg"]["image_size"]
+    side, reader = config["vision_cfg"]["image_size"], load_text_encoder(str(folder), None, max_tokens).reader
 
     @torch.inference_mode()
     def compare(images: np.ndarray, captions: list[str]) -> np.ndarray:
-        text = model.encode_text(tokenizer(captions), normalize=True)
+        ids, used = _chunked_ids(reader, captions)
+        text = model.encode_text(torch.cat([chunks[:n] for chunks, n in zip(ids, used)]), normalize=True)
+        starts, counts = (used.cumsum(0) - used).numpy(), used.numpy()
         out = np.empty((len(images), len(captions)), np.float32)
         for start in range(0, len(images), _BATCH):
             batch = _to_clip(images[start : start + _BATCH], side)
-            out[start : start + _BATCH] = (model.encode_image(batch, normalize=True) @ text.T).numpy()
+            cosines = (model.encode_image(batch, normalize=True) @ text.T).numpy()
+            out[start : start + _BATCH] = np.add.reduceat(cosines, starts, 1) / counts
         return out
 
     return compare
 
 
-def retrieval_recall(folder: Path, store: TileStore, rows: pd.DataFrame, k: int = 5) -> dict[str, float]:
+def retrieval_recall(
+    folder: Path, store: TileStore, rows: pd.DataFrame, max_tokens: int | None = None, k: int = 5
+) -> dict[str, float]:
     """Share of held-out tiles whose own caption is among the k nearest of the distinct captions, and chance."""
     captions = sorted(set(rows["caption"].fillna("")))
-    cosines = torch.from_numpy(likeness(folder)(store.read(rows), captions))
+    cosines = torch.from_numpy(likeness(folder, max_tokens)(store.read(rows), captions))
     k = min(k, len(captions))
     best = cosines.topk(k).indices
     own = torch.tensor([captions.index(c) for c in rows["caption"].fillna("")])

@@ -18,8 +18,9 @@ from pipeline.conditions.encode import FACTS, study_encoders
 from pipeline.conditions.features import OF_NO_PATIENT, load_extractor
 from pipeline.conditions.forms import FORMS, turn
 from pipeline.conditions.genotype import TESTED, genotype_channels
+from pipeline.conditions.reader import tell_captions
 from pipeline.conditions.rna import CODES
-from pipeline.conditions.text import load_text_encoder
+from pipeline.conditions.text import load_text_encoder, new_reader
 from pipeline.config import Params
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.genotype import parse_genotype
@@ -107,16 +108,18 @@ def _text_encoder(job: _EncoderJob) -> Made:
     facts = {"source": config.source, "revision": config.revision, "max_tokens": config.max_tokens}
     if config.source != "train":
         source = packaged(config.source, "encoders/text")
-        load_text_encoder(source, config.revision, config.max_tokens)
+        reader = load_text_encoder(source, config.revision, config.max_tokens).reader
+        metrics = tell_captions(reader, job.store.rows()["caption"], "train_encoders")
         lineage = read_lineage(Path(source).parent) if source != config.source else Lineage(unknown=(source,))
         if not Path(source).is_dir():
-            return facts, {}, lineage
+            return facts, metrics, lineage
         shutil.copytree(source, job.folder / "text")
-        return facts | {"source": "text"}, {}, lineage
+        return facts | {"source": "text"}, metrics, lineage
     run = job.run("text", config.steps, config.learning_rate)
     with curves(job.reports / "curves" / "text") as log:
         train_clip(config, job.store, job.rows, job.params.seed, run, job.folder / "text", log)
-    metrics = retrieval_recall(job.folder / "text", job.store, val_rows(job.store))
+    metrics = tell_captions(new_reader(config), job.store.rows()["caption"], "train_encoders")
+    metrics |= retrieval_recall(job.folder / "text", job.store, val_rows(job.store), config.max_tokens)
     return facts | {"source": "text"}, metrics, seen(job.rows)
 
 

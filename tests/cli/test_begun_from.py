@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pipeline.cli.validate import validate_study
 from pipeline.errors import faults_among
 from pipeline.models.lineage import Lineage
+from pipeline.models.pretrained import root
 from tests.build import make_slide, make_study
 
 
@@ -19,7 +21,9 @@ def _faults(dataset: str, *, allow: bool = False) -> list[str]:
         make_slide(f"data/slides/{name}.tif", width=128, height=128)
         row = {"slide_id": name, "path": f"{name}.tif", "patient_id": f"p{name}", "split": split, "label": "tumour"}
         rows.append(row | {"dataset": dataset})
-    Lineage(("set:A", "set:B"), (), (), ("set",)).save(Path("package/denoiser"))
+    shutil.copytree(root() / "histoloom-small", "package", dirs_exist_ok=True)
+    for part in ("autoencoder", "denoiser", "encoders"):
+        Lineage(("set:A", "set:B"), (), (), ("set",)).save(Path("package") / part)
     make_study(".", rows, train_denoiser={"init": "package"}, emit={"allow_unknown_ancestors": allow})
     return [str(fault) for fault in faults_among(validate_study())]
 

@@ -17,9 +17,10 @@ from pipeline.conditions.forms import turn
 from pipeline.conditions.genotype import GenotypeEncoder, genotype_channels
 from pipeline.conditions.label import LabelEncoder, encode_labels
 from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import MaskEncoder, mask_channels, mask_map, read_channels, turned_maps
+from pipeline.conditions.mask import MaskEncoder, mask_map, turned_maps
 from pipeline.conditions.rna import RnaEncoder
 from pipeline.conditions.text import TextEncoder, load_text_encoder
+from pipeline.config.channels import mask_channels, read_channels
 from pipeline.data.store import UNKNOWN
 from pipeline.errors import HistoloomError
 

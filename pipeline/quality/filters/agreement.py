@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import RidgeCV
 
 from pipeline.conditions.rna import CODES
+from pipeline.data.commit import write_json
 from pipeline.errors import HistoloomError
 from pipeline.models.segmenter import Segmenter, dice, load_segmenter
 from pipeline.quality.filters.base import Filter, Fitting, Tiles
@@ -23,6 +25,7 @@ from pipeline.training.segmenter import train_segmenter
 
 _RIDGES = tuple(10.0**k for k in range(1, 7))
 _TEXT, _RNA = "text", "rna"
+_READ = "text.json"
 _MOST_CAPTIONS = 256
 
 
@@ -124,10 +127,12 @@ class TextFilter(Filter):
     tiles are near to all of them.
 
     folder : of open_clip, with both towers
+    max_tokens : as params state it
     """
 
     folder: Path
     captions: tuple[str, ...]
+    max_tokens: int | None = None
     name = _TEXT
     reason = "does not show its caption"
 
@@ -140,11 +145,12 @@ class TextFilter(Filter):
                 "or a packaged model, and text one of train_denoiser.conditions. Take it out."
             )
         captions = fitting.train.rows["caption"].fillna("")
-        return cls(folder, tuple(captions[captions != ""].value_counts().index[:_MOST_CAPTIONS]))
+        most = tuple(captions[captions != ""].value_counts().index[:_MOST_CAPTIONS])
+        return cls(folder, most, fitting.params.train_encoders.text.max_tokens)
 
     @cached_property
     def compare(self) -> Callable[[np.ndarray, list[str]], np.ndarray]:
-        return likeness(self.folder)
+        return likeness(self.folder, self.max_tokens)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         own = tiles.rows["caption"].to_numpy(object)
@@ -157,7 +163,9 @@ class TextFilter(Filter):
     def save(self, folder: Path) -> None:
         shutil.copytree(self.folder, folder / _TEXT)
         pd.DataFrame({"caption": self.captions}).to_parquet(folder / "captions.parquet")
+        write_json(folder / _READ, {"max_tokens": self.max_tokens})
 
     @classmethod
     def load(cls, folder: Path) -> TextFilter:
-        return cls(folder / _TEXT, tuple(pd.read_parquet(folder / "captions.parquet")["caption"]))
+        read = json.loads((folder / _READ).read_text(encoding="utf-8"))
+        return cls(folder / _TEXT, tuple(pd.read_parquet(folder / "captions.parquet")["caption"]), **read)
