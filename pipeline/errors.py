@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -23,12 +24,39 @@ class Fault:
     column: str | None = None
 
     def __str__(self) -> str:
-        place = self.where
-        if self.row is not None:
-            place += f", row {self.row}"
-        if self.column is not None:
-            place += f", column '{self.column}'"
-        return f"{place}: {self.problem} Remedy: {self.remedy}"
+        return f"{_place(self)}: {self.problem} Remedy: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that the user should know and need not mend, such as a count of what is left out."""
+
+    where: str
+    fact: str
+    row: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        return f"{_place(self)}: {self.fact}"
+
+
+def _place(found: Fault | Note) -> str:
+    place = found.where
+    if found.row is not None:
+        place += f", row {found.row}"
+    if found.column is not None:
+        place += f", column '{found.column}'"
+    return place
+
+
+def faults_among(found: Iterable[Fault | Note]) -> list[Fault]:
+    """What has to be mended before a stage may run."""
+    return [each for each in found if isinstance(each, Fault)]
+
+
+def notes_among(found: Iterable[Fault | Note]) -> list[Note]:
+    """What is said and stops nothing."""
+    return [each for each in found if isinstance(each, Note)]
 
 
 class ManifestFaults(HistoloomError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import pipeline
-from pipeline.errors import HistoloomError
+from pipeline.errors import HistoloomError, faults_among, notes_among
 from pipeline.progress import console
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -60,13 +60,18 @@ def doctor() -> None:
 @cli.command()
 @click.option("--deep", is_flag=True, help="Also look among data/tiles for the same tissue under two patients' ids.")
 def validate(deep: bool) -> None:
-    """List the faults of params.yaml and cluster.yaml; once they hold, every fault of the manifests and the slides at once."""
+    """List the faults of params.yaml and cluster.yaml; once they hold, every fault of the manifests and the slides at once.
+
+    A note says what is left out and stops nothing.
+    """
     from pipeline.cli.validate import validate_deep, validate_study
 
-    faults = validate_study()
-    if deep and not faults:
-        faults = validate_deep()
-    if faults:
+    found = validate_study()
+    if deep and not faults_among(found):
+        found += validate_deep()
+    for note in notes_among(found):
+        console.print(f"note: {note}", markup=False)
+    if faults := faults_among(found):
         for fault in faults:
             console.print(f"- {fault}", markup=False)
         console.print(f"{len(faults)} fault(s)")

@@ -8,7 +8,7 @@ from pipeline.config import Params, Tile, load_cluster, load_params
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
-from pipeline.errors import Fault, HistoloomError, ManifestFaults
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
 from pipeline.slides.annotate import check_annotations, load_annotations
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
@@ -17,9 +17,9 @@ from pipeline.slides.tiler import check_scale
 _PROBE_PX = 64
 
 
-def validate_study(folder: Path = Path()) -> list[Fault]:
-    """All faults of a study, in the order of its files."""
-    faults: list[Fault] = []
+def validate_study(folder: Path = Path()) -> list[Fault | Note]:
+    """All faults of a study, in the order of its files, and the notes on what it leaves out."""
+    faults: list[Fault | Note] = []
     params = None
     for load in (lambda: load_cluster(folder / "cluster.yaml"), lambda: load_params(folder / "params.yaml")):
         try:

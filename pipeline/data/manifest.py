@@ -17,7 +17,7 @@ from pipeline.data.schema import (
     SPLITS,
     SPOT_COLUMNS,
 )
-from pipeline.errors import Fault, ManifestFaults
+from pipeline.errors import Fault, ManifestFaults, Note, faults_among
 
 _FILE_COLUMNS = {
     "path": "slides_root",
@@ -70,14 +70,14 @@ def read_manifest(config: Tile) -> Manifest:
         with every fault found. Whether a slide's file can be read is not asked here: `tile` quarantines
         those that can't, and `validate` reports them.
     """
-    manifest, faults = check_manifest(config)
-    if faults:
+    manifest, found = check_manifest(config)
+    if faults := faults_among(found):
         raise ManifestFaults(faults)
     return manifest
 
 
-def check_manifest(config: Tile) -> tuple[Manifest, list[Fault]]:
-    """Read the manifests as far as they go, with the list of their faults."""
+def check_manifest(config: Tile) -> tuple[Manifest, list[Fault | Note]]:
+    """Read the manifests as far as they go, with the list of their faults and notes."""
     table, found = _read_table(Path(config.manifest), REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
     if table is None:
         return Manifest((), None), found.faults
