@@ -9,10 +9,14 @@ from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note
+from pipeline.progress import track
 from pipeline.slides.annotate import check_annotations, load_annotations
+from pipeline.slides.choose import NoTiles, check_choice, choose_tiles
+from pipeline.slides.left_out import left_out, remarks
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.study import study_splits
 from pipeline.slides.tiler import check_scale
+from pipeline.slides.tissue import detect_tissue
 
 _PROBE_PX = 64
 
@@ -31,7 +35,7 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
         return faults
     manifest, found = check_manifest(params.tile)
     faults += found + check_annotations(manifest, params.tile)
-    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile)]
+    faults += _probe_slides(manifest, params.tile)
     faults += _check_splits(manifest, params) + check_tables(params)
     return faults
 
@@ -52,19 +56,40 @@ def validate_deep(folder: Path = Path()) -> list[Fault]:
     return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
 
 
-def _probe(entry, manifest: Manifest, config: Tile) -> list[Fault]:
-    """Open the slide and read small regions all over it, so that a file that breaks off shows."""
-    try:
-        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
-            check_scale(slide, config)
-            for row in range(4):
-                for col in range(4):
-                    x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
-                    slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-            load_annotations(entry, config, manifest.spots, slide.width, slide.height)
-    except BadSlide as error:
-        return [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
-    return []
+def _probe_slides(manifest: Manifest, config: Tile) -> list[Fault | Note]:
+    """Faults of the slides one by one, and notes on what is left out of those that hold."""
+    found: list[Fault | Note] = []
+    facts = []
+    for entry in track(manifest.slides, "slides", len(manifest.slides)):
+        try:
+            facts.append({"slide_id": entry.slide_id} | _probe(entry, manifest, config))
+        except NoTiles as error:
+            found.append(Fault(config.manifest, error.problem, error.remedy, entry.row, "path"))
+        except BadSlide as error:
+            found.append(
+                Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")
+            )
+    return found + [Note(config.manifest, remark) for remark in remarks(facts)]
+
+
+def _probe(entry, manifest: Manifest, config: Tile) -> dict:
+    """Open a slide, read small regions all over it, so that a file that breaks off shows, and find its tissue.
+
+    Returns
+    -------
+    What `tile` leaves out of it.
+    """
+    with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+        check_scale(slide, config)
+        for row in range(4):
+            for col in range(4):
+                x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
+                slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
+        load_annotations(entry, config, manifest.spots, slide.width, slide.height)
+        tissue = detect_tissue(slide, config.tissue)
+        choice = choose_tiles(slide, tissue, config, config.mpp)
+        check_choice(slide, tissue, config, choice)
+        return left_out(tissue, [choice])
 
 
 def _check_splits(manifest: Manifest, params: Params) -> list[Fault]:

@@ -17,7 +17,9 @@ class Tissue(Section):
     min_fraction: Fraction = 0.4
     min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
     max_od: float = Field(
-        0.12, gt=0, description="ceiling of the threshold, so that pale tissue isn't taken for glass beside dark; raise it for dim glass"
+        0.12,
+        gt=0,
+        description="ceiling of the threshold, so that pale tissue isn't taken for glass beside dark; raise it for dim glass",
     )
     min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
     leave_out: tuple[Literal["padding", "pen"], ...] = Field(
@@ -26,7 +28,9 @@ class Tissue(Section):
     )
     max_artefact: Fraction = Field(0.1, description="a tile with more padding and pen than this is left out")
     min_sharpness: float = Field(
-        0.1, ge=0, description="below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px"
+        0.1,
+        ge=0,
+        description="below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px",
     )
     out_of_focus: Literal["keep", "drop"] = Field("keep", description="tiles out of focus are counted, or dropped too")
 

@@ -20,6 +20,7 @@ from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations
 from pipeline.slides.describe import split_groups
 from pipeline.slides.hiding import seen_shares
+from pipeline.slides.left_out import remarks, totals
 from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide
 
@@ -113,11 +114,14 @@ def tile_study(
     metrics = _metrics(good, bad, Path(output)) | {
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
+        "left_out": totals(good),
     }
     write_json(reports / "metrics.json", metrics)
     lost = [c for c in config.labels.classes if c not in metrics["tiles_by_split"].get("train", {})]
     if lost and config.labels.fraction < 1:
         console.print(f"tile: no train tile of {', '.join(lost)} is left; raise tile.labels.fraction to have some")
+    for remark in remarks(good):
+        console.print(f"tile: {remark}")
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}
@@ -151,6 +155,12 @@ def _write_slides(results: list[dict], reports: Path) -> None:
         "height_px",
         "stain",
         "tissue_share",
+        "padding_share",
+        "pen_share",
+        "with_artefacts",
+        "in_gaps",
+        "out_of_focus",
+        "tissue_beyond_grid",
         "reason",
     )
     with (reports / "slides.csv").open("w", newline="", encoding="utf-8") as stream:
