@@ -16,10 +16,10 @@ class Tissue(Section):
     mpp: float = Field(8.0, gt=0, description="scale of the tissue mask, µm/px")
     min_fraction: Fraction = 0.4
     min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
-    max_od: float = Field(
-        0.12,
+    max_od_above_glass: float = Field(
+        0.075,
         gt=0,
-        description="ceiling of the threshold, so that pale tissue isn't taken for glass beside dark; raise it for dim glass",
+        description="ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark",
     )
     min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
     leave_out: tuple[Literal["padding", "pen"], ...] = Field(

@@ -21,9 +21,21 @@ _BRIGHT = 170
 _SOLID_UM = 24.0
 """Width of the thinnest artefact that is looked for, so that a few odd pixels within tissue are none."""
 _STAIN_FREE_HUES = (45, 250)
-_LEAST_CHROMA_OF_INK = ((20, 130), (70, 140), (215, 30), (250, 75), (290, 120), (345, 140), (360, 130))
-"""Up to a hue, in degrees, the difference between a pixel's largest and smallest value that ink has and no tissue:
-`benchmarks.tissue` measures how far below them tissue stays."""
+_INK = (
+    (20, 130, 0.85),
+    (45, 140, 0.9),
+    (70, 140, 0.9),
+    (215, 25, 0.75),
+    (250, 75, 0.75),
+    (290, 120, 0.85),
+    (345, 140, 0.85),
+    (360, 130, 0.85),
+)
+"""Up to a hue in degrees, the least chroma (largest less smallest value) and the least saturation (chroma over the largest
+value) of ink. Either tells it: chroma on glass, saturation over tissue, which darkens it. Solid pieces of stained tissue stay
+below both; brown (DAB) reaches higher saturations than other stains."""
+_LEAST_CHROMA = 20
+"""Below it, saturation is noise."""
 
 
 def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.ndarray:
@@ -60,12 +72,16 @@ def _coloured(picture: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.nd
     """Pixels that are more colourful than tissue of their hue, and flat ones of a hue that no common stain has."""
     ink, flat = np.zeros_like(where), np.zeros_like(where)
     colours = picture[where]
-    hue = rgb2hsv(colours[None])[0, :, 0] * 360 if len(colours) else np.empty(0)
-    hues, chroma = zip(*_LEAST_CHROMA_OF_INK)
-    least = np.array(chroma)[np.minimum(np.searchsorted(hues, hue, side="right"), len(hues) - 1)]
-    ink[where] = np.ptp(colours, axis=1) >= least
+    if not len(colours):
+        return ink, flat
+    hue, saturation, _ = rgb2hsv(colours[None])[0].T
+    chroma = np.ptp(colours, axis=1)
+    hues, least_chroma, least_saturation = np.array(_INK).T
+    band = np.minimum(np.searchsorted(hues, 360 * hue, side="right"), len(hues) - 1)
+    saturated = (saturation >= least_saturation[band]) & (chroma >= _LEAST_CHROMA)
+    ink[where] = saturated | (chroma >= least_chroma[band])
     first, last = _STAIN_FREE_HUES
-    flat[where] = (hue >= first) & (hue < last)
+    flat[where] = (360 * hue >= first) & (360 * hue < last)
     if flat.any():
         size = (3, 3, 1)
         spread = maximum_filter(picture, size, mode="nearest") - minimum_filter(picture, size, mode="nearest")

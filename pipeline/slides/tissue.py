@@ -15,6 +15,9 @@ from pipeline.slides.open import Slide
 
 _STRIP_PX = 1024
 _TOWARDS_GLASS = 0.6
+_BIN = 0.005
+_DIMMEST_GLASS = 0.05
+"""Of a slide without glass, the commonest density below Otsu's threshold is tissue's: glass is never taken to be denser."""
 FIT_TILES = 24
 """Of so many tiles a slide's stain is fitted."""
 
@@ -96,20 +99,23 @@ def read_whole(slide: Slide, downsample: float) -> np.ndarray:
 
 
 def detect_tissue(slide: Slide, config: Tissue) -> TissueMap:
-    """Threshold the optical density at a coarse scale, padding and pen left out.
-
-    The threshold is Otsu's, brought nearer to glass by `_TOWARDS_GLASS` and held within `min_od` and `max_od`: blank glass
-    isn't split in two, nor is a slide without glass.
-    """
+    """Find the tissue of a slide at a coarse scale."""
     downsample = max(config.mpp / slide.mpp, 1.0)
-    picture = read_whole(slide, downsample)
-    mpp = downsample * slide.mpp
+    return find_tissue(read_whole(slide, downsample), downsample, slide.mpp, config)
+
+
+def find_tissue(picture: np.ndarray, downsample: float, mpp_level0: float, config: Tissue) -> TissueMap:
+    """Threshold the optical density of a coarse picture, padding and pen left out.
+
+    The threshold is 0.6 of Otsu's, at least `min_od`, so that blank glass isn't split in two, and at most
+    `max_od_above_glass` above the density of glass, so that neither is a slide without glass, nor pale tissue lost beside dark.
+    """
+    mpp = downsample * mpp_level0
     density = -np.log10((picture.astype(np.float32).mean(-1) + 1) / 256)
-    artefacts = None
-    rest = np.ones(density.shape, bool)
+    artefacts, rest = None, np.ones(density.shape, bool)
     if config.leave_out:
-        artefacts = find_artefacts(picture, density > config.min_od, mpp)
         codes = {"padding": PADDING, "pen": PEN}
+        artefacts = find_artefacts(picture, density > config.min_od, mpp)
         artefacts[~np.isin(artefacts, [GLASS, *(codes[name] for name in config.leave_out)])] = 0
         rest = artefacts == 0
     mask = rest & (density > _threshold(density[rest], config))
@@ -120,7 +126,10 @@ def detect_tissue(slide: Slide, config: Tissue) -> TissueMap:
 def _threshold(density: np.ndarray, config: Tissue) -> float:
     if density.size == 0 or np.ptp(density) == 0:
         return config.min_od
-    return max(min(threshold_otsu(density) * _TOWARDS_GLASS, config.max_od), config.min_od)
+    otsu = threshold_otsu(density)
+    counts, edges = np.histogram(density[density <= otsu], np.arange(0, otsu + _BIN, _BIN))
+    glass = min(edges[counts.argmax()] + _BIN / 2, _DIMMEST_GLASS)
+    return max(min(_TOWARDS_GLASS * otsu, glass + config.max_od_above_glass), config.min_od)
 
 
 def _without_specks(mask: np.ndarray, min_area_um2: float, mpp: float) -> tuple[np.ndarray, float]:
