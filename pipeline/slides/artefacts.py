@@ -20,7 +20,8 @@ _BLACK = 30
 _BRIGHT = 170
 _SOLID_UM = 24.0
 """Width of the thinnest artefact that is looked for, so that a few odd pixels within tissue are none."""
-_STAIN_FREE_HUES = (45, 250)
+_HUES_OF_FLAT_PADDING = (20, 250)
+"""Not H&E's own, so that what is drawn flat in their colours counts as tissue."""
 _INK = (
     (20, 130, 0.85),
     (45, 140, 0.9),
@@ -41,7 +42,7 @@ _LEAST_CHROMA = 20
 def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.ndarray:
     """Tell padding and pen from what may be tissue.
 
-    Padding is grey or black, or flat and of a hue that no common stain has, and reaches the picture's border. Pen is grey or
+    Padding is grey or black, or flat and of any hue but pink, red and violet, and reaches the picture's border. Pen is grey or
     black within the slide, or more colourful than stained tissue of its hue.
 
     Parameters
@@ -63,13 +64,13 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     within = clear_border(plain) > 0
     found = np.zeros(dense.shape, np.uint8)
     found[dense & _widened(solid & (within | ink), half)] = PEN
-    found[dense & _widened(plain & ~within, half)] = PADDING
+    found[dense & _widened(plain & ~within, 1)] = PADDING
     found[plain & grey & (high >= _BRIGHT)] = GLASS
     return found
 
 
 def _coloured(picture: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels that are more colourful than tissue of their hue, and flat ones of a hue that no common stain has."""
+    """Pixels that are more colourful than tissue of their hue, and flat ones of any hue but pink, red and violet."""
     ink, flat = np.zeros_like(where), np.zeros_like(where)
     colours = picture[where]
     if not len(colours):
@@ -80,7 +81,7 @@ def _coloured(picture: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.nd
     band = np.minimum(np.searchsorted(hues, 360 * hue, side="right"), len(hues) - 1)
     saturated = (saturation >= least_saturation[band]) & (chroma >= _LEAST_CHROMA)
     ink[where] = saturated | (chroma >= least_chroma[band])
-    first, last = _STAIN_FREE_HUES
+    first, last = _HUES_OF_FLAT_PADDING
     flat[where] = (360 * hue >= first) & (360 * hue < last)
     if flat.any():
         size = (3, 3, 1)

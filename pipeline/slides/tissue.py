@@ -16,8 +16,10 @@ from pipeline.slides.open import Slide
 _STRIP_PX = 1024
 _TOWARDS_GLASS = 0.6
 _BIN = 0.005
-_DIMMEST_GLASS = 0.05
-"""Of a slide without glass, the commonest density below Otsu's threshold is tissue's: glass is never taken to be denser."""
+_DIMMEST_GLASS, _USUAL_GLASS = 0.06, 0.02
+"""Optical densities. Where the commonest density below Otsu's threshold is above the first, it is tissue's, and the slide has no
+glass to go by: the second stands in.
+"""
 FIT_TILES = 24
 """Of so many tiles a slide's stain is fitted."""
 
@@ -43,11 +45,13 @@ class TissueMap:
         """Share of the slide that an artefact covers."""
         return 0.0 if self.artefacts is None else float((self.artefacts == artefact).mean())
 
+    def is_artefact(self) -> np.ndarray:
+        """(h, w) bool: padding and pen."""
+        return np.zeros_like(self.mask) if self.artefacts is None else np.isin(self.artefacts, (PADDING, PEN))
+
     def artefact_fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
         """Share of padding and pen in square tiles, as `fractions`."""
-        if self.artefacts is None:
-            return np.zeros(len(corners_level0_px))
-        return self._shares(np.isin(self.artefacts, (PADDING, PEN)), corners_level0_px, side_level0_px)
+        return self._shares(self.is_artefact(), corners_level0_px, side_level0_px)
 
     def fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
         """Share of tissue in square tiles.
@@ -128,7 +132,8 @@ def _threshold(density: np.ndarray, config: Tissue) -> float:
         return config.min_od
     otsu = threshold_otsu(density)
     counts, edges = np.histogram(density[density <= otsu], np.arange(0, otsu + _BIN, _BIN))
-    glass = min(edges[counts.argmax()] + _BIN / 2, _DIMMEST_GLASS)
+    commonest = edges[counts.argmax()] + _BIN / 2
+    glass = commonest if commonest <= _DIMMEST_GLASS else _USUAL_GLASS
     return max(min(_TOWARDS_GLASS * otsu, glass + config.max_od_above_glass), config.min_od)
 
 
