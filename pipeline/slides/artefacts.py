@@ -63,9 +63,10 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     plain = solid & (grey | flat) & ~ink
     within = clear_border(plain) > 0
     found = np.zeros(dense.shape, np.uint8)
-    found[dense & _widened(solid & (within | ink), half)] = PEN
-    found[dense & _widened(plain & ~within, 1)] = PADDING
-    found[plain & grey & (high >= _BRIGHT)] = GLASS
+    found[dense & _widened(solid & (within & (high < _BRIGHT) | ink), half)] = PEN
+    glass = plain & grey & (high >= _BRIGHT)
+    found[dense & _widened(plain & ~within & ~glass, 1)] = PADDING
+    found[glass] = GLASS
     return found
 
 

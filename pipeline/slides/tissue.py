@@ -16,6 +16,7 @@ from pipeline.slides.open import Slide
 _STRIP_PX = 1024
 _TOWARDS_GLASS = 0.6
 _BIN = 0.005
+_MUCH_GLASS = 0.01
 _DIMMEST_GLASS, _USUAL_GLASS = 0.06, 0.02
 """Optical densities. Where the commonest density below Otsu's threshold is above the first, it is tissue's, and the slide has no
 glass to go by: the second stands in.
@@ -116,25 +117,28 @@ def find_tissue(picture: np.ndarray, downsample: float, mpp_level0: float, confi
     """
     mpp = downsample * mpp_level0
     density = -np.log10((picture.astype(np.float32).mean(-1) + 1) / 256)
-    artefacts, rest = None, np.ones(density.shape, bool)
+    artefacts = np.zeros(density.shape, np.uint8)
     if config.leave_out:
         codes = {"padding": PADDING, "pen": PEN}
         artefacts = find_artefacts(picture, density > config.min_od, mpp)
         artefacts[~np.isin(artefacts, [GLASS, *(codes[name] for name in config.leave_out)])] = 0
-        rest = artefacts == 0
-    mask = rest & (density > _threshold(density[rest], config))
+    dim = artefacts == GLASS
+    glass_od = float(np.median(density[dim])) if dim.mean() > _MUCH_GLASS else None
+    mask = (artefacts == 0) & (density > _threshold(density[(artefacts == 0) | dim], glass_od, config))
     mask, largest_speck_um2 = _without_specks(mask, config.min_area_um2, mpp)
     return TissueMap(mask, downsample, picture, artefacts, largest_speck_um2)
 
 
-def _threshold(density: np.ndarray, config: Tissue) -> float:
+def _threshold(density: np.ndarray, glass_od: float | None, config: Tissue) -> float:
+    """Between glass and tissue; glass_od where the glass is known, else it is what is commonest below Otsu's threshold."""
     if density.size == 0 or np.ptp(density) == 0:
         return config.min_od
     otsu = threshold_otsu(density)
-    counts, edges = np.histogram(density[density <= otsu], np.arange(0, otsu + _BIN, _BIN))
-    commonest = edges[counts.argmax()] + _BIN / 2
-    glass = commonest if commonest <= _DIMMEST_GLASS else _USUAL_GLASS
-    return max(min(_TOWARDS_GLASS * otsu, glass + config.max_od_above_glass), config.min_od)
+    if glass_od is None:
+        counts, edges = np.histogram(density[density <= otsu], np.arange(0, otsu + _BIN, _BIN))
+        commonest = edges[counts.argmax()] + _BIN / 2
+        glass_od = commonest if commonest <= _DIMMEST_GLASS else _USUAL_GLASS
+    return max(min(_TOWARDS_GLASS * otsu, glass_od + config.max_od_above_glass), config.min_od)
 
 
 def _without_specks(mask: np.ndarray, min_area_um2: float, mpp: float) -> tuple[np.ndarray, float]:
