@@ -63,7 +63,7 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     plain = solid & (grey | flat) & ~ink
     within = clear_border(plain) > 0
     found = np.zeros(dense.shape, np.uint8)
-    found[dense & _widened(solid & (within & (high < _BRIGHT) | ink), half)] = PEN
+    found[dense & _widened(solid & (within & (high < _BRIGHT) | ink), 1)] = PEN
     glass = plain & grey & (high >= _BRIGHT)
     found[dense & _widened(plain & ~within & ~glass, 1)] = PADDING
     found[glass] = GLASS
