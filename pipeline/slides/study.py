@@ -102,7 +102,7 @@ def tile_study(
     reports = Path(reports)
     _write_slides([r for r in results if "part" in r or "reason" in r], reports)
     for r in bad:
-        console.print(f"quarantined: row {r['row']}, {r['reason']}")
+        console.print(f"quarantined: row {r['row']}, {r['reason']}", markup=False)
     if len(bad) > config.max_bad_slides or not good:
         raise HistoloomError(
             f"{len(bad)} of {len(results)} slides can't be used, and tile.max_bad_slides is {config.max_bad_slides}:\n"
@@ -121,7 +121,7 @@ def tile_study(
     if lost and config.labels.fraction < 1:
         console.print(f"tile: no train tile of {', '.join(lost)} is left; raise tile.labels.fraction to have some")
     for remark in remarks(good):
-        console.print(f"tile: {remark}")
+        console.print(f"tile: {remark}", markup=False)
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}

@@ -357,7 +357,7 @@ def test_what_no_tile_shows_is_counted_and_shifted_tiles_show_it(slides, capsys)
         np.testing.assert_array_equal(tile, picture[y : y + 64, x : x + 64])
 
 
-def test_padding_and_pen_give_no_tiles_and_are_counted(slides):
+def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
     plain = tissue_picture(SIDE, SIDE, 1)
     marked = plain.copy()
     marked[:, 320:], marked[64:320, 64:128] = 0, (10, 110, 60)
@@ -368,6 +368,7 @@ def test_padding_and_pen_give_no_tiles_and_are_counted(slides):
     assert not mine["x_level0_px"].isin([64, 320]).any() and len(mine) > 7
     assert float(facts["padding_share"]) == pytest.approx(1 / 6, abs=0.03)
     assert float(facts["pen_share"]) == pytest.approx(256 * 64 / SIDE**2, abs=0.05)
+    assert "tile.tissue.leave_out: [padding] keeps it" in capsys.readouterr().err
     assert metrics["left_out"]["slides_with_padding"] == metrics["left_out"]["slides_with_pen"] == 1
 
 
