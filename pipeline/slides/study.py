@@ -114,7 +114,7 @@ def tile_study(
     metrics = _metrics(good, bad, Path(output)) | {
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
-        "left_out": totals(good),
+        "tissue_left_out": totals(good),
     }
     write_json(reports / "metrics.json", metrics)
     lost = [c for c in config.labels.classes if c not in metrics["tiles_by_split"].get("train", {})]

@@ -341,14 +341,14 @@ def test_what_no_tile_shows_is_counted_and_shifted_tiles_show_it(slides, capsys)
     metrics = _tile(study(ROWS).tile)
     cut_off = 1 - 192 * 192 / (200 * 220)
     assert float(_report()["s2"]["tissue_beyond_grid"]) == pytest.approx(cut_off, abs=0.03)
-    assert 0 < metrics["left_out"]["tissue_beyond_grid"] < cut_off
+    assert 0 < metrics["tissue_left_out"]["tissue_beyond_grid"] < cut_off
     assert "tile.edge: shift takes it. 1 slide(s): s2 (1" in capsys.readouterr().err
     store = TileStore("data/tiles")
     plain = dict(zip(store.rows()["tile_id"], store.read(store.rows())))
     metrics = _tile(study(ROWS, {"edge": "shift"}).tile)
     rows = store.rows()
     shifted = dict(zip(rows["tile_id"], store.read(rows)))
-    assert rows["tile_id"].is_unique and metrics["left_out"]["tissue_beyond_grid"] == 0
+    assert rows["tile_id"].is_unique and metrics["tissue_left_out"]["tissue_beyond_grid"] == 0
     assert all((shifted[name] == tile).all() for name, tile in plain.items())
     mine = rows[rows["slide_id"] == "s2"]
     assert (mine["x_level0_px"].max(), mine["y_level0_px"].max(), len(mine)) == (200 - 64, 220 - 64, 16)
@@ -369,7 +369,7 @@ def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
     assert float(facts["padding_share"]) == pytest.approx(1 / 6, abs=0.03)
     assert float(facts["pen_share"]) == pytest.approx(256 * 64 / SIDE**2, abs=0.05)
     assert "tile.tissue.leave_out: [padding] keeps it" in capsys.readouterr().err
-    assert metrics["left_out"]["slides_with_padding"] == metrics["left_out"]["slides_with_pen"] == 1
+    assert metrics["tissue_left_out"]["slides_with_padding"] == metrics["tissue_left_out"]["slides_with_pen"] == 1
 
 
 @pytest.mark.parametrize("kept", ["keep", "drop"])
@@ -381,7 +381,7 @@ def test_tiles_out_of_focus_are_counted_and_dropped_where_that_is_asked_for(slid
     rows = TileStore("data/tiles").rows()
     left = rows[(rows["slide_id"] == "s1") & (rows["x_level0_px"] < 192)]
     facts = _report()["s1"]
-    assert (len(left) == 0) == (kept == "drop") and metrics["left_out"]["tiles_out_of_focus"] > 8
+    assert (len(left) == 0) == (kept == "drop") and metrics["tissue_left_out"]["tiles_out_of_focus"] > 8
     assert int(facts["tiles"]) == int(facts["with_tissue"]) - (kept == "drop") * int(facts["out_of_focus"])
     assert "Many tiles are out of focus" in capsys.readouterr().err
 
