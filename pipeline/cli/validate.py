@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.cli.begun_from import check_begun_from
 from pipeline.cli.foreseen import check_study
-from pipeline.config import Params, Tile, check_cluster, check_params, load_params
+from pipeline.cli.probe import probe_slides
+from pipeline.config import Params, check_cluster, check_params, load_params
 from pipeline.config.foreseen import check_foreseen
 from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
@@ -16,11 +17,8 @@ from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
 from pipeline.models.pretrained import packaged
-from pipeline.slides.annotate import check_annotations, load_annotations, load_polygons_and_spots
-from pipeline.slides.classes import StatedClasses, check_classes, stated_classes
-from pipeline.slides.open import BadSlide, open_slide
+from pipeline.slides.classes import StatedClasses, check_classes
 from pipeline.slides.study import study_keys, study_splits
-from pipeline.slides.tiler import check_scale
 
 _PROBE_PX = 64
 
@@ -35,8 +33,8 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
         faults += check_foreseen(params, cluster)
     manifest, found = check_manifest(params.tile)
     faults += found
-    stated: dict[str, StatedClasses] = {}
-    faults += [fault for entry in manifest.slides for fault in _probe(entry, manifest, params.tile, stated)]
+    stated, of_slides = probe_slides(manifest, params.tile)
+    faults += of_slides
     faults += _check_splits(manifest, params, stated) + _check_weights(params)
     return faults
 
@@ -55,26 +53,6 @@ def validate_deep(folder: Path = Path()) -> list[Fault]:
     if not any((folder / "data/tiles").glob("*/commit.json")):
         raise HistoloomError("validate --deep looks at data/tiles, and there are none: run dvc repro tile first.")
     return find_duplicates(TileStore(folder / "data/tiles"), load_params(folder / "params.yaml").tile)
-
-
-def _probe(entry, manifest: Manifest, config: Tile, stated: dict[str, StatedClasses]) -> list[Fault | Note]:
-    """Open the slide and read small regions all over it, so that a file that breaks off shows; add its classes to `stated`."""
-    annotations, bounds, found = None, None, []
-    try:
-        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
-            bounds = slide.bounds
-            check_scale(slide, config)
-            for row in range(4):
-                for col in range(4):
-                    x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
-                    slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-            annotations = load_annotations(entry, config, manifest.spots, *slide.size, bounds)
-            stated[entry.slide_id] = stated_classes(annotations, *slide.size)
-    except BadSlide as error:
-        found = [Fault(config.manifest, str(error), "mend or replace the file, or remove the row.", entry.row, "path")]
-    if annotations is None:
-        annotations = load_polygons_and_spots(entry, config, manifest.spots, bounds)
-    return check_annotations(annotations, bounds) + found
 
 
 def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedClasses]) -> list[Fault | Note]:

@@ -12,12 +12,28 @@ from pipeline.config.names import ClassName
 
 
 class Tissue(Section):
-    """Tissue is where optical density exceeds Otsu's threshold, at a coarse scale."""
+    """Tissue is where optical density exceeds 0.6 of Otsu's threshold, at a coarse scale, padding and pen left out."""
 
     mpp: float = Field(8.0, gt=0, description="scale of the tissue mask, µm/px")
     min_fraction: Fraction = 0.4
     min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
-    min_area_um2: float = Field(2000.0, ge=0)
+    max_od_above_glass: float = Field(
+        0.075,
+        gt=0,
+        description="ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark",
+    )
+    min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
+    leave_out: tuple[Literal["padding", "pen"], ...] = Field(
+        ("padding", "pen"),
+        description="what is dense and is no tissue. Pen is told by its colour: take it out for blue and green stains",
+    )
+    max_artefact: Fraction = Field(0.1, description="a tile with more padding and pen than this is left out")
+    min_sharpness: float = Field(
+        0.1,
+        ge=0,
+        description="below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px",
+    )
+    out_of_focus: Literal["keep", "drop"] = Field("keep", description="tiles out of focus are counted, or dropped too")
 
 
 class Labels(Section):
@@ -128,6 +144,10 @@ class Tile(Section):
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Positive = 256
     stride_px: Positive = 256
+    edge: Literal["drop", "shift"] = Field(
+        "drop",
+        description="what fills no tile at the right and lower border: left out, or taken by tiles moved inwards, which overlap others",
+    )
     tissue: Tissue = Tissue()
     stain: Literal["none", "macenko", "reinhard"] = "none"
     labels: Labels

@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def grid(width_px: int, height_px: int, tile_px: int, stride_px: int) -> Iterator[tuple[int, int]]:
-    """Yield upper left corners (x, y) of whole tiles, row by row; what is left at the right and bottom is not tiled.
+def grid(
+    width_px: int, height_px: int, tile_px: int, stride_px: int, shift_from_px: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Yield upper left corners (x, y) of whole tiles, row by row.
 
     All sizes are in pixels of the target scale.
+
+    Parameters
+    ----------
+    shift_from_px : where at least so much is left over at the right or at the bottom, a last column or row is moved inwards
+        to end there; None leaves it without tiles.
     """
-    for y in range(0, height_px - tile_px + 1, stride_px):
-        for x in range(0, width_px - tile_px + 1, stride_px):
+    columns = _starts(width_px, tile_px, stride_px, shift_from_px)
+    for y in _starts(height_px, tile_px, stride_px, shift_from_px):
+        for x in columns:
             yield x, y
+
+
+def _starts(length_px: int, tile_px: int, stride_px: int, shift_from_px: int | None) -> list[int]:
+    last = length_px - tile_px
+    starts = list(range(0, last + 1, stride_px))
+    if starts and shift_from_px is not None and last - starts[-1] >= shift_from_px:
+        starts.append(last)
+    return starts
 
 
 def blocks(

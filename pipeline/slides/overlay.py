@@ -13,6 +13,7 @@ from pipeline.slides.tissue import TissueMap, read_whole
 _COLOURS = ((230, 140, 20), (90, 60, 200), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
 _SPLIT_COLOURS = {"train": (30, 30, 30), "val": (0, 110, 255), "test": (220, 0, 0)}
 _OUTSIDE = (120, 170, 200)
+_ARTEFACT = (235, 200, 0)
 _SIDE_PX = 1200
 _LARGEST_DOT_PX = 6
 _ENOUGH_PX = 500
@@ -26,7 +27,8 @@ def draw_overlay(
     tiles: list[tuple[float, float, str]],
     side_level0_px: float,
 ) -> Image.Image:
-    """Draw tissue (tinted outside it), annotations (by class) and tiles (by split) on the slide's thumbnail.
+    """Draw tissue (tinted outside it, yellow where padding or pen was left out), annotations (by class) and tiles (by split) on
+    the slide's thumbnail.
 
     Parameters
     ----------
@@ -36,8 +38,10 @@ def draw_overlay(
     if max(image.size) < _ENOUGH_PX:
         downsample = max(max(slide.width, slide.height) / _SIDE_PX, 1.0)
         image = Image.fromarray(read_whole(slide, downsample))
-    outside = Image.fromarray(~tissue.mask).resize(image.size)
-    image.paste(Image.blend(image, Image.new("RGB", image.size, _OUTSIDE), 0.35), mask=outside)
+    artefacts = tissue.is_artefact()
+    for where, colour in ((~tissue.mask & ~artefacts, _OUTSIDE), (artefacts, _ARTEFACT)):
+        mask = Image.fromarray(where).resize(image.size)
+        image.paste(Image.blend(image, Image.new("RGB", image.size, colour), 0.35), mask=mask)
     scale, draw = 1 / downsample, ImageDraw.Draw(image)
     stride_px, tile_px = annotations.config.stride_px, annotations.config.tile_px
     overlap, stride = stride_px < tile_px, side_level0_px * scale * stride_px / tile_px

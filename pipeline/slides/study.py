@@ -21,6 +21,7 @@ from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations, load_polygons_and_spots
 from pipeline.slides.describe import split_groups
 from pipeline.slides.hiding import seen_shares
+from pipeline.slides.left_out import remarks, totals
 from pipeline.slides.open import BadSlide, open_slide
 from pipeline.slides.summarise import summarised
 from pipeline.slides.tiler import SlideJob, cut_slide
@@ -134,9 +135,12 @@ def tile_study(
         "label_fraction": config.labels.fraction,
         "train_tiles_hidden": hidden,
         "left_out": notes,
+        "tissue_left_out": totals(good),
     }
     metrics["classes_without_train_tiles"] = _vanished(metrics["tiles_by_split"], config)
     write_json(reports / "metrics.json", metrics)
+    for remark in remarks(good):
+        console.print(f"tile: {remark}", markup=False)
     made = sum(r["made"] for r in good)
     console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
     return {**metrics, "slides_made": made}
@@ -215,6 +219,12 @@ def _write_slides(results: list[dict], reports: Path) -> None:
         "bounds_y_level0_px",
         "stain",
         "tissue_share",
+        "padding_share",
+        "pen_share",
+        "with_artefacts",
+        "in_gaps",
+        "out_of_focus",
+        "tissue_beyond_grid",
         "reason",
     )
     with (reports / "slides.csv").open("w", newline="", encoding="utf-8") as stream:

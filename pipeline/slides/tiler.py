@@ -14,18 +14,20 @@ from pipeline.data.commit import commit_part, digest, hash_tree
 from pipeline.data.layouts import outlines
 from pipeline.data.manifest import SlideEntry
 from pipeline.data.schema import TILE_ROW, write_rows
-from pipeline.data.splits import inside_region
 from pipeline.data.store import UNKNOWN, TileWriter
 from pipeline.slides import stain
 from pipeline.slides.annotate import Annotations, load_annotations
+from pipeline.slides.choose import check_choice, choose_tiles
 from pipeline.slides.describe import class_shares, group_of, label_of, tile_row
-from pipeline.slides.grid import blocks, grid
+from pipeline.slides.focus import sharpness
+from pipeline.slides.grid import blocks
 from pipeline.slides.hiding import SQUARE_TILES, is_hidden
+from pipeline.slides.left_out import left_out
 from pipeline.slides.open import BadSlide, Slide, open_slide, read_ahead, slide_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.regions import Regions
 from pipeline.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
-from pipeline.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
+from pipeline.slides.tissue import FIT_TILES, detect_tissue, fullest
 
 
 class NothingSeen(Exception):
@@ -108,11 +110,9 @@ def write_part(job: SlideJob, folder: Path) -> dict:
         annotations = load_annotations(entry, config, job.spots, *slide.size, slide.bounds)
         tissue = detect_tissue(slide, config.tissue)
         scales = (config.mpp, *config.more_mpp)
-        chosen = {mpp: _choose(slide, tissue, config, mpp / slide.mpp) for mpp in scales}
-        if not chosen[config.mpp][0]:
-            raise BadSlide(
-                f"{entry.slide_id}: no tile has tissue enough (tile.tissue.min_fraction {config.tissue.min_fraction})."
-            )
+        choices = {mpp: choose_tiles(slide, tissue, config, mpp) for mpp in scales}
+        check_choice(slide, tissue, config, choices[config.mpp])
+        chosen = {mpp: (choice.corners, choice.fractions) for mpp, choice in choices.items()}
         normaliser, segmenter = _fit_to(slide, *chosen[config.mpp], config)
         hidden = {mpp: _hidden(job, slide, chosen[mpp][0], mpp) for mpp in scales}
         count = Counter(hidden[config.mpp].values())
@@ -124,18 +124,15 @@ def write_part(job: SlideJob, folder: Path) -> dict:
         nuclei = segmenter is not None or annotations.instances is not None
         arrays = ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei
         with TileWriter(folder, config.tile_px, arrays) as writer:
-            cut = [
-                _cut(job, slide, annotations, *chosen[mpp], hidden[mpp], normaliser, segmenter, mpp, writer)
-                for mpp in scales
-            ]
-            rows = pd.DataFrame([row for of_scale in cut for row in of_scale], columns=TILE_ROW.names)
-            if rows.empty and count:
-                raise NothingSeen(dict(count))
-            if rows.empty:
-                raise BadSlide(
-                    f"{entry.slide_id}: {len(chosen[config.mpp][0])} tiles have tissue, and none has a label. Check the "
-                    "annotations, or set tile.labels.unlabelled: keep."
+            cut, blurred = zip(
+                *(
+                    _cut(job, slide, annotations, *chosen[mpp], hidden[mpp], normaliser, segmenter, mpp, writer)
+                    for mpp in scales
                 )
+            )
+            rows = pd.DataFrame([row for of_scale in cut for row in of_scale], columns=TILE_ROW.names)
+            if rows.empty:
+                raise _none_left(entry.slide_id, len(chosen[config.mpp][0]), count, sum(blurred), config)
             writer.finish()
             write_rows(rows, folder / "rows.parquet", TILE_ROW)
             shown = [(row["x_level0_px"], row["y_level0_px"], row["split"]) for row in cut[0]]
@@ -147,6 +144,8 @@ def write_part(job: SlideJob, folder: Path) -> dict:
             "tiles": len(rows),
             "hidden": dict(count),
             "with_tissue": sum(len(corners) for corners, _ in chosen.values()),
+            "out_of_focus": sum(blurred),
+            **left_out(tissue, list(choices.values())),
             "mpp_level0": slide.mpp,
             "mpp_source": slide.mpp_source,
             "width_px": slide.width,
@@ -154,8 +153,22 @@ def write_part(job: SlideJob, folder: Path) -> dict:
             "bounds_x_level0_px": slide.bounds[0],
             "bounds_y_level0_px": slide.bounds[1],
             "stain": normaliser.note,
-            "tissue_share": round(float(tissue.mask.mean()), 4),
         }
+
+
+def _none_left(slide_id: str, with_tissue: int, hidden: Counter, blurred: int, config: Tile) -> Exception:
+    """Why none of the tiles with tissue was written."""
+    if hidden:
+        return NothingSeen(dict(hidden))
+    if blurred and config.tissue.out_of_focus == "drop":
+        return BadSlide(
+            f"{slide_id}: {with_tissue} tiles have tissue, and of those with a label {blurred} are out of focus, which is all. "
+            "Lower tile.tissue.min_sharpness, or set out_of_focus: keep."
+        )
+    return BadSlide(
+        f"{slide_id}: {with_tissue} tiles have tissue, and none has a label. Check the annotations, or set "
+        "tile.labels.unlabelled: keep."
+    )
 
 
 def check_scale(slide: Slide, config: Tile) -> None:
@@ -166,33 +179,6 @@ def check_scale(slide: Slide, config: Tile) -> None:
             f"{slide.path.name}: the target of {finest} µm/px is finer than the slide's {slide.mpp:.3f}. "
             "Choose a coarser tile.mpp, or allow tile.upsample."
         )
-
-
-def _choose(slide: Slide, tissue: TissueMap, config: Tile, downsample: float):
-    """Corners (target px) of the tiles with tissue enough and off the regions' borders, and their tissue fractions."""
-    side = config.tile_px * downsample
-    corners = list(
-        grid(int(slide.width / downsample), int(slide.height / downsample), config.tile_px, config.stride_px)
-    )
-    fractions = tissue.fractions(np.array(corners, float).reshape(-1, 2) * downsample, side)
-    keep = fractions >= config.tissue.min_fraction
-    if config.split.group == "region":
-        region = config.split.region
-        keep &= [
-            inside_region(
-                x * downsample,
-                y * downsample,
-                side,
-                slide.width,
-                slide.height,
-                region.rows,
-                region.cols,
-                region.gap_um / slide.mpp,
-            )
-            for x, y in corners
-        ]
-    kept = np.flatnonzero(keep)
-    return [corners[i] for i in kept], {corners[i]: float(fractions[i]) for i in kept}
 
 
 def _fit_to(slide: Slide, corners, fractions, config: Tile) -> tuple[stain.Normaliser, StainMask | None]:
@@ -220,11 +206,11 @@ def _cut(
     segmenter: StainMask | None,
     mpp: float,
     writer: TileWriter,
-) -> list[dict]:
-    """Cut the tiles of one scale; their rows."""
+) -> tuple[list[dict], int]:
+    """Cut the tiles of one scale; their rows, and how many are out of focus."""
     config, n, downsample = job.config, job.config.tile_px, mpp / slide.mpp
     margin = 0 if segmenter is None else round(REACH_UM / mpp)
-    rows = []
+    rows, blurred = [], 0
     grouped = list(blocks(corners, n, max(n, int(BLOCK_PX / slide.shrinkage(downsample)))))
     boxes = [
         ((left - margin) * downsample, (top - margin) * downsample, width + 2 * margin, height + 2 * margin)
@@ -248,6 +234,10 @@ def _cut(
                     label = label_of(job, shares, spot)
                 if label is None and config.labels.source != "none" and config.labels.unlabelled == "drop":
                     continue
+                if sharpness(picture[at], mpp) < config.tissue.min_sharpness:
+                    blurred += 1
+                    if config.tissue.out_of_focus == "drop":
+                        continue
                 known = seen is not None or (x, y) not in hidden
                 tiles = {"image": normaliser.apply(picture[at])}
                 if mask is not None:
@@ -257,7 +247,7 @@ def _cut(
                 writer.add(**tiles)
                 words, masked = "" if seen is None else segmenter.words(seen.crop(at)), mask is not None and known
                 rows.append(tile_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words, masked))
-    return rows
+    return rows, blurred
 
 
 def _hidden(job: SlideJob, slide: Slide, corners, mpp: float) -> dict[tuple[int, int], str]:

@@ -18,7 +18,7 @@ from pipeline.cli.recipe import merge
 from pipeline.cli.reference import reference
 from pipeline.config import Params, load_cluster, load_params
 from pipeline.errors import HistoloomError
-from tests.build import make_part, make_slide, tile_rows, tiles
+from tests.build import make_part, make_slide, make_study, tile_rows, tiles, tissue_picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +92,26 @@ def test_init_drafts_a_manifest_whose_patients_are_left_to_fill_in(made, monkeyp
     monkeypatch.chdir(made)
     code, said = _call("validate")
     assert code == 1 and "slides.csv, rows 2 and 3, column 'patient_id': it is empty" in said
+
+
+def test_validate_says_why_a_slide_gives_no_tiles_and_what_is_left_out_of_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tissue = tissue_picture(400, 400)
+    pictures = {
+        "glass": np.full((128, 128, 3), 246, np.uint8),
+        "small": tissue[:40, :40],
+        "cut": tissue[100:290, 100:290],
+    }
+    for name, picture in pictures.items():
+        make_slide(tmp_path / f"data/slides/{name}.svs", picture=picture)
+    rows = [{"slide_id": n, "path": f"{n}.svs", "patient_id": n, "label": "tumour"} for n in pictures]
+    make_study(".", rows)
+    Path("cluster.yaml").write_text("workers: 0\n")
+    code, said = _call("validate")
+    assert code == 1 and "2 fault(s)" in said
+    assert "row 2, column 'path': glass.svs: no tile has tissue enough. There is nothing but glass" in said
+    assert "row 3, column 'path': small.svs: 40 x 40 px at tile.mpp 1 are smaller than a tile of 64 px" in said
+    assert "note: manifests/slides.csv: Tissue at the right or lower border fills no tile" in said and "cut (" in said
 
 
 def test_init_overwrites_nothing(tmp_path):

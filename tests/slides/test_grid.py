@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,22 @@ def test_grid_holds_every_whole_tile_once(width, height, tile, stride):
     assert all(x % stride == 0 and y % stride == 0 for x, y in corners)
     across, down = ((length - tile) // stride + 1 if length >= tile else 0 for length in (width, height))
     assert len(corners) == across * down
+
+
+@given(size, size, step, st.integers(1, 8), st.integers(1, 3))
+def test_a_shifted_grid_leaves_less_than_a_stated_rest_uncovered_and_holds_the_plain_one(
+    width, height, tile, parts, least
+):
+    stride = max(1, tile // parts)
+    plain, shifted = list(grid(width, height, tile, stride)), list(grid(width, height, tile, stride, least))
+    assert set(plain) <= set(shifted) and len(shifted) == len(set(shifted)) and bool(plain) == bool(shifted)
+    covered = np.zeros((height, width), bool)
+    for x, y in shifted:
+        assert 0 <= x <= width - tile and 0 <= y <= height - tile
+        covered[y : y + tile, x : x + tile] = True
+    if shifted:
+        assert covered[: height - least + 1, : width - least + 1].all()
+        assert np.diff(sorted({x for x, _ in shifted})).min(initial=least) >= min(least, stride)
 
 
 @given(size, size, step, step, st.integers(1, 200), st.data())

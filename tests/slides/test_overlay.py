@@ -8,6 +8,7 @@ from scipy.ndimage import label
 
 from pipeline.config import Tile
 from pipeline.slides.annotate import Annotations
+from pipeline.slides.artefacts import PADDING, PEN
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.regions import Regions
 from pipeline.slides.tissue import TissueMap
@@ -29,3 +30,17 @@ def test_dots_are_seen_and_stay_apart(stride, downsample):
     dots, count = label((np.asarray(picture) == RED).all(-1))
     assert count == len(tiles)
     assert np.bincount(dots.ravel())[1:].min() >= max((stride / downsample / 4) ** 2, 4)
+
+
+def test_what_was_left_out_is_yellow():
+    config = Tile.model_validate({"mpp": 1.0, "labels": {"source": "none", "classes": []}})
+    white, mask = np.full((SIDE, SIDE, 3), 255, np.uint8), np.zeros((SIDE, SIDE), bool)
+    mask[:200] = True
+    artefacts = np.zeros((SIDE, SIDE), np.uint8)
+    artefacts[200:300], artefacts[300:400] = PEN, PADDING
+    tissue = TissueMap(mask, 1.0, white, artefacts)
+    picture = np.asarray(draw_overlay(None, tissue, Annotations(config, None, [], None, None, None), [], 64)).astype(
+        int
+    )
+    tissue, pen, padding, glass = (picture[y, 300] for y in (100, 250, 350, 500))
+    assert (tissue == 255).all() and (pen == padding).all() and pen[0] > pen[2] + 60 and glass[0] < glass[2]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from pipeline.cluster import open_pool
 from pipeline.config import Cluster, Tile
@@ -281,7 +282,7 @@ def _spoil(path, kind: str) -> None:
     [
         ("text", "neither a slide"),
         ("half", "s1.svs"),
-        ("blank", "no tile has tissue enough"),
+        ("blank", "no tile has tissue enough. There is nothing but glass"),
         ("coarse", "is finer than the slide's 2.000"),
         ("no scale", "doesn't tell its scale"),
     ],
@@ -357,6 +358,64 @@ def test_any_number_of_workers_makes_the_same_bytes(slides):
     with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
         tile_study(config, 0, work, lambda tasks: open_pool(Cluster(workers=2), tasks=tasks))
     assert hash_tree(slides / "data/tiles") == before
+
+
+def test_what_no_tile_shows_is_counted_and_shifted_tiles_show_it(slides, capsys):
+    picture = tissue_picture(3 * SIDE, 3 * SIDE, 5)[SIDE // 2 : SIDE // 2 + 220, SIDE // 2 : SIDE // 2 + 200]
+    make_slide(slides / "data/slides/s2.svs", picture=picture)
+    metrics = _tile(study(ROWS).tile)
+    cut_off = 1 - 192 * 192 / (200 * 220)
+    assert float(_report()["s2"]["tissue_beyond_grid"]) == pytest.approx(cut_off, abs=0.03)
+    assert 0 < metrics["tissue_left_out"]["tissue_beyond_grid"] < cut_off
+    assert "tile.edge: shift takes it. 1 slide(s): s2 (1" in capsys.readouterr().err
+    store = TileStore("data/tiles")
+    plain = dict(zip(store.rows()["tile_id"], store.read(store.rows())))
+    metrics = _tile(study(ROWS, {"edge": "shift"}).tile)
+    rows = store.rows()
+    shifted = dict(zip(rows["tile_id"], store.read(rows)))
+    assert rows["tile_id"].is_unique and metrics["tissue_left_out"]["tissue_beyond_grid"] == 0
+    assert all((shifted[name] == tile).all() for name, tile in plain.items())
+    mine = rows[rows["slide_id"] == "s2"]
+    assert (mine["x_level0_px"].max(), mine["y_level0_px"].max(), len(mine)) == (200 - 64, 220 - 64, 16)
+    for (_, row), tile in zip(mine.iterrows(), store.read(mine)):
+        x, y = row["x_level0_px"], row["y_level0_px"]
+        np.testing.assert_array_equal(tile, picture[y : y + 64, x : x + 64])
+
+
+def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
+    plain = tissue_picture(SIDE, SIDE, 1)
+    marked = plain.copy()
+    marked[:, 320:], marked[64:320, 64:128] = 0, (10, 110, 60)
+    make_slide(slides / "data/slides/s1.svs", picture=marked)
+    metrics = _tile(study(ROWS).tile)
+    rows = TileStore("data/tiles").rows()
+    mine, facts = rows[rows["slide_id"] == "s1"], _report()["s1"]
+    assert not mine["x_level0_px"].isin([64, 320]).any() and len(mine) > 7
+    assert float(facts["padding_share"]) == pytest.approx(1 / 6, abs=0.03)
+    assert float(facts["pen_share"]) == pytest.approx(256 * 64 / SIDE**2, abs=0.05)
+    assert "tile.tissue.leave_out: [padding] keeps it" in capsys.readouterr().err
+    assert metrics["tissue_left_out"]["slides_with_padding"] == metrics["tissue_left_out"]["slides_with_pen"] == 1
+
+
+@pytest.mark.parametrize("kept", ["keep", "drop"])
+def test_tiles_out_of_focus_are_counted_and_dropped_where_that_is_asked_for(slides, kept, capsys):
+    picture = tissue_picture(SIDE, SIDE, 1)
+    picture[:, :192] = gaussian_filter(picture, (4, 4, 0))[:, :192]
+    make_slide(slides / "data/slides/s1.svs", picture=picture)
+    metrics = _tile(study(ROWS, {"tissue": {"out_of_focus": kept}}).tile)
+    rows = TileStore("data/tiles").rows()
+    left = rows[(rows["slide_id"] == "s1") & (rows["x_level0_px"] < 192)]
+    facts = _report()["s1"]
+    assert (len(left) == 0) == (kept == "drop") and metrics["tissue_left_out"]["tiles_out_of_focus"] > 8
+    assert int(facts["tiles"]) == int(facts["with_tissue"]) - (kept == "drop") * int(facts["out_of_focus"])
+    assert "Many tiles are out of focus" in capsys.readouterr().err
+
+
+def test_a_slide_wholly_out_of_focus_is_a_bad_slide_where_such_tiles_are_dropped(slides):
+    blurred = gaussian_filter(tissue_picture(SIDE, SIDE, 1), (5, 5, 0))
+    make_slide(slides / "data/slides/s1.svs", picture=blurred)
+    with pytest.raises(HistoloomError, match=r"are out of focus.*Lower tile.tissue.min_sharpness"):
+        _tile(study(ROWS, {"tissue": {"out_of_focus": "drop"}}).tile)
 
 
 def test_regions_of_one_patient_keep_their_gap(slides):

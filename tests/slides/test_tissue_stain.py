@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.config import Tissue
 from pipeline.slides import stain
+from pipeline.slides.artefacts import PADDING, PEN
 from pipeline.slides.open import open_slide
 from pipeline.slides.tissue import TissueMap, detect_tissue
 from tests.build import OTHER_STAINS, STAINS, make_slide, tissue_picture
@@ -20,10 +21,33 @@ def _tissue(path, config: Tissue | None = None, mpp: float = 1.0) -> TissueMap:
         return detect_tissue(slide, config or Tissue())
 
 
-@pytest.mark.parametrize("glass", [255, 235, 0])
-def test_a_slide_of_one_colour_has_tissue_only_if_it_is_dark(tmp_path, glass):
+@pytest.mark.parametrize("glass", [255, 235, 196, 128, 0])
+def test_a_slide_of_one_grey_has_no_tissue(tmp_path, glass):
     tissue = _tissue(make_slide(tmp_path / "s.png", picture=np.full((256, 256, 3), glass, np.uint8)))
-    assert tissue.mask.all() if glass == 0 else not tissue.mask.any()
+    assert not tissue.mask.any() and tissue.share_of(PADDING) == (glass < 170)
+
+
+def test_a_slide_without_glass_is_tissue_throughout(tmp_path):
+    rng = np.random.default_rng(0)
+    amounts = rng.uniform(0.2, 0.3, (512, 512, 1)) + 0.6 * (np.indices((512, 512)).sum(0) // 64 % 2)[..., None]
+    picture = (245 * 10 ** -(amounts * STAINS[1])).astype(np.uint8)
+    assert _tissue(make_slide(tmp_path / "s.png", picture=picture)).mask.all()
+
+
+def test_pale_tissue_beside_dark_is_tissue(tmp_path):
+    picture = tissue_picture(512, 512, 0)
+    pale = (256 * ((picture[:, :256] + 1) / 256) ** 0.45 - 1).astype(np.uint8)
+    dark = (256 * ((picture[:, 256:] + 1) / 256) ** 3 - 1).clip(0).astype(np.uint8)
+    found = _tissue(make_slide(tmp_path / "s.png", picture=np.hstack([pale, dark]))).mask
+    alone = _tissue(make_slide(tmp_path / "a.png", picture=picture)).mask
+    assert (found[:, :32] == alone[:, :32]).mean() > 0.93
+
+
+def test_tissue_is_found_under_a_dim_lamp(tmp_path):
+    dim = (tissue_picture(512, 512, 0) * 0.8).astype(np.uint8)
+    found = _tissue(make_slide(tmp_path / "s.png", picture=dim))
+    alone = _tissue(make_slide(tmp_path / "a.png", picture=tissue_picture(512, 512, 0)))
+    assert (found.mask == alone.mask).mean() > 0.95 and found.share_of(PADDING) == found.share_of(PEN) == 0
 
 
 def test_noise_on_glass_is_no_tissue(tmp_path):
