@@ -26,7 +26,8 @@ def check_study(params: Params, manifest: Manifest, splits: dict[str, str]) -> l
 
 def _held_out(params: Params, splits: dict[str, str]) -> Iterator[Fault]:
     if not {"val", "test"} & set(splits.values()):
-        problem = "no group is in val or test, and evaluate has nothing to measure against."
+        problem = "no group is in val or test, so that evaluate has nothing to measure against"
+        problem += ", and plan.evaluation_tiles nobody to lend conditions." if params.plan.evaluation_tiles else "."
         yield Fault("params.yaml, tile.split", problem, "hold some out: fractions, assign, or the column split.")
 
 

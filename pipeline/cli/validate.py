@@ -69,9 +69,6 @@ def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedCl
     found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
     found += check_begun_from(params, manifest, splits) + check_study(params, manifest, splits)
     found += _check_tables(params, partial(study_keys, manifest, config, splits))
-    if params.plan.evaluation_tiles and not {"val", "test"} & {*splits.values()}:
-        fact = "plan will refuse it: no group is in val or test to lend conditions. Change tile.split, or set it to 0."
-        found.append(Note("params.yaml", fact, None, "plan.evaluation_tiles"))
     whole = {entry.slide_id for entry in manifest.slides} == {*stated}
     return found + (check_classes(params, manifest, splits, stated) if whole else [])
 

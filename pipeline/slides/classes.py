@@ -75,7 +75,9 @@ def check_classes(
     for column, classes in (("tile.labels.classes", labels), ("tile.masks.classes", masks)):
         for name, count in classes.items():
             if not count["train"]:
-                found.append(Note("params.yaml", f"'{name}' {_where_else(count)}.", None, column))
+                found.append(
+                    Note("params.yaml", f"{_where_else(count)} '{name}': it can't be learned or made.", None, column)
+                )
     held_out = "test" if "test" in splits.values() else "val"
     return found + _check_plan(params, labels, masks, held_out)
 
@@ -106,8 +108,8 @@ def _slides_of(
 def _where_else(count: Mapping[str, int]) -> str:
     there = [f"{number} {split} slide(s)" for split, number in count.items() if number]
     if not there:
-        return "is on no slide whose labels are seen: it can't be learned or made. Look at its spelling"
-    return f"is on {' and '.join(there)}, and on no train slide: it can't be learned or made"
+        return "look at the spelling: no slide whose labels are seen shows"
+    return f"{' and '.join(there)}, and no train slide, show"
 
 
 def _check_plan(

@@ -108,6 +108,7 @@ def _config(config: Tile, masked: bool) -> Tile:
     changed = {
         "stride_px": config.tile_px,
         "stain": "none",
+        "tissue": config.tissue.model_copy(update={"leave_out": ()}),  # nobody scanned it, or wrote on it
         "more_mpp": (),
         "caption": "H&E, {composition}",  # real tiles' may quote columns that no woven slide has
         "split": config.split.model_copy(update={"group": "patient"}),

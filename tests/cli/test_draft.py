@@ -109,7 +109,7 @@ def test_any_names_give_ids_that_validate_takes(tmp_path_factory, names):
 
 def test_a_drafted_manifest_has_no_fault_once_patients_and_scales_are_stated(folder):
     for name in ("CMU 1.png", "a/slide.tif", "b/slide.tif", "1-Mar.png", "é.png"):
-        make_slide(folder / "slides" / name, width=96, height=96, seed=len(name))
+        make_slide(folder / "slides" / name, width=256, height=256, seed=len(name))
     _files(folder / "slides", "._CMU 1.png", "notes.txt")
     make_study(folder / "study", (), folder / "slides")
     path = folder / "study/manifests/slides.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.models.lineage import Lineage
 from tests.build import make_part, make_study, tile_rows, tiles
 
 SALT = b"a salt for tests"
+PRETRAINED = Path(__file__).parents[2] / "pretrained/histoloom-small"
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,12 @@ def test_of_a_folder_nothing_is_told_but_that_it_is_one(source, folder):
 
 
 def test_params_that_leave_describe_the_making_alone(folder):
+    for name in ("autoencoder", "denoiser"):
+        shutil.copytree(PRETRAINED / name, Path("p7") / name)
     secret = {
         "tile": {"split": {"assign": {"p7": "val"}}, "spots": "p7.csv", "summarise": "p7.sh", "caption": "p7 {label}"},
-        "train_encoders": {"rna": {"table": "p7.h5ad", "init": "/srv/p7"}, "image": {"source": "/srv/p7"}},
-        "train_denoiser": {"init": "/srv/p7", "resume_from": "p7", "conditions": ["label"]},
+        "train_encoders": {"rna": {"table": "p7.h5ad", "init": "p7/rna"}, "image": {"source": "p7/tower"}},
+        "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label"]},
         "train_autoencoder": {"init": "org/model", "resume_from": "p7"},
         "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
         "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "lent_by": ["p7"]}]},

@@ -39,8 +39,8 @@ def test_what_was_left_out_is_yellow():
     artefacts = np.zeros((SIDE, SIDE), np.uint8)
     artefacts[200:300], artefacts[300:400] = PEN, PADDING
     tissue = TissueMap(mask, 1.0, white, artefacts)
-    picture = np.asarray(draw_overlay(None, tissue, Annotations(config, None, [], None, None, None), [], 64)).astype(
-        int
-    )
+    picture = np.asarray(
+        draw_overlay(None, tissue, Annotations(config, None, Regions.of(), None, None, None), [], 64)
+    ).astype(int)
     tissue, pen, padding, glass = (picture[y, 300] for y in (100, 250, 350, 500))
     assert (tissue == 255).all() and (pen == padding).all() and pen[0] > pen[2] + 60 and glass[0] < glass[2]

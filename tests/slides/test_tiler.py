@@ -467,7 +467,7 @@ def test_composition_in_words(shares, label, fraction, words):
 def test_tiles_of_a_scanned_part_have_the_labels_that_were_drawn_on_it(folder):
     """QuPath counts from the part's corner; rows say level 0."""
     tissue = np.zeros((256, 256, 3), np.uint8)
-    tissue[:, :128], tissue[:, 128:] = (200, 60, 120), (110, 60, 200)
+    tissue[:, :128], tissue[:, 128:] = (200, 100, 150), (130, 80, 160)
     (folder / "data/slides").mkdir(parents=True)
     make_scanned_part(folder / "data/slides/s0.scn", tissue, 128, 64, (512, 512))
     halves = [feature("tumour", box_ring(0, 0, 128, 256)), feature("stroma", box_ring(128, 0, 256, 256))]
