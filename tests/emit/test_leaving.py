@@ -62,7 +62,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
     secret = {
         "tile": {"split": {"assign": {"p7": "val"}}, "spots": "p7.csv", "summarise": "p7.sh", "caption": "p7 {label}"},
         "train_encoders": {"rna": {"table": "p7.h5ad", "init": "p7/rna"}, "image": {"source": "p7/tower"}},
-        "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label"]},
+        "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label", "text"]},
         "train_autoencoder": {"init": "org/model", "resume_from": "p7"},
         "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
         "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "lent_by": ["p7"]}]},
