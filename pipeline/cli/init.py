@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -20,7 +21,7 @@ from pipeline.progress import console
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 VERSION_FILE = "histoloom.version"
 
-_GITIGNORE = "/data/slides/\n/.work/\n/.histoloom/\n/.venv/\n__pycache__/\n"
+_IGNORED = ("data/slides/", ".work/", ".histoloom/", ".venv/", "**/__pycache__/")
 _README = """# A histoloom study
 
 1. State your slides in `manifests/slides.csv`, and your choices in `params.yaml`.
@@ -66,7 +67,6 @@ def _write_study(folder: Path, overlays: list[dict], slides: Path | None, draft:
     shutil.copy(_template("cluster.yaml"), folder / "cluster.yaml")
     _write_dvc_yaml(folder)
     (folder / VERSION_FILE).write_text(f"histoloom {pipeline.__version__}\n", encoding="utf-8")
-    (folder / ".gitignore").write_text(_GITIGNORE, encoding="utf-8")
     (folder / "README.md").write_text(_README, encoding="utf-8")
     _write_manifest(folder / "manifests" / "slides.csv", draft)
 
@@ -104,7 +104,10 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
 
 
 def _write_dvc_yaml(folder: Path) -> None:
-    """The repository's stages without the demo's `fetch`; for its code and packaged models, a study depends on the stated version."""
+    """The repository's stages without the demo's `fetch`, and what git is to leave alone.
+
+    For the repository's code and packaged models, a study depends on the stated version.
+    """
     yaml = YAML()
     yaml.width = 200
     pipeline_file = yaml.load(_template("dvc.yaml").read_text(encoding="utf-8"))
@@ -116,6 +119,14 @@ def _write_dvc_yaml(folder: Path) -> None:
         stage["deps"] = [VERSION_FILE, *kept]
     with (folder / "dvc.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(pipeline_file, stream)
+    # DVC names outputs to git as they are made, and takes that back where a later stage fails: they hold patients' ids.
+    ignored = (*_IGNORED, *(place for stage in pipeline_file["stages"].values() for place in _outputs(stage)))
+    (folder / ".gitignore").write_text("".join(f"/{place}\n" for place in dict.fromkeys(ignored)), encoding="utf-8")
+
+
+def _outputs(stage: dict) -> Iterator[str]:
+    for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())):
+        yield from [entry] if isinstance(entry, str) else entry
 
 
 def _write_manifest(path: Path, draft: Draft) -> None:

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from pipeline.config import Params, TrainAutoencoder, TrainDenoiser
 from pipeline.data.commit import command_files, digest, sha256_file, write_json
 from pipeline.data.manifest import check_manifest
+from pipeline.data.slide_files import slide_files
 from pipeline.progress import progress
 
 RESOLVED = Path(".histoloom/resolved.yaml")
@@ -17,7 +18,7 @@ RESOLVED = Path(".histoloom/resolved.yaml")
 its keys, so that a key may be absent from params.yaml and a file may lie anywhere.
 """
 _HASHES = Path(".histoloom/hashes.json")
-_MISSING = "missing"
+_MISSING, _CIRCLE = "missing", "circle"
 
 
 class Hashes:
@@ -28,10 +29,16 @@ class Hashes:
         if path.is_file():
             self.kept = json.loads(path.read_text(encoding="utf-8"))
 
-    def of(self, path: Path) -> str:
-        """Of a file, or of a folder's names and files; 'missing' where there is neither."""
+    def of(self, path: Path, within: tuple[Path, ...] = ()) -> str:
+        """Of a file, or of a folder's names and files, links followed; 'missing' where there is neither.
+
+        within : the folders that it lies in, so that a link to one of them is followed no further.
+        """
         if path.is_dir():
-            return digest({p.relative_to(path).as_posix(): self.of(p) for p in sorted(path.rglob("*")) if p.is_file()})
+            if (folder := path.resolve()) in within:
+                return _CIRCLE
+            inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")]
+            return digest({child.name: self.of(child, (*within, folder)) for child in inside})
         if not path.is_file():
             return _MISSING
         place, found = str(path.resolve()), path.stat()
@@ -42,12 +49,6 @@ class Hashes:
 
     def save(self) -> None:
         write_json(self.path, self.asked)
-
-
-def slide_files(path: Path) -> list[Path]:
-    """A slide's file, and the folder of the same name beside it, where MIRAX keeps the pixels."""
-    beside = path.with_suffix("")
-    return [path, beside] if path.suffix.lower() == ".mrxs" and beside.is_dir() else [path]
 
 
 def files_of(params: Params, *sections: str, hashes: Hashes | None = None) -> dict[str, dict[str, str | None]]:
@@ -118,7 +119,10 @@ _READERS = {
     "train_autoencoder": lambda params, hashes: _begun_from(params.train_autoencoder, hashes),
     "train_denoiser": lambda params, hashes: _begun_from(params.train_denoiser, hashes),
     "sample_slides": _sample_slides,
-    "train_filters": lambda params, hashes: {"features": _of_source(params.train_filters.features, hashes)},
+    "train_filters": lambda params, hashes: {
+        "features": _of_source(params.train_filters.features, hashes),
+        "reviews": hashes.of(Path("reviews")) if "review" in params.filter.use else None,
+    },
     "evaluate": lambda params, hashes: {
         "features": _of_source(params.evaluate.features, hashes),
         "weights": _held(hashes, params.evaluate.weights),

@@ -1,10 +1,25 @@
-"""Files that a manifest names under a root: found, or refused with what is there in their place."""
+"""Files that a manifest names under a root: found, or refused with what is there in their place; and all files of a slide."""
 
 from __future__ import annotations
 
+import glob
 import re
 import unicodedata
 from pathlib import Path, PureWindowsPath
+
+
+def slide_files(path: Path) -> list[Path]:
+    """All files and folders that hold a slide: MIRAX keeps pixels in a folder of its name, Hamamatsu's VMS and VMU in files whose
+    names begin with its own, DICOM in any files of its folder."""
+    kind, folder = path.suffix.lower(), path.parent
+    if kind == ".mrxs":
+        beside = path.with_suffix("")
+        return [path, beside] if beside.is_dir() else [path]
+    if kind in (".vms", ".vmu"):
+        return sorted(p for p in folder.glob(f"{glob.escape(path.stem)}*") if p.is_file())
+    if kind == ".dcm":
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() == kind and p.is_file())
+    return [path]
 
 
 class NoFile(Exception):

@@ -16,6 +16,7 @@ import openslide
 from PIL import Image
 
 from pipeline.data.commit import digest, hash_tree
+from pipeline.data.slide_files import slide_files
 from pipeline.slides.pixel_format import (
     BadSlide,
     fault_of_rgb,
@@ -39,9 +40,8 @@ _AT_ONCE_PX = 2**25
 
 
 def slide_sha256(path: Path) -> str:
-    """Of a slide's file, and of the folder of the same name beside it, where MIRAX keeps the pixels."""
-    beside = path.with_suffix("")
-    return digest([hash_tree(path), hash_tree(beside) if path.suffix.lower() == ".mrxs" and beside.is_dir() else None])
+    """Of all files that hold a slide."""
+    return digest([hash_tree(each) for each in slide_files(path)])
 
 
 @dataclass

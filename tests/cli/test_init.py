@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from pipeline.cli.fresh_repository import made_whole
 from pipeline.cli.main import cli
@@ -138,3 +139,17 @@ def test_a_file_in_the_folder_s_place_is_said(tmp_path):
     (tmp_path / "study").write_text("mine")
     code, said = _init(tmp_path / "study")
     assert code == 1 and "is a file" in said and (tmp_path / "study").read_text() == "mine"
+
+
+def test_git_leaves_alone_whatever_a_stage_writes_though_a_run_fails(tmp_path):
+    """DVC names outputs to git as they are made, and takes that back where a later stage fails."""
+    code, _ = _init(tmp_path / "study")
+    assert code == 0
+    stages = YAML(typ="safe").load((tmp_path / "study/dvc.yaml").read_text())["stages"]
+    for stage in stages.values():
+        for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())):
+            for place in [entry] if isinstance(entry, str) else entry:
+                (tmp_path / "study" / place).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "study" / place).write_text("of a patient")
+    done = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path / "study", capture_output=True, text=True)
+    assert done.stdout == ""

@@ -107,6 +107,28 @@ def test_evaluate_looks_through_a_folder_too(study):
     assert before["evaluate"]["features"] != files_of(config, "evaluate")["evaluate"]["features"]
 
 
+def test_a_change_behind_a_linked_folder_is_seen(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere/deep/weights").write_text("one")
+    (tmp_path / "model/encoders").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "model")
+    before = Hashes(tmp_path / "h").of(tmp_path / "model")
+    assert Hashes(tmp_path / "h").of(tmp_path / "model") == before
+    (tmp_path / "elsewhere/deep/weights").write_text("another")
+    assert Hashes(tmp_path / "h").of(tmp_path / "model") != before
+
+
+def test_reviews_count_where_a_filter_reads_them(study):
+    (study / "reviews").mkdir()
+    plain = params()
+    asked = plain.model_copy(update={"filter": plain.filter.model_copy(update={"use": ("review",)})})
+    before = [files_of(config, "train_filters") for config in (plain, asked)]
+    (study / "reviews/verdicts.csv").write_text("tile_id\n")
+    after = [files_of(config, "train_filters") for config in (plain, asked)]
+    assert after[0] == before[0] and after[1] != before[1]
+
+
 def test_what_no_param_names_changes_nothing(study):
     before = files_of(params())
     (study / "../outside/slides/old.svs").symlink_to("/nonexistent/slide.svs")

@@ -6,7 +6,33 @@ import unicodedata
 
 import pytest
 
-from pipeline.data.slide_files import NoFile, Root
+from pipeline.data.slide_files import NoFile, Root, slide_files
+
+
+def test_all_files_of_a_slide_are_its_own(tmp_path):
+    for name in (
+        "m.mrxs",
+        "m/Data0000.dat",
+        "v.vms",
+        "v(0,1).jpg",
+        "v_map2.jpg",
+        "w.vms",
+        "d/1.dcm",
+        "d/2.DCM",
+        "d/x.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {
+        name: [p.relative_to(tmp_path).as_posix() for p in slide_files(tmp_path / name)]
+        for name in ("m.mrxs", "v.vms", "d/1.dcm", "w.vms")
+    }
+    assert found == {
+        "m.mrxs": ["m.mrxs", "m"],
+        "v.vms": ["v(0,1).jpg", "v.vms", "v_map2.jpg"],
+        "d/1.dcm": ["d/1.dcm", "d/2.DCM"],
+        "w.vms": ["w.vms"],
+    }
 
 
 @pytest.fixture
