@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pipeline.errors import HistoloomError
 
@@ -31,14 +33,39 @@ def reach(address: str) -> Iterator:
     from distributed import Client
 
     try:
-        client = _within(2 * REACHED_WITHIN_S, lambda: Client(address, timeout=REACHED_WITHIN_S))
-    except _UNREACHED as error:
+        with _quiet():
+            client = _within(2 * REACHED_WITHIN_S, lambda: Client(address, timeout=REACHED_WITHIN_S))
+    except _UNREACHED as first:
+        error = _refusal(address) or first
         raise HistoloomError(
             f"The scheduler {address} could not be reached within {REACHED_WITHIN_S} s ({_innermost(error)}). Start it; or "
             f"{_OF_THE_USER}{_about_tls(address, error)}"
-        ) from error
+        ) from first
     with client:
         yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what tornado logs, traceback and all, of a web server that speaks no WebSocket; the error says it."""
+    logger = logging.getLogger("tornado.application")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _refusal(address: str) -> OSError | None:
+    """Why no connection is made to an address, if none is: dask may be out of time before it says so."""
+    place = urlsplit(address)
+    if not (place.hostname and place.port):
+        return None
+    try:
+        socket.create_connection((place.hostname, place.port), timeout=REACHED_WITHIN_S).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:

@@ -61,12 +61,29 @@ def test_a_cluster_of_this_machine_listens_on_loopback_alone(woven):
 
 @pytest.mark.parametrize(
     "text",
-    ["localhost", "tcp://host", "http://host:8786", "tcp://:8786", "tcp://host:99999", "tcp://host:x", "", "a b:1"],
+    [
+        "localhost",
+        "8786",
+        "tcp://host",
+        "http://host:8786",
+        "tcp://:8786",
+        "tcp://host:99999",
+        "tcp://host:x",
+        "",
+        "a b:1",
+    ],
 )
 def test_what_is_no_address_is_a_fault_of_cluster_yaml(folder, text):
     Path("cluster.yaml").write_text(f"scheduler: '{text}'\n")
     with pytest.raises(HistoloomError, match=r"scheduler: .* is no scheduler's address: write PROTOCOL://HOST:PORT"):
         load_cluster()
+
+
+def test_a_port_alone_is_no_address_and_quotes_are_not_the_remedy(folder):
+    Path("cluster.yaml").write_text("scheduler: 8786\n")
+    with pytest.raises(HistoloomError, match="scheduler: '8786' is no scheduler's address") as error:
+        load_cluster()
+    assert "quotes" not in str(error.value)
 
 
 @pytest.mark.parametrize("stated", ["workers: -1", "memory_limit: 4 gigs", "memory_limit: half", "training_threads: 0"])
@@ -97,6 +114,12 @@ def test_a_scheduler_that_is_not_there_is_said_within_seconds(quick, address):
     assert time.monotonic() - begun < 10
 
 
+def test_a_refused_port_is_said_even_where_dask_was_out_of_time(monkeypatch):
+    monkeypatch.setattr("pipeline.scheduler.REACHED_WITHIN_S", 1e-3)
+    with pytest.raises(HistoloomError, match="Connection refused"):
+        _open("tcp://127.0.0.1:9")
+
+
 _REACH = """
 import sys
 import pipeline.scheduler
@@ -111,11 +134,12 @@ run(main)
 """
 
 
-def test_a_web_server_is_no_scheduler_and_the_process_ends():
+@pytest.mark.parametrize("protocol", ["tcp", "ws"])
+def test_a_web_server_is_no_scheduler_and_the_process_ends(protocol):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        address = f"tcp://127.0.0.1:{server.server_port}"
+        address = f"{protocol}://127.0.0.1:{server.server_port}"
         done = subprocess.run(
             [sys.executable, "-c", _REACH, address], capture_output=True, text=True, check=False, timeout=60
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import Params
-from pipeline.data.ancestry import Recognised, recognise
+from pipeline.data.ancestry import Recognised, answer, grid_of, recognise
 from pipeline.data.codes import known_salt
 from pipeline.data.manifest import Manifest
 from pipeline.errors import Fault
@@ -23,7 +23,7 @@ def check_begun_from(params: Params, manifest: Manifest, splits: dict[str, str])
     rows = _rows(params, manifest, splits)
     faults: list[Fault] = []
     for key, lineage in _ancestors(params).items():
-        found = recognise(lineage.record, rows, known_salt())
+        found = recognise(lineage.record, rows, known_salt(), grid_of(params.tile.split))
         faults += _faults(key, found, manifest, params)
     return faults
 
@@ -73,8 +73,7 @@ def _faults(key: str, found: Recognised, manifest: Manifest, params: Params) -> 
     ]  # fmt: skip
     faults += [
         Fault(where, f"the model of {key} saw '{name}', which may be this held-out slide, or its patient.",
-              f"state {name.partition(':')[0]} if the slide is of that set, another word (such as own) if it isn't.",
-              lines.get(slide), "dataset")
+              answer(name), lines.get(slide), "dataset")
         for slide, name in found.unstated.items()
     ]  # fmt: skip
     if found.unknown and not params.emit.allow_unknown_ancestors:

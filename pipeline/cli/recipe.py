@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from pipeline.progress import console
 
 COMMANDS = (("tile", "summarise"), ("uplift", "command"))
 """Keys of params.yaml whose value is run."""
+_DEEPEST = 12
 _WORDS = {"caption", "classes", "label", "licence", "name", "title"}
 """Last parts of keys whose value is never a path."""
 
@@ -52,7 +54,27 @@ def _read(path: Path) -> dict:
         raise HistoloomError(f"The recipe {path} is not valid YAML: {error}") from error
     if not isinstance(overlay or {}, dict):
         raise HistoloomError(f"The recipe {path} is no mapping: write sections of params.yaml, such as 'tile:'.")
+    for problem in _not_plain(overlay):
+        raise HistoloomError(f"The recipe {path}: {problem}.")
     return overlay or {}
+
+
+def _not_plain(node: Any, key: tuple[str, ...] = (), above: tuple[int, ...] = ()) -> Iterator[str]:
+    """What of a recipe is no text, number, true, false or null in lists and mappings: tags bring bytes, sets, dates."""
+    where = ".".join(key) or "it"
+    if id(node) in above:
+        yield f"{where} refers to itself: write out what is meant"
+    elif len(above) > _DEEPEST:
+        yield f"{where} lies deeper than {_DEEPEST} levels: params have no such depth"
+    elif type(node) is dict:
+        for name, value in node.items():
+            yield from _not_plain(name, (*key, str(name))) if type(name) is not str else ()
+            yield from _not_plain(value, (*key, str(name)), (*above, id(node)))
+    elif type(node) is list:
+        for value in node:
+            yield from _not_plain(value, key, (*above, id(node)))
+    elif type(node) not in (str, int, float, bool, NoneType):
+        yield f"{where} is a {type(node).__name__}: write plain text (in quotes, where it looks like a date), without a tag"
 
 
 def brought(overlay: dict) -> Iterator[str]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 
+from pipeline.conditions.loading import UNLOADABLE, hub_id
 from pipeline.data.commit import sha256_file
 from pipeline.errors import Fault, HistoloomError
 
@@ -108,7 +108,7 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
             return _open_clip(name, device)
         if name.startswith("transformers:") or (Path(name) / "config.json").is_file():
             return _transformers(name, device)
-    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+    except UNLOADABLE as error:
         raise HistoloomError(
             f"The feature extractor '{name}' could not be loaded: {error}. Of a file of weights, only tensors are read."
         ) from error
@@ -233,7 +233,7 @@ def _open_clip(name: str, device: str) -> Extractor:
 def _transformers(name: str, device: str) -> Extractor:
     from transformers import AutoImageProcessor, CLIPModel
 
-    source = name.removeprefix("transformers:")
+    source = hub_id(name)
     model = CLIPModel.from_pretrained(source, use_safetensors=True)
     settings, size = AutoImageProcessor.from_pretrained(source), model.config.vision_config.image_size
 

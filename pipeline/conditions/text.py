@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.conditions.loading import UNLOADABLE, hub_id
 from pipeline.conditions.reader import TextReader
 from pipeline.config import Text
 from pipeline.config.package import packaged
@@ -92,6 +93,7 @@ def text_reader(config: Text) -> TextReader | None:
     """
     if config.source == "train":
         return new_reader(config)
+    hub_id(config.source)
     source = packaged(config.source, "encoders/text")
     return load_text_encoder(source, None, config.max_tokens).reader if Path(source).is_dir() else None
 
@@ -133,17 +135,17 @@ def load_text_encoder(source: str, revision: str | None = None, max_tokens: int 
     """
     try:
         if source.startswith("transformers:"):
-            return _from_transformers(source.removeprefix("transformers:"), revision, max_tokens)
+            return _from_transformers(hub_id(source), revision, max_tokens)
         if source.startswith("hf-hub:"):
             return _from_open_clip(_pinned(source, revision), source, max_tokens)
         if (Path(source) / "open_clip_config.json").is_file():
             return _from_open_clip(f"local-dir:{source}", source, max_tokens)
         if (Path(source) / "config.json").is_file():
             return _from_transformers(source, None, max_tokens)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except UNLOADABLE as error:
         raise HistoloomError(
-            f"The text encoder '{source}' could not be loaded: {error}\nWithout a hub, set "
-            "train_encoders.text.source to train, or to a folder."
+            f"The text encoder '{source}' could not be loaded: {error}\nOf a file of weights, only tensors are read. Without a hub, "
+            "set train_encoders.text.source to train, or to a folder."
         ) from error
     raise HistoloomError(
         f"'{source}' is no text encoder: neither a folder with open_clip_config.json or config.json, "

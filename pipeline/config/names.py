@@ -12,6 +12,8 @@ _LONGEST = 100
 _KEPT = "-_. +"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 """What Windows keeps for its devices, whatever the ending."""
+_TABLES = {"metadata.jsonl", "metadata.csv", "metadata.parquet"}
+"""What readers of image folders look for beside the classes' folders."""
 
 
 def _class_name(name: str) -> str:
@@ -53,7 +55,8 @@ def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_folder(name: str) -> bool:
-    return name == _cleaned(name) != "" and name[0] not in ". " and name.split(".")[0].rstrip().lower() not in _RESERVED
+    kept = name.split(".")[0].rstrip().lower() in _RESERVED or name.casefold() in _TABLES
+    return name == _cleaned(name) != "" and name[0] not in ". " and not kept
 
 
 def _cleaned(name: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.agreement import check_begun
 from pipeline.config.base import Positive, Section
@@ -141,8 +141,11 @@ class Params(Section):
                 )
 
 
-def _address(text: str) -> str:
-    """A scheduler's address with its protocol, tcp where it states none."""
+def _address(stated: Any) -> Any:
+    """A scheduler's address with its protocol, tcp where it states none; null is none."""
+    if stated is None:
+        return None
+    text = str(stated)
     address = text if "://" in text else f"tcp://{text}"
     try:
         parts = urlsplit(address)
@@ -166,7 +169,7 @@ class Cluster(Section):
         description="of a worker, such as 4 GiB; auto shares",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    scheduler: Annotated[str, AfterValidator(_address)] | None = Field(
+    scheduler: Annotated[str | None, BeforeValidator(_address)] = Field(
         None, description="address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"
     )
     training_threads: Positive | Literal["auto"] = "auto"

@@ -1,7 +1,7 @@
 """What a model's lineage record names of this study, under whatever name it does so.
 
 A record names groups and slides as the study that trained it did; a package names them by salted codes, or, of a public
-set, as `DATASET:NAME`.
+set, as `DATASET:NAME`. A region's name states its grid, as in `SLIDE/r0c2@6x3`: under another grid it covers other tissue.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pipeline.config import Split
 from pipeline.data.codes import code
+from pipeline.data.ids import canonical
 
-_REGION = re.compile(r"/r\d+c\d+$", re.IGNORECASE)
-_CODE = re.compile(r"(?:.+:)?([gs]-[0-9a-f]{12}(?:/r\d+c\d+)?)")
+_REGION = re.compile(r"/r\d+c\d+(@\d+x\d+)?$", re.IGNORECASE)
+_CODE = re.compile(r"(?:.+:)?([gs]-[0-9a-f]{12}(?:/r\d+c\d+(?:@\d+x\d+)?)?)")
 _KINDS = ("g", "s")  # of groups and of slides
 
 
 @dataclass(frozen=True)
 class Recognised:
     """held_out : groups and slides of val and test that the model saw.
-    unstated : slides of val and test that state no data set, to a name of the record that may be theirs.
+    unstated : slides of val and test, to a public name of the record that may be theirs: they state no data set, or differ from it
+        in spelling.
     unknown : what the model saw that is none of this study's, sources of unknown ancestry among it.
     """
 
@@ -42,19 +45,29 @@ class Recognised:
         if self.unstated:
             slides, name = ", ".join([*self.unstated][:5]), next(iter(self.unstated.values()))
             return (
-                f"{who} saw '{name}', and a held-out slide, or its patient, has the same name: {slides}. Fill in the column "
-                f"`dataset` of slides.csv for it: {name.partition(':')[0]} if the slide is of that set, another word (such as own) "
-                "if it isn't."
+                f"{who} saw '{name}', and a held-out slide, or its patient, has that name or one like it: {slides}. In slides.csv, "
+                f"{answer(name)}"
             )
         return None
 
 
-def recognise(record: dict, rows: pd.DataFrame, salt: bytes | None = None) -> Recognised:
+def answer(name: str) -> str:
+    """How slides.csv says whether a slide is the public one of this name."""
+    dataset, _, rest = name.partition(":")
+    return f"write `dataset` {dataset} and the id {rest} if it is that slide, or another word (such as own) as its `dataset` if it isn't."
+
+
+def grid_of(split: Split) -> str:
+    """The grid that divides a study's slides, as names of regions state it; '' where none does. Its gap moves no border."""
+    return f"{split.region.rows}x{split.region.cols}" if split.group == "region" else ""
+
+
+def recognise(record: dict, rows: pd.DataFrame, salt: bytes | None = None, grid: str = "") -> Recognised:
     """Match a lineage record with a study's rows.
 
     Names as they are and codes of the study's own salt are exact: a group is a group, and a slide counts only where it was
-    seen under no group that is used here. A public name is matched with groups, patients and slides whatever their case,
-    and its region is ignored, for another study divides a slide otherwise.
+    seen under no group that is used here. A region of another grid, or of one that nobody stated, counts as its slide. A public
+    name is matched with groups, patients and slides whatever their case, and its region is ignored.
 
     Parameters
     ----------
@@ -62,17 +75,22 @@ def recognise(record: dict, rows: pd.DataFrame, salt: bytes | None = None) -> Re
     rows : of the real store, of all splits, with `split_group`, `slide_id`, `split`, and, where there are, `patient_id` and
         `dataset`.
     salt : the study's, to know its own codes by.
+    grid : the study's (grid_of).
     """
     own = _distinct(rows)
+    divided = set(own.loc[own["split_group"].map(without_region) == own["slide_id"], "slide_id"]) - set(
+        own["split_group"]
+    )
     names = _names_of_codes(own, salt)
     groups, slides = ({_decoded(name, names) for name in record[field]} for field in ("groups", "slides"))
+    groups = {_on_grid(name, divided, grid) for name in groups}
     mine, asked = set(own["split_group"]), own[own["split"].isin(("val", "test"))]
     of_public, unstated, known = _public(groups - mine | slides - set(own["slide_id"]), own)
-    seen_slides = (_clear_slides(groups, slides, own) | of_public) & set(asked["slide_id"])
+    seen_slides = (_clear_slides(groups, slides, own, divided) | of_public) & set(asked["slide_id"])
     return Recognised(
         tuple(sorted(groups & set(asked["split_group"]) | seen_slides)),
         {slide: name for slide, name in sorted(unstated.items()) if slide not in seen_slides},
-        tuple(sorted(groups - mine - known | set(record["unknown"]))),
+        tuple(sorted({g for g in groups - mine - known if without_region(g) not in divided} | set(record["unknown"]))),
     )
 
 
@@ -89,6 +107,15 @@ def is_code(name: str) -> bool:
 
 def without_region(name: str) -> str:
     return _REGION.sub("", name)
+
+
+def _on_grid(name: str, divided: set[str], grid: str) -> str:
+    """A divided slide's region as this study calls it, where it is of this grid; of another grid's, the slide."""
+    slide = without_region(name)
+    if slide == name or slide not in divided:
+        return name
+    region, _, stated = name.rpartition("@")
+    return region if stated == grid else slide
 
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
@@ -113,11 +140,14 @@ def _decoded(name: str, names: dict[str, str]) -> str:
     return names[slide] + found[1][len(slide) :] if slide in names else name
 
 
-def _clear_slides(groups: set[str], slides: set[str], own: pd.DataFrame) -> set[str]:
+def _clear_slides(groups: set[str], slides: set[str], own: pd.DataFrame, divided: set[str]) -> set[str]:
     """Slides of this study that a record names as this study does, where it names no group of theirs."""
-    exact = groups & set(own["split_group"])
+    regions = {
+        name for name in groups if without_region(name) in divided - {name}
+    }  # of this grid, with tiles here or not
+    exact = groups & set(own["split_group"]) | regions
     elsewhere = {without_region(name) for name in groups - exact}  # a patient where this study has slides, and so on
-    named = set(own.loc[own["split_group"].isin(exact), "slide_id"])
+    named = set(own.loc[own["split_group"].isin(exact), "slide_id"]) | {without_region(name) for name in regions}
     whole = own["slide_id"].isin(elsewhere) | own["patient_id"].isin(elsewhere)
     return set(own.loc[whole, "slide_id"]) | slides - named
 
@@ -127,21 +157,26 @@ def _public(names: Iterable[str], own: pd.DataFrame) -> tuple[set[str], dict[str
     places = defaultdict(list)
     for row in own.itertuples():
         for name in {row.split_group, row.slide_id, row.patient_id} - {""}:
-            places[_same(name)].append(row)
+            places[_alike(name)].append((_same(name), row))
     meant, unstated, known = set(), {}, set()
     for name in sorted(n for n in names if ":" in n):
         dataset, _, rest = name.partition(":")
-        prefixed = {row.slide_id for row in places.get(_same(name), ())}  # ids that have the set's name before them
-        stated = {row.slide_id for row in places.get(_same(rest), ()) if _same(row.dataset) == _same(dataset)}
-        unstated |= {
-            row.slide_id: name
-            for row in places.get(_same(rest), ())
-            if not row.dataset and row.split in ("val", "test")
-        }
-        meant |= prefixed | stated
-        known |= {name} if prefixed | stated else set()
+        for spelt, row in (*places.get(_alike(name), ()), *places.get(_alike(rest), ())):
+            stated = spelt == _same(rest) and _same(row.dataset) == _same(dataset)
+            if stated or spelt == _same(name):  # ids may have the set's name before them
+                meant.add(row.slide_id)
+                known.add(name)
+            elif row.split in ("val", "test") and _alike(row.dataset) in ("", _alike(dataset)):
+                unstated[row.slide_id] = name
     return meant, unstated, known
 
 
 def _same(name: str) -> str:
     return unicodedata.normalize("NFKC", without_region(name)).strip().casefold()
+
+
+def _alike(name: str) -> str:
+    """What remains of a name in any spelling: without separators, but between digits, and without zeros before a number."""
+    plain = canonical(re.sub(r"[\s_]+", "-", without_region(name).strip())).replace(".", "-")
+    joined = re.sub(r"(?<!\d)-+|-+(?!\d)", "", plain)
+    return re.sub(r"-+", "-", re.sub(r"(?<!\d)0+(?=\d)", "", joined))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data import ids
+from pipeline.data.ancestry import is_code
 from pipeline.data.csv_table import as_number, check_columns, read_csv_table
 from pipeline.data.schema import DATASET, OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS
 from pipeline.data.slide_files import NoFile, Root
@@ -129,10 +130,10 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
         if values.get(column) is None:
             found.add("it is empty.", "fill it in.", number, column)
             whole = False
-    if (slide_id := values["slide_id"]) and (problem := ids.damage(slide_id) or ids.folder_problem(slide_id)):
+    if (slide_id := values["slide_id"]) and (problem := _id_problem(slide_id) or ids.folder_problem(slide_id)):
         found.add(*problem, number, "slide_id")
         whole = False
-    if values["patient_id"] and (problem := ids.damage(values["patient_id"])):
+    if values["patient_id"] and (problem := _id_problem(values["patient_id"])):
         found.add(*problem, number, "patient_id")
     paths = {column: found.files.get((number, column)) for column in _FILE_COLUMNS}
     mpp = _scale(values.get("mpp"), number, found)
@@ -148,6 +149,15 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
     if "{caption}" in config.caption and values.get("caption") is None:
         found.add("it is empty, and tile.caption quotes it.", "write a caption, or don't quote it.", number, "caption")
     return SlideEntry(**{k: values.get(k) for k in known}, **paths, row=number, mpp=mpp, extra=extra)
+
+
+def _id_problem(text: str) -> tuple[str, str] | None:
+    if is_code(text):
+        return (
+            f"'{text}' has the form of the codes that stand for ids outside.",
+            "put something before it, such as 'id-'.",
+        )
+    return ids.damage(text)
 
 
 def _scale(value: str | None, row: int, found: _Collector) -> float | None:

@@ -14,6 +14,7 @@ def check_ancestors(
     real: pd.DataFrame,
     allow_unknown: bool,
     salt: bytes | None = None,
+    grid: str = "",
 ) -> list[str]:
     """Compute each synthetic tile's ancestors and refuse those outside train.
 
@@ -22,7 +23,7 @@ def check_ancestors(
     synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that lent conditions), `purpose`.
     lineage : generator_sha256 to {groups, slides, unknown}.
     real : the real store's rows, of all splits.
-    salt : the study's, to know its own codes by.
+    salt, grid : the study's, to know its own codes and regions by.
 
     Returns
     -------
@@ -47,7 +48,7 @@ def check_ancestors(
             raise HistoloomError(
                 f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
             )
-        found = recognise(lineage[generator], real, salt)
+        found = recognise(lineage[generator], real, salt, grid)
         if wrong := found.complaint(f"Generator {generator[:12]}"):
             raise HistoloomError(f"{wrong} Its tiles would leak.")
         unknown |= set(found.unknown)

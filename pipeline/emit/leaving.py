@@ -7,18 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from pipeline.data.ancestry import coded, is_code
+import pandas as pd
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from pipeline.data.ancestry import coded, is_code, without_region
 from pipeline.data.codes import read_salt
 from pipeline.data.schema import DATASET
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
 from pipeline.models.lineage import Lineage
 from pipeline.models.pretrained import root
+from pipeline.progress import console
 
 FOLDER = "folder/"
 """What params tell of a source that is a folder; a slash, since they take it for one."""
 _WORDS = ("scratch", "train", "efficientnet-lite0", "inception-v3")
-_HUB = re.compile(r"(timm:[\w.-]+|((hf-hub|transformers|timm):)?[\w.-]+/[\w.-]+)(@[\w.-]+)?")
+_HUB = re.compile(r"(?:timm:)?hf[-_]hub:[\w.-]+/[\w.-]+(@[\w.-]+)?|transformers:(?P<read>[\w.-]+/[\w.-]+)")
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 _KEPT = {
     "": "seed",
@@ -56,35 +62,46 @@ class Names:
     """How what a model saw is called outside: by codes, with a data set's name before them where there is one.
 
     clear : groups and slides of a public data set, which keep their names.
+    own : groups and slides of this study, which leave by no name that only looks like one of a package's.
     """
 
     dataset: str
     salt: bytes
     clear: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
     def outside(self, lineage: Lineage) -> Lineage:
         """A record as it may leave. Names that came with a package, codes and those of public sets, stay as they are."""
         groups, slides = (
-            {name if _settled(name, lineage) else self._of(kind, name) for name in names}
+            {name if self._settled(name, lineage) else self._of(kind, name) for name in names}
             for kind, names in (("g", lineage.groups), ("s", lineage.slides))
         )
-        public = {*lineage.public, *([self.dataset] if self.clear & {*lineage.groups, *lineage.slides} else [])}
+        public = {
+            *lineage.public,
+            *([self.dataset] if any(map(self.is_clear, (*lineage.groups, *lineage.slides))) else []),
+        }
         unknown = {told_source(source).replace(FOLDER, "a folder") for source in lineage.unknown}
         return Lineage(*(tuple(sorted(names)) for names in (groups, slides, unknown, public)))
 
     def _of(self, kind: str, name: str) -> str:
         before = f"{self.dataset}:" if self.dataset else ""
-        return before + (name.removeprefix(before) if name in self.clear else coded(kind, name, self.salt))
+        return before + (name.removeprefix(before) if self.is_clear(name) else coded(kind, name, self.salt))
 
+    def is_clear(self, name: str) -> bool:
+        """Whether a group, a slide, or the slide of a region is of the public set."""
+        return name in self.clear or without_region(name) in self.clear
 
-def _settled(name: str, lineage: Lineage) -> bool:
-    return is_code(name) or name.startswith(tuple(f"{dataset}:" for dataset in lineage.public))
+    def _settled(self, name: str, lineage: Lineage) -> bool:
+        if name in self.own or without_region(name) in self.own:
+            return False
+        return is_code(name) or name.startswith(tuple(f"{dataset}:" for dataset in lineage.public))
 
 
 def names_outside(dataset: str = "", public: bool = False, tiles: Path = Path("data/tiles")) -> Names:
     """How this study's groups and slides are called outside.
 
-    Slides that state another data set than a public package's, and their groups, leave as codes all the same.
+    Of a public package, slides that state another data set, and their groups, leave as codes all the same; so do those that state
+    none, where any states one.
 
     Raises
     ------
@@ -95,19 +112,28 @@ def names_outside(dataset: str = "", public: bool = False, tiles: Path = Path("d
         raise HistoloomError(
             f"'{dataset}' can't name a data set: use letters, digits, '-', '_' and '.', as in camelyon16."
         )
-    if not public:
-        return Names(dataset, read_salt())
-    if not dataset:
+    if public and not dataset:
         raise HistoloomError("--public needs --dataset NAME: the public set whose ids stay clear.")
     if not tiles.is_dir():
+        if not public:
+            return Names(dataset, read_salt())
         raise HistoloomError(
             f"--public needs {tiles}, to know which names are of the set: run dvc repro tile, or dvc pull."
         )
     rows = TileStore(tiles).rows()
-    stated = rows.get("dataset", rows["slide_id"].map(lambda _: None)).fillna("").astype(str).str.casefold()
-    others = rows[~stated.isin(("", dataset.casefold()))]
-    names = {*rows["split_group"], *rows["slide_id"]} - {*others["split_group"], *others["slide_id"]}
-    return Names(dataset, read_salt(), frozenset(names))
+    own = frozenset({*rows["split_group"], *rows["slide_id"]})
+    return Names(dataset, read_salt(), own - _of_others(rows, dataset) if public else frozenset(), own)
+
+
+def _of_others(rows: pd.DataFrame, dataset: str) -> set[str]:
+    """Groups and slides that aren't of a data set. Where no slide states one, all are taken to be of it."""
+    stated = rows.get("dataset", pd.Series("", rows.index)).fillna("").astype(str).str.casefold()
+    if not stated.any():
+        return set()
+    if blank := sorted(set(rows.loc[stated == "", "slide_id"])):
+        console.print(f"these slides state no `dataset`, and leave as codes: {', '.join(blank)}", markup=False)
+    others = rows[stated != dataset.casefold()]
+    return {*others["split_group"], *others["slide_id"]}
 
 
 def is_path(text: str) -> bool:
@@ -122,7 +148,19 @@ def told_source(source: str) -> str:
     """A model's source as it may be told: a packaged model's name or a hub's id; of a folder, only that it is one."""
     if source in _WORDS or (re.fullmatch(r"[\w.-]+", source) and (root() / source).is_dir()):
         return source
-    return source if _HUB.fullmatch(source) and not is_path(source) else FOLDER
+    if source.startswith("timm:") and ":" not in (name := source.removeprefix("timm:")):
+        import timm
+
+        return source if timm.is_model(name.partition(".")[0]) else FOLDER
+    if found := _HUB.fullmatch(source):
+        return FOLDER if found["read"] and Path(found["read"]).exists() else source
+    return source if _NAME.fullmatch(source) and not is_path(source) and _was_fetched(source) else FOLDER
+
+
+def _was_fetched(name: str) -> bool:
+    """Whether this machine has files of a hub's model: `ORG/NAME` alone may also have been a folder."""
+    place = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
+    return place.is_dir() and any(place.iterdir())
 
 
 def told_params(stated: dict) -> dict:

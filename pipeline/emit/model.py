@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import pipeline
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.config import Params, load_params
+from pipeline.data.ancestry import without_region
 from pipeline.data.commit import write_json
 from pipeline.data.rows import train_rows
 from pipeline.data.store import TileStore
@@ -262,10 +263,15 @@ def _say_what_to_look_at(params: Params, words: Words, names: Names, models: Pat
     """Print what only a person can judge: names that leave, ids in their own words, the captions' words."""
     seen = read_lineage(models / "denoiser")
     own = {*seen.groups, *seen.slides}
-    if clear := sorted(own & names.clear):
+    texts = words.stripped | {
+        "licence": params.emit.licence,
+        "names of classes": ", ".join((*params.tile.labels.classes, *params.tile.masks.classes)),
+        "data set's name": names.dataset,
+    }
+    if clear := sorted(filter(names.is_clear, own)):
         console.print(f"check: these ids leave clear, as {names.dataset}:ID: {', '.join(clear)}", markup=False)
-    for name, text in words.stripped.items():
-        if found := quoted(text, own - names.clear):
+    for name, text in texts.items():
+        if found := quoted(text, {without_region(one) for one in own if not names.is_clear(one)}):
             console.print(f"check: the {name} has words that are ids of this study: {', '.join(found)}", markup=False)
     if "text" in learnt_towers(params):
         console.print(f"check: {_words_of_captions(Path('data/tiles'))}", markup=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 import pipeline
 from pipeline.config import Emit, Params
-from pipeline.data.ancestry import recognise
+from pipeline.data.ancestry import grid_of, recognise
 from pipeline.data.codes import code, read_salt
 from pipeline.data.commit import write_json
 from pipeline.data.schema import SPLITS
@@ -21,7 +20,7 @@ from pipeline.emit.classes import Source, classes_of, labelled
 from pipeline.emit.formats import WRITERS, Item, write_classes
 from pipeline.emit.gate import check_ancestors
 from pipeline.emit.leaving import Names
-from pipeline.models.lineage import Lineage
+from pipeline.models.lineage import Lineage, records_of
 from pipeline.progress import track
 
 _READ_TILES = 256
@@ -48,11 +47,10 @@ def emit_study(
     real_rows = real.rows()
     every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
     passed = [Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
-    lineage: dict[str, dict] = {}
-    for store in stores:
-        lineage |= json.loads((store.folder / "lineage.json").read_text(encoding="utf-8"))
+    lineage = {generator: record for store in stores for generator, record in records_of(store.folder).items()}
+    grid = grid_of(params.tile.split)
     accepted = pd.concat([s.rows for s in passed])
-    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt)
+    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt, grid)
     sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     sources["train"] += passed
     classes = classes_of(params.tile.labels, sources)
@@ -75,7 +73,7 @@ def emit_study(
         params.tile.labels.given,
         counts,
         unlabelled,
-        {name: record | {"own": _own_groups(record, real_rows, salt)} for name, record in lineage.items()},
+        {name: record | {"own": _own_groups(record, real_rows, salt, grid)} for name, record in lineage.items()},
         _outside(unknown, lineage.values(), salt),
         sum(len(rows) for _, rows in every),
         len(accepted),
@@ -89,9 +87,9 @@ def emit_study(
     return metrics
 
 
-def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes) -> int:
+def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes, grid: str) -> int:
     """How many of a generator's groups are this study's, under whatever name."""
-    return len(set(record["groups"]) - set(recognise(record, rows, salt).unknown))
+    return len(set(record["groups"]) - set(recognise(record, rows, salt, grid).unknown))
 
 
 def _outside(unknown: list[str], records: Iterable[dict], salt: bytes) -> list[str]:

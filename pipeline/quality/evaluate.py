@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
+from pipeline.data.ancestry import grid_of
 from pipeline.data.codes import known_salt
 from pipeline.data.commit import write_json
 from pipeline.data.plan import EVALUATION
@@ -96,7 +97,7 @@ def evaluate_study(
         "extractor_also": _also(params),
     }
     stores = made_stores(made, rows_from=verdicts)
-    check_generators([store.folder for store in stores], rows, known_salt())
+    check_generators(stores, rows, known_salt(), grid_of(params.tile.split))
     for store in stores:
         chosen = store.rows()
         if store.folder == Path(MADE[1]):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.conditions.features import OF_NO_PATIENT, Extractor, load_extractor
 from pipeline.config import Params
+from pipeline.data.ancestry import grid_of
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import MADE, TileStore, made_stores
@@ -63,7 +64,8 @@ def train_study_filters(
     def write(folder: Path) -> None:
         judge, scores, calibrated = fit_judge(params.filter.use, fitting, held_out, config)
         judge.save(folder)
-        lineage = seen(every) | Lineage(unknown=() if config.features in OF_NO_PATIENT else (config.features,))
+        lineage = seen(every, grid_of(params.tile.split))
+        lineage |= Lineage(unknown=() if config.features in OF_NO_PATIENT else (config.features,))
         if {"text", "rna"} & set(params.filter.use):
             lineage |= read_lineage(encoders)
         lineage.save(folder)

@@ -22,6 +22,7 @@ from pipeline.conditions.reader import tell_captions
 from pipeline.conditions.rna import CODES
 from pipeline.conditions.text import load_text_encoder, new_reader
 from pipeline.config import Params
+from pipeline.data.ancestry import grid_of
 from pipeline.data.commit import commit_part, write_json
 from pipeline.data.genotype import parse_genotype
 from pipeline.data.keys import StudyKeys, check_matches, unmatched
@@ -76,6 +77,10 @@ class _EncoderJob:
     reports: Path
     folder: Path
 
+    @property
+    def seen(self) -> Lineage:
+        return seen(self.rows, grid_of(self.params.tile.split))
+
     def check(self, found: list[Fault | Note]) -> None:
         for note in notes_among(found):
             console.print(f"train_encoders: {note}", markup=False)
@@ -120,7 +125,7 @@ def _text_encoder(job: _EncoderJob) -> Made:
         train_clip(config, job.store, job.rows, job.params.seed, run, job.folder / "text", log)
     metrics = tell_captions(new_reader(config), job.store.rows()["caption"], "train_encoders")
     metrics |= retrieval_recall(job.folder / "text", job.store, val_rows(job.store), config.max_tokens)
-    return facts | {"source": "text"}, metrics, seen(job.rows)
+    return facts | {"source": "text"}, metrics, job.seen
 
 
 def _rna_encoder(job: _EncoderJob) -> Made:
@@ -132,7 +137,7 @@ def _rna_encoder(job: _EncoderJob) -> Made:
         run = job.run("rna", config.steps, config.learning_rate)
         with curves(job.reports / "curves" / "rna") as log:
             encoder = train_expression(config, train_samples, job.params.seed, run, log)
-        lineage = seen(job.rows)
+        lineage = job.seen
     else:
         source = Path(packaged(config.init, "encoders/rna"))
         job.check(check_fit(config, table, source))
@@ -209,7 +214,7 @@ def train_study_autoencoder(
         with curves(reports / "curves") as log:
             codec = train_autoencoder(config, store, rows, params.seed, run, decoder_run, folder, log)
         lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
-        (lineage | seen(rows)).save(folder)
+        (lineage | seen(rows, grid_of(params.tile.split))).save(folder)
         images = store.read(val_rows(store))
         metrics, rebuilt = reconstruction(codec, images)
         reconstruction_picture(images, rebuilt).save(reports / "reconstruction.png")
@@ -252,7 +257,7 @@ def encode_study(
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, lambda folder, part=part: encode_part(part, folder))
-    lineage = read_lineage(autoencoder) | read_lineage(encoders) | seen(rows)
+    lineage = read_lineage(autoencoder) | read_lineage(encoders) | seen(rows, grid_of(params.tile.split))
     specs = [asdict(spec) for spec in bus.specs()]
     work.promote_parts(names, output, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Params
+from pipeline.data.ancestry import grid_of
 from pipeline.data.codes import known_salt
 from pipeline.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
 from pipeline.data.rows import held_out_rows
@@ -177,7 +178,7 @@ def uplift_study(
         write_json(reports / "metrics.json", {"left_out": "uplift.seeds is 0"})
         return {}
     _check(data)
-    check_generators([store.folder for store in data.made], data.real.rows(), known_salt())
+    check_generators(data.made, data.real.rows(), known_salt(), grid_of(params.tile.split))
     runs, left_out = _possible(runs_of(config), data)
     answers, labels = data.answers, params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
     read = {

@@ -35,7 +35,7 @@ def test_a_held_out_slide_that_the_model_saw_is_a_fault(folder):
 
 def test_a_slide_that_may_be_one_of_a_public_set_is_asked_for(folder):
     (fault,) = _faults("", allow=True)
-    assert "row 3, column 'dataset'" in fault and "state set if the slide is of that set" in fault
+    assert "row 3, column 'dataset'" in fault and "write `dataset` set and the id B" in fault
 
 
 def test_ancestors_that_nobody_knows_are_a_fault_unless_they_are_allowed(folder):

@@ -123,3 +123,28 @@ def test_an_extractor_that_is_not_to_be_had_is_named(name, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HistoloomError, match=name):
         load_extractor(name, "cpu")
+
+
+@pytest.mark.parametrize(
+    "text", [{"hf_model_name": "no-such/model"}, {"hf_model_name": 3}, {"unheard_of": 1}, None, []]
+)
+def test_a_clip_s_folder_of_other_settings_is_said(tmp_path, text, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    own_clip(tmp_path)
+    place = tmp_path / "open_clip_config.json"
+    stated = json.loads(place.read_text())
+    stated["model_cfg"]["text_cfg"] = text
+    place.write_text(json.dumps(stated))
+    for load in (load_text_encoder, lambda source: load_extractor(source, "cpu")):
+        with pytest.raises(HistoloomError, match="could not be loaded"):
+            load(str(tmp_path))
+
+
+def test_a_folder_is_no_hub_s_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home/john").mkdir(parents=True)
+    transformers_clip(tmp_path / "home/john")
+    for load in (load_text_encoder, lambda source: load_extractor(source, "cpu")):
+        with pytest.raises(HistoloomError, match=r"'transformers:home/john' is a folder.*Write 'home/john' alone"):
+            load("transformers:home/john")
+        load("home/john")

@@ -16,8 +16,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from pipeline.cli.validate import validate_study
 from pipeline.conditions import features
 from pipeline.conditions.features import inception_network, inception_weights, load_extractor
+from pipeline.conditions.text import load_text_encoder
 from pipeline.config import Params
 from pipeline.errors import HistoloomError
+from tests.conditions.test_towers import own_clip
 
 
 class _Trap:
@@ -59,6 +61,20 @@ def test_a_folder_of_timm_s_runs_nothing(trap, tmp_path):
     trap.rename(folder / "pytorch_model.bin")
     with pytest.raises(HistoloomError, match="could not be loaded"):
         load_extractor(f"timm:local-dir:{folder}", "cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_clip_s_folder_whose_weights_are_a_pickle_runs_nothing(trap, tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    own_clip(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    trap.rename(folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(HistoloomError, match=r"The text encoder .* could not be loaded"):
+        load_text_encoder(str(folder))
+    with pytest.raises(HistoloomError, match=r"The feature extractor .* could not be loaded"):
+        load_extractor(str(folder), "cpu")
     assert not (tmp_path / "ran").exists()
 
 

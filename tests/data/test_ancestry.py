@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.ancestry import coded, recognise
+from pipeline.config import Split
+from pipeline.data.ancestry import Recognised, coded, grid_of, recognise
+from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
-from pipeline.models.lineage import check_generators
+from pipeline.models.lineage import Lineage, check_generators, read_lineage, seen
+from tests.build import make_part, tile_rows, tiles
 
 SALT = b"a salt for tests"
 COLUMNS = ["split_group", "slide_id", "patient_id", "split", "dataset"]
@@ -42,7 +45,7 @@ def test_a_public_slide_or_patient_is_known_whatever_its_case_and_region(name):
 def test_a_bare_name_that_may_be_a_public_slide_is_asked_for():
     found = recognise(_record("camelyon16:Normal_003"), STATED)
     assert found.held_out == () and found.unstated == {"normal_003": "camelyon16:Normal_003"}
-    assert "`dataset` of slides.csv for it: camelyon16 if" in found.complaint("g")
+    assert "In slides.csv, write `dataset` camelyon16 and the id Normal_003 if" in found.complaint("g")
 
 
 def test_another_set_s_name_of_the_same_sound_is_unknown_and_no_more():
@@ -66,16 +69,61 @@ def test_codes_of_this_study_s_salt_are_read_and_others_are_unknown():
     assert train.complaint("g") is None and train.unknown == ()
 
 
-def test_a_study_split_by_region_goes_on_from_its_own_package():
-    rows = _rows(("s/r0c0", "s", "p", "train", None), ("s/r1c0", "s", "p", "test", None))
-    names = (coded("g", "s/r0c0", SALT),), (coded("s", "s", SALT),)
-    assert (
-        names[0][0].endswith("/r0c0")
-        and recognise(_record(*names[0], slides=names[1]), rows, SALT).complaint("g") is None
-    )
-    assert recognise(_record(coded("g", "s/r1c0", SALT)), rows, SALT).held_out == ("s/r1c0",)
-    other_grid = recognise(_record(coded("g", "s/r0c0", SALT), coded("g", "s/r7c3", SALT)), rows, SALT)
-    assert other_grid.held_out == ("s",)
+REGIONS = _rows(("s/r0c0", "s", "p", "train", None), ("s/r1c0", "s", "p", "test", None))
+
+
+def _saw_region(name: str, coding: bool) -> dict:
+    return _record(coded("g", name, SALT), slides=(coded("s", "s", SALT),)) if coding else _record(name, slides=("s",))
+
+
+@pytest.mark.parametrize("coding", [False, True])
+def test_a_study_split_by_region_goes_on_from_its_own_package(coding):
+    for name, held_out in (("s/r0c0@2x1", ()), ("s/r1c0@2x1", ("s/r1c0",))):
+        found = recognise(_saw_region(name, coding), REGIONS, SALT, "2x1")
+        assert found.held_out == held_out and not found.unknown, name
+    lost_its_tiles = recognise(_record("s/r0c0@3x1", "s/r2c0@3x1"), REGIONS, SALT, "3x1")
+    assert lost_its_tiles == Recognised((), {}, ())
+
+
+@pytest.mark.parametrize("coding", [False, True])
+@pytest.mark.parametrize("name", ["s/r0c0@1x2", "s/r0c0", "s/r7c3@9x9", "s/r0c0@12x1"])
+def test_a_region_of_another_grid_or_of_none_that_is_stated_is_the_whole_slide(name, coding):
+    found = recognise(_saw_region(name, coding), REGIONS, SALT, "2x1")
+    assert found.held_out == ("s",) and not found.unknown
+    both = recognise(_record(name, "s/r0c0@2x1"), REGIONS, SALT, "2x1")
+    assert both.held_out == ("s",), "what was trained under two grids"
+    train = REGIONS.assign(split="train")
+    assert recognise(_saw_region(name, coding), train, SALT, "2x1") == Recognised((), {}, ())
+    by_patient = recognise(_saw_region(name, coding), _rows(("p", "s", "p", "test", None)), SALT)
+    assert by_patient.held_out == ("s",), "a study that is split by patient now"
+
+
+def test_what_a_study_split_by_region_saw_states_its_grid():
+    split = Split(group="region", region={"rows": 2, "cols": 1})
+    train = REGIONS[REGIONS["split"] == "train"]
+    assert seen(train, grid_of(split)).groups == ("s/r0c0@2x1",)
+    assert seen(STATED, grid_of(Split())).groups == ("p1", "p2", "p3", "p4")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "camelyon-16:Tumor_002",
+        "Camelyon_16:tumor_002",
+        "camelyon16:tumor-2",
+        "camelyon16:Tumor 002",
+        "camelyon16:tumor002",
+    ],
+)
+def test_a_public_name_in_another_spelling_is_asked_for(name):
+    found = recognise(_record(name), STATED)
+    assert found.unstated == {"Tumor_002": name} and found.complaint("g")
+
+
+def test_numbers_that_spreadsheets_made_of_ids_are_asked_for():
+    rows = _rows(("007", "a", "007", "test", "set"), ("s-1-1", "s-1-1", "q", "test", "set"))
+    assert recognise(_record("set:7"), rows).unstated == {"a": "set:7"}
+    assert recognise(_record("set:s-11", "other:7"), rows).complaint("g") is None
 
 
 def test_a_patient_and_a_slide_of_one_name_are_two():
@@ -88,11 +136,45 @@ def test_rows_of_a_store_of_before_have_no_data_set():
     assert set(recognise(_record("camelyon16:p2"), rows).unstated) == {"Tumor_002"}
 
 
+def _made(folder, lineage: str) -> list[TileStore]:
+    """A store of one tile of the generator g, with this record."""
+    make_part(folder, "part", tile_rows(1), tiles(1))
+    tile_rows(1).assign(generator_sha256="g").to_parquet(folder / "part/rows.parquet")
+    if lineage:
+        (folder / "lineage.json").write_text(lineage)
+    return [TileStore(folder)]
+
+
 def test_what_can_not_be_measured_is_refused_by_any_name(tmp_path):
-    (tmp_path / "lineage.json").write_text('{"g": {"groups": ["camelyon16:p2"], "slides": [], "unknown": []}}')
+    made = _made(tmp_path, '{"g": {"groups": ["camelyon16:p2"], "slides": [], "unknown": []}}')
     with pytest.raises(HistoloomError, match="held-out groups or slides: Tumor_002"):
-        check_generators([tmp_path], STATED)
-    check_generators([tmp_path], STATED[STATED["split"] != "test"])
+        check_generators(made, STATED)
+    check_generators(made, STATED[STATED["split"] != "test"])
+
+
+@pytest.mark.parametrize("lineage", ["", "{}"])
+def test_tiles_of_a_generator_without_a_record_are_not_measured(tmp_path, lineage):
+    with pytest.raises(HistoloomError, match=f"Generator g of {tmp_path} left no record"):
+        check_generators(_made(tmp_path, lineage), STATED)
+
+
+DAMAGED = [
+    "", "[]", "{", "{}", "null", "3", "[" * 100_000, '{"groups": null, "slides": [], "unknown": []}',
+    '{"groups": [1], "slides": [], "unknown": []}', '{"groups": "p2", "slides": [], "unknown": []}', "\xff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_record_is_said_and_does_not_pass_as_one_of_nothing(tmp_path, text):
+    (tmp_path / "lineage.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(HistoloomError, match=r"lineage\.json is no lineage record"):
+        read_lineage(tmp_path)
+
+
+def test_a_record_that_was_saved_is_read(tmp_path):
+    for lineage in (Lineage(), Lineage(("a",), ("b",), ("c",), ("d",))):
+        lineage.save(tmp_path)
+        assert read_lineage(tmp_path) == lineage
 
 
 ids = st.sampled_from(["a", "A", "b", "c", "d", "a:b", "Ä"])

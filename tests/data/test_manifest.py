@@ -52,6 +52,8 @@ def _two(**changes) -> list[dict]:
         (_two(slide_id="s0"), "slide_id", 3, "'s0' stands in row 2", "id of its own"),
         (_two(path="s0.svs"), "path", 3, "s0.svs' stands in row 2", "one row"),
         (_two(slide_id="a/b"), "slide_id", 3, "can't name a folder", "letters"),
+        (_two(slide_id="s-202301154521"), "slide_id", 3, "has the form of the codes", "put something before it"),
+        (_two(patient_id="WardB:g-123456789012"), "patient_id", 3, "has the form of the codes", "put something"),
         (_two(slide_id=".."), "slide_id", 3, "can't name a folder", "letters"),
         (_two(path="gone.svs"), "path", 3, "no file 'gone.svs'", "mend the path"),
         (_two(path="../params.yaml"), "path", 3, "leads out of data/slides", "put the file under"),

@@ -29,6 +29,8 @@ NAMES = [
     ("dermis", "epidermis", "keratin"),
     ("Tumor: Positive", "a/b", "..", "../../etc", "CON", "x.", "é" * 60, "|"),
     tuple(f"class {n}" for n in range(12)),
+    ("metadata.csv", "metadata.jsonl", "x"),
+    ("Metadata.JSONL",),
 ]
 
 

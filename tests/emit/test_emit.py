@@ -180,7 +180,7 @@ def test_nobody_and_no_place_is_named_in_what_leaves(study):
 
 def test_unknown_ancestors_are_in_the_card_without_patients_and_paths(study):
     (study / "secret/tower").mkdir(parents=True)
-    _lineage([PATIENTS["train"], "Eve-Moe-1983"], (str(study / "secret/tower"), "vinid/plip"))
+    _lineage([PATIENTS["train"], "Eve-Moe-1983"], (str(study / "secret/tower"), "transformers:vinid/plip"))
     with pytest.raises(HistoloomError, match="allow_unknown_ancestors"):
         _emit()
     _emit("out2", allow_unknown_ancestors=True)

@@ -26,10 +26,12 @@ PRETRAINED = Path(__file__).parents[2] / "pretrained/histoloom-small"
         "scratch",
         "train",
         "histoloom-small",
-        "org/model",
         "hf-hub:org/model",
+        "hf-hub:org/model@0123abc",
         "transformers:vinid/plip",
         "timm:resnet50",
+        "timm:vit_base_patch16_224.augreg_in1k",
+        "timm:hf-hub:MahmoodLab/UNI",
     ],
 )
 def test_models_that_anyone_can_have_are_named(source):
@@ -48,12 +50,29 @@ def test_models_that_anyone_can_have_are_named(source):
         "studies/p7/models",
         "mine/p7",
         "hf-hub:/srv/p7",
+        "patients/p7",  # a folder that was
+        "transformers:mine/p7",
+        "timm:p7",
+        "timm:local-dir/p7",
+        "timm:local-dir:mine/p7",
+        "timm:mine/p7",
+        "org/model@/srv/p7",
         "a folder",
     ],
 )
 def test_of_a_folder_nothing_is_told_but_that_it_is_one(source, folder):
-    Path("mine").mkdir()
+    Path("mine/p7").mkdir(parents=True)
     assert told_source(source) == FOLDER == told_source(FOLDER)
+
+
+def test_a_bare_hub_s_id_is_told_where_this_machine_has_fetched_it(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "cache"))
+    (folder / "cache/models--org--asked-for").mkdir(parents=True)
+    assert told_source("org/model") == FOLDER == told_source("org/asked-for")
+    (folder / "cache/models--org--model/snapshots/0123").mkdir(parents=True)
+    assert told_source("org/model") == "org/model"
+    (folder / "org/model").mkdir(parents=True)
+    assert told_source("org/model") == FOLDER
 
 
 def test_params_that_leave_describe_the_making_alone(folder):
@@ -63,7 +82,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
         "tile": {"split": {"assign": {"p7": "val"}}, "spots": "p7.csv", "summarise": "p7.sh", "caption": "p7 {label}"},
         "train_encoders": {"rna": {"table": "p7.h5ad", "init": "p7/rna"}, "image": {"source": "p7/tower"}},
         "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label", "text"]},
-        "train_autoencoder": {"init": "org/model", "resume_from": "p7"},
+        "train_autoencoder": {"init": "histoloom-small", "resume_from": "p7"},
         "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
         "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "lent_by": ["p7"]}]},
         "emit": {"name": "p7", "licence": "CC-BY-4.0"},
@@ -77,7 +96,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
     read = Params.model_validate(told)
     kept = {"init": FOLDER, "resume_from": None}
     assert read.train_denoiser == params.train_denoiser.model_copy(update=kept)
-    assert read.train_autoencoder.init == "org/model" and read.emit.licence == "CC-BY-4.0"
+    assert read.train_autoencoder.init == "histoloom-small" and read.emit.licence == "CC-BY-4.0"
     assert read.tile.labels == params.tile.labels and read.encode == params.encode
     assert told_params(told) == told
 
@@ -92,23 +111,47 @@ def test_no_name_leaves_but_as_a_code_and_codes_stay(names, dataset):
 
 
 def test_names_of_earlier_packages_stay_as_they_are():
-    lineage = Lineage(("her2st:C2", "p1", "x:y"), (), ("/srv/p7/models", "org/model"), ("her2st",))
+    lineage = Lineage(("her2st:C2", "p1", "x:y"), (), ("/srv/p7/models", "hf-hub:org/model"), ("her2st",))
     told = Names("mine", SALT).outside(lineage)
     assert told.groups == tuple(sorted(("her2st:C2", *(f"mine:{coded('g', name, SALT)}" for name in ("p1", "x:y")))))
-    assert told.unknown == ("a folder", "org/model") and told.public == ("her2st",)
+    assert told.unknown == ("a folder", "hf-hub:org/model") and told.public == ("her2st",)
 
 
-def test_public_ids_stay_clear_but_for_slides_of_another_set(folder, monkeypatch):
+def test_public_ids_stay_clear_but_for_slides_of_another_set(folder, monkeypatch, capsys):
     monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
     with pytest.raises(HistoloomError, match="dvc repro tile"):
         names_outside("her2st", public=True)
     for slide, dataset in (("C2", "HER2ST"), ("C3", None), ("H1", "own")):
-        rows = tile_rows(1, slide_id=slide, split_group=slide, patient_id=slide, dataset=dataset)
-        make_part("data/tiles", slide, rows, tiles(1))
+        _slide(slide, dataset)
     told = names_outside("her2st", public=True).outside(Lineage(("C2", "C3", "H1", "of-another-study"), ("C2",)))
-    codes = [f"her2st:{coded('g', name, SALT)}" for name in ("H1", "of-another-study")]
-    assert told.groups == tuple(sorted(("her2st:C2", "her2st:C3", *codes)))
+    codes = [f"her2st:{coded('g', name, SALT)}" for name in ("C3", "H1", "of-another-study")]
+    assert told.groups == tuple(sorted(("her2st:C2", *codes)))
     assert told.slides == ("her2st:C2",) and told.public == ("her2st",)
+    assert "state no `dataset`, and leave as codes: C3" in " ".join(capsys.readouterr().err.split())
+
+
+def _slide(slide: str, dataset: str | None = None, **columns) -> None:
+    rows = tile_rows(1, **{"slide_id": slide, "split_group": slide, "patient_id": slide, "dataset": dataset} | columns)
+    make_part("data/tiles", slide, rows, tiles(1))
+
+
+def test_where_no_slide_states_a_data_set_all_are_of_the_public_one_regions_too(folder, monkeypatch):
+    monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
+    _slide("C2", split_group="C2/r0c1")
+    told = names_outside("her2st", public=True).outside(Lineage(("C2/r0c1@6x3",), ("C2",)))
+    assert told == Lineage(("her2st:C2/r0c1@6x3",), ("her2st:C2",), (), ("her2st",))
+    (group,) = names_outside().outside(Lineage(("C2/r0c1@6x3",))).groups
+    assert is_code(group) and group.endswith("/r0c1@6x3") and "C2" not in group
+
+
+def test_an_id_of_this_study_that_looks_like_a_code_or_a_public_name_leaves_as_a_code(folder, monkeypatch):
+    monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
+    own = ("WardB:g-123456789012", "her2st:Moe", "s-202301154521")
+    for number, patient in enumerate(own):
+        _slide(f"s{number}", split_group=patient)
+    of_package = ("g-3f2a90c1d2e4", "her2st:C2")
+    told = names_outside().outside(Lineage((*own, *of_package), (), (), ("her2st",)))
+    assert told.groups == tuple(sorted((*of_package, *(coded("g", name, SALT) for name in own))))
 
 
 def test_a_data_set_has_a_name_and_a_public_one_is_named():

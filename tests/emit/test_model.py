@@ -197,10 +197,27 @@ def test_what_only_a_person_can_judge_is_printed(study, capsys):
     package_models(params, Path("out"), Words("Slides of p1, and of p10."), names_outside())
     said = " ".join(capsys.readouterr().err.split())
     assert "the attribution has words that are ids of this study: p1" in said
+    for place in ("licence", "names of classes", "data set's name"):
+        assert f"the {place} has" not in said
     assert "None may be a name: Moe, of, tumour, E, H" in said
     assert "learnt from captions" in Path("out/README.md").read_text(encoding="utf-8")
     package_models(study, Path("clear"), MINE, HER2ST)
     assert "check: these ids leave clear, as her2st:ID: p1, p2, s1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_ids_in_the_licence_the_classes_and_the_data_set_s_name_are_printed(study, capsys):
+    labels = study.tile.labels.model_copy(update={"classes": ("tumour of p2", "stroma")})
+    params = study.model_copy(
+        update={
+            "emit": study.emit.model_copy(update={"licence": "as agreed with p1"}),
+            "tile": study.tile.model_copy(update={"labels": labels}),
+        }
+    )
+    package_models(params, Path("out"), MINE, names_outside("ward-s1"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the licence has words that are ids of this study: p1" in said
+    assert "the names of classes has words that are ids of this study: p2" in said
+    assert "the data set's name has words that are ids of this study: s1" in said
 
 
 def test_public_is_of_a_data_set_that_is_named(study):

@@ -12,6 +12,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Params
+from pipeline.data.ancestry import grid_of
 from pipeline.data.manifest import read_manifest
 from pipeline.data.plan import make_plan
 from pipeline.data.tables import with_conditions
@@ -83,7 +84,8 @@ def test_whatever_manifest_no_held_out_group_reaches_an_emitted_tile(stated, see
     emitted, train = made[made["purpose"] == "augment"], real[real["split"] == "train"]
     assume(len(emitted))
     event(f"emitted, split by {group}")
-    assert check_ancestors(emitted, {"g": seen(train).record}, real, allow_unknown=False) == []
+    grid = grid_of(params.tile.split)
+    assert check_ancestors(emitted, {"g": seen(train, grid).record}, real, allow_unknown=False, grid=grid) == []
     lenders = set(emitted["ancestors"].explode())
     assert set(real.loc[real["split_group"].isin(lenders), "split"]) == {"train"}
     if group != "region":

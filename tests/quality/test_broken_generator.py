@@ -21,7 +21,7 @@ from pipeline.errors import HistoloomError
 from pipeline.models.lineage import read_lineage
 from pipeline.quality.evaluate import evaluate_study
 from pipeline.quality.study import filter_study, train_study_filters
-from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture
+from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture, write_made_lineage
 from tests.conditions.test_towers import transformers_clip
 
 SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
@@ -83,6 +83,7 @@ def filtered(
         ancestors=[["train-0"]] * len(images),
     )  # fmt: skip
     make_part(folder / "data/synthetic", "evaluate-00000", rows, images, SYNTHETIC_ROW)
+    write_made_lineage(folder / "data/synthetic")
     made, verdicts = (folder / "data/synthetic",), folder / "data/verdicts"
     with stage.open_stage("filter", params={}, inputs=[]) as work:
         found = filter_study(

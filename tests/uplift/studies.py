@@ -11,7 +11,7 @@ from pipeline import stage
 from pipeline.config import Params
 from pipeline.data.schema import SYNTHETIC_ROW
 from pipeline.uplift.study import uplift_study
-from tests.build import make_part, tile_rows
+from tests.build import make_part, tile_rows, write_made_lineage
 
 CLASSES = ("pink", "blue")
 
@@ -39,6 +39,7 @@ def write_study(folder: Path, made_labels: list[str], shown: list[str]) -> None:
         condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * count,
     )  # fmt: skip
     make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
+    write_made_lineage(folder / "data/synthetic")
     (folder / "data/verdicts/augment-00000").mkdir(parents=True)
     rows.assign(accepted=True, reject_reasons="").to_parquet(folder / "data/verdicts/augment-00000/rows.parquet")
 

@@ -15,7 +15,7 @@ from pipeline.data.schema import SYNTHETIC_ROW
 from pipeline.data.store import UNKNOWN
 from pipeline.errors import HistoloomError
 from pipeline.uplift.answers import MaskAnswers, counted
-from tests.build import make_part, tile_rows, tiles
+from tests.build import make_part, tile_rows, tiles, write_made_lineage
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 
@@ -71,6 +71,7 @@ def _write_masks(folder: Path) -> None:
     good, bad = drawn(20, True), drawn(made - 20, False)
     images, masks = (np.concatenate(parts) for parts in zip(good, bad))
     make_part(folder / "data/synthetic", "augment-00000", rows, images, SYNTHETIC_ROW, masks=masks)
+    write_made_lineage(folder / "data/synthetic")
     (folder / "data/verdicts/augment-00000").mkdir(parents=True)
     rows.assign(accepted=np.arange(made) < 20, reject_reasons="").to_parquet(
         folder / "data/verdicts/augment-00000/rows.parquet"
