@@ -115,7 +115,8 @@ def test_numbers_are_exact(text, number):
 
 
 @pytest.mark.parametrize(
-    "text, problem", [("0,25", "write 0.25"), ("1_000", "no number"), ("nan", "no number"), ("", "no number")]
+    "text, problem",
+    [("0,25", "write 0.25"), ("1_000", "no number"), ("nan", "no number"), ("", "no number"), ("٣", "no number")],
 )
 def test_what_is_no_number_is_said(text, problem):
     with pytest.raises(ValueError, match=problem):

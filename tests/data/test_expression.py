@@ -158,6 +158,12 @@ def test_a_long_table_and_a_table_without_key_say_what_to_do(tmp_path):
     assert "only an h5ad has layers" in _one_fault(tmp_path / "e.parquet", layer="counts").problem
 
 
+def test_genes_written_in_two_ways_are_said(tmp_path):
+    COUNTS.set_axis(["TP53", "tp53", "ESR1"], axis=1).to_csv(tmp_path / "e.csv")
+    (note,) = notes_among(check_expression(_rna(tmp_path / "e.csv"))[1])
+    assert "1 gene(s)" in note.fact and "'tp53' and 'TP53'" in note.fact
+
+
 def test_genes_that_a_spreadsheet_made_dates_are_said(tmp_path):
     COUNTS.set_axis(["2-Sep", "Mar-01", "TP53"], axis=1).to_csv(tmp_path / "e.csv")
     (note,) = notes_among(check_expression(_rna(tmp_path / "e.csv"))[1])
