@@ -50,7 +50,7 @@ def check_expression(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Not
         return None, [Fault(where, f"expression is asked for, and {config.section}.table names no table.", "name it.")]
     if not Path(where).is_file():
         return None, [Fault(where, "the file is missing.", f"put it there, or mend {config.section}.table.")]
-    if Path(where).suffix == ".h5ad":
+    if Path(where).suffix.lower() == ".h5ad":
         table, found = read_h5ad(config)
     else:
         read = _read_text if Path(where).suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet

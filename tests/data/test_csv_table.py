@@ -109,6 +109,11 @@ def test_what_a_writer_quotes_comes_back(tmp_path_factory, rows, separator, end,
     assert faults == [] and table.to_numpy().tolist() == [row for row in stripped if any(row)]
 
 
+def test_a_report_of_any_length_is_one_value(tmp_path):
+    table, faults = _table(tmp_path, f'id,report\na,"{"x" * 200_000}"\n')
+    assert faults == [] and len(table["report"].iloc[0]) == 200_000
+
+
 @pytest.mark.parametrize("text, number", [("0.25", 0.25), ("-.5", -0.5), ("1e-3", 1e-3), ("12.", 12.0)])
 def test_numbers_are_exact(text, number):
     assert as_number(text) == number

@@ -70,6 +70,10 @@ def test_expression_reads_alike_in_every_form(tmp_path, form):
     assert (found.to_numpy() == COUNTS.to_numpy()).all() and found.to_numpy().dtype == np.float32
 
 
+def test_an_h5ad_may_be_named_in_capitals(tmp_path):
+    assert read_expression(_rna(_h5ad(tmp_path / "E.H5AD", "counts"))).index.tolist() == ["p1", "p2"]
+
+
 def test_an_h5ad_of_logarithms_gives_its_counts_once_the_layer_is_named(tmp_path):
     path = _h5ad(tmp_path / "e.h5ad", "logs", layers={"counts": COUNTS.to_numpy(np.float32)}, uns={"log1p": {}})
     fault = _one_fault(path)
