@@ -183,6 +183,8 @@ class Tile(Section):
         if not all(self.quoted):
             raise ValueError("caption quotes a field without a name: write {label}, and {{ for a brace")
         for _, name, form, conversion in Formatter().parse(self.caption):
+            if name and (name.isdigit() or {*name} & {*".["}):
+                raise ValueError(f"caption quotes {{{name}}}, which names no field: write {{label}}")
             if form or conversion:
                 raise ValueError(
                     f"caption quotes {name} in a format of its own, and fields are words: write {{{name}}}"

@@ -209,7 +209,10 @@ GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
         (GOOD + "plan: {classes: [a, a]}\n", ["names 'a' twice"]),
         (GOOD + "evaluate: {features: inception_v3}\n", ["'inception_v3' is no feature extractor"]),
         *((f"{TILE}more_mpp: [{scales}]}}\n", ["more_mpp"]) for scales in ("1.0", "0.5, 0.5", "1.0000001")),
-        *((f"{TILE}caption: '{words}'}}\n", ["write {"]) for words in ("{label:d}", "{label!r}", "{composition:.2f}")),
+        *(
+            (f"{TILE}caption: '{words}'}}\n", ["write {"])
+            for words in ("{label:d}", "{label!r}", "{composition:.2f}", "{0}", "{label.x}", "{label[0]}")
+        ),
         (TILE + "tile_px: 1000000000000}\n", ["tile.tile_px"]),
         (TILE + "caption: '{label'}\n", ["tile"]),
         (GOOD + f"seed: {2**70}\n", ["seed"]),

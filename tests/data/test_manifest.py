@@ -302,7 +302,7 @@ def test_slides_that_fail_alike_are_one_line(slides):
 
 
 def test_validate_passes_a_good_study(slides):
-    make_study(".", GOOD, {"labels": {"source": "slide", "classes": ["tumour"]}})
+    make_study(".", GOOD, PAIR)
     done = CliRunner().invoke(cli, ["validate"])
     assert (done.exit_code, done.stderr.strip().splitlines()[-1]) == (0, "no faults")
 
