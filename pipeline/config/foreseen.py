@@ -42,6 +42,10 @@ def _training(params: Params) -> Iterator[Fault]:
         yield _fault("train_denoiser.channels", problem, "name fewer, or cut tiles of another size.")
     elif config.init == "scratch" and (problem := config.windows_fault(latent_px, levels)):
         yield _fault("train_denoiser.windows_latent_px", problem, "name other sides.")
+    attending = min(config.channels[1:] or config.channels)
+    if config.init == "scratch" and "text" in config.conditions and config.attention_head_dim > attending:
+        problem = f"it is {config.attention_head_dim}, and a level that attends to the text has {attending} channels."
+        yield _fault("train_denoiser.attention_head_dim", problem, "state less, or more channels.")
     if "text" in config.conditions and params.train_encoders.text.source == "train":
         text = params.train_encoders.text
         if text.width % text.heads:

@@ -70,6 +70,7 @@ REQUEST = {"name": "more", "tiles": 3}
         ("train_denoiser.windows_latent_px", "32", {}, {"train_denoiser": {"windows_latent_px": [32]}}),
         ("train_denoiser.conditions", "label", {"labels": {"source": "none", "classes": []}}, {"plan": {"target": "none", "evaluation_tiles": 1}, "uplift": {"seeds": 0}}),
         ("train_encoders.text.heads", "5", {}, {"train_encoders": {"text": {"heads": 5}}}),
+        ("train_denoiser.attention_head_dim", "96 channels", {}, {"train_denoiser": {"attention_head_dim": 1000}}),
         ("tile.caption", "quotes nothing", {"caption": "H&E"}, {}),
         ("train_denoiser.resume_from", "gone", {}, {"train_denoiser": {"resume_from": "gone"}}),
         ("train_autoencoder.resume_from", "gone", {}, {"train_autoencoder": {"resume_from": "gone"}}),
