@@ -28,11 +28,17 @@ def made_whole(folder: Path) -> Iterator[Path]:
     HistoloomError
         when the folder holds something already, is a file, or can't be written.
     """
-    if folder.exists() and not folder.is_dir():
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise HistoloomError(f"{str(folder)[:80]} can't be a folder ({error.strerror}). Name another.") from None
+    if folder.is_symlink() and not there:
+        raise HistoloomError(f"{folder} is a link to {folder.readlink()}, which is not there. Name a new folder.")
+    if there and not folder.is_dir():
         raise HistoloomError(f"{folder} is a file. Name a new folder.")
-    if folder.exists() and any(not child.name.startswith(_STAGED) for child in folder.iterdir()):
+    if there and any(not child.name.startswith(_STAGED) for child in folder.iterdir()):
         raise HistoloomError(f"{folder} is not empty. Name a new folder, so that nothing of yours is overwritten.")
-    there, lacking = folder.exists(), [parent for parent in folder.parents if not parent.exists()]
+    lacking = [parent for parent in folder.parents if not parent.exists()]
     staged = (folder if there else folder.parent) / f"{_STAGED}{uuid.uuid4().hex[:8]}"
     try:
         if there:

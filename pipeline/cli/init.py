@@ -80,9 +80,10 @@ def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
         said.append(
             f"The study is a git repository inside another, {outer}: name it in the other's .gitignore, or make it elsewhere."
         )
+    place = f"./{folder}" if str(folder).startswith("-") else str(folder)  # which is no option
     said.append(
         f"A study at {folder}. Next: fill in manifests/slides.csv and params.yaml, then "
-        f"cd {shlex.quote(str(folder))}, histoloom validate, dvc repro."
+        f"cd {shlex.quote(place)}, histoloom validate, dvc repro."
     )
     for line in said:
         console.print(line, markup=False)

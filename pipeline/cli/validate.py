@@ -11,6 +11,7 @@ from pipeline.cli.foreseen import check_study
 from pipeline.cli.probe import probe_slides
 from pipeline.config import Params, check_cluster, check_params, load_params
 from pipeline.config.foreseen import check_foreseen
+from pipeline.data.codes import known_salt
 from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
@@ -31,6 +32,7 @@ def validate_study(folder: Path = Path()) -> list[Fault | Note]:
         return faults
     if cluster and not faults_among(faults):
         faults += check_foreseen(params, cluster)
+    faults += _check_salt()
     manifest, found = check_manifest(params.tile)
     faults += found
     stated, of_slides = probe_slides(manifest, params.tile)
@@ -76,6 +78,15 @@ def _check_splits(manifest: Manifest, params: Params, stated: dict[str, StatedCl
 def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
     init = params.train_encoders.rna.init
     return check_tables(params, keys, None if init == "train" else Path(packaged(init, "encoders/rna")))
+
+
+def _check_salt() -> list[Fault]:
+    """What emit would say of the salt, where there is one; else emit makes it."""
+    try:
+        known_salt()
+    except HistoloomError as error:
+        return [Fault("the salt of codes", str(error), "emit would stop there.")]
+    return []
 
 
 def _check_weights(params: Params) -> list[Fault]:

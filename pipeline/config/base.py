@@ -9,9 +9,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Fraction, Fraction]
-Positive = Annotated[int, Field(gt=0)]
+_MOST = 2**31 - 1
+Natural = Annotated[int, Field(ge=0, le=_MOST)]
+Positive = Annotated[int, Field(gt=0, le=_MOST)]
+Size = Annotated[int, Field(gt=0, le=2**14)]
+"""Of what is held in memory whole: the side of a picture, a batch, the width of a network."""
+Scale = Annotated[float, Field(ge=0.01, le=100)]
+"""µm/px"""
 ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
 Key = Literal["patient_id", "slide_id", "spot_id"]
+
+
+def _distinct(values: tuple) -> tuple:
+    if repeated := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"it names {repeated[0]!r} twice")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+"""Of a list whose values may not repeat."""
 
 
 def _extractor(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import ExtractorName, Fraction, Key, Positive, Section
+from pipeline.config.base import ExtractorName, Fraction, Key, Positive, Section, Size
 
 
 class Text(Section):
@@ -22,13 +22,13 @@ class Text(Section):
     max_tokens: Positive | None = Field(
         None, description="longer captions are read in chunks of the tower's length up to this; unstated, one chunk"
     )
-    image_px: Positive = 64
-    width: Positive = 64
-    layers: Positive = 2
-    heads: Positive = 4
-    context_length: Positive = 24
+    image_px: Size = 64
+    width: Size = 64
+    layers: Size = 2
+    heads: Size = 4
+    context_length: Size = 24
     steps: Positive = 200
-    batch_size: Positive = 64
+    batch_size: Size = 64
     learning_rate: float = Field(5e-4, gt=0)
 
 
@@ -87,10 +87,10 @@ class Rna(SampleTable):
     )
     max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
     hidden: tuple[Positive, ...] = (6000, 4000, 2048)
-    code: Positive = 200
+    code: Size = 200
     beta: float = Field(0.005, ge=0, description="weight of the KL term")
     steps: Positive = 2000
-    batch_size: Positive = 64
+    batch_size: Size = 64
     learning_rate: float = Field(3e-4, gt=0)
 
     @model_validator(mode="after")

@@ -16,7 +16,14 @@ _CHECKPOINTED = ("train_autoencoder", "train_denoiser")
 
 def check_foreseen(params: Params, cluster: Cluster) -> list[Fault]:
     """Faults of params whose sections agree, in the order of the stages that would refuse them."""
-    checks = (_training(params), _device(params, cluster), _plan(params), _canvases(params), _filters(params))
+    checks = (
+        _training(params),
+        _device(params, cluster),
+        _plan(params),
+        _steps(params),
+        _canvases(params),
+        _filters(params),
+    )
     return [fault for check in (*checks, _uplift(params), _named(params)) for fault in check]
 
 
@@ -35,6 +42,10 @@ def _training(params: Params) -> Iterator[Fault]:
         yield _fault("train_denoiser.channels", problem, "name fewer, or cut tiles of another size.")
     elif config.init == "scratch" and (problem := config.windows_fault(latent_px, levels)):
         yield _fault("train_denoiser.windows_latent_px", problem, "name other sides.")
+    attending = min(config.channels[1:] or config.channels)
+    if config.init == "scratch" and "text" in config.conditions and config.attention_head_dim > attending:
+        problem = f"it is {config.attention_head_dim}, and a level that attends to the text has {attending} channels."
+        yield _fault("train_denoiser.attention_head_dim", problem, "state less, or more channels.")
     if "text" in config.conditions and params.train_encoders.text.source == "train":
         text = params.train_encoders.text
         if text.width % text.heads:
@@ -83,11 +94,31 @@ def _plan(params: Params) -> Iterator[Fault]:
     elif plan.target == "none" and not plan.requests and not plan.evaluation_tiles:
         remedy = "state plan.requests, plan.evaluation_tiles, or another target."
         yield _fault("plan.target", "it is none, and nothing else is asked for: there is nothing to make.", remedy)
+    elif (
+        plan.target in ("largest", "median")
+        and len(params.tile.labels.classes) == 1
+        and not plan.requests
+        and not plan.evaluation_tiles
+    ):
+        problem = f"it is {plan.target}, and there is one class, which no other outnumbers: there is nothing to make."
+        yield _fault("plan.target", problem, "state a number, plan.requests or plan.evaluation_tiles.")
     for number, request in enumerate(plan.requests):
         for name in (n for n in request.change.leave_out if n in ("mask", "image")):
             remedy = f"sample.guidance can leave it out of all ({name}: 0)."
             key = f"plan.requests[{number}].change.leave_out"
             yield _fault(key, f"'{name}' can't be left out of single tiles.", remedy)
+
+
+def _steps(params: Params) -> Iterator[Fault]:
+    """A sampler takes its steps from those of training."""
+    most, distil = params.train_denoiser.train_timesteps, params.train_denoiser.distil
+    stated = {"sample.steps": params.sample.steps}
+    stated |= {"sample_slides.steps": params.sample_slides.steps} if params.sample_slides.slides else {}
+    stated |= {"train_denoiser.distil.teacher_steps": distil.teacher_steps} if distil else {}
+    for key, steps in stated.items():
+        if steps > most:
+            problem = f"it is {steps}, and train_denoiser.train_timesteps is {most}."
+            yield _fault(key, problem, f"state {most} or fewer.")
 
 
 def _canvases(params: Params) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import ConditionName, Fraction, Guided, Positive, Section
+from pipeline.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size
 
 
 class TrainAutoencoder(Section):
@@ -16,26 +16,25 @@ class TrainAutoencoder(Section):
     )
     revision: str | None = None
     arch: Literal["kl", "tiny"] = "tiny"
-    latent_channels: Positive = 4
+    latent_channels: Size = 4
     down_factor: Literal[2, 4, 8, 16] = 4
-    channels: Positive = 32
-    blocks: Positive = Field(1, description="residual blocks of a level; of tiny's finest level, always 1")
-    crop_px: Positive | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
+    channels: Size = 32
+    blocks: Size = Field(1, description="residual blocks of a level; of tiny's finest level, always 1")
+    crop_px: Size | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
     kl_weight: float = Field(1e-6, ge=0)
     detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
     scale: Literal["measured", "kept"] = Field(
         "measured", description="of the latents: that of this study's train tiles, or what `init` came with"
     )
     perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
-    steps: int = Field(500, ge=0, description="0 uses the loaded weights as they are")
-    decoder_steps: int = Field(
+    steps: Natural = Field(500, description="0 uses the loaded weights as they are")
+    decoder_steps: Natural = Field(
         0,
-        ge=0,
         description="after `steps`, of the decoder alone, at half the learning rate, against a critic of patches in place of the "
         "perceptual distance: sharper, and a denoiser that knows the latents still fits",
     )
     critic_weight: float = Field(0.05, ge=0, description="of what that critic says")
-    batch_size: Positive = 16
+    batch_size: Size = 16
     learning_rate: float = Field(1e-3, gt=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
@@ -59,7 +58,7 @@ class TrainAutoencoder(Section):
 
 
 class Encode(Section):
-    batch_size: Positive = 32
+    batch_size: Size = 32
     forms: Literal["none", "flips", "turns"] = Field(
         "flips", description="cache each tile's mirrored forms too (4), or turned ones as well (8)"
     )
@@ -106,7 +105,7 @@ class TrainDenoiser(Section):
     adapt: Literal["full", "lora"] = Field(
         "full", description="what of a loaded model is trained: all of it, or low-rank updates (Hu et al. 2021)"
     )
-    lora_rank: Positive = 16
+    lora_rank: Size = 16
     distil: Distil | None = Field(
         None,
         description="make a loaded model need fewer steps, guided inside as its teacher was; unstated, train it as it is",
@@ -121,23 +120,23 @@ class TrainDenoiser(Section):
         "concat",
         description="how a mask enters: beside the latents, or as SPADE norms in the decoder (Park et al. 2019)",
     )
-    channels: tuple[Positive, ...] = (48, 96)
-    layers_per_block: Positive = 1
-    attention_head_dim: Positive = 8
+    channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
+    layers_per_block: Size = 1
+    attention_head_dim: Size = 8
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
     schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
     train_timesteps: Positive = 1000
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
-    steps: int = Field(1000, ge=0, description="0 uses the loaded weights as they are")
-    batch_size: Positive = 32
+    steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
+    batch_size: Size = 32
     windows_latent_px: tuple[Positive, ...] = Field(
         (),
         description="a batch shows windows of one of these sides, drawn, of its tiles' latents; unstated, whole tiles",
     )
     learning_rate: float = Field(4e-4, gt=0)
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: Natural = 50
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
     resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.agreement import check_begun
-from pipeline.config.base import Positive, Section
+from pipeline.config.base import Guided, Natural, Positive, Section
 from pipeline.config.encoders import TrainEncoders
 from pipeline.config.models import Encode, TrainAutoencoder, TrainDenoiser
 from pipeline.config.names import alike
@@ -36,7 +36,7 @@ def _refuse_alike(where: str, names: Sequence[str]) -> None:
 
 
 class Params(Section):
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     tile: Tile
     train_encoders: TrainEncoders = TrainEncoders()
     train_autoencoder: TrainAutoencoder = TrainAutoencoder()
@@ -106,10 +106,15 @@ class Params(Section):
                 raise ValueError(f"train_encoders.{name}.key is spot_id, and tile.labels.source is not spots")
         if "mask" in names and self.tile.masks.source == "none":
             raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
+        default = Guided.model_fields["guidance_interval"].default
+        by_condition = {"train_denoiser.drop": self.train_denoiser.drop}
         for section in ("sample", "sample_slides"):
-            guidance = getattr(self, section).guidance
-            if isinstance(guidance, dict) and (extra := set(guidance) - set(names)):
-                raise ValueError(f"{section}.guidance names {sorted(extra)}, which train_denoiser.conditions does not")
+            guided = getattr(self, section)
+            interval = () if guided.guidance_interval == default else guided.guidance_interval
+            by_condition |= {f"{section}.guidance": guided.guidance, f"{section}.guidance_interval": interval}
+        for key, stated in by_condition.items():
+            if isinstance(stated, dict) and (extra := set(stated) - set(names)):
+                raise ValueError(f"{key} names {sorted(extra)}, which train_denoiser.conditions does not")
 
     def _check_requests(self) -> None:
         requests, names = self.plan.requests, self.train_denoiser.conditions
@@ -160,7 +165,7 @@ def _address(stated: Any) -> Any:
 class Cluster(Section):
     """How this machine runs the work. Changing it reruns nothing."""
 
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+    workers: Natural | Literal["auto"] = Field(
         "auto", description="processes; auto is one per core that the process may use, or per GPU; 0 is in-process"
     )
     memory_limit: str = Field(
@@ -173,7 +178,7 @@ class Cluster(Section):
         None, description="address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"
     )
     training_threads: Positive | Literal["auto"] = "auto"
-    retries: int = Field(2, ge=0, description="times a task whose worker died is tried again")
+    retries: Natural = Field(2, description="times a task whose worker died is tried again")
 
 
 def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[Fault | Note]]:

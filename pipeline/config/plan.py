@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.base import ConditionName, Fraction, Positive, Section
+from pipeline.config.base import ConditionName, Fraction, Natural, Positive, Scale, Section, Size
 from pipeline.config.names import FileName
 
 
@@ -36,7 +36,7 @@ class Change(Section):
     caption: str | None = None
     rna: str | None = Field(None, description="key of another expression profile, of the train split")
     genotype: dict[str, str] = Field({}, description="marker to state; not_tested takes a marker out")
-    mpp: float | None = Field(None, gt=0)
+    mpp: Scale | None = None
     mask: Edit = Edit()
     leave_out: tuple[ConditionName, ...] = Field((), description="conditions that are not given")
 
@@ -62,6 +62,6 @@ class Plan(Section):
     max_per_class: Positive = 256
     overdraw: float = Field(1.3, ge=1, description="made per tile wanted, because filters reject some")
     requests: tuple[Request, ...] = ()
-    evaluation_tiles: int = Field(0, ge=0, description="made from held-out conditions; measured, never emitted")
-    batch_size: Positive = 32
+    evaluation_tiles: Natural = Field(0, description="made from held-out conditions; measured, never emitted")
+    batch_size: Size = 32
     batches_per_part: Positive = 2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import ExtractorName, Fraction, Guided, Positive, Section
+from pipeline.config.base import Distinct, ExtractorName, Fraction, Guided, Positive, Section
 
 
 class Sample(Guided):
@@ -43,7 +43,7 @@ class TrainFilters(Section):
 
 
 class Filter(Section):
-    use: tuple[FilterName | Literal["review"], ...] = Field(
+    use: Annotated[tuple[FilterName | Literal["review"], ...], Distinct] = Field(
         ("quality", "distance", "label", "disagreement", "near_copy"), description="which filters, in this order"
     )
     min_yield: Fraction = Field(
@@ -53,7 +53,9 @@ class Filter(Section):
 
 
 class Emit(Section):
-    formats: tuple[Literal["imagefolder", "webdataset", "parquet"], ...] = ("imagefolder", "webdataset", "parquet")
+    formats: Annotated[tuple[Literal["imagefolder", "webdataset", "parquet"], ...], Distinct] = Field(
+        ("imagefolder", "webdataset", "parquet"), min_length=1
+    )
     name: str = Field("histoloom-dataset", pattern=r"^\S.*$", max_length=200)
     licence: str = Field("unknown", pattern=r"^\S.*$")
     captions: bool = Field(False, description="captions may quote reports: they leave only when asked for")

@@ -6,22 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import Fraction, Guided, Positive, Section
+from pipeline.config.base import Fraction, Guided, Natural, Positive, Section, Size
 from pipeline.config.names import FileName
-
-Even = Annotated[int, Field(ge=0)]
 
 
 class FromImage(Section):
     """A region of a slide in the manifest that a canvas begins from."""
 
     slide_id: str
-    x_level0_px: int = Field(0, ge=0)
-    y_level0_px: int = Field(0, ge=0)
+    x_level0_px: Natural = 0
+    y_level0_px: Natural = 0
     width_px: Positive = Field(description="of the region, at tile.mpp")
     height_px: Positive
-    x_px: int = Field(0, ge=0, description="where the region lies on the canvas")
-    y_px: int = Field(0, ge=0)
+    x_px: Natural = Field(0, description="where the region lies on the canvas")
+    y_px: Natural = 0
     strength: Fraction = Field(1.0, description="how much of the noise schedule is run; less changes less")
     keep: bool = Field(False, description="keep the region, but for its holes, and make what lies around it")
     rounds: Positive = Field(
@@ -114,19 +112,17 @@ class SampleSlides(Guided):
     cover: Literal["lattice", "random", "stride", "independent"] = Field(
         "lattice", description="how windows are laid; the others are for comparison, on one block"
     )
-    window_latent_px: Positive | None = Field(None, description="side of a window; unstated, as in training")
-    halo_latent_px: Even | tuple[Even, ...] | None = Field(
+    window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")
+    halo_latent_px: Natural | tuple[Natural, ...] | None = Field(
         None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
     )
-    block_latent_px: Positive = Field(256, description="side of what one task advances, about")
+    block_latent_px: Size = Field(256, description="side of what one task advances, about")
     scheduler: Literal["ddim", "euler", "dpmsolver++"] = "dpmsolver++"
     steps: Positive = 20
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="what the networks compute in; bf16 is fp32 where a CPU hasn't it"
     )
-    batch_size: Positive = Field(
-        16, description="windows in a forward; fixed, so that bytes don't depend on the workers"
-    )
+    batch_size: Size = Field(16, description="windows in a forward; fixed, so that bytes don't depend on the workers")
     checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
     glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (243, 243, 243), min_length=3, max_length=3, description="colour of what is not tissue"
@@ -134,7 +130,7 @@ class SampleSlides(Guided):
     tile_px: Literal[256, 512] = Field(256, description="tiles of the pyramid")
     compression: Literal["jpeg", "deflate"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")
-    thumbnail_px: Positive = 1024
+    thumbnail_px: Size = 1024
 
     @model_validator(mode="after")
     def _some_halo(self):

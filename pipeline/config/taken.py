@@ -94,6 +94,7 @@ def _take_denoiser(filled: dict, known: Denoiser) -> None:
         return
     masked = _stated(filled, "tile.masks.source") not in (None, "none")
     has = {
+        "label": _stated(filled, "tile.labels.source") != "none",
         "mask": masked,
         "rna": _stated(filled, "train_encoders.rna.table") is not None,
         "genotype": _stated(filled, "train_encoders.genotype.table") is not None,

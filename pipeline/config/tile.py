@@ -5,16 +5,16 @@ from __future__ import annotations
 from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.config.base import Fraction, Positive, Section
+from pipeline.config.base import Distinct, Fraction, Natural, Positive, Scale, Section, Size
 from pipeline.config.names import ClassName
 
 
 class Tissue(Section):
     """Tissue is where optical density exceeds 0.6 of Otsu's threshold, at a coarse scale, padding and pen left out."""
 
-    mpp: float = Field(8.0, gt=0, description="scale of the tissue mask, µm/px")
+    mpp: Scale = Field(8.0, description="scale of the tissue mask, µm/px")
     min_fraction: Fraction = 0.4
     min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
     max_od_above_glass: float = Field(
@@ -23,7 +23,7 @@ class Tissue(Section):
         description="ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark",
     )
     min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
-    leave_out: tuple[Literal["padding", "pen"], ...] = Field(
+    leave_out: Annotated[tuple[Literal["padding", "pen"], ...], Distinct] = Field(
         ("padding", "pen"),
         description="what is dense and is no tissue. Pen is told by its colour: take it out for blue and green stains",
     )
@@ -39,8 +39,10 @@ class Tissue(Section):
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
     classes: tuple[ClassName, ...] = Field(
+        (),
+        validate_default=True,
         description="names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of "
-        "the package that train_denoiser.init names"
+        "the package that train_denoiser.init names",
     )
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
@@ -59,13 +61,14 @@ class Labels(Section):
         description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
     )
 
-    @model_validator(mode="after")
-    def _named(self):
-        if self.source != "none" and not self.classes:
+    @field_validator("classes")
+    @classmethod
+    def _named(cls, classes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not classes and (source := info.data.get("source", "none")) != "none":
             raise ValueError(
-                f"labels.source is {self.source}, and labels.classes names none: name the classes, or set source: none"
+                f"labels.source is {source}, and labels.classes names none: name the classes, or set source: none"
             )
-        return self
+        return classes
 
     @property
     def given(self) -> bool:
@@ -99,8 +102,8 @@ class Masks(Section):
 class Region(Section):
     """A grid of regions laid over a slide, with a gap kept free between them."""
 
-    rows: Positive = 6
-    cols: Positive = 3
+    rows: Size = 6
+    cols: Size = 3
     gap_um: float = Field(16.0, ge=0)
 
 
@@ -135,14 +138,12 @@ class Tile(Section):
         description="more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault",
     )
     slides_root: str = "data/slides"
-    mpp: float = Field(
-        gt=0, description="target scale, µm/px; unstated, that of the package that train_denoiser.init names"
-    )
-    more_mpp: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
+    more_mpp: tuple[Scale, ...] = Field(
         (), description="further scales that the same slides are cut at (condition: magnification)"
     )
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
-    tile_px: Positive = 256
+    tile_px: Size = 256
     stride_px: Positive = 256
     edge: Literal["drop", "shift"] = Field(
         "drop",
@@ -162,7 +163,7 @@ class Tile(Section):
         description="command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout",
     )
     split: Split = Split()
-    max_bad_slides: int = Field(0, ge=0)
+    max_bad_slides: Natural = 0
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
 
     @property
@@ -171,9 +172,23 @@ class Tile(Section):
         return tuple(name for _, name, _, _ in Formatter().parse(self.caption) if name is not None)
 
     @model_validator(mode="after")
+    def _scales_differ(self):
+        names = [f"{mpp:g}" for mpp in (self.mpp, *self.more_mpp)]  # as the tiles' ids have them
+        if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise ValueError(f"more_mpp names {repeated[0]} twice, or it is tile.mpp: name each scale once")
+        return self
+
+    @model_validator(mode="after")
     def _measured(self):
         if not all(self.quoted):
             raise ValueError("caption quotes a field without a name: write {label}, and {{ for a brace")
+        for _, name, form, conversion in Formatter().parse(self.caption):
+            if name and (name.isdigit() or {*name} & {*".["}):
+                raise ValueError(f"caption quotes {{{name}}}, which names no field: write {{label}}")
+            if form or conversion:
+                raise ValueError(
+                    f"caption quotes {name} in a format of its own, and fields are words: write {{{name}}}"
+                )
         if "{measured}" in self.caption and self.masks.source != "stain":
             raise ValueError("caption quotes {measured}, which masks.source: stain alone gives")
         return self

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Positive, Section
+from pipeline.config.base import Distinct, Positive, Section, Size
 
 ArmName = Literal[
     "real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"
@@ -22,12 +22,13 @@ class Uplift(Section):
         description="what is trained on; the others are compared with the first. real+unfiltered has as many synthetic "
         "tiles as real+synthetic, and of all that were made",
     )
-    ratios: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1.0,), description="synthetic tiles to real ones in the arms that have both"
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
+        (1.0,), min_length=1, description="synthetic tiles to real ones in the arms that have both"
     )
     seeds: int = Field(
         5,
         ge=0,
+        le=1000,
         description="models trained for each arm; 0 leaves the experiment out, and is taken where a label's task has fewer than two "
         "classes",
     )
@@ -41,9 +42,9 @@ class Uplift(Section):
         description="called for each model with {dataset}, {predictions}, {steps} and {seed} filled in "
         "(docs/how-to/see-whether-it-helps.md)",
     )
-    image_px: Positive = Field(96, description="tiles are resized to this side to learn labels; masks stay as they are")
+    image_px: Size = Field(96, description="tiles are resized to this side to learn labels; masks stay as they are")
     steps: Positive = Field(300, description="of the optimiser, the same for every arm")
-    batch_size: Positive = 32
+    batch_size: Size = 32
     learning_rate: float | None = Field(
         None, gt=0, description="unstated, 3e-4 for labels, where weights are loaded, and 2e-3 for masks"
     )

@@ -29,7 +29,10 @@ def read_salt(path: Path = SALT_FILE) -> bytes:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(32) + "\n")
-    salt = path.read_text(encoding="utf-8").strip().encode()
+    try:
+        salt = path.read_text(encoding="utf-8").strip().encode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HistoloomError(f"The salt in {path} can't be read ({error}). Put the file back as it was.") from None
     if len(salt) < _LEAST_CHARACTERS:
         raise HistoloomError(
             f"The salt in {path} is shorter than {_LEAST_CHARACTERS} characters. Put it back, or delete the file to "

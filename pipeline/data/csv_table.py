@@ -15,6 +15,7 @@ import pandas as pd
 
 from pipeline.errors import Fault
 
+csv.field_size_limit(2**31 - 1)  # Python's own, 131,072 characters, is less than a report may have
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SAVE_AS = "save it as comma-separated text in UTF-8 (in Excel: 'CSV UTF-8 (Comma delimited)')."
 _OTHER_FILES = {
@@ -23,8 +24,8 @@ _OTHER_FILES = {
     b"\x1f\x8b": "compressed by gzip",
     b"PAR1": "a Parquet file",
 }
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
 
 
 class _Unreadable(Exception):

@@ -17,6 +17,7 @@ from pipeline.data.csv_table import read_csv_table
 from pipeline.data.expression_h5ad import read_h5ad
 from pipeline.data.expression_values import check_values
 from pipeline.data.genotype_table import GENE_COLUMNS, dates_among, plain_name
+from pipeline.data.ids import near_duplicates
 from pipeline.data.keys import listed, read_keys
 from pipeline.errors import Fault, ManifestFaults, Note, faults_among
 
@@ -49,7 +50,7 @@ def check_expression(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Not
         return None, [Fault(where, f"expression is asked for, and {config.section}.table names no table.", "name it.")]
     if not Path(where).is_file():
         return None, [Fault(where, "the file is missing.", f"put it there, or mend {config.section}.table.")]
-    if Path(where).suffix == ".h5ad":
+    if Path(where).suffix.lower() == ".h5ad":
         table, found = read_h5ad(config)
     else:
         read = _read_text if Path(where).suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet
@@ -78,6 +79,11 @@ def _faults_of_genes(table: pd.DataFrame, config: Rna) -> Iterator[Fault | Note]
     if repeated := [name for name, count in Counter(table.columns).items() if count > 1]:
         problem = f"{len(repeated)} gene(s) stand there several times: {listed(repeated)}."
         yield Fault(where, problem, "keep one of each, or add up their counts.", None, "gene")
+    if alike := near_duplicates(table.columns):
+        pairs = listed(f"{name}' and '{first}" for name, first in alike.items())
+        yield Note(
+            where, f"{len(alike)} gene(s) may be others, written otherwise, and count as genes of their own: {pairs}."
+        )
     for names, kind in ((table.columns, "gene"), (table.index, "sample")):
         if other := [str(name) for name in names if plain_name(str(name)) in _NO_GENES]:
             problem = f"{listed(other)} stands among the {kind}s and is none."

@@ -13,6 +13,7 @@ from pipeline.config import Genotype
 from pipeline.data.alterations import NOT_TESTED, Reading, look_like_stages, readings, whole_number
 from pipeline.data.csv_table import read_csv_table
 from pipeline.data.genotype import SEPARATORS, write_genotype
+from pipeline.data.ids import looks_like_date, made_a_date, near_duplicates
 from pipeline.data.keys import listed, read_keys
 from pipeline.errors import Fault, ManifestFaults, Note, faults_among
 
@@ -45,11 +46,6 @@ _MEANINGS = {
     "mutation": "0 wild type and 1 altered",
     "gistic": "-2 deep_deletion, -1 loss, 0 wild type, 1 gain and 2 amplification",
 }
-_DATE = re.compile(
-    r"\d{1,2}-(jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)"
-    r"|(jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)-\d{1,2}|\d{4}-\d{2}-\d{2}( 00:00:00)?",
-    re.IGNORECASE,
-)
 
 
 def plain_name(column: str) -> str:
@@ -59,7 +55,7 @@ def plain_name(column: str) -> str:
 
 def dates_among(genes) -> list[str]:
     """Names of genes that a spreadsheet made into dates, as SEPTIN2 (once SEPT2) into 2-Sep."""
-    return [name for name in genes if _DATE.fullmatch(name)]
+    return [name for name in genes if made_a_date(name) or looks_like_date(name)]
 
 
 def read_genotype(config: Genotype) -> pd.Series:
@@ -134,6 +130,9 @@ def _form_faults(table: pd.DataFrame, wanted: tuple[str, ...], config: Genotype)
             )
             hint = f"rename '{near[0]}' to it" if near else "add it"
             yield Fault(where, "the column is missing.", f"{hint}, or mend {config.section}.", line, column)
+    for column, twin in near_duplicates(wanted).items():
+        problem = f"'{column}' and '{twin}' may be one marker, and would count as two."
+        yield Fault(where, problem, "keep one of them, or rename it if it is another marker.", line, column)
     for column in wanted:
         if any(mark in column for mark in SEPARATORS):
             remedy = (

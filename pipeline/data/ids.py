@@ -10,14 +10,27 @@ MAX_BYTES = 180
 """Of a slide's id in UTF-8. File systems allow 255; the names of parts and tiles add up to 60 to it."""
 
 _SPREADSHEET = "write it as it was, and format the column as text before typing or importing it."
-_MONTH = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_MONTH = (  # in English, German, French, Spanish, Italian, Dutch and Portuguese
+    "janv?|ene|jän|feb|fev|févr|mars?|mrz|märz?|mrt|apr|avr|abr|may|mai|mag|mei|jun|juin|juni|giu|jul|juil|juli|lug|aug|août"
+    "|ago|sept?|o[ck]t|ott|nov|d[eé]c|dez|dic"
+)
+_MADE_DATE = (
+    rf"(?i:\d{{1,2}}(\. ?|[-/ ])({_MONTH}|gen|set|out)\.?([-/ .]\d{{2,4}})?)"
+    rf"|(?![A-Z]{{2}})(?i:{_MONTH})\.?[-/ ]\d\d|\d{{4}}-\d\d-\d\d 00:00:00"
+)
+"""As spreadsheets write 1-Mar, 01. Mrz or Mrz 22. `set-12` and `MAR-12` are taken for ids that people gave."""
+_ERROR = r"#+|#\S*[!?]|#[^\W\d]/[^\W\d]|#(NV|YOK|GETTING_DATA)|Err:\d{3}"
 _DAMAGED = {
     r"\d([.,]\d+)?[eE][+-]\d+": "is a number as spreadsheets shorten it",
-    rf"\d{{1,2}}-{_MONTH}(-\d{{2}})?|{_MONTH}-\d{{2}}|\d{{4}}-\d\d-\d\d 00:00:00": "is a date as spreadsheets make it of an id",
-    r"#+|#(N/A|NAME\?|REF!|VALUE!|DIV/0!|NUM!|NULL!)": "is a spreadsheet's error",
+    _MADE_DATE: "is a date as spreadsheets make it of an id",
+    _ERROR: "is a spreadsheet's error",
 }
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
-_MISSING = {"nan", "na", "n/a", "none", "null", "nil", "<na>", "nat", "-", "--", "?", ".", "unknown", "tbd"}
+_MISSING = {
+    "nan", "na", "n/a", "n.a.", "n.a", "n/d", "n.d.", "none", "null", "nil", "<na>", "nat", "-", "--", "?", ".", "unknown", "tbd",
+    "missing", "not available",
+}  # fmt: skip
+_MORE_DASHES = "\u2212\u2043"  # the minus sign and the hyphen bullet
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 
@@ -32,12 +45,17 @@ def damage(text: str) -> tuple[str, str] | None:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a text is a word for no value."""
-    return text.casefold() in _MISSING
+    """Whether a text is a word for no value, or what a spreadsheet writes where it has none."""
+    return text.casefold() in _MISSING or re.fullmatch(_ERROR, text) is not None
 
 
 def looks_like_date(text: str) -> bool:
     return _DATE.fullmatch(text) is not None
+
+
+def made_a_date(text: str) -> bool:
+    """Whether a text is what a spreadsheet makes of a name such as SEPT2."""
+    return re.fullmatch(_MADE_DATE, text) is not None
 
 
 def folder_problem(text: str) -> tuple[str, str] | None:
@@ -62,7 +80,7 @@ def canonical(text: str) -> str:
 
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    dashed = ("-" if unicodedata.category(c) == "Pd" else c for c in folded)
+    dashed = ("-" if unicodedata.category(c) == "Pd" or c in _MORE_DASHES else c for c in folded)
     return "".join(c for c in dashed if not c.isspace() and unicodedata.category(c) != "Cf")
 
 

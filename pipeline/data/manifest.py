@@ -27,7 +27,7 @@ _FILE_COLUMNS = {
     "annotations": "annotations_root",
 }
 _NOT_QUOTED = (*_FILE_COLUMNS, "mpp", "slide_id", "patient_id", "split")
-_MISSING = ("nan", "NaN", "<NA>", "NaT", "None")  # as pandas writes it
+_LEAVE_EMPTY = "leave it empty, or use other words if it means something."
 _CAPTION_FIELDS = ("label", "composition", "caption", "measured", "cluster", "annotation")
 
 
@@ -189,8 +189,8 @@ def _split(split: str | None, row: int, found: _Collector) -> str | None:
 
 def _check_words(values: dict[str, str], row: int, found: _Collector) -> None:
     for column, value in values.items():
-        if value in _MISSING:
-            found.add(f"'{value}' stands for a missing value.", "leave it empty.", row, column)
+        if ids.is_missing(value):
+            found.add(f"'{value}' stands for a missing value.", _LEAVE_EMPTY, row, column)
 
 
 def _check_label(label: str | None, row: int, config: Tile, found: _Collector) -> None:
@@ -199,7 +199,9 @@ def _check_label(label: str | None, row: int, config: Tile, found: _Collector) -
         found.add(
             "it is empty, and params take labels from here (tile.labels.source: slide).", "fill it in.", row, "label"
         )
-    if label is not None and label not in classes:
+    if label is not None and label not in classes and ids.is_missing(label):
+        _check_words({"label": label}, row, found)
+    elif label is not None and label not in classes:
         near = difflib.get_close_matches(label, classes, 1)
         hint = f"did you mean '{near[0]}'? Else add" if near else "add"
         found.add(f"unknown label '{label}'.", f"{hint} it to tile.labels.classes in params.yaml.", row, "label")
@@ -219,7 +221,7 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
 
 
 def _check_dataset(name: str | None, row: int, found: _Collector) -> None:
-    if name and not DATASET.fullmatch(name):
+    if name and not ids.is_missing(name) and not DATASET.fullmatch(name):
         remedy = "use letters, digits, '-', '_' and '.', as in camelyon16."
         found.add(f"'{name}' can't name a data set.", remedy, row, "dataset")
 

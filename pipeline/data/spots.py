@@ -9,11 +9,12 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.csv_table import as_number, check_columns, read_csv_table
-from pipeline.data.ids import canonical
+from pipeline.data.ids import canonical, is_missing
 from pipeline.data.schema import SPOT_COLUMNS
 from pipeline.errors import Fault, Note
 
 _PLACE = ("x_level0_px", "y_level0_px")
+_WORDS = ("cluster", "annotation")
 
 
 def read_spots(config: Tile, slides: Sequence[str]) -> tuple[pd.DataFrame | None, list[Fault | Note]]:
@@ -38,7 +39,7 @@ def read_spots(config: Tile, slides: Sequence[str]) -> tuple[pd.DataFrame | None
     found += _faults_of_rows(where, table, config.labels.classes)
     found += _faults_of_slides(where, table, slides)
     for column in _PLACE:
-        table[column] = pd.to_numeric(table[column], errors="coerce")
+        table[column] = [_place(value) for value in table[column]]
     return table, found
 
 
@@ -50,6 +51,9 @@ def _faults_of_rows(where: str, table: pd.DataFrame, classes: Sequence[str]) -> 
                 remedy = "fill it in, or remove the spot."
                 faults.append(Fault(where, "it is empty.", remedy, row, column))
         faults += [fault for column in _PLACE if spot[column] for fault in _fault_of_place(where, spot, row, column)]
+        for column in [name for name in _WORDS if is_missing(spot.get(name, ""))]:
+            remedy = "leave it empty, or use other words if it means something."
+            faults.append(Fault(where, f"'{spot[column]}' stands for a missing value.", remedy, row, column))
         if before := first.get(spot["spot_id"]):
             problem = f"'{spot['spot_id']}' stands in row {before} already."
             faults.append(Fault(where, problem, "each spot has an id of its own.", row, "spot_id"))
@@ -69,6 +73,14 @@ def _fault_of_place(where: str, spot: dict[str, str], row: int, column: str) -> 
     except ValueError as error:
         problem = str(error)
     return [Fault(where, problem, "state level-0 pixels.", row, column)]
+
+
+def _place(text: str) -> float:
+    """A coordinate; NaN where there is none, which is a fault already."""
+    try:
+        return as_number(text)
+    except ValueError:
+        return math.nan
 
 
 def _faults_of_slides(where: str, table: pd.DataFrame, slides: Sequence[str]) -> list[Fault | Note]:

@@ -186,6 +186,7 @@ def test_preview_of_rows_without_pictures_names_the_store_to_ask(store):
     assert code == 1 and "--rows" in said
 
 
+TILE = "tile: {mpp: 1.0, labels: {classes: [a, b]}, "
 GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
 
 
@@ -207,6 +208,23 @@ GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
         ("tile: {mpp: 1.0, labels: {classes: [evaluate]}}\n", ["'evaluate'"]),
         (GOOD + "plan: {classes: [a, a]}\n", ["names 'a' twice"]),
         (GOOD + "evaluate: {features: inception_v3}\n", ["'inception_v3' is no feature extractor"]),
+        *((f"{TILE}more_mpp: [{scales}]}}\n", ["more_mpp"]) for scales in ("1.0", "0.5, 0.5", "1.0000001")),
+        *(
+            (f"{TILE}caption: '{words}'}}\n", ["write {"])
+            for words in ("{label:d}", "{label!r}", "{composition:.2f}", "{0}", "{label.x}", "{label[0]}")
+        ),
+        (TILE + "tile_px: 1000000000000}\n", ["tile.tile_px"]),
+        (TILE + "caption: '{label'}\n", ["tile"]),
+        (GOOD + f"seed: {2**70}\n", ["seed"]),
+        (GOOD + "seed: -1\n", ["seed"]),
+        (GOOD + "train_denoiser: {channels: []}\n", ["train_denoiser.channels"]),
+        (GOOD + "train_denoiser: {drop: {mask: 0.2}}\n", ["train_denoiser.drop names ['mask']"]),
+        (GOOD + "sample: {guidance_interval: {rna: [0, 1]}}\n", ["sample.guidance_interval names ['rna']"]),
+        (GOOD + "emit: {formats: []}\n", ["emit.formats"]),
+        (GOOD + "emit: {formats: [parquet, parquet]}\n", ["'parquet' twice"]),
+        (GOOD + "uplift: {ratios: []}\n", ["uplift.ratios"]),
+        (GOOD + "uplift: {ratios: [1, 1.0]}\n", ["1.0 twice"]),
+        (GOOD + "filter: {use: [quality, quality]}\n", ["'quality' twice"]),
         ("tile: {mpp: 1.0\n", ["not valid YAML"]),
         ("a: 1\na: 2\n", ["not valid YAML"]),
     ],

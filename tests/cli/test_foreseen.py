@@ -70,6 +70,7 @@ REQUEST = {"name": "more", "tiles": 3}
         ("train_denoiser.windows_latent_px", "32", {}, {"train_denoiser": {"windows_latent_px": [32]}}),
         ("train_denoiser.conditions", "label", {"labels": {"source": "none", "classes": []}}, {"plan": {"target": "none", "evaluation_tiles": 1}, "uplift": {"seeds": 0}}),
         ("train_encoders.text.heads", "5", {}, {"train_encoders": {"text": {"heads": 5}}}),
+        ("train_denoiser.attention_head_dim", "96 channels", {}, {"train_denoiser": {"attention_head_dim": 1000}}),
         ("tile.caption", "quotes nothing", {"caption": "H&E"}, {}),
         ("train_denoiser.resume_from", "gone", {}, {"train_denoiser": {"resume_from": "gone"}}),
         ("train_autoencoder.resume_from", "gone", {}, {"train_autoencoder": {"resume_from": "gone"}}),
@@ -77,6 +78,9 @@ REQUEST = {"name": "more", "tiles": 3}
         ("sample.precision", "GPU", {}, {"sample": {"precision": "fp16"}}),
         ("train_denoiser.attention", "xformers", {}, {"train_denoiser": {"attention": "xformers"}}),
         ("plan.target", "nothing to make", {}, {"plan": {"target": "none"}}),
+        ("plan.target", "one class", {"labels": {"source": "slide", "classes": ["a"]}}, {"uplift": {"seeds": 0}}),
+        ("sample.steps", "1000", {}, {"sample": {"steps": 5000}}),
+        ("sample_slides.steps", "1000", {}, {"sample_slides": {"slides": [CANVAS], "steps": 1001}}),
         ("plan.requests[0].change.leave_out", "mask", STAIN, {"train_denoiser": {"conditions": ["mask"]}, "plan": {"requests": [REQUEST | {"change": {"leave_out": ["mask"]}}]}}),
         ("sample_slides.slides, 'c'", "512", {}, {"sample_slides": {"slides": [CANVAS], "window_latent_px": 128}}),
         ("sample_slides.halo_latent_px", "quarter", {}, {"sample_slides": {"slides": [CANVAS], "halo_latent_px": 6}}),
@@ -112,6 +116,17 @@ def test_what_the_manifest_tells_of_late_stages_is_said(slides):
     canvas = {"name": "c", "width_px": 128, "height_px": 128, "image": region | {"keep": True}}
     found = faults_of(tile=None, sample_slides={"slides": [canvas], "window_latent_px": 8})
     assert "reaches beyond slide 's0', which is 128 x 128" in found["sample_slides.slides, 'c'"]
+
+
+@pytest.mark.parametrize("content", [b"short", b"\xff" * 32])
+def test_a_salt_that_emit_would_refuse_is_said(slides, monkeypatch, content):
+    monkeypatch.delenv("HISTOLOOM_SALT", raising=False)
+    assert faults_of() == {} and not (slides / ".histoloom").exists()
+    (slides / ".histoloom").mkdir()
+    (slides / ".histoloom/salt").write_bytes(content)
+    assert ".histoloom/salt" in faults_of()["the salt of codes"]
+    monkeypatch.setenv("HISTOLOOM_SALT", "x")
+    assert "HISTOLOOM_SALT is shorter" in faults_of()["the salt of codes"]
 
 
 def test_nuclei_that_are_not_told_apart_are_said():

@@ -153,3 +153,17 @@ def test_git_leaves_alone_whatever_a_stage_writes_though_a_run_fails(tmp_path):
                 (tmp_path / "study" / place).write_text("of a patient")
     done = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path / "study", capture_output=True, text=True)
     assert done.stdout == ""
+
+
+def test_names_that_can_be_no_folder_are_said(tmp_path, git_config):
+    (tmp_path / "link").symlink_to("gone")
+    code, said = _init(tmp_path / "link")
+    assert code == 1 and "a link to gone, which is not there" in said
+    code, said = _init(tmp_path / ("x" * 300))
+    assert code == 1 and "too long" in said
+
+
+def test_a_name_like_an_option_is_a_place_to_go_to(tmp_path, git_config, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = _init("--", "-rf")
+    assert code == 0 and "cd ./-rf," in said

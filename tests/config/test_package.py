@@ -87,6 +87,11 @@ def test_conditions_are_those_that_the_study_has_sources_for(folder):
     assert not params.encode.edges and params.train_encoders.rna.code == 32 and params.train_encoders.rna.init == SMALL
 
 
+def test_a_study_without_labels_takes_none_of_the_package_s(folder):
+    params = load(FEWEST | {"tile": {"labels": {"source": "none"}, "masks": {"source": "stain"}}})
+    assert params.tile.labels.classes == () and params.train_denoiser.conditions == ("text", "mask")
+
+
 @pytest.mark.parametrize(
     "init", [{"init": SMALL}, {"init": SMALL, "down_factor": 8}, {"init": SMALL, "down_factor": None}]
 )

@@ -44,6 +44,12 @@ def _keys(model=Params, before=()):
             yield from _keys(kind, (*before, name))
 
 
+def test_a_study_without_labels_names_no_classes(folder):
+    PATH.write_text("tile: {mpp: 1.0, labels: {source: none}}\n", encoding="utf-8")
+    params = load_params(PATH)
+    assert params.tile.labels.classes == () and params.train_denoiser.conditions == ("text",)
+
+
 @given(st.sets(st.sampled_from(sorted(_keys()))))
 def test_a_key_that_is_null_is_as_one_that_is_not_there(keys):
     stated = {"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}}

@@ -109,13 +109,19 @@ def test_what_a_writer_quotes_comes_back(tmp_path_factory, rows, separator, end,
     assert faults == [] and table.to_numpy().tolist() == [row for row in stripped if any(row)]
 
 
+def test_a_report_of_any_length_is_one_value(tmp_path):
+    table, faults = _table(tmp_path, f'id,report\na,"{"x" * 200_000}"\n')
+    assert faults == [] and len(table["report"].iloc[0]) == 200_000
+
+
 @pytest.mark.parametrize("text, number", [("0.25", 0.25), ("-.5", -0.5), ("1e-3", 1e-3), ("12.", 12.0)])
 def test_numbers_are_exact(text, number):
     assert as_number(text) == number
 
 
 @pytest.mark.parametrize(
-    "text, problem", [("0,25", "write 0.25"), ("1_000", "no number"), ("nan", "no number"), ("", "no number")]
+    "text, problem",
+    [("0,25", "write 0.25"), ("1_000", "no number"), ("nan", "no number"), ("", "no number"), ("٣", "no number")],
 )
 def test_what_is_no_number_is_said(text, problem):
     with pytest.raises(ValueError, match=problem):

@@ -70,6 +70,10 @@ def test_expression_reads_alike_in_every_form(tmp_path, form):
     assert (found.to_numpy() == COUNTS.to_numpy()).all() and found.to_numpy().dtype == np.float32
 
 
+def test_an_h5ad_may_be_named_in_capitals(tmp_path):
+    assert read_expression(_rna(_h5ad(tmp_path / "E.H5AD", "counts"))).index.tolist() == ["p1", "p2"]
+
+
 def test_an_h5ad_of_logarithms_gives_its_counts_once_the_layer_is_named(tmp_path):
     path = _h5ad(tmp_path / "e.h5ad", "logs", layers={"counts": COUNTS.to_numpy(np.float32)}, uns={"log1p": {}})
     fault = _one_fault(path)
@@ -156,6 +160,12 @@ def test_a_long_table_and_a_table_without_key_say_what_to_do(tmp_path):
     assert "rename 'Patient_ID'" in _one_fault(tmp_path / "e.csv").remedy
     COUNTS.to_parquet(tmp_path / "e.parquet")
     assert "only an h5ad has layers" in _one_fault(tmp_path / "e.parquet", layer="counts").problem
+
+
+def test_genes_written_in_two_ways_are_said(tmp_path):
+    COUNTS.set_axis(["TP53", "tp53", "ESR1"], axis=1).to_csv(tmp_path / "e.csv")
+    (note,) = notes_among(check_expression(_rna(tmp_path / "e.csv"))[1])
+    assert "1 gene(s)" in note.fact and "'tp53' and 'TP53'" in note.fact
 
 
 def test_genes_that_a_spreadsheet_made_dates_are_said(tmp_path):

@@ -132,6 +132,11 @@ def test_markers_that_nobody_was_tested_for_are_said_and_none_at_all_is_a_fault(
     assert "no marker was tested" in _one_fault(tmp_path, "patient_id,TP53\np1,NA\n").problem
 
 
+def test_a_marker_written_in_two_ways_is_one_fault(tmp_path):
+    fault = _one_fault(tmp_path, "patient_id,TP53,tp53\np1,MUT,WT\np2,WT,WT\n")
+    assert "'tp53' and 'TP53'" in fault.problem and fault.column == "tp53"
+
+
 def test_genes_that_a_spreadsheet_made_dates_are_said(tmp_path):
     (note,) = check_genotype(_genotype(tmp_path, "patient_id,2-Sep,TP53\np1,MUT,WT\n"))[1]
     assert "'2-Sep'" in note.fact

@@ -32,9 +32,40 @@ def test_every_file_name_gives_an_id_that_is_taken_and_its_own(names):
     assert near_duplicates(made) == {} and len(set(made)) == len(made)
 
 
-@pytest.mark.parametrize("text", ["TCGA-A1-A0SB", "E5", "1E5", "12-3", "Mar-1234", "2024-03-01", "p.1", "none_1"])
+@pytest.mark.parametrize(
+    "text", ["TCGA-A1-A0SB", "E5", "1E5", "12-3", "Mar-1234", "2024-03-01", "p.1", "none_1", "set-12", "MAR-12", "#12"]
+)
 def test_ids_that_are_whole_are_left_alone(text):
     assert damage(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "1-Mar",
+            "01. Mrz",
+            "Mrz 22",
+            "1-mar",
+            "01-mars",
+            "mars-22",
+            "1-ene",
+            "mag-22",
+            "01/mar",
+            "1-mrt",
+            "3-set",
+            "1-août",
+        ),
+        *("#NV", "#WERT!", "#BEZUG!", "#NOM?", "#¿NOMBRE?", "#N/A", "#N/D", "#SPILL!", "####", "Err:502"),
+        *("n.a.", "missing", "NA", "<NA>", "1-MAR-22"),
+    ],
+)
+def test_what_spreadsheets_of_any_language_make_of_ids_is_told(text):
+    assert damage(text) is not None
+
+
+def test_a_minus_sign_is_a_dash():
+    assert near_duplicates(["p-1", "p\u22121"]) == {"p\u22121": "p-1"}
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,11 @@ def _two(**changes) -> list[dict]:
         (_two(patient_id="#NAME?"), "patient_id", 3, "a spreadsheet's error", "as text"),
         (_two(patient_id="nan"), "patient_id", 3, "a missing id", "fill it in"),
         (_two(caption="nan"), "caption", 3, "a missing value", "leave it empty"),
+        (_two(dataset="NA"), "dataset", 3, "a missing value", "leave it empty"),
+        (_two(dataset="n/a"), "dataset", 3, "a missing value", "leave it empty"),
+        (_two(organ="NA"), "organ", 3, "a missing value", "leave it empty"),
+        (_two(label="NA"), "label", 3, "a missing value", "leave it empty"),
+        (_two(meta_age="#NV"), "meta_age", 3, "a missing value", "leave it empty"),
         (_two(slide_id="CON"), "slide_id", 3, "Windows", "add something"),
         (_two(slide_id="s1."), "slide_id", 3, "can't name a folder", "between them"),
         (_two(slide_id="e\u0301"), "slide_id", 3, "letters apart from their accents", "NFC"),
@@ -223,6 +228,8 @@ def _spot(number: int, **changes) -> dict:
         ({"y_level0_px": "inf"}, "y_level0_px", 5, "no number"),
         ({"spot_id": "x1"}, "spot_id", 5, "'x1' stands in row 3"),
         ({"x_level0_px": "12,5"}, "x_level0_px", 5, "write 12.5"),
+        ({"x_level0_px": "１２"}, "x_level0_px", 5, "no number"),
+        ({"annotation": "NA"}, "annotation", 5, "a missing value"),
         ({"label": " "}, "label", 5, "it is empty"),
         ({"slide_id": "S0"}, "slide_id", 5, "'S0' is no slide, and there is 's0'"),
         ({"label": "stromal"}, "label", 5, "unknown label 'stromal'"),
@@ -297,7 +304,7 @@ def test_slides_that_fail_alike_are_one_line(slides):
 
 
 def test_validate_passes_a_good_study(slides):
-    make_study(".", GOOD, {"labels": {"source": "slide", "classes": ["tumour"]}})
+    make_study(".", GOOD, PAIR)
     done = CliRunner().invoke(cli, ["validate"])
     assert (done.exit_code, done.stderr.strip().splitlines()[-1]) == (0, "no faults")
 
