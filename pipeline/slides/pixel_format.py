@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,21 @@ _PIECEWISE = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50001)
 """TIFF compressions that libvips reads; others are decoded at once."""
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey", 6: "RGB"}
 _PILLOW_COLOURS = {"1": "grey", "L": "grey", "P": "palette", "RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB"}
+
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What libraries raise of damaged files: a header may hold anything, and they take it for what it should hold."""
 
 
 class BadSlide(HistoloomError):
@@ -87,9 +103,7 @@ def read_format(path: Path) -> PixelFormat:
     """
     try:
         found = _tiff_format(path) if is_tiff(path) else _plain_format(path)
-    except OSError:
-        raise
-    except Exception as error:  # a header may hold anything, and the libraries take it for what it should hold
+    except UNREADABLE as error:
         raise OSError(f"its header cannot be read: {error}") from error
     if min(found.width, found.height) < 1:
         raise OSError("its header states no size")

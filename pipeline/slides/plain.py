@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from pipeline.slides.pieces import Tiles
-from pipeline.slides.pixel_format import BadSlide, PixelFormat, fault_of_rgb, read_format
+from pipeline.slides.pixel_format import UNREADABLE, BadSlide, PixelFormat, fault_of_rgb, read_format
 
 _DISC_BYTES = 100e6
 """libvips keeps what it decodes in a file without a name once it is larger than this."""
@@ -110,6 +110,8 @@ def _decoded_at_once(path: Path, found: PixelFormat) -> np.ndarray:
     """(height, width, channels) of a TIFF that libvips can't read."""
     with tifffile.TiffFile(path) as file:
         samples = file.pages.first.asarray()
+    if not samples.size:
+        raise OSError("its samples are of no known kind")
     separate = samples.ndim == 3 and samples.shape[:2] != (found.height, found.width)
     samples = (np.moveaxis(samples, 0, -1) if separate else samples).reshape(found.height, found.width, -1)
     return samples.view(np.uint8) if samples.dtype == bool else samples
@@ -126,16 +128,13 @@ def _as_shown(samples: np.ndarray, found: PixelFormat) -> np.ndarray:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Each decoder has errors of its own, and a damaged file brings forth any of them."""
     try:
         yield
-    except (OSError, BadSlide):
-        raise
-    except Exception as error:
+    except pyvips.Error as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        if isinstance(error, pyvips.Error):
-            lines = lines[1:] or lines
-        raise OSError("; ".join(dict.fromkeys(lines)) or repr(error)) from error
+        raise OSError("; ".join(dict.fromkeys(lines[1:] or lines))) from error
+    except UNREADABLE as error:
+        raise OSError(str(error) or repr(error)) from error
 
 
 def check_alpha(path: Path, found: PixelFormat) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.slides.pixel_format import BadSlide, PixelFormat, fault_of_ids, pictures_of_any_size, read_format
+from pipeline.slides.pixel_format import (
+    UNREADABLE,
+    BadSlide,
+    PixelFormat,
+    fault_of_ids,
+    pictures_of_any_size,
+    read_format,
+)
 from pipeline.slides.plain import Pixels
 
 _BAND_PX = 2**23
@@ -118,5 +125,5 @@ def _palette_indices(path: Path) -> np.ndarray:
     try:
         with pictures_of_any_size(), Image.open(path) as image:
             return np.asarray(image)
-    except (SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise OSError(str(error)) from error

@@ -167,6 +167,14 @@ def test_too_few_channels_are_refused_in_words(tmp_path, samples, channels):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_floats_of_one_bit_are_refused_in_words(tmp_path, layout):
+    path = _tiff(tmp_path / "m.tif", IDS.astype(np.float32), compression="zstd", byteorder="<", **LAYOUTS[layout])
+    _overwritten(path, 258, struct.pack("<HH", 1, 0), 3)
+    with pytest.raises(BadSlide, match=r"m\.tif: the mask cannot be read"):
+        read_raster(path, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("code", [256, 257, 258, 259, 262, 274, 277, 282, 284, 322])
 def test_a_tag_of_two_values_is_refused_in_words_or_read(tmp_path, code, layout):
     if code == 322 and layout == "striped":
