@@ -36,6 +36,10 @@ class Tissue(Section):
     out_of_focus: Literal["keep", "drop"] = Field("keep", description="tiles out of focus are counted, or dropped too")
 
 
+_MOST_CLASSES = 254
+"""Of pixels: their ids are bytes, 0 is background and 255 unknown."""
+
+
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
     classes: tuple[ClassName, ...] = Field(
@@ -68,7 +72,15 @@ class Labels(Section):
             raise ValueError(
                 f"labels.source is {source}, and labels.classes names none: name the classes, or set source: none"
             )
+<<<<<<< HEAD
         return classes
+=======
+        if self.source in ("polygons", "raster") and len(self.classes) > _MOST_CLASSES:
+            raise ValueError(
+                f"labels.classes names {len(self.classes)}, and of polygons and rasters {_MOST_CLASSES} are the most: merge some"
+            )
+        return self
+>>>>>>> x-slides
 
     @property
     def given(self) -> bool:
@@ -82,7 +94,7 @@ class Masks(Section):
     )
     classes: tuple[ClassName, ...] = Field(
         (),
-        max_length=254,
+        max_length=_MOST_CLASSES,
         description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",
     )
 

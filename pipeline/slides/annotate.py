@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import shapely
 
 from pipeline.config import Tile
 from pipeline.data.layouts import outlines
@@ -20,6 +21,8 @@ from pipeline.slides.regions import Regions
 
 Frame = tuple[int, int, int, int]
 """x and y of the upper left corner, width and height, level-0 px."""
+_SMALL_EXTENT = 0.002
+"""Of a slide's sides: all polygons in mm lie within so much of a slide of 0.25 µm/px."""
 _LEAST_SHOWN = 0.005
 """A smaller share of area beyond the slide is the width of a pen at its border."""
 
@@ -31,7 +34,7 @@ def check_annotations(annotations: Annotations, bounds: Frame | None) -> list[Fa
     if annotations.entry.annotations and "polygons" in (config.labels.source, config.masks.source):
         where, found = str(annotations.entry.annotations), list(annotations.found)
         if bounds is not None and not faults_among(found):
-            found += check_inside(where, regions, bounds, config)
+            found += check_inside(where, regions, bounds, config) + _check_scale(where, regions, bounds)
         if _drops_all(regions, config) and not faults_among(found):
             problem = "no polygon has a class of tile.labels.classes, so that all tiles of its slide would be dropped."
             remedy = "give classes to what was drawn, or set tile.labels.unlabelled: keep."
@@ -70,6 +73,21 @@ def check_inside(where: str, regions: Regions, frame: Frame, config: Tile) -> li
         "from, tile.max_outside_fraction how much may lie beyond."
     )
     return _outside(where, fact, remedy, max(wholly / len(regions), area), config)
+
+
+def _check_scale(where: str, regions: Regions, frame: Frame) -> list[Fault | Note]:
+    """Say that polygons are too small for their slide, as those in mm or in shares of its sides are."""
+    if not len(regions):
+        return []
+    left, top, right, bottom = shapely.total_bounds(regions.polygons)
+    largest = shapely.area(regions.polygons).max()
+    fact = f"the largest polygon has {largest:.2g} px², and all lie within {right - left:.3g} x {bottom - top:.3g} px."
+    if largest < 1:
+        return [Fault(where, fact, "export them in px at full resolution, neither in mm nor in shares of the slide.")]
+    small = right - left < _SMALL_EXTENT * frame[2] and bottom - top < _SMALL_EXTENT * frame[3]
+    return (
+        [Note(where, f"{fact} The slide has {frame[2]} x {frame[3]} px: look whether they are in px.")] if small else []
+    )
 
 
 def _check_spots(entry: SlideEntry, config: Tile, spots: pd.DataFrame, frame: Frame) -> list[Fault | Note]:

@@ -63,11 +63,16 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     plain = solid & (grey | flat) & ~ink
     within = clear_border(plain) > 0
     found = np.zeros(dense.shape, np.uint8)
-    found[dense & _widened(solid & (within & (high < _BRIGHT) | ink), 1)] = PEN
     glass = plain & grey & (high >= _BRIGHT)
-    found[dense & _widened(plain & ~within & ~glass, 1)] = PADDING
+    for code, where in ((PEN, solid & (within & (high < _BRIGHT) | ink)), (PADDING, plain & ~within & ~glass)):
+        found[where | (dense & _widened(where & flat, 1))] = code  # what lies beside a flat pixel has its colour
     found[glass] = GLASS
     return found
+
+
+def with_fringe(artefacts: np.ndarray) -> np.ndarray:
+    """(h, w) bool: padding and pen, and the pixels beside them, which have some of their colour."""
+    return _widened(np.isin(artefacts, (PADDING, PEN)), 1)
 
 
 def _coloured(picture: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import gc
-import json
-import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,19 +15,11 @@ import shapely
 from shapely.errors import ShapelyError
 
 from pipeline.errors import Fault, Note
+from pipeline.slides.features import WITHOUT_AREA, Unreadable, as_feature, features
 from pipeline.slides.regions import Regions
 
-_WITHOUT_AREA = {
-    "Point": "point(s)",
-    "MultiPoint": "set(s) of points",
-    "LineString": "line(s)",
-    "MultiLineString": "set(s) of lines",
-}
-_GEOMETRIES = (*_WITHOUT_AREA, "Polygon", "MultiPolygon", "GeometryCollection")
 _PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")
 _BATCH = 10_000
-_GAP = re.compile(r"\s*")
-_decode = json.JSONDecoder().raw_decode
 
 
 def read_geojson(
@@ -52,7 +42,7 @@ def read_geojson(
         text = raw.decode("utf-8-sig")
         del raw
         with _without_collecting():
-            for number, feature in enumerate(_features(text), 1):
+            for number, feature in enumerate(features(text), 1):
                 reader.take(number, feature)
     except (ValueError, RecursionError) as error:
         remedy = "export it from QuPath as GeoJSON."
@@ -89,12 +79,12 @@ class _Reader:
         self.objects = number
         before = self.left_out.total()
         try:
-            feature = {"geometry": feature} if feature["type"] in _GEOMETRIES else feature
+            feature = as_feature(feature)
             name = "" if self.classes is None else _class_of(feature.get("properties") or {})
             areas = list(_areas(self._outline(feature), self.left_out))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"the feature has no class or no geometry that can be read ({error!r})."
-            self._add(("form",), problem, "give it a class in QuPath, or delete it.", number)
+            why = str(error) if isinstance(error, Unreadable) else "its geometry isn't as GeoJSON states it"
+            self._add((why,), f"the object can't be read: {why}.", "export it anew from QuPath, or delete it.", number)
             return
         if not areas and self.left_out.total() == before:
             self._add(("void",), "this geometry has no area.", "draw a closed polygon.", number)
@@ -102,7 +92,7 @@ class _Reader:
             self.left_out["polygon(s) without a class"] += 1
         elif areas and self.classes is not None and name not in self.classes:
             self._add((name,), f"unknown label '{name}'.", _hint(name, self.classes), number)
-        else:
+        elif areas:
             kind = self.places.setdefault(name, len(self.places))
             self.pending += [(kind, number, rings) for rings in areas]
         if len(self.pending) >= _BATCH:
@@ -121,7 +111,7 @@ class _Reader:
         batch, self.pending = self.pending, []
         try:
             built = _polygons([rings for _, _, rings in batch])
-        except (ValueError, TypeError, ShapelyError) as error:
+        except (ValueError, TypeError, OverflowError, ShapelyError) as error:
             if len(batch) == 1:
                 problem = f"the feature has no geometry that can be read ({error})."
                 self._add(("ring",), problem, "draw it anew, or delete it.", batch[0][1])
@@ -140,9 +130,13 @@ class _Reader:
         polygons = np.concatenate([np.empty(0, object), *self.built])
         kinds, valid = np.array(self.kinds, int), shapely.is_valid(polygons)
         for place in np.flatnonzero(~valid):
-            key, remedy = ("invalid",), "redraw it so that its outline does not cross itself."
-            why = "" if key in self.faults else shapely.is_valid_reason(polygons[place])
-            self._add(key, f"the polygon is not valid: {why}.", remedy, self.rows[place])
+            if shapely.area(shapely.convex_hull(polygons[place])) == 0:
+                key, problem, remedy = "flat", "the polygon has no area.", "draw it anew, or delete it."
+            else:
+                why = "" if ("invalid",) in self.faults else shapely.is_valid_reason(polygons[place])
+                key, problem = "invalid", f"the polygon is not valid: {why}."
+                remedy = "redraw it so that its outline does not cross itself."
+            self._add((key,), problem, remedy, self.rows[place])
         return Regions(tuple(self.places), kinds[valid], polygons[valid])
 
     def _add(self, kind: tuple, problem: str, remedy: str, row: int) -> None:
@@ -176,7 +170,7 @@ def _class_of(properties: dict) -> str | None:
         names = stated.get("names")
         stated = ": ".join(names) if names else stated.get("name")
     if stated is not None and not isinstance(stated, str):
-        raise TypeError(f"the class is {stated!r}")
+        raise Unreadable(f"its class is {stated!r}, and a name is asked for")
     return (stated or "").strip() or None
 
 
@@ -199,10 +193,10 @@ def _areas(geometry: dict | None, left_out: Counter[str]) -> Iterator[list]:
     elif kind == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _areas(part, left_out)
-    elif kind in _WITHOUT_AREA or kind is None:
-        left_out[_WITHOUT_AREA.get(kind, "object(s) without an outline")] += 1
+    elif kind in WITHOUT_AREA or kind is None:
+        left_out[WITHOUT_AREA.get(kind, "object(s) without an outline")] += 1
     elif kind != "Polygon":
-        raise ValueError(f"'{kind}' is no geometry")
+        raise Unreadable(f"'{kind}' is no kind of geometry")
 
 
 def _polygons(areas: list[list]) -> np.ndarray:
@@ -210,7 +204,7 @@ def _polygons(areas: list[list]) -> np.ndarray:
 
     Raises
     ------
-    ValueError, TypeError, ShapelyError
+    ValueError, TypeError, OverflowError, ShapelyError
         where one of them is none.
     """
     rings = [ring for area in areas for ring in area]
@@ -221,64 +215,3 @@ def _polygons(areas: list[list]) -> np.ndarray:
         raise ValueError("a coordinate is no number")
     lines = shapely.linearrings(points[:, :2], indices=np.repeat(np.arange(len(rings)), [len(r) for r in rings]))
     return shapely.polygons(lines, indices=np.repeat(np.arange(len(areas)), [len(area) for area in areas]))
-
-
-def _features(text: str) -> Iterator[object]:
-    """The objects of a FeatureCollection or a bare list, or a single Feature or geometry.
-
-    Raises
-    ------
-    ValueError
-        where the text is neither.
-    """
-    at = _skip(text, 0)
-    at = yield from (_elements if text.startswith("[", at) else _members)(text, at)
-    if _skip(text, at) != len(text):
-        raise ValueError(f"something follows its end, at character {at}")
-
-
-def _members(text: str, at: int) -> Generator[object, None, int]:
-    if not text.startswith("{", at):
-        raise ValueError("it holds no objects")
-    alone: dict = {}
-    collection, at = False, _skip(text, at + 1)
-    while not text.startswith("}", at):
-        key, at = _decode(text, at)
-        at = _skip(text, at)
-        if not text.startswith(":", at):
-            raise ValueError(f"a colon is missing at character {at}")
-        at = _skip(text, at + 1)
-        if key == "features" and text.startswith("[", at):
-            collection = True
-            at = yield from _elements(text, at)
-        else:
-            alone[key], at = _decode(text, at)
-        at = _next(text, at, "}")
-    if not collection and alone.get("type") not in ("Feature", *_GEOMETRIES):
-        raise ValueError("it is no FeatureCollection, Feature or geometry")
-    if not collection:
-        yield alone
-    return at + 1
-
-
-def _elements(text: str, at: int) -> Generator[object, None, int]:
-    at = _skip(text, at + 1)
-    while not text.startswith("]", at):
-        element, at = _decode(text, at)
-        yield element
-        at = _next(text, at, "]")
-    return at + 1
-
-
-def _next(text: str, at: int, end: str) -> int:
-    """Where the next item begins, or the end stands."""
-    at = _skip(text, at)
-    if text.startswith(end, at):
-        return at
-    if not text.startswith(",", at):
-        raise ValueError(f"a comma is missing at character {at}")
-    return _skip(text, at + 1)
-
-
-def _skip(text: str, at: int) -> int:
-    return _GAP.match(text, at).end()

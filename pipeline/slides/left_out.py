@@ -11,6 +11,8 @@ from pipeline.slides.tissue import TissueMap
 MUCH_BEYOND_GRID = 0.03
 MUCH_PEN = 0.2
 """Of all that is tissue or pen."""
+MUCH_PADDING = 0.5
+"""Of all that is tissue or padding: scanners lay much of it around small pieces."""
 MUCH_OUT_OF_FOCUS = 0.1
 _SLIDES_NAMED = 4
 
@@ -57,13 +59,16 @@ def remarks(slides: Iterable[dict]) -> list[str]:
 
 
 def _remarks_on(slide: dict) -> list[tuple[str, float]]:
-    found, pen = [], slide["pen_share"]
+    found, pen, padding = [], slide["pen_share"], slide["padding_share"]
     if slide["tissue_beyond_grid"] > MUCH_BEYOND_GRID:
         words = "Tissue at the right or lower border fills no tile and is left out; tile.edge: shift takes it."
         found.append((words, slide["tissue_beyond_grid"]))
     if pen > MUCH_PEN * (pen + slide["tissue_share"]):
         words = "Much of the slide has the colours of pen and is left out; tile.tissue.leave_out: [padding] keeps it, if it is a stain."
         found.append((words, pen))
+    if padding > MUCH_PADDING * (padding + slide["tissue_share"]):
+        words = "Much of the slide is grey, black or flat up to its border and is left out as padding; tile.tissue.leave_out: [pen] keeps it, if it is tissue."
+        found.append((words, padding))
     if slide.get("out_of_focus", 0) > MUCH_OUT_OF_FOCUS * slide.get("with_tissue", 0):
         words = "Many tiles are out of focus; tile.tissue.out_of_focus says whether they are kept."
         found.append((words, slide["out_of_focus"] / slide["with_tissue"]))

@@ -19,6 +19,7 @@ from pipeline.data.commit import digest, hash_tree
 from pipeline.data.slide_files import slide_files
 from pipeline.slides.pixel_format import (
     BadSlide,
+    PixelFormat,
     fault_of_rgb,
     fault_of_samples,
     fault_of_size,
@@ -217,18 +218,23 @@ def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> S
 def _opened(path: Path, max_gpx: float) -> tuple[openslide.AbstractSlide, float]:
     """The open file, and the width of its pixels by their height as far as it is a plain picture."""
     try:
+        found = read_format(path) if is_tiff(path) else None
+        if found and found.broken:  # OpenSlide asks for as much memory as it is told
+            raise BadSlide(f"{path.name}: {found.broken}")
         kind = openslide.OpenSlide.detect_format(str(path))
+        if kind is None or (
+            kind == GENERIC and found.extra and found.colours.endswith("grey")
+        ):  # which OpenSlide skews
+            return _plain(path, max_gpx)
         try:
-            handle = None if kind is None else openslide.OpenSlide(str(path))
+            handle = openslide.OpenSlide(str(path))
         except openslide.OpenSlideError:
             if kind != GENERIC:  # whose compression OpenSlide may lack
                 raise
-            handle = None
-        if handle is None:
             return _plain(path, max_gpx)
         try:
             _check_size(path.name, handle.dimensions, max_gpx)
-            return handle, _check_tags(path, kind)
+            return handle, 1.0 if found is None else _check_tags(path, found, kind)
         except (BadSlide, OSError):
             handle.close()
             raise
@@ -253,15 +259,10 @@ def _check_size(name: str, size: tuple[int, int], max_gpx: float) -> None:
         raise BadSlide(f"{name}: {size[0]} x {size[1]} px is over tile.max_slide_gpx ({max_gpx} gigapixels).")
 
 
-def _check_tags(path: Path, kind: str) -> float:
+def _check_tags(path: Path, found: PixelFormat, kind: str) -> float:
     """Refuse a TIFF that OpenSlide would cut to 8 bits, turn from CMYK or read in part; its pixels' aspect."""
-    if not is_tiff(path):
-        return 1.0
-    found, generic = read_format(path), kind == GENERIC
-    fault = fault_of_rgb(found) if generic else fault_of_samples(found)
-    if generic and (found.extra or not found.beyond_libvips):
-        fault = fault or fault_of_size(found)
-    if fault:
+    generic = kind == GENERIC
+    if fault := fault_of_rgb(found) if generic else fault_of_samples(found):
         raise BadSlide(f"{path.name}: {fault}")
     if generic:
         check_alpha(path, found)

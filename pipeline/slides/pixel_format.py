@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +14,11 @@ import tifffile
 from PIL import Image
 
 from pipeline.errors import HistoloomError
+from pipeline.slides.pieces import fault_of_pieces
 
 PLAIN_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 WHOLE_PX = 2**28
 """What can't be decoded piece by piece is refused above this; it is the largest WebP."""
-_TILE_PX = 2**26
-"""A TIFF of larger tiles is as good as one that has none."""
 
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_COLOURS = {0: "inverted grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
@@ -29,6 +30,21 @@ _PIECEWISE = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50001)
 """TIFF compressions that libvips reads; others are decoded at once."""
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey", 6: "RGB"}
 _PILLOW_COLOURS = {"1": "grey", "L": "grey", "P": "palette", "RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB"}
+
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What libraries raise of damaged files: a header may hold anything, and they take it for what it should hold."""
 
 
 class BadSlide(HistoloomError):
@@ -43,13 +59,13 @@ class PixelFormat:
     number : "unsigned", "signed" or "float" samples of so many bits.
     extra : "" or "alpha", or what other channels there are.
     orientation : as Exif counts it; 1 is upright.
-    broken : whether its list of pictures leads out of the file.
+    broken : what of the file's own tables can't be, with the remedy.
     pictures : of this size or larger, smaller levels and previews left out.
     aspect : width of a pixel by its height.
     palette : (n, 3) uint8, of "palette".
     tiled : whether boxes are read from the file itself.
     at_once : whether it can't be decoded piece by piece.
-    beyond_libvips : whether another library must decode it.
+    beyond_libvips : whether another library must decode what has no tiles.
     """
 
     kind: str
@@ -60,7 +76,7 @@ class PixelFormat:
     number: str = "unsigned"
     extra: str = ""
     orientation: int = 1
-    broken: bool = False
+    broken: str = ""
     pictures: int = 1
     lossless: bool = True
     aspect: float = 1.0
@@ -86,9 +102,12 @@ def read_format(path: Path) -> PixelFormat:
         when it is no picture.
     """
     try:
-        return _tiff_format(path) if is_tiff(path) else _plain_format(path)
-    except (tifffile.TiffFileError, ValueError, KeyError, IndexError, SyntaxError) as error:
+        found = _tiff_format(path) if is_tiff(path) else _plain_format(path)
+    except UNREADABLE as error:
         raise OSError(f"its header cannot be read: {error}") from error
+    if min(found.width, found.height) < 1:
+        raise OSError("its header states no size")
+    return found
 
 
 def is_tiff(path: Path) -> bool:
@@ -134,7 +153,7 @@ def _fault_of_picture(found: PixelFormat) -> str | None:
     if found.kind not in PLAIN_FORMATS:
         return f"it is {found.kind}. Save it as {', '.join(PLAIN_FORMATS[:-1])} or WebP."
     if found.broken:
-        return "the file breaks off. Copy it again."
+        return found.broken
     if found.orientation != 1:
         return (
             f"its Orientation tag says that it is to be turned ({found.orientation}). Save it upright, without the tag."
@@ -179,7 +198,7 @@ def _plain_format(path: Path) -> PixelFormat:
             colours=colours,
             bits=bits,
             extra="alpha" if image.mode in ("LA", "RGBA", "PA") or "transparency" in info else "",
-            orientation=Image.Image.getexif(image).get(0x0112, 1),  # PNG's own decodes the whole picture
+            orientation=Image.Image.getexif(image).get(0x0112) or 1,  # PNG's own decodes the whole picture
             pictures=getattr(image, "n_frames", 1),
             lossless=kind == "PNG",
             aspect=_aspect(info.get("aspect") or info.get("jfif_density") or info.get("dpi")),
@@ -195,7 +214,7 @@ def _pillow_palette(image: Image.Image) -> np.ndarray:
 def _aspect(density: tuple[float, float] | None) -> float:
     """Width of a pixel by its height, of pixels per length along and down."""
     along, down = (float(value) for value in density or (1, 1))
-    return down / along if along > 0 and down > 0 else 1.0
+    return down / along if 0 < along < math.inf and 0 < down < math.inf else 1.0
 
 
 def _tiff_format(path: Path) -> PixelFormat:
@@ -206,24 +225,24 @@ def _tiff_format(path: Path) -> PixelFormat:
         if colours == "YCbCr" and compression in _RGB_ONCE_DECODED:
             colours = "RGB"
         bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
-        separate = int(page.planarconfig or 1) == 2 and page.samplesperpixel > 1
-        beyond = compression not in _PIECEWISE or bits == 64 or (separate and page.is_tiled)
+        orientation = int(page.tags.valueof(274, 1))
+        beyond = compression not in _PIECEWISE or bits == 64 or orientation == 0
         return PixelFormat(
             kind="TIFF",
-            width=page.imagewidth,
-            height=page.imagelength,
+            width=int(page.imagewidth),
+            height=int(page.imagelength),
             colours=colours,
             bits=bits,
             number=_TIFF_NUMBERS.get(int(page.sampleformat or 1), "of no known kind"),
             extra=_tiff_extra(page, 3 if colours == "RGB" else 1),
-            orientation=int(page.tags.valueof(274, 1)),
-            broken=_breaks_off(file),
+            orientation=orientation or 1,
+            broken="the file breaks off. Copy it again." if _breaks_off(file) else fault_of_pieces(file),
             pictures=sum(_is_picture(other, page) for other in file.pages),
             lossless=compression in _LOSSLESS,
             aspect=_aspect([_ratio(page.tags.valueof(code)) for code in (282, 283)]),
             palette=_tiff_palette(page) if colours == "palette" else None,
             tiled=page.is_tiled,
-            at_once=beyond or (page.is_tiled and page.tilewidth * page.tilelength > _TILE_PX),
+            at_once=beyond and not page.is_tiled,
             beyond_libvips=beyond,
         )
 
@@ -244,13 +263,17 @@ def _is_picture(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
 
 def _tiff_extra(page: tifffile.TiffPage, colours: int) -> str:
     more = page.samplesperpixel - colours
+    if more < 0:
+        raise ValueError(f"{page.samplesperpixel} channel(s) are too few for its colours")
     if more == 1 and page.extrasamples and int(page.extrasamples[0]) in (1, 2):
         return "alpha"
     return f"{more} more channel(s)" if more > 0 else ""
 
 
-def _ratio(value: tuple[int, int] | None) -> float:
-    return value[0] / value[1] if value and value[1] else 0.0
+def _ratio(value: tuple[int, int] | float | None) -> float:
+    """Of a fraction, or of a number that some writers state in its place."""
+    above, below, *_ = (*value, 1) if isinstance(value, tuple) else (value or 0, 1)
+    return above / below if below else 0.0
 
 
 def _tiff_palette(page: tifffile.TiffPage) -> np.ndarray | None:

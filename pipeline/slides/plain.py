@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,17 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from pipeline.slides.pixel_format import BadSlide, PixelFormat, fault_of_rgb, read_format
+from pipeline.slides.pieces import Tiles
+from pipeline.slides.pixel_format import UNREADABLE, BadSlide, PixelFormat, fault_of_rgb, read_format
 
 _DISC_BYTES = 100e6
 """libvips keeps what it decodes in a file without a name once it is larger than this."""
 _ALPHA = 3
+_BAND_PX = 2**23
 
 
 class Pixels:
-    """The samples of a plain picture as its file has them, read in boxes.
+    """The samples of a plain picture, read in boxes: of a mask as its file has them, of colours as they are shown.
 
     PNG, JPEG, WebP and TIFF without tiles are decoded once, on the first read, to a file without a name in the
     system's folder for temporary files (TMPDIR). It takes as much of the disk as there are samples, and goes with the
@@ -31,11 +35,8 @@ class Pixels:
         self.path, self.found = path, found
         self._check_disk()
         pyvips.cache_set_max(0)  # an image that is closed must let go of its file
-        try:
-            self._image = _from_tifffile(path, found) if found.beyond_libvips else _from_libvips(path, found)
-        except pyvips.Error as error:
-            raise _as_os_error(error) from error
-        self.channels = self._image.bands
+        with _as_os_error():
+            self._box = _box_reader(path, found)
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """(height, width) or (height, width, channels) samples of a box inside the picture.
@@ -45,24 +46,23 @@ class Pixels:
         OSError
             when the file breaks off or holds damaged data.
         """
-        if self._image is None:
+        if self._box is None:
             raise OSError("it is closed")
-        try:
-            box = self._image.crop(x, y, width, height).numpy()
-        except pyvips.Error as error:
-            raise _as_os_error(error) from error
-        return box.reshape(height, width, -1)[..., 0] if self.channels == 1 else box.reshape(height, width, -1)
+        with _as_os_error():
+            box = self._box(x, y, width, height).reshape(height, width, -1)
+        return box[..., 0] if box.shape[2] == 1 else box
 
     def half_transparent(self) -> bool:
         """Whether alpha, the last channel, is anywhere neither 0 nor the most."""
-        alpha = self._image[self.channels - 1]
-        try:
-            return ((alpha > 0) & (alpha < 255)).max() > 0
-        except pyvips.Error as error:
-            raise _as_os_error(error) from error
+        rows = max(1, _BAND_PX // self.found.width)
+        for top in range(0, self.found.height, rows):
+            alpha = self.read(0, top, self.found.width, min(rows, self.found.height - top))[..., -1]
+            if ((alpha > 0) & (alpha < 255)).any():
+                return True
+        return False
 
     def close(self) -> None:
-        self._image = None
+        self._box = None
 
     def _check_disk(self) -> None:
         found, folder = self.found, tempfile.gettempdir()
@@ -77,6 +77,18 @@ class Pixels:
             )
 
 
+def _box_reader(path: Path, found: PixelFormat) -> Callable[[int, int, int, int], np.ndarray]:
+    """What reads the box (x, y, width, height)."""
+    if found.tiled:
+        tiles = Tiles(path)
+        return lambda *box: _as_shown(tiles.read(*box), found)
+    if found.beyond_libvips:
+        whole = _decoded_at_once(path, found)
+        return lambda x, y, width, height: _as_shown(whole[y : y + height, x : x + width], found)
+    image = _from_libvips(path, found)
+    return lambda *box: image.crop(*box).numpy()
+
+
 def _from_libvips(path: Path, found: PixelFormat) -> pyvips.Image:
     load = {
         "PNG": pyvips.Image.pngload,
@@ -88,26 +100,41 @@ def _from_libvips(path: Path, found: PixelFormat) -> pyvips.Image:
     options = {"access": "random", "fail_on": "warning" if found.kind == "JPEG" else "error"}
     if found.kind != "WEBP":
         options["unlimited"] = True
-    return load(str(path), **options)
+    image = load(str(path), **options)
+    if found.colours != "palette" and found.bits < 8:  # libvips spreads them over 0 to 255
+        image = (image / (255 // (2**found.bits - 1))).cast("uchar")
+    return image
 
 
-def _from_tifffile(path: Path, found: PixelFormat) -> pyvips.Image:
-    """Decode a TIFF at once that libvips can't read."""
-    if found.colours not in ("RGB", "grey") or found.bits < 8:
-        raise OSError(f"its compression isn't read with {found.colours} of {found.bits} bits: save it with deflate")
+def _decoded_at_once(path: Path, found: PixelFormat) -> np.ndarray:
+    """(height, width, channels) of a TIFF that libvips can't read."""
     with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        try:
-            samples = page.asarray()
-        except (ValueError, RuntimeError, IndexError) as error:
-            raise OSError(str(error)) from error
+        samples = file.pages.first.asarray()
+    if not samples.size:
+        raise OSError("its samples are of no known kind")
     separate = samples.ndim == 3 and samples.shape[:2] != (found.height, found.width)
-    return pyvips.Image.new_from_array(np.ascontiguousarray(np.moveaxis(samples, 0, -1) if separate else samples))
+    samples = (np.moveaxis(samples, 0, -1) if separate else samples).reshape(found.height, found.width, -1)
+    return samples.view(np.uint8) if samples.dtype == bool else samples
 
 
-def _as_os_error(error: pyvips.Error) -> OSError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return OSError("; ".join(dict.fromkeys(lines[1:] or lines)))
+def _as_shown(samples: np.ndarray, found: PixelFormat) -> np.ndarray:
+    if found.colours == "palette":
+        return found.palette[samples[..., 0]]
+    if found.colours == "inverted grey":
+        samples = samples.copy()
+        samples[..., 0] = 255 - samples[..., 0]
+    return samples
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except pyvips.Error as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise OSError("; ".join(dict.fromkeys(lines[1:] or lines))) from error
+    except UNREADABLE as error:
+        raise OSError(str(error) or repr(error)) from error
 
 
 def check_alpha(path: Path, found: PixelFormat) -> None:

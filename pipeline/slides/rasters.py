@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pipeline.slides.pixel_format import BadSlide, PixelFormat, fault_of_ids, pictures_of_any_size, read_format
+from pipeline.slides.pixel_format import (
+    UNREADABLE,
+    BadSlide,
+    PixelFormat,
+    fault_of_ids,
+    pictures_of_any_size,
+    read_format,
+)
 from pipeline.slides.plain import Pixels
 
 _BAND_PX = 2**23
@@ -26,8 +34,12 @@ class Raster:
     def __init__(self, path: Path, found: PixelFormat):
         self.path, self.shape = path, (found.height, found.width)
         self._found, self._pixels = found, None
-        self._indices = _palette_indices(path) if found.colours == "palette" else None
-        if self._indices is None:
+        self._indices = None
+        if found.colours == "palette" and found.kind == "TIFF":  # libvips would give a palette's colours
+            self._pixels = Pixels(path, replace(found, colours="grey", beyond_libvips=True))
+        elif found.colours == "palette":
+            self._indices = _palette_indices(path)
+        else:
             self._pixels = Pixels(path, found)
         self.largest = max(int(band.max()) for band in self._bands())
 
@@ -45,8 +57,6 @@ class Raster:
             samples = self._pixels.read(x, y, width, height)
         except OSError as error:
             raise BadSlide(f"{self.path.name}: the mask cannot be read ({error}). Copy it again.") from error
-        if self._found.bits < 8:  # libvips spreads them over 0 to 255
-            return samples // (255 // (2**self._found.bits - 1))
         return self._whole(samples)
 
     def nearest(self, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
@@ -111,9 +121,9 @@ def read_raster(path: Path | None, width_px: int, height_px: int) -> Raster | No
 
 
 def _palette_indices(path: Path) -> np.ndarray:
-    """(height, width) uint8: libvips gives a palette's colours, and two indices may share one."""
+    """(height, width) uint8 of a PNG: libvips gives a palette's colours, and two indices may share one."""
     try:
         with pictures_of_any_size(), Image.open(path) as image:
             return np.asarray(image)
-    except (SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise OSError(str(error)) from error

@@ -11,6 +11,9 @@ import shapely
 
 LARGEST_PX2, LONGEST_PX = 128, 20
 """Of larger polygons, centres tell the area well."""
+_LEAST_PX2 = 1 / 64
+"""Smaller polygons are specks, or of another scale."""
+_AT_ONCE = 4096
 _TOLERANCE = 0.02
 _GOLDEN = (5**0.5 - 1) / 2
 _LEAST = 1e-6
@@ -20,17 +23,33 @@ def are_small_and_apart(polygons: np.ndarray, downsample: float) -> np.ndarray:
     """(n,) bool: those without holes near which no other outline runs, so that what they gain or lose is nobody else's."""
     bounds = shapely.bounds(polygons).reshape(-1, 4) / downsample
     small = (shapely.area(polygons) < LARGEST_PX2 * downsample**2) & (shapely.get_num_interior_rings(polygons) == 0)
-    small &= ((bounds[:, 2:] - bounds[:, :2]) < LONGEST_PX).all(1)
-    places = np.flatnonzero(small)
-    if len(places):
-        frames = shapely.box(*((bounds[places] + np.array([-2, -2, 2, 2])) * downsample).T)
-        mine, other = shapely.STRtree(polygons).query(frames)
-        mine, other = mine[places[mine] != other], other[places[mine] != other]
+    small &= (shapely.area(polygons) >= _LEAST_PX2 * downsample**2) & (
+        (bounds[:, 2:] - bounds[:, :2]) < LONGEST_PX
+    ).all(1)
+    small[_crowded(bounds, np.flatnonzero(small))] = False
+    places, tree = np.flatnonzero(small), shapely.STRtree(polygons) if small.any() else None
+    for start in range(0, len(places), _AT_ONCE):
+        some = places[start : start + _AT_ONCE]
+        frames = shapely.box(*((bounds[some] + np.array([-2, -2, 2, 2])) * downsample).T)
+        mine, other = tree.query(frames)
+        mine, other = mine[some[mine] != other], other[some[mine] != other]
         shapely.prepare(polygons[other])
         near = shapely.intersects(polygons[other], frames[mine])
         near &= ~shapely.contains_properly(polygons[other], frames[mine])
-        small[places[mine[near]]] = False
+        small[some[mine[near]]] = False
     return small
+
+
+def _crowded(bounds: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Those of `places` in whose pixel lies the middle of another that is no higher: it reaches into their neighbourhood.
+
+    Without this first step, thousands of polygons in a few pixels are all each other's neighbours.
+    """
+    left, top, right, bottom = bounds[places].T
+    columns, rows, height = np.floor((left + right) / 2), np.floor((top + bottom) / 2), bottom - top
+    order = np.lexsort((height, rows, columns))
+    again = (np.diff(columns[order]) == 0) & (np.diff(rows[order]) == 0)
+    return places[order[1:][again]]
 
 
 def whole_areas(areas_px2: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from skimage.measure import label
 from skimage.morphology import remove_small_objects
 
 from pipeline.config import Tissue
-from pipeline.slides.artefacts import GLASS, PADDING, PEN, find_artefacts
+from pipeline.slides.artefacts import GLASS, PADDING, PEN, find_artefacts, with_fringe
 from pipeline.slides.open import Slide
 
 _STRIP_PX = 1024
@@ -53,8 +53,9 @@ class TissueMap:
         return np.zeros_like(self.mask) if self.artefacts is None else np.isin(self.artefacts, (PADDING, PEN))
 
     def artefact_fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
-        """Share of padding and pen in square tiles, as `fractions`."""
-        return self._shares(self.is_artefact(), corners_level0_px, side_level0_px)
+        """Share of padding and pen among the mask's pixels whose middle lies in a square tile, so that what it touches is none."""
+        half = self.downsample / 2
+        return self._shares(self.is_artefact(), corners_level0_px + half, side_level0_px - 2 * half)
 
     def fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
         """Share of tissue in square tiles.
@@ -121,14 +122,15 @@ def find_tissue(picture: np.ndarray, downsample: float, mpp_level0: float, confi
     """
     mpp = downsample * mpp_level0
     density = -np.log10((picture.astype(np.float32).mean(-1) + 1) / 256)
-    artefacts = np.zeros(density.shape, np.uint8)
+    artefacts, dense = np.zeros(density.shape, np.uint8), density > config.min_od
     if config.leave_out:
         codes = {"padding": PADDING, "pen": PEN}
-        artefacts = find_artefacts(picture, density > config.min_od, mpp)
+        artefacts = find_artefacts(picture, dense, mpp)
         artefacts[~np.isin(artefacts, [GLASS, *(codes[name] for name in config.leave_out)])] = 0
     dim = artefacts == GLASS
     glass_od = float(np.median(density[dim])) if dim.mean() > _MUCH_GLASS else None
-    mask = (artefacts == 0) & (density > _threshold(density[(artefacts == 0) | dim], glass_od, config))
+    clean = ~dim & ~(dense & with_fringe(artefacts))
+    mask = clean & (density > _threshold(density[clean | dim], glass_od, config))
     mask, largest_speck_um2 = _without_specks(mask, config.min_area_um2, mpp)
     return TissueMap(mask, downsample, picture, artefacts, largest_speck_um2)
 

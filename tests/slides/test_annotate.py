@@ -149,6 +149,41 @@ def test_a_slide_without_a_polygon_of_a_label_is_a_fault_where_its_tiles_would_b
     assert [type(each) for each in found] == [Note]
 
 
+@pytest.mark.parametrize("kind", ["Point", "LineString"])
+def test_a_class_of_points_or_lines_alone_is_a_fault_too(tmp_path, kind):
+    coordinates = [5, 5] if kind == "Point" else [[5, 5], [9, 9]]
+    bare = feature("tumour", box_ring(0, 0, 9, 9)) | {"geometry": {"type": kind, "coordinates": coordinates}}
+    _, fault = _stated(tmp_path, bare)
+    assert "no polygon has a class of tile.labels.classes" in fault.problem
+
+
+@pytest.mark.parametrize(
+    "side, bounds, kind",
+    [(0.01, (0, 0, 100, 80), Fault), (20, (0, 0, 40_000, 30_000), Note), (20, (0, 0, 900, 800), None)],
+)
+def test_polygons_of_another_scale_are_told_by_their_size(tmp_path, side, bounds, kind):
+    drawn = [feature("tumour", box_ring(k * side, 1, (k + 1) * side, 1 + side)) for k in range(3)]
+    found = _stated(tmp_path, *drawn, bounds=bounds)
+    assert [type(each) for each in found] == ([kind] if kind else [])
+    if kind:
+        assert f"the largest polygon has {side**2:.2g} px², and all lie within {3 * side:.3g} x" in str(found[0])
+
+
+@pytest.mark.parametrize("source, refused", [("polygons", True), ("raster", True), ("slide", False)])
+def test_classes_of_pixels_are_as_many_as_bytes_hold(source, refused):
+    def labels(count: int) -> dict:
+        return {"mpp": 1.0, "labels": {"source": source, "classes": [f"c{n}" for n in range(count)]}}
+
+    Tile.model_validate(labels(254))
+    if refused:
+        with pytest.raises(
+            ValueError, match=r"labels\.classes names 255, and of polygons and rasters 254 are the most"
+        ):
+            Tile.model_validate(labels(255))
+    else:
+        Tile.model_validate(labels(300))
+
+
 @pytest.mark.parametrize("beyond, kind", [(0, None), (1, Note), (2, Fault), (10, Fault)])
 def test_spots_beyond_their_slide_are_counted_and_many_are_a_fault(tmp_path, beyond, kind):
     x = [500.0] * beyond + [30.0] * (10 - beyond)

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.data import immunohistochemistry
 
-from pipeline.config import Tissue
+from pipeline.config import Tile, Tissue
 from pipeline.slides.artefacts import PADDING, PEN
-from pipeline.slides.tissue import TissueMap, find_tissue
+from pipeline.slides.choose import choose_tiles
+from pipeline.slides.left_out import remarks
+from pipeline.slides.open import open_slide
+from pipeline.slides.tissue import TissueMap, detect_tissue, find_tissue
 from tests.build import OTHER_STAINS, STAINS, tissue_picture
 
 MPP, DOWN, SIDE = 1.0, 8, 512
@@ -128,3 +131,23 @@ def test_what_is_left_out_is_chosen(plain):
         found = _find(marked, leave_out=chosen)
         assert (found.share_of(PEN) > 0, found.share_of(PADDING) > 0) == (pen, padding)
         assert found.mask[30, 28] != pen and found.mask[30, 62] != padding
+
+
+@pytest.mark.parametrize("colour", PADDINGS.values(), ids=PADDINGS)
+@pytest.mark.parametrize("mpp, border", [(0.25, 512), (0.25, 500), (0.2527, 512), (0.24, 490)])
+def test_tiles_that_only_touch_padding_are_taken(tmp_path, colour, mpp, border):
+    picture = np.full((1536, 1536, 3), colour, np.uint8)
+    picture[border:1060, border:1060] = tissue_picture(1060 - border, 1060 - border, 3)
+    Image.fromarray(picture).save(tmp_path / "s.png", compress_level=1)
+    config = Tile.model_validate({"mpp": mpp, "labels": {"source": "none", "classes": []}})
+    with open_slide(tmp_path / "s.png", mpp) as slide:
+        tissue = detect_tissue(slide, config.tissue)
+        choice = choose_tiles(slide, tissue, config, mpp)
+    assert sorted(choice.corners) == [(512, 512), (512, 768), (768, 512), (768, 768)]
+    assert tissue.share_of(PADDING) + tissue.share_of(PEN) == pytest.approx(1 - ((1060 - border) / 1536) ** 2, abs=0.03)
+
+
+def test_much_padding_is_said_with_what_keeps_it():
+    slide = {"slide_id": "a", "tissue_beyond_grid": 0, "pen_share": 0, "padding_share": 0.6, "tissue_share": 0.2}
+    (line,) = remarks([slide, slide | {"slide_id": "b", "padding_share": 0.1}])
+    assert "as padding" in line and "1 slide(s): a (60%)" in line and "leave_out: [pen]" in line

@@ -19,6 +19,10 @@ BIG, HOLE = box_ring(0, 0, 40, 40), box_ring(10, 10, 30, 30)
 BOWTIE = [(0, 0), (10, 10), (10, 0), (0, 10)]
 
 
+def huge() -> dict:
+    return feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [10**400, 0], [5, 5]]]}}
+
+
 @pytest.mark.parametrize(
     "bad, problem, remedy",
     [
@@ -27,13 +31,18 @@ BOWTIE = [(0, 0), (10, 10), (10, 0), (0, 10)]
         (feature("xyz", BIG), "unknown label 'xyz'", "add it to the classes"),
         (feature("TUMOUR", BIG), "unknown label 'TUMOUR'", "did you mean 'tumour'? Upper and lower case differ"),
         (feature("tumour: Positive", BIG), "unknown label", 'in quotes: "tumour: Positive"'),
-        ("not a feature", "no class or no geometry", "give it a class"),
+        ("not a feature", 'it is "not a feature", and no feature', "delete it"),
         (feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]}}, "no geometry", ""),
-        (feature("tumour", BIG) | {"properties": {"classification": {"name": 7}}}, "the class is 7", ""),
-        (feature("tumour", BIG) | {"geometry": {"type": "Ellipse"}}, "'Ellipse' is no geometry", ""),
+        (feature("tumour", BIG) | {"properties": {"classification": {"name": 7}}}, "its class is 7, and a name", ""),
+        (feature("tumour", BIG) | {"geometry": {"type": "Ellipse"}}, "'Ellipse' is no kind of geometry", ""),
         (feature("tumour", [(0, 0), (float("nan"), 5), (5, 5)]), "a coordinate is no number", "draw it anew"),
         (feature("tumour", [(0, 0), (float("inf"), 5), (5, 5)]), "a coordinate is no number", "draw it anew"),
         (feature("tumour", BIG) | {"geometry": {"type": "Polygon", "coordinates": []}}, "no area", "closed polygon"),
+        (None, "it is null, and no feature", "delete it"),
+        ({"type": "FeatureCollection", "features": []}, "it is a collection in a list", "export it anew"),
+        (feature("tumour", BIG) | {"geometry": [1]}, "its geometry isn't as GeoJSON states it", "export it anew"),
+        (feature("tumour", [(0, 0), (5, 5), (9, 9)]), "the polygon has no area", "draw it anew"),
+        (huge(), "too large", "draw it anew"),
     ],
     ids=[
         "bow tie",
@@ -48,6 +57,11 @@ BOWTIE = [(0, 0), (10, 10), (10, 0), (0, 10)]
         "NaN",
         "infinite",
         "void",
+        "null",
+        "nested",
+        "list",
+        "flat",
+        "huge",
     ],
 )
 def test_a_bad_feature_is_a_fault_with_its_number_and_the_good_ones_stay(tmp_path, bad, problem, remedy):
@@ -153,6 +167,19 @@ def test_what_has_no_area_is_left_out_and_counted(tmp_path):
         "of 7 object(s), left out are 2 point(s), 1 line(s), 1 set(s) of points, 1 set(s) of lines, "
         "1 object(s) without an outline."
     )
+
+
+@pytest.mark.parametrize("without", [POINT, LINE, None])
+def test_what_has_neither_class_nor_area_is_counted_and_no_class(tmp_path, without):
+    path = write_geojson(tmp_path / "a.geojson", feature(None, BIG) | {"geometry": without}, feature("tumour", BIG))
+    regions, (note,) = read_geojson(path, CLASSES)
+    assert isinstance(note, Note) and regions.names == ("tumour",)
+    assert regions.class_ids(CLASSES, (0, 0, 2, 2), 1.0).tolist() == [[2, 2], [2, 2]]
+
+
+def test_a_class_of_points_alone_is_no_class(tmp_path):
+    path = write_geojson(tmp_path / "a.geojson", feature("tumour", BIG) | {"geometry": POINT})
+    assert read_geojson(path, CLASSES)[0].names == ()
 
 
 def test_the_polygons_of_a_collection_count_and_what_lies_beside_them_is_counted(tmp_path):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given
+import shapely
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import box, contains_xy, points
 from shapely.geometry import Point, Polygon
 
 from pipeline.slides.regions import Regions
+from pipeline.slides.small_areas import are_small_and_apart
 from tests.build import box_ring
 
 CLASSES = ("stroma", "tumour")
@@ -158,3 +162,36 @@ def test_a_box_looks_at_the_polygons_near_it_alone():
     regions = Regions(("tumour",), np.zeros(len(corners), int), box(*corners.T, *(corners + 8).T))
     assert len(regions._near((160, 160, 64, 64), 1.0)) == 25  # 16 within, and those that touch its border
     assert (regions.class_ids(CLASSES, (160, 160, 64, 64), 1.0) > 0).sum() == 16 * 64
+
+
+def _all_pairs(polygons: np.ndarray, downsample: float) -> np.ndarray:
+    """Each polygon against each other, as are_small_and_apart is defined."""
+    out = []
+    for place, polygon in enumerate(polygons):
+        left, top, right, bottom = np.array(polygon.bounds) / downsample
+        area = polygon.area / downsample**2
+        frame = box(*(np.array([left - 2, top - 2, right + 2, bottom + 2]) * downsample))
+        others = np.delete(polygons, place)
+        near = shapely.intersects(others, frame) & ~shapely.contains_properly(others, frame)
+        out.append(1 / 64 <= area < 128 and max(right - left, bottom - top) < 20 and not near.any())
+    return np.array(out)
+
+
+@given(st.integers(0, 2**32), st.floats(1, 80), st.sampled_from([1.0, 2.5]), st.integers(2, 40))
+@settings(max_examples=60, deadline=None)
+def test_which_polygons_stand_alone_is_what_all_pairs_say(seed, spread, downsample, count):
+    rng = np.random.default_rng(seed)
+    middles, sizes = rng.uniform(0, spread, (count, 2)), rng.choice([0.05, 0.5, 3.0, 9.0, 60.0], count)
+    points = [shapely.MultiPoint(rng.normal(0, size, (7, 2)) + middle) for size, middle in zip(sizes, middles)]
+    polygons = np.array([shapely.convex_hull(each) for each in points], object)
+    assert are_small_and_apart(polygons, downsample).tolist() == _all_pairs(polygons, downsample).tolist()
+
+
+@pytest.mark.parametrize("side", [0.004, 0.3])
+def test_thousands_of_polygons_in_a_few_pixels_cost_little_memory(side):
+    at = np.random.default_rng(0).uniform(0, 5, (20_000, 2))
+    polygons = shapely.box(*at.T, *(at + side).T)
+    tracemalloc.start()
+    assert are_small_and_apart(polygons, 1.0).sum() == 0
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()

@@ -385,14 +385,14 @@ def test_what_no_tile_shows_is_counted_and_shifted_tiles_show_it(slides, capsys)
 def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
     plain = tissue_picture(SIDE, SIDE, 1)
     marked = plain.copy()
-    marked[:, 320:], marked[64:320, 64:128] = 0, (10, 110, 60)
+    marked[:, 320:], marked[16:368, 64:128] = 0, (10, 110, 60)
     make_slide(slides / "data/slides/s1.svs", picture=marked)
     metrics = _tile(study(ROWS).tile)
     rows = TileStore("data/tiles").rows()
     mine, facts = rows[rows["slide_id"] == "s1"], _report()["s1"]
     assert not mine["x_level0_px"].isin([64, 320]).any() and len(mine) > 7
     assert float(facts["padding_share"]) == pytest.approx(1 / 6, abs=0.03)
-    assert float(facts["pen_share"]) == pytest.approx(256 * 64 / SIDE**2, abs=0.05)
+    assert float(facts["pen_share"]) == pytest.approx(352 * 64 / SIDE**2, abs=0.05)
     assert "tile.tissue.leave_out: [padding] keeps it" in capsys.readouterr().err
     assert metrics["tissue_left_out"]["slides_with_padding"] == metrics["tissue_left_out"]["slides_with_pen"] == 1
 
