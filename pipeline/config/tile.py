@@ -72,15 +72,11 @@ class Labels(Section):
             raise ValueError(
                 f"labels.source is {source}, and labels.classes names none: name the classes, or set source: none"
             )
-<<<<<<< HEAD
-        return classes
-=======
-        if self.source in ("polygons", "raster") and len(self.classes) > _MOST_CLASSES:
+        if info.data.get("source") in ("polygons", "raster") and len(classes) > _MOST_CLASSES:
             raise ValueError(
-                f"labels.classes names {len(self.classes)}, and of polygons and rasters {_MOST_CLASSES} are the most: merge some"
+                f"labels.classes names {len(classes)}, and of polygons and rasters {_MOST_CLASSES} are the most: merge some"
             )
-        return self
->>>>>>> x-slides
+        return classes
 
     @property
     def given(self) -> bool:
