@@ -39,9 +39,13 @@ def draw_overlay(
         downsample = max(max(slide.width, slide.height) / _SIDE_PX, 1.0)
         image = Image.fromarray(read_whole(slide, downsample))
     artefacts = tissue.is_artefact()
-    for where, colour in ((~tissue.mask & ~artefacts, _OUTSIDE), (artefacts, _ARTEFACT)):
+    tints = (
+        (~tissue.mask & ~artefacts, _OUTSIDE, 0.35),
+        (artefacts, _ARTEFACT, 0.65),
+    )  # a blue pen is to be yellow, too
+    for where, colour, strength in tints:
         mask = Image.fromarray(where).resize(image.size)
-        image.paste(Image.blend(image, Image.new("RGB", image.size, colour), 0.35), mask=mask)
+        image.paste(Image.blend(image, Image.new("RGB", image.size, colour), strength), mask=mask)
     scale, draw = 1 / downsample, ImageDraw.Draw(image)
     stride_px, tile_px = annotations.config.stride_px, annotations.config.tile_px
     overlap, stride = stride_px < tile_px, side_level0_px * scale * stride_px / tile_px
