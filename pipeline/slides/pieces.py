@@ -5,8 +5,7 @@ libvips fills a tile that it can't decode with zeros, so tiles that OpenSlide do
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -48,8 +47,9 @@ class Tiles:
     """The samples of a tiled TIFF's first picture as its file has them. Reading from several threads is safe."""
 
     def __init__(self, path: Path):
-        self._file = tifffile.TiffFile(path)
-        page = self._page = self._file.pages.first
+        with tifffile.TiffFile(path) as file:
+            page = self._page = file.pages.first
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
         self._grid = page.imagelength // -page.tilelength * -1, page.imagewidth // -page.tilewidth * -1
         separate = int(page.planarconfig) == 2
         self._planes, samples = (page.samplesperpixel, 1) if separate else (1, page.samplesperpixel)
@@ -58,7 +58,7 @@ class Tiles:
         dtype = np.dtype(np.uint8 if page.bitspersample == 1 else page.dtype).newbyteorder("=")
         self._like = np.empty((0, 0, 0, samples), dtype)
         tile_bytes = page.tilelength * page.tilewidth * samples * dtype.itemsize
-        self._tile = lru_cache(max(1, _KEPT_BYTES // tile_bytes))(self._decoded)
+        self._tile = lru_cache(max(1, _KEPT_BYTES // tile_bytes))(partial(_decoded, path, page, tables))
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """(height, width, channels) of a box inside the picture."""
@@ -73,12 +73,12 @@ class Tiles:
             out[plane, top : top + part.shape[0], left : left + part.shape[1]] = part
         return np.moveaxis(out, 0, 2).reshape(height, width, -1)
 
-    def _decoded(self, number: int) -> np.ndarray:
-        """(h, w, samples) of one tile."""
-        page = self._page
-        count = page.databytecounts[number]
-        data = os.pread(self._file.filehandle.fileno(), count, page.dataoffsets[number])
-        if len(data) < count:
-            raise OSError("the file breaks off")
-        tile, _, _ = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader, _fullsize=True)
-        return tile[0]
+
+def _decoded(path: Path, page: tifffile.TiffPage, tables: dict, number: int) -> np.ndarray:
+    """(h, w, samples) of one tile. The file is opened for each, so that none stays open for each mask of a study."""
+    with path.open("rb") as stream:
+        stream.seek(page.dataoffsets[number])
+        data = stream.read(page.databytecounts[number])
+    if len(data) < page.databytecounts[number]:
+        raise OSError("the file breaks off")
+    return page.decode(data, number, **tables, _fullsize=True)[0][0]

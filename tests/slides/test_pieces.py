@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,20 @@ def test_a_cut_tiled_file_is_refused_before_a_pixel_is_read(tmp_path):
         _cut(_tiff(tmp_path / "s.tif", samples, compression="zlib", tile=(64, 64)))
         with pytest.raises(BadSlide, match=r"the file breaks off\. Copy it again"):
             open_slide(tmp_path / "s.tif", 0.5)
+
+
+def test_a_slide_s_tile_of_no_bytes_is_glass(tmp_path):
+    _missing(path := _tiff(tmp_path / "s.tif", RGB, compression="zlib", tile=(64, 64)))
+    with open_slide(path, 0.5) as slide:
+        read = slide.read(0, 0, SIDE, SIDE, 1.0)
+    assert (read[-64:, -64:] == 255).all() and np.array_equal(read[:-64], RGB[:-64])
+
+
+def test_no_file_stays_open_for_a_mask(tmp_path):
+    masks = [_tiff(tmp_path / f"{n}.tif", IDS, tile=(64, 64)) for n in range(9)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kept = [read_raster(path, SIDE, SIDE) for path in masks]
+    assert len(kept) == 9 and len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
