@@ -30,6 +30,7 @@ _MISSING = {
     "nan", "na", "n/a", "n.a.", "n.a", "n/d", "n.d.", "none", "null", "nil", "<na>", "nat", "-", "--", "?", ".", "unknown", "tbd",
     "missing", "not available",
 }  # fmt: skip
+_NULLS = {"NA", "N/A", "n/a", "NaN", "nan", "<NA>", "NaT", "None", "NULL", "null"}
 _MORE_DASHES = "\u2212\u2043"  # the minus sign and the hyphen bullet
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
@@ -47,6 +48,11 @@ def damage(text: str) -> tuple[str, str] | None:
 def is_missing(text: str) -> bool:
     """Whether a text is a word for no value, or what a spreadsheet writes where it has none."""
     return text.casefold() in _MISSING or re.fullmatch(_ERROR, text) is not None
+
+
+def is_null(text: str) -> bool:
+    """Whether a program wrote a text where it had no value. A person's word, such as 'unknown', may be meant."""
+    return text in _NULLS or re.fullmatch(_ERROR, text) is not None
 
 
 def looks_like_date(text: str) -> bool:

@@ -143,7 +143,8 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
     _check_dataset(values.get("dataset"), number, found)
     known = ("slide_id", "patient_id", "label", "caption", "split")
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *_FILE_COLUMNS, "mpp")}
-    _check_words(extra | {"caption": values.get("caption") or ""}, number, found)
+    words = {column: value for column, value in extra.items() if column != "dataset"}
+    _check_words(words | {"caption": values.get("caption") or ""}, number, found)
     if not whole or paths["path"] is None:
         return None
     if "{caption}" in config.caption and values.get("caption") is None:
@@ -189,7 +190,7 @@ def _split(split: str | None, row: int, found: _Collector) -> str | None:
 
 def _check_words(values: dict[str, str], row: int, found: _Collector) -> None:
     for column, value in values.items():
-        if ids.is_missing(value):
+        if ids.is_null(value):
             found.add(f"'{value}' stands for a missing value.", _LEAVE_EMPTY, row, column)
 
 
@@ -199,7 +200,7 @@ def _check_label(label: str | None, row: int, config: Tile, found: _Collector) -
         found.add(
             "it is empty, and params take labels from here (tile.labels.source: slide).", "fill it in.", row, "label"
         )
-    if label is not None and label not in classes and ids.is_missing(label):
+    if label is not None and label not in classes and ids.is_null(label):
         _check_words({"label": label}, row, found)
     elif label is not None and label not in classes:
         near = difflib.get_close_matches(label, classes, 1)
@@ -221,7 +222,14 @@ def _check_sources(values: dict, row: int, config: Tile, found: _Collector) -> N
 
 
 def _check_dataset(name: str | None, row: int, found: _Collector) -> None:
-    if name and not ids.is_missing(name) and not DATASET.fullmatch(name):
+    if name and ids.is_missing(name):
+        found.add(
+            f"'{name}' says nothing of a data set.",
+            "name the set, write own if it is of none, or leave it empty.",
+            row,
+            "dataset",
+        )
+    elif name and not DATASET.fullmatch(name):
         remedy = "use letters, digits, '-', '_' and '.', as in camelyon16."
         found.add(f"'{name}' can't name a data set.", remedy, row, "dataset")
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.config import Tile
 from pipeline.data.csv_table import as_number, check_columns, read_csv_table
-from pipeline.data.ids import canonical, is_missing
+from pipeline.data.ids import canonical, is_null
 from pipeline.data.schema import SPOT_COLUMNS
 from pipeline.errors import Fault, Note
 
@@ -51,7 +51,7 @@ def _faults_of_rows(where: str, table: pd.DataFrame, classes: Sequence[str]) -> 
                 remedy = "fill it in, or remove the spot."
                 faults.append(Fault(where, "it is empty.", remedy, row, column))
         faults += [fault for column in _PLACE if spot[column] for fault in _fault_of_place(where, spot, row, column)]
-        for column in [name for name in _WORDS if is_missing(spot.get(name, ""))]:
+        for column in [name for name in _WORDS if is_null(spot.get(name, ""))]:
             remedy = "leave it empty, or use other words if it means something."
             faults.append(Fault(where, f"'{spot[column]}' stands for a missing value.", remedy, row, column))
         if before := first.get(spot["spot_id"]):

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.main import cli
 from pipeline.data.manifest import check_manifest, read_manifest
-from pipeline.errors import ManifestFaults, Note
+from pipeline.errors import ManifestFaults, Note, faults_among
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
 
@@ -83,8 +83,8 @@ def _two(**changes) -> list[dict]:
         (_two(patient_id="#NAME?"), "patient_id", 3, "a spreadsheet's error", "as text"),
         (_two(patient_id="nan"), "patient_id", 3, "a missing id", "fill it in"),
         (_two(caption="nan"), "caption", 3, "a missing value", "leave it empty"),
-        (_two(dataset="NA"), "dataset", 3, "a missing value", "leave it empty"),
-        (_two(dataset="n/a"), "dataset", 3, "a missing value", "leave it empty"),
+        (_two(dataset="NA"), "dataset", 3, "says nothing of a data set", "write own"),
+        (_two(dataset="unknown"), "dataset", 3, "says nothing of a data set", "write own"),
         (_two(organ="NA"), "organ", 3, "a missing value", "leave it empty"),
         (_two(label="NA"), "label", 3, "a missing value", "leave it empty"),
         (_two(meta_age="#NV"), "meta_age", 3, "a missing value", "leave it empty"),
@@ -307,6 +307,18 @@ def test_validate_passes_a_good_study(slides):
     make_study(".", GOOD, PAIR)
     done = CliRunner().invoke(cli, ["validate"])
     assert (done.exit_code, done.stderr.strip().splitlines()[-1]) == (0, "no faults")
+
+
+@pytest.mark.parametrize("word", ["unknown", "missing", "none", "n.a.", "-"])
+def test_a_person_s_word_is_taken_as_it_is_where_captions_quote_it(slides, word):
+    params = make_study(
+        ".",
+        [row | {"organ": word, "caption": word} for row in GOOD],
+        {"labels": {"source": "slide", "classes": ["tumour"]}},
+    )
+    manifest, found = check_manifest(params.tile)
+    assert faults_among(found) == []
+    assert {(entry.caption, entry.extra["organ"]) for entry in manifest.slides} == {(word, word)}
 
 
 def test_validate_says_what_is_left_out_and_passes(slides):

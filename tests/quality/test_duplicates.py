@@ -67,7 +67,12 @@ def test_the_command_needs_tiles_and_then_finds_them(folder):
     rows = [
         {"slide_id": n, "path": f"{n}.tif", "patient_id": p, "label": "tumour"} for n, p in (("a", "p1"), ("c", "p2"))
     ]
-    make_study(".", rows, {"tile_px": SIDE, "stride_px": STRIDE, "labels": {"source": "slide", "classes": ["tumour"]}})
+    make_study(
+        ".",
+        rows,
+        {"tile_px": SIDE, "stride_px": STRIDE, "labels": {"source": "slide", "classes": ["tumour"]}},
+        plan={"target": 9},
+    )
     for row in rows:
         make_slide(folder / "data/slides" / row["path"], width=256, height=256)
     done = CliRunner().invoke(cli, ["validate", "--deep"])
