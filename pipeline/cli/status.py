@@ -25,16 +25,16 @@ def print_status() -> None:
     path = Path("dvc.yaml")
     if not path.exists():
         raise HistoloomError("There is no dvc.yaml here. Run this in a study's folder, or make one: histoloom init DIR")
-    stages = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
+    stages = _read(path)["stages"]
     if "resolve" in stages:
         write_resolved(load_params())
-    changed = _changed()
+    changed, ran = _changed(), _read(Path("dvc.lock")).get("stages", {})
     table = Table("stage", "state", "in flight")
     for name in stages:
         if name == "resolve":
             continue
-        reasons = changed.get(name)
-        table.add_row(name, "done" if reasons is None else f"out of date: {reasons}", in_flight(WORK / name))
+        state = f"out of date: {changed[name]}" if name in changed else "done"
+        table.add_row(name, state if name in ran else "not run yet", in_flight(WORK / name))
     console.print(table)
 
 
@@ -62,11 +62,14 @@ def _key(stage: str, key: str) -> str:
     """A key, and of `files.SECTION` those of the section's keys whose files changed."""
     if not key.startswith("files."):
         return key
-    lock, now = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) for path in (Path("dvc.lock"), RESOLVED))
-    locked = lock["stages"].get(stage, {}).get("params", {}).get(str(RESOLVED), {})
+    locked = _read(Path("dvc.lock"))["stages"].get(stage, {}).get("params", {}).get(str(RESOLVED), {})
     section = key.removeprefix("files.")
-    before, after = (found or {} for found in (locked.get(key), now["files"].get(section)))
+    before, after = (found or {} for found in (locked.get(key), _read(RESOLVED)["files"].get(section)))
     return ", ".join(f"files of {section}.{name}" for name in after if before.get(name) != after[name]) or key
+
+
+def _read(path: Path) -> dict:
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def in_flight(work: Path) -> str:
