@@ -34,9 +34,11 @@ from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from pipeline.conditions.features import load_extractor
 from pipeline.config import Params
+from pipeline.data.expression import read_expression
+from pipeline.data.expression_values import normalised
 from pipeline.data.genotype import parse_genotype
+from pipeline.data.genotype_table import read_genotype
 from pipeline.data.rows import spread, train_rows
-from pipeline.data.tables import normalised, read_expression, read_genotype
 from pipeline.models.segmenter import dice
 from pipeline.quality.metrics import kid
 from pipeline.report.pictures import contact_sheet

@@ -28,12 +28,12 @@ from benchmarks.studies import Study
 from pipeline.cli.recipe import merge
 from pipeline.conditions.features import load_extractor
 from pipeline.config import TrainFilters
+from pipeline.config.package import packaged
 from pipeline.data.rows import train_rows, val_rows
 from pipeline.emit.model import package_few_steps
 from pipeline.models.autoencoder import load_codec
 from pipeline.models.denoiser import load_unet, read_conditions, save_denoiser
 from pipeline.models.few_steps import add_few_steps, read_few_steps
-from pipeline.models.pretrained import packaged
 from pipeline.models.segmenter import dice
 from pipeline.quality.filters.copies import CopyFilter
 from pipeline.quality.metrics import fd, kid

@@ -14,9 +14,9 @@ from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
 from pipeline.cli.recipe import merge
 from pipeline.config import Params, load_params
+from pipeline.config.package import packaged
 from pipeline.data.commit import write_json
 from pipeline.emit.model import package_models
-from pipeline.models.pretrained import packaged
 
 MODEL = "histoloom-small"
 FORMER = {

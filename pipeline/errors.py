@@ -149,3 +149,15 @@ def _listed(texts: list[str], more: int) -> str:
     """'a', 'a and b', 'a, b and c', or 'a, b, c and 12 more'."""
     texts = [*texts, f"{more:,} more"] if more else texts
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def refuse_faults(found: Iterable[Fault | Note]) -> None:
+    """Go on where notes alone were found.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault among them.
+    """
+    if faults := faults_among(found):
+        raise ManifestFaults(faults)

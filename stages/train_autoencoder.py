@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, use_training_threads
 from pipeline.config import load_cluster, load_params
-from pipeline.models.pretrained import contents, packaged
+from pipeline.config.package import packaged
+from pipeline.data.commit import contents
 from pipeline.training.study import train_study_autoencoder
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.cluster import device, use_training_threads
 from pipeline.config import load_cluster, load_params
+from pipeline.config.package import packaged
+from pipeline.data.commit import contents
 from pipeline.data.named_files import files_of
-from pipeline.models.pretrained import contents, packaged
 from pipeline.training.study import train_study_encoders
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import pipeline
+from pipeline.data.commit import contents
 from pipeline.data.manifest import SlideEntry
-from pipeline.models.pretrained import contents
 from pipeline.slides.summarise import summarised
 from pipeline.stage import code_fingerprint
 

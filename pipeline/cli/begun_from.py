@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import Params
+from pipeline.config.package import packaged
 from pipeline.data.ancestry import Recognised, answer, grid_of, recognise
 from pipeline.data.codes import known_salt
 from pipeline.data.manifest import Manifest
 from pipeline.errors import Fault
 from pipeline.models.lineage import Lineage, read_lineage
-from pipeline.models.pretrained import packaged
 from pipeline.slides.describe import split_groups
 
 _BEGUN_ANEW = ("scratch", "train")

@@ -11,17 +11,15 @@ from pipeline.cli.foreseen import check_study
 from pipeline.cli.probe import probe_slides
 from pipeline.config import Params, check_cluster, check_params, load_params
 from pipeline.config.foreseen import check_foreseen
+from pipeline.config.package import packaged
 from pipeline.data.codes import known_salt
 from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, check_manifest
 from pipeline.data.requests import check_requests
 from pipeline.data.tables import check_tables
 from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
-from pipeline.models.pretrained import packaged
 from pipeline.slides.classes import StatedClasses, check_classes
 from pipeline.slides.study import study_keys, study_splits
-
-_PROBE_PX = 64
 
 
 def validate_study(folder: Path = Path()) -> list[Fault | Note]:

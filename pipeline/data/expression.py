@@ -19,7 +19,7 @@ from pipeline.data.expression_values import check_values
 from pipeline.data.genotype_table import GENE_COLUMNS, dates_among, plain_name
 from pipeline.data.ids import near_duplicates
 from pipeline.data.keys import listed, read_keys
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among
+from pipeline.errors import Fault, Note, refuse_faults
 
 _NO_GENES = (
     "entrezgeneid", "entrezid", "entrez", "locusid", "cytoband", "chr", "chrom", "chromosome", "start", "end", "strand",
@@ -38,8 +38,7 @@ def read_expression(config: Rna) -> pd.DataFrame:
         with every fault found.
     """
     table, found = check_expression(config)
-    if faults := faults_among(found):
-        raise ManifestFaults(faults)
+    refuse_faults(found)
     return table
 
 

@@ -15,7 +15,7 @@ from pipeline.data.csv_table import read_csv_table
 from pipeline.data.genotype import SEPARATORS, write_genotype
 from pipeline.data.ids import looks_like_date, made_a_date, near_duplicates
 from pipeline.data.keys import listed, read_keys
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among
+from pipeline.errors import Fault, Note, faults_among, refuse_faults
 
 GENE_COLUMNS = (
     "gene",
@@ -67,8 +67,7 @@ def read_genotype(config: Genotype) -> pd.Series:
         with every fault found.
     """
     genotypes, found = check_genotype(config)
-    if faults := faults_among(found):
-        raise ManifestFaults(faults)
+    refuse_faults(found)
     return genotypes
 
 

@@ -17,7 +17,7 @@ from pipeline.data.csv_table import as_number, check_columns, read_csv_table
 from pipeline.data.schema import DATASET, OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS, SPLITS
 from pipeline.data.slide_files import NoFile, Root
 from pipeline.data.spots import read_spots
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among, lines_of, notes_among
+from pipeline.errors import Fault, Note, lines_of, notes_among, refuse_faults
 from pipeline.progress import console
 
 _FILE_COLUMNS = {
@@ -78,8 +78,7 @@ def read_manifest(config: Tile) -> Manifest:
     manifest, found = check_manifest(config)
     for line in lines_of(notes_among(found)):
         console.print(f"note: {line}", markup=False)
-    if faults := faults_among(found):
-        raise ManifestFaults(faults)
+    refuse_faults(found)
     return manifest
 
 

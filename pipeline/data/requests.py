@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Edit, Params, Request
+from pipeline.data.expression import read_expression
+from pipeline.data.expression_values import normalised
 from pipeline.data.genotype import parse_genotype, write_genotype
 from pipeline.data.layouts import Layout, Nucleus, multiplied, outlines, scattered, swapped
 from pipeline.data.manifest import Manifest
 from pipeline.data.rows import spread
 from pipeline.data.seeds import item_seed
 from pipeline.data.store import TileStore
-from pipeline.data.tables import normalised, read_expression
 from pipeline.errors import Fault, HistoloomError
 
 NOT_TESTED = "not_tested"

@@ -9,23 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import Params, Rna
-from pipeline.data.expression import check_expression, read_expression
-from pipeline.data.expression_values import normalised
+from pipeline.data.expression import check_expression
 from pipeline.data.genotype import WILD_TYPE, parse_genotype
 from pipeline.data.genotype_table import check_genotype, read_genotype
 from pipeline.data.keys import StudyKeys, check_matches, listed
 from pipeline.errors import Fault, Note
-
-__all__ = [
-    "check_expression",
-    "check_fit",
-    "check_genotype",
-    "check_tables",
-    "normalised",
-    "read_expression",
-    "read_genotype",
-    "with_conditions",
-]
 
 
 def check_tables(

@@ -13,7 +13,7 @@ from pipeline.data.manifest import SlideEntry
 from pipeline.data.splits import region_of
 from pipeline.diffusion import torus
 from pipeline.diffusion.surroundings import create
-from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among, notes_among
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, notes_among, refuse_faults
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.annotate import check_inside
 from pipeline.slides.describe import split_groups
@@ -134,8 +134,7 @@ def read_holes(slide: WovenSlide, config: Tile) -> tuple[Regions, list[Note]]:
         raise ManifestFaults([Fault(image.holes, "the file is missing.", "put it there, or leave 'holes' out.")])
     regions, found = read_geojson(Path(image.holes), None)
     found += check_inside(image.holes, regions, (image.x_px, image.y_px, image.width_px, image.height_px), config)
-    if faults := faults_among(found):
-        raise ManifestFaults(faults)
+    refuse_faults(found)
     return regions, notes_among(found)
 
 

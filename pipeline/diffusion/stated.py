@@ -21,7 +21,7 @@ from pipeline.diffusion import torus
 from pipeline.diffusion.fields import read_field, state_field
 from pipeline.diffusion.from_image import read_holes, state_image
 from pipeline.diffusion.surroundings import ARRAYS, FIELD, create
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among, notes_among
+from pipeline.errors import Fault, ManifestFaults, Note, notes_among, refuse_faults
 from pipeline.models.autoencoder import LatentCodec
 from pipeline.slides.annotate import check_inside
 from pipeline.slides.geojson import read_geojson
@@ -93,8 +93,7 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
     if path.suffix.lower() in (".json", ".geojson"):
         regions, found = read_geojson(path, classes, params.tile.cell_outline)
         found += check_inside(slide.mask, regions, (0, 0, slide.width_px, slide.height_px), params.tile)
-        if faults := faults_among(found):
-            raise ManifestFaults(faults)
+        refuse_faults(found)
         return Mask(classes, size, regions, None, None, tuple(notes_among(found)))
     raster = read_raster(path, slide.width_px, slide.height_px)
     if raster.largest > len(classes):

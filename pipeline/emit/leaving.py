@@ -11,13 +11,13 @@ import pandas as pd
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
+from pipeline.config.package import root
 from pipeline.data.ancestry import coded, is_code, without_region
 from pipeline.data.codes import read_salt
 from pipeline.data.schema import DATASET
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
 from pipeline.models.lineage import Lineage
-from pipeline.models.pretrained import root
 from pipeline.progress import console
 
 FOLDER = "folder/"

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import pipeline
 from pipeline.conditions.bus import ConditionSpec
 from pipeline.config import Params, load_params
+from pipeline.config.package import packaged
 from pipeline.data.ancestry import without_region
 from pipeline.data.commit import write_json
 from pipeline.data.rows import train_rows
@@ -30,7 +31,6 @@ from pipeline.errors import HistoloomError
 from pipeline.models.denoiser import load_unet, read_conditions
 from pipeline.models.few_steps import read_few_steps, save_few_steps
 from pipeline.models.lineage import read_lineage
-from pipeline.models.pretrained import packaged
 from pipeline.progress import console
 
 PARTS = ("autoencoder", "denoiser", "encoders")

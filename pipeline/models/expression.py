@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.data.commit import write_json
-from pipeline.data.tables import normalised
+from pipeline.data.expression_values import normalised
 from pipeline.errors import HistoloomError
 
 

@@ -16,7 +16,7 @@ from pipeline.data.keys import StudyKeys
 from pipeline.data.manifest import Manifest, SlideEntry, read_manifest
 from pipeline.data.schema import SPLITS
 from pipeline.data.splits import assign_splits
-from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among, lines_of, notes_among
+from pipeline.errors import Fault, HistoloomError, ManifestFaults, Note, lines_of, notes_among, refuse_faults
 from pipeline.progress import console
 from pipeline.slides.annotate import check_annotations, load_polygons_and_spots
 from pipeline.slides.describe import split_groups
@@ -170,8 +170,7 @@ def _check_stated(manifest: Manifest, config: Tile, run) -> list[str]:
     said = lines_of(notes_among(found))
     for line in said:
         console.print(f"note: {line}", markup=False)
-    if faults := faults_among(found):
-        raise ManifestFaults(faults)
+    refuse_faults(found)
     return said
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.config import TrainAutoencoder
+from pipeline.config.package import packaged
 from pipeline.data.store import TileStore
 from pipeline.errors import HistoloomError
 from pipeline.models.autoencoder import (
@@ -24,7 +25,6 @@ from pipeline.models.autoencoder import (
     save_latent_scale,
     to_model,
 )
-from pipeline.models.pretrained import packaged
 from pipeline.training.critic import PatchCritic
 from pipeline.training.loop import LossFunction, TrainingRun, epoch_order, train
 from pipeline.training.perceptual import PerceptualDistance

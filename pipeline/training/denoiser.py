@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from pipeline.conditions.bus import Conditions, ConditionSpec, dropped
 from pipeline.conditions.encode import batch, null
 from pipeline.config import TrainDenoiser
+from pipeline.config.package import packaged
 from pipeline.diffusion.schedules import betas, signal_to_noise
 from pipeline.diffusion.weights import loss_weights
 from pipeline.errors import HistoloomError
@@ -25,7 +26,6 @@ from pipeline.models.denoiser import (
     set_attention,
 )
 from pipeline.models.few_steps import add_few_steps, check_few_steps
-from pipeline.models.pretrained import packaged
 from pipeline.training.distil import Batches, distil
 from pipeline.training.loop import TrainingRun, epoch_order, on_device, train
 

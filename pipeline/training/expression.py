@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from pipeline.config import Rna
-from pipeline.data.tables import normalised
+from pipeline.data.expression_values import normalised
 from pipeline.errors import HistoloomError
 from pipeline.models.expression import ExpressionEncoder, ExpressionVAE
 from pipeline.training.loop import TrainingRun, epoch_order, train

@@ -22,19 +22,21 @@ from pipeline.conditions.reader import tell_captions
 from pipeline.conditions.rna import CODES
 from pipeline.conditions.text import load_text_encoder, new_reader
 from pipeline.config import Params
+from pipeline.config.package import packaged
 from pipeline.data.ancestry import grid_of
 from pipeline.data.commit import commit_part, write_json
+from pipeline.data.expression import read_expression
 from pipeline.data.genotype import parse_genotype
+from pipeline.data.genotype_table import read_genotype
 from pipeline.data.keys import StudyKeys, check_matches, unmatched
 from pipeline.data.rows import spread, train_rows, val_rows
 from pipeline.data.store import TileStore
-from pipeline.data.tables import check_fit, read_expression, read_genotype, with_conditions
-from pipeline.errors import Fault, ManifestFaults, Note, faults_among, notes_among
+from pipeline.data.tables import check_fit, with_conditions
+from pipeline.errors import Fault, Note, notes_among, refuse_faults
 from pipeline.models.autoencoder import LatentCodec, load_codec
 from pipeline.models.expression import load_expression_encoder
 from pipeline.models.lineage import FILE as LINEAGE_FILE
 from pipeline.models.lineage import Lineage, read_lineage, seen
-from pipeline.models.pretrained import packaged
 from pipeline.progress import console, track
 from pipeline.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
 from pipeline.training.clip import retrieval_recall, train_clip
@@ -84,8 +86,7 @@ class _EncoderJob:
     def check(self, found: list[Fault | Note]) -> None:
         for note in notes_among(found):
             console.print(f"train_encoders: {note}", markup=False)
-        if faults := faults_among(found):
-            raise ManifestFaults(faults)
+        refuse_faults(found)
 
     def keys(self, key: str) -> StudyKeys:
         """The samples that tiles have."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.validate import validate_study
+from pipeline.config.package import root
 from pipeline.errors import faults_among
 from pipeline.models.lineage import Lineage
-from pipeline.models.pretrained import root
 from tests.build import make_slide, make_study
 
 

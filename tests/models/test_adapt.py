@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline.conditions.bus import Conditions, ConditionSpec
 from pipeline.config import TrainDenoiser
+from pipeline.config.package import packaged
 from pipeline.errors import HistoloomError
 from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
 from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser
 from pipeline.models.few_steps import add_few_steps, check_few_steps, low_rank_difference, save_few_steps, updated
-from pipeline.models.pretrained import packaged
 from pipeline.training.denoiser import train_denoiser
 from pipeline.training.loop import TrainingRun
 
