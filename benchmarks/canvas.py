@@ -25,22 +25,22 @@ from benchmarks.covers import COVERS, detail, difference_interval, measure_cover
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report, seconds
 from benchmarks.studies import Study
-from pipeline.cluster import Ref, Task, one_thread, open_pool
-from pipeline.conditions.bus import Conditions
-from pipeline.config import Cluster
-from pipeline.data.commit import digest, hash_tree
-from pipeline.diffusion.blocks import Weave, lay_out
-from pipeline.diffusion.canvas import Denoiser
-from pipeline.diffusion.covers import Lattice
-from pipeline.diffusion.decode import BAND, DecodeJob, decode_band, read_bands
-from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
-from pipeline.models.autoencoder import LatentCodec
-from pipeline.models.denoiser import denoise
-from pipeline.progress import progress
-from pipeline.slides.open import open_slide
-from pipeline.slides.pyramid import level_sizes, write_pyramid
-from pipeline.stage import code_fingerprint
+from histoloom.backbones.denoiser import denoise
+from histoloom.canvas.blocks import Weave, lay_out
+from histoloom.canvas.decode import BAND, DecodeJob, decode_band, read_bands
+from histoloom.canvas.step import Denoiser
+from histoloom.canvas.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
+from histoloom.canvas.window_layouts import Lattice
+from histoloom.cluster import Ref, Task, one_thread, open_pool
+from histoloom.conditions.bus import Conditions
+from histoloom.config import Cluster
+from histoloom.data.commit import digest, hash_tree
+from histoloom.process.solver import make_solver
+from histoloom.progress import progress
+from histoloom.slides.open import open_slide
+from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.studies.code import code_sha256
+from histoloom.targets.autoencoder import LatentCodec
 
 PARTS = ("covers", "wall", "workers", "memory", "gigapixel")
 GIGAPIXEL_PX = 32768
@@ -53,7 +53,7 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path
     real, found = squares(study, sizes), {}
     # all that latents depend on; the decoder is not of it
     inputs = [hash_tree(study.folder / part) for part in ("data/tiles", "models/denoiser", "models/encoders")]
-    kept = root / "latents" / digest([code_fingerprint(), vars(sizes), inputs])[:12]
+    kept = root / "latents" / digest([code_sha256("sample_slides"), vars(sizes), inputs])[:12]
     tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
         load = LoadOpen(study.folder / "models", steps, sizes.window, 1, masked=True)

@@ -12,18 +12,18 @@ import torch
 
 from benchmarks.run import chip
 from benchmarks.studies import Study
-from pipeline.conditions.bus import Conditions, ConditionSpec, cat
-from pipeline.conditions.encode import null
-from pipeline.conditions.features import load_extractor
-from pipeline.conditions.mask import mask_map
-from pipeline.data.commit import read_record
-from pipeline.diffusion import torus
-from pipeline.diffusion.canvas import Denoiser
-from pipeline.diffusion.fields import Field
-from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.study import Generator, generator_sha256, load_generator
-from pipeline.diffusion.surroundings import Box
-from pipeline.errors import HistoloomError
+from histoloom.canvas import torus
+from histoloom.canvas.condition_grid import Field
+from histoloom.canvas.inputs import Box
+from histoloom.canvas.step import Denoiser
+from histoloom.conditions.bus import Conditions, ConditionSpec, cat
+from histoloom.conditions.encode import null
+from histoloom.conditions.features import load_extractor
+from histoloom.conditions.mask import mask_map
+from histoloom.data.commit import read_record
+from histoloom.errors import HistoloomError
+from histoloom.process.solver import make_solver
+from histoloom.studies.sample import Generator, generator_sha256, load_generator
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,16 @@ from benchmarks.judges import (
 )
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
-from pipeline.conditions.features import load_extractor
-from pipeline.config import Params
-from pipeline.data.expression import read_expression
-from pipeline.data.expression_values import normalised
-from pipeline.data.genotype import parse_genotype
-from pipeline.data.genotype_table import read_genotype
-from pipeline.data.rows import spread, train_rows
-from pipeline.models.segmenter import dice
-from pipeline.quality.metrics import kid
-from pipeline.report.pictures import contact_sheet
+from histoloom.conditions.features import load_extractor
+from histoloom.config import Params
+from histoloom.data.expression import read_expression
+from histoloom.data.expression_values import normalised
+from histoloom.data.genotype import parse_genotype
+from histoloom.data.genotype_table import read_genotype
+from histoloom.data.rows import spread, train_rows
+from histoloom.learners.segmenter import dice
+from histoloom.quality.metrics import kid
+from histoloom.report.pictures import contact_sheet
 
 SCALE = 2.0
 PROGRAMMES = 5

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from benchmarks.canvases import LoadOpen, Sizes, Square, map_of
 from benchmarks.judges import Network, judged, train_judge
 from benchmarks.run import chip
-from pipeline.conditions.features import load_extractor
-from pipeline.diffusion.blocks import Layout, Weave
-from pipeline.diffusion.covers import make_cover
-from pipeline.diffusion.decode import decode_rows
-from pipeline.diffusion.weaving import weave_in_memory
-from pipeline.quality.metrics import kid
-from pipeline.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
+from histoloom.canvas.blocks import Layout, Weave
+from histoloom.canvas.decode import decode_rows
+from histoloom.canvas.weaving import weave_in_memory
+from histoloom.canvas.window_layouts import make_cover
+from histoloom.conditions.features import load_extractor
+from histoloom.quality.metrics import kid
+from histoloom.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
 
 CROP = 32
 COVERS = ("lattice", "lattice_no_halo", "random", "stride", "independent")

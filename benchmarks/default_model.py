@@ -25,23 +25,23 @@ from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
-from pipeline.cli.recipe import merge
-from pipeline.conditions.features import load_extractor
-from pipeline.config import TrainFilters
-from pipeline.config.package import packaged
-from pipeline.data.rows import train_rows, val_rows
-from pipeline.emit.model import package_few_steps
-from pipeline.models.autoencoder import load_codec
-from pipeline.models.denoiser import load_unet, read_conditions, save_denoiser
-from pipeline.models.few_steps import add_few_steps, read_few_steps
-from pipeline.models.segmenter import dice
-from pipeline.quality.filters.copies import CopyFilter
-from pipeline.quality.metrics import fd, kid
-from pipeline.quality.near_copy import build_index, copy_scores
-from pipeline.report.pictures import contact_sheet
-from pipeline.slides.open import open_slide
-from pipeline.slides.segment import segment_slide
-from pipeline.training.autoencoder import reconstruction, reconstruction_picture
+from histoloom.backbones.denoiser import load_unet, read_conditions, save_denoiser
+from histoloom.backbones.few_steps import add_few_steps, read_few_steps
+from histoloom.cli.recipe import merge
+from histoloom.conditions.features import load_extractor
+from histoloom.config import TrainFilters
+from histoloom.config.package import packaged
+from histoloom.data.rows import train_rows, val_rows
+from histoloom.emit.model import package_few_steps
+from histoloom.learners.segmenter import dice
+from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.metrics import fd, kid
+from histoloom.quality.near_copy import build_index, copy_scores
+from histoloom.report.pictures import contact_sheet
+from histoloom.slides.open import open_slide
+from histoloom.slides.segment import segment_slide
+from histoloom.targets.autoencoder import load_codec
+from histoloom.training.autoencoder import reconstruction, reconstruction_picture
 
 PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from histoloom.quality.study import FilterPart, filter_part
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from benchmarks.inputs import drawn_slides, real_data
 from benchmarks.run import arguments, flat, report, seconds
 from benchmarks.sampling import demo_study
-from pipeline.cluster import one_thread
-from pipeline.config import Params, TrainFilters
-from pipeline.diffusion.study import SamplePart, generator_sha256, sample_part
-from pipeline.models.lineage import model_sha256
-from pipeline.quality.filters.copies import CopyFilter
-from pipeline.quality.near_copy import build_index, copy_scores
-from pipeline.quality.plant import DISGUISES, cut, disguised
-from pipeline.quality.study import FilterPart, filter_part
-from pipeline.slides.open import open_slide
+from histoloom.cluster import one_thread
+from histoloom.config import Params, TrainFilters
+from histoloom.data.lineage import model_sha256
+from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.near_copy import build_index, copy_scores
+from histoloom.quality.plant import DISGUISES, cut, disguised
+from histoloom.slides.open import open_slide
+from histoloom.studies.sample import SamplePart, generator_sha256, sample_part
 
 PARTS = ("copies", "cells", "time")
 MPP, TILE_PX = 0.5, 128

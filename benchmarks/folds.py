@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.studies import Study
-from pipeline.config import Params
-from pipeline.data.rows import held_out_rows
-from pipeline.errors import HistoloomError
-from pipeline.uplift.analysis import analyse, paired_difference
-from pipeline.uplift.answers import Answers, label_answers, mask_answers
-from pipeline.uplift.protocol import runs_of
-from pipeline.uplift.study import PREDICTIONS
+from histoloom.config import Params
+from histoloom.data.rows import held_out_rows
+from histoloom.errors import HistoloomError
+from histoloom.studies.uplift import PREDICTIONS
+from histoloom.uplift.analysis import analyse, paired_difference
+from histoloom.uplift.answers import Answers, label_answers, mask_answers
+from histoloom.uplift.protocol import runs_of
 
 CHANGE = ("difference", "interval", "interval_of_all")
 

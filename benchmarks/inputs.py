@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.color import hed2rgb, rgb2hed
 
 from benchmarks.studies import Study
-from pipeline.errors import HistoloomError
+from histoloom.errors import HistoloomError
 
 EOSIN_TIMES = 4.0
 _TINY = {

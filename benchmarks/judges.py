@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models.segmenter import UNet
+from histoloom.learners.segmenter import UNet
 
 _BATCH = 64
 

@@ -12,11 +12,11 @@ from ruamel.yaml import YAML
 
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
-from pipeline.cli.recipe import merge
-from pipeline.config import Params, load_params
-from pipeline.config.package import packaged
-from pipeline.data.commit import write_json
-from pipeline.emit.model import package_models
+from histoloom.cli.recipe import merge
+from histoloom.config import Params, load_params
+from histoloom.config.package import packaged
+from histoloom.data.commit import write_json
+from histoloom.emit.model import package_models
 
 MODEL = "histoloom-small"
 FORMER = {

@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.packaged import recipe
 from benchmarks.run import arguments, chip, flat, report, seconds
-from pipeline.cluster import one_thread
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import Params
-from pipeline.models.autoencoder import build_autoencoder, posterior
-from pipeline.models.denoiser import build_denoiser, denoise
-from pipeline.models.precision import has_bf16
+from histoloom.backbones.denoiser import build_denoiser, denoise
+from histoloom.backbones.precision import has_bf16
+from histoloom.cluster import one_thread
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import Params
+from histoloom.targets.autoencoder import build_autoencoder, posterior
 
 SPECS = (
     ConditionSpec("label", "vector", 3),
@@ -159,7 +159,7 @@ def compiled(params: Params, count: int, repeats: int) -> tuple[float, float]:
 
 def graphed(params: Params, count: int, repeats: int) -> float:
     """How many times as fast a replayed forward is."""
-    from pipeline.models.graphs import Graphed
+    from histoloom.backbones.graphs import Graphed
 
     model, other = (_denoiser(params, torch.channels_last).requires_grad_(False) for _ in range(2))
     works = {name: _forward_of(which, _inputs(params, count)) for name, which in (("bare", model), ("graphed", other))}

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cluster import device
-from pipeline.config import Cluster
+from histoloom.cluster import device
+from histoloom.config import Cluster
 
 
 def arguments(description: str, parts: tuple[str, ...] = (), **folders: str) -> argparse.Namespace:

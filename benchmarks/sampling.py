@@ -22,12 +22,12 @@ import torch
 from benchmarks.inputs import drawn_slides
 from benchmarks.run import arguments, chip, report, seconds
 from benchmarks.studies import Study
-from pipeline.cluster import one_thread, open_pool
-from pipeline.conditions.bus import cat
-from pipeline.conditions.encode import batch, null
-from pipeline.config import Cluster, Params, load_params
-from pipeline.diffusion.study import Generator, SamplePart, generator_sha256, load_generator, sample_part
-from pipeline.models.denoiser import denoise
+from histoloom.backbones.denoiser import denoise
+from histoloom.cluster import one_thread, open_pool
+from histoloom.conditions.bus import cat
+from histoloom.conditions.encode import batch, null
+from histoloom.config import Cluster, Params, load_params
+from histoloom.studies.sample import Generator, SamplePart, generator_sha256, load_generator, sample_part
 
 CONDITIONS = ["label", "text"]
 GPU_BATCH = 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import shutil
 import sys
@@ -16,13 +15,14 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.run import chip
-from pipeline.cli.recipe import merge
-from pipeline.conditions.encode import batch, null
-from pipeline.config import Sample
-from pipeline.data.commit import digest, hash_tree
-from pipeline.data.plan import PLAN
-from pipeline.data.store import TileStore
-from pipeline.diffusion.study import generator_sha256, load_generator
+from histoloom.cli.recipe import merge
+from histoloom.conditions.encode import batch, null
+from histoloom.config import Sample
+from histoloom.data.commit import digest, hash_tree
+from histoloom.data.plan import PLAN
+from histoloom.data.store import TileStore
+from histoloom.sampling.generator import generator_sha256, load_generator
+from histoloom.studies.work import run_stage
 
 
 class Study:
@@ -57,7 +57,7 @@ class Study:
         with self._inside():
             _write_yaml(Path("params.yaml"), self.params)
             for name in stages:
-                importlib.import_module(f"stages.{name}").main()
+                run_stage(name)
 
     def train(self) -> None:
         self.run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan")

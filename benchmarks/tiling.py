@@ -19,9 +19,10 @@ from PIL import Image
 from skimage.filters import gaussian
 
 from benchmarks.run import arguments, report, seconds
-from pipeline.config import Labels, Tile
-from pipeline.data.manifest import SlideEntry
-from pipeline.slides.tiler import SlideJob, cut_slide
+from histoloom.config import Labels, Tile
+from histoloom.data.manifest import SlideEntry
+from histoloom.slides.job import SlideJob
+from histoloom.slides.tiler import cut_slide
 
 REAL = Path("data/slides/cmu_small_region.svs")
 TISSUE_BOX = ((560, 300), 0, (900, 2400))  # most of this part of it is tissue

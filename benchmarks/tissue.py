@@ -21,11 +21,11 @@ from skimage.morphology import remove_small_objects
 
 from benchmarks.inputs import real_data
 from benchmarks.run import arguments, report, seconds
-from pipeline.config.tile import Tissue
-from pipeline.slides.focus import sharpness
-from pipeline.slides.grid import grid
-from pipeline.slides.open import open_slide
-from pipeline.slides.tissue import TissueMap, find_tissue, read_whole
+from histoloom.config.tile import Tissue
+from histoloom.slides.focus import sharpness
+from histoloom.slides.grid import grid
+from histoloom.slides.open import open_slide
+from histoloom.slides.tissue import TissueMap, find_tissue, read_whole
 
 MPP, COARSER, SIDE_PX = 2.0, 4, 1024
 CONFIG = Tissue(mpp=MPP * COARSER)

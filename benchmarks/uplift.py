@@ -24,7 +24,7 @@ from benchmarks.folds import CHANGE, measured, named, over, predicted, together
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
-from pipeline.cli.recipe import merge
+from histoloom.cli.recipe import merge
 
 FRACTIONS = {"nuclei": (0.1, 1.0), "unlabelled": (0.1,), "spots": (0.1, 1.0)}
 PARTS = tuple(FRACTIONS)

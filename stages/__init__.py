@@ -1,1 +1,1 @@
-"""One verb per file: read params, call pipeline, write outputs."""
+"""The stages of this repository's demo, a script each; what they do is in pipeline/histoloom/studies."""

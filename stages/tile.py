@@ -1,20 +1,6 @@
-"""Cut the manifest's slides into a tile store."""
+"""Cut the manifest's slides into a tile store: splits first, then a task per slide, then the count of the bad ones."""
 
-from __future__ import annotations
-
-from pipeline import stage
-from pipeline.cluster import open_pool
-from pipeline.config import load_cluster, load_params
-from pipeline.slides.study import tile_study
-
-
-def main() -> None:
-    params, cluster = load_params(), load_cluster()
-    with stage.open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
-        tile_study(
-            params.tile, params.seed, work, lambda tasks: open_pool(cluster, tasks=tasks), code=stage.code_fingerprint()
-        )
-
+from histoloom.studies.work import main
 
 if __name__ == "__main__":
-    stage.run(main)
+    main("tile")

@@ -14,10 +14,10 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.ndimage import gaussian_filter
 
-from pipeline.config import Params, load_params
-from pipeline.data.commit import commit_part
-from pipeline.data.schema import TILE_ROW, write_rows
-from pipeline.data.store import TileWriter
+from histoloom.config import Params, load_params
+from histoloom.data.commit import commit_part
+from histoloom.data.schema import TILE_ROW, write_rows
+from histoloom.data.store import TileWriter
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.17, 0.90, 0.40]])
 """Optical density of haematoxylin and eosin, a row each, in red, green and blue."""

@@ -104,7 +104,7 @@ def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.Complet
 
 
 def stage(folder: Path, name: str, check: bool = True) -> subprocess.CompletedProcess:
-    return run(folder, sys.executable, "-m", f"stages.{name}", check=check)
+    return run(folder, "histoloom", "run", name, check=check)
 
 
 def edit_yaml(path: Path, **sections) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from pipeline.cluster import device, open_pool
-from pipeline.config import Cluster
-from pipeline.errors import HistoloomError
+from histoloom.cluster import device, open_pool
+from histoloom.config import Cluster
+from histoloom.errors import HistoloomError
 
 
 def double(value: int) -> int:
@@ -46,7 +46,7 @@ def test_results_come_in_the_items_order(workers):
 def test_cores_that_are_not_ours_are_not_used():
     """Threads that share a core wait for each other by spinning: a step then takes many times as long."""
     asked = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    asked += "from pipeline.cluster import training_threads; from pipeline.config import Cluster; "
+    asked += "from histoloom.cluster import training_threads; from histoloom.config import Cluster; "
     asked += "print(training_threads(Cluster()))"
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert found.stdout == "1\n"
@@ -69,7 +69,7 @@ def test_a_given_scheduler_is_used():
 
 def test_pools_are_opened_one_after_another_in_one_process():
     """dask's settings are put back after each, and distributed's own stay."""
-    asked = "from pipeline.cluster import open_pool; from pipeline.config import Cluster\n"
+    asked = "from histoloom.cluster import open_pool; from histoloom.config import Cluster\n"
     asked += "if __name__ == '__main__':\n    for _ in range(2):\n        with open_pool(Cluster(workers=1), tasks=1) as run:\n"
     asked += "            assert run(abs, [-1], 'abs') == [1]\n"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)

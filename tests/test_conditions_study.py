@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.cli.validate import validate_study
-from pipeline.conditions.encode import batch, null
-from pipeline.config import Sample, load_params
-from pipeline.data.plan import PLAN, planned_tiles
-from pipeline.data.store import TileStore
-from pipeline.diffusion.study import generator_sha256, load_generator
-from pipeline.errors import HistoloomError, faults_among
+from histoloom.cli.validate import validate_study
+from histoloom.conditions.encode import batch, null
+from histoloom.config import Sample, load_params
+from histoloom.data.plan import PLAN, planned_tiles
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError, faults_among
+from histoloom.studies.sample import generator_sha256, load_generator
+from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
@@ -120,7 +119,7 @@ def params(folder: Path, rows: list[dict], **sections):
 
 def run(*stages: str) -> None:
     for name in stages:
-        importlib.import_module(f"stages.{name}").main()
+        run_stage(name)
 
 
 @pytest.fixture(scope="module", params=["concat", "spade"])
@@ -128,7 +127,6 @@ def study(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"conditions-{request.param}")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    patch.setattr(sys, "argv", ["stage"])
     (folder / "cluster.yaml").write_text("workers: 0\n")
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
     assert not faults_among(validate_study())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import Fault, ManifestFaults, Note, count_of, faults_among, lines_of, notes_among
+from histoloom.errors import Fault, ManifestFaults, Note, count_of, faults_among, lines_of, notes_among
 
 
 def test_a_note_says_its_place_and_is_told_from_a_fault():

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.data.store import TileStore
+from histoloom.data.store import TileStore
 from tests.study import TINY, dvc, edit_yaml, run, stage
 
 DATA = Path(os.environ.get("HISTOLOOM_REAL_DATA", "/nowhere"))

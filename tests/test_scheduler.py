@@ -17,10 +17,10 @@ import pytest
 from distributed import LocalCluster, Security
 from distributed.worker_memory import parse_memory_limit
 
-from pipeline.cluster import Task, open_pool
-from pipeline.config import Cluster, load_cluster
-from pipeline.errors import HistoloomError
-from pipeline.scheduler import check_versions
+from histoloom.cluster import Task, open_pool
+from histoloom.config import Cluster, load_cluster
+from histoloom.errors import HistoloomError
+from histoloom.scheduler import check_versions
 
 
 def double(value: int) -> int:
@@ -34,7 +34,7 @@ def wait_for(seconds: float) -> float:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("pipeline.scheduler.REACHED_WITHIN_S", 3)
+    monkeypatch.setattr("histoloom.scheduler.REACHED_WITHIN_S", 3)
 
 
 def _open(address: str) -> None:
@@ -115,18 +115,18 @@ def test_a_scheduler_that_is_not_there_is_said_within_seconds(quick, address):
 
 
 def test_a_refused_port_is_said_even_where_dask_was_out_of_time(monkeypatch):
-    monkeypatch.setattr("pipeline.scheduler.REACHED_WITHIN_S", 1e-3)
+    monkeypatch.setattr("histoloom.scheduler.REACHED_WITHIN_S", 1e-3)
     with pytest.raises(HistoloomError, match="Connection refused"):
         _open("tcp://127.0.0.1:9")
 
 
 _REACH = """
 import sys
-import pipeline.scheduler
-from pipeline.config import Cluster
-from pipeline.cluster import open_pool
-from pipeline.stage import run
-pipeline.scheduler.REACHED_WITHIN_S = 2
+import histoloom.scheduler
+from histoloom.config import Cluster
+from histoloom.cluster import open_pool
+from histoloom.studies.stage import run
+histoloom.scheduler.REACHED_WITHIN_S = 2
 def main():
     with open_pool(Cluster(scheduler=sys.argv[1]), tasks=1) as pool:
         pool(abs, [1], "abs")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.validate import validate_study
-from pipeline.config.package import root
-from pipeline.errors import faults_among
-from pipeline.models.lineage import Lineage
+from histoloom.cli.validate import validate_study
+from histoloom.config.package import root
+from histoloom.data.lineage import Lineage
+from histoloom.errors import faults_among
 from tests.build import make_slide, make_study
 
 

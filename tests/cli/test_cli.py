@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.cli.main import cli
-from pipeline.cli.recipe import merge
-from pipeline.cli.reference import reference
-from pipeline.config import Params, load_cluster, load_params
-from pipeline.errors import HistoloomError
+from histoloom.cli.main import cli
+from histoloom.cli.recipe import merge
+from histoloom.cli.reference import reference
+from histoloom.config import Params, load_cluster, load_params
+from histoloom.errors import HistoloomError
 from tests.build import make_part, make_slide, make_study, tile_rows, tiles, tissue_picture
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def _call(*arguments) -> tuple[int, str]:
 
 def test_help_needs_no_torch_and_names_every_command():
     code = (
-        "import sys; from pipeline.cli.main import cli; cli(['--help'], standalone_mode=False); "
+        "import sys; from histoloom.cli.main import cli; cli(['--help'], standalone_mode=False); "
         "sys.exit(' '.join({'torch', 'dask', 'zarr', 'openslide', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

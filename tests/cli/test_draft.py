@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.draft import draft_slides
-from pipeline.cli.init import make_study
-from pipeline.cli.validate import validate_study
-from pipeline.data.ids import folder_problem, near_duplicates
-from pipeline.errors import faults_among
+from histoloom.cli.draft import draft_slides
+from histoloom.cli.init import make_study
+from histoloom.cli.validate import validate_study
+from histoloom.data.ids import folder_problem, near_duplicates
+from histoloom.errors import faults_among
 from tests.build import make_slide
 
 

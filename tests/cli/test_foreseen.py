@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.validate import validate_study
-from pipeline.config import Params, Tile
-from pipeline.config.foreseen import check_foreseen
-from pipeline.config.params import Cluster
-from pipeline.data.manifest import Manifest, SlideEntry, check_manifest
-from pipeline.errors import Fault, Note, faults_among, notes_among
-from pipeline.slides.describe import known_captions
+from histoloom.cli.validate import validate_study
+from histoloom.config import Cluster, Params, Tile
+from histoloom.config.foreseen import check_foreseen
+from histoloom.data.manifest import Manifest, SlideEntry, check_manifest
+from histoloom.errors import Fault, Note, faults_among, notes_among
+from histoloom.slides.describe import known_captions
 from tests.build import make_slide, make_study, write_csv
 
 CLASSES = {"labels": {"source": "slide", "classes": ["tumour", "stroma"]}}
@@ -130,7 +129,7 @@ def test_a_salt_that_emit_would_refuse_is_said(slides, monkeypatch, content):
 
 
 def test_nuclei_that_are_not_told_apart_are_said():
-    from pipeline.cli.foreseen import check_study
+    from histoloom.cli.foreseen import check_study
 
     masks = {"masks": {"source": "polygons", "classes": ["nucleus"]}}
     sections = {"train_denoiser": {"conditions": ["mask"]}, "encode": {"edges": True}}

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from pipeline.cli.fresh_repository import made_whole
-from pipeline.cli.main import cli
-from pipeline.errors import HistoloomError
+from histoloom.cli.fresh_repository import made_whole
+from histoloom.cli.main import cli
+from histoloom.errors import HistoloomError
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from pipeline.cli import recipe
-from pipeline.cli.main import cli
-from pipeline.cli.recipe import COMMANDS, brought
-from pipeline.config import Params
+from histoloom.cli import recipe
+from histoloom.cli.main import cli
+from histoloom.cli.recipe import COMMANDS, brought
+from histoloom.config import Params
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 HOSTILE = """

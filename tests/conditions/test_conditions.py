@@ -11,18 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec, cat, dropped, only
-from pipeline.conditions.encode import Encoders, batch, null
-from pipeline.conditions.forms import turn
-from pipeline.conditions.genotype import GenotypeEncoder, genotype_channels
-from pipeline.conditions.label import LabelEncoder, encode_labels
-from pipeline.conditions.magnification import MagnificationEncoder
-from pipeline.conditions.mask import MaskEncoder, mask_map, turned_maps
-from pipeline.conditions.rna import RnaEncoder
-from pipeline.conditions.text import TextEncoder, load_text_encoder
-from pipeline.config.channels import mask_channels, read_channels
-from pipeline.data.store import UNKNOWN
-from pipeline.errors import HistoloomError
+from histoloom.conditions.bus import Conditions, ConditionSpec, cat, dropped, only
+from histoloom.conditions.encode import Encoders, batch, null
+from histoloom.conditions.forms import turn
+from histoloom.conditions.genotype import GenotypeEncoder, genotype_channels
+from histoloom.conditions.label import LabelEncoder, encode_labels
+from histoloom.conditions.magnification import MagnificationEncoder
+from histoloom.conditions.mask import MaskEncoder, mask_map, turned_maps
+from histoloom.conditions.rna import RnaEncoder
+from histoloom.conditions.text import TextEncoder, load_text_encoder
+from histoloom.config.channels import mask_channels, read_channels
+from histoloom.data.store import UNKNOWN
+from histoloom.errors import HistoloomError
 
 ROWS = 4000
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from pipeline.conditions.encode import Encoders, captions_read
-from pipeline.conditions.reader import TextReader, said
-from pipeline.conditions.text import load_text_encoder, new_reader, text_reader
-from pipeline.config import Text
-from pipeline.config.package import packaged
+from histoloom.conditions.encode import Encoders, captions_read
+from histoloom.conditions.reader import TextReader, said
+from histoloom.conditions.text import load_text_encoder, new_reader, text_reader
+from histoloom.config import Text
+from histoloom.config.package import packaged
 from tests.conditions.test_towers import LENGTH, bert_clip, own_clip, transformers_clip
 
 CHINESE = "显微镜下可见肿瘤细胞呈巢状排列核大深染" * 4

@@ -23,9 +23,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipeline.conditions.features import load_extractor
-from pipeline.conditions.text import load_text_encoder
-from pipeline.errors import HistoloomError
+from histoloom.conditions.features import load_extractor
+from histoloom.conditions.text import load_text_encoder
+from histoloom.errors import HistoloomError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "tumour", "stroma", "of", "gland"]
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from pipeline.cli.validate import validate_study
-from pipeline.conditions import features
-from pipeline.conditions.features import inception_network, inception_weights, load_extractor
-from pipeline.conditions.text import load_text_encoder
-from pipeline.config import Params
-from pipeline.errors import HistoloomError
+from histoloom.cli.validate import validate_study
+from histoloom.conditions import features
+from histoloom.conditions.features import inception_network, inception_weights, load_extractor
+from histoloom.conditions.text import load_text_encoder
+from histoloom.config import Params
+from histoloom.errors import HistoloomError
 from tests.conditions.test_towers import own_clip
 
 

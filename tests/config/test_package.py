@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline.config import check_params, load_params
-from pipeline.config.channels import mask_channels, read_channels
-from pipeline.config.package import root
-from pipeline.errors import Fault, HistoloomError, Note
+from histoloom.config import check_params, load_params
+from histoloom.config.channels import mask_channels, read_channels
+from histoloom.config.package import root
+from histoloom.errors import Fault, HistoloomError, Note
 
 SMALL = "histoloom-small"
 FEWEST = {"train_denoiser": {"init": SMALL}}
@@ -270,7 +270,7 @@ def test_params_in_a_package_need_not_have_what_it_was_begun_from(package):
 
 @pytest.mark.parametrize("recipes", [["study"], ["study", "adapt"], ["study", "adapt", "../mine"]])
 def test_recipes_and_the_demo_agree_with_their_models(folder, recipes):
-    from pipeline.cli.init import merge
+    from histoloom.cli.init import merge
 
     Path("mine.yaml").write_text(
         "train_denoiser: {few_steps: true}\nsample: {scheduler: ddim, steps: 4, guidance: 2}\n"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Params, check_cluster, check_params, load_params
-from pipeline.config.reading import check_section
-from pipeline.errors import HistoloomError
+from histoloom.config import Params, check_cluster, check_params, load_params
+from histoloom.config.reading import check_section
+from histoloom.errors import HistoloomError
 
 GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
 PATH = Path("params.yaml")

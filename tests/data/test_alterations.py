@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Genotype
-from pipeline.data.alterations import look_like_stages, readings, whole_number
+from histoloom.config import Genotype
+from histoloom.data.alterations import look_like_stages, readings, whole_number
 
 CONFIG = Genotype()
 

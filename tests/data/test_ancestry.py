@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Split
-from pipeline.data.ancestry import Recognised, coded, grid_of, recognise
-from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError
-from pipeline.models.lineage import Lineage, check_generators, read_lineage, seen
+from histoloom.config import Split
+from histoloom.data.ancestry import Recognised, coded, grid_of, recognise
+from histoloom.data.lineage import Lineage, check_generators, read_lineage, seen
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
 
 SALT = b"a salt for tests"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline.data.commit import (
+from histoloom.data.commit import (
     RECORD,
     commit_part,
     digest,
@@ -23,8 +23,8 @@ from pipeline.data.commit import (
     sha256_file,
     write_json,
 )
-from pipeline.data.store import TileWriter
-from pipeline.errors import HistoloomError
+from histoloom.data.store import TileWriter
+from histoloom.errors import HistoloomError
 from tests.build import tiles
 
 
@@ -82,7 +82,7 @@ def test_a_deletion_that_is_broken_off_leaves_no_part(tmp_path, monkeypatch, lef
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("pipeline.data.commit.shutil.rmtree", broken_off)
+        patched.setattr("histoloom.data.commit.shutil.rmtree", broken_off)
         discard(tmp_path / "p")
     assert read_record(tmp_path / "p") is None
     record = commit_part(tmp_path, "p", _write)

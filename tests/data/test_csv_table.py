@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.data.csv_table import as_number, read_csv_table
+from histoloom.data.csv_table import as_number, read_csv_table
 
 
 def _table(tmp_path, content: bytes | str):

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from pipeline.config import Rna
-from pipeline.data.expression import check_expression, read_expression
-from pipeline.errors import ManifestFaults, faults_among, notes_among
+from histoloom.config import Rna
+from histoloom.data.expression import check_expression, read_expression
+from histoloom.errors import ManifestFaults, faults_among, notes_among
 
 COUNTS = pd.DataFrame(
     [[5, 0, 2], [1, 1, 8]], index=pd.Index(["p1", "p2"], name="patient_id"), columns=["ERBB2", "TP53", "ESR1"]

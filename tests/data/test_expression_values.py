@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Rna
-from pipeline.data.expression_values import check_values, kind_of, normalised
-from pipeline.errors import faults_among, notes_among
+from histoloom.config import Rna
+from histoloom.data.expression_values import check_values, kind_of, normalised
+from histoloom.errors import faults_among, notes_among
 
 COUNTS = np.random.default_rng(0).negative_binomial(2, 0.02, (20, 60)).astype(np.float32)
 TPM = COUNTS / COUNTS.sum(1, keepdims=True) * 1e6

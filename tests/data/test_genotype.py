@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.genotype import SEPARATORS, parse_genotype, write_genotype
+from histoloom.data.genotype import SEPARATORS, parse_genotype, write_genotype
 
 NAMES = st.text(min_size=1).filter(lambda name: not any(mark in name for mark in SEPARATORS))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import Genotype
-from pipeline.data.genotype_table import check_genotype, read_genotype
-from pipeline.errors import ManifestFaults, faults_among, notes_among
+from histoloom.config import Genotype
+from histoloom.data.genotype_table import check_genotype, read_genotype
+from histoloom.errors import ManifestFaults, faults_among, notes_among
 
 
 def _genotype(tmp_path, text: str, **options) -> Genotype:

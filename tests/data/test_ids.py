@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.ids import canonical, damage, folder_ids, folder_problem, near_duplicates
+from histoloom.data.ids import canonical, damage, folder_ids, folder_problem, near_duplicates
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 

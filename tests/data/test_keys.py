@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Genotype
-from pipeline.data.keys import StudyKeys, check_matches, read_keys, unmatched
-from pipeline.errors import Note, faults_among, notes_among
+from histoloom.config import Genotype
+from histoloom.data.keys import StudyKeys, check_matches, read_keys, unmatched
+from histoloom.errors import Note, faults_among, notes_among
 
 STUDY = StudyKeys(frozenset({"P1", "P2", "P3"}), frozenset({"P1", "P2", "P3", "P4"}))
 TCGA = StudyKeys(frozenset({"TCGA-A7-A13E", "TCGA-A7-A13F"}), frozenset({"TCGA-A7-A13E", "TCGA-A7-A13F"}))

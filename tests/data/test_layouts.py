@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label as components
 
-from pipeline.data.layouts import Layout, multiplied, outlines, scattered, swapped
+from histoloom.data.layouts import Layout, multiplied, outlines, scattered, swapped
 
 SIDE = 48
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.main import cli
-from pipeline.data.manifest import check_manifest, read_manifest
-from pipeline.errors import ManifestFaults, Note, faults_among
+from histoloom.cli.main import cli
+from histoloom.data.manifest import check_manifest, read_manifest
+from histoloom.errors import ManifestFaults, Note, faults_among
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
 

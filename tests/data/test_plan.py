@@ -7,11 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.config import Params, Plan
-from pipeline.data.plan import deficits, lenders_of, make_plan
-from pipeline.data.schema import PLAN_ROW
-from pipeline.data.tables import with_conditions
-from pipeline.errors import HistoloomError
+from histoloom.config import Params, Plan
+from histoloom.data.plan import deficits, lenders_of, make_plan
+from histoloom.data.schema import PLAN_ROW
+from histoloom.data.tables import with_conditions
+from histoloom.errors import HistoloomError
 from tests.build import tile_rows
 
 CLASSES = ("tumour", "stroma", "fat")

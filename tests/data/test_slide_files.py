@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from pipeline.data.slide_files import NoFile, Root, slide_files
+from histoloom.data.slide_files import NoFile, Root, slide_files
 
 
 def test_all_files_of_a_slide_are_its_own(tmp_path):

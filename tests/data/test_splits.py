@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.data.schema import SPLITS
-from pipeline.data.splits import assign_splits, inside_region, region_of
+from histoloom.data.schema import SPLITS
+from histoloom.data.splits import assign_splits, inside_region, region_of
 
 names = st.text("abcdefgh0123", min_size=1, max_size=6)
 groups = st.lists(names, min_size=1, max_size=60, unique=True)

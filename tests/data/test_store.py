@@ -8,11 +8,11 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.commit import commit_part, hash_tree
-from pipeline.data.rows import spread, train_rows, val_rows
-from pipeline.data.seeds import item_seed
-from pipeline.data.store import SHARD_TILES, TileStore, TileWriter
-from pipeline.errors import HistoloomError
+from histoloom.data.commit import commit_part, hash_tree
+from histoloom.data.rows import spread, train_rows, val_rows
+from histoloom.data.seeds import item_seed
+from histoloom.data.store import SHARD_TILES, TileStore, TileWriter
+from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
 
 SIZES = {"a": 3, "b": SHARD_TILES + 44, "c": 20}

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import Params, Rna
-from pipeline.data.keys import StudyKeys
-from pipeline.data.tables import check_fit, check_tables, with_conditions
-from pipeline.errors import faults_among, notes_among
+from histoloom.config import Params, Rna
+from histoloom.data.keys import StudyKeys
+from histoloom.data.tables import check_fit, check_tables, with_conditions
+from histoloom.errors import faults_among, notes_among
 
 STUDY = StudyKeys(frozenset({"P1", "P2", "P3"}), frozenset({"P1", "P2", "P3", "P4"}))
 TILE = {"mpp": 0.5, "tile_px": 64, "stride_px": 64, "labels": {"classes": ["t"]}}

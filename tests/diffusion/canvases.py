@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import zarr
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import Sample, TrainDenoiser
-from pipeline.diffusion.canvas import Denoiser
-from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.surroundings import ARRAYS, FIELD, Field, Surroundings
-from pipeline.models.denoiser import build_denoiser
+from histoloom.backbones.denoiser import build_denoiser
+from histoloom.canvas.inputs import ARRAYS, FIELD, Field, Surroundings
+from histoloom.canvas.step import Denoiser
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import Sample, TrainDenoiser
+from histoloom.process.solver import make_solver
 
 WINDOW, CHANNELS = 16, 4
 BACKGROUND = (0.1, 0.2, 0.3, 0.4)

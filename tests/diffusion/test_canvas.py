@@ -12,19 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cluster import one_thread, open_pool
-from pipeline.conditions.bus import Conditions
-from pipeline.config import Cluster
-from pipeline.data.commit import hash_tree
-from pipeline.diffusion import torus
-from pipeline.diffusion.blocks import Layout, Weave, lay_out
-from pipeline.diffusion.covers import Lattice, make_cover
-from pipeline.diffusion.guidance import Guidance
-from pipeline.diffusion.sampler import make_scheduler, sample_latents
-from pipeline.diffusion.solver import ELEMENTWISE, make_solver
-from pipeline.diffusion.surroundings import Field
-from pipeline.diffusion.weaving import CanvasJob, Latents, run_canvas, weave_in_memory
-from pipeline.errors import HistoloomError
+from histoloom.canvas import torus
+from histoloom.canvas.blocks import Layout, Weave, lay_out
+from histoloom.canvas.inputs import Field
+from histoloom.canvas.weaving import CanvasJob, Latents, run_canvas, weave_in_memory
+from histoloom.canvas.window_layouts import Lattice, make_cover
+from histoloom.cluster import one_thread, open_pool
+from histoloom.conditions.bus import Conditions
+from histoloom.config import Cluster
+from histoloom.data.commit import hash_tree
+from histoloom.errors import HistoloomError
+from histoloom.process.guidance import Guidance
+from histoloom.process.sampler import make_scheduler, sample_latents
+from histoloom.process.solver import ELEMENTWISE, make_solver
 from tests.diffusion.canvases import BACKGROUND, CHANNELS, WINDOW, Load, load_canvas, state_canvas
 
 HEIGHT, WIDTH, HALO = 56, 84, 1
@@ -197,7 +197,7 @@ class Killed(BaseException):
 def test_a_canvas_goes_on_where_it_was_committed(tmp_path, monkeypatch):
     canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
     whole = run(tmp_path / "whole", canvas, 0)
-    from pipeline.diffusion import weaving
+    from histoloom.diffusion import weaving
 
     made, real = [], weaving.advance_block
 

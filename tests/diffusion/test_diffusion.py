@@ -8,17 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec, only
-from pipeline.config import Sample, TrainDenoiser
-from pipeline.data.seeds import item_seed
-from pipeline.diffusion.guidance import Branch, Guidance, branches
-from pipeline.diffusion.noise import latent_noise
-from pipeline.diffusion.sampler import make_scheduler, sample_latents
-from pipeline.diffusion.schedules import betas, signal_to_noise
-from pipeline.diffusion.study import written_guidance
-from pipeline.diffusion.weights import loss_weights
-from pipeline.errors import HistoloomError
-from pipeline.models.denoiser import build_denoiser, denoise, set_attention
+from histoloom.backbones.denoiser import build_denoiser, denoise, set_attention
+from histoloom.conditions.bus import Conditions, ConditionSpec, only
+from histoloom.config import Sample, TrainDenoiser
+from histoloom.data.seeds import item_seed
+from histoloom.errors import HistoloomError
+from histoloom.process.guidance import Branch, Guidance, branches
+from histoloom.process.loss_weights import loss_weights
+from histoloom.process.noise import latent_noise
+from histoloom.process.sampler import make_scheduler, sample_latents
+from histoloom.process.schedules import betas, signal_to_noise
+from histoloom.studies.sample import written_guidance
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 

@@ -14,21 +14,22 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.conditions.encode import Encoders
-from pipeline.conditions.label import LabelEncoder
-from pipeline.conditions.mask import EDGE, MaskEncoder
-from pipeline.config import Params
-from pipeline.data.layouts import outlines
-from pipeline.data.manifest import SlideEntry
-from pipeline.data.store import TileStore
-from pipeline.diffusion import decode, from_image, stated, torus
-from pipeline.diffusion.decode import HALO, decode_rows, is_local, reach
-from pipeline.diffusion.slides import _geometry
-from pipeline.diffusion.stated import check_slides, read_mask, write_surroundings
-from pipeline.diffusion.surroundings import Surroundings
-from pipeline.errors import Fault, HistoloomError, Note
-from pipeline.models.autoencoder import LatentCodec, build_autoencoder
-from pipeline.slides.open import open_slide
+from histoloom.canvas import decode, from_image, torus
+from histoloom.canvas import write_inputs as stated
+from histoloom.canvas.decode import HALO, decode_rows, is_local, reach
+from histoloom.canvas.inputs import Surroundings
+from histoloom.canvas.write_inputs import check_slides, read_mask, write_surroundings
+from histoloom.conditions.encode import Encoders
+from histoloom.conditions.label import LabelEncoder
+from histoloom.conditions.mask import EDGE, MaskEncoder
+from histoloom.config import Params
+from histoloom.data.layouts import outlines
+from histoloom.data.manifest import SlideEntry
+from histoloom.data.store import TileStore
+from histoloom.errors import Fault, HistoloomError, Note
+from histoloom.slides.open import open_slide
+from histoloom.studies.sample_slides import _geometry
+from histoloom.targets.autoencoder import LatentCodec, build_autoencoder
 from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
 
 SPLITS = {"a": "train", "v": "val"}

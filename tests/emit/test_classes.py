@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
-from pipeline.config import Params
-from pipeline.config.names import class_folders
-from pipeline.data.schema import SYNTHETIC_ROW
-from pipeline.emit.study import emit_study
-from pipeline.errors import HistoloomError
+from histoloom.config import Params
+from histoloom.config.names import class_folders
+from histoloom.data.schema import SYNTHETIC_ROW
+from histoloom.errors import HistoloomError
+from histoloom.studies.emit import emit_dataset
 from tests.build import make_part, tile_rows, tiles
 from tests.emit.test_emit import made_rows
+from tests.stages import study_of
 
 SALT = b"a salt for tests, sixteen and more"
 NAMES = [
@@ -56,7 +57,7 @@ def _emit(params: Params, folder: Path) -> dict:
     Path("data/synthetic/lineage.json").write_text("{}")
     Path("data/verdicts/evaluate-00000").mkdir(parents=True, exist_ok=True)
     rows.to_parquet("data/verdicts/evaluate-00000/rows.parquet")
-    return emit_study(params, folder, Path("reports/emit"), salt=SALT)
+    return emit_dataset(study_of(params), folder, SALT)
 
 
 @pytest.mark.parametrize("classes", NAMES, ids=len)

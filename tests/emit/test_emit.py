@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.config import Params
-from pipeline.data.schema import SYNTHETIC_ROW
-from pipeline.emit.study import emit_study
-from pipeline.errors import HistoloomError
+from histoloom.config import Params
+from histoloom.data.schema import SYNTHETIC_ROW
+from histoloom.errors import HistoloomError
+from histoloom.studies.emit import emit_dataset
 from tests.build import make_part, tile_rows, tiles
+from tests.stages import study_of
 
 SALT = b"a salt for tests, sixteen and more"
 PATIENTS = {"train": "Jane-Doe-1950", "val": "John-Roe-1961", "test": "Ann-Poe-1972"}
@@ -93,7 +94,7 @@ def _params(**emit) -> Params:
 
 
 def _emit(folder="out", salt=SALT, **emit) -> dict:
-    return emit_study(_params(**emit), Path(folder), Path("reports/emit"), salt=salt)
+    return emit_dataset(study_of(_params(**emit)), Path(folder), salt)
 
 
 def _expected() -> dict[str, set[tuple[str, bytes]]]:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.ancestry import coded
-from pipeline.data.codes import code, read_salt
-from pipeline.emit.gate import check_ancestors
-from pipeline.errors import HistoloomError
+from histoloom.data.ancestry import coded
+from histoloom.data.codes import code, read_salt
+from histoloom.emit.gate import check_ancestors
+from histoloom.errors import HistoloomError
 
 SPLITS = {"a": "train", "b": "train", "v": "val", "t": "test"}
 

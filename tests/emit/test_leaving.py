@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Params, load_params
-from pipeline.data.ancestry import coded, is_code
-from pipeline.emit.leaving import FOLDER, Names, names_outside, told_params, told_source
-from pipeline.errors import HistoloomError
-from pipeline.models.lineage import Lineage
+from histoloom.config import Params, load_params
+from histoloom.data.ancestry import coded, is_code
+from histoloom.data.lineage import Lineage
+from histoloom.emit.leaving import FOLDER, Names, names_outside, told_params, told_source
+from histoloom.errors import HistoloomError
 from tests.build import make_part, make_study, tile_rows, tiles
 
 SALT = b"a salt for tests"

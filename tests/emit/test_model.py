@@ -10,17 +10,17 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from pipeline.cli.main import cli
-from pipeline.conditions.bus import ConditionSpec
-from pipeline.config import TrainAutoencoder, TrainDenoiser, load_params
-from pipeline.data.codes import code
-from pipeline.data.commit import write_json
-from pipeline.emit.leaving import FOLDER, Names, names_outside
-from pipeline.emit.model import Words, package_few_steps, package_models
-from pipeline.errors import HistoloomError
-from pipeline.models.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
-from pipeline.models.denoiser import build_denoiser, load_denoiser, save_denoiser
-from pipeline.models.lineage import Lineage, read_lineage
+from histoloom.backbones.denoiser import build_denoiser, load_denoiser, save_denoiser
+from histoloom.cli.main import cli
+from histoloom.conditions.bus import ConditionSpec
+from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
+from histoloom.data.codes import code
+from histoloom.data.commit import write_json
+from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.emit.leaving import FOLDER, Names, names_outside
+from histoloom.emit.model import Words, package_few_steps, package_models
+from histoloom.errors import HistoloomError
+from histoloom.targets.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
 from tests.build import make_part, make_study, tile_rows, tiles
 
 SALT = b"a salt for tests"

@@ -11,17 +11,17 @@ import pandas as pd
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Params
-from pipeline.data.ancestry import grid_of
-from pipeline.data.manifest import read_manifest
-from pipeline.data.plan import make_plan
-from pipeline.data.tables import with_conditions
-from pipeline.diffusion.study import _rows
-from pipeline.emit.gate import check_ancestors
-from pipeline.errors import HistoloomError
-from pipeline.models.lineage import seen
-from pipeline.slides.describe import split_groups
-from pipeline.slides.study import study_splits
+from histoloom.config import Params
+from histoloom.data.ancestry import grid_of
+from histoloom.data.lineage import seen
+from histoloom.data.manifest import read_manifest
+from histoloom.data.plan import make_plan
+from histoloom.data.tables import with_conditions
+from histoloom.emit.gate import check_ancestors
+from histoloom.errors import HistoloomError
+from histoloom.slides.describe import split_groups
+from histoloom.studies.sample import _rows
+from histoloom.studies.tile import study_splits
 from tests.build import tile_rows
 
 CLASSES = ("tumour", "stroma")

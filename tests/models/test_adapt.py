@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainDenoiser
-from pipeline.config.package import packaged
-from pipeline.errors import HistoloomError
-from pipeline.models.adapt import add_low_rank, merge_low_rank, refit
-from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser
-from pipeline.models.few_steps import add_few_steps, check_few_steps, low_rank_difference, save_few_steps, updated
-from pipeline.training.denoiser import train_denoiser
-from pipeline.training.loop import TrainingRun
+from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser
+from histoloom.backbones.few_steps import add_few_steps, check_few_steps, low_rank_difference, save_few_steps, updated
+from histoloom.backbones.lora import add_low_rank, merge_low_rank, refit
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import TrainDenoiser
+from histoloom.config.package import packaged
+from histoloom.errors import HistoloomError
+from histoloom.training.denoiser import train_denoiser
+from histoloom.training.loop import TrainingRun
 
 TEXT = ConditionSpec("text", "sequence", 16)
 NAMES = ("a", "b", "c", "d")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainDenoiser
-from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
+from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import TrainDenoiser
 
 SPECS = (
     ConditionSpec("label", "vector", 3),

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainAutoencoder, TrainDenoiser
-from pipeline.errors import HistoloomError
-from pipeline.models import precision
-from pipeline.models.autoencoder import build_autoencoder, load_codec, save_latent_scale
-from pipeline.models.denoiser import build_denoiser, denoise
-from pipeline.models.precision import has_bf16, native, set_precision
+from histoloom.backbones import precision
+from histoloom.backbones.denoiser import build_denoiser, denoise
+from histoloom.backbones.precision import has_bf16, native, set_precision
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import TrainAutoencoder, TrainDenoiser
+from histoloom.errors import HistoloomError
+from histoloom.targets.autoencoder import build_autoencoder, load_codec, save_latent_scale
 
 SPECS = (ConditionSpec("label", "vector", 3),)
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.conditions.text import load_text_encoder
-from pipeline.config.package import packaged, root
-from pipeline.emit.model_card import write_model_card
-from pipeline.models.autoencoder import load_codec
-from pipeline.models.denoiser import load_denoiser
-from pipeline.models.expression import load_expression_encoder
-from pipeline.models.few_steps import add_few_steps
-from pipeline.models.lineage import read_lineage
+from histoloom.backbones.denoiser import load_denoiser
+from histoloom.backbones.few_steps import add_few_steps
+from histoloom.conditions.expression_encoder import load_expression_encoder
+from histoloom.conditions.text import load_text_encoder
+from histoloom.config.package import packaged, root
+from histoloom.data.lineage import read_lineage
+from histoloom.emit.model_card import write_model_card
+from histoloom.targets.autoencoder import load_codec
 
 PACKAGES = sorted(path.name for path in root().iterdir() if path.is_dir())
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.models.segmenter import dice, load_segmenter
-from pipeline.training.loop import TrainingRun
-from pipeline.training.segmenter import train_segmenter
+from histoloom.learners.segmenter import dice, load_segmenter, train_segmenter
+from histoloom.training.loop import TrainingRun
 
 
 def test_dice_by_hand():

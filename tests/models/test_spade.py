@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainDenoiser
-from pipeline.models.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
-from pipeline.models.precision import set_precision
+from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
+from histoloom.backbones.precision import set_precision
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import TrainDenoiser
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 

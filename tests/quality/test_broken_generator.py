@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +11,16 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pipeline import stage
-from pipeline.config import Params
-from pipeline.data.plan import EVALUATION
-from pipeline.data.schema import SYNTHETIC_ROW
-from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError
-from pipeline.models.lineage import read_lineage
-from pipeline.quality.evaluate import evaluate_study
-from pipeline.quality.study import filter_study, train_study_filters
+from histoloom.config import Params
+from histoloom.data.commit import link_tree
+from histoloom.data.lineage import read_lineage
+from histoloom.data.plan import EVALUATION
+from histoloom.data.schema import SYNTHETIC_ROW
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
 from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture, write_made_lineage
 from tests.conditions.test_towers import transformers_clip
+from tests.stages import run, study_of
 
 SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
 
@@ -47,11 +45,6 @@ def _params(features: str = "efficientnet-lite0") -> Params:
     )
 
 
-@contextmanager
-def _here(_):
-    yield lambda function, items, title: [function(item) for item in items]
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """Real tiles of twelve train patients, and of others, and filters fitted to them."""
@@ -60,11 +53,8 @@ def study(tmp_path_factory) -> Path:
         rows = tile_rows(COUNT, split=split, label=[LABELS[n % 2] for n in range(COUNT)]).assign(
             tile_id=[f"{split}-{n}" for n in range(COUNT)], split_group=[f"{split}-{n // 2 % 12}" for n in range(COUNT)]
         )
-        make_part(folder / "tiles", split, rows, tissue(seed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        with stage.open_stage("train_filters", params={}, inputs=[]) as work:
-            train_study_filters(_params(), work, "cpu", folder / "reports", folder / "tiles", output=folder / "filters")
+        make_part(folder / "data/tiles", split, rows, tissue(seed))
+    run("train_filters", study_of(_params(), folder))
     return folder
 
 
@@ -74,7 +64,7 @@ def filtered(
     images: np.ndarray,
     labels: list[str],
     request: list[str] | str = EVALUATION,
-    filters: Path | None = None,
+    params: Params | None = None,
 ) -> dict:
     """The metrics of the stage `filter` on what a generator made."""
     rows = tile_rows(len(images), split="train", label=labels, source="synthetic").assign(
@@ -84,18 +74,20 @@ def filtered(
     )  # fmt: skip
     make_part(folder / "data/synthetic", "evaluate-00000", rows, images, SYNTHETIC_ROW)
     write_made_lineage(folder / "data/synthetic")
-    made, verdicts = (folder / "data/synthetic",), folder / "data/verdicts"
-    with stage.open_stage("filter", params={}, inputs=[]) as work:
-        found = filter_study(
-            _params(), work, "cpu", str(filters), _here, made, filters or study / "filters", verdicts, folder
-        )
-    return found["evaluate"]
+    if not (folder / "models/filters").exists():
+        link_tree(study / "models/filters", folder / "models/filters")
+    return run("filter", study_of(params or _params(), folder))["evaluate"]
 
 
 def measured(study: Path, folder: Path, of: str = "unfiltered") -> dict:
     """The metrics of the stage `evaluate` on what was filtered."""
-    made, verdicts = (folder / "data/synthetic",), folder / "data/verdicts"
-    return evaluate_study(_params(), "cpu", folder, study / "tiles", made, verdicts, folder / "none")[of]
+    return evaluated(study, folder, _params())[of]
+
+
+def evaluated(study: Path, folder: Path, params: Params) -> dict:
+    if not (folder / "data/tiles").exists():
+        link_tree(study / "data/tiles", folder / "data/tiles")
+    return run("evaluate", study_of(params, folder))
 
 
 OWN = [LABELS[n % 2] for n in range(COUNT)]
@@ -173,16 +165,14 @@ def test_a_generator_that_saw_the_tiles_it_is_measured_by_is_refused(study, fold
 
 def test_filters_and_distances_look_through_the_network_that_params_name(study, folder, tmp_path):
     transformers_clip(tmp_path)
-    params, tiles, filters = _params(str(tmp_path)), study / "tiles", folder / "filters"
-    with stage.open_stage("train_filters", params={"features": str(tmp_path)}, inputs=[]) as work:
-        train_study_filters(params, work, "cpu", folder / "reports", tiles, output=filters)
-    assert read_lineage(filters).unknown == (str(tmp_path),)  # whose tissue it saw nobody here knows
-    filtered(study, folder, tissue(7), OWN, filters=filters)
-    places = (folder / "data/synthetic",), folder / "data/verdicts", folder / "none"
-    ours = evaluate_study(params, "cpu", folder, tiles, *places)
-    usual = evaluate_study(_params(), "cpu", folder, tiles, *places)
+    params = _params(str(tmp_path))
+    link_tree(study / "data/tiles", folder / "data/tiles")
+    run("train_filters", study_of(params, folder))
+    assert read_lineage(folder / "models/filters").unknown == (str(tmp_path),)  # whose tissue it saw nobody here knows
+    filtered(study, folder, tissue(7), OWN)
+    ours, usual = evaluated(study, folder, params), evaluated(study, folder, _params())
     assert ours["extractor"]["name"] == str(tmp_path) and "inception_score" not in ours["unfiltered"]
     assert ours["extractor_also"] == usual["extractor_also"] == ["what the filters look through"]
     assert usual["unfiltered"]["inception_score"]["mean"] > 1
     both = params.model_copy(update={"train_filters": _params().train_filters})
-    assert evaluate_study(both, "cpu", folder, tiles, *places)["extractor_also"] == []
+    assert evaluated(study, folder, both)["extractor_also"] == []

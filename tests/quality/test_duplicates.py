@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.main import cli
-from pipeline.config import Tile
-from pipeline.data.store import TileStore
-from pipeline.quality.duplicates import find_duplicates
+from histoloom.cli.main import cli
+from histoloom.config import Tile
+from histoloom.data.store import TileStore
+from histoloom.quality.duplicates import find_duplicates
 from tests.build import make_part, make_slide, make_study, tile_rows, tissue_picture
 
 SIDE, STRIDE = 48, 24

@@ -9,29 +9,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from histoloom.quality.study import _check_yields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pipeline.conditions.features import load_extractor
-from pipeline.conditions.rna import CODES
-from pipeline.config import Params, TrainFilters
-from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError
-from pipeline.quality.degrade import WAYS, degrade
-from pipeline.quality.filters.agreement import RnaFilter
-from pipeline.quality.filters.base import Fitting, Tiles
-from pipeline.quality.filters.calibration import _share_rejected, draw_calibration, measure_judge
-from pipeline.quality.filters.copies import CopyFilter
-from pipeline.quality.filters.distance import DistanceFilter
-from pipeline.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, load_judge
-from pipeline.quality.filters.labels import DisagreementFilter, LabelFilter
-from pipeline.quality.filters.tissue import QualityFilter
-from pipeline.quality.groups import group_draws
-from pipeline.quality.study import _check_yields
-from pipeline.training.clip import train_clip
-from pipeline.training.loop import TrainingRun
+from histoloom.conditions.features import load_extractor
+from histoloom.conditions.rna import CODES
+from histoloom.config import Params, TrainFilters
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
+from histoloom.quality.degrade import WAYS, degrade
+from histoloom.quality.filters.agreement import RnaFilter
+from histoloom.quality.filters.base import Fitting, Tiles
+from histoloom.quality.filters.calibration import _share_rejected, draw_calibration, measure_judge
+from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.filters.distance import DistanceFilter
+from histoloom.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, load_judge
+from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
+from histoloom.quality.filters.tissue import QualityFilter
+from histoloom.quality.groups import group_draws
+from histoloom.training.clip import train_clip
+from histoloom.training.loop import TrainingRun
 from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture
 
 SIDE = 32

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.quality.metrics import (
+from histoloom.quality.metrics import (
     authenticity,
     clip_score,
     compare,

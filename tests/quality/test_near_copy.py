@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from pipeline.quality import near_copy
-from pipeline.quality.filters.copies import CopyFilter
-from pipeline.quality.near_copy import build_index, copy_scores, grey_of, perceptual_hash, register, turned
-from pipeline.quality.plant import DISGUISES, cut, disguised
+from histoloom.quality import near_copy
+from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.near_copy import build_index, copy_scores, grey_of, perceptual_hash, register, turned
+from histoloom.quality.plant import DISGUISES, cut, disguised
 from tests.build import tissue_picture
 
 SIDE = 64

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.main import cli
-from pipeline.cli.review import make_review
-from pipeline.data.schema import SYNTHETIC_ROW
-from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError, ManifestFaults
-from pipeline.quality.filters.base import Tiles
-from pipeline.quality.filters.reviewed import ReviewFilter
-from pipeline.quality.review import KEY, REVIEWED, score_review
+from histoloom.cli.main import cli
+from histoloom.cli.review import make_review
+from histoloom.data.schema import SYNTHETIC_ROW
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError, ManifestFaults
+from histoloom.quality.filters.base import Tiles
+from histoloom.quality.filters.reviewed import ReviewFilter
+from histoloom.quality.review import KEY, REVIEWED, score_review
 from tests.build import make_part, tile_rows, tiles
 
 REVIEW = Path("review")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.quality.seams import borders, gradients, seam_ratio, worst_by_chance
+from histoloom.quality.seams import borders, gradients, seam_ratio, worst_by_chance
 
 HALVES = np.repeat([[0.0] * 4 + [1.0] * 4], 8, 0)
 """Two cells on a torus: they meet before columns 0 and 4."""

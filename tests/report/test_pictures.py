@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.report.pictures import _fitted
+from histoloom.report.pictures import _fitted
 
 
 @pytest.mark.parametrize("text", ["", "keratin", "low tissue quality", "does not show its label; low tissue quality"])

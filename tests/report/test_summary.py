@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.quality.filters.copies import CopyFilter
-from pipeline.report.summary import NEAR_COPY, excess_of_shares, in_short, near_copies, severity, uplift_table
+from histoloom.quality.filters.copies import CopyFilter
+from histoloom.report.summary import NEAR_COPY, excess_of_shares, in_short, near_copies, severity, uplift_table
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
 AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.config import Tile
-from pipeline.data.manifest import SlideEntry
-from pipeline.errors import Fault, Note
-from pipeline.slides.annotate import check_annotations, load_annotations, load_polygons_and_spots
-from pipeline.slides.open import BadSlide
-from pipeline.slides.rasters import read_raster
+from histoloom.config import Tile
+from histoloom.data.manifest import SlideEntry
+from histoloom.errors import Fault, Note
+from histoloom.slides.annotate import check_annotations, load_annotations, load_polygons_and_spots
+from histoloom.slides.open import BadSlide
+from histoloom.slides.rasters import read_raster
 from tests.build import box_ring, feature, write_geojson
 
 CLASSES = ("stroma", "tumour")

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.data import immunohistochemistry
 
-from pipeline.config import Tile, Tissue
-from pipeline.slides.artefacts import PADDING, PEN
-from pipeline.slides.choose import choose_tiles
-from pipeline.slides.left_out import remarks
-from pipeline.slides.open import open_slide
-from pipeline.slides.tissue import TissueMap, detect_tissue, find_tissue
+from histoloom.config import Tile, Tissue
+from histoloom.slides.artefacts import PADDING, PEN
+from histoloom.slides.choose import choose_tiles
+from histoloom.slides.left_out import remarks
+from histoloom.slides.open import open_slide
+from histoloom.slides.tissue import TissueMap, detect_tissue, find_tissue
 from tests.build import OTHER_STAINS, STAINS, tissue_picture
 
 MPP, DOWN, SIDE = 1.0, 8, 512

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config import Tile
-from pipeline.slides.artefacts import PADDING, PEN
-from pipeline.slides.choose import NoTiles, check_choice, choose_tiles
-from pipeline.slides.left_out import left_out, remarks, totals
-from pipeline.slides.open import Slide, open_slide
-from pipeline.slides.tissue import TissueMap, detect_tissue
+from histoloom.config import Tile
+from histoloom.slides.artefacts import PADDING, PEN
+from histoloom.slides.choose import NoTiles, check_choice, choose_tiles
+from histoloom.slides.left_out import left_out, remarks, totals
+from histoloom.slides.open import Slide, open_slide
+from histoloom.slides.tissue import TissueMap, detect_tissue
 from tests.build import make_slide, tissue_picture
 
 LABELS = {"source": "none", "classes": []}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cli.validate import validate_study
-from pipeline.errors import Fault, Note, faults_among, notes_among
+from histoloom.cli.validate import validate_study
+from histoloom.errors import Fault, Note, faults_among, notes_among
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
 SIDE = 128

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pipeline.config import Tissue
-from pipeline.slides.focus import sharpness
+from histoloom.config import Tissue
+from histoloom.slides.focus import sharpness
 from tests.build import OTHER_STAINS, STAINS, tissue_picture
 
 LIMIT = Tissue().min_sharpness

@@ -8,8 +8,8 @@ import json
 import pytest
 from shapely.geometry import Polygon
 
-from pipeline.errors import Fault, Note
-from pipeline.slides.geojson import read_geojson
+from histoloom.errors import Fault, Note
+from histoloom.slides.geojson import read_geojson
 from tests.build import box_ring, feature, write_geojson
 
 CLASSES = ("stroma", "tumour")

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.slides.grid import blocks, grid
+from histoloom.slides.grid import blocks, grid
 
 size = st.integers(1, 300)
 step = st.integers(5, 70)

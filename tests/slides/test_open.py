@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config import Tissue
-from pipeline.slides import open as opening
-from pipeline.slides import tissue
-from pipeline.slides.open import BadSlide, open_slide, slide_sha256
-from pipeline.slides.tissue import detect_tissue, read_whole
+from histoloom.config import Tissue
+from histoloom.slides import open as opening
+from histoloom.slides import tissue
+from histoloom.slides.open import BadSlide, open_slide, slide_sha256
+from histoloom.slides.tissue import detect_tissue, read_whole
 from tests.build import make_scanned_part, make_slide, tissue_picture
 
 WIDTH, HEIGHT = 420, 300
@@ -231,9 +231,9 @@ def test_a_wide_slide_is_seen_whole_in_lower_strips(single, monkeypatch):
 _MEASURED = """
 import json, resource, sys
 from pathlib import Path
-from pipeline.slides.open import open_slide
-from pipeline.slides.rasters import read_raster
-from pipeline.slides.tissue import read_whole
+from histoloom.slides.open import open_slide
+from histoloom.slides.rasters import read_raster
+from histoloom.slides.tissue import read_whole
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 before = peak()
 with open_slide(Path(sys.argv[1]), 0.25) as slide:
@@ -277,7 +277,7 @@ def test_memory_does_not_grow_with_a_slide_without_levels(tmp_path, kind):
 
 def test_a_decoded_picture_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
     path = make_slide(tmp_path / "s.png", width=100, height=80)
-    monkeypatch.setattr("pipeline.slides.plain._DISC_BYTES", 1000)
+    monkeypatch.setattr("histoloom.slides.plain._DISC_BYTES", 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2000}))
     with pytest.raises(BadSlide, match=r"s\.png: .*TMPDIR"):
         open_slide(path, 1.0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from pipeline.config import Tile
-from pipeline.slides.annotate import Annotations
-from pipeline.slides.artefacts import PADDING, PEN
-from pipeline.slides.overlay import draw_overlay
-from pipeline.slides.regions import Regions
-from pipeline.slides.tissue import TissueMap
+from histoloom.config import Tile
+from histoloom.slides.annotate import Annotations
+from histoloom.slides.artefacts import PADDING, PEN
+from histoloom.slides.overlay import draw_overlay
+from histoloom.slides.regions import Regions
+from histoloom.slides.tissue import TissueMap
 
 SIDE = 600
 RED = (220, 0, 0)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.slides.open import open_slide
-from pipeline.slides.pieces import Tiles
-from pipeline.slides.pixel_format import BadSlide
-from pipeline.slides.rasters import read_raster
+from histoloom.slides.open import open_slide
+from histoloom.slides.pieces import Tiles
+from histoloom.slides.pixel_format import BadSlide
+from histoloom.slides.rasters import read_raster
 from tests.build import tissue_picture
 
 SIDE = 256
@@ -143,8 +143,8 @@ def _overwritten(path, code, value, kind=4, count=1):
 _OPENED = """
 import sys
 from pathlib import Path
-from pipeline.slides.open import open_slide
-from pipeline.slides.rasters import read_raster
+from histoloom.slides.open import open_slide
+from histoloom.slides.rasters import read_raster
 path = Path(sys.argv[1])
 for read in (lambda: open_slide(path, 0.5), lambda: read_raster(path, 256, 256)):
     try:

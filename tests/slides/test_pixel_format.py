@@ -7,11 +7,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipeline.cli.validate import validate_study
-from pipeline.data.manifest import read_manifest
-from pipeline.slides.open import BadSlide, open_slide
-from pipeline.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
-from pipeline.slides.tiler import SlideJob, cut_slide
+from histoloom.cli.validate import validate_study
+from histoloom.data.manifest import read_manifest
+from histoloom.slides.job import SlideJob
+from histoloom.slides.open import BadSlide, open_slide
+from histoloom.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
+from histoloom.slides.tiler import cut_slide
 from tests.build import make_slide, make_study, tissue_picture
 
 WIDTH, HEIGHT = 210, 150

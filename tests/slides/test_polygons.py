@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from shapely.geometry import Polygon, box
 
-from pipeline.slides.geojson import read_geojson
-from pipeline.slides.polygons import write_polygons
-from pipeline.slides.regions import Regions
+from histoloom.slides.geojson import read_geojson
+from histoloom.slides.polygons import write_polygons
+from histoloom.slides.regions import Regions
 
 CLASSES = ("stroma", "tumour", "tumour: Positive")
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.slides.pyramid import level_sizes, write_pyramid
-from pipeline.slides.raster_file import RasterFile
+from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.slides.raster_file import RasterFile
 from tests.build import tissue_picture
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.slides import rasters
-from pipeline.slides.open import BadSlide
-from pipeline.slides.rasters import read_raster
+from histoloom.slides import rasters
+from histoloom.slides.open import BadSlide
+from histoloom.slides.rasters import read_raster
 
 WIDTH, HEIGHT = 150, 90
 IDS = np.random.default_rng(0).integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from shapely import box, contains_xy, points
 from shapely.geometry import Point, Polygon
 
-from pipeline.slides.regions import Regions
-from pipeline.slides.small_areas import are_small_and_apart
+from histoloom.slides.regions import Regions
+from histoloom.slides.small_areas import are_small_and_apart
 from tests.build import box_ring
 
 CLASSES = ("stroma", "tumour")

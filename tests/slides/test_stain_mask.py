@@ -9,18 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.cli.main import cli
-from pipeline.cluster import open_pool
-from pipeline.config import Cluster
-from pipeline.config.tile import Masks
-from pipeline.data.store import TileStore
-from pipeline.errors import HistoloomError
-from pipeline.slides.open import open_slide
-from pipeline.slides.segment import _numbered, segment_slide
-from pipeline.slides.stain_mask import CLEAR, NUCLEUS, fit_stain_mask
-from pipeline.slides.study import tile_study
-from pipeline.stage import open_stage
+from histoloom.cli.main import cli
+from histoloom.config.tile import Masks
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
+from histoloom.slides.open import open_slide
+from histoloom.slides.segment import _numbered, segment_slide
+from histoloom.slides.stain_mask import CLEAR, NUCLEUS, fit_stain_mask
 from tests.build import STAINS, make_scanned_part, make_slide, make_study, tissue_picture
+from tests.stages import run, study_of
 
 BOTH = (NUCLEUS, CLEAR)
 MPP = 0.5
@@ -104,8 +101,7 @@ def test_a_study_without_annotations_gets_masks_and_words(folder):
         "caption": "H&E of {label}, {measured}",
     }
     params = make_study(".", rows, tile)
-    with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
-        tile_study(params.tile, 0, work, lambda tasks: open_pool(Cluster(workers=0), tasks=tasks))
+    run("tile", study_of(params))
     store = TileStore("data/tiles")
     rows = store.rows()
     mask, instance, edge = (store.read(rows, name) for name in ("mask", "instance", "edge"))

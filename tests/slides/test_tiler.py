@@ -12,16 +12,13 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pipeline.cluster import open_pool
-from pipeline.config import Cluster, Tile
-from pipeline.data.commit import hash_tree
-from pipeline.data.splits import chance
-from pipeline.data.store import UNKNOWN, TileStore
-from pipeline.errors import HistoloomError, ManifestFaults
-from pipeline.slides.describe import describe
-from pipeline.slides.open import open_slide
-from pipeline.slides.study import tile_study
-from pipeline.stage import open_stage
+from histoloom.config import Params, Tile
+from histoloom.data.commit import hash_tree
+from histoloom.data.splits import chance
+from histoloom.data.store import UNKNOWN, TileStore
+from histoloom.errors import HistoloomError, ManifestFaults
+from histoloom.slides.describe import describe
+from histoloom.slides.open import open_slide
 from tests.build import (
     box_ring,
     feature,
@@ -32,13 +29,17 @@ from tests.build import (
     write_csv,
     write_geojson,
 )
+from tests.stages import run, study_of
 
 SIDE = 384
 
 
-def _tile(config: Tile, seed: int = 0) -> dict:
-    with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
-        return tile_study(config, seed, work, lambda tasks: open_pool(Cluster(workers=0), tasks=tasks))
+def _tile(config: Tile, seed: int = 0, workers: int = 0) -> dict:
+    """The stage's metrics, and how many slides it cut anew."""
+    parts = Path(".work/tile/shared/parts")
+    before = set(parts.iterdir()) if parts.is_dir() else set()
+    metrics = run("tile", study_of(Params(tile=config, seed=seed), workers=workers))
+    return metrics | {"slides_made": len(set(parts.iterdir()) - before)}
 
 
 @pytest.fixture(scope="module")
@@ -355,8 +356,7 @@ def test_any_number_of_workers_makes_the_same_bytes(slides):
     _tile(config)
     before = hash_tree(slides / "data/tiles")
     shutil.rmtree(".work")
-    with open_stage("tile", params={}, inputs=[], shared_parts=True) as work:
-        tile_study(config, 0, work, lambda tasks: open_pool(Cluster(workers=2), tasks=tasks))
+    _tile(config, workers=2)
     assert hash_tree(slides / "data/tiles") == before
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.config import Tissue
-from pipeline.slides import stain
-from pipeline.slides.artefacts import PADDING, PEN
-from pipeline.slides.open import open_slide
-from pipeline.slides.tissue import TissueMap, detect_tissue
+from histoloom.config import Tissue
+from histoloom.slides import stain
+from histoloom.slides.artefacts import PADDING, PEN
+from histoloom.slides.open import open_slide
+from histoloom.slides.tissue import TissueMap, detect_tissue
 from tests.build import OTHER_STAINS, STAINS, make_slide, tissue_picture
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import Params, Tissue
-from pipeline.data.commit import commit_part
-from pipeline.data.store import TileStore, made_stores
-from pipeline.slides.polygons import write_polygons
-from pipeline.slides.pyramid import write_pyramid
-from pipeline.slides.woven import WovenJob, cut_woven, tile_woven_study
-from pipeline.stage import Work
+from histoloom.config import Params, Tissue
+from histoloom.data.commit import commit_part
+from histoloom.data.store import TileStore, stores_in
+from histoloom.slides.polygons import write_polygons
+from histoloom.slides.pyramid import write_pyramid
+from histoloom.studies.tile_slides import WovenJob, cut_woven
 from tests.build import tissue_picture
+from tests.stages import run, study_of
 
 FACTS = {
     "name": "s", "mpp": 1.0, "label": None, "width_px": 256, "height_px": 192, "seed": 2**63 + 5, "recipe": "lattice-ddim-4",
@@ -98,13 +97,9 @@ def test_a_slide_without_tissue_gives_no_tiles_and_says_so(tmp_path, capsys):
     woven = make_woven(tmp_path, np.full((192, 256, 3), 245, np.uint8))
     config = config_of("slide").model_copy(update={"tissue": Tissue(mpp=8.0, min_fraction=0.5)})
     (woven / "lineage.json").write_text("{}")
-    work = Work("tile_slides", "0", tmp_path / "work")
-    work.parts.mkdir(parents=True)
-
-    @contextmanager
-    def here(_):
-        yield lambda function, items, title: [function(item) for item in items]
-
-    metrics = tile_woven_study(config, work, here, woven, tmp_path / "out", tmp_path / "reports")
+    (tmp_path / "data").mkdir()
+    woven.rename(tmp_path / "data/woven")
+    study = study_of(Params(tile=config), tmp_path)
+    metrics = run("tile_slides", study)
     assert metrics["tiles"] == 0 and list(metrics["without_tiles"]) == ["s"]
-    assert "gives no tiles" in capsys.readouterr().err and made_stores([tmp_path / "out"]) == []
+    assert "gives no tiles" in capsys.readouterr().err and stores_in([study.woven_tiles]) == []

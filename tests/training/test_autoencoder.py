@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TrainAutoencoder
-from pipeline.data.store import TileStore
-from pipeline.models.autoencoder import load_autoencoder
-from pipeline.training.autoencoder import train_autoencoder
-from pipeline.training.critic import PatchCritic
-from pipeline.training.loop import TrainingRun
+from histoloom.config import TrainAutoencoder
+from histoloom.data.store import TileStore
+from histoloom.targets.autoencoder import load_autoencoder
+from histoloom.training.autoencoder import train_autoencoder
+from histoloom.training.critic import PatchCritic
+from histoloom.training.loop import TrainingRun
 from tests.build import make_part, tile_rows, tiles
 
 SMALL = {"channels": 8, "batch_size": 4, "detail_weight": 0.0}

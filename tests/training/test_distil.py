@@ -10,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import Sample, TrainDenoiser
-from pipeline.data.commit import write_json
-from pipeline.diffusion.solver import make_solver
-from pipeline.diffusion.study import check_distilled
-from pipeline.errors import HistoloomError
-from pipeline.models.denoiser import load_denoiser, load_unet
-from pipeline.models.few_steps import save_few_steps
-from pipeline.training.denoiser import train_denoiser
-from pipeline.training.distil import Target
-from pipeline.training.loop import TrainingRun
+from histoloom.backbones.denoiser import load_denoiser, load_unet
+from histoloom.backbones.few_steps import save_few_steps
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import Sample, TrainDenoiser
+from histoloom.data.commit import write_json
+from histoloom.errors import HistoloomError
+from histoloom.process.solver import make_solver
+from histoloom.studies.sample import check_distilled
+from histoloom.training.denoiser import train_denoiser
+from histoloom.training.distil import Target
+from histoloom.training.loop import TrainingRun
 
 SPEC = ConditionSpec("label", "vector", 2, 0.0, ("a", "b"))
 KINDS = ("epsilon", "v_prediction", "sample")
@@ -45,7 +45,7 @@ class Knows(torch.nn.Module):
 
 
 def _betas():
-    from pipeline.diffusion.schedules import betas
+    from histoloom.process.schedules import betas
 
     return betas("cosine", 1000)
 

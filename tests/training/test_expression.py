@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import Rna
-from pipeline.errors import HistoloomError
-from pipeline.models.expression import load_expression_encoder
-from pipeline.training.expression import explained_variance, train_expression
-from pipeline.training.loop import TrainingRun
+from histoloom.conditions.expression_encoder import load_expression_encoder
+from histoloom.config import Rna
+from histoloom.errors import HistoloomError
+from histoloom.training.expression_encoder import explained_variance, train_expression
+from histoloom.training.loop import TrainingRun
 
 GENES = [f"G{n}" for n in range(40)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.errors import HistoloomError
-from pipeline.models import precision as compute
-from pipeline.training.loop import TrainingRun, train
+from histoloom.backbones import precision as compute
+from histoloom.errors import HistoloomError
+from histoloom.training.loop import TrainingRun, train
 
 
 @pytest.mark.parametrize("has", [True, False])

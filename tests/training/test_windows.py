@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conditions.bus import Conditions, ConditionSpec
-from pipeline.config import TrainDenoiser
-from pipeline.errors import HistoloomError
-from pipeline.models.denoiser import load_denoiser
-from pipeline.training.denoiser import train_denoiser, windowed
-from pipeline.training.loop import TrainingRun
+from histoloom.backbones.denoiser import load_denoiser
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.config import TrainDenoiser
+from histoloom.errors import HistoloomError
+from histoloom.training.denoiser import train_denoiser, windowed
+from histoloom.training.loop import TrainingRun
 
 SPECS = (ConditionSpec("label", "vector", 2, 0.5), ConditionSpec("mask", "map", 3, 0.5))
 

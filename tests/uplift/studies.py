@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import stage
-from pipeline.config import Params
-from pipeline.data.schema import SYNTHETIC_ROW
-from pipeline.uplift.study import uplift_study
+from histoloom.config import Params
+from histoloom.data.schema import SYNTHETIC_ROW
 from tests.build import make_part, tile_rows, write_made_lineage
+from tests.stages import run, study_of
 
 CLASSES = ("pink", "blue")
 
@@ -50,11 +48,5 @@ def params_of(**uplift) -> Params:
     return Params.model_validate({"tile": {"mpp": 1.0, "tile_px": 24, "labels": labels}, "uplift": base | uplift})
 
 
-@contextmanager
-def _here(_):
-    yield lambda function, items, title: [function(item) for item in items]
-
-
 def run_uplift(params: Params) -> dict:
-    with stage.open_stage("uplift", params={}, inputs=["data/tiles", "data/synthetic"], shared_parts=True) as work:
-        return uplift_study(params, work, "cpu", _here)
+    return run("uplift", study_of(params))

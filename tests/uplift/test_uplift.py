@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import Uplift
-from pipeline.data.commit import command_files
-from pipeline.errors import HistoloomError
-from pipeline.uplift.analysis import analyse, paired_difference, verdict
-from pipeline.uplift.answers import LabelAnswers
-from pipeline.uplift.command import probabilities_by_command
-from pipeline.uplift.learner import augmented, prepared
-from pipeline.uplift.protocol import Run, choose, protocol_of, runs_of
-from pipeline.uplift.study import ATTEMPTS, PREDICTIONS
+from histoloom.config import Uplift
+from histoloom.data.commit import command_files
+from histoloom.errors import HistoloomError
+from histoloom.learners.classifier import augmented, prepared
+from histoloom.learners.command import probabilities_by_command
+from histoloom.studies.uplift import ATTEMPTS, PREDICTIONS
+from histoloom.uplift.analysis import analyse, paired_difference, verdict
+from histoloom.uplift.answers import LabelAnswers
+from histoloom.uplift.protocol import Run, choose, protocol_of, runs_of
 from tests.build import tile_rows
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
@@ -61,7 +61,7 @@ class _Mean:
 @pytest.mark.parametrize(("seeds", "of_seeds", "least"), [(2, 0.0, 0.9), (2, 1.0, 0.8), (5, 1.0, 0.9)])
 def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch, seeds, of_seeds, least):
     """20 patients who differ with variance 1, seeds that differ with `of_seeds`, and no true difference."""
-    monkeypatch.setattr("pipeline.uplift.analysis._ROUNDS", 100)
+    monkeypatch.setattr("histoloom.uplift.analysis._ROUNDS", 100)
     rng, names, held = np.random.default_rng(0), np.arange(20).astype(str), []
     for _ in range(120):
         drawn = rng.normal(size=(1, 20)) + rng.normal(0, of_seeds**0.5, (seeds, 1)) + rng.normal(size=(seeds, 20))
@@ -72,7 +72,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch, seeds, of
 
 def test_seeds_of_different_folds_are_different_seeds(monkeypatch):
     """Three folds whose seeds differ, each with seeds of its own: paired across folds, two seeds would be far too few."""
-    monkeypatch.setattr("pipeline.uplift.analysis._ROUNDS", 100)
+    monkeypatch.setattr("histoloom.uplift.analysis._ROUNDS", 100)
     rng, names, folds = np.random.default_rng(0), np.arange(30).astype(str), np.repeat(np.arange(3), 10)
     held, widths = [], []
     for _ in range(60):
@@ -118,7 +118,7 @@ def test_the_verdict_says_help_only_where_the_interval_lies_above_nought(low, wi
 
 def test_of_many_arms_that_do_nothing_none_is_said_to_help_without_a_word_on_chance(monkeypatch):
     """Forty arms of the same truth: some intervals exclude nought, and hardly ever do those of all comparisons."""
-    monkeypatch.setattr("pipeline.uplift.analysis._ROUNDS", 100)
+    monkeypatch.setattr("histoloom.uplift.analysis._ROUNDS", 100)
     truth, groups = np.arange(240) % 2, (np.arange(240) // 12).astype(str)
     rng = np.random.default_rng(0)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.data.commit import hash_tree
+from histoloom.data.commit import hash_tree
 from tests.study import add_slide, dvc, edit_yaml, environment, stage, woven_files
 
 
@@ -52,7 +52,7 @@ def test_kill_9_in_mid_canvas_at_five_moments(study, copy):
 
 def start(folder: Path, *command: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", *command],
+        command,
         cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -68,7 +68,7 @@ def kill(folder: Path, name: str, parts: str, seconds: float) -> bool:
         return len(list((folder / ".work" / name).glob(f"*/{parts}/commit.json")))
 
     before, deadline = committed(), time.monotonic() + 90
-    running = start(folder, f"stages.{name}")
+    running = start(folder, "histoloom", "run", name)
     while running.poll() is None and time.monotonic() < deadline and committed() <= before:
         time.sleep(0.01)
     time.sleep(seconds)
@@ -100,7 +100,7 @@ def test_kill_9_of_sample_at_ten_moments(study, copy):
 
 
 def test_kill_9_of_dvc_leaves_an_orphan_that_the_next_repro_waits_for(study, copy):
-    running = start(copy, "dvc", "repro", "--single-item", "--force", "--no-run-cache", "sample")
+    running = start(copy, sys.executable, "-m", "dvc", "repro", "--single-item", "--force", "--no-run-cache", "sample")
     lock = copy / ".work/sample/lock"
     deadline = time.monotonic() + 60
     while not (lock.exists() and lock.read_text().strip()) and time.monotonic() < deadline:
@@ -115,7 +115,7 @@ def test_kill_9_of_dvc_leaves_an_orphan_that_the_next_repro_waits_for(study, cop
 
 def test_training_resumes_exactly(study, copy):
     """Broken after a checkpoint and resumed, training ends with the same weights."""
-    running = start(copy, "stages.train_denoiser")
+    running = start(copy, "histoloom", "run", "train_denoiser")
     deadline = time.monotonic() + 90
     while not list(copy.glob(".work/train_denoiser/*/checkpoints/step-0000004/commit.json")):
         assert running.poll() is None and time.monotonic() < deadline

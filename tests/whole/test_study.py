@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.config import Params
-from pipeline.data.commit import hash_tree
-from pipeline.data.store import TileStore
+from histoloom.config import Params
+from histoloom.data.commit import hash_tree
+from histoloom.data.store import TileStore
 from tests.study import dvc, edit_yaml, run, stage, woven_files
 
 READERS_OF_SAMPLES = {"uplift", "filter", "emit", "evaluate", "report"}

@@ -1,1 +1,0 @@
-"""Schedules, loss weights, noise, guidance and the tile sampler."""

@@ -1,0 +1,1 @@
+"""A large picture as one latent canvas: window layouts, blocks, what is stated about it, steps, decoding."""

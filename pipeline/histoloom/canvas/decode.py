@@ -1,0 +1,162 @@
+"""A finished canvas to pixels, band by band and tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from histoloom.canvas.weaving import CanvasJob, Latents
+from histoloom.data.commit import commit_part
+from histoloom.slides.raster_file import RasterFile
+from histoloom.targets.autoencoder import LatentCodec
+
+TILE, HALO = 128, 8
+"""Side of what is decoded at once, and what is blended on each side of it, latent px."""
+BAND = TILE
+"""Rows of one task, latent px: one row of tiles, so that small slides take all workers too."""
+_PROBE = 40
+PIXELS = "pixels"
+
+
+def is_local(codec: LatentCodec) -> bool:
+    """Whether a pixel depends on its surroundings alone: nothing in the decoder looks at the whole tile."""
+    whole = (torch.nn.GroupNorm, torch.nn.LayerNorm)
+    return not any(isinstance(m, whole) or "Attention" in type(m).__name__ for m in codec.model.decoder.modules())
+
+
+@torch.inference_mode()
+def reach(codec: LatentCodec, factor: int) -> int:
+    """How far a latent pixel shows in what is decoded, latent px, found by changing one."""
+    side = 2 * _PROBE + 1
+    latents = torch.zeros(2, codec.channels, side, side, device=codec.device)
+    latents[1, :, _PROBE, _PROBE] = 1
+    plain, changed = codec.model.decode(latents).sample
+    rows = torch.nonzero((plain != changed).any(0))[:, 0]
+    middle = _PROBE * factor
+    return -(-max(middle - int(rows.min()), int(rows.max()) + 1 - middle - factor) // factor)
+
+
+def decode_rows(
+    read: Callable[[int, int, int, int], np.ndarray],
+    codec: LatentCodec,
+    factor: int,
+    rows: slice,
+    width: int,
+    write: Callable[[int, int, np.ndarray], None],
+) -> None:
+    """Decode latent rows of a canvas.
+
+    A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
+    a latent pixel reaches. Where it normalises, neighbouring tiles differ, and are blended over twice the halo.
+
+    Parameters
+    ----------
+    read : (top, left, height, width) in latent px to latents (c, h, w); a canvas is a torus.
+    write : called with (top, left, pixels), px counted from the first row.
+    """
+    halo = reach(codec, factor) if is_local(codec) else None
+    for top in range(rows.start, rows.stop, TILE):
+        height = min(TILE, rows.stop - top)
+        for left in range(0, width, TILE):
+            columns = min(TILE, width - left)
+            box = (top, left, height, columns)
+            pixels = _blended(read, codec, factor, box) if halo is None else _plain(read, codec, factor, box, halo)
+            write((top - rows.start) * factor, left * factor, pixels)
+
+
+def _plain(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, int], halo: int) -> np.ndarray:
+    top, left, height, width = box
+    latents = read(top - halo, left - halo, height + 2 * halo, width + 2 * halo)
+    pixels = codec.decode(torch.from_numpy(latents)[None])[0]
+    inside = halo * factor
+    return pixels[inside : inside + height * factor, inside : inside + width * factor]
+
+
+def _blended(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The pixels of a box from the tiles that lie over it, each fading out over its halo.
+
+    Tiles lie on one grid over the whole canvas, so that a box next to this one sees the same tiles.
+    """
+    top, left, height, width = box
+    total = np.zeros((height * factor, width * factor, 3), np.float32)
+    shares = np.zeros((height * factor, width * factor, 1), np.float32)
+    side = TILE + 2 * HALO
+    ramp = np.minimum(
+        1, (np.minimum(np.arange(side * factor), np.arange(side * factor)[::-1]) + 0.5) / (2 * HALO * factor)
+    )
+    for y in range((top // TILE - 1) * TILE, top + height + TILE, TILE):
+        for x in range((left // TILE - 1) * TILE, left + width + TILE, TILE):
+            y0, x0 = y - HALO - top, x - HALO - left
+            ys, xs = (slice(max(0, o), min(n, o + side)) for o, n in ((y0, height), (x0, width)))
+            if ys.start >= ys.stop or xs.start >= xs.stop:
+                continue
+            pixels = codec.decode(torch.from_numpy(read(y - HALO, x - HALO, side, side))[None])[0]
+            into = np.s_[ys.start * factor : ys.stop * factor, xs.start * factor : xs.stop * factor]
+            rows, columns = (slice((s.start - o) * factor, (s.stop - o) * factor) for s, o in ((ys, y0), (xs, x0)))
+            weight = np.outer(ramp[rows], ramp[columns])[..., None].astype(np.float32)
+            total[into] += weight * pixels[rows, columns]
+            shares[into] += weight
+    return (total / shares).round().astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """One band of a canvas to pixels; plain data.
+
+    height, width : of the slide, latent px.
+    load : gives the codec; called for each band.
+    factor : pixels to a latent pixel.
+    """
+
+    canvas: CanvasJob
+    number: int
+    height: int
+    width: int
+    load: Callable[[], LatentCodec]
+    factor: int
+    parts: Path
+
+    @property
+    def part(self) -> str:
+        return f"band-{self.number:05d}"
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.number * BAND, min((self.number + 1) * BAND, self.height))
+
+    @property
+    def raster(self) -> RasterFile:
+        rows = self.rows.stop - self.rows.start
+        return RasterFile(self.parts / self.part / PIXELS, rows * self.factor, self.width * self.factor, 3)
+
+
+def decode_band(job: DecodeJob) -> None:
+    """Decode one band, unless it is there."""
+    commit_part(job.parts, job.part, lambda folder: _write_band(job, folder))
+
+
+decode_band.uses_torch = True
+
+
+def _write_band(job: DecodeJob, folder: Path) -> None:
+    raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
+    decode_rows(Latents(job.canvas).box, job.load(), job.factor, job.rows, job.width, raster.write)
+
+
+def read_bands(jobs: list[DecodeJob]) -> Callable[[int, int, int, int], np.ndarray]:
+    """The whole picture, read by boxes that may reach over several bands."""
+    rasters, rows = [job.raster for job in jobs], BAND * jobs[0].factor
+
+    def read(top: int, left: int, height: int, width: int) -> np.ndarray:
+        out, bottom = [], min(top + height, sum(r.height for r in rasters))
+        while top < bottom:
+            number, within = divmod(top, rows)
+            out.append(rasters[number].read(within, left, bottom - top, width))
+            top += len(out[-1])
+        return np.concatenate(out)
+
+    return read

@@ -1,0 +1,114 @@
+"""`histoloom doctor`: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from histoloom.progress import console
+
+_NEEDED = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "open_clip",
+    "openslide",
+    "pyvips",
+    "rasterio",
+    "zarr",
+    "dask",
+    "distributed",
+    "dvc",
+    "dvclive",
+    "accelerate",
+    "torch_fidelity",
+    "efficientnet_lite_pytorch",
+)
+_DISTRIBUTIONS = {"open_clip": "open-clip-torch", "openslide": "openslide-python"}
+_EXTRAS = {
+    "dask_cuda": ("cuda", "one worker a GPU"),
+    "xformers": ("xformers", "xformers' attention kernels"),
+    "dask_jobqueue": ("slurm", "workers through SLURM"),
+}
+
+
+def examine() -> bool:
+    """Print the findings; returns whether everything needed is here."""
+    table = Table("what", "found", "how to mend it")
+    version = ".".join(map(str, sys.version_info[:3]))
+    whole = _row(table, "python", version, sys.version_info >= (3, 11), "install Python 3.11 or newer")
+    for name in _NEEDED:
+        whole &= _package(table, name)
+    whole &= _openslide(table)
+    for name, (extra, purpose) in _EXTRAS.items():
+        found = importlib.util.find_spec(name) is not None
+        table.add_row(
+            f"{name} (optional)",
+            "yes" if found else "no",
+            "" if found else f"for {purpose}: pip install 'histoloom\\[{extra}]'",
+        )
+    whole &= _row(table, "git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
+    table.add_row("device", _device(), "")
+    table.add_row("cores", _cores(), "")
+    table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB", "")
+    study = Path("dvc.yaml").exists() and Path("params.yaml").exists()
+    table.add_row("study", "yes" if study else "no", "" if study else "not in a study's folder: histoloom init DIR")
+    console.print(table)
+    return bool(whole)
+
+
+def _row(table: Table, what: str, found: str, good: bool, remedy: str) -> bool:
+    table.add_row(what, found if good else f"[red]{found or 'missing'}[/]", "" if good else remedy)
+    return good
+
+
+def _package(table: Table, name: str) -> bool:
+    """Import it, because packages that are installed and cannot be imported are the commonest trouble."""
+    distribution = _DISTRIBUTIONS.get(name, name)
+    try:
+        importlib.import_module(name)
+        return _row(table, name, importlib.metadata.version(distribution), True, "")
+    except (ImportError, OSError, RuntimeError) as error:
+        remedy = f"pip install -c constraints.txt {distribution}"
+        if "torchvision::nms" in str(error):
+            remedy = "torch and torchvision are of different builds: reinstall both from one registry"
+        return _row(table, name, f"fails: {str(error)[:60]}", False, remedy)
+
+
+def _openslide(table: Table) -> bool:
+    try:
+        import openslide
+
+        found = openslide.__library_version__
+    except (ImportError, OSError) as error:
+        return _row(table, "OpenSlide library", str(error)[:60], False, "pip install 'openslide-bin>=4.0.1'")
+    good = tuple(int(n) for n in found.split(".")[:3]) >= (4, 0, 1)
+    return _row(table, "OpenSlide library", found, good, "below 4.0.1 it has known holes: pip install -U openslide-bin")
+
+
+def _cores() -> str:
+    try:
+        from histoloom.cluster import cores
+
+        return str(cores())
+    except ImportError as error:
+        return f"unknown: {error.name} cannot be imported"
+
+
+def _device() -> str:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return "unknown: torch cannot be imported"
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    from histoloom.backbones.precision import has_bf16
+
+    half = "bf16" if has_bf16("cpu") else "no bf16: where params say bf16, it computes in fp32"
+    return f"CPU, {torch.get_num_threads()} threads, {half}"

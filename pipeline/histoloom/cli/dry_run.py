@@ -1,0 +1,41 @@
+"""`histoloom plan`: what would be made, why, and what it would cost; nothing is written."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from histoloom.cluster import device, one_thread
+from histoloom.data.plan import GivenTiles, deficits, given_arrays, lenders_of, make_plan
+from histoloom.data.study_folder import Study
+from histoloom.data.tables import with_conditions
+from histoloom.progress import console
+from histoloom.sampling.estimate import estimate
+
+
+def print_dry_run(study: Study) -> None:
+    """Print what the plan would make, and what `sample` would take on this machine."""
+    params, store, where = study.params, study.real(), device(study.cluster)
+    rows, classes = with_conditions(store.rows(), params), params.tile.labels.classes
+    plan = make_plan(rows, params, lambda asked: store.read(asked, "mask"))
+    table = Table("class or request", "train tiles", "wanted", "to be made", "why none")
+    for d in deficits(lenders_of(rows, params), params.plan, classes):
+        table.add_row(d.label, str(d.train), str(d.wanted), str(d.made), d.reason)
+    for request in params.plan.requests:
+        table.add_row(request.name, "", str(request.tiles), str(int((plan["request"] == request.name).sum())))
+    console.print(table)
+    made = int((plan["purpose"] == "augment").sum())
+    console.print(
+        f"{made} tiles to augment, {len(plan) - made} to evaluate, in {plan['part'].nunique()} parts "
+        f"of at most {params.plan.batch_size * params.plan.batches_per_part}"
+    )
+    given = GivenTiles(store, rows, params, given_arrays(store, params))
+    with one_thread():
+        cost = estimate(
+            params, plan, lambda name: given.of(plan.head(params.plan.batch_size))[name], study.models, where
+        )
+    if cost is None:
+        console.print("time: not known before a denoiser is trained (dvc repro train_denoiser)")
+        return
+    console.print(
+        f"time: about {cost.seconds / 60:.1f} min on one worker ({where}); disk: at most {cost.mib_at_most:.0f} MiB"
+    )

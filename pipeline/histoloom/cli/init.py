@@ -1,0 +1,121 @@
+"""`histoloom init`: a study from the stages, and from the repository's own params.yaml and cluster.yaml."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import shutil
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+import histoloom
+from histoloom.cli.draft import Draft, draft_slides
+from histoloom.cli.fresh_repository import begin_history, made_whole, surrounding_repository
+from histoloom.cli.recipe import merge, read_recipes
+from histoloom.data.schema import REQUIRED_SLIDE_COLUMNS
+from histoloom.errors import HistoloomError
+from histoloom.progress import console
+from histoloom.studies.dvc_yaml import VERSION_FILE, outputs, study_yaml
+from histoloom.studies.stages import STAGES
+
+_COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
+
+_IGNORED = ("data/slides/", ".work/", ".histoloom/", ".venv/", "**/__pycache__/")
+_README = """# A histoloom study
+
+1. State your slides in `manifests/slides.csv`, and your choices in `params.yaml`.
+2. `histoloom validate` lists every fault of both.
+3. `dvc repro` makes the dataset and `reports/index.html`; run it again after any change, or after a crash.
+
+Keep `.histoloom/salt` safe and private: the patient codes of emitted datasets come from it.
+"""
+
+
+def _template(name: str) -> Path:
+    """A file that studies are made from: beside this one in an installed package, else at the repository's top."""
+    here = Path(__file__).parent / "study" / name
+    return here if here.exists() else Path(__file__).parents[3] / name
+
+
+def make_study(
+    folder: Path, recipes: tuple[str, ...] = (), slides: Path | None = None, *, trust_recipe: bool = False
+) -> None:
+    """Make a study at `folder`, a git and DVC repository with one commit; after an error nothing is left of it.
+
+    Raises
+    ------
+    HistoloomError
+        when the folder holds something already, a recipe isn't there or isn't confirmed, or git is missing or fails.
+    """
+    if shutil.which("git") is None:
+        raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
+    overlays = read_recipes(("study", *recipes), _template("recipes"), trust_recipe)
+    draft = Draft() if slides is None else draft_slides(slides)
+    with made_whole(folder) as staged:
+        _write_study(staged, overlays, slides, draft)
+        begin_history(staged, "A histoloom study")
+    _say(folder, slides, draft)
+
+
+def _write_study(folder: Path, overlays: list[dict], slides: Path | None, draft: Draft) -> None:
+    (folder / "manifests" / "annotations").mkdir(parents=True)
+    (folder / "reviews").mkdir()
+    for place in ("manifests/annotations", "reviews"):
+        (folder / place / ".gitkeep").touch()
+    _write_params(folder, overlays, slides)
+    shutil.copy(_template("cluster.yaml"), folder / "cluster.yaml")
+    _write_dvc_yaml(folder)
+    (folder / VERSION_FILE).write_text(f"histoloom {histoloom.__version__}\n", encoding="utf-8")
+    (folder / "README.md").write_text(_README, encoding="utf-8")
+    _write_manifest(folder / "manifests" / "slides.csv", draft)
+
+
+def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
+    said = []
+    if slides is not None:
+        found = f"{len(draft.slides):,} slide(s)" if draft.slides else "No slide"
+        said = [f"{found} found in {slides}.", *(f"Left out: {words}." for words in draft.words())]
+    if outer := surrounding_repository(folder):
+        said.append(
+            f"The study is a git repository inside another, {outer}: name it in the other's .gitignore, or make it elsewhere."
+        )
+    place = f"./{folder}" if str(folder).startswith("-") else str(folder)  # which is no option
+    said.append(
+        f"A study at {folder}. Next: fill in manifests/slides.csv and params.yaml, then "
+        f"cd {shlex.quote(place)}, histoloom validate, dvc repro."
+    )
+    for line in said:
+        console.print(line, markup=False)
+
+
+def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> None:
+    yaml = YAML()
+    params = yaml.load(_template("params.yaml").read_text(encoding="utf-8"))
+    for overlay in overlays:
+        merge(params, overlay)
+    if not isinstance(params.get("tile"), dict) or not isinstance(params["tile"].get("slides_root"), str):
+        raise HistoloomError("A recipe leaves no text in tile.slides_root: mend its section 'tile'.")
+    if slides is not None:
+        params["tile"]["slides_root"] = str(slides.resolve())
+    elif (root := (folder / params["tile"]["slides_root"]).resolve()).is_relative_to(folder.resolve()):
+        root.mkdir(parents=True, exist_ok=True)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+
+
+def _write_dvc_yaml(folder: Path) -> None:
+    """The stages, and what git is to leave alone."""
+    (folder / "dvc.yaml").write_text(study_yaml(), encoding="utf-8")
+    # DVC names outputs to git as they are made, and takes that back where a later stage fails: they hold patients' ids.
+    made = (place for stage in STAGES.values() if not stage.demo for place in outputs(stage))
+    (folder / ".gitignore").write_text(
+        "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made))), encoding="utf-8"
+    )
+
+
+def _write_manifest(path: Path, draft: Draft) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, _COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows({"slide_id": name, "path": file} for name, file in draft.slides)

@@ -1,0 +1,256 @@
+"""The `histoloom` command. Heavy imports wait until a command needs them, so `--help` is quick and needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import histoloom
+from histoloom.errors import HistoloomError, count_of, faults_among, lines_of, notes_among
+from histoloom.progress import console
+from histoloom.studies.stages import STAGES
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Commands(click.Group):
+    """Errors that the user can mend end as words, with exit code 1."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except HistoloomError as error:
+            console.print("error: " + str(error), style=None, markup=False)
+            sys.exit(1)
+
+
+@click.group(cls=_Commands)
+@click.version_option(histoloom.__version__, prog_name="histoloom")
+def cli() -> None:
+    """Synthetic histology: from slides to an augmented, versioned training set.
+
+    The work itself is run by `dvc repro`, in the folder of a study.
+    """
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--recipe", multiple=True, help="A recipe's name or file; what it changes is written to params.yaml.")
+@click.option(
+    "--slides",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
+)
+@click.option(
+    "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
+)
+def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, trust_recipe: bool) -> None:
+    """Make a study: a git and DVC repository of its own at FOLDER."""
+    from histoloom.cli.init import make_study
+
+    make_study(folder, recipe, slides, trust_recipe=trust_recipe)
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice(tuple(STAGES)), metavar="STAGE")
+def run(stage: str) -> None:
+    """Run one STAGE of the study in this folder, as dvc.yaml does. `dvc repro` runs all that are out of date."""
+    from histoloom.studies.work import main
+
+    main(stage)
+
+
+@cli.command()
+def plan() -> None:
+    """Print what would be made of each class and request, why, and what it would cost. Nothing is written."""
+    from histoloom.cli.dry_run import print_dry_run
+    from histoloom.data.study_folder import Study
+
+    print_dry_run(Study())
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is installed, what device there is, what is missing and how to get it."""
+    from histoloom.cli.doctor import examine
+
+    sys.exit(0 if examine() else 1)
+
+
+@cli.command()
+@click.option("--deep", is_flag=True, help="Also look among data/tiles for the same tissue under two patients' ids.")
+def validate(deep: bool) -> None:
+    """List the faults of params.yaml and cluster.yaml; once they hold, every fault of the manifests and the slides at once.
+
+    A note says what is left out and stops nothing.
+    """
+    from histoloom.cli.validate import validate_deep, validate_study
+    from histoloom.data.study_folder import Study
+
+    found = validate_study(Study())
+    if deep and not faults_among(found):
+        found += validate_deep(Study())
+    for line in lines_of(notes_among(found)):
+        console.print(f"note: {line}", markup=False)
+    if faults := faults_among(found):
+        for line in lines_of(faults):
+            console.print(f"- {line}", markup=False)
+        console.print(count_of(faults))
+        sys.exit(1)
+    console.print("no faults")
+
+
+@cli.command()
+def params() -> None:
+    """Print every key of params.yaml with its type, default and meaning."""
+    from histoloom.cli.reference import reference
+
+    click.echo(reference(), nl=False)
+
+
+@cli.command()
+def status() -> None:
+    """Say what is done, what is out of date and what is in flight."""
+    from histoloom.cli.status import print_status
+    from histoloom.data.study_folder import Study
+
+    print_status(Study())
+
+
+@cli.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--rows",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Take rows from here, such as data/verdicts for data/synthetic.",
+)
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows that match; may be repeated.")
+@click.option("-n", "count", default=64, show_default=True, help="How many tiles, evenly spread.")
+@click.option("-o", "--output", default="preview.png", show_default=True, type=click.Path(path_type=Path))
+def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, output: Path) -> None:
+    """Write a contact sheet of any tile STORE."""
+    from histoloom.cli.preview import write_preview
+
+    shown, of = write_preview(store, rows, where, count, output)
+    console.print(f"{output}: {shown} of {of} tiles")
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b", default="")
+def diff(a: str, b: str) -> None:
+    """Say which tiles, models and params changed between two versions, git revisions A and B (default: the workspace)."""
+    from histoloom.cli.diff import print_diff
+
+    print_diff(a, b or None)
+
+
+@cli.command()
+@click.argument("slide", type=_FILE)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
+@click.option(
+    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; all that was scanned if unstated."
+)
+@click.option("--slide-mpp", type=float, help="The slide's own scale, where its file doesn't tell it.")
+def segment(
+    slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
+) -> None:
+    """Tell nuclei (1) and clear space (2) of SLIDE by stain: mask.png, instances.png and overlay.jpg in FOLDER."""
+    from histoloom.slides.segment import segment_slide
+
+    found = segment_slide(slide, ("nucleus", "clear"), mpp, box, folder, slide_mpp)
+    console.print(
+        f"{folder}: {found['width_px']} x {found['height_px']} px, {found['nuclei']} nuclei; look at overlay.jpg"
+    )
+
+
+@cli.group()
+def review() -> None:
+    """Let a person judge tiles blind, and bring their verdicts back."""
+
+
+@review.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-n", "count", default=100, show_default=True, help="How many tiles, half of them real.")
+@click.option("--seed", default=0, show_default=True, help="Of their order.")
+def make(folder: Path, count: int, seed: int) -> None:
+    """Write FOLDER/review.html, to be given away, and FOLDER/key.parquet, which is not."""
+    from histoloom.cli.review import make_review
+    from histoloom.data.study_folder import Study
+
+    shown = make_review(Study(), folder, count, seed)
+    console.print(f"{folder / 'review.html'}: {shown} tiles. Then: histoloom review score {folder} verdicts.csv")
+
+
+@review.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("verdicts", type=_FILE)
+def score(folder: Path, verdicts: Path) -> None:
+    """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to reviews/verdicts.csv."""
+    from histoloom.data.study_folder import Study
+    from histoloom.quality.review import score_review
+
+    for name, found in score_review(folder, verdicts, Study().reviews).items():
+        if found["n"]:
+            low, high = found["interval"]
+            console.print(f"{name.replace('_', ' ')}: {found['share']:.0%} of {found['n']} ({low:.0%} to {high:.0%})")
+    console.print("Add review to filter.use to reject what was found unusable.")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--attribution",
+    type=_FILE,
+    help="Markdown that says whose data it was trained on, under which licence.",
+)
+@click.option("--hardware", default="", help="On what it was trained, in words.")
+@click.option("--dataset", default="", help="Name of the data set, put before what stands for its groups and slides.")
+@click.option(
+    "--public",
+    is_flag=True,
+    help="The data set is public: its ids stay clear, so that every study's leak gate knows them.",
+)
+@click.option("--limits", type=_FILE, help="What the model can't do, as a list in Markdown, for the card.")
+@click.option(
+    "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
+)
+def package(
+    folder: Path,
+    attribution: Path | None,
+    hardware: str,
+    dataset: str,
+    public: bool,
+    limits: Path | None,
+    distilled: bool,
+) -> None:
+    """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder.
+
+    Ids leave as salted codes, unless --dataset NAME --public is given.
+    """
+    from histoloom.data.study_folder import Study
+    from histoloom.emit.leaving import names_outside
+    from histoloom.emit.model import Words, package_few_steps, package_models
+
+    if distilled and (attribution or hardware or limits):
+        raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")
+    if public and not dataset:
+        raise click.UsageError("--public needs --dataset NAME: the public set whose ids stay clear.")
+    if not distilled and attribution is None:
+        raise click.UsageError("Missing option '--attribution'.")
+    study = Study()
+    names = names_outside(study, dataset, public=public)
+    if distilled:
+        package_few_steps(study, folder, names)
+    else:
+        said, cannot = (path.read_text(encoding="utf-8") if path else "" for path in (attribution, limits))
+        package_models(study, folder, Words(said, hardware, cannot), names)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    console.print(f"{folder}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,66 @@
+"""`histoloom params`: every key of params.yaml, from the models that parse it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from histoloom.config import Params
+
+_LEFT_OUT = (
+    "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
+    "in it is as one that is left out."
+)
+
+
+def reference() -> str:
+    """Markdown: a section per stage, a row per key with its type, default and meaning."""
+    lines = ["# params.yaml", "", "Written by `histoloom params`. Unknown keys are errors.", "", _LEFT_OUT, ""]
+    lines += _table(_rows(Params, "", own=True))
+    for name, field in Params.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            note = (field.annotation.__doc__ or "").strip()
+            lines += [f"## {name}", "", *([note, ""] if note else []), *_table(_rows(field.annotation, ""))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if not own:
+                yield from _rows(kind, f"{prefix}{name}.")
+            continue
+        if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]:
+            one = field.default is None  # else a list of them
+            note = field.description or " ".join((inner[0].__doc__ or "").split())
+            yield f"{prefix}{name}", "mapping or None" if one else "list", f"`{field.default!r}`", note
+            yield from _rows(inner[0], f"{prefix}{name}{'' if one else '[]'}.")
+            continue
+        default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
+        yield f"{prefix}{name}", _type(kind), default, field.description or ""
+
+
+def _type(kind) -> str:
+    """A type as a user reads it: choices spelt out, containers by their brackets."""
+    text = re.sub(
+        r"typing\.|pipeline\.config\.\w+\.|<class '(\w+)'>",
+        r"\1",
+        str(kind) if not isinstance(kind, type) else kind.__name__,
+    )
+    text = re.sub(r"Annotated\[(\w+),.*?\)\]\)?\]?", r"\1", text)
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), text)
+    return text.replace("|", "or")
+
+
+def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
+    return [
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+        *(f"| `{key}` | {kind} | {default} | {meaning} |" for key, kind, default, meaning in rows),
+        "",
+    ]

@@ -1,0 +1,294 @@
+"""The only file that knows how to reach dask: the same tasks in-process, on this machine's cores or GPUs, or on a
+scheduler somewhere else.
+
+Tasks are pure in their arguments and commit what they make, so that dask may run one twice. A worker runs one torch
+thread, because a network's output differs in its last bits with the number of threads; it loads a model once.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from histoloom.config import Cluster
+from histoloom.errors import HistoloomError
+from histoloom.progress import progress
+from histoloom.scheduler import check_versions, reach, wait_for_workers, words_for_what_died
+
+
+class Ref(NamedTuple):
+    """Another task's result, as an argument."""
+
+    key: str
+
+
+class Task(NamedTuple):
+    """One task of a graph.
+
+    place : tasks of near places are done by one worker, where that can be.
+    counted : whether progress is told in these.
+    wanted : whether the graph is done when these are.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple
+    place: int
+    counted: bool = False
+    wanted: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where tasks are done. Called with (function, items, title), it returns the results in the items' order.
+
+    graph : does the tasks of a graph, each after those that it refers to; called with (tasks, title).
+    """
+
+    map: Callable[[Callable[..., Any], Sequence[Any], str], list[Any]]
+    graph: Callable[[dict[str, Task], str], None]
+
+    def __call__(self, function: Callable[..., Any], items: Sequence[Any], title: str) -> list[Any]:
+        return self.map(function, items, title)
+
+
+def device(config: Cluster) -> str:
+    """'cuda' or 'cpu', as cluster.yaml asks; cuda where there is none is an error."""
+    import torch
+
+    if config.device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if config.device == "cuda":
+        raise HistoloomError(
+            "cluster.yaml asks for device: cuda, and torch sees no GPU. See `histoloom doctor`, or set device: auto."
+        )
+    return "cpu"
+
+
+def cores() -> int:
+    """Cores that this process may use: of the machine's, what its affinity and its control group's quota leave."""
+    from dask.system import CPU_COUNT
+
+    return CPU_COUNT
+
+
+def training_threads(config: Cluster) -> int:
+    return cores() if config.training_threads == "auto" else config.training_threads
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, as every task does, wherever it runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = False) -> Iterator[Pool]:
+    """Yield a pool of workers.
+
+    Parameters
+    ----------
+    tasks : how many there will be; no more workers than this are started.
+    gpu : whether the tasks use a GPU; then there is one worker a GPU, where there are GPUs.
+    woven : whether the tasks are a graph whose neighbours wait for one another: then none is taken by an idle worker, and
+        a worker of this machine does what needs no torch beside what computes.
+    """
+    if config.scheduler is None and (config.workers == 0 or tasks == 0):
+        yield Pool(_map_here, _graph_here)
+        return
+    import dask
+    import distributed  # noqa: F401  before the settings, or its defaults go with them
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # whatever else has set up logging in this process
+    settings = {
+        "distributed.scheduler.allowed-failures": config.retries,
+        "distributed.scheduler.work-stealing": not woven,
+        "distributed.worker.memory.terminate": 0.98,
+        "distributed.admin.tick.limit": "60s",
+        **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
+    }
+    with dask.config.set(settings), _open_client(config, tasks, gpu, woven) as client:
+        yield Pool(
+            lambda function, items, title: _map_dask(client, config, function, items, title),
+            lambda tasks, title: _graph_dask(client, config, tasks, title),
+        )
+
+
+@contextmanager
+def _open_client(config: Cluster, tasks: int, gpu: bool, woven: bool) -> Iterator:
+    if config.scheduler is not None:
+        with reach(config.scheduler) as client:
+            wait_for_workers(client, config.scheduler)
+            check_versions(client, config.scheduler)
+            yield client
+        return
+    from distributed import Client
+
+    with _make_cluster(config, tasks, gpu, woven) as cluster, Client(cluster) as client:
+        wait_for_workers(client, None)
+        yield client
+
+
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
+"""Bytes. dask has glibc give back whatever is freed (65536), and a network that gets its activations anew at each forward then
+spends up to half its time on page faults (benchmarks/sampling.py). A variable of the user's own goes before.
+"""
+_COMPUTES = {"computes": 1}
+"""What a worker with two threads has one of, and a task that computes takes."""
+_LOOPBACK = {
+    "host": "127.0.0.1",
+    "dashboard_address": None,  # no dashboard; the scheduler's HTTP server is opened all the same
+    "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # any free port
+}
+"""Whoever reaches a port of dask's can run code: those of a cluster of this machine are open to this machine alone."""
+
+
+@contextmanager
+def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
+    if gpu and device(config) == "cuda":
+        try:
+            from dask_cuda import LocalCUDACluster
+        except ImportError:
+            raise HistoloomError(
+                "Running on GPUs needs dask-cuda: pip install 'histoloom[cuda]', or set "
+                "workers: 0 in cluster.yaml for one GPU in this process."
+            ) from None
+        import torch
+
+        gpus = torch.cuda.device_count()
+        workers = gpus if config.workers == "auto" else min(config.workers, gpus)
+        with LocalCUDACluster(
+            n_workers=max(1, min(workers, tasks)), memory_limit=config.memory_limit, **_LOOPBACK
+        ) as cluster:
+            yield cluster
+        return
+    from distributed import LocalCluster
+
+    workers = cores() if config.workers == "auto" else config.workers
+    with LocalCluster(
+        n_workers=max(1, min(workers, tasks)),
+        threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
+        resources=_COMPUTES if woven else {},
+        processes=True,
+        memory_limit=config.memory_limit,
+        **_LOOPBACK,
+        silence_logs=logging.CRITICAL,  # that a worker misses a scheduler which has closed is no news
+    ) as cluster:
+        yield cluster
+
+
+def _call_on_worker(function: Callable, *arguments: Any) -> Any:
+    """The same in a process whose only work is tasks: torch stays on one thread there, whichever thread asks first."""
+    import sys
+
+    if "torch" in sys.modules or getattr(function, "uses_torch", False):
+        import torch
+
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
+    return function(*arguments)
+
+
+def _call(function: Callable, *arguments: Any) -> Any:
+    import sys
+
+    if "torch" in sys.modules or getattr(function, "uses_torch", False):
+        with one_thread():
+            return function(*arguments)
+    return function(*arguments)
+
+
+def _map_here(function: Callable, items: Sequence[Any], title: str) -> list[Any]:
+    with progress(title, len(items)) as advance:
+        results = []
+        for item in items:
+            results.append(_call(function, item))
+            advance()
+        return results
+
+
+def _graph_here(tasks: dict[str, Task], title: str) -> None:
+    uses = Counter(a.key for task in tasks.values() for a in task.arguments if isinstance(a, Ref))
+    results: dict[str, Any] = {}
+    with progress(title, sum(task.counted for task in tasks.values())) as advance:
+        for key, task in tasks.items():
+            arguments = [results[a.key] if isinstance(a, Ref) else a for a in task.arguments]
+            results[key] = _call(task.function, *arguments)
+            del arguments
+            uses.subtract(used := [a.key for a in task.arguments if isinstance(a, Ref)])
+            for done in [name for name in (*used, key) if uses[name] <= 0]:
+                results.pop(done, None)
+            advance(int(task.counted))
+
+
+def _resources(client) -> dict[str, float] | None:
+    """What a computing task takes of its worker: nothing where the workers, of a scheduler of the user's, state nothing."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return _COMPUTES if workers and all(_COMPUTES.keys() <= worker["resources"].keys() for worker in workers) else None
+
+
+def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> None:
+    """Each task is sent with its worker's name; results that no task waits for any more are dropped by the workers."""
+    from distributed import as_completed
+
+    workers, computing = sorted(client.scheduler_info(n_workers=-1)["workers"]), _resources(client)
+    places = 1 + max(task.place for task in tasks.values())
+    run, futures = uuid.uuid4().hex[:8], {}
+    for key, task in tasks.items():
+        arguments = [futures[a.key] if isinstance(a, Ref) else a for a in task.arguments]
+        futures[key] = client.submit(
+            _call_on_worker,
+            task.function,
+            *arguments,
+            key=f"{key}-{run}",
+            pure=False,
+            workers=[workers[task.place * len(workers) // places]],
+            allow_other_workers=True,
+            resources=computing if getattr(task.function, "uses_torch", False) else None,
+        )
+    watched = as_completed([futures[key] for key, task in tasks.items() if task.counted or task.wanted])
+    counted = {futures[key].key for key, task in tasks.items() if task.counted}
+    futures.clear()
+    with words_for_what_died(config.scheduler, config.retries, title), progress(title, len(counted)) as advance:
+        for future in watched:
+            if future.status != "finished":
+                future.result()
+            advance(int(future.key in counted))
+            del future
+
+
+def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any], title: str) -> list[Any]:
+    from distributed import as_completed
+
+    futures = client.map(_call_on_worker, [function] * len(items), items, pure=False, resources=_resources(client))
+    order = {future.key: index for index, future in enumerate(futures)}
+    results: list[Any] = [None] * len(items)
+    try:
+        with words_for_what_died(config.scheduler, config.retries, title), progress(title, len(items)) as advance:
+            for future in as_completed(futures):
+                results[order[future.key]] = future.result()
+                advance()
+    finally:
+        if client.status == "running":
+            client.cancel(futures)
+    return results
+
+
+def use_training_threads(config: Cluster) -> None:
+    """Let torch use as many threads as cluster.yaml grants to training."""
+    import torch
+
+    torch.set_num_threads(training_threads(config))

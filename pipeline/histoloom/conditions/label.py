@@ -1,0 +1,44 @@
+"""The label as a vector: one hot over the classes, zeros for none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from histoloom.errors import HistoloomError
+
+
+@dataclass(frozen=True)
+class LabelEncoder:
+    classes: tuple[str, ...]
+    name = "label"
+    shape = "vector"
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.classes
+
+    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+        return {self.name: encode_labels(rows["label"].tolist(), self.classes)}
+
+
+def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
+    """(n, classes) float32, a row of zeros where the label is missing.
+
+    Raises
+    ------
+    HistoloomError
+        for a label that the classes don't hold.
+    """
+    out = np.zeros((len(labels), len(classes)), np.float32)
+    place = {name: index for index, name in enumerate(classes)}
+    for row, label in enumerate(labels):
+        if label is None or label != label:
+            continue
+        if label not in place:
+            raise HistoloomError(f"Label '{label}' is not one that the model knows: {', '.join(classes)}.")
+        out[row, place[label]] = 1
+    return out

@@ -1,0 +1,67 @@
+"""The mask as a map: the share that each class has of each latent pixel, and the share of nuclear outlines.
+
+Background has a channel of its own, so that a mask of background alone differs from the null, which is zeros.
+The outlines part nuclei that touch (Shrivastava & Fletcher 2023, NASDM). Where a latent pixel is larger than what the mask
+shows, `detail` parts it into detail x detail cells, each with channels of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from histoloom.conditions.forms import turn
+from histoloom.config.channels import EDGE, read_channels
+
+
+@dataclass(frozen=True)
+class MaskEncoder:
+    """channels : as `mask_channels` names them."""
+
+    channels: tuple[str, ...]
+    latent_px: int
+    name = "mask"
+    shape = "map"
+
+    def arrays(self, _: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+        """(n, channels, latent_px, latent_px) float16 in [0, 1]."""
+        edges = EDGE in read_channels(self.channels)[0]
+        edge = tiles("edge") if edges else None
+        return {self.name: mask_map(tiles("mask"), edge, self.channels, self.latent_px, self.latent_px)}
+
+
+def mask_map(
+    ids: np.ndarray, edge: np.ndarray | None, channels: tuple[str, ...], rows: int, columns: int
+) -> np.ndarray:
+    """Class ids and outlines (n, h, w) to the map (n, channels, rows, columns) float16."""
+    names, detail = read_channels(channels)
+    hits = [ids == number if name != EDGE else edge > 0 for number, name in enumerate(names)]
+    return np.concatenate([_folded(shares(h, rows * detail, columns * detail), detail) for h in hits], 1)
+
+
+def turned_maps(arrays: np.ndarray, forms: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
+    """Maps (n, channels, h, w), each in its form (n,); the cells of a pixel are turned with it."""
+    detail = read_channels(channels)[1]
+    n, c, h, w = arrays.shape
+    cells = arrays.reshape(n, -1, detail, detail, h, w).transpose(0, 1, 4, 2, 5, 3)
+    fine = cells.reshape(n, -1, h * detail, w * detail)
+    turned = np.empty_like(fine)
+    for form in np.unique(forms):
+        turned[forms == form] = turn(fine[forms == form], int(form))
+    return _folded(turned.reshape(-1, h * detail, w * detail), detail).reshape(n, c, h, w)
+
+
+def _folded(fine: np.ndarray, detail: int) -> np.ndarray:
+    """(n, h * detail, w * detail) to (n, detail * detail, h, w)."""
+    n, h, w = fine.shape
+    cells = fine.reshape(n, h // detail, detail, w // detail, detail).transpose(0, 2, 4, 1, 3)
+    return cells.reshape(n, detail * detail, h // detail, w // detail)
+
+
+def shares(hits: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(n, h, w) bool to (n, rows, columns) float16, the share of hits in each cell."""
+    n, h, w = hits.shape
+    return hits.reshape(n, rows, h // rows, columns, w // columns).mean((2, 4)).astype(np.float16)

@@ -1,0 +1,105 @@
+"""What every section of params.yaml is: frozen, and an unknown key is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[Fraction, Fraction]
+_MOST = 2**31 - 1
+Natural = Annotated[int, Field(ge=0, le=_MOST)]
+Positive = Annotated[int, Field(gt=0, le=_MOST)]
+Size = Annotated[int, Field(gt=0, le=2**14)]
+"""Of what is held in memory whole: the side of a picture, a batch, the width of a network."""
+Scale = Annotated[float, Field(ge=0.01, le=100)]
+"""µm/px"""
+ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
+Key = Literal["patient_id", "slide_id", "spot_id"]
+
+
+def _distinct(values: tuple) -> tuple:
+    if repeated := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"it names {repeated[0]!r} twice")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+"""Of a list whose values may not repeat."""
+
+
+def _extractor(name: str) -> str:
+    kinds = ("timm:", "hf-hub:", "transformers:")
+    if name not in ("efficientnet-lite0", "inception-v3") and not name.startswith(kinds) and "/" not in name:
+        raise ValueError(
+            f"'{name}' is no feature extractor: efficientnet-lite0, inception-v3, timm:NAME, transformers:ORG/NAME, "
+            "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP, written with a slash"
+        )
+    return name
+
+
+ExtractorName = Annotated[str, AfterValidator(_extractor)]
+"""What `histoloom.conditions.features.load_extractor` takes."""
+
+
+class Section(BaseModel):
+    """A key that is null, or a section with nothing in it, is as one that isn't there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stated(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            if (
+                isinstance(value, bool)
+                and key in cls.model_fields
+                and not _takes_bool(cls.model_fields[key].annotation)
+            ):
+                raise ValueError(f"{key} is {str(value).lower()}, and it is no switch")
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+
+
+def _takes_bool(kind: Any) -> bool:
+    return kind is bool or any(_takes_bool(inner) for inner in get_args(kind))
+
+
+class Guided(Section):
+    """What is stepped under guidance."""
+
+    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
+        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
+    )
+    guidance_interval: Interval | dict[ConditionName, Interval] = Field(
+        {"mask": (0.2, 0.6)},
+        description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
+        "2024), or those of each condition; one that isn't named is guided throughout. Outside, a condition counts once",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        stated = self.guidance_interval
+        for low, high in stated.values() if isinstance(stated, dict) else [stated]:
+            if low > high:
+                raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")
+        return self
+
+    def scale(self, condition: str) -> float:
+        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
+
+    def interval(self, condition: str) -> Interval:
+        stated = self.guidance_interval
+        return stated.get(condition, (0.0, 1.0)) if isinstance(stated, dict) else stated
+
+    def scale_at(self, share: float) -> Callable[[str], float]:
+        """Condition to its guidance scale at a share of the training timesteps."""
+
+        def scale(condition: str) -> float:
+            low, high = self.interval(condition)
+            return self.scale(condition) if low <= share <= high else min(self.scale(condition), 1.0)
+
+        return scale

@@ -1,0 +1,20 @@
+"""The section `emit`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from histoloom.config.base import Distinct, Positive, Section
+
+
+class Emit(Section):
+    formats: Annotated[tuple[Literal["imagefolder", "webdataset", "parquet"], ...], Distinct] = Field(
+        ("imagefolder", "webdataset", "parquet"), min_length=1
+    )
+    name: str = Field("histoloom-dataset", pattern=r"^\S.*$", max_length=200)
+    licence: str = Field("unknown", pattern=r"^\S.*$")
+    captions: bool = Field(False, description="captions may quote reports: they leave only when asked for")
+    allow_unknown_ancestors: bool = False
+    shard_tiles: Positive = 2000

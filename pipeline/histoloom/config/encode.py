@@ -1,0 +1,24 @@
+"""The section `encode`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from histoloom.config.base import Section, Size
+
+
+class Encode(Section):
+    batch_size: Size = 32
+    forms: Literal["none", "flips", "turns"] = Field(
+        "flips", description="cache each tile's mirrored forms too (4), or turned ones as well (8)"
+    )
+    mask_detail: Literal[1, 2, 4] = Field(
+        1,
+        description="parts a latent pixel into this many cells a side for the mask, where it is larger than a nucleus",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="what the autoencoder computes in; bf16 is fp32 where a CPU hasn't it"
+    )
+    edges: bool = Field(False, description="give the mask a channel of nuclear outlines; every slide has 'instances'")

@@ -1,0 +1,27 @@
+"""The section `evaluate`."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from histoloom.config.base import ExtractorName, Positive, Section
+
+
+class Evaluate(Section):
+    features: ExtractorName = Field(
+        "efficientnet-lite0",
+        description="efficientnet-lite0 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP: vinid/plip), "
+        "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP",
+    )
+    weights: str | None = Field(
+        None, description="file of the extractor's weights, of the first three, where they aren't its own"
+    )
+    max_tiles: Positive = 2000
+    kid_subsets: Positive = 50
+    neighbours: Positive = 3
+
+    @model_validator(mode="after")
+    def _weights_are_of_what_takes_them(self):
+        if self.weights and not self.features.startswith(("efficientnet-lite0", "inception-v3", "timm:")):
+            raise ValueError(f"evaluate.weights is not read: '{self.features}' has its own. Leave weights out")
+        return self

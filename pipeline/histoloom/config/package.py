@@ -1,0 +1,209 @@
+"""What the folder of a trained model tells of itself, read from its JSON files and without torch.
+
+A name in params stands for a folder: a model that comes with histoloom, or one that somebody packaged. A hub's id is no folder, and
+nothing is known of it before it is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from histoloom.errors import HistoloomError
+
+PACKAGED = "facts.json"
+"""The file that makes a folder of models a package."""
+LATENT_SCALE = "latents.json"
+"""The file beside an autoencoder that holds the mean and deviation of its latents."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = {
+    "autoencoder": "diffusion_pytorch_model*.safetensors",
+    "denoiser": "diffusion_pytorch_model*.safetensors",
+    "encoders/rna": "model.safetensors",
+    "encoders/text": "*.safetensors",
+}
+_ARCHITECTURES = {"AutoencoderKL": "kl", "AutoencoderTiny": "tiny"}
+
+
+def root() -> Path:
+    """Where packaged models lie: beside this one in an installed package, else at the repository's top."""
+    here = Path(__file__).parents[1] / "pretrained"
+    return here if here.is_dir() else Path(__file__).parents[3] / "pretrained"
+
+
+def packaged(source: str, part: str) -> str:
+    """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna) of a packaged model, which `source` names
+    or whose folder it is; any other source as it is."""
+    folders = [root() / source / part, Path(source) / part] if source else []
+    return str(next((folder for folder in folders if folder.is_dir()), source))
+
+
+def part_folder(source: str, part: str) -> Path | None:
+    """The folder that `packaged` finds; None of a hub's id, and of what is no folder."""
+    folder = Path(packaged(source, part))
+    return folder if source and folder.is_dir() else None
+
+
+def has_part(source: str, part: str) -> bool:
+    """Whether `source` is a whole package that has this part."""
+    return packaged(source, part) != source
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether it reads as ORG/NAME."""
+    return bool(_HUB_ID.fullmatch(source))
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """What a denoiser's folder tells.
+
+    latent_channels : of the latents that it makes.
+    sizes : channels, layers_per_block and attention_head_dim, as params name them.
+    conditions : name to the names of its channels; None where nobody wrote them down, as of diffusers' own models.
+    training : prediction, schedule, train_timesteps, map_input, distilled, guidance_inside; empty likewise.
+    few_steps : to how many steps its updates lead, where it has some.
+    """
+
+    latent_channels: int
+    sizes: dict[str, Any]
+    conditions: dict[str, tuple[str, ...]] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    few_steps: int | None = None
+
+
+def autoencoder_facts(folder: Path) -> dict[str, Any]:
+    """`down_factor`, `latent_channels` and `arch` of an autoencoder.
+
+    Raises
+    ------
+    HistoloomError
+        when the folder is damaged; as do all that read one.
+    """
+    config = read_json(folder / "config.json")
+    _check_weights(folder, "autoencoder")
+    name = _told(config, "_class_name", folder / "config.json")
+    if name not in _ARCHITECTURES:
+        raise HistoloomError(f"'{folder}' is a {name}; AutoencoderKL and AutoencoderTiny are supported.")
+    levels = config.get("block_out_channels") or _told(config, "encoder_block_out_channels", folder / "config.json")
+    return {
+        "down_factor": 2 ** (len(levels) - 1),
+        "latent_channels": _told(config, "latent_channels", folder / "config.json"),
+        "arch": _ARCHITECTURES[name],
+    }
+
+
+def denoiser_facts(folder: Path) -> Denoiser:
+    config = read_json(folder / "config.json")
+    _check_weights(folder, "denoiser")
+    sizes = {
+        "channels": tuple(_told(config, "block_out_channels", folder / "config.json")),
+        "layers_per_block": config.get("layers_per_block"),
+        "attention_head_dim": config.get("attention_head_dim"),
+    }
+    latent_channels = _told(config, "out_channels", folder / "config.json")
+    path = folder / "conditions.json"
+    if not path.is_file():
+        return Denoiser(latent_channels, sizes)
+    written = read_json(path)
+    training = _told(written, "training", path)
+    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+        _told(training, name, path)
+    conditions = {_told(c, "name", path): tuple(_told(c, "channels", path)) for c in _told(written, "conditions", path)}
+    few = folder / "few_steps" / "few_steps.json"
+    steps = _told(read_json(few), "steps", few) if few.is_file() else None
+    return Denoiser(latent_channels, sizes, conditions, training, steps)
+
+
+def text_facts(folder: Path) -> dict[str, Any]:
+    """`max_tokens` of a package's text tower, where it was stated."""
+    _check_weights(folder, "encoders/text")
+    path = folder.parent / "encoders.json"
+    found = read_json(path).get("text", {}) if path.is_file() else {}
+    return {name: found[name] for name in ("max_tokens",) if found.get(name) is not None}
+
+
+def rna_facts(folder: Path) -> dict[str, Any]:
+    """`transform`, `hidden` and `code` of an encoder of expression."""
+    _check_weights(folder, "encoders/rna")
+    path = folder / "config.json"
+    config = read_json(path)
+    _told(config, "genes", path)
+    return {name: _told(config, name, path) for name in ("transform", "hidden", "code")}
+
+
+def context_length(folder: Path) -> int:
+    """Tokens that a folder's text tower reads at once; CLIP's 77 where it doesn't tell."""
+    for name, keys in (
+        ("open_clip_config.json", ("model_cfg", "text_cfg", "context_length")),
+        ("config.json", ("text_config", "max_position_embeddings")),
+    ):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            for key in keys:
+                found = found.get(key, {}) if isinstance(found, dict) else {}
+            return found if isinstance(found, int) else 77
+    return 77
+
+
+def scale_of(source: str) -> float | None:
+    """The scale that a packaged model was trained at, µm/px, where the package tells it."""
+    for folder in (root() / source, Path(source)):
+        if (folder / PACKAGED).is_file():
+            try:
+                params = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
+                return float(params["tile"]["mpp"])
+            except (YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+                return None
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A model's JSON file.
+
+    Raises
+    ------
+    HistoloomError
+        when it is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HistoloomError(_damaged(path, f"it can't be read ({error})")) from error
+    if not isinstance(found, dict):
+        raise HistoloomError(_damaged(path, "it holds no mapping"))
+    return found
+
+
+def _told(facts: dict[str, Any], name: str, path: Path) -> Any:
+    if not isinstance(facts, dict) or name not in facts:
+        raise HistoloomError(_damaged(path, f"it doesn't tell '{name}'"))
+    return facts[name]
+
+
+def _check_weights(folder: Path, part: str) -> None:
+    """Whether the files of weights are there, whole, and no pointers to files that weren't fetched."""
+    paths = sorted(folder.glob(_WEIGHTS[part]))
+    if not paths:
+        raise HistoloomError(_damaged(folder, f"it holds no {_WEIGHTS[part]}"))
+    for path in paths:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = stream.read(length) if 8 + length <= size else b""
+        try:
+            ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise HistoloomError(_damaged(path, "it is no whole file of safetensors")) from None
+        if 8 + length + max(ends, default=0) != size:
+            raise HistoloomError(_damaged(path, f"it breaks off or goes on too far, at {size} bytes"))
+
+
+def _damaged(path: Path, how: str) -> str:
+    return f"{path} is damaged: {how}."

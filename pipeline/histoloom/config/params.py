@@ -1,0 +1,143 @@
+"""params.yaml as a whole, its sections checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from histoloom.config.base import Guided, Section
+from histoloom.config.emit import Emit
+from histoloom.config.encode import Encode
+from histoloom.config.evaluate import Evaluate
+from histoloom.config.filter import Filter
+from histoloom.config.names import alike
+from histoloom.config.plan import Change, Plan
+from histoloom.config.report import Report
+from histoloom.config.sample import Sample
+from histoloom.config.sample_slides import SampleSlides
+from histoloom.config.tile import Tile
+from histoloom.config.train_autoencoder import TrainAutoencoder
+from histoloom.config.train_denoiser import TrainDenoiser
+from histoloom.config.train_encoders import TrainEncoders
+from histoloom.config.train_filters import TrainFilters
+from histoloom.config.uplift import Uplift
+
+
+def _refuse_alike(where: str, names: Sequence[str]) -> None:
+    if found := alike(names):
+        if found[0] == found[1]:
+            raise ValueError(f"{where} names {found[0]!r} twice")
+        raise ValueError(f"{where} names {found[0]!r} and {found[1]!r}, which differ by case or Unicode form alone")
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    tile: Tile
+    train_encoders: TrainEncoders = TrainEncoders()
+    train_autoencoder: TrainAutoencoder = TrainAutoencoder()
+    encode: Encode = Encode()
+    train_denoiser: TrainDenoiser = TrainDenoiser()
+    plan: Plan = Plan()
+    sample: Sample = Sample()
+    sample_slides: SampleSlides = SampleSlides()
+    train_filters: TrainFilters = TrainFilters()
+    filter: Filter = Filter()
+    emit: Emit = Emit()
+    evaluate: Evaluate = Evaluate()
+    uplift: Uplift = Uplift()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _agree(self):
+        if self.tile.stride_px > self.tile.tile_px * 16:
+            raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
+        if self.tile.tile_px % self.train_autoencoder.down_factor:
+            raise ValueError("tile.tile_px must be a multiple of train_autoencoder.down_factor")
+        if self.train_autoencoder.down_factor % self.encode.mask_detail:
+            raise ValueError("encode.mask_detail must divide train_autoencoder.down_factor")
+        for where, classes in (
+            ("tile.labels", self.tile.labels.classes),
+            ("tile.masks", self.tile.masks.classes),
+            ("plan", self.plan.classes),
+        ):
+            _refuse_alike(f"{where}.classes", classes)
+        if "evaluate" in self.tile.labels.classes:
+            raise ValueError("tile.labels.classes names 'evaluate', which the plan calls tiles made to be measured")
+        unknown = set(self.plan.classes) - set(self.tile.labels.classes)
+        if unknown:
+            raise ValueError(f"plan.classes names {sorted(unknown)}, which tile.labels.classes does not")
+        self._check_conditions()
+        self._check_requests()
+        self._check_slides()
+        return self
+
+    def _check_slides(self) -> None:
+        slides, names = self.sample_slides.slides, self.train_denoiser.conditions
+        _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
+        for slide in slides:
+            where = f"sample_slides.slides, {slide.name!r}"
+            stated = {"label": slide.label, "text": slide.caption, "rna": slide.rna, "genotype": slide.genotype}
+            for name in [n for n, value in stated.items() if value is not None and n not in names]:
+                raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
+            if slide.label not in (None, *self.tile.labels.classes):
+                raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
+            if slide.image and self.tile.stain != "none":
+                raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
+            factor = self.train_autoencoder.down_factor
+            if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
+                raise ValueError(
+                    f"{where}: image.x_px and image.y_px are to be multiples of {factor} px, the side of a latent pixel"
+                )
+            if slide.mask and not self.tile.masks.classes:
+                raise ValueError(f"{where}: it has a mask, and tile.masks names no classes")
+
+    def _check_conditions(self) -> None:
+        names = self.train_denoiser.conditions
+        if len(set(names)) < len(names):
+            raise ValueError("train_denoiser.conditions names a condition twice")
+        for name in ("rna", "genotype"):
+            key = getattr(self.train_encoders, name).key
+            if name in names and key == "spot_id" and self.tile.labels.source != "spots":
+                raise ValueError(f"train_encoders.{name}.key is spot_id, and tile.labels.source is not spots")
+        if "mask" in names and self.tile.masks.source == "none":
+            raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
+        default = Guided.model_fields["guidance_interval"].default
+        by_condition = {"train_denoiser.drop": self.train_denoiser.drop}
+        for section in ("sample", "sample_slides"):
+            guided = getattr(self, section)
+            interval = () if guided.guidance_interval == default else guided.guidance_interval
+            by_condition |= {f"{section}.guidance": guided.guidance, f"{section}.guidance_interval": interval}
+        for key, stated in by_condition.items():
+            if isinstance(stated, dict) and (extra := set(stated) - set(names)):
+                raise ValueError(f"{key} names {sorted(extra)}, which train_denoiser.conditions does not")
+
+    def _check_requests(self) -> None:
+        requests, names = self.plan.requests, self.train_denoiser.conditions
+        _refuse_alike("plan.requests", [request.name for request in requests])
+        if taken := {r.name for r in requests} & {"evaluate", *self.tile.labels.classes}:
+            raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
+        for request in requests:
+            where, change = request.where, request.change
+            mask = change.mask
+            needs = {
+                "mask": bool(mask.swap or mask.multiply or mask.scatter),
+                "rna": change.rna is not None,
+                "genotype": bool(where.genotype or change.genotype),
+                "text": change.caption is not None,
+                "magnification": change.mpp is not None,
+            }
+            for name in [n for n, needed in needs.items() if needed and n not in names] + sorted(
+                set(change.leave_out) - set(names)
+            ):
+                raise ValueError(f"plan.requests, {request.name!r}: '{name}' is not among train_denoiser.conditions")
+            stated = {*where.contains, *mask.swap, *mask.swap.values(), *mask.multiply} - {"background"}
+            if extra := stated - set(self.tile.masks.classes):
+                raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.masks.classes")
+            if extra := {where.label, change.label} - {None, *self.tile.labels.classes}:
+                raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.labels.classes")
+            if request.pairs and change == Change():
+                raise ValueError(
+                    f"plan.requests, {request.name!r}: pairs differ in what 'change' states, and it is empty"
+                )

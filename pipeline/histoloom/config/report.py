@@ -1,0 +1,10 @@
+"""The section `report`."""
+
+from __future__ import annotations
+
+from histoloom.config.base import Positive, Section
+
+
+class Report(Section):
+    title: str = "histoloom report"
+    tiles_shown: Positive = 32

@@ -1,0 +1,145 @@
+"""The section `sample_slides`: whole slides, woven as one canvas each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from histoloom.config.base import Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.names import FileName
+
+
+class FromImage(Section):
+    """A region of a slide in the manifest that a canvas begins from."""
+
+    slide_id: str
+    x_level0_px: Natural = 0
+    y_level0_px: Natural = 0
+    width_px: Positive = Field(description="of the region, at tile.mpp")
+    height_px: Positive
+    x_px: Natural = Field(0, description="where the region lies on the canvas")
+    y_px: Natural = 0
+    strength: Fraction = Field(1.0, description="how much of the noise schedule is run; less changes less")
+    keep: bool = Field(False, description="keep the region, but for its holes, and make what lies around it")
+    rounds: Positive = Field(
+        4,
+        description="with keep: how often each step is taken, noise added back in between, so that what is made agrees with "
+        "what is kept (Lugmayr et al. 2022)",
+    )
+    holes: str | None = Field(None, description="GeoJSON of polygons, in the canvas's px, that are made anew")
+
+    @model_validator(mode="after")
+    def _holes_are_of_what_is_kept(self):
+        if self.holes and not self.keep:
+            raise ValueError("holes are made in what is kept: set keep: true")
+        if self.keep and self.strength < 1:
+            raise ValueError("what is made beside or in a kept region begins from noise: leave strength out")
+        return self
+
+
+class WovenSlide(Section):
+    """One slide to be made, its pixels at tile.mpp."""
+
+    name: FileName
+    width_px: Positive
+    height_px: Positive
+    mask: str | None = Field(
+        None, description="classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"
+    )
+    instances: str | None = Field(None, description="raster of nuclei, where a raster mask has outlines (encode.edges)")
+    outside: Literal["glass", "tissue"] | None = Field(
+        None, description="what lies where the mask names no class; to be stated with a mask"
+    )
+    label: str | None = None
+    caption: str | None = None
+    rna: str | None = Field(None, description="key of an expression profile")
+    genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
+    field: str | None = Field(
+        None,
+        description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
+        "store that lends all of its conditions",
+    )
+    image: FromImage | None = None
+    lent_by: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
+    purpose: Literal["augment", "evaluate"] = Field(
+        "augment", description="evaluate: held-out conditions, never emitted"
+    )
+
+    @field_validator("genotype")
+    @classmethod
+    def _is_markers_and_states(cls, text: str | None) -> str | None:
+        if text and not all("=" in pair for pair in text.split(";")):
+            raise ValueError("a genotype is written as 'TP53=altered;IDH1=wt'")
+        return text
+
+    @property
+    def rounds(self) -> int:
+        """How often each step is taken."""
+        return self.image.rounds if self.image and self.image.keep else 1
+
+    @model_validator(mode="after")
+    def _image_fits(self):
+        image = self.image
+        if image is None:
+            return self
+        if image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px:
+            raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
+        if not image.keep and image.strength == 1:
+            raise ValueError(
+                f"the image of slide '{self.name}' would change nothing: set keep: true to make what lies around it, or a "
+                "strength below 1 to change its texture"
+            )
+        if not image.keep and (image.width_px, image.height_px) != (self.width_px, self.height_px):
+            raise ValueError(
+                f"the image of slide '{self.name}' has a strength below 1, and is smaller than the slide: what lies beside it "
+                "has nothing to begin from. Make the slide as large as the region"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_no_class_covers_is_stated(self):
+        if self.mask and self.outside is None:
+            raise ValueError(
+                f"slide '{self.name}' has a mask: state what lies where it names no class, outside: glass (for masks of "
+                "regions of tissue) or outside: tissue (for masks of nuclei, which have stroma between them)"
+            )
+        return self
+
+
+class SampleSlides(Guided):
+    slides: tuple[WovenSlide, ...] = ()
+    cover: Literal["lattice", "random", "stride", "independent"] = Field(
+        "lattice", description="how windows are laid; the others are for comparison, on one block"
+    )
+    window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")
+    halo_latent_px: Natural | tuple[Natural, ...] | None = Field(
+        None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
+    )
+    block_latent_px: Size = Field(256, description="side of what one task advances, about")
+    scheduler: Literal["ddim", "euler", "dpmsolver++"] = "dpmsolver++"
+    steps: Positive = 20
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="what the networks compute in; bf16 is fp32 where a CPU hasn't it"
+    )
+    batch_size: Size = Field(16, description="windows in a forward; fixed, so that bytes don't depend on the workers")
+    checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
+    glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        (243, 243, 243), min_length=3, max_length=3, description="colour of what is not tissue"
+    )
+    tile_px: Literal[256, 512] = Field(256, description="tiles of the pyramid")
+    compression: Literal["jpeg", "deflate"] = "jpeg"
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")
+    thumbnail_px: Size = 1024
+
+    @model_validator(mode="after")
+    def _some_halo(self):
+        if self.halo_latent_px == ():
+            raise ValueError("halo_latent_px is an empty list: state one halo for all steps, or one a step")
+        return self
+
+    def halos(self, window: int) -> tuple[int, ...]:
+        """The context around each cell at each step, latent px."""
+        if self.halo_latent_px is None:
+            return (max(1, window // 16),)
+        return self.halo_latent_px if isinstance(self.halo_latent_px, tuple) else (self.halo_latent_px,)

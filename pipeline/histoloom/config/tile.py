@@ -1,0 +1,202 @@
+"""The section `tile`: what is cut from the slides, and how it is labelled and split."""
+
+from __future__ import annotations
+
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from histoloom.config.base import Distinct, Fraction, Natural, Positive, Scale, Section, Size
+from histoloom.config.names import ClassName
+
+
+class Tissue(Section):
+    """Tissue is where optical density exceeds 0.6 of Otsu's threshold, at a coarse scale, padding and pen left out."""
+
+    mpp: Scale = Field(8.0, description="scale of the tissue mask, µm/px")
+    min_fraction: Fraction = 0.4
+    min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
+    max_od_above_glass: float = Field(
+        0.075,
+        gt=0,
+        description="ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark",
+    )
+    min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
+    leave_out: Annotated[tuple[Literal["padding", "pen"], ...], Distinct] = Field(
+        ("padding", "pen"),
+        description="what is dense and is no tissue. Pen is told by its colour: take it out for blue and green stains",
+    )
+    max_artefact: Fraction = Field(0.1, description="a tile with more padding and pen than this is left out")
+    min_sharpness: float = Field(
+        0.1,
+        ge=0,
+        description="below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px",
+    )
+    out_of_focus: Literal["keep", "drop"] = Field("keep", description="tiles out of focus are counted, or dropped too")
+
+
+_MOST_CLASSES = 254
+"""Of pixels: their ids are bytes, 0 is background and 255 unknown."""
+
+
+class Labels(Section):
+    source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
+    classes: tuple[ClassName, ...] = Field(
+        (),
+        validate_default=True,
+        description="names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of "
+        "the package that train_denoiser.init names",
+    )
+    min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
+    spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
+    unlabelled: Literal["drop", "keep"] = Field(
+        "drop", description="keep: tiles without label, or whose mask is hidden, teach autoencoder and generator too"
+    )
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the labels, and of masks that were drawn or traced, that the study sees of train, and of val where "
+        "there is a test split",
+    )
+    fraction_of: Literal["tile", "slide", "patient"] = Field(
+        "tile",
+        description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _named(cls, classes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not classes and (source := info.data.get("source", "none")) != "none":
+            raise ValueError(
+                f"labels.source is {source}, and labels.classes names none: name the classes, or set source: none"
+            )
+        if info.data.get("source") in ("polygons", "raster") and len(classes) > _MOST_CLASSES:
+            raise ValueError(
+                f"labels.classes names {len(classes)}, and of polygons and rasters {_MOST_CLASSES} are the most: merge some"
+            )
+        return classes
+
+    @property
+    def given(self) -> bool:
+        """Whether the study has labels."""
+        return self.source != "none" and bool(self.classes)
+
+
+class Masks(Section):
+    source: Literal["polygons", "raster", "stain", "none"] = Field(
+        "none", description="stain tells nuclei and clear space by their colour, on slides that nobody has annotated"
+    )
+    classes: tuple[ClassName, ...] = Field(
+        (),
+        max_length=_MOST_CLASSES,
+        description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",
+    )
+
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source != "none" and not self.classes:
+            raise ValueError(f"masks.source is {self.source}, and masks.classes names none: name the classes")
+        return self
+
+    @model_validator(mode="after")
+    def _told_by_stain(self):
+        if self.source == "stain" and self.classes not in (("nucleus",), ("clear",), ("nucleus", "clear")):
+            raise ValueError("source: stain tells nucleus and clear: masks.classes is one of them or [nucleus, clear]")
+        return self
+
+
+class Region(Section):
+    """A grid of regions laid over a slide, with a gap kept free between them."""
+
+    rows: Size = 6
+    cols: Size = 3
+    gap_um: float = Field(16.0, ge=0)
+
+
+class Split(Section):
+    group: Literal["patient", "slide", "region"] = "patient"
+    fractions: dict[Literal["train", "val", "test"], Fraction] = Field({"train": 0.7, "val": 0.15, "test": 0.15})
+    region: Region = Region()
+    assign: dict[str, Literal["train", "val", "test"]] = Field({}, description="split_group to split, by name")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self):
+        if abs(sum(self.fractions.values()) - 1) > 1e-6 or self.fractions.get("train", 0) <= 0:
+            raise ValueError("fractions of train, val and test must add up to 1, and train must have some")
+        return self
+
+
+class Tile(Section):
+    manifest: str = "manifests/slides.csv"
+    spots: str | None = None
+    annotations_root: str = "manifests/annotations"
+    annotations_origin: Literal["bounds", "level0"] = Field(
+        "bounds",
+        description="where GeoJSON counts from: the corner of what was scanned (openslide.bounds-x, -y), as QuPath does, or "
+        "the corner of level 0, as ASAP does. They differ where a file states bounds (MRXS, SCN)",
+    )
+    cell_outline: Literal["cell", "nucleus"] = Field(
+        "cell",
+        description="which outline of QuPath's cells is taken; they have two where they were detected by their nuclei",
+    )
+    max_outside_fraction: Fraction = Field(
+        0.1,
+        description="more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault",
+    )
+    slides_root: str = "data/slides"
+    mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
+    more_mpp: tuple[Scale, ...] = Field(
+        (), description="further scales that the same slides are cut at (condition: magnification)"
+    )
+    upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
+    tile_px: Size = 256
+    stride_px: Positive = 256
+    edge: Literal["drop", "shift"] = Field(
+        "drop",
+        description="what fills no tile at the right and lower border: left out, or taken by tiles moved inwards, which overlap others",
+    )
+    tissue: Tissue = Tissue()
+    stain: Literal["none", "macenko", "reinhard"] = "none"
+    labels: Labels
+    masks: Masks = Masks()
+    caption: str = Field(
+        "H&E, {composition}",
+        description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; "
+        "with masks told by stain, {measured}: how many nuclei, how pale, how open",
+    )
+    summarise: str | None = Field(
+        None,
+        description="command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout",
+    )
+    split: Split = Split()
+    max_bad_slides: Natural = 0
+    max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
+
+    @property
+    def quoted(self) -> tuple[str, ...]:
+        """The fields that captions quote."""
+        return tuple(name for _, name, _, _ in Formatter().parse(self.caption) if name is not None)
+
+    @model_validator(mode="after")
+    def _scales_differ(self):
+        names = [f"{mpp:g}" for mpp in (self.mpp, *self.more_mpp)]  # as the tiles' ids have them
+        if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise ValueError(f"more_mpp names {repeated[0]} twice, or it is tile.mpp: name each scale once")
+        return self
+
+    @model_validator(mode="after")
+    def _measured(self):
+        if not all(self.quoted):
+            raise ValueError("caption quotes a field without a name: write {label}, and {{ for a brace")
+        for _, name, form, conversion in Formatter().parse(self.caption):
+            if name and (name.isdigit() or {*name} & {*".["}):
+                raise ValueError(f"caption quotes {{{name}}}, which names no field: write {{label}}")
+            if form or conversion:
+                raise ValueError(
+                    f"caption quotes {name} in a format of its own, and fields are words: write {{{name}}}"
+                )
+        if "{measured}" in self.caption and self.masks.source != "stain":
+            raise ValueError("caption quotes {measured}, which masks.source: stain alone gives")
+        return self

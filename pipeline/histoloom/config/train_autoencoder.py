@@ -1,0 +1,56 @@
+"""The section `train_autoencoder`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from histoloom.config.base import Natural, Positive, Section, Size
+
+
+class TrainAutoencoder(Section):
+    init: str = Field(
+        "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a diffusers autoencoder"
+    )
+    revision: str | None = None
+    arch: Literal["kl", "tiny"] = "tiny"
+    latent_channels: Size = 4
+    down_factor: Literal[2, 4, 8, 16] = 4
+    channels: Size = 32
+    blocks: Size = Field(1, description="residual blocks of a level; of tiny's finest level, always 1")
+    crop_px: Size | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
+    kl_weight: float = Field(1e-6, ge=0)
+    detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
+    scale: Literal["measured", "kept"] = Field(
+        "measured", description="of the latents: that of this study's train tiles, or what `init` came with"
+    )
+    perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
+    steps: Natural = Field(500, description="0 uses the loaded weights as they are")
+    decoder_steps: Natural = Field(
+        0,
+        description="after `steps`, of the decoder alone, at half the learning rate, against a critic of patches in place of the "
+        "perceptual distance: sharper, and a denoiser that knows the latents still fits",
+    )
+    critic_weight: float = Field(0.05, ge=0, description="of what that critic says")
+    batch_size: Size = 16
+    learning_rate: float = Field(1e-3, gt=0)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpoint_every: Positive = 200
+    resume_from: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_keeps(self):
+        if self.init == "scratch" and (self.scale == "kept" or not self.steps):
+            raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
+        if self.crop_px and self.crop_px % self.down_factor:
+            raise ValueError("crop_px must be a multiple of down_factor")
+        if self.init == "scratch" and self.arch == "kl" and self.channels % self.norm_groups:
+            raise ValueError(
+                f"channels of a kl autoencoder must be a multiple of {self.norm_groups}, as many as it norms apart"
+            )
+        return self
+
+    @property
+    def norm_groups(self) -> int:
+        return min(32, self.channels // 4 or 1)

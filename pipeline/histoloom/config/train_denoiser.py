@@ -1,0 +1,107 @@
+"""The section `train_denoiser`."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size
+
+
+class LossWeight(Section):
+    """`p2` is Choi et al. 2022, `min_snr` is Hang et al. 2023."""
+
+    kind: Literal["none", "min_snr", "p2"] = "min_snr"
+    gamma: float = Field(5.0, ge=0)
+    k: float = Field(1.0, gt=0)
+
+
+class Distil(Guided):
+    """Progressive distillation (Salimans & Ho 2022) of what `init` names; each halving takes `train_denoiser.steps`.
+
+    `guidance` and its interval are the first teacher's, and the student has them inside.
+    """
+
+    steps: Positive = Field(4, description="of DDIM, that the student needs")
+    teacher_steps: Positive = Field(32, description="a power of two times as many, that its first teacher takes")
+
+    @model_validator(mode="after")
+    def _halves(self):
+        times = self.teacher_steps / self.steps
+        if times < 2 or times != 2 ** round(math.log2(times)):
+            raise ValueError("teacher_steps must be 2, 4, 8, ... times steps")
+        return self
+
+
+class TrainDenoiser(Section):
+    init: str = Field(
+        "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
+    )
+    revision: str | None = None
+    adapt: Literal["full", "lora"] = Field(
+        "full", description="what of a loaded model is trained: all of it, or low-rank updates (Hu et al. 2021)"
+    )
+    lora_rank: Size = 16
+    distil: Distil | None = Field(
+        None,
+        description="make a loaded model need fewer steps, guided inside as its teacher was; unstated, train it as it is",
+    )
+    few_steps: bool = Field(
+        False,
+        description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim",
+    )
+    conditions: tuple[ConditionName, ...] = ("label", "text")
+    drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
+    map_input: Literal["concat", "spade"] = Field(
+        "concat",
+        description="how a mask enters: beside the latents, or as SPADE norms in the decoder (Park et al. 2019)",
+    )
+    channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
+    layers_per_block: Size = 1
+    attention_head_dim: Size = 8
+    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
+    train_timesteps: Positive = 1000
+    loss_weight: LossWeight = LossWeight()
+    ema_decay: Fraction = 0.999
+    steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
+    batch_size: Size = 32
+    windows_latent_px: tuple[Positive, ...] = Field(
+        (),
+        description="a batch shows windows of one of these sides, drawn, of its tiles' latents; unstated, whole tiles",
+    )
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: Natural = 50
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpoint_every: Positive = 200
+    resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")
+
+    def drop_of(self, condition: str) -> float:
+        return self.drop.get(condition, 0.1)
+
+    def windows_fault(self, latent_px: int, levels: int) -> str | None:
+        """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""
+        halved = 2 ** (levels - 1)
+        bad = [side for side in self.windows_latent_px if side > latent_px or side % halved]
+        return (
+            f"it names {bad[0]}, and a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
+            if bad
+            else None
+        )
+
+    @model_validator(mode="after")
+    def _has_what_it_adapts(self):
+        if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
+            raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
+        if self.distil and (self.init == "scratch" or self.adapt == "lora" or not self.steps):
+            raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
+        if self.few_steps and (self.init == "scratch" or self.distil):
+            raise ValueError("few_steps needs a packaged model in init, and no distil")
+        if self.init != "scratch" and self.map_input == "spade":
+            raise ValueError(
+                "a trained model with SPADE's norms can't be begun from: use map_input: concat, or init: scratch"
+            )
+        return self

@@ -1,0 +1,161 @@
+"""The section `train_encoders`: what turns conditions into numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from histoloom.config.base import ExtractorName, Fraction, Key, Positive, Section, Size
+
+
+class Text(Section):
+    """The text tower. `train` makes an open_clip CLIP from the manifest's tile-caption pairs."""
+
+    source: str = Field(
+        "train",
+        description="train, the name of a packaged model, a folder, hf-hub:ORG/NAME (open_clip) or "
+        "transformers:ORG/NAME (PLIP: vinid/plip)",
+    )
+    revision: str | None = Field(None, description="commit of the hub's repository")
+    max_tokens: Positive | None = Field(
+        None, description="longer captions are read in chunks of the tower's length up to this; unstated, one chunk"
+    )
+    image_px: Size = 64
+    width: Size = 64
+    layers: Size = 2
+    heads: Size = 4
+    context_length: Size = 24
+    steps: Positive = 200
+    batch_size: Size = 64
+    learning_rate: float = Field(5e-4, gt=0)
+
+
+class SampleTable(Section):
+    """A table of what is known of patients, slides or spots, and how its keys are those of the study."""
+
+    table: str | None = None
+    key: Key = Field("patient_id", description="which of a tile's columns names its sample")
+    key_pattern: str | None = Field(
+        None,
+        description="regular expression whose group is the id in each of the table's keys: ^(TCGA-[^-]+-[^-]+) takes "
+        "the patient's id from a sample's barcode; unstated, the whole key is the id",
+    )
+    min_matched: Fraction = Field(
+        0.5, description="least share of the train split's samples that the table must know; fewer is a fault"
+    )
+
+    @field_validator("key_pattern")
+    @classmethod
+    def _has_one_group(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(f"{pattern!r} needs one group in parentheses, around the id, and has {groups}")
+        return pattern
+
+    @property
+    def section(self) -> str:
+        """Where params state it."""
+        return f"train_encoders.{type(self).__name__.lower()}"
+
+
+class Rna(SampleTable):
+    """A code of an expression profile, from a beta-VAE (Higgins et al. 2017; RNA-CDM, Carrillo-Perez et al. 2024)."""
+
+    table: str | None = Field(None, description="Parquet, CSV or h5ad: samples by genes, or genes by samples")
+    layer: str | None = Field(
+        None,
+        description="what to read of an h5ad: a layer's name, raw, or X; unstated, X",
+    )
+    init: str = Field(
+        "train",
+        description="train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)",
+    )
+    transform: Literal["log_counts", "none"] = Field(
+        "log_counts",
+        description="log_counts: counts or amounts (TPM, FPKM) to the natural log of 1 + those per 10,000; none: as they are",
+    )
+    values: Literal["auto", "linear", "log"] = Field(
+        "auto",
+        description="what the table holds: linear, counts or amounts; log, logarithms or scores; auto tells by the values",
+    )
+    max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
+    hidden: tuple[Positive, ...] = (6000, 4000, 2048)
+    code: Size = 200
+    beta: float = Field(0.005, ge=0, description="weight of the KL term")
+    steps: Positive = 2000
+    batch_size: Size = 64
+    learning_rate: float = Field(3e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _log_once(self):
+        if self.values == "log" and self.transform == "log_counts":
+            raise ValueError("values: log and transform: log_counts would take logarithms twice; set transform: none")
+        return self
+
+
+class Genotype(SampleTable):
+    """Mutations and copy numbers as a multi-hot vector with a third state, not tested."""
+
+    table: str | None = Field(None, description="CSV: the key's column, and a column a gene or marker")
+    columns: tuple[str, ...] = Field((), description="markers that are used; empty means all of the table's")
+    wild_type: tuple[str, ...] = Field(
+        ("WT", "wild type", "wildtype"), description="values of a marker that is not altered; case doesn't count"
+    )
+    not_tested: tuple[str, ...] = Field(
+        ("", "NS", "NA", "NT", "NaN"), description="values of a marker that was not tested; case doesn't count"
+    )
+    altered: dict[str, tuple[str, ...]] = Field(
+        {
+            "altered": ("MUT",),
+            "amplification": ("AMP",),
+            "gain": ("GAIN",),
+            "loss": ("DEL", "LOSS", "HETLOSS"),
+            "deep_deletion": ("HOMDEL",),
+        },
+        description="name of an alteration to its values; case doesn't count. A protein change such as R175H is the first",
+    )
+    numbers: Literal["auto", "mutation", "gistic"] | dict[str, Literal["mutation", "gistic"]] = Field(
+        "auto",
+        description="what numbers mean: mutation, 0 wild type and 1 altered; gistic, -2 deep_deletion, -1 loss, 0 wild "
+        "type, 1 gain, 2 amplification; or one of them for each marker; auto tells by the column, and asks where it can't",
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self):
+        meanings = [("wild_type", self.wild_type), ("not_tested", self.not_tested), *self.altered.items()]
+        first: dict[str, str] = {}
+        for name, values in meanings:
+            for value in values:
+                if first.setdefault(value.casefold(), name) != name:
+                    raise ValueError(f"{value!r} can't be both {first[value.casefold()]} and {name}")
+        if not self.altered:
+            raise ValueError("altered names no alteration; a protein change is the first that it names")
+        for state in self.altered:
+            if not re.fullmatch(r"[^\s=;]+", state) or state in ("wt", "tested", "not_tested"):
+                raise ValueError(
+                    f"altered: {state!r} can't name an alteration; use a word, and not wt, tested or not_tested"
+                )
+        return self
+
+
+class ImageTower(Section):
+    source: ExtractorName = Field(
+        "efficientnet-lite0",
+        description="efficientnet-lite0 (packaged), or another of what evaluate.features names",
+    )
+
+
+class TrainEncoders(Section):
+    """What turns conditions into numbers; only those that train_denoiser.conditions names are made."""
+
+    text: Text = Text()
+    rna: Rna = Rna()
+    genotype: Genotype = Genotype()
+    image: ImageTower = ImageTower()

@@ -1,0 +1,32 @@
+"""The section `train_filters`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from histoloom.config.base import ExtractorName, Fraction, Positive, Section
+
+FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
+_REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
+
+
+class TrainFilters(Section):
+    false_rejection: dict[FilterName, Fraction] = Field(
+        {},
+        description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
+        "quality and distance, 0.001 for near_copy, 0.05 for the others",
+    )
+    features: ExtractorName = Field(
+        "efficientnet-lite0",
+        description="what distance, label, disagreement and rna look through, of what evaluate.features names",
+    )
+    segmenter_steps: Positive = Field(
+        400,
+        description="of training what the mask filter looks with, and up to five more to set its threshold, one for each fifth of "
+        "the split groups",
+    )
+
+    def share(self, name: str) -> float:
+        return self.false_rejection.get(name, _REJECTED.get(name, 0.05))

@@ -1,0 +1,193 @@
+"""What to make and why: a row for each tile to be, grouped into microbatches of fixed size and into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histoloom.config import Params, Plan
+from histoloom.data.requests import Masks, changed, chosen, edited_layouts
+from histoloom.data.rows import held_out_rows
+from histoloom.data.schema import PLAN_ROW
+from histoloom.data.seeds import item_seed
+from histoloom.data.store import TileStore, TileWriter
+from histoloom.errors import HistoloomError
+
+PLAN, CONDITIONS = "plan.parquet", "conditions"
+EVALUATION = "evaluate"
+"""The request of tiles that are drawn to measure the generator by, under conditions as the held-out tiles have them."""
+
+
+_NO_LENDER = "no train tile lends it conditions"
+
+
+@dataclass(frozen=True)
+class Deficit:
+    """Why a class is made: what the train split has, what is wanted, how many are made for it, and why none where none can be."""
+
+    label: str
+    train: int
+    wanted: int
+    made: int
+    reason: str = ""
+
+
+def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list[Deficit]:
+    """Compare the train split's counts with the target balance.
+
+    A class that has no train tile whose conditions could be used is among them, with the reason and none to be made.
+
+    Raises
+    ------
+    HistoloomError
+        when plan.classes names such a class, or there is no other.
+    """
+    if config.target == "none":
+        return []
+    counts = rows[rows["split"] == "train"]["label"].value_counts().reindex(list(classes), fill_value=0)
+    present = counts[counts > 0]
+    if present.empty:
+        raise HistoloomError("The train split has no labelled tile, so nothing can be planned. Check tile.labels.")
+    target = {"largest": int(present.max()), "median": int(present.median())}.get(config.target, config.target)
+    out = []
+    for label in config.classes or classes:
+        have = int(counts[label])
+        missing = max(0, target - have)
+        if missing and have == 0:
+            if config.classes:
+                raise HistoloomError(
+                    f"plan.classes names '{label}', of which the train split has no tile: there are no "
+                    "conditions to make it from."
+                )
+            out.append(Deficit(label, 0, min(missing, config.max_per_class), 0, _NO_LENDER))
+            continue
+        made = int(np.ceil(min(missing, config.max_per_class) * config.overdraw))
+        out.append(Deficit(label, have, have + min(missing, config.max_per_class), made))
+    return out
+
+
+def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
+    """Plan tiles whose conditions are those of real tiles, changed where a request says so.
+
+    Parameters
+    ----------
+    rows : the real store's rows, with the columns of `tables.with_conditions`.
+    masks : rows to their masks (n, h, w); asked only by requests that say what a tile contains.
+
+    Returns
+    -------
+    One row a tile (schema.PLAN_ROW). Rows to `augment` take conditions from the train split alone; rows to
+    `evaluate` take them from the test split (val where there is no test) and can never be emitted.
+    """
+    config, seed = params.plan, params.seed
+    rows = lenders_of(rows, params)
+    train, held_out = rows[rows["split"] == "train"], held_out_rows(rows)
+    pieces = [
+        _draw(train[train["label"] == d.label], d.made, "augment", d.label, seed)
+        for d in deficits(rows, config, params.tile.labels.classes)
+    ]
+    for request in config.requests:
+        lenders = chosen(train if request.purpose == "augment" else held_out, request, params, masks)
+        drawn = _draw(lenders, request.tiles, request.purpose, request.name, seed)
+        pieces.append(changed(drawn, request, train, params))
+    if config.evaluation_tiles:
+        if held_out.empty:
+            raise HistoloomError(
+                "plan.evaluation_tiles needs held-out conditions, and no tile is in test or val. Change "
+                "tile.split, or set plan.evaluation_tiles: 0."
+            )
+        pieces.append(_draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed))
+    pieces = [piece for piece in pieces if len(piece)]
+    if not pieces:
+        raise HistoloomError(
+            "No class that train shows is short of tiles, so there is nothing to make. Raise plan.target, name plan.classes, or state "
+            "plan.requests."
+        )
+    plan = pd.concat(pieces, ignore_index=True)
+    return pd.concat(
+        [_pack(plan[plan["purpose"] == purpose], purpose, config) for purpose in ("augment", "evaluate")],
+        ignore_index=True,
+    )[PLAN_ROW.names]
+
+
+def lenders_of(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows that may lend conditions: an unknown mask asks for nothing."""
+    return rows[rows["masked"]] if "mask" in params.train_denoiser.conditions else rows
+
+
+_LENT = ("label", "caption", "rna", "genotype", "mpp", "split_group", "split")
+
+
+def _draw(source: pd.DataFrame, count: int, purpose: str, request: str, seed: int) -> pd.DataFrame:
+    """Draw conditions in shuffled rounds, so that no tile lends its conditions twice before each has once."""
+    order = np.random.default_rng(item_seed(seed, f"plan/{request}-"))
+    rounds = -(-count // max(len(source), 1))
+    index = np.concatenate([order.permutation(len(source)) for _ in range(rounds)])[:count] if count else []
+    lent = source.iloc[np.asarray(index, int)]
+    ids = [f"{request}-{number:06d}" for number in range(len(lent))]
+    return pd.DataFrame(
+        {
+            "tile_id": ids,
+            "seed": np.array([item_seed(seed, name) for name in ids], np.uint64),
+            "purpose": purpose,
+            "request": request,
+            "condition_ref": lent["tile_id"].to_numpy(),
+        }
+        | {name: lent[name].to_numpy() for name in _LENT}
+    )
+
+
+def _pack(plan: pd.DataFrame, purpose: str, config: Plan) -> pd.DataFrame:
+    place = np.arange(len(plan))
+    batch = place // config.batch_size
+    part = [f"{purpose}-{b // config.batches_per_part:05d}" for b in batch]
+    return plan.assign(slot=place % config.batch_size, batch=batch % config.batches_per_part, part=part)
+
+
+def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
+    """Which of a tile's arrays its conditions are made of, and so go into the plan."""
+    names = params.train_denoiser.conditions
+    masks = ("mask", "instance", "edge") if store.has("instance") else ("mask",)
+    return (("image",) if "image" in names else ()) + (masks if "mask" in names else ())
+
+
+@dataclass(frozen=True)
+class GivenTiles:
+    """The arrays that a plan's rows are given: those of the tiles that lend them, edited where a request says so."""
+
+    store: TileStore
+    rows: pd.DataFrame
+    params: Params
+    names: tuple[str, ...]
+
+    def of(self, plan: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Name to (n, h, w[, 3])."""
+        lenders = self.rows.set_index("tile_id", drop=False).loc[plan["condition_ref"]]
+        arrays = {name: self.store.read(lenders, name) for name in self.names}
+        if "mask" in arrays:
+            arrays |= edited_layouts(arrays, plan, self.store, self.rows, self.params)
+        return arrays
+
+    def write(self, plan: pd.DataFrame, folder: Path) -> dict:
+        arrays = self.of(plan)
+        with TileWriter(folder, self.params.tile.tile_px, self.names) as writer:
+            for index in range(len(plan)):
+                writer.add(**{name: array[index] for name, array in arrays.items()})
+        return {"tiles": len(plan)}
+
+
+def planned_tiles(plan: Path, part: str, name: str) -> np.ndarray:
+    """An array of the tiles that a part of the plan is given, in its rows' order."""
+    return TileStore(plan / CONDITIONS).array(part, name)[:]
+
+
+def planned_masks(plan: Path) -> Sequence[str]:
+    """Which masks the plan's tiles are given, and so have."""
+    if not (plan / CONDITIONS).is_dir():
+        return ()
+    store = TileStore(plan / CONDITIONS)
+    return [name for name in ("mask", "instance", "edge") if store.has(name)]

@@ -1,0 +1,187 @@
+"""What the user asks for in so many words: which tiles lend their conditions, and what is changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from histoloom.config import Edit, Params, Request
+from histoloom.data.expression import read_expression
+from histoloom.data.expression_values import normalised
+from histoloom.data.genotype import parse_genotype, write_genotype
+from histoloom.data.layouts import Layout, Nucleus, multiplied, outlines, scattered, swapped
+from histoloom.data.manifest import Manifest
+from histoloom.data.rows import spread
+from histoloom.data.seeds import item_seed
+from histoloom.data.store import TileStore
+from histoloom.errors import Fault, HistoloomError
+
+NOT_TESTED = "not_tested"
+AS_IS, CHANGED = "-as-is", "-changed"
+"""Ends of a pair's tile ids."""
+_DONOR_TILES = 200
+
+
+Masks = Callable[[pd.DataFrame], np.ndarray]
+"""Rows to their masks (n, h, w)."""
+
+
+def chosen(rows: pd.DataFrame, request: Request, params: Params, masks: Masks) -> pd.DataFrame:
+    """The rows that a request's `where` picks.
+
+    Raises
+    ------
+    HistoloomError
+        when there is none; where the request would take held-out conditions to augment, it says so.
+    """
+    where = request.where
+    keep = pd.Series(True, index=rows.index)
+    for column in ("label", "slide_id", "patient_id"):
+        if (value := getattr(where, column)) is not None:
+            keep &= rows[column] == value
+    if where.gene:
+        keep &= rows[params.train_encoders.rna.key].isin(_samples(rows, where.gene, request, params))
+    for marker, state in where.genotype.items():
+        keep &= rows["genotype"].map(lambda text, m=marker, s=state: parse_genotype(text).get(m, NOT_TESTED) == s)
+    if where.contains:
+        keep &= _containing(rows, keep, where.contains, params.tile.masks.classes, masks)
+    if not keep.any():
+        split = "train" if request.purpose == "augment" else "held-out"
+        raise HistoloomError(
+            f"plan.requests, '{request.name}': no {split} tile is as 'where' states ({where.model_dump(exclude_defaults=True)}). "
+            "Held-out conditions are for purpose: evaluate alone; else mend 'where'."
+        )
+    return rows[keep]
+
+
+def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -> list[Fault]:
+    """Faults of requests that name slides or patients: unknown ones, and those whose split the purpose excludes."""
+    faults = []
+    for number, request in enumerate(params.plan.requests):
+        for column in ("patient_id", "slide_id"):
+            if (value := getattr(request.where, column)) is None:
+                continue
+            place = f"plan.requests[{number}].where.{column}"
+            named = [entry for entry in manifest.slides if getattr(entry, column) == value]
+            if not named:
+                faults.append(Fault("params.yaml", f"slides.csv has no {column} '{value}'.", "mend it.", None, place))
+                continue
+            mine = {splits.get(g) for entry in named for g in (entry.patient_id, entry.slide_id)} - {None}
+            if mine and request.purpose == "augment" and "train" not in mine:
+                problem = f"'{value}' is held out ({', '.join(sorted(mine))}), and purpose is augment."
+                faults.append(
+                    Fault("params.yaml", problem, "name a train patient, or set purpose: evaluate.", None, place)
+                )
+    return faults
+
+
+def _samples(rows: pd.DataFrame, genes: dict[str, str], request: Request, params: Params) -> set[str]:
+    """Samples of these rows that lie in the stated quarter for every gene."""
+    config = params.train_encoders.rna
+    table = read_expression(config)
+    if missing := sorted(set(genes) - set(table.columns)):
+        raise HistoloomError(f"plan.requests, '{request.name}': {config.table} has no gene {', '.join(missing)}.")
+    values = normalised(table, config.transform)
+    values = values[values.index.isin(rows[config.key])]
+    keep = pd.Series(True, index=values.index)
+    for gene, side in genes.items():
+        level = values[gene].quantile(0.75 if side == "high" else 0.25)
+        keep &= values[gene] >= level if side == "high" else values[gene] <= level
+    return set(values.index[keep])
+
+
+def _containing(
+    rows: pd.DataFrame, keep: pd.Series, shares: dict[str, float], classes: tuple[str, ...], masks: Masks
+) -> pd.Series:
+    out = pd.Series(False, index=rows.index)
+    for _, members in rows[keep].groupby("part"):
+        found = masks(members)
+        enough = [(found == classes.index(name) + 1).mean((1, 2)) >= share for name, share in shares.items()]
+        out[members.index] = np.all(enough, 0)
+    return out
+
+
+def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The drawn plan rows with a request's changes; of pairs, each row as it was and changed, with one seed."""
+    change, key = request.change, params.train_encoders.rna.key
+    if change.rna is not None and request.purpose == "augment" and change.rna not in set(train[key]):
+        raise HistoloomError(
+            f"plan.requests, '{request.name}': the profile '{change.rna}' is not of the train split, and purpose is "
+            "augment. Name a train profile, or set purpose: evaluate."
+        )
+    if change.rna is not None and change.rna not in read_expression(params.train_encoders.rna).index:
+        raise HistoloomError(
+            f"plan.requests, '{request.name}': {params.train_encoders.rna.table} has no profile '{change.rna}'."
+        )
+    out = drawn.copy()
+    for column in ("label", "caption", "rna", "mpp"):
+        if (value := getattr(change, column)) is not None:
+            out[column] = value
+    if change.genotype:
+        out["genotype"] = [_with_states(text, change.genotype) for text in out["genotype"]]
+    for name in change.leave_out:
+        if name in ("mask", "image"):
+            raise HistoloomError(
+                f"plan.requests, '{request.name}': '{name}' can't be left out of single tiles; sample.guidance can "
+                f"leave it out of all ({name}: 0)."
+            )
+        out[{"text": "caption", "magnification": "mpp"}.get(name, name)] = None
+    if not request.pairs:
+        return out
+    pairs = [drawn.assign(tile_id=drawn["tile_id"] + AS_IS), out.assign(tile_id=out["tile_id"] + CHANGED)]
+    return pd.concat(pairs).sort_index(kind="stable").reset_index(drop=True)
+
+
+def _with_states(text: str | None, states: dict[str, str]) -> str:
+    merged = parse_genotype(text) | states
+    return write_genotype({marker: state for marker, state in merged.items() if state != NOT_TESTED})
+
+
+def edited_layouts(
+    arrays: dict[str, np.ndarray], plan: pd.DataFrame, store: TileStore, rows: pd.DataFrame, params: Params
+) -> dict[str, np.ndarray]:
+    """`mask`, `instance` and `edge` of the plan's rows, edited where their request says so."""
+    edits = {r.name: r for r in params.plan.requests if r.change.mask != Edit()}
+    wanted = [
+        (index, edits[name].change.mask)
+        for index, (name, tile_id) in enumerate(zip(plan["request"], plan["tile_id"]))
+        if name in edits and not tile_id.endswith(AS_IS)
+    ]
+    out = {name: arrays[name].copy() for name in ("mask", "instance", "edge") if name in arrays}
+    if not wanted:
+        return out
+    counted = any(edit.multiply or edit.scatter for _, edit in wanted)
+    if counted and "instance" not in out:
+        raise HistoloomError(
+            "Nuclei can be multiplied or scattered only where they are told apart: name 'instances' in slides.csv, or "
+            "set tile.masks.source to stain."
+        )
+    donors = _donors(store, rows[(rows["split"] == "train") & rows["masked"]]) if counted else []
+    for index, edit in wanted:
+        instance = out["instance"][index] if "instance" in out else np.zeros_like(out["mask"][index], np.int32)
+        rng = np.random.default_rng(item_seed(int(plan["seed"].iloc[index]), "mask"))
+        layout = _edited(Layout(out["mask"][index], instance), edit, donors, params.tile.masks.classes, rng)
+        out["mask"][index] = layout.mask
+        if layout.instance is not instance:
+            out["instance"][index], out["edge"][index] = layout.instance, outlines(layout.instance)
+    return out
+
+
+def _donors(store: TileStore, train: pd.DataFrame) -> list[Nucleus]:
+    """Whole nuclei of train tiles, evenly spread over the split."""
+    lenders = spread(train, _DONOR_TILES)
+    masks, instances = store.read(lenders, "mask"), store.read(lenders, "instance")
+    return [n for mask, instance in zip(masks, instances) for n in Layout(mask, instance).nuclei().values()]
+
+
+def _edited(
+    layout: Layout, edit: Edit, donors: list[Nucleus], classes: tuple[str, ...], rng: np.random.Generator
+) -> Layout:
+    ids = {"background": 0} | {name: index + 1 for index, name in enumerate(classes)}
+    if edit.scatter:
+        layout = scattered(layout, donors, rng)
+    for name, times in edit.multiply.items():
+        layout = multiplied(layout, ids[name], times, [d for d in donors if d.class_id == ids[name]], rng)
+    return swapped(layout, {ids[old]: ids[new] for old, new in edit.swap.items()})

@@ -1,0 +1,41 @@
+"""Which rows may be used for what: training reads the train split alone, measuring reads held-out splits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
+from histoloom.progress import console
+
+
+def train_rows(store: TileStore) -> pd.DataFrame:
+    """The train split, the only rows that anything is trained on."""
+    rows = store.rows()
+    rows = rows[rows["split"] == "train"]
+    if rows.empty:
+        raise HistoloomError(f"{store.folder} has no tile in the train split. Check tile.split in params.yaml.")
+    return rows.reset_index(drop=True)
+
+
+def val_rows(store: TileStore, count: int = 512) -> pd.DataFrame:
+    """Up to `count` rows of the val split (of train where there is no val, and it is said), evenly spread."""
+    rows = store.rows()
+    chosen = rows[rows["split"] == "val"]
+    if chosen.empty:
+        console.print("no tile is in the val split: measuring on train tiles, which flatters")
+        chosen = rows[rows["split"] == "train"]
+    return spread(chosen, count)
+
+
+def held_out_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the test split, or of val where there is no test."""
+    return rows[rows["split"] == ("test" if (rows["split"] == "test").any() else "val")]
+
+
+def spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most `count` rows, evenly spread over the table."""
+    if len(rows) <= count:
+        return rows
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]

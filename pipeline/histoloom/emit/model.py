@@ -1,0 +1,288 @@
+"""A study's models as a package: half the bytes, with a card written from what the study recorded.
+
+What leaves carries nothing of a patient: files, params and numbers by allow-lists, names as codes (emit/leaving.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import histoloom
+from histoloom.backbones.denoiser import load_unet, read_conditions
+from histoloom.backbones.few_steps import read_few_steps, save_few_steps
+from histoloom.conditions.bus import ConditionSpec
+from histoloom.config import Params, load_params
+from histoloom.config.package import packaged
+from histoloom.data.ancestry import without_region
+from histoloom.data.commit import write_json
+from histoloom.data.lineage import read_lineage
+from histoloom.data.rows import train_rows
+from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
+from histoloom.emit.leaving import FOLDER, Names, is_path, names_outside, quoted, told_params, told_source
+from histoloom.emit.model_card import earlier_params, learnt_towers, write_model_card
+from histoloom.errors import HistoloomError
+from histoloom.progress import console
+
+PARTS = ("autoencoder", "denoiser", "encoders")
+_FOLDERS = ("", "text", "rna")
+_FILES = re.compile(
+    r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|conditions|lineage|encoders)\.json"
+    r"|(tokenizer|vocab|added_tokens|special_tokens_map)\.json|vocab\.txt|merges\.txt"
+)
+"""What of a part's folders is taken; profiles of the samples themselves (codes.parquet) are not among it."""
+_NUMBERS = re.compile(
+    r"psnr_db|ssim|tiles|steps|loss_last_100_steps|(text )?(recall_at_\d+(_by_chance)?|captions|tiles)"
+    r"|rna (genes(_missing|_unknown)?|train_samples|tiles_without_profile|explained_variance_(train|held_out))"
+    r"|genotype train_samples"
+)
+"""Which of what was measured is told. How many patients have a mutation is not."""
+_SHOWN_WORDS = 60
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a person says of a model, in Markdown.
+
+    attribution : what the data's licence asks to be said.
+    hardware : on what it was trained.
+    limits : what it can't do, as a list.
+    """
+
+    attribution: str
+    hardware: str = ""
+    limits: str = ""
+
+    @property
+    def stripped(self) -> dict[str, str]:
+        return {name: text.strip() for name, text in vars(self).items()}
+
+
+def package_models(study: Study, folder: Path, words: Words, names: Names | None = None) -> None:
+    """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
+
+    Parameters
+    ----------
+    names : how what it saw is called outside; unstated, by codes.
+
+    Raises
+    ------
+    HistoloomError
+        when a model isn't there, or the folder holds something already.
+    """
+    params, models = study.params, study.models
+    if missing := [part for part in PARTS if not (models / part).is_dir()]:
+        raise HistoloomError(f"{models} holds no {missing[0]}: run dvc repro train_denoiser first.")
+    if folder.exists() and any(folder.iterdir()):
+        raise HistoloomError(f"{folder} is not empty. Name a new folder.")
+    names, name, target, before = names or names_outside(study), folder.name, folder, _begun_from(params)
+    folder = target.with_name(f".{name}.new")  # renamed when it is whole
+    shutil.rmtree(folder, ignore_errors=True)
+    millions = {part: round(_copy_half(models / part, folder / part) / 1e6, 1) for part in PARTS}
+    for part in PARTS:
+        names.outside(read_lineage(models / part)).save(folder / part)
+    _write_params(params.model_dump(mode="json"), folder / "params.yaml")
+    facts = {
+        "name": name,
+        "version": histoloom.__version__,
+        **words.stripped,
+        "millions": millions,
+        "lineage": read_lineage(folder / "denoiser").record,
+        "metrics": {s: _metrics(study.reports(s)) for s in ("train_encoders", "train_autoencoder", "train_denoiser")},
+        "training": _trained(params),
+    }
+    if before:
+        facts |= _with_before(facts, before, folder)
+        if read_few_steps(before / "denoiser"):
+            console.print(
+                f"{before.name}'s updates for few steps are of its own denoiser, and not taken over: distil this one anew."
+            )
+    write_json(folder / "facts.json", facts)
+    write_model_card(folder)
+    _say_what_to_look_at(study, words, names)
+    folder.replace(target)
+
+
+def _begun_from(params: Params) -> Path | None:
+    """The package that the study's denoiser was begun from, if it was."""
+    if params.train_denoiser.init == "scratch":
+        return None
+    folder = Path(packaged(params.train_denoiser.init, "denoiser")).parent
+    return folder if (folder / "facts.json").is_file() else None
+
+
+def _trained(params: Params) -> list[dict]:
+    """What was trained by these params, in their order."""
+    ae, denoiser = params.train_autoencoder, params.train_denoiser
+    windows = " and ".join(map(str, denoiser.windows_latent_px))
+    rows = (
+        ("autoencoder", ae.steps, ae.batch_size, ae.learning_rate),
+        ("its decoder alone, against a critic", ae.decoder_steps, ae.batch_size, ae.learning_rate / 2),
+        (
+            f"denoiser, windows of {windows} latent px" if windows else "denoiser",
+            denoiser.steps, denoiser.batch_size, denoiser.learning_rate,
+        ),
+    )  # fmt: skip
+    return [dict(zip(("what", "steps", "batch_size", "learning_rate"), row)) for row in rows if row[1]]
+
+
+def _with_before(facts: dict, before: Path, folder: Path) -> dict:
+    """Facts that go on from those of the package `before`, and its params, the oldest as params-1.yaml."""
+    known = json.loads((before / "facts.json").read_text(encoding="utf-8"))
+    for number, path in enumerate([*earlier_params(before), before / "params.yaml"], 1):
+        _write_params(YAML(typ="safe").load(path.read_text(encoding="utf-8")), folder / f"params-{number}.yaml")
+    return {
+        "hardware": "\n".join(text for text in (known["hardware"], facts["hardware"]) if text),
+        "metrics": {s: _told(known["metrics"].get(s, {})) | found for s, found in facts["metrics"].items()},
+        "training": (known.get("training") or _trained(load_params(before / "params.yaml"))) + facts["training"],
+    }
+
+
+def _write_params(params: dict, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        YAML().dump(told_params(params), stream)
+
+
+def package_few_steps(study: Study, folder: Path, names: Names | None = None) -> None:
+    """Add to the package at `folder` what this study's denoiser learnt when it was distilled from the package's.
+
+    What that denoiser saw joins the package's record, named as `names` says; unstated, by codes.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no package, the study's denoiser wasn't distilled, or it isn't of the package's form.
+    """
+    student, teacher = study.denoiser, folder / "denoiser"
+    found = {place: read_conditions(place) for place in (student, teacher)}
+    if missing := [place for place, read in found.items() if read is None]:
+        raise HistoloomError(f"{missing[0]} holds no denoiser of histoloom's.")
+    if not found[student][1].get("distilled") or found[teacher][1].get("distilled"):
+        raise HistoloomError(
+            f"{student} must be distilled (train_denoiser.distil), and {teacher} the one that it was distilled from."
+        )
+    if len({_form(*read) for read in found.values()}) > 1:
+        raise HistoloomError(f"{student} wasn't distilled from {teacher}: their conditions or their training differ.")
+    names, known = names or names_outside(study), read_lineage(teacher)
+    both = names.outside(known) | names.outside(read_lineage(student))
+    both.save(teacher)  # first: no weights without what they saw
+    save_few_steps(load_unet(teacher), load_unet(student), found[student][1]["distilled"], teacher)
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
+    write_model_card(folder)
+
+
+def _form(specs: tuple[ConditionSpec, ...], training: dict) -> tuple:
+    """What a teacher and its student have in common."""
+    conditions = ((s.name, s.shape, s.size, s.channels) for s in specs)
+    return *conditions, *(training[name] for name in ("prediction", "schedule", "train_timesteps", "map_input"))
+
+
+def _copy_half(source: Path, target: Path) -> int:
+    """Copy what is known of a model's folder, its weights in half precision; returns how many there are."""
+    count = 0
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        place = path.relative_to(source)
+        if place.parent.as_posix().removeprefix(".") not in _FOLDERS or not _FILES.fullmatch(path.name):
+            console.print(f"left out, since a package has no such file: {path}", markup=False)
+            continue
+        (target / place).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            count += _halve(path, target / place)
+        else:
+            shutil.copy(path, target / place)
+            _without_places(target / place)
+    return count
+
+
+def _halve(path: Path, out: Path) -> int:
+    """Copy weights in half precision, and of their metadata what frameworks ask for; returns how many there are."""
+    with safe_open(path, "pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
+    halved = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
+    if bad := [n for n, t in halved.items() if not torch.isfinite(t).all()]:
+        raise HistoloomError(f"{path}: '{bad[0]}' doesn't fit half precision.")
+    save_file(halved, out, {"format": "pt"})
+    return sum(t.numel() for t in tensors.values())
+
+
+def _without_places(path: Path) -> None:
+    """Libraries write into a model's configuration from where it was loaded, which is of whoever packages it."""
+    if not path.name.endswith("config.json") and path.name != "encoders.json":
+        return  # the words of a tokenizer may look like paths
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    if path.name == "encoders.json":
+        for facts in stated.values():
+            if source := facts.get("source"):
+                facts["source"] = source if source == "text" else told_source(source)
+    if (told := _told_config(stated)) != json.loads(path.read_text(encoding="utf-8")):
+        write_json(path, told)
+
+
+def _told_config(value):
+    """Of a configuration, all but names of places."""
+    if isinstance(value, dict):
+        return {k: _told_config(v) for k, v in value.items() if not k.endswith("name_or_path")}
+    if isinstance(value, list):
+        return [_told_config(v) for v in value]
+    return FOLDER if isinstance(value, str) and len(value) > 1 and is_path(value) else value
+
+
+def _metrics(reports: Path) -> dict:
+    """A stage's numbers, those that lie deeper by their path."""
+    path = reports / "metrics.json"
+    return _told(_flat(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else {}
+
+
+def _told(numbers: dict) -> dict:
+    return {k: v for k, v in numbers.items() if _NUMBERS.fullmatch(k) and isinstance(v, int | float | None)}
+
+
+def _flat(values: dict, before: str = "") -> dict:
+    out = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{before}{key} ")
+        else:
+            out[before + key] = round(value, 4) if isinstance(value, float) else value
+    return out
+
+
+def _say_what_to_look_at(study: Study, words: Words, names: Names) -> None:
+    """Print what only a person can judge: names that leave, ids in their own words, the captions' words."""
+    params, seen = study.params, read_lineage(study.denoiser)
+    own = {*seen.groups, *seen.slides}
+    texts = words.stripped | {
+        "licence": params.emit.licence,
+        "names of classes": ", ".join((*params.tile.labels.classes, *params.tile.masks.classes)),
+        "data set's name": names.dataset,
+    }
+    if clear := sorted(filter(names.is_clear, own)):
+        console.print(f"check: these ids leave clear, as {names.dataset}:ID: {', '.join(clear)}", markup=False)
+    for name, text in texts.items():
+        if found := quoted(text, {without_region(one) for one in own if not names.is_clear(one)}):
+            console.print(f"check: the {name} has words that are ids of this study: {', '.join(found)}", markup=False)
+    if "text" in learnt_towers(params):
+        console.print(f"check: {_words_of_captions(study.tiles)}", markup=False)
+
+
+def _words_of_captions(tiles: Path) -> str:
+    said = "the text tower learnt the words of this study's captions, and they can be told from its weights. "
+    if not tiles.is_dir():
+        return said + f"{tiles} isn't here to list them."
+    captions = set(train_rows(TileStore(tiles))["caption"].fillna(""))
+    count = Counter(word for caption in captions for word in set(re.findall(r"\w+", caption)))
+    rarest = [word for word, _ in sorted(count.items(), key=lambda item: (item[1], item[0]))]
+    more = f" and {len(rarest) - _SHOWN_WORDS} more" if len(rarest) > _SHOWN_WORDS else ""
+    return f"{said}None may be a name: {', '.join(rarest[:_SHOWN_WORDS])}{more}"

@@ -1,0 +1,1 @@
+"""The forward process and its reverse: schedules, loss weights, noise, guidance, solvers."""

@@ -1,0 +1,75 @@
+"""Classifier-free guidance over any number of conditions, its branches in one batch.
+
+With conditions c1..cn in their order and scales s1..sn, the prediction is
+
+    e() + s1 (e(c1) - e()) + s2 (e(c1, c2) - e(c1)) + ...
+
+(Brooks et al. 2023, eq. 3, for n = 2; Ho & Salimans 2022, eq. 6, for n = 1), those of scale 1 before the others.
+Conditions that share a scale share a branch, and a branch whose coefficient is zero is not evaluated: one scale for all,
+or one scale beside 1, costs two branches and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from histoloom.backbones.denoiser import denoise
+from histoloom.conditions.bus import Conditions, ConditionSpec, cat, only
+
+
+@dataclass(frozen=True)
+class Branch:
+    """coefficient : of the branch's prediction in the sum. names : the conditions that it is given."""
+
+    coefficient: float
+    names: frozenset[str]
+
+
+def branches(specs: tuple[ConditionSpec, ...], scale: Callable[[str], float]) -> tuple[Branch, ...]:
+    """The branches that guidance needs; their coefficients add up to 1.
+
+    Parameters
+    ----------
+    scale : condition to guidance scale; 1 for all takes the given branch alone, 0 leaves a condition out.
+    """
+    groups: dict[float, list[str]] = {1.0: []}
+    for spec in specs:
+        groups.setdefault(scale(spec.name), []).append(spec.name)
+    groups = {at: names for at, names in groups.items() if at and names}
+    scales, names, out = [1.0, *groups, 0.0], frozenset(), []
+    for index, group in enumerate(([], *groups.values())):
+        names = names.union(group)
+        if coefficient := scales[index] - scales[index + 1]:
+            out.append(Branch(coefficient, names))
+    return tuple(out)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What stays the same over the steps: the branches' coefficients, and their conditions, branch after branch."""
+
+    coefficients: tuple[float, ...]
+    conditions: Conditions
+
+    @classmethod
+    def of(
+        cls, given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], scale: Callable[[str], float]
+    ) -> Guidance:
+        """`given` has b rows, `null` one."""
+        chosen = branches(specs, scale)
+        return cls(
+            tuple(b.coefficient for b in chosen), cat([only(given, null, specs, branch.names) for branch in chosen])
+        )
+
+    def predict(self, model: torch.nn.Module, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """The guided prediction for latents (b, c, h, w) at one timestep, in one forward of all branches."""
+        return self.predict_at(model, latents, timestep.expand(len(self.coefficients) * len(latents)))
+
+    def predict_at(self, model: torch.nn.Module, latents: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The same with a timestep for each row of each branch, branch after branch."""
+        count = len(self.coefficients)
+        parts = denoise(model, latents.repeat(count, 1, 1, 1), times, self.conditions).chunk(count)
+        return sum(coefficient * part for coefficient, part in zip(self.coefficients, parts))

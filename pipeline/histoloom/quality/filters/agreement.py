@@ -1,0 +1,170 @@
+"""Does a tile show the conditions that it was given: its mask, its expression, its caption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import RidgeCV
+
+from histoloom.conditions.rna import CODES
+from histoloom.data.commit import write_json
+from histoloom.errors import HistoloomError
+from histoloom.learners.segmenter import Segmenter, dice, load_segmenter, train_segmenter
+from histoloom.quality.filters.base import Filter, Fitting, Tiles
+from histoloom.training.clip import likeness
+from histoloom.training.loop import TrainingRun
+
+_RIDGES = tuple(10.0**k for k in range(1, 7))
+_TEXT, _RNA = "text", "rna"
+_READ = "text.json"
+_MOST_CAPTIONS = 256
+
+
+@dataclass(frozen=True)
+class MaskFilter(Filter):
+    """Dice coefficient of the tile's stated mask with what a segmenter of real tiles finds."""
+
+    segmenter: Segmenter
+    name = "mask"
+    reason = "does not show its mask"
+    cross_fitted = True
+
+    @classmethod
+    def fit(cls, fitting: Fitting) -> MaskFilter:
+        classes, config = fitting.params.tile.masks.classes, fitting.params.train_filters
+        if not classes or "mask" not in fitting.params.train_denoiser.conditions:
+            raise HistoloomError(
+                "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
+            )
+        known, name = cls.judges(fitting.train), "mask" if fitting.fold is None else f"mask-{fitting.fold + 1}"
+        if not known.any():
+            raise HistoloomError("filter.use names mask, and no train tile's mask is known. Take it out.")
+        images, masks = fitting.train.images[known], fitting.train.read("mask")[known]
+        run = TrainingRun(
+            f"train_filters: {name}", config.segmenter_steps, 2e-3, fitting.params.seed, fitting.work / "checkpoints" / name, 100,
+            warmup_steps=20, device=fitting.device,
+        )  # fmt: skip
+        return cls(train_segmenter(images, masks, len(classes), run))
+
+    @staticmethod
+    def judges(tiles: Tiles) -> np.ndarray:
+        return tiles.rows["masked"].to_numpy(bool)
+
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        stated = tiles.read("mask")
+        if stated is None:
+            return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
+        scores = dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)
+        return pd.DataFrame({self.column: np.where(self.judges(tiles), scores, np.nan)})
+
+    def save(self, folder: Path) -> None:
+        self.segmenter.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> MaskFilter:
+        return cls(load_segmenter(folder))
+
+
+@dataclass(frozen=True)
+class RnaFilter(Filter):
+    """Cosine of the code of the tile's expression profile with the code that ridge regression reads from its features,
+    both about the train split's mean.
+
+    codes : a row a sample; mean, scale : of features; weights (d, k); centre (k,)
+    """
+
+    codes: pd.DataFrame
+    mean: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+    centre: np.ndarray
+    name = _RNA
+    reason = "does not show its expression"
+    sees_features = True
+
+    @classmethod
+    def fit(cls, fitting: Fitting) -> RnaFilter:
+        path = fitting.encoders / _RNA / CODES
+        if not path.is_file():
+            raise HistoloomError("filter.use names rna, which is none of train_denoiser.conditions. Take it out.")
+        codes, rows, features = pd.read_parquet(path), fitting.train.rows, fitting.train.features
+        given = codes.reindex(rows["rna"].to_numpy(object)).to_numpy(np.float32)
+        known = np.isfinite(given).all(1)
+        if not known.any():
+            raise HistoloomError("filter.use names rna, and no train tile has an expression profile. Take it out.")
+        mean, scale, centre = features[known].mean(0), features[known].std(0) + 1e-6, given[known].mean(0)
+        ridge = RidgeCV(_RIDGES, fit_intercept=False).fit((features[known] - mean) / scale, given[known] - centre)
+        return cls(codes, mean, scale, np.ascontiguousarray(ridge.coef_.T, np.float32), centre)
+
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        read = ((tiles.features - self.mean) / self.scale) @ self.weights
+        given = self.codes.reindex(tiles.rows["rna"].to_numpy(object)).to_numpy(np.float32) - self.centre
+        lengths = np.linalg.norm(read, axis=1) * np.linalg.norm(given, axis=1)
+        return pd.DataFrame({self.column: (read * given).sum(1) / np.maximum(lengths, 1e-9)})
+
+    def save(self, folder: Path) -> None:
+        self.codes.to_parquet(folder / CODES)
+        arrays = {name: getattr(self, name) for name in ("mean", "scale", "weights", "centre")}
+        save_file({n: np.ascontiguousarray(a, np.float32) for n, a in arrays.items()}, folder / "rna.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> RnaFilter:
+        return cls(pd.read_parquet(folder / CODES), **load_file(folder / "rna.safetensors"))
+
+
+@dataclass(frozen=True)
+class TextFilter(Filter):
+    """Cosine of tile and caption in the study's CLIP, less its mean over the train split's most frequent captions, since some
+    tiles are near to all of them.
+
+    folder : of open_clip, with both towers
+    max_tokens : as params state it
+    """
+
+    folder: Path
+    captions: tuple[str, ...]
+    max_tokens: int | None = None
+    name = _TEXT
+    reason = "does not show its caption"
+
+    @classmethod
+    def fit(cls, fitting: Fitting) -> TextFilter:
+        folder = fitting.encoders / _TEXT
+        if not (folder / "open_clip_config.json").is_file():
+            raise HistoloomError(
+                "filter.use names text, and there is no CLIP with both towers: train_encoders.text.source must be train "
+                "or a packaged model, and text one of train_denoiser.conditions. Take it out."
+            )
+        captions = fitting.train.rows["caption"].fillna("")
+        most = tuple(captions[captions != ""].value_counts().index[:_MOST_CAPTIONS])
+        return cls(folder, most, fitting.params.train_encoders.text.max_tokens)
+
+    @cached_property
+    def compare(self) -> Callable[[np.ndarray, list[str]], np.ndarray]:
+        return likeness(self.folder, self.max_tokens)
+
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        own = tiles.rows["caption"].to_numpy(object)
+        captions = sorted(set(self.captions) | {c for c in own if c})
+        cosines = self.compare(tiles.images, captions)
+        usual = cosines[:, [captions.index(c) for c in self.captions]].mean(1)
+        found = [row[captions.index(c)] - u if c else np.nan for row, u, c in zip(cosines, usual, own)]
+        return pd.DataFrame({self.column: np.array(found, float)})
+
+    def save(self, folder: Path) -> None:
+        shutil.copytree(self.folder, folder / _TEXT)
+        pd.DataFrame({"caption": self.captions}).to_parquet(folder / "captions.parquet")
+        write_json(folder / _READ, {"max_tokens": self.max_tokens})
+
+    @classmethod
+    def load(cls, folder: Path) -> TextFilter:
+        read = json.loads((folder / _READ).read_text(encoding="utf-8"))
+        return cls(folder / _TEXT, tuple(pd.read_parquet(folder / "captions.parquet")["caption"]), **read)

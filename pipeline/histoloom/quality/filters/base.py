@@ -1,0 +1,155 @@
+"""What every filter is: fitted to real train tiles, it scores any tiles, and says why it rejects."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from histoloom.conditions.features import Extractor
+from histoloom.config import Params
+from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles as filters are given them, real or made.
+
+    images : (n, h, w, 3) uint8
+    rows : a row each, with what they are to show: `label`, `caption`, `rna`, and whether `masked`
+    read : the rows' own 'mask', (n, h, w) uint8 class ids; None where none has one
+    """
+
+    images: np.ndarray
+    rows: pd.DataFrame
+    read: Callable[[str], np.ndarray | None]
+    extractor: Extractor
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(n, d)"""
+        return self.extractor.features(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def part(self, chosen: np.ndarray) -> Tiles:
+        """Those of chosen (n,) bool, with their features where they are known."""
+
+        def read(name: str) -> np.ndarray | None:
+            whole = self.read(name)
+            return None if whole is None else whole[chosen]
+
+        tiles = Tiles(self.images[chosen], self.rows[chosen].reset_index(drop=True), read, self.extractor)
+        if "features" in self.__dict__:
+            tiles.__dict__["features"] = self.features[chosen]
+        return tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """What a filter may be fitted to.
+
+    train : real tiles of the train split, evenly spread over it where there are very many
+    everything, batches : all rows of the train split, and their images (b, h, w, 3) in order
+    work : folder for checkpoints
+    fold : which fold of split groups is left out of train, where it is fitted to be cross-fitted
+    """
+
+    train: Tiles
+    everything: pd.DataFrame
+    batches: Callable[[], Iterable[np.ndarray]]
+    study: Study
+    work: Path
+    device: str
+    fold: int | None = None
+
+    @property
+    def params(self) -> Params:
+        return self.study.params
+
+    @property
+    def encoders(self) -> Path:
+        """The folder that `train_encoders` wrote."""
+        return self.study.encoders
+
+
+class Filter(ABC):
+    """One filter. Its score's column is `{name}_score`; a tile without a score (NaN) is never rejected.
+
+    reason : why a tile is rejected, in words
+    cross_fitted : whether its threshold rests on train tiles too, scored by a filter that was fitted without their split group
+    sees_features : whether it looks at the tiles' features
+    high_is_bad : whether tiles are rejected above the threshold, rather than below
+    """
+
+    name: ClassVar[str]
+    reason: ClassVar[str]
+    cross_fitted: ClassVar[bool] = False
+    sees_features: ClassVar[bool] = False
+    high_is_bad: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, fitting: Fitting) -> Filter | None:
+        """Fit to the train split; None where its tiles have nothing of the kind to judge.
+
+        Raises
+        ------
+        HistoloomError
+            when the study lacks what the filter was asked by name to look at.
+        """
+
+    @staticmethod
+    def judges(tiles: Tiles) -> np.ndarray:
+        """(n,) bool: which tiles have what it looks at."""
+        return np.ones(len(tiles), bool)
+
+    @abstractmethod
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        """A row a tile: `{name}_score`, and what else explains it."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Filter: ...
+
+    def threshold(self, scores: np.ndarray, share: float) -> float | None:
+        """Where it would reject at most this share of real tiles like the held-out ones whose scores (n,) these are.
+
+        It is one of the scores, the k-th worst: of new tiles k in n + 1 are worse. k is share (n + 1) or less, and 1 where that is below
+        1, so that fewer tiles than 1 / share give a higher share than was asked for. None where no tile has a score.
+        """
+        known = np.sort(scores[np.isfinite(scores)])
+        if not len(known):
+            return None
+        worst = max(int(share * (len(known) + 1) + 1e-9), 1)
+        return float(known[-worst] if self.high_is_bad else known[worst - 1])
+
+    def rejects(self, scores: np.ndarray, threshold: float | None) -> np.ndarray:
+        """(n,) bool"""
+        if threshold is None:
+            return np.zeros(len(scores), bool)
+        return scores > threshold if self.high_is_bad else scores < threshold
+
+    @property
+    def column(self) -> str:
+        return f"{self.name}_score"
+
+
+def tiles_of(store: TileStore, rows: pd.DataFrame, extractor: Extractor) -> Tiles:
+    """Rows of a store, to be looked at."""
+
+    def read(name: str) -> np.ndarray | None:
+        return store.read(rows, name) if all(store.has(name, part) for part in rows["part"].unique()) else None
+
+    return Tiles(store.read(rows), rows, read, extractor)

@@ -1,0 +1,82 @@
+"""Is a tile a copy of a train tile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from histoloom.errors import HistoloomError
+from histoloom.quality.filters.base import Filter, Fitting, Tiles
+from histoloom.quality.near_copy import CopyIndex, build_index, copy_scores
+
+_ARRAYS, _IDS, _PATCHES = "copies.safetensors", "copies.json", "patches.faiss"
+_LEAST_FITTED = 30
+_MOST = 0.95
+"""A threshold above it would let copies pass: what it was set on is no other tissue."""
+
+
+@dataclass(frozen=True)
+class CopyFilter(Filter):
+    """The correlation with the train tile that it fits best (near_copy.py), and which one that is."""
+
+    index: CopyIndex
+    name = "near_copy"
+    reason = "near-copy of a train tile"
+    high_is_bad = True
+
+    @classmethod
+    def fit(cls, fitting: Fitting) -> CopyFilter:
+        return cls(build_index(fitting.everything["tile_id"].to_numpy(str), fitting.batches()))
+
+    def scores(self, tiles: Tiles) -> pd.DataFrame:
+        score, nearest = copy_scores(tiles.images, self.index)
+        ids = self.index.tile_ids[nearest] if len(tiles) and len(self.index.tile_ids) else np.full(len(tiles), "")
+        return pd.DataFrame({self.column: np.where(score > 0, score, np.nan), "nearest_train_tile": ids})
+
+    def threshold(self, scores: np.ndarray, share: float) -> float | None:
+        """As for every filter, but a share smaller than one tile of those held out is read off the Gumbel distribution with
+        their median and upper tenth, since a score is the highest of many correlations, and such maxima have its tail; but no
+        higher than halfway from the highest of them to 1.
+
+        Raises
+        ------
+        HistoloomError
+            when held-out tiles are as near to train tiles as copies are.
+        """
+        known = scores[np.isfinite(scores)]
+        found = super().threshold(known, share)
+        if found is not None and found > _MOST:
+            raise HistoloomError(
+                f"The near-copy filter can't be calibrated: real held-out tiles correlate with train tiles up to {found:.2f}. Either "
+                "no tile is held out (tile.split), or two splits hold the same tissue (histoloom validate --deep)."
+            )
+        if 0 < share * len(known) < 1 and len(known) >= _LEAST_FITTED:
+            middle, upper = np.quantile(known, [0.5, 0.9])
+            tail = middle + (upper - middle) * (_gumbel(1 - share) - _gumbel(0.5)) / (_gumbel(0.9) - _gumbel(0.5))
+            found = float(min(tail, (known.max() + 1) / 2))
+        return found
+
+    def save(self, folder: Path) -> None:
+        import faiss
+
+        save_file({"grey": self.index.grey, "axes": self.index.axes}, folder / _ARRAYS)
+        (folder / _IDS).write_text(json.dumps(self.index.tile_ids.tolist()) + "\n", encoding="utf-8")
+        faiss.write_index(self.index.patches, str(folder / _PATCHES))
+
+    @classmethod
+    def load(cls, folder: Path) -> CopyFilter:
+        import faiss
+
+        ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
+        patches = faiss.read_index(str(folder / _PATCHES), faiss.IO_FLAG_MMAP_IFC)  # all workers share its pages
+        return cls(CopyIndex(np.array(ids, str), **load_file(folder / _ARRAYS), patches=patches))
+
+
+def _gumbel(share: float) -> float:
+    """The standard Gumbel distribution's quantile."""
+    return -np.log(-np.log(share))

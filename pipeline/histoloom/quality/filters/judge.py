@@ -1,0 +1,115 @@
+"""The filters in use together: fitted, calibrated, and judging tiles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histoloom.config import TrainFilters
+from histoloom.data.commit import write_json
+from histoloom.data.rows import spread
+from histoloom.progress import console
+from histoloom.quality.filters.agreement import MaskFilter, RnaFilter, TextFilter
+from histoloom.quality.filters.base import Filter, Fitting, Tiles
+from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.filters.distance import DistanceFilter
+from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
+from histoloom.quality.filters.reviewed import ReviewFilter
+from histoloom.quality.filters.tissue import QualityFilter
+
+FILTERS: dict[str, type[Filter]] = {
+    kind.name: kind
+    for kind in (
+        QualityFilter, DistanceFilter, LabelFilter, DisagreementFilter, MaskFilter, TextFilter, RnaFilter, CopyFilter,
+        ReviewFilter,
+    )
+}  # fmt: skip
+EXTRACTOR = "extractor.json"
+"""The file beside the filters that says what they look through."""
+_FILE = "filters.json"
+_FOLDS = 5
+_CROSS_FITTED_TILES = 4096
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Filters in their order, and their thresholds by name."""
+
+    filters: tuple[Filter, ...]
+    thresholds: dict[str, float | None]
+
+    def __call__(self, tiles: Tiles) -> pd.DataFrame:
+        """A row a tile: all scores, `accepted`, and `reject_reasons` (joined by '; ', empty where accepted)."""
+        scores = pd.concat([pd.DataFrame(index=range(len(tiles))), *(f.scores(tiles) for f in self.filters)], axis=1)
+        reasons: list[list[str]] = [[] for _ in range(len(tiles))]
+        for filter_ in self.filters:
+            values = scores[filter_.column].to_numpy(float)
+            for place in np.flatnonzero(filter_.rejects(values, self.thresholds[filter_.name])):
+                reasons[place].append(filter_.reason)
+        return scores.assign(accepted=[not r for r in reasons], reject_reasons=["; ".join(r) for r in reasons])
+
+    def save(self, folder: Path) -> None:
+        for filter_ in self.filters:
+            (folder / filter_.name).mkdir()
+            filter_.save(folder / filter_.name)
+        write_json(folder / _FILE, {"order": [f.name for f in self.filters], "thresholds": self.thresholds})
+
+
+def load_judge(folder: Path) -> Judge:
+    facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return Judge(tuple(FILTERS[name].load(folder / name) for name in facts["order"]), facts["thresholds"])
+
+
+def fit_judge(
+    names: tuple[str, ...], fitting: Fitting, held_out: Tiles, config: TrainFilters
+) -> tuple[Judge, pd.DataFrame, dict[str, np.ndarray]]:
+    """Fit the named filters to the train split, and calibrate them on real tiles that they were not fitted to.
+
+    The few patients of a val split don't show how patients differ. So filters score the train tiles too, each by a filter fitted without
+    its split group, but for those that look through encoders, which were taught by all of train, and `near_copy`, which learns nothing.
+
+    Returns
+    -------
+    The judge, its scores of the held-out tiles, and by filter all scores that its threshold was read off.
+    """
+    fitted = {name: FILTERS[name].fit(fitting) for name in names}
+    for name in (name for name, found in fitted.items() if found is None):
+        console.print(f"filter '{name}' has nothing to judge here (fewer than two labels), and is left out")
+    filters = tuple(found for found in fitted.values() if found is not None)
+    scores = Judge(filters, {f.name: None for f in filters})(held_out)
+    calibrated = {f.name: scores[f.column].to_numpy(float) for f in filters}
+    for name, more in _cross_fitted([type(f) for f in filters if f.cross_fitted], fitting):
+        calibrated[name] = np.concatenate([calibrated[name], more])
+    limits = {f.name: f.threshold(calibrated[f.name], config.share(f.name)) for f in filters}
+    for name in (name for name, limit in limits.items() if limit is None):
+        console.print(
+            f"filter '{name}' rejects nothing: no real tile that it was not fitted to has what it looks at, so that no threshold is known"
+        )
+    return Judge(filters, limits), scores, calibrated
+
+
+def _cross_fitted(kinds: Iterable[type[Filter]], fitting: Fitting) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of filters, and their scores of train tiles, of a fold of split groups after the other; of labels that the other folds
+    show. Groups that have labels or masks are dealt out first, so that no fold has them all.
+    """
+    some = spread(fitting.train.rows, _CROSS_FITTED_TILES)
+    train = fitting.train.part(fitting.train.rows.index.isin(some.index))
+    groups, labels = (train.rows[name].to_numpy(object) for name in ("split_group", "label"))
+    names = np.random.default_rng(0).permutation(np.unique(groups.astype(str)))
+    judged = {kind: kind.judges(train) for kind in kinds}
+    known = sum(np.isin(names, groups[tiles].astype(str)) for tiles in judged.values()) + np.zeros(len(names))
+    names = names[np.argsort(-known, kind="stable")]
+    for number in range(_FOLDS):
+        out = np.isin(groups, names[number::_FOLDS])
+        rest = replace(fitting, train=train.part(~out), fold=number)
+        shown = pd.isna(labels) | np.isin(labels, labels[~out & ~pd.isna(labels)])
+        for kind, tiles in judged.items():
+            asked = out & tiles & shown
+            found = kind.fit(rest) if asked.any() and (tiles & ~out).any() else None
+            if found is not None:
+                yield kind.name, found.scores(train.part(asked))[f"{kind.name}_score"].to_numpy(float)

@@ -1,0 +1,134 @@
+"""A blinded review: what is shown to a person, and what their verdicts say of realism and of single tiles."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from histoloom.data.commit import write_json
+from histoloom.data.rows import held_out_rows, spread
+from histoloom.data.study_folder import Study
+from histoloom.errors import Fault, HistoloomError, ManifestFaults
+
+KEY = "key.parquet"
+SCORE = "score.json"
+_VERDICTS = ("real", "synthetic")
+_USABLE = ("yes", "no")
+
+
+def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
+    """Accepted synthetic and held-out real tiles, as many of the one as of the other in each label, mixed.
+
+    Returns
+    -------
+    Images (n, h, w, 3) uint8, and the key: `number` from 1, `tile_id`, `source`, `label`, `image_sha256`.
+
+    Raises
+    ------
+    HistoloomError
+        when no label has tiles of both kinds.
+    """
+    if not study.verdicts.is_dir():
+        raise HistoloomError("There are no verdicts yet: run dvc repro filter first.")
+    real, pool = study.real(), []
+    pool.append((real, held_out_rows(real.rows()).assign(source="real")))
+    for store in study.synthetic_stores():
+        rows = store.rows()
+        pool.append((store, rows[rows["accepted"] & (rows["purpose"] == "augment")].assign(source="synthetic")))
+    rows = pd.concat([part.assign(store=number) for number, (_, part) in enumerate(pool)], ignore_index=True)
+    rows["label"] = rows["label"].fillna("")
+    both = (
+        rows.groupby("label")["source"]
+        .value_counts()
+        .unstack(fill_value=0)
+        .reindex(columns=["real", "synthetic"], fill_value=0)
+    )
+    pairs = both.min(axis=1)
+    if not pairs.sum():
+        raise HistoloomError(
+            "No label has both held-out real tiles and accepted synthetic ones, so nothing could be compared. Change tile.split "
+            "or plan.classes."
+        )
+    wanted = (pairs * min(1.0, count / 2 / pairs.sum())).round().clip(lower=1).astype(int).where(pairs > 0, 0)
+    chosen = [spread(part, wanted[label]) for (label, _), part in rows.groupby(["label", "source"]) if wanted[label]]
+    key = pd.concat(chosen)
+    key = key.iloc[np.random.default_rng(seed).permutation(len(key))].reset_index(drop=True)
+    images = np.stack([pool[row.store][0].read(key.iloc[[place]])[0] for place, row in enumerate(key.itertuples())])
+    key = key.assign(number=np.arange(1, len(key) + 1), image_sha256=[hash_image(image) for image in images])
+    return images, key[["number", "tile_id", "source", "label", "image_sha256"]]
+
+
+def hash_image(image: np.ndarray) -> str:
+    """What a verdict holds for: the picture itself, whoever made it and whatever it is called."""
+    return sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict:
+    """Score a reader's verdicts against the key, and keep which synthetic tiles they found unusable for the filter `review`.
+
+    Returns
+    -------
+    Shares with their 95 % intervals (Wilson 1927): of synthetic and of real tiles taken for real, and of verdicts that were
+    right; a half right means that the reader could not tell.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault of the verdicts.
+    """
+    key = pd.read_parquet(folder / KEY).set_index("number")
+    given = _read(verdicts, key)
+    joined = given.join(key, on="number")
+    called_real = joined["verdict"] == "real"
+    score = {
+        **{f"{s}_taken_for_real": _share(called_real[joined["source"] == s]) for s in ("synthetic", "real")},
+        "right": _share(joined["verdict"] == joined["source"]),
+        "synthetic_unusable": _share(joined["usable"][joined["source"] == "synthetic"] == "no"),
+    }
+    write_json(folder / SCORE, score)
+    made = joined.loc[joined["source"] == "synthetic", ["tile_id", "image_sha256", "usable"]]
+    before = pd.read_csv(reviewed, dtype=str) if reviewed.is_file() else made.head(0)
+    both = pd.concat([before, made]).drop_duplicates("image_sha256", keep="last")
+    reviewed.parent.mkdir(parents=True, exist_ok=True)
+    both.to_csv(reviewed, index=False)
+    return score
+
+
+def _share(hits: pd.Series) -> dict:
+    if hits.empty:
+        return {"n": 0}
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return {"share": float(hits.mean()), "interval": [float(found.low), float(found.high)], "n": len(hits)}
+
+
+def _read(path: Path, key: pd.DataFrame) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str).fillna("")
+    except (OSError, ValueError) as error:
+        raise HistoloomError(f"The verdicts could not be read from {path}: {error}") from error
+    if missing := {"number", "verdict", "usable"} - set(table.columns):
+        raise HistoloomError(f"{path} has no column {', '.join(sorted(missing))}; save it with the page's own button.")
+    faults, numbers = [], table["number"].map(lambda text: int(text) if text.isdigit() else -1)
+    for row, (number, verdict, usable) in enumerate(zip(numbers, table["verdict"], table["usable"]), 2):
+        if number not in key.index:
+            faults.append(
+                Fault(
+                    str(path),
+                    f"there is no tile {number} in this review.",
+                    "take the key's folder that it belongs to.",
+                    row,
+                    "number",
+                )
+            )
+        for column, value, known in (("verdict", verdict, _VERDICTS), ("usable", usable, _USABLE)):
+            if value not in known:
+                faults.append(Fault(str(path), f"'{value}' is none of {', '.join(known)}.", "mend it.", row, column))
+    for number in numbers[numbers.duplicated()].unique():
+        faults.append(Fault(str(path), f"tile {number} has two verdicts.", "keep one.", None, "number"))
+    if faults:
+        raise ManifestFaults(faults)
+    return table.assign(number=numbers)

@@ -1,0 +1,1 @@
+"""Trained models loaded, and the tiles of a plan sampled."""

@@ -1,0 +1,56 @@
+"""What it would take to sample a plan, from timing one step of one microbatch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histoloom.conditions.encode import batch, null
+from histoloom.config import Params
+from histoloom.sampling.generator import generator_sha256, load_generator
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a plan on one worker."""
+
+    seconds: float
+    mib_at_most: float
+
+
+def estimate(
+    params: Params, plan: pd.DataFrame, tiles: Callable[[str], np.ndarray], models: Path, device: str
+) -> Cost | None:
+    """What a plan would take.
+
+    Parameters
+    ----------
+    tiles : gives the `image`, `mask` or `edge` of the plan's first microbatch.
+
+    Returns
+    -------
+    The cost, or None where there is no trained generator yet.
+    """
+    if not (models / "denoiser" / "conditions.json").is_file():
+        return None
+    size, first = params.plan.batch_size, plan.head(params.plan.batch_size)
+    settings = (params.train_denoiser.attention, device, params.sample.precision)
+    generator = load_generator(models, generator_sha256(models), *settings)
+    arrays = generator.encoders.arrays(first, tiles)
+    index = np.resize(np.arange(len(first)), size)
+    given, nothing = batch(arrays, generator.specs, index), null(arrays, generator.specs)
+    one_step = params.sample.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
+    generator.latents(np.arange(size), given, nothing, one_step)
+    start = time.perf_counter()
+    latents = generator.latents(np.arange(size), given, nothing, one_step)
+    stepped = time.perf_counter()
+    generator.codec.decode(latents)
+    decoded = time.perf_counter()
+    per_batch = (stepped - start) * params.sample.steps + (decoded - stepped)
+    tile_mib = params.tile.tile_px**2 * 3 / 2**20
+    return Cost(per_batch * -(-len(plan) // size), len(plan) * tile_mib)

@@ -1,0 +1,107 @@
+"""The trained models of a generator: loaded once a process, and asked for latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from histoloom.backbones.denoiser import load_denoiser, read_conditions
+from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.encode import Encoders, load_encoders
+from histoloom.config import Sample, SampleSlides
+from histoloom.data.commit import digest
+from histoloom.data.lineage import Lineage, model_sha256, read_lineage
+from histoloom.errors import HistoloomError
+from histoloom.process.guidance import Guidance
+from histoloom.process.noise import latent_noise
+from histoloom.process.sampler import make_scheduler, sample_latents
+from histoloom.targets.autoencoder import LatentCodec, load_codec
+
+_MODELS = ("autoencoder", "denoiser", "encoders")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The loaded models of one generator."""
+
+    codec: LatentCodec
+    unet: torch.nn.Module
+    specs: tuple[ConditionSpec, ...]
+    encoders: Encoders
+    training: dict
+    device: str
+
+    def latents(self, seeds: np.ndarray, given: Conditions, nothing: Conditions, config: Sample) -> torch.Tensor:
+        """Sample one microbatch of b rows of conditions, `nothing` their nulls in one; (b, c, h, w) on the device."""
+        facts = self.training
+        shape = (facts["latent_channels"], facts["latent_px"], facts["latent_px"])
+        noise = torch.from_numpy(latent_noise(seeds, shape)).to(self.device)
+        scheduler = make_scheduler(
+            config.scheduler,
+            prediction=facts["prediction"],
+            schedule=facts["schedule"],
+            train_timesteps=facts["train_timesteps"],
+        )
+        given, nothing = given.to(self.device), nothing.to(self.device)
+
+        names = [spec.name for spec in self.specs]
+
+        @cache  # few steps are guided differently
+        def guided(scales: tuple[float, ...]) -> Guidance:
+            return Guidance.of(given, nothing, self.specs, dict(zip(names, scales)).__getitem__)
+
+        def guidance(share: float) -> Guidance:
+            return guided(tuple(map(config.scale_at(share), names)))
+
+        return sample_latents(self.unet, scheduler, noise, guidance, steps=config.steps)
+
+
+@lru_cache(maxsize=1)
+def load_generator(models: Path, sha256: str, attention: str, device: str, precision: str = "fp32") -> Generator:
+    """Load a generator once a process; `sha256` keys the cache, so that new weights are loaded anew."""
+    unet, specs, training = load_denoiser(models / "denoiser", device, attention, precision)
+    encoders = load_encoders(specs, training["latent_px"], models / "encoders", device)
+    codec = load_codec(models / "autoencoder", device, precision)
+    return Generator(codec, unet, specs, encoders, training, device)
+
+
+def generator_sha256(models: Path) -> str:
+    """The identity of autoencoder, denoiser and encoders together."""
+    return digest([model_sha256(models / name) for name in _MODELS])
+
+
+def generator_lineage(models: Path) -> dict:
+    """What autoencoder, denoiser and encoders saw."""
+    lineage = Lineage()
+    for name in _MODELS:
+        lineage |= read_lineage(models / name)
+    return lineage.record
+
+
+def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...]) -> str:
+    """Guidance as a tile's row states it: 'all=2 within 0.2-0.6', or 'label=2 text=3 within mask 0.2-0.6'."""
+    scales, intervals = (
+        stated.items() if isinstance(stated, dict) else [("all", stated)]
+        for stated in (config.guidance, config.guidance_interval)
+    )
+    said = " ".join(f"{name}={scale:g}" for name, scale in scales)
+    within = [f"{name} {low:g}-{high:g}" for name, (low, high) in intervals if name in ("all", *conditions)]
+    return f"{said} within {' '.join(within).removeprefix('all ')}" if within else said
+
+
+def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:
+    """Refuse to step a distilled denoiser otherwise than it was distilled for.
+
+    Guidance is inside where the conditions are those of the teacher; a denoiser that was adapted to others may be guided.
+    """
+    facts = read_conditions(models / "denoiser")[1]
+    steps, inside = facts.get("distilled"), facts.get("guidance_inside", True)
+    if steps and ((config.scheduler, config.steps) != ("ddim", steps) or (inside and config.guidance != 1)):
+        raise HistoloomError(
+            f"The denoiser was distilled to {steps} steps{', with guidance inside' if inside else ''}. Set {section}: "
+            f"{{scheduler: ddim, steps: {steps}{', guidance: 1' if inside else ''}}}."
+        )

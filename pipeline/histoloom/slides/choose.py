@@ -1,0 +1,146 @@
+"""Which tiles of a slide are taken, what is left out, and why a slide has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from histoloom.config import Tile
+from histoloom.data.splits import inside_region
+from histoloom.slides.artefacts import PADDING, PEN
+from histoloom.slides.grid import grid
+from histoloom.slides.open import BadSlide, Slide
+from histoloom.slides.tissue import TissueMap
+
+Corner = tuple[int, int]
+
+
+class NoTiles(BadSlide):
+    """A slide that no tile is taken from."""
+
+    def __init__(self, problem: str, remedy: str):
+        self.problem, self.remedy = problem, remedy
+        super().__init__(f"{problem} {remedy[:1].upper()}{remedy[1:]}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tiles of one scale.
+
+    corners : (x, y) of the tiles that are taken, in pixels of the target scale
+    fractions : corner to the tile's share of tissue
+    of_grid : how many tiles the whole grid has
+    best : the largest share of tissue in a tile of the grid
+    with_artefacts : tiles with tissue enough that are left out for padding or pen
+    in_gaps : tiles with tissue enough that are left out because they reach into a gap between regions
+    beyond : share of the tissue that lies at the right and lower border and in no tile
+    """
+
+    corners: list[Corner]
+    fractions: dict[Corner, float]
+    of_grid: int
+    best: float
+    with_artefacts: int
+    in_gaps: int
+    beyond: float
+
+
+def choose_tiles(slide: Slide, tissue: TissueMap, config: Tile, mpp: float) -> Choice:
+    """Take the tiles of one scale that have tissue enough, little padding and pen, and keep off the gaps between regions."""
+    downsample = mpp / slide.mpp
+    side = config.tile_px * downsample
+    size = int(slide.width / downsample), int(slide.height / downsample)
+    least_px = max(1, int(np.ceil(1 / downsample))) if config.edge == "shift" else None
+    corners = list(grid(*size, config.tile_px, config.stride_px, least_px))
+    places = np.array(corners, float).reshape(-1, 2) * downsample
+    fractions = tissue.fractions(places, side)
+    enough = fractions >= config.tissue.min_fraction
+    clean = tissue.artefact_fractions(places, side) <= config.tissue.max_artefact
+    inside = _inside_regions(slide, places, side, config)
+    kept = np.flatnonzero(enough & clean & inside)
+    return Choice(
+        [corners[i] for i in kept],
+        {corners[i]: float(fractions[i]) for i in kept},
+        len(corners),
+        float(fractions.max(initial=0)),
+        int((enough & ~clean).sum()),
+        int((enough & clean & ~inside).sum()),
+        tissue.share_beyond(*(places.max(0) + side)) if len(places) else 1.0,
+    )
+
+
+def _inside_regions(slide: Slide, places: np.ndarray, side: float, config: Tile) -> np.ndarray:
+    """Of each tile, whether it keeps off the gaps between regions; places are upper left corners at level 0."""
+    if config.split.group != "region":
+        return np.ones(len(places), bool)
+    region = config.split.region
+    gap = region.gap_um / slide.mpp
+    return np.array(
+        [
+            inside_region(x, y, side, slide.width, slide.height, region.rows, region.cols, gap)
+            for x, y in places.tolist()
+        ],
+        bool,
+    )
+
+
+def check_choice(slide: Slide, tissue: TissueMap, config: Tile, choice: Choice) -> None:
+    """Say why a slide gives no tile.
+
+    Raises
+    ------
+    NoTiles
+        with the reason and what helps.
+    """
+    if choice.corners:
+        return
+    name, least = slide.path.name, config.tissue.min_fraction
+    if not choice.of_grid:
+        size = " x ".join(str(int(side * slide.mpp / config.mpp)) for side in (slide.width, slide.height))
+        raise NoTiles(
+            f"{name}: {size} px at tile.mpp {config.mpp:g} are smaller than a tile of {config.tile_px} px.",
+            "choose a smaller tile.tile_px, or remove the slide.",
+        )
+    if not tissue.mask.any():
+        raise _without_tissue(name, tissue, config)
+    if choice.in_gaps:
+        raise NoTiles(
+            f"{name}: all {choice.in_gaps} tiles with tissue enough reach into the gaps between regions.",
+            "choose fewer tile.split.region.rows and cols, a smaller gap_um, or a smaller tile.tile_px.",
+        )
+    if choice.with_artefacts:
+        raise NoTiles(
+            f"{name}: all {choice.with_artefacts} tiles with tissue enough have more padding or pen than "
+            f"tile.tissue.max_artefact ({config.tissue.max_artefact:g}).",
+            _LOOK,
+        )
+    raise NoTiles(
+        f"{name}: no tile has tissue enough. The best has {choice.best:.2g}, and tile.tissue.min_fraction is {least:g}.",
+        "lower it, or choose a smaller tile.tile_px, or tile.edge: shift where the tissue lies at the border.",
+    )
+
+
+_LOOK = (
+    "look at the slide. If what was taken for pen is a blue or green stain, set tile.tissue.leave_out: [padding]; "
+    "if it is a grey or black one, leave_out: []."
+)
+
+
+def _without_tissue(name: str, tissue: TissueMap, config: Tile) -> NoTiles:
+    if tissue.largest_speck_um2:
+        return NoTiles(
+            f"{name}: no tile has tissue enough. The largest piece has {tissue.largest_speck_um2:.0f} µm², and tile.tissue.min_area_um2 "
+            f"is {config.tissue.min_area_um2:g}.",
+            "lower it, or remove the slide.",
+        )
+    padding, pen = tissue.share_of(PADDING), tissue.share_of(PEN)
+    if padding or pen:
+        return NoTiles(
+            f"{name}: no tile has tissue enough. There is nothing beside glass, padding ({padding:.0%} of the slide) and pen ({pen:.0%}).",
+            _LOOK,
+        )
+    return NoTiles(
+        f"{name}: no tile has tissue enough. There is nothing but glass: no place has an optical density above {config.tissue.min_od:g} (tile.tissue.min_od).",
+        "lower it if the tissue is very pale, or remove the slide.",
+    )

@@ -1,0 +1,101 @@
+"""Which code a stage's work depends on, and its identity: what another version of it began is not taken up."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import histoloom
+from histoloom.config import Params, Section
+from histoloom.data.commit import digest
+from histoloom.studies.stages import STAGES
+
+_HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.work")}
+"""Modules that decide where and how work is done and what is said of it, not what it makes."""
+
+
+@cache
+def code_sha256(stage: str) -> str:
+    """sha256 of the code that decides what a stage makes: its file and all that it imports, and its sections of params.
+
+    Comments, docstrings and descriptions don't count.
+    """
+    return digest({name: _meaning(_file(name)) for name in code_of(stage)})
+
+
+def code_of(stage: str) -> list[str]:
+    """The modules, as 'histoloom.data.store', that a stage's file imports, directly or not, wherever the import stands."""
+    found, open_ = set(), {f"histoloom.studies.{stage}", *_sections(stage)}
+    while open_:
+        found.add(name := open_.pop())
+        open_ |= {module for module in _imported(_file(name)) if _decides(module)} - found
+    return sorted(found)
+
+
+def folders_of(stage: str) -> list[str]:
+    """The package's folders, from this repository's top, that hold that code, and the stage's own file."""
+    parts = [module.split(".")[1:] for module in code_of(stage)]
+    folders = {part[0] for part in parts if len(part) > 1 and part[0] not in ("config", "studies")}
+    return [f"pipeline/histoloom/studies/{stage}.py", *(f"pipeline/histoloom/{name}" for name in sorted(folders))]
+
+
+def _decides(module: str) -> bool:
+    """A section's values are known of the stage's params, and its code of `_sections`."""
+    return module not in _HOW_IT_RUNS and module != "histoloom.config" and module not in _of_sections().values()
+
+
+def _sections(stage: str) -> set[str]:
+    """The modules of the sections of params that the stage takes whole."""
+    return {_of_sections()[key] for key in STAGES[stage].params if key in _of_sections()} | {"histoloom.config.base"}
+
+
+@cache
+def _of_sections() -> dict[str, str]:
+    """Section of params to its module."""
+    kinds = {name: field.annotation for name, field in Params.model_fields.items()}
+    found = {
+        name: kind.__module__ for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)
+    }
+    return found | {"": Params.__module__}
+
+
+def _root() -> Path:
+    return Path(histoloom.__file__).parent
+
+
+def _file(module: str) -> Path | None:
+    """A module's file, or None for what is no module."""
+    place = _root().joinpath(*module.split(".")[1:])
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+@cache
+def _imported(path: Path) -> frozenset[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{name}" for name in names] + [node.module]
+        found |= {name for name in names if name.startswith("histoloom.") and _file(name) is not None}
+    return frozenset(found)
+
+
+@cache
+def _meaning(path: Path) -> str:
+    """A module's syntax tree without what is written for people."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [statement for statement in body if not _is_text(statement)]
+        if isinstance(node, ast.Call):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

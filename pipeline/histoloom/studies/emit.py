@@ -1,0 +1,145 @@
+"""Write the augmented dataset behind the leak gate, with its card: real train with accepted synthetic; val and test real only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import histoloom
+from histoloom.config import Emit
+from histoloom.data.ancestry import grid_of, recognise
+from histoloom.data.codes import code, read_salt
+from histoloom.data.lineage import Lineage, records_of
+from histoloom.data.schema import SPLITS
+from histoloom.data.study_folder import Study
+from histoloom.emit.card import CardFacts, write_card
+from histoloom.emit.classes import Source, classes_of, labelled
+from histoloom.emit.formats import WRITERS, Item, write_classes
+from histoloom.emit.gate import check_ancestors
+from histoloom.emit.leaving import Names
+from histoloom.progress import track
+from histoloom.studies.work import Work
+
+_READ_TILES = 256
+
+
+def run(work: Work) -> None:
+    work.promote(
+        lambda folder: work.write_metrics(emit_dataset(work.study, folder, read_salt(work.study.salt))),
+        work.study.dataset,
+    )
+
+
+def emit_dataset(study: Study, folder: Path, salt: bytes) -> dict[str, Any]:
+    """Write the dataset to a folder; what is measured of it.
+
+    Raises
+    ------
+    HistoloomError
+        when a synthetic tile's ancestors aren't all of the train split.
+    """
+    params, config = study.params, study.params.emit
+    real, stores = study.real(), study.synthetic_stores()
+    real_rows = real.rows()
+    every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
+    passed = [Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
+    lineage = {generator: record for store in stores for generator, record in records_of(store.folder).items()}
+    grid = grid_of(params.tile.split)
+    accepted = pd.concat([s.rows for s in passed])
+    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt, grid)
+    sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
+    sources["train"] += passed
+    classes = classes_of(params.tile.labels, sources)
+    sources, unlabelled = labelled(params.tile.labels, sources)
+    counts = _counts(sources)
+    for format_name in config.formats:
+        for split in counts:
+            total = sum(len(s.rows) for s in sources[split])
+            items = track(_items(sources[split], config, salt), f"emit {format_name} {split}", total)
+            WRITERS[format_name](folder / format_name, split, items, classes, config.shard_tiles)
+    write_classes(folder, classes)
+    facts = CardFacts(
+        config.name,
+        config.licence,
+        histoloom.__version__,
+        config.formats,
+        params.tile.tile_px,
+        params.tile.mpp,
+        classes,
+        params.tile.labels.given,
+        counts,
+        unlabelled,
+        {name: record | {"own": _own_groups(record, real_rows, salt, grid)} for name, record in lineage.items()},
+        _outside(unknown, lineage.values(), salt),
+        sum(len(rows) for _, rows in every),
+        len(accepted),
+        int(real_rows["patient_id"].nunique()),
+        config.captions,
+    )
+    (folder / "README.md").write_text(write_card(facts), encoding="utf-8")
+    metrics = {"counts": counts, "classes": list(classes), "unlabelled_left_out": unlabelled}
+    metrics |= {"synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
+    return metrics
+
+
+def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes, grid: str) -> int:
+    """How many of a generator's groups are this study's, under whatever name."""
+    return len(set(record["groups"]) - set(recognise(record, rows, salt, grid).unknown))
+
+
+def _outside(unknown: list[str], records: Iterable[dict], salt: bytes) -> list[str]:
+    """Unknown ancestors as the card names them: another study's groups, which may be patients, as codes; of a folder, only that
+    it is one."""
+    groups = {group for record in records for group in record["groups"]}
+    public = tuple(dataset for record in records for dataset in record.get("public", ()))
+    names, sources = ([u for u in unknown if (u in groups) == named] for named in (True, False))
+    told = Names("", salt).outside(Lineage(tuple(names), (), tuple(sources), public))
+    return [*told.groups, *told.unknown]
+
+
+def _counts(sources: dict[str, list[Source]]) -> dict[str, dict[str, dict[str, int]]]:
+    out: dict = {}
+    for split, parts in sources.items():
+        for part in parts:
+            for (source, label), group in part.rows.groupby(["source", "label"]):
+                by_label = out.setdefault(split, {}).setdefault(source, {})
+                by_label[label] = by_label.get(label, 0) + len(group)
+    return out
+
+
+def _share(counts: dict) -> float:
+    train = {source: sum(by_label.values()) for source, by_label in counts.get("train", {}).items()}
+    return train.get("synthetic", 0) / max(sum(train.values()), 1)
+
+
+def _items(sources: list[Source], config: Emit, salt: bytes) -> Iterator[Item]:
+    for source in sources:
+        for start in range(0, len(source.rows), _READ_TILES):
+            rows = source.rows.iloc[start : start + _READ_TILES]
+            rows = rows.assign(caption=rows["caption"].fillna(""))
+            for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
+                yield _public(row, config, salt), image
+
+
+def _public(row: dict, config: Emit, salt: bytes) -> dict:
+    """The columns that leave, by allow-list; keys and codes hide slides, patients and places."""
+    synthetic = row["source"] == "synthetic"
+    key = hashlib.blake2b(f"{row['source']}/{row['tile_id']}".encode(), key=salt[:64], digest_size=8).hexdigest()
+    out = {
+        "key": f"{'s' if synthetic else 'r'}{key}",
+        "label": row["label"],
+        "source": row["source"],
+        "split": row["split"],
+        "mpp": float(row["mpp"]),
+        "patient_code": "" if synthetic else code("p", row["patient_id"], salt),
+        "slide_code": "" if synthetic else code("s", row["slide_id"], salt),
+        "generator_sha256": row.get("generator_sha256") or "",
+        "seed": str(row["seed"]) if synthetic else "",
+        "recipe": row.get("recipe") or "",
+        "guidance": row.get("guidance") or "",
+    }
+    return out | ({"caption": row["caption"]} if config.captions else {})

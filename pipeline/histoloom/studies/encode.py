@@ -1,0 +1,54 @@
+"""Turn train tiles into latents and conditions into arrays, part by part."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from histoloom.conditions.encode import study_encoders
+from histoloom.conditions.forms import FORMS, turn
+from histoloom.data.ancestry import grid_of
+from histoloom.data.commit import commit_part
+from histoloom.data.lineage import FILE as LINEAGE_FILE
+from histoloom.data.lineage import read_lineage, seen
+from histoloom.data.rows import train_rows
+from histoloom.data.tables import with_conditions
+from histoloom.progress import track
+from histoloom.studies.work import Work
+from histoloom.targets.autoencoder import LatentCodec, load_codec
+
+
+def run(work: Work) -> None:
+    """Cache latents and condition arrays of the train split, a part for each part of the store."""
+    params, study, device = work.params, work.study, work.training_device()
+    store, autoencoder, encoders = study.real(), study.autoencoder, study.encoders
+    rows, codec = with_conditions(train_rows(store), params), load_codec(autoencoder, device, params.encode.precision)
+    bus = study_encoders(params, encoders, device)
+    names = [part for part in store.parts if (rows["part"] == part).any()]
+
+    def encode_part(part: str, folder: Path) -> dict:
+        mine = rows[rows["part"] == part]
+        batches = store.batches(mine, params.encode.batch_size)
+        latents = torch.cat([_encode_forms(codec, images, params.encode.forms) for images in batches])
+        arrays = {"latents": latents.numpy(), **bus.arrays(mine, partial(store.read, mine))}
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoded.safetensors")
+        return {"tiles": len(mine), "latent_std": float(latents.std())}
+
+    for part in track(names, "encode", len(names)):
+        commit_part(work.parts, part, lambda folder, part=part: encode_part(part, folder))
+    lineage = read_lineage(autoencoder) | read_lineage(encoders) | seen(rows, grid_of(params.tile.split))
+    specs = [asdict(spec) for spec in bus.specs()]
+    work.promote_parts(names, study.encoded, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
+
+
+def _encode_forms(codec: LatentCodec, images: np.ndarray, forms: str) -> torch.Tensor:
+    """Latents (n, forms, c, h, w) of the tiles in each of their forms (conditions/forms.py).
+
+    An autoencoder is not equivariant: a mirrored latent decodes to no tissue, so the tile is mirrored, then encoded.
+    """
+    return torch.stack([codec.encode(turn(images, form, rows_axis=1)) for form in range(FORMS[forms])], 1)

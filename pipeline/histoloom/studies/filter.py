@@ -1,0 +1,124 @@
+"""Score every synthetic tile, and reject those that the filters distrust."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from histoloom.conditions.features import load_extractor
+from histoloom.data.commit import commit_part
+from histoloom.data.lineage import model_sha256
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
+from histoloom.quality.filters.base import tiles_of
+from histoloom.quality.filters.judge import EXTRACTOR, FILTERS, Judge, load_judge
+from histoloom.studies.work import Work
+
+_LEAST_JUDGED = 10
+"""A class of which fewer tiles were made has no yield to speak of."""
+
+
+@dataclass(frozen=True)
+class FilterPart:
+    """One task of `filter`."""
+
+    part: str
+    store: Path
+    filters: Path
+    filters_sha256: str
+    device: str
+    parts: Path
+
+
+@lru_cache(maxsize=1)
+def _judge(folder: Path, sha256: str) -> Judge:
+    return load_judge(folder)
+
+
+def filter_part(job: FilterPart) -> dict:
+    """Score and judge one part, unless its verdicts are there."""
+    return commit_part(job.parts, job.part, lambda folder: _write_verdicts(job, folder))["info"]
+
+
+filter_part.uses_torch = True
+
+
+def _write_verdicts(job: FilterPart, folder: Path) -> dict:
+    store = TileStore(job.store)
+    table = pq.read_table(job.store / job.part / "rows.parquet")
+    rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
+    record = json.loads((job.filters / EXTRACTOR).read_text(encoding="utf-8"))
+    extractor = load_extractor(record["name"], job.device).check(record)
+    verdicts = _judge(job.filters, job.filters_sha256)(tiles_of(store, rows, extractor))
+    for name in verdicts.columns:
+        table = table.append_column(name, pa.array(verdicts[name]))
+    pq.write_table(table, folder / "rows.parquet")
+    return {"tiles": len(rows), "accepted": int(verdicts["accepted"].sum())}
+
+
+def run(work: Work) -> None:
+    """Judge every synthetic tile. The verdicts are the synthetic stores' rows with scores, `accepted` and reasons.
+
+    Raises
+    ------
+    HistoloomError
+        when of some class less than `filter.min_yield` passes. The verdicts are written all the same, to be looked at.
+    """
+    study, filters = work.study, work.study.filters
+    shared = (filters.resolve(), model_sha256(filters), work.device, work.parts.resolve())
+    stores = study.synthetic_stores(verdicts=False)
+    jobs = [FilterPart(part, store.folder.resolve(), *shared) for store in stores for part in store.parts]
+    with work.pool(len(jobs)) as call:
+        call(filter_part, jobs, "filter")
+    work.promote_parts([job.part for job in jobs], study.verdicts)
+    metrics, every = {}, []
+    for store in study.synthetic_stores():
+        rows = store.rows()
+        every.append(rows[rows["purpose"] == "augment"])
+        if store.folder == study.woven_tiles:
+            metrics["woven"] = _funnel(rows)
+        else:
+            metrics |= {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
+    work.write_metrics(metrics)
+    of_all = _funnel(pd.concat(every))["by_class"] if every else {}
+    for classes in (
+        metrics.get("augment", {}).get("by_class", {}),
+        of_all,
+    ):  # slides don't excuse what fails tile by tile
+        _check_yields(classes, work.params.filter.min_yield)
+
+
+def _check_yields(classes: dict[str, dict], least: float) -> None:
+    """Refuse verdicts that leave next to nothing of a class that was made to augment, tile by tile or in slides."""
+    poor = {c: n for c, n in classes.items() if n["made"] >= _LEAST_JUDGED and n["accepted"] < least * n["made"]}
+    if poor:
+        said = "; ".join(
+            f"'{name}': {n['accepted']} of {n['made']} ({', '.join(f'{r}: {k}' for r, k in n['rejected_for'].items() if k)})"
+            for name, n in poor.items()
+        )
+        raise HistoloomError(
+            f"Too little passed the filters of {said}. filter.min_yield asks for {least:.0%} of each class, so that no class "
+            "vanishes unseen. Look with: histoloom preview data/synthetic --rows data/verdicts. Then train the generator longer, raise "
+            "train_filters.false_rejection of what rejects most, or lower filter.min_yield."
+        )
+
+
+def _funnel(rows: pd.DataFrame) -> dict:
+    def rejected_for(part: pd.DataFrame) -> dict[str, int]:
+        reasons = part["reject_reasons"].str
+        used = [f.reason for name, f in FILTERS.items() if f"{name}_score" in part]
+        return {reason: int(reasons.contains(reason, regex=False).sum()) for reason in used}
+
+    by_class = {
+        label: {"made": len(part), "accepted": int(part["accepted"].sum()), "rejected_for": rejected_for(part)}
+        for label, part in rows.groupby(rows["label"].fillna("unlabelled"))
+    }
+    facts = {"made": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": rejected_for(rows)}
+    return facts | {"by_class": by_class}

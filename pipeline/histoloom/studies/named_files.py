@@ -1,0 +1,163 @@
+"""The files that params name, wherever they lie, and what they hold: beside params, what a stage reads of the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from histoloom.config.package import packaged
+from histoloom.data.commit import command_files, digest, sha256_file, write_json
+from histoloom.data.manifest import check_manifest
+from histoloom.data.slide_files import slide_files
+from histoloom.data.study_folder import Study
+from histoloom.progress import progress
+
+_MISSING, _CIRCLE = "missing", "circle"
+
+
+class Hashes:
+    """sha256 of files, read again only where size, time or inode changed, as DVC does it."""
+
+    def __init__(self, path: Path):
+        self.path, self.kept, self.asked = path, {}, {}
+        if path.is_file():
+            self.kept = json.loads(path.read_text(encoding="utf-8"))
+
+    def of(self, path: Path, within: tuple[Path, ...] = ()) -> str:
+        """Of a file, or of a folder's names and files, links followed; 'missing' where there is neither.
+
+        within : the folders that it lies in, so that a link to one of them is followed no further.
+        """
+        if path.is_dir():
+            if (folder := path.resolve()) in within:
+                return _CIRCLE
+            inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")]
+            return digest({child.name: self.of(child, (*within, folder)) for child in inside})
+        if not path.is_file():
+            return _MISSING
+        place, found = str(path.resolve()), path.stat()
+        seen = [found.st_size, found.st_mtime_ns, found.st_ino]
+        kept = self.kept.get(place)
+        self.asked[place] = kept if kept and kept[:3] == seen else [*seen, sha256_file(path)]
+        return self.asked[place][3]
+
+    def save(self, *, all_asked: bool) -> None:
+        """Keep the hashes; those that were not asked for are forgotten where all were asked for."""
+        write_json(self.path, self.asked if all_asked else self.kept | self.asked)
+
+
+def files_of(study: Study, *sections: str) -> dict[str, dict[str, Any]]:
+    """Section of params to the keys that name files, to what these hold; None where a key names none.
+
+    Hashes are kept, so that a file that didn't change is not read again.
+    """
+    hashes = Hashes(study.hashes)
+    found = {section: _READERS[section](study, hashes) for section in sections or _READERS}
+    hashes.save(all_asked=not sections)
+    return found
+
+
+def resolved(study: Study, keys: Iterable[str]) -> dict[str, Any]:
+    """Keys of the resolved params, such as 'tile.labels' or 'files.tile', to their values."""
+    keys = tuple(keys)
+    meant: dict[str, Any] = study.params.model_dump(mode="json")
+    if sections := [key.removeprefix("files.") for key in keys if key.startswith("files.")]:
+        meant["files"] = files_of(study, *sections)
+    return {key: reduce(lambda inner, name: inner[name], key.split("."), meant) for key in keys}
+
+
+def _held(hashes: Hashes, *names: str | None) -> str | None:
+    found = [hashes.of(Path(name)) for name in names if name]
+    return digest(found) if found else None
+
+
+def _of_source(source: str | None, hashes: Hashes, part: str = "") -> str | None:
+    """Of a model's folder, or of the part of a packaged model; None for what is no path here: 'scratch', a hub's name."""
+    place = packaged(source, part) if source and part else source
+    return hashes.of(Path(place)) if place and Path(place).exists() else None
+
+
+def _train_encoders(study: Study, hashes: Hashes) -> dict:
+    config = study.params.train_encoders
+    return {
+        "text": _of_source(config.text.source, hashes, "encoders/text"),
+        "rna": _held(hashes, config.rna.table),
+        "rna_init": _of_source(config.rna.init, hashes, "encoders/rna"),
+        "genotype": _held(hashes, config.genotype.table),
+        "image": _of_source(config.image.source, hashes),
+    }
+
+
+def _train_autoencoder(study: Study, hashes: Hashes) -> dict:
+    config = study.params.train_autoencoder
+    init = _of_source(config.init, hashes, "autoencoder")
+    return {"init": init, "resume_from": _of_source(config.resume_from, hashes)}
+
+
+def _train_denoiser(study: Study, hashes: Hashes) -> dict:
+    config = study.params.train_denoiser
+    init = _of_source(config.init, hashes, "denoiser")
+    return {"init": init, "resume_from": _of_source(config.resume_from, hashes)}
+
+
+def _sample_slides(study: Study, hashes: Hashes) -> dict:
+    slides = study.params.sample_slides.slides
+    return {
+        "masks": _held(hashes, *(name for slide in slides for name in (slide.mask, slide.instances))),
+        "fields": _held(hashes, *(slide.field for slide in slides)),
+        "holes": _held(hashes, *(slide.image.holes for slide in slides if slide.image)),
+    }
+
+
+def _tile(study: Study, hashes: Hashes) -> dict:
+    """The manifest and what its rows name. A row with a fault is left to the stage, which says so."""
+    config = study.params.tile
+    entries = check_manifest(config)[0].slides if Path(config.manifest).is_file() else ()
+    out = {
+        "manifest": hashes.of(Path(config.manifest)),
+        "spots": hashes.of(Path(config.spots)) if config.spots else None,
+        "summarise": command_files(config.summarise) or None,
+    }
+    with progress("looking at slides", len(entries)) as advance:
+        found: dict[str, dict] = {}
+        for entry in entries:
+            named = {"slides": slide_files(entry.path)}
+            named |= {k: [getattr(entry, k)] for k in ("annotations", "mask", "instances") if getattr(entry, k)}
+            for kind, paths in named.items():
+                found.setdefault(kind, {})[entry.slide_id] = [hashes.of(path) for path in paths]
+            advance()
+    return out | {
+        kind: digest(found[kind]) if kind in found else None for kind in ("slides", "annotations", "mask", "instances")
+    }
+
+
+def _train_filters(study: Study, hashes: Hashes) -> dict:
+    params = study.params
+    return {
+        "features": _of_source(params.train_filters.features, hashes),
+        "reviews": hashes.of(study.reviews.parent) if "review" in params.filter.use else None,
+    }
+
+
+def _evaluate(study: Study, hashes: Hashes) -> dict:
+    config = study.params.evaluate
+    return {"features": _of_source(config.features, hashes), "weights": _held(hashes, config.weights)}
+
+
+def _uplift(study: Study, _: Hashes) -> dict:
+    return {"command": command_files(study.params.uplift.command) or None}
+
+
+_READERS = {
+    "tile": _tile,
+    "train_encoders": _train_encoders,
+    "train_autoencoder": _train_autoencoder,
+    "train_denoiser": _train_denoiser,
+    "sample_slides": _sample_slides,
+    "train_filters": _train_filters,
+    "evaluate": _evaluate,
+    "uplift": _uplift,
+}

@@ -1,0 +1,44 @@
+"""Decide what to synthesise and why: a row a tile, under conditions of the train split alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from histoloom.data.commit import commit_part
+from histoloom.data.plan import CONDITIONS, PLAN, GivenTiles, deficits, given_arrays, lenders_of, make_plan
+from histoloom.data.schema import PLAN_ROW, write_rows
+from histoloom.data.study_folder import Study
+from histoloom.data.tables import with_conditions
+from histoloom.progress import console
+from histoloom.studies.work import Work
+
+
+def run(work: Work) -> None:
+    work.promote(lambda folder: work.write_metrics(write_plan(work.study, folder)), work.study.plan)
+
+
+def write_plan(study: Study, output: Path) -> dict[str, Any]:
+    """Write the plan, and the masks and pictures that its rows are given; how many are made of each class, and why."""
+    params, store = study.params, study.real()
+    rows = with_conditions(store.rows(), params)
+    plan = make_plan(rows, params, lambda asked: store.read(asked, "mask"))
+    write_rows(plan, output / PLAN, PLAN_ROW)
+    arrays = given_arrays(store, params)
+    if arrays:
+        tiles_of = GivenTiles(store, rows, params, arrays)
+        for part, members in plan.groupby("part", sort=True):
+            commit_part(output / CONDITIONS, part, lambda folder, members=members: tiles_of.write(members, folder))
+    wanting = deficits(lenders_of(rows, params), params.plan, params.tile.labels.classes)
+    for d in wanting:
+        if d.reason:
+            console.print(f"plan: '{d.label}' is short of {d.wanted} tiles and none is made: {d.reason}", markup=False)
+    metrics = {
+        "augment": int((plan["purpose"] == "augment").sum()),
+        "evaluate": int((plan["purpose"] == "evaluate").sum()),
+        "parts": int(plan["part"].nunique()),
+        "classes": {d.label: asdict(d) for d in wanting},
+        "requests": {request.name: int((plan["request"] == request.name).sum()) for request in params.plan.requests},
+    }
+    return metrics

@@ -1,0 +1,105 @@
+"""Sample the plan's parts as tasks on the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histoloom.backbones.denoiser import read_conditions
+from histoloom.backbones.precision import native
+from histoloom.conditions.encode import batch, captions_read, load_encoders, null
+from histoloom.config import Params
+from histoloom.data.commit import commit_part
+from histoloom.data.plan import PLAN, planned_masks, planned_tiles
+from histoloom.data.schema import SYNTHETIC_ROW, write_rows
+from histoloom.data.store import TileWriter
+from histoloom.sampling.generator import (
+    check_distilled,
+    generator_lineage,
+    generator_sha256,
+    load_generator,
+    written_guidance,
+)
+from histoloom.studies.work import Work
+
+
+def run(work: Work) -> None:
+    """Sample every part of the plan and publish the store, with the generator's lineage keyed by its sha256."""
+    params, study, plan, models = work.params, work.study, work.study.plan, work.study.models
+    check_distilled(models, params.sample, "sample")
+    names = sorted(pd.read_parquet(plan / PLAN, columns=["part"])["part"].unique())
+    identity = generator_sha256(models)
+    jobs = [
+        SamplePart(name, plan.resolve(), models.resolve(), identity, params, work.device, work.parts.resolve())
+        for name in names
+    ]
+    with work.pool(len(jobs)) as call:
+        infos = call(sample_part, jobs, "sample")
+    work.promote_parts(names, study.synthetic, {"lineage.json": {identity: generator_lineage(models)}})
+    metrics = {"tiles": sum(info["tiles"] for info in infos), "parts": len(names), "generator_sha256": identity}
+    texts = tuple(spec for spec in read_conditions(models / "denoiser")[0] if spec.name == "text")
+    captions = pd.read_parquet(plan / PLAN, columns=["caption"])["caption"]
+    metrics |= captions_read(load_encoders(texts, 0, models / "encoders"), captions, "sample")
+    work.write_metrics(metrics)
+
+
+@dataclass(frozen=True)
+class SamplePart:
+    """One task of `sample`: plain data, with paths that every worker can read."""
+
+    part: str
+    plan: Path
+    models: Path
+    generator_sha256: str
+    params: Params
+    device: str
+    parts: Path
+
+
+def sample_part(job: SamplePart) -> dict:
+    """Make one part of the plan, unless it is there."""
+    return commit_part(job.parts, job.part, lambda folder: _write_part(job, folder))["info"]
+
+
+sample_part.uses_torch = True
+
+
+def _write_part(job: SamplePart, folder: Path) -> dict:
+    params = job.params
+    plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
+    settings = (params.train_denoiser.attention, job.device, params.sample.precision)
+    generator = load_generator(job.models, job.generator_sha256, *settings)
+    arrays = generator.encoders.arrays(plan, partial(planned_tiles, job.plan, job.part))
+    nothing = null(arrays, generator.specs)
+    masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
+    with TileWriter(folder, params.tile.tile_px, ("image", *masks)) as writer:
+        for _, rows in plan.groupby("batch"):
+            index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
+            given, seeds = batch(arrays, generator.specs, index), plan["seed"].to_numpy()[index]
+            images = generator.codec.decode(generator.latents(seeds, given, nothing, params.sample))
+            for place, image in zip(rows.index, images):
+                writer.add(image=image, **{name: array[place] for name, array in masks.items()})
+    write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)
+    return {"tiles": len(plan)}
+
+
+def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
+    sampling = job.params.sample
+    return plan.assign(
+        source="synthetic",
+        slide_id="",
+        patient_id="",
+        x_level0_px=-1,
+        y_level0_px=-1,
+        spot_id=None,
+        masked="mask" in planned_masks(job.plan),
+        tissue_fraction=np.nan,
+        generator_sha256=job.generator_sha256,
+        guidance=written_guidance(sampling, job.params.train_denoiser.conditions),
+        recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
+        ancestors=[[group] for group in plan["split_group"]],
+    )

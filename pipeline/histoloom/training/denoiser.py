@@ -1,0 +1,188 @@
+"""Training the denoiser on cached latents, under conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from histoloom.backbones.denoiser import (
+    build_denoiser,
+    denoise,
+    load_unet,
+    read_conditions,
+    save_denoiser,
+    set_attention,
+)
+from histoloom.backbones.few_steps import add_few_steps, check_few_steps
+from histoloom.backbones.lora import add_low_rank, merge_low_rank, refit
+from histoloom.conditions.bus import Conditions, ConditionSpec, dropped
+from histoloom.conditions.encode import batch, null
+from histoloom.config import TrainDenoiser
+from histoloom.config.package import packaged
+from histoloom.errors import HistoloomError
+from histoloom.process.loss_weights import loss_weights
+from histoloom.process.schedules import betas, signal_to_noise
+from histoloom.training.distil import Batches, distil
+from histoloom.training.loop import TrainingRun, epoch_order, on_device, train
+
+Arrays = dict[str, np.ndarray]
+
+
+def read_encoded(folder: Path | str) -> Arrays:
+    """Join what `encode` wrote, part by part: latents, and the conditions' arrays."""
+    parts = [load_file(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
+    out: Arrays = {}
+    for key in parts[0]:
+        pieces = [part[key] for part in parts]
+        if key == "text_index":
+            starts = np.cumsum([0] + [len(part["text_tokens"]) for part in parts[:-1]])
+            pieces = [piece + start for piece, start in zip(pieces, starts)]
+        out[key] = np.concatenate(pieces)
+    return out
+
+
+def train_denoiser(
+    config: TrainDenoiser,
+    arrays: Arrays,
+    specs: tuple[ConditionSpec, ...],
+    seed: int,
+    run: TrainingRun,
+    folder: Path,
+    log=None,
+) -> None:
+    """Train on latents (n, forms, c, h, w), one form of each drawn at a step, and save the averaged weights.
+
+    Maps are turned with their tile's form.
+
+    The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
+    """
+    latents = torch.from_numpy(arrays["latents"]).float()
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(seed)
+        model, distilled = _first_model(config, specs, latents)
+    model = model.to(run.device)
+    set_attention(model, config.attention, run.device)
+    _check_windows(config, len(model.config.block_out_channels), latents.shape[3])
+    batches = _batches(config, latents, arrays, specs, seed, run.device)
+    if config.distil:
+        distil(config, model, batches, null(arrays, specs).to(run.device), specs, run, log)
+    elif config.steps:
+        average = train(model, _loss(config, model, batches, run.device), run, log)
+        model.load_state_dict(average, strict=False)
+    if config.adapt == "lora":
+        merge_low_rank(model)
+    if config.few_steps:
+        distilled = add_few_steps(model, packaged(config.init, "denoiser"))
+    save_denoiser(
+        model,
+        specs,
+        {
+            "prediction": config.prediction,
+            "schedule": config.schedule,
+            "train_timesteps": config.train_timesteps,
+            "latent_px": latents.shape[3],
+            "latent_channels": latents.shape[2],
+            "map_input": config.map_input,
+            "distilled": config.distil.steps if config.distil else distilled,
+            "guidance_inside": not (config.few_steps and config.steps),
+        },
+        folder,
+    )
+
+
+def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor):
+    """A new UNet, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
+    channels, side = latents.shape[2], latents.shape[3]
+    if config.init == "scratch":
+        return build_denoiser(config, specs, channels, side), None
+    source = packaged(config.init, "denoiser")
+    if config.few_steps:
+        check_few_steps(source)
+    model = load_unet(source, config.revision)
+    if model.config.out_channels != channels:
+        raise HistoloomError(
+            f"train_denoiser.init makes latents of {model.config.out_channels} channels, and the autoencoder's have "
+            f"{channels}. Take both from one model."
+        )
+    before = read_conditions(source)
+    if before is not None:
+        _check_training(config, before[1])
+    model, new = refit(model, specs if before is None else before[0], specs)
+    if config.adapt == "lora":
+        add_low_rank(model, config.lora_rank, new)
+    return model, None if before is None else before[1].get("distilled")
+
+
+def _check_training(config: TrainDenoiser, facts: dict) -> None:
+    if facts.get("distilled") and (config.steps or config.distil):
+        raise HistoloomError(
+            f"train_denoiser.init was distilled to {facts['distilled']} steps, which more training would undo: take it as "
+            "it is (steps: 0), or begin from the model that it was distilled from."
+        )
+    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+        if facts[name] != getattr(config, name):
+            raise HistoloomError(
+                f"train_denoiser.{name} is {getattr(config, name)!r}, and train_denoiser.init was trained with "
+                f"{facts[name]!r}: use the same, or init: scratch."
+            )
+
+
+def _batches(config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str) -> Batches:
+    """Clean latents of a step's rows, a form of each drawn, with their conditions, some dropped; of windows where params say so."""
+    nothing, windows = null(arrays, specs), config.windows_latent_px
+
+    def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
+        index = epoch_order(seed, len(latents), config.batch_size, step)
+        forms = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
+        given = dropped(batch(arrays, specs, index.numpy(), forms.numpy()), nothing, specs, generator)
+        clean = latents[index, forms]
+        if windows:
+            side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
+            clean, given = windowed(clean, given, side, generator)
+        return clean.to(device), given.to(device)
+
+    return batches
+
+
+def windowed(clean: torch.Tensor, given: Conditions, side: int, generator: torch.Generator):
+    """A square window at a place of its own of each row's latents (b, c, h, w) and of its map; all else is said of the tile."""
+    places = torch.randint(0, clean.shape[3] - side + 1, (len(clean), 2), generator=generator).tolist()
+
+    def cut(rows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([row[:, y : y + side, x : x + side] for row, (y, x) in zip(rows, places)])
+
+    return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
+
+
+def _check_windows(config: TrainDenoiser, levels: int, latent_px: int) -> None:
+    halved = 2 ** (levels - 1)
+    for side in config.windows_latent_px:
+        if side > latent_px or side % halved:
+            raise HistoloomError(
+                f"train_denoiser.windows_latent_px names {side}, and a window must be a multiple of {halved} and no longer than "
+                f"a tile's latents, {latent_px}."
+            )
+
+
+def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str):
+    snr = signal_to_noise(betas(config.schedule, config.train_timesteps))
+    kind = config.loss_weight
+    weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float().to(device)
+    alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float().to(device)
+    sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float().to(device)
+
+    def loss(step: int, generator: torch.Generator):
+        clean, given = batches(step, generator)
+        noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
+        times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator).to(device)
+        a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
+        target = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - s * clean}[config.prediction]
+        predicted = denoise(model, a * clean + s * noise, times, given)
+        error = (predicted - target).square().mean((1, 2, 3))
+        return (error * weights[times]).mean(), {"mse": error.detach().mean()}
+
+    return loss
