@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
+from histoloom.data.groups import split_groups
 from histoloom.data.lineage import seen
 from histoloom.data.manifest import read_manifest
 from histoloom.data.plan import make_plan
 from histoloom.data.tables import with_conditions
 from histoloom.emit.gate import check_ancestors
 from histoloom.errors import HistoloomError
-from histoloom.slides.describe import split_groups
 from histoloom.studies.sample import _rows
 from histoloom.studies.tile import study_splits
 from tests.build import tile_rows

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from histoloom.quality.study import _check_yields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,6 +29,7 @@ from histoloom.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, l
 from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
 from histoloom.quality.filters.tissue import QualityFilter
 from histoloom.quality.groups import group_draws
+from histoloom.studies.filter import _check_yields
 from histoloom.training.clip import train_clip
 from histoloom.training.loop import TrainingRun
 from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture

@@ -12,15 +12,28 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from histoloom.cli import review
 from histoloom.cli.main import cli
-from histoloom.cli.review import make_review
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, ManifestFaults
+from histoloom.quality import review as reviews
 from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.reviewed import ReviewFilter
-from histoloom.quality.review import KEY, REVIEWED, score_review
+from histoloom.quality.review import KEY
 from tests.build import make_part, tile_rows, tiles
+
+REVIEWED = Study().reviews
+
+
+def make_review(folder: Path, count: int, seed: int) -> int:
+    return review.make_review(Study(), folder, count, seed)
+
+
+def score_review(folder: Path, verdicts: Path) -> dict:
+    return reviews.score_review(folder, verdicts, REVIEWED)
+
 
 REVIEW = Path("review")
 

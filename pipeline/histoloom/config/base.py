@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -45,8 +45,12 @@ ExtractorName = Annotated[str, AfterValidator(_extractor)]
 
 
 class Section(BaseModel):
-    """A key that is null, or a section with nothing in it, is as one that isn't there."""
+    """A key that is null, or a section with nothing in it, is as one that isn't there.
 
+    renamed : keys that the section had before, to what they are called now.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {}
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")

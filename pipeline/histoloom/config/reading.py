@@ -95,6 +95,8 @@ def _nearest(keys: list, model: type[Section]) -> str:
             if key in section.model_fields
             else section
         )
+    if name in section.renamed:
+        return f"it is called '{section.renamed[name]}' now."
     if near := difflib.get_close_matches(name, section.model_fields, 1):
         return f"did you mean '{near[0]}'?"
     elsewhere = [place for place, known in _sections(model) if name in known.model_fields]

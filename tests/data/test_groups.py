@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.config import Tile
+from histoloom.data.groups import study_keys
 from histoloom.data.manifest import Manifest, SlideEntry
-from histoloom.studies.tile import study_keys
 
 
 def test_ids_of_the_study_are_of_train_and_of_all():

@@ -27,8 +27,8 @@ from histoloom.data.layouts import outlines
 from histoloom.data.manifest import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
+from histoloom.sampling.slide import _geometry
 from histoloom.slides.open import open_slide
-from histoloom.studies.sample_slides import _geometry
 from histoloom.targets.autoencoder import LatentCodec, build_autoencoder
 from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
 

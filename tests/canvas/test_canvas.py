@@ -25,7 +25,7 @@ from histoloom.errors import HistoloomError
 from histoloom.process.guidance import Guidance
 from histoloom.process.sampler import make_scheduler, sample_latents
 from histoloom.process.solver import ELEMENTWISE, make_solver
-from tests.diffusion.canvases import BACKGROUND, CHANNELS, WINDOW, Load, load_canvas, state_canvas
+from tests.canvas.canvases import BACKGROUND, CHANNELS, WINDOW, Load, load_canvas, state_canvas
 
 HEIGHT, WIDTH, HALO = 56, 84, 1
 LAYOUT = lay_out(HEIGHT, WIDTH, WINDOW - 2 * HALO, 28, WINDOW)
@@ -197,7 +197,7 @@ class Killed(BaseException):
 def test_a_canvas_goes_on_where_it_was_committed(tmp_path, monkeypatch):
     canvas = state_canvas(tmp_path / "c", HEIGHT, WIDTH)
     whole = run(tmp_path / "whole", canvas, 0)
-    from histoloom.diffusion import weaving
+    from histoloom.canvas import weaving
 
     made, real = [], weaving.advance_block
 
