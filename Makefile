@@ -12,7 +12,7 @@ help:
 	@echo "make test        set up, then run the tests"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make bench       the benchmarks in full (bench-smoke: small sizes)"
-	@echo "make lint        style, import directions"
+	@echo "make lint        style, import directions, types"
 
 setup: $(READY)
 
@@ -49,6 +49,7 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) .work .pytest_cache .hypothesis
