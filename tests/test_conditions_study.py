@@ -230,12 +230,20 @@ def test_masks_are_edited_as_asked(study):
 
 
 def test_synthetic_tiles_keep_the_masks_that_they_were_given(study):
-    made, asked = TileStore("data/synthetic"), TileStore("data/plan/conditions")
-    for part in made.parts:
+    synthetic, asked = TileStore("data/synthetic"), TileStore("data/plan/conditions")
+    for part in synthetic.parts:
         for name in ("mask", "instance", "edge"):
-            assert (made.array(part, name)[:] == asked.array(part, name)[:]).all()
-    assert set(made.rows()["guidance"]) == {"mask=2 text=3 within mask 0.2-0.6"}
-    assert set(made.rows()["recipe"]) == {"dpmsolver++-3-fp32"}
+            assert (synthetic.array(part, name)[:] == asked.array(part, name)[:]).all()
+    rows = synthetic.rows()
+    mask, text = ({"condition": name, "scale": scale} for name, scale in (("mask", 2.0), ("text", 3.0)))
+    for guidance in rows["guidance"]:
+        assert [g for g in guidance if g["condition"] == "mask"] == [mask | {"start": 0.2, "end": 0.6}]
+        assert [g for g in guidance if g["condition"] == "text"] == [text | {"start": 0.0, "end": 1.0}]
+        assert all(g["scale"] == 1 for g in guidance if g["condition"] not in ("mask", "text"))
+    assert rows[["scheduler", "steps", "precision"]].drop_duplicates().to_numpy().tolist() == [
+        ["dpmsolver++", 3, "fp32"]
+    ]
+    assert rows["window_layout"].isna().all()
 
 
 def test_captions_are_summarised_once_and_long_ones_read_in_chunks(study):
@@ -262,7 +270,7 @@ def test_the_rest_of_the_way_takes_such_tiles(study, monkeypatch):
     page = Path("reports/index.html").read_text(encoding="utf-8")
     assert "train_encoders: rna kl" not in page and "rna explained_variance_train" in page
     assert all(f"<td>{r['name']}</td>" in page for r in REQUESTS)
-    assert "Masks, and what was made of them" in page and "Counterfactual pairs" in page
+    assert "Masks, and the tiles under them" in page and "Counterfactual pairs" in page
 
 
 def test_a_slide_is_woven_under_every_condition_at_once(study):

@@ -90,15 +90,17 @@ names = st.sampled_from("abcdefg")
     saw=st.lists(
         st.tuples(st.lists(names, max_size=3), st.lists(st.just("hub/x"), max_size=1)), min_size=1, max_size=3
     ),
-    made=st.lists(st.tuples(names, st.integers(0, 3), st.sampled_from(["augment"] * 5 + ["evaluate"])), max_size=6),
+    synthetic=st.lists(
+        st.tuples(names, st.integers(0, 3), st.sampled_from(["augment"] * 5 + ["evaluate"])), max_size=6
+    ),
     allow=st.booleans(),
 )
-def test_whatever_was_trained_on_whatever_no_held_out_group_passes(splits, saw, made, allow):
+def test_whatever_was_trained_on_whatever_no_held_out_group_passes(splits, saw, synthetic, allow):
     lineage = {f"g{n}": {"groups": groups, "slides": [], "unknown": hub} for n, (groups, hub) in enumerate(saw)}
     tiles = pd.DataFrame(
         [
             {"tile_id": str(n), "ancestors": [g], "generator_sha256": f"g{m}", "purpose": p}
-            for n, (g, m, p) in enumerate(made)
+            for n, (g, m, p) in enumerate(synthetic)
         ],
         columns=["tile_id", "ancestors", "generator_sha256", "purpose"],
     )
@@ -116,7 +118,7 @@ def test_whatever_was_trained_on_whatever_no_held_out_group_passes(splits, saw, 
         and (allow or not unknown)
     )
     try:
-        let_through = check_ancestors(tiles, lineage, _real(splits), allow)
+        let_through = check_ancestors(tiles, lineage, _real(splits), allow_unknown=allow)
     except HistoloomError:
         assert not may_pass
     else:

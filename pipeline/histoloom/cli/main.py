@@ -196,7 +196,9 @@ def score(folder: Path, verdicts: Path) -> None:
     for name, found in score_review(folder, verdicts, Study().reviews).items():
         if found["n"]:
             low, high = found["interval"]
-            console.print(f"{name.replace('_', ' ')}: {found['share']:.0%} of {found['n']} ({low:.0%} to {high:.0%})")
+            console.print(
+                f"{name.replace('_', ' ')}: {found['fraction']:.0%} of {found['n']} ({low:.0%} to {high:.0%})"
+            )
     console.print("Add review to filter.use to reject what was found unusable.")
 
 

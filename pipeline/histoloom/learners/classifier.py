@@ -19,18 +19,11 @@ _STAIN_SHIFT = 0.08
 
 
 class Classifier(nn.Module):
-    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
-
-    kind : 'efficientnet-lite0', with ImageNet's weights, or 'timm:NAME', without.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
+    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes)."""
 
     def __init__(self, kind: str, classes: int):
         super().__init__()
         self.kind = kind
-        self.head: nn.Module
         if kind == "efficientnet-lite0":
             self.body = efficientnet_lite0("cpu")[0].requires_grad_(True)
             self.head = nn.Linear(1280, classes)
@@ -53,10 +46,9 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = (images - self.mean) / self.std
-        if self.kind != "efficientnet-lite0":
-            return self.head(self.body(x))
-        maps = self.body.extract_features(x)  # type: ignore[operator]  # torch takes a module's own method for a tensor
-        return self.head(maps.mean((2, 3)))
+        return self.head(
+            self.body.extract_features(x).mean((2, 3)) if self.kind == "efficientnet-lite0" else self.body(x)
+        )
 
 
 def training_run(config: Uplift, seed: int, work: Path, device: str) -> TrainingRun:
