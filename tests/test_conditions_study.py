@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from histoloom.cli.validate import validate_study
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Sample, load_params
 from histoloom.data.plan import PLAN, planned_tiles
 from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.studies.checks.study import check_study
 from histoloom.studies.sample import generator_sha256, load_generator
 from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
@@ -129,7 +130,7 @@ def study(request, tmp_path_factory):
     patch.chdir(folder)
     (folder / "cluster.yaml").write_text("workers: 0\n")
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
-    assert not faults_among(validate_study())
+    assert not faults_among(check_study(Study()))
     run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
     yield folder
     patch.undo()
@@ -282,7 +283,7 @@ def test_a_slide_is_woven_under_every_condition_at_once(study):
 def test_validate_names_requests_that_cannot_be(study, tmp_path, monkeypatch, request_, message):
     monkeypatch.chdir(tmp_path)
     params(tmp_path, write_inputs(tmp_path), plan={"requests": [{"name": "r", "tiles": 1} | request_]})
-    (fault,) = faults_among(validate_study())
+    (fault,) = faults_among(check_study(Study()))
     assert message in fault.problem and fault.remedy and fault.column.startswith("plan.requests[0]")
 
 
@@ -295,7 +296,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
     table = pd.read_parquet(tmp_path / "manifests/expression.parquet")
     table.assign(G3=np.nan).to_parquet(tmp_path / "manifests/expression.parquet")
     params(tmp_path, rows)
-    text = "\n".join(map(str, validate_study()))
+    text = "\n".join(map(str, check_study(Study())))
     for expected in (
         "row 3, column 'caption'",
         "row 4, column 'path'",

@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from histoloom.cli.validate import validate_study
 from histoloom.conditions import features
 from histoloom.conditions.features import inception_network, inception_weights, load_extractor
 from histoloom.conditions.text import load_text_encoder
 from histoloom.config import Params
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
+from histoloom.studies.checks.study import check_study
 from tests.conditions.test_towers import own_clip
 
 
@@ -134,7 +135,7 @@ def test_validate_knows_the_weights_that_evaluate_would_refuse(trap, monkeypatch
     monkeypatch.chdir(trap.parent)
     stated = f"evaluate: {{features: inception-v3, weights: {weights}}}\n"
     Path("params.yaml").write_text("tile: {mpp: 1.0, labels: {classes: [a]}}\n" + stated)
-    assert [said in str(fault) for fault in validate_study()].count(True) == 1
+    assert [said in str(fault) for fault in check_study(Study())].count(True) == 1
 
 
 def test_weights_beside_what_has_its_own_are_refused():

@@ -86,12 +86,12 @@ def validate(deep: bool) -> None:
 
     A note says what is left out and stops nothing.
     """
-    from histoloom.cli.validate import validate_deep, validate_study
     from histoloom.data.study_folder import Study
+    from histoloom.studies.checks.study import check_study, check_tiles
 
-    found = validate_study(Study())
+    found = check_study(Study())
     if deep and not faults_among(found):
-        found += validate_deep(Study())
+        found += check_tiles(Study())
     for line in lines_of(notes_among(found)):
         console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,13 @@ Size = Annotated[int, Field(gt=0, le=2**14)]
 Scale = Annotated[float, Field(ge=0.01, le=100)]
 """µm/px"""
 ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
+
+
+def as_condition(name: str) -> ConditionName:
+    """For type checkers: a key of a mapping of conditions. Of a name that is none, the mapping holds nothing."""
+    return cast("ConditionName", name)
+
+
 Key = Literal["patient_id", "slide_id", "spot_id"]
 
 
@@ -87,17 +94,18 @@ class Guided(Section):
     @model_validator(mode="after")
     def _in_order(self):
         stated = self.guidance_interval
-        for low, high in stated.values() if isinstance(stated, dict) else [stated]:
+        intervals = [*stated.values()] if isinstance(stated, dict) else [stated]
+        for low, high in intervals:
             if low > high:
                 raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")
         return self
 
     def scale(self, condition: str) -> float:
-        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
+        return self.guidance.get(as_condition(condition), 1.0) if isinstance(self.guidance, dict) else self.guidance
 
     def interval(self, condition: str) -> Interval:
         stated = self.guidance_interval
-        return stated.get(condition, (0.0, 1.0)) if isinstance(stated, dict) else stated
+        return stated.get(as_condition(condition), (0.0, 1.0)) if isinstance(stated, dict) else stated
 
     def scale_at(self, share: float) -> Callable[[str], float]:
         """Condition to its guidance scale at a share of the training timesteps."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from histoloom.config.base import ExtractorName, Positive, Section
+from histoloom.config.file_keys import Names
 
 
 class Evaluate(Section):
-    features: ExtractorName = Field(
+    features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
         description="efficientnet-lite0 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP: vinid/plip), "
         "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP",
     )
-    weights: str | None = Field(
+    weights: Annotated[str | None, Names.FILE] = Field(
         None, description="file of the extractor's weights, of the first three, where they aren't its own"
     )
     max_tiles: Positive = 2000

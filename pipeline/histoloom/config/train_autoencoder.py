@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from histoloom.config.base import Natural, Positive, Section, Size
+from histoloom.config.file_keys import Names
 
 
 class TrainAutoencoder(Section):
-    init: str = Field(
+    init: Annotated[str, Names.MODEL] = Field(
         "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a diffusers autoencoder"
     )
     revision: str | None = None
@@ -37,7 +38,7 @@ class TrainAutoencoder(Section):
     learning_rate: float = Field(1e-3, gt=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
-    resume_from: str | None = None
+    resume_from: Annotated[str | None, Names.FILE] = None
 
     @model_validator(mode="after")
     def _has_what_it_keeps(self):

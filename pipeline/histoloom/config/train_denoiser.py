@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size, as_condition
+from histoloom.config.file_keys import Names
 
 
 class LossWeight(Section):
@@ -36,7 +37,7 @@ class Distil(Guided):
 
 
 class TrainDenoiser(Section):
-    init: str = Field(
+    init: Annotated[str, Names.MODEL] = Field(
         "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
     )
     revision: str | None = None
@@ -77,10 +78,12 @@ class TrainDenoiser(Section):
     warmup_steps: Natural = 50
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
-    resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")
+    resume_from: Annotated[str | None, Names.FILE] = Field(
+        None, description="a checkpoint folder to go on from; missing is an error"
+    )
 
     def drop_of(self, condition: str) -> float:
-        return self.drop.get(condition, 0.1)
+        return self.drop.get(as_condition(condition), 0.1)
 
     def windows_fault(self, latent_px: int, levels: int) -> str | None:
         """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from histoloom.config.base import ExtractorName, Fraction, Positive, Section
+from histoloom.config.file_keys import Names
 
 FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
@@ -18,7 +19,7 @@ class TrainFilters(Section):
         description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
         "quality and distance, 0.001 for near_copy, 0.05 for the others",
     )
-    features: ExtractorName = Field(
+    features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
         description="what distance, label, disagreement and rna look through, of what evaluate.features names",
     )
@@ -28,5 +29,5 @@ class TrainFilters(Section):
         "the split groups",
     )
 
-    def share(self, name: str) -> float:
+    def share(self, name: FilterName) -> float:
         return self.false_rejection.get(name, _REJECTED.get(name, 0.05))
