@@ -26,11 +26,13 @@ def placed(section: S, root: Path) -> S:
     """The same section, whose files are found from the working directory. With the root '.' it is the section itself."""
     if root == Path():
         return section
-    found = {
-        key: _placed(getattr(section, key), next((m for m in field.metadata if isinstance(m, Names)), None), root)
-        for key, field in type(section).model_fields.items()
-    }
-    return section.model_copy(update={key: value for key, value in found.items() if value is not getattr(section, key)})
+    found = {}
+    for key, field in type(section).model_fields.items():
+        value, names = getattr(section, key), next((mark for mark in field.metadata if isinstance(mark, Names)), None)
+        if names in (Names.MODEL, Names.EXTRACTOR) and value == field.default:
+            continue  # 'scratch' or 'train', which is no folder's name
+        found[key] = _placed(value, names, root)
+    return section.model_copy(update=found)
 
 
 def model_place(source: str, root: Path) -> str:
