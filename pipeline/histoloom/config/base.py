@@ -94,7 +94,7 @@ class Guided(Section):
     @model_validator(mode="after")
     def _in_order(self):
         stated = self.guidance_interval
-        intervals = [*stated.values()] if isinstance(stated, dict) else [stated]
+        intervals: list[Interval] = [*stated.values()] if isinstance(stated, dict) else [stated]
         for low, high in intervals:
             if low > high:
                 raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histoloom.cluster import uses_torch
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
@@ -162,12 +163,10 @@ def _load(study: Study, params: Params) -> _Tiles:
     return _Tiles(real, stores, train, synthetic, test, classes, masks, missed)
 
 
+@uses_torch
 def uplift_part(job: UpliftPart) -> dict:
     """Train one model and predict the test tiles with it, unless that was done."""
     return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
-
-
-uplift_part.uses_torch = True
 
 
 def _write_predictions(job: UpliftPart, folder: Path) -> dict:
