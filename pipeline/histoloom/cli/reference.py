@@ -13,7 +13,7 @@ from histoloom.config import Params
 
 _LEFT_OUT = (
     "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
-    "in it is as one that is left out."
+    "in it is as one that is left out. Names of files are relative to the study's folder."
 )
 
 

@@ -10,9 +10,23 @@ from typing import Any
 from histoloom.config.channels import mask_channels
 from histoloom.config.package import LATENT_SCALE, Denoiser, is_hub_id, packaged, part_folder, root
 from histoloom.config.params import Params
-from histoloom.config.pretrained import Pretrained, distilled_to
+from histoloom.config.pretrained import Pretrained, distilled_to, named_models
 from histoloom.errors import Fault, Note, Problem, key_fault
 
+_DECIDED = (
+    "train_autoencoder.down_factor",
+    "train_autoencoder.latent_channels",
+    *(f"train_denoiser.{name}" for name in ("prediction", "schedule", "train_timesteps", "map_input")),
+    "train_encoders.rna.transform",
+)
+"""Keys that a model has decided: another value is a fault."""
+_SIZES = (
+    "train_autoencoder.arch",
+    "train_encoders.rna.code",
+    "train_denoiser.channels",
+    "train_denoiser.layers_per_block",
+)
+"""Keys of what is built from scratch: beside a model another value has no effect."""
 _SCALES_DIFFER = 0.02
 """Fraction by which tile.mpp may differ from a model's scale and count as the same."""
 
@@ -30,27 +44,16 @@ def check_agreement(params: Params, told: Pretrained) -> list[Fault | Note]:
 
 def _unknown_models(params: Params) -> Iterator[Problem]:
     """Names that stand for no packaged model, no folder, and nothing on a hub."""
-    config, names = params.train_encoders, params.train_denoiser.conditions
     models = ", ".join(sorted(p.name for p in root().iterdir() if p.is_dir())) if root().is_dir() else ""
-    for key, source, part in (
-        ("train_autoencoder.init", params.train_autoencoder.init, "autoencoder"),
-        ("train_denoiser.init", params.train_denoiser.init, "denoiser"),
-    ):
-        if source != "scratch" and part_folder(source, part) is None and not is_hub_id(source):
-            yield key, _unknown(source), f"name scratch, {models}, a folder, or a hub's ORG/NAME."
-    rna = config.rna.init
-    if "rna" in names and rna != "train" and part_folder(rna, "encoders/rna") is None:
-        yield "train_encoders.rna.init", _unknown(rna), f"name train, {models}, a folder."
-    text = config.text.source
-    if "text" in names and text != "train" and not text.startswith(("hf-hub:", "transformers:")):
-        folder = Path(packaged(text, "encoders/text"))
-        if not any((folder / name).is_file() for name in ("open_clip_config.json", "config.json")):
-            known = f"train, {models}, a folder of a CLIP, hf-hub:ORG/NAME or transformers:ORG/NAME"
-            yield "train_encoders.text.source", _unknown(text), f"name {known}."
-
-
-def _unknown(source: str) -> str:
-    return f"'{source}' is no model that is here."
+    for key, (source, part) in named_models(params).items():
+        own, more = ("scratch", ", or a hub's ORG/NAME") if key.endswith("er.init") else ("train", "")
+        known = part_folder(source, part) is not None or (more != "" and is_hub_id(source))
+        if part == "encoders/text":
+            more = " of a CLIP, hf-hub:ORG/NAME or transformers:ORG/NAME"
+            files = (Path(packaged(source, part)) / name for name in ("open_clip_config.json", "config.json"))
+            known = source.startswith(("hf-hub:", "transformers:")) or any(file.is_file() for file in files)
+        if not known:
+            yield key, f"'{source}' is no model that is here.", f"name {own}, {models}, a folder{more}."
 
 
 def _kept_scale(params: Params) -> Iterator[Problem]:
@@ -63,18 +66,20 @@ def _kept_scale(params: Params) -> Iterator[Problem]:
 
 
 def _contradictions(params: Params, told: Pretrained) -> Iterator[Problem]:
-    training = told.denoiser.training if told.denoiser else None
-    for section, facts, names in (
-        ("train_autoencoder", told.autoencoder, ("down_factor", "latent_channels")),
-        ("train_denoiser", training, ("prediction", "schedule", "train_timesteps", "map_input")),
-        ("train_encoders.rna", told.rna, ("transform",)),
-    ):
-        config = _section(params, section)
-        for name in names:
-            if facts and name in facts and facts[name] != (stated := getattr(config, name)):
-                problem = f"it is {stated!r}, and '{config.init}' has {facts[name]!r}."
-                remedy = f"leave it out or state {facts[name]!r}, or name another model in init."
-                yield f"{section}.{name}", problem, remedy
+    for key, init, stated, has in _differing(params, told, _DECIDED):
+        remedy = f"leave it out or state {has!r}, or name another model in init."
+        yield key, f"it is {stated!r}, and '{init}' has {has!r}.", remedy
+
+
+def _differing(params: Params, told: Pretrained, keys: tuple[str, ...]) -> Iterator[tuple[str, str, Any, Any]]:
+    """Keys whose value is another than the model's: key, model, the key's value, the model's."""
+    denoiser = told.denoiser.training | told.denoiser.sizes if told.denoiser else None
+    facts = {"train_autoencoder": told.autoencoder, "train_denoiser": denoiser, "train_encoders.rna": told.rna}
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        config, has = _section(params, section), (facts[section] or {}).get(name)
+        if has not in (None, stated := getattr(config, name)):
+            yield key, config.init, stated, has
 
 
 def _section(params: Params, name: str) -> Any:
@@ -156,16 +161,8 @@ def _few_steps(params: Params, known: Denoiser | None) -> Iterator[Problem]:
 def _notes(params: Params, told: Pretrained) -> Iterator[Note]:
     """What is stated and has no effect, or is another model's."""
     config = params.train_denoiser
-    for section, facts, names in (
-        ("train_autoencoder", told.autoencoder, ("arch",)),
-        ("train_encoders.rna", told.rna, ("code",)),
-        ("train_denoiser", told.denoiser and told.denoiser.sizes, ("channels", "layers_per_block")),
-    ):
-        place = _section(params, section)
-        for name in names:
-            if facts and facts.get(name) not in (None, getattr(place, name)):
-                fact = f"{_written(getattr(place, name))} has no effect: '{place.init}' has {_written(facts[name])}."
-                yield Note(f"params.yaml, {section}.{name}", fact)
+    for key, init, stated, has in _differing(params, told, _SIZES):
+        yield Note(f"params.yaml, {key}", f"{_written(stated)} has no effect: '{init}' has {_written(has)}.")
     if told.mpp and config.steps and config.init != "scratch" and _differs(params.tile.mpp, told.mpp):
         fact = f"'{config.init}' was trained at {told.mpp:g} µm/px, and is adapted to {params.tile.mpp:g}."
         yield Note("params.yaml, tile.mpp", fact)

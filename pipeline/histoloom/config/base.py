@@ -79,6 +79,9 @@ def _takes_bool(kind: Any) -> bool:
     return kind is bool or any(_takes_bool(inner) for inner in get_args(kind))
 
 
+_INTERVALS: dict[ConditionName, Interval] = {"mask": (0.2, 0.6)}
+
+
 class Guided(Section):
     """What is stepped under guidance."""
 
@@ -86,7 +89,7 @@ class Guided(Section):
         2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
     )
     guidance_interval: Interval | dict[ConditionName, Interval] = Field(
-        {"mask": (0.2, 0.6)},
+        _INTERVALS,
         description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
         "2024), or those of each condition; one that isn't named is guided throughout. Outside, a condition counts once",
     )

@@ -24,6 +24,7 @@ from histoloom.config.package import (
     scale_of,
     text_facts,
 )
+from histoloom.config.params import Params
 from histoloom.config.train_denoiser import Distil
 from histoloom.errors import Fault, HistoloomError, key_fault
 
@@ -44,6 +45,19 @@ class Pretrained:
     rna: dict[str, Any] | None = None
     mpp: float | None = None
     faults: list[Fault] = field(default_factory=list)
+
+
+def named_models(params: Params) -> dict[str, tuple[str, str]]:
+    """Key to the pretrained model that it names and the part of it that is read; of encoders, where their condition is in use."""
+    encoders, names = params.train_encoders, params.train_denoiser.conditions
+    named = {
+        "train_denoiser.init": (params.train_denoiser.init, "denoiser"),
+        "train_autoencoder.init": (params.train_autoencoder.init, "autoencoder"),
+        "train_encoders.text.source": (encoders.text.source if "text" in names else "train", "encoders/text"),
+        "train_encoders.rna.init": (encoders.rna.init if "rna" in names else "train", "encoders/rna"),
+    }
+    own = {"autoencoder": "scratch", "denoiser": "scratch"}
+    return {key: (source, part) for key, (source, part) in named.items() if source != own.get(part, "train")}
 
 
 def fill_in(written: Any, root: Path) -> tuple[Any, Pretrained]:

@@ -43,7 +43,7 @@ class TrainAutoencoder(Section):
     @model_validator(mode="after")
     def _has_what_it_keeps(self):
         if self.init == "scratch" and (self.scale == "kept" or not self.steps):
-            raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
+            raise ValueError("scale: kept and steps: 0 need a pretrained autoencoder: name it in init")
         if self.crop_px and self.crop_px % self.down_factor:
             raise ValueError("crop_px must be a multiple of down_factor")
         if self.init == "scratch" and self.arch == "kl" and self.channels % self.norm_groups:

@@ -89,22 +89,19 @@ class TrainDenoiser(Section):
         """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""
         halved = 2 ** (levels - 1)
         bad = [side for side in self.windows_latent_px if side > latent_px or side % halved]
-        return (
-            f"it names {bad[0]}, and a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
-            if bad
-            else None
-        )
+        limits = f"a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
+        return f"it names {bad[0]}, and {limits}" if bad else None
 
     @model_validator(mode="after")
     def _has_what_it_adapts(self):
         if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
-            raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
+            raise ValueError("adapt: lora and steps: 0 need a pretrained model: name it in init")
         if self.distil and (self.init == "scratch" or self.adapt == "lora" or not self.steps):
             raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
         if self.few_steps and (self.init == "scratch" or self.distil):
             raise ValueError("few_steps needs a packaged model in init, and no distil")
         if self.init != "scratch" and self.map_input == "spade":
             raise ValueError(
-                "a trained model with SPADE's norms can't be begun from: use map_input: concat, or init: scratch"
+                "a pretrained model with SPADE's norms can't be loaded: use map_input: concat, or init: scratch"
             )
         return self

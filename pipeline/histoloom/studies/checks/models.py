@@ -9,6 +9,7 @@ import pandas as pd
 
 from histoloom.config import Params
 from histoloom.config.package import packaged
+from histoloom.config.pretrained import named_models
 from histoloom.data.ancestry import Recognised, answer, grid_of, recognise
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import split_groups
@@ -37,24 +38,16 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
 
 def _lineages(params: Params) -> dict[str, Lineage]:
     """Key of params to the lineage of the model that it names; each record once."""
-    encoders, names = params.train_encoders, params.train_denoiser.conditions
     out: dict[str, Lineage] = {}
-    for key, source, part, record in (
-        ("train_denoiser.init", params.train_denoiser.init, "denoiser", ""),
-        ("train_autoencoder.init", params.train_autoencoder.init, "autoencoder", ""),
-        ("train_encoders.text.source", encoders.text.source if "text" in names else "train", "encoders/text", ".."),
-        ("train_encoders.rna.init", encoders.rna.init if "rna" in names else "train", "encoders/rna", ".."),
-    ):
-        if source in ("scratch", "train"):
-            continue
-        place = packaged(source, part)
+    for key, (source, part) in named_models(params).items():
+        place, record = packaged(source, part), ".." if part.startswith("encoders/") else ""
         lineage = read_lineage(Path(place) / record if Path(place).is_dir() else place)
         if lineage not in out.values():
             out[key] = lineage
-    if "image" in names:
+    if "image" in params.train_denoiser.conditions:
         from histoloom.conditions.features import OF_NO_PATIENT  # which loads torch
 
-        tower = encoders.image.source
+        tower = params.train_encoders.image.source
         out["train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
     return out
 
