@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.config import Params
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import Recognised, answer, grid_of, recognise
 from histoloom.data.codes import known_salt
@@ -46,8 +47,6 @@ def _ancestors(params: Params) -> dict[str, Lineage]:
         if lineage not in out.values():
             out[key] = lineage
     if "image" in names:
-        from histoloom.conditions.features import OF_NO_PATIENT  # which loads torch
-
         tower = encoders.image.source
         out["train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
     return out

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from histoloom.config.base import ExtractorName, Fraction, Positive, Section
+from histoloom.config.base import Fraction, Positive, Section
+from histoloom.config.extractors import ExtractorName
 
 FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
@@ -20,7 +21,7 @@ class TrainFilters(Section):
     )
     features: ExtractorName = Field(
         "efficientnet-lite0",
-        description="what distance, label, disagreement and rna look through, of what evaluate.features names",
+        description="what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2",
     )
     segmenter_steps: Positive = Field(
         400,
