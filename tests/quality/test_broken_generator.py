@@ -120,7 +120,7 @@ def copies(train: np.ndarray):
     (wrong_labels, "does not show its label", 0.5),  # at a threshold that lets 95 % of right ones of unseen patients pass
 ])  # fmt: skip
 def test_what_is_broken_is_rejected_for_that(broken, reason, share, study, folder):
-    train = TileStore(study / "tiles")
+    train = TileStore(study / "data/tiles")
     rows = train.rows()
     found = filtered(study, folder, *broken(train.read(rows[rows["split"] == "train"])))["rejected_for"]
     others = {name: count for name, count in found.items() if name != reason}
