@@ -37,20 +37,6 @@ Distinct = AfterValidator(_distinct)
 """Of a list whose values may not repeat."""
 
 
-def _extractor(name: str) -> str:
-    kinds = ("timm:", "hf-hub:", "transformers:")
-    if name not in ("efficientnet-lite0", "inception-v3") and not name.startswith(kinds) and "/" not in name:
-        raise ValueError(
-            f"'{name}' is no feature extractor: efficientnet-lite0, inception-v3, timm:NAME, transformers:ORG/NAME, "
-            "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP, written with a slash"
-        )
-    return name
-
-
-ExtractorName = Annotated[str, AfterValidator(_extractor)]
-"""What `histoloom.conditions.features.load_extractor` takes."""
-
-
 class Section(BaseModel):
     """A key that is null, or a section with nothing in it, is as one that isn't there.
 

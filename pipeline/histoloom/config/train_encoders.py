@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import ExtractorName, Fraction, Key, Positive, Section, Size
+from histoloom.config.base import Fraction, Key, Positive, Section, Size
+from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
 
 
@@ -153,7 +154,7 @@ class Genotype(SampleTable):
 class ImageTower(Section):
     source: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="efficientnet-lite0 (packaged), or another of what evaluate.features names",
+        description="efficientnet-lite0 (packaged), or another of what evaluate.features names but efficientnet-lite2",
     )
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from histoloom.config.base import ExtractorName, Fraction, Positive, Section
+from histoloom.config.base import Fraction, Positive, Section
+from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
 
 FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
@@ -21,7 +22,7 @@ class TrainFilters(Section):
     )
     features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="what distance, label, disagreement and rna look through, of what evaluate.features names",
+        description="what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2",
     )
     segmenter_steps: Positive = Field(
         400,

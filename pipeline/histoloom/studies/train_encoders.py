@@ -10,12 +10,13 @@ import pandas as pd
 
 from histoloom.conditions.encode import FACTS
 from histoloom.conditions.expression_encoder import load_expression_encoder
-from histoloom.conditions.features import OF_NO_PATIENT, load_extractor
+from histoloom.conditions.features import load_extractor
 from histoloom.conditions.genotype import TESTED, genotype_channels
 from histoloom.conditions.reader import tell_captions
 from histoloom.conditions.rna import CODES
 from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Params
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json

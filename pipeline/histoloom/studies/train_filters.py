@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from histoloom.conditions.features import OF_NO_PATIENT, load_extractor
+from histoloom.conditions.features import load_extractor
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage, seen

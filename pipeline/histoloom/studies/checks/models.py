@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.config import Params
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
 from histoloom.config.pretrained import named_models
 from histoloom.data.ancestry import Recognised, answer, grid_of, recognise
@@ -45,8 +46,6 @@ def _lineages(params: Params) -> dict[str, Lineage]:
         if lineage not in out.values():
             out[key] = lineage
     if "image" in params.train_denoiser.conditions:
-        from histoloom.conditions.features import OF_NO_PATIENT  # which loads torch
-
         tower = params.train_encoders.image.source
         out["train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
     return out

@@ -101,7 +101,7 @@ def _check_salt(path: Path) -> list[Fault]:
 def _check_weights(params: Params) -> list[Fault]:
     if params.evaluate.weights is None:
         return []
-    from histoloom.conditions.features import check_weights  # which loads torch
+    from histoloom.conditions.inception import check_weights  # which loads torch
 
     return check_weights(params.evaluate.features, params.evaluate.weights)
 
