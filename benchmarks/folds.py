@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from histoloom.uplift.answers import Answers, label_answers, mask_answers
 
 from benchmarks.studies import Study
 from histoloom.config import Params
@@ -14,7 +15,6 @@ from histoloom.data.rows import held_out_rows
 from histoloom.errors import HistoloomError
 from histoloom.studies.uplift import PREDICTIONS
 from histoloom.uplift.analysis import analyse, paired_difference
-from histoloom.uplift.answers import Answers, label_answers, mask_answers
 from histoloom.uplift.protocol import runs_of
 
 CHANGE = ("difference", "interval", "interval_of_all")

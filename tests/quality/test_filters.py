@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from histoloom.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, load_judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,7 +26,6 @@ from histoloom.quality.filters.base import Fitting, Tiles
 from histoloom.quality.filters.calibration import _share_rejected, draw_calibration, measure_judge
 from histoloom.quality.filters.copies import CopyFilter
 from histoloom.quality.filters.distance import DistanceFilter
-from histoloom.quality.filters.judge import FILTERS, _cross_fitted, fit_judge, load_judge
 from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
 from histoloom.quality.filters.tissue import QualityFilter
 from histoloom.quality.groups import group_draws

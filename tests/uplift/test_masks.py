@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from histoloom.uplift.answers import MaskAnswers, counted
 
 from histoloom.config import Params
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
-from histoloom.uplift.answers import MaskAnswers, counted
 from tests.build import make_part, tile_rows, tiles, write_made_lineage
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 

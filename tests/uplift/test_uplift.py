@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from histoloom.uplift.answers import LabelAnswers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -21,7 +22,6 @@ from histoloom.learners.classifier import augmented, prepared
 from histoloom.learners.command import probabilities_by_command
 from histoloom.studies.uplift import ATTEMPTS, PREDICTIONS
 from histoloom.uplift.analysis import analyse, paired_difference, verdict
-from histoloom.uplift.answers import LabelAnswers
 from histoloom.uplift.protocol import Run, choose, protocol_of, runs_of
 from tests.build import tile_rows
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study

@@ -17,7 +17,7 @@ _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
 class TrainFilters(Section):
     false_rejection: dict[FilterName, Fraction] = Field(
         {},
-        description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
+        description="fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
         "quality and distance, 0.001 for near_copy, 0.05 for the others",
     )
     features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
@@ -30,5 +30,7 @@ class TrainFilters(Section):
         "the split groups",
     )
 
-    def share(self, name: FilterName) -> float:
-        return self.false_rejection.get(name, _REJECTED.get(name, 0.05))
+    def false_rejection_of(self, name: str) -> float:
+        """The fraction of real held-out tiles that a filter may reject."""
+        stated = {str(filter_): fraction for filter_, fraction in self.false_rejection.items()}
+        return stated.get(name, _REJECTED.get(name, 0.05))

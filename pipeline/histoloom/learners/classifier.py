@@ -21,7 +21,10 @@ _DROP_PATH = 0.2
 
 
 class Classifier(nn.Module):
-    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes)."""
+    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
+
+    kind : 'efficientnet-lite0', with ImageNet's weights, or 'timm:NAME', without.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -58,15 +61,21 @@ def training_run(config: Uplift, seed: int, work: Path, device: str) -> Training
     return TrainingRun("uplift", steps, config.rate, seed, work, steps, warmup_steps=steps // 10, device=device)
 
 
-def learn(
-    config: Uplift, images: np.ndarray, truth: np.ndarray, classes: int, *, classical: bool, seed: int, work: Path,
-    device: str,
-) -> Classifier:  # fmt: skip
-    """Train on tiles (n, h, w, 3) uint8 and class numbers (n,), classes drawn alike often; `classical` augments them."""
+def train_classifier(
+    images: np.ndarray, truth: np.ndarray, classes: int, config: Uplift, run: TrainingRun, *, augment: bool
+) -> Classifier:
+    """Train on tiles (n, h, w, 3) uint8 and class numbers (n,), classes drawn alike often; if `augment`, on tiles that are
+    mirrored, turned, and shifted in brightness and colours.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no classifier of the name that params state.
+    """
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(run.seed)
         try:
-            model = Classifier(config.classifier, classes).to(device)
+            model = Classifier(config.classifier, classes).to(run.device)
         except RuntimeError as error:
             raise HistoloomError(f"uplift.classifier '{config.classifier}' could not be made: {error}") from error
     weights = 1 / np.bincount(truth, minlength=classes)[truth]
@@ -74,12 +83,11 @@ def learn(
 
     def loss(step: int, generator: torch.Generator):
         index = torch.multinomial(chance, config.batch_size, replacement=True, generator=generator)
-        batch = prepared(images[index.numpy()], config.image_px, device)
-        if classical:
+        batch = prepared(images[index.numpy()], config.image_px, run.device)
+        if augment:
             batch = augmented(batch, generator)
-        return F.cross_entropy(model(batch).float(), labels[index].to(device)), {}
+        return F.cross_entropy(model(batch).float(), labels[index].to(run.device)), {}
 
-    run = training_run(config, seed, work, device)
     train(model, loss, run)
     return model.eval()
 

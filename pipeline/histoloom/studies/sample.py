@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from histoloom.backbones.denoiser import read_conditions
-from histoloom.backbones.precision import native
 from histoloom.cluster import uses_torch
 from histoloom.conditions.encode import batch, captions_read, load_encoders, null
 from histoloom.config import Params
@@ -23,7 +22,7 @@ from histoloom.sampling.generator import (
     generator_lineage,
     generator_sha256,
     load_generator,
-    written_guidance,
+    sampling_facts,
 )
 from histoloom.studies.work import Work
 
@@ -87,7 +86,7 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
 
 
 def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
-    sampling = job.params.sample
+    sampling = sampling_facts(job.params.sample, job.params.train_denoiser.conditions, job.device)
     return plan.assign(
         source="synthetic",
         slide_id="",
@@ -98,7 +97,7 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         masked="mask" in planned_masks(job.plan),
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=written_guidance(sampling, job.params.train_denoiser.conditions),
-        recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
+        window_layout=None,
+        **sampling | {"guidance": [sampling["guidance"]] * len(plan)},
         ancestors=[[group] for group in plan["split_group"]],
     )
