@@ -36,7 +36,7 @@ REQUESTS = [
     {"name": "high-erbb2", "tiles": 4, "where": {"gene": {"ERBB2": "high"}}},
     {"name": "nuclear", "tiles": 4, "where": {"contains": {"nucleus": 0.05}}},
     {"name": "were-it-mutant", "tiles": 3, "where": {"genotype": {"TP53": "wt"}},
-     "change": {"genotype": {"TP53": "altered"}}, "pairs": True},
+     "change": {"genotype": {"TP53": "altered"}}, "counterfactual": True},
     {"name": "no-rna", "tiles": 2, "change": {"leave_out": ["rna", "text"], "label": "stroma"}},
     {"name": "held-out", "tiles": 3, "where": {"patient_id": "p4"}, "purpose": "evaluate"},
 ]  # fmt: skip
@@ -182,7 +182,7 @@ def test_a_condition_whose_scale_is_zero_is_ignored(study, name):
 def test_the_plan_is_what_was_asked_for(study):
     plan, real = pd.read_parquet(PLAN_FILE), TileStore("data/tiles").rows().set_index("tile_id")
     counts = plan["request"].value_counts().to_dict()
-    assert counts == {r["name"]: r["tiles"] * (1 + r.get("pairs", False)) for r in REQUESTS} | {"evaluate": 3}
+    assert counts == {r["name"]: r["tiles"] * (1 + r.get("counterfactual", False)) for r in REQUESTS} | {"evaluate": 3}
     by = dict(list(plan.groupby("request")))
     assert set(by["stroma-please"]["label"]) == {"stroma"}
     assert set(by["high-erbb2"]["rna"]) == {"p1"}
@@ -316,7 +316,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
         ({"plan": {"requests": [{"name": "a b", "tiles": 1}]}}, "plan.requests.0.name"),
         ({"plan": {"requests": [{"name": "tumour", "tiles": 1}]}}, "names of classes"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1}] * 2}}, "plan.requests names 'r' twice"),
-        ({"plan": {"requests": [{"name": "r", "tiles": 1, "pairs": True}]}}, "it is empty"),
+        ({"plan": {"requests": [{"name": "r", "tiles": 1, "counterfactual": True}]}}, "it is empty"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "where": {"label": "bone"}}]}}, "no tile.labels.classes"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "where": {"contains": {"fat": 0.1}}}]}}, "no tile.masks"),
     ],

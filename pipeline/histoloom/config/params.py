@@ -140,7 +140,7 @@ class Params(Section):
                 *self.tile.labels.classes
             }:
                 raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.labels.classes")
-            if request.pairs and change == Change():
+            if request.counterfactual and change == Change():
                 raise ValueError(
-                    f"plan.requests, {request.name!r}: pairs differ in what 'change' states, and it is empty"
+                    f"plan.requests, {request.name!r}: counterfactual tiles differ in what 'change' states, and it is empty"
                 )

@@ -24,7 +24,7 @@ from histoloom.data.expression import read_expression
 from histoloom.data.genotype import parse_genotype
 from histoloom.data.genotype_table import read_genotype
 from histoloom.data.keys import StudyKeys, check_matches, unmatched
-from histoloom.data.lineage import Lineage, read_lineage, seen
+from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.store import TileStore
 from histoloom.data.tables import check_fit
@@ -72,7 +72,7 @@ class _EncoderJob:
 
     @property
     def seen(self) -> Lineage:
-        return seen(self.rows, grid_of(self.params.tile.split))
+        return Lineage.trained_on(self.rows, grid_of(self.params.tile.split))
 
     def check(self, found: list[Fault | Note]) -> None:
         for note in notes_among(found):
