@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from histoloom.cli.validate import validate_study
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Sample, load_params
 from histoloom.data.plan import PLAN, planned_tiles
 from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.studies.checks.study import check_study
 from histoloom.studies.sample import generator_sha256, load_generator
 from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
@@ -35,7 +36,7 @@ REQUESTS = [
     {"name": "high-erbb2", "tiles": 4, "where": {"gene": {"ERBB2": "high"}}},
     {"name": "nuclear", "tiles": 4, "where": {"contains": {"nucleus": 0.05}}},
     {"name": "were-it-mutant", "tiles": 3, "where": {"genotype": {"TP53": "wt"}},
-     "change": {"genotype": {"TP53": "altered"}}, "pairs": True},
+     "change": {"genotype": {"TP53": "altered"}}, "counterfactual": True},
     {"name": "no-rna", "tiles": 2, "change": {"leave_out": ["rna", "text"], "label": "stroma"}},
     {"name": "held-out", "tiles": 3, "where": {"patient_id": "p4"}, "purpose": "evaluate"},
 ]  # fmt: skip
@@ -129,7 +130,7 @@ def study(request, tmp_path_factory):
     patch.chdir(folder)
     (folder / "cluster.yaml").write_text("workers: 0\n")
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
-    assert not faults_among(validate_study())
+    assert not faults_among(check_study(Study()))
     run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
     yield folder
     patch.undo()
@@ -181,7 +182,7 @@ def test_a_condition_whose_scale_is_zero_is_ignored(study, name):
 def test_the_plan_is_what_was_asked_for(study):
     plan, real = pd.read_parquet(PLAN_FILE), TileStore("data/tiles").rows().set_index("tile_id")
     counts = plan["request"].value_counts().to_dict()
-    assert counts == {r["name"]: r["tiles"] * (1 + r.get("pairs", False)) for r in REQUESTS} | {"evaluate": 3}
+    assert counts == {r["name"]: r["tiles"] * (1 + r.get("counterfactual", False)) for r in REQUESTS} | {"evaluate": 3}
     by = dict(list(plan.groupby("request")))
     assert set(by["stroma-please"]["label"]) == {"stroma"}
     assert set(by["high-erbb2"]["rna"]) == {"p1"}
@@ -290,7 +291,7 @@ def test_a_slide_is_woven_under_every_condition_at_once(study):
 def test_validate_names_requests_that_cannot_be(study, tmp_path, monkeypatch, request_, message):
     monkeypatch.chdir(tmp_path)
     params(tmp_path, write_inputs(tmp_path), plan={"requests": [{"name": "r", "tiles": 1} | request_]})
-    (fault,) = faults_among(validate_study())
+    (fault,) = faults_among(check_study(Study()))
     assert message in fault.problem and fault.remedy and fault.column.startswith("plan.requests[0]")
 
 
@@ -303,7 +304,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
     table = pd.read_parquet(tmp_path / "manifests/expression.parquet")
     table.assign(G3=np.nan).to_parquet(tmp_path / "manifests/expression.parquet")
     params(tmp_path, rows)
-    text = "\n".join(map(str, validate_study()))
+    text = "\n".join(map(str, check_study(Study())))
     for expected in (
         "row 3, column 'caption'",
         "row 4, column 'path'",
@@ -323,7 +324,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
         ({"plan": {"requests": [{"name": "a b", "tiles": 1}]}}, "plan.requests.0.name"),
         ({"plan": {"requests": [{"name": "tumour", "tiles": 1}]}}, "names of classes"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1}] * 2}}, "plan.requests names 'r' twice"),
-        ({"plan": {"requests": [{"name": "r", "tiles": 1, "pairs": True}]}}, "it is empty"),
+        ({"plan": {"requests": [{"name": "r", "tiles": 1, "counterfactual": True}]}}, "it is empty"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "where": {"label": "bone"}}]}}, "no tile.labels.classes"),
         ({"plan": {"requests": [{"name": "r", "tiles": 1, "where": {"contains": {"fat": 0.1}}}]}}, "no tile.masks"),
     ],

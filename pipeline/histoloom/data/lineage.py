@@ -23,14 +23,23 @@ FILE = "lineage.json"
 
 @dataclass(frozen=True)
 class Lineage:
-    """groups : split_groups seen in training; slides : slide ids seen; unknown : sources of unknown ancestry; public : data
-    sets whose names stand clear, as `DATASET:NAME`.
+    """What a model was trained on.
+
+    groups, slides : the split_groups and the slide ids.
+    unknown : sources of unknown ancestry.
+    public : data sets whose names stand clear, as `DATASET:NAME`.
     """
 
     groups: tuple[str, ...] = ()
     slides: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
+
+    @classmethod
+    def trained_on(cls, rows: pd.DataFrame, grid: str = "") -> Lineage:
+        """The lineage of a model trained on these rows, of a study whose slides are divided by this grid (ancestry.grid_of)."""
+        groups = {f"{group}@{grid}" if grid else group for group in rows["split_group"]}
+        return cls(tuple(sorted(groups)), tuple(sorted(set(rows["slide_id"]))))
 
     def __or__(self, other: Lineage) -> Lineage:
         return Lineage(*(tuple(sorted({*getattr(self, f.name), *getattr(other, f.name)})) for f in fields(self)))
@@ -42,12 +51,6 @@ class Lineage:
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, self.record)
-
-
-def seen(rows: pd.DataFrame, grid: str = "") -> Lineage:
-    """The lineage of a model trained on these rows, of a study whose slides are divided by this grid (ancestry.grid_of)."""
-    groups = {f"{group}@{grid}" if grid else group for group in rows["split_group"]}
-    return Lineage(tuple(sorted(groups)), tuple(sorted(set(rows["slide_id"]))))
 
 
 def read_lineage(source: Path | str) -> Lineage:

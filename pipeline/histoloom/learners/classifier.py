@@ -9,13 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from histoloom.conditions.features import IMAGENET, efficientnet_lite0
+from histoloom.conditions.efficientnet_lite import IMAGENET, load_efficientnet_lite
 from histoloom.config import Uplift
 from histoloom.errors import HistoloomError
 from histoloom.training.loop import TrainingRun, train
 
 _BATCH = 64
 _STAIN_SHIFT = 0.08
+_DROP_PATH = 0.2
+"""Of stochastic depth, as EfficientNet-Lite was trained."""
 
 
 class Classifier(nn.Module):
@@ -25,13 +27,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.kind = kind
         if kind == "efficientnet-lite0":
-            self.body = efficientnet_lite0("cpu")[0].requires_grad_(True)
-            self.head = nn.Linear(1280, classes)
+            self.network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
+            self.network.reset_classifier(classes)
         else:
             import timm
 
-            self.body = timm.create_model(kind.removeprefix("timm:"), num_classes=classes)
-            self.head = nn.Identity()
+            self.network = timm.create_model(kind.removeprefix("timm:"), num_classes=classes)
         for name, values in zip(("mean", "std"), IMAGENET):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
@@ -45,10 +46,7 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = (images - self.mean) / self.std
-        return self.head(
-            self.body.extract_features(x).mean((2, 3)) if self.kind == "efficientnet-lite0" else self.body(x)
-        )
+        return self.network((images - self.mean) / self.std)
 
 
 def training_run(config: Uplift, seed: int, work: Path, device: str) -> TrainingRun:

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from histoloom.cluster import uses_torch
 from histoloom.conditions.features import load_extractor
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import model_sha256
@@ -58,12 +59,10 @@ def _filter_set(folder: Path, sha256: str) -> FilterSet:
     return load_filter_set(folder)
 
 
+@uses_torch
 def filter_part(job: FilterPart) -> dict:
     """Score one part and accept or reject its tiles, unless its verdicts are there."""
     return commit_part(job.parts, job.part, lambda folder: _write_verdicts(job, folder))["info"]
-
-
-filter_part.uses_torch = True
 
 
 def _write_verdicts(job: FilterPart, folder: Path) -> dict:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.backbones.denoiser import read_conditions
+from histoloom.cluster import uses_torch
 from histoloom.conditions.encode import batch, captions_read, load_encoders, null
 from histoloom.config import Params
 from histoloom.data.commit import commit_part
@@ -59,12 +60,10 @@ class SamplePart:
     parts: Path
 
 
+@uses_torch
 def sample_part(job: SamplePart) -> dict:
     """Make one part of the plan, unless it is there."""
     return commit_part(job.parts, job.part, lambda folder: _write_part(job, folder))["info"]
-
-
-sample_part.uses_torch = True
 
 
 def _write_part(job: SamplePart, folder: Path) -> dict:

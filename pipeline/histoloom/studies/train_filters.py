@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from histoloom.conditions.features import OF_NO_PATIENT, load_extractor
+from histoloom.conditions.features import load_extractor
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
-from histoloom.data.lineage import Lineage, read_lineage, seen
+from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.tables import with_conditions
 from histoloom.quality.filters.base import Fitting, tiles_of
@@ -36,7 +37,7 @@ def run(work: Work) -> None:
     def write(folder: Path) -> None:
         calibration = fit_filter_set(params.filter.use, fitting, tiles.held_out, config)
         calibration.filter_set.save(folder)
-        lineage = seen(every, grid_of(params.tile.split))
+        lineage = Lineage.trained_on(every, grid_of(params.tile.split))
         lineage |= Lineage(unknown=() if config.features in OF_NO_PATIENT else (config.features,))
         if {"text", "rna"} & set(params.filter.use):
             lineage |= read_lineage(encoders)

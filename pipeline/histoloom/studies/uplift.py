@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from histoloom.cluster import uses_torch
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
@@ -150,12 +151,10 @@ class UpliftPart:
         return f"{self.trial.name}@{self.key}"
 
 
+@uses_torch
 def uplift_part(job: UpliftPart) -> dict[str, int]:
     """Train one model and predict the test tiles with it, unless that was done."""
     return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
-
-
-uplift_part.uses_torch = True
 
 
 def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:

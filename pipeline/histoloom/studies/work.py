@@ -165,6 +165,7 @@ def _fingerprint(stage: Stage, study: Study) -> str:
 def run_stage(name: str, study: Study | None = None) -> None:
     """Run one stage of a study, of the one in the working directory if none is given."""
     study = study or Study()
+    _ = study.params  # where there is no study, this says so before anything is written
     module = importlib.import_module(f"histoloom.studies.{name}")
     with open_work(name, study) as work:
         module.run(work)
