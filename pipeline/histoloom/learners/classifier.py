@@ -21,14 +21,22 @@ _DROP_PATH = 0.2
 
 
 class Classifier(nn.Module):
-    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes)."""
+    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
+
+    kind : 'efficientnet-lite0', with ImageNet's weights, or 'timm:NAME', without.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    network: nn.Module
 
     def __init__(self, kind: str, classes: int):
         super().__init__()
         self.kind = kind
         if kind == "efficientnet-lite0":
-            self.network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
-            self.network.reset_classifier(classes)
+            network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
+            network.reset_classifier(classes)
+            self.network = network
         else:
             import timm
 
