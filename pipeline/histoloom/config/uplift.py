@@ -21,7 +21,7 @@ class Uplift(Section):
     arms: tuple[ArmName, ...] = Field(
         ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic"),
         description="what is trained on; the others are compared with the first. real+unfiltered has as many synthetic "
-        "tiles as real+synthetic, and of all that were made",
+        "tiles as real+synthetic, drawn of all, accepted or not",
     )
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
         (1.0,), min_length=1, description="synthetic tiles to real ones in the arms that have both"
