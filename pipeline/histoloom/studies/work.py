@@ -105,8 +105,9 @@ class Work:
     def _staging(self, output: Path | str) -> Path:
         output = Path(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        for stale in output.parent.glob(f".new-{output.name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        for kind in (".new", ".old"):  # left by a run that was killed while it published
+            for stale in output.parent.glob(f"{kind}-{output.name}-*"):
+                shutil.rmtree(stale, ignore_errors=True)
         staged = output.parent / f".new-{output.name}-{uuid.uuid4().hex[:8]}"
         staged.mkdir()
         return staged
