@@ -1,4 +1,4 @@
-"""What a model may tell outside of names, of places and of the params that made it: by allow-lists."""
+"""What a package may tell of names, places and params: allow-lists."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _SOURCES = (
 
 @dataclass(frozen=True)
 class Names:
-    """How what a model saw is called outside: by codes, with a data set's name before them where there is one.
+    """The names under which a model's record leaves: codes, with a data set's name before them where there is one.
 
     clear : groups and slides of a public data set, which keep their names.
     own : groups and slides of this study, which leave by no name that only looks like one of a package's.
