@@ -79,7 +79,7 @@ class TrainDenoiser(Section):
     checkpoint_every: Positive = 200
     resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")
 
-    def drop_of(self, condition: str) -> float:
+    def drop_of(self, condition: ConditionName) -> float:
         return self.drop.get(condition, 0.1)
 
     def windows_fault(self, latent_px: int, levels: int) -> str | None:

@@ -25,13 +25,15 @@ class Classifier(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    network: nn.Module
 
     def __init__(self, kind: str, classes: int):
         super().__init__()
         self.kind = kind
         if kind == "efficientnet-lite0":
-            self.network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
-            self.network.reset_classifier(classes)
+            network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
+            network.reset_classifier(classes)
+            self.network = network
         else:
             import timm
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from histoloom.backbones.denoiser import load_denoiser, read_conditions
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.conditions.encode import Encoders, load_encoders
 from histoloom.config import Sample, SampleSlides
 from histoloom.data.commit import digest
