@@ -16,7 +16,7 @@ from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import Field
 from histoloom.canvas.inputs import Box
 from histoloom.canvas.step import Denoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec, cat
+from histoloom.conditions.batch import Conditions, ConditionSpec, cat
 from histoloom.conditions.encode import null
 from histoloom.conditions.features import load_extractor
 from histoloom.conditions.mask import mask_map

@@ -22,7 +22,7 @@ from benchmarks.run import arguments, chip, flat, report, seconds
 from histoloom.backbones.denoiser import build_denoiser, denoise
 from histoloom.backbones.precision import has_bf16
 from histoloom.cluster import one_thread
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.config import Params
 from histoloom.targets.autoencoder import build_autoencoder, posterior
 

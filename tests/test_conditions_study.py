@@ -102,7 +102,7 @@ def params(folder: Path, rows: list[dict], **sections):
             "genotype": {"table": "manifests/genotype.csv"},
         },
         "train_autoencoder": {"channels": 16, "steps": 4, "decoder_steps": 2, "batch_size": 8},
-        "encode": {"edges": True, "forms": "turns"},
+        "encode": {"edges": True, "symmetries": "turns"},
         "train_denoiser": {"conditions": list(CONDITIONS), "channels": [16, 32], "steps": 6, "batch_size": 8},
         "filter": {"min_yield": 0.0},
         "plan": {"target": "none", "evaluation_tiles": 3, "batch_size": 8, "requests": REQUESTS},

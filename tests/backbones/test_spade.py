@@ -7,7 +7,7 @@ import torch
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
 from histoloom.backbones.precision import set_precision
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.config import TrainDenoiser
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")

@@ -14,7 +14,7 @@ import zarr
 from histoloom.backbones.denoiser import build_denoiser
 from histoloom.canvas.inputs import ARRAYS, FIELD, Field, Surroundings
 from histoloom.canvas.step import Denoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.config import Sample, TrainDenoiser
 from histoloom.process.solver import make_solver
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from histoloom.backbones.denoiser import build_denoiser, load_denoiser, save_denoiser
 from histoloom.cli.main import cli
-from histoloom.conditions.bus import ConditionSpec
+from histoloom.conditions.batch import ConditionSpec
 from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
 from histoloom.data.codes import code
 from histoloom.data.commit import write_json

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import load_denoiser, load_unet
 from histoloom.backbones.few_steps import save_few_steps
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.config import Sample, TrainDenoiser
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
@@ -104,7 +104,7 @@ def _train(folder, **options):
         conditions=("label",), channels=(16, 32), batch_size=16, warmup_steps=0, learning_rate=2e-3, **options
     )
     run = TrainingRun("t", config.steps, config.learning_rate, 0, folder / "checkpoints", 50, ema_decay=0.9)
-    train_denoiser(config, _arrays(), (SPEC,), 0, run, folder)
+    train_denoiser(config, _arrays(), (SPEC,), run, folder)
     return load_denoiser(folder, "cpu"), run
 
 

@@ -1,4 +1,4 @@
-"""The denoiser: diffusers' UNet2DConditionModel, with the condition bus wired to its inputs."""
+"""The denoiser: diffusers' UNet2DConditionModel, with the conditions wired to its inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from histoloom.backbones.precision import set_precision
 from histoloom.backbones.spade import install_spade
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.config import TrainDenoiser
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError

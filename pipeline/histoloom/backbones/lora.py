@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from histoloom.conditions.bus import ConditionSpec
+from histoloom.conditions.batch import ConditionSpec
 from histoloom.errors import HistoloomError
 
 _LOW_RANK = r".*\.(to_q|to_k|to_v|to_out\.0|conv1|conv2|proj_in|proj_out|time_emb_proj)"

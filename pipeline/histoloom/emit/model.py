@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import histoloom
 from histoloom.backbones.denoiser import load_unet, read_conditions
 from histoloom.backbones.few_steps import read_few_steps, save_few_steps
-from histoloom.conditions.bus import ConditionSpec
+from histoloom.conditions.batch import ConditionSpec
 from histoloom.config import Params, load_params
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import without_region

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from histoloom.backbones.denoiser import denoise
-from histoloom.conditions.bus import Conditions, ConditionSpec, cat, only
+from histoloom.conditions.batch import Conditions, ConditionSpec, cat, only
 
 
 @dataclass(frozen=True)

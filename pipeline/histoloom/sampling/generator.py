@@ -12,7 +12,7 @@ import torch
 
 from histoloom.backbones.denoiser import load_denoiser, read_conditions
 from histoloom.backbones.precision import native
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions, ConditionSpec
 from histoloom.conditions.encode import Encoders, load_encoders
 from histoloom.config import Sample, SampleSlides
 from histoloom.data.commit import digest
