@@ -175,9 +175,9 @@ def test_a_model_is_adapted_to_other_labels(tmp_path):
     same = load_denoiser(tmp_path / "same", "cpu")[0].state_dict()
     assert all(torch.equal(first[n], same[n]) for n in first)
     _train(tmp_path / "second", label("b", "x", "a"), _arrays(8, 3), steps=3, adapt="lora", lora_rank=2, **init)
-    model, specs, _ = load_denoiser(tmp_path / "second", "cpu")
+    model, record = load_denoiser(tmp_path / "second", "cpu")
     second = model.state_dict()
-    assert specs[0].channels == ("b", "x", "a") and second.keys() == first.keys()
+    assert record.channels == {"label": ("b", "x", "a")} and second.keys() == first.keys()
     assert torch.equal(second["conv_norm_out.weight"], first["conv_norm_out.weight"])
     assert not torch.equal(
         second["down_blocks.0.resnets.0.conv1.weight"], first["down_blocks.0.resnets.0.conv1.weight"]

@@ -9,26 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
-
-@dataclass(frozen=True)
-class ConditionSpec:
-    """What the denoiser must know of a condition; kept beside its weights.
-
-    shape : which of the three forms.
-    size : channels of the sequence's tokens, of the vector, or of the map.
-    drop : probability of the null in training.
-    channels : what each channel stands for, where channels have names.
-    """
-
-    name: str
-    shape: Literal["sequence", "vector", "map"]
-    size: int
-    drop: float = 0.0
-    channels: tuple[str, ...] = ()
+from histoloom.config.denoiser_record import ConditionSpec
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from histoloom.config.channels import mask_channels
-from histoloom.config.package import LATENT_SCALE, Denoiser, is_hub_id, packaged, part_folder, root
+from histoloom.config.denoiser_record import DenoiserFolder
+from histoloom.config.package import LATENT_SCALE, is_hub_id, packaged, part_folder, root
 from histoloom.config.params import Params
 from histoloom.config.taken import Begun, distilled_to
 from histoloom.errors import Fault, Note
@@ -77,7 +78,7 @@ def _contradictions(params: Params, begun: Begun) -> Iterator[Fault]:
         ("train_autoencoder", "latent_channels", begun.autoencoder),
     ]
     for name in ("prediction", "schedule", "train_timesteps", "map_input"):
-        told.append(("train_denoiser", name, denoiser.training if denoiser else None))
+        told.append(("train_denoiser", name, vars(denoiser.record.training) if denoiser and denoiser.record else None))
     told.append(("train_encoders.rna", "transform", begun.rna))
     for section, name, facts in told:
         place: Any = params
@@ -90,7 +91,7 @@ def _contradictions(params: Params, begun: Begun) -> Iterator[Fault]:
             )
 
 
-def _of_the_denoiser(params: Params, known: Denoiser) -> Iterator[Fault]:
+def _of_the_denoiser(params: Params, known: DenoiserFolder) -> Iterator[Fault]:
     config, autoencoder = params.train_denoiser, params.train_autoencoder
     latents_known = autoencoder.init == "scratch" or part_folder(autoencoder.init, "autoencoder") is not None
     if latents_known and autoencoder.latent_channels != known.latent_channels:
@@ -99,16 +100,18 @@ def _of_the_denoiser(params: Params, known: Denoiser) -> Iterator[Fault]:
             f"{autoencoder.init}) have {autoencoder.latent_channels}."
         )
         yield _fault("train_denoiser.init", problem, "take both from one model.")
-    if known.conditions is not None and ("text" in known.conditions) != ("text" in config.conditions):
-        had, has = ("with", "without") if "text" in known.conditions else ("without", "with")
+    if known.record is None:
+        return
+    if ("text" in known.record.channels) != ("text" in config.conditions):
+        had, has = ("with", "without") if "text" in known.record.channels else ("without", "with")
         problem = f"'{config.init}' was trained {had} text, and these conditions are {has} it."
         yield _fault("train_denoiser.conditions", problem, f"adapt it {had} text.")
-    if (steps := known.training.get("distilled")) and (config.steps or config.distil):
+    if (steps := known.record.training.distilled) and (config.steps or config.distil):
         problem = f"'{config.init}' was distilled to {steps} steps, which more training would undo."
         yield _fault("train_denoiser.steps", problem, "set it to 0, or begin from what it was distilled from.")
 
 
-def _few_steps(params: Params, known: Denoiser | None) -> Iterator[Fault]:
+def _few_steps(params: Params, known: DenoiserFolder | None) -> Iterator[Fault]:
     config = params.train_denoiser
     if config.few_steps and (known is None or known.few_steps is None):
         problem = f"it is true, and '{config.init}' has no few_steps."
@@ -130,11 +133,12 @@ def _few_steps(params: Params, known: Denoiser | None) -> Iterator[Fault]:
 
 def _as_it_is(params: Params, begun: Begun) -> Iterator[Fault]:
     """A denoiser that isn't trained can't learn what it doesn't know."""
-    config, known = params.train_denoiser, begun.denoiser
-    if config.steps or known.conditions is None:
+    config, denoiser = params.train_denoiser, begun.denoiser
+    if config.steps or denoiser is None or denoiser.record is None:
         return
+    known = denoiser.record.channels
     remedy = "train it (train_denoiser.steps), or use what it knows."
-    for name in (n for n in config.conditions if n not in known.conditions):
+    for name in (n for n in config.conditions if n not in known):
         problem = f"'{config.init}' doesn't know '{name}' and is not trained (steps: 0)."
         yield _fault("train_denoiser.conditions", problem, remedy)
     masks = mask_channels(params.tile.masks.classes, params.encode.edges, params.encode.mask_detail)
@@ -142,14 +146,14 @@ def _as_it_is(params: Params, begun: Begun) -> Iterator[Fault]:
         ("label", "tile.labels.classes", params.tile.labels.classes),
         ("mask", "tile.masks.classes, encode.edges or encode.mask_detail", masks),
     ):
-        if name in config.conditions and (new := [c for c in mine if c not in known.conditions.get(name, mine)]):
+        if name in config.conditions and (new := [c for c in mine if c not in known.get(name, mine)]):
             problem = f"'{config.init}' doesn't know {', '.join(new)} and is not trained (steps: 0)."
             yield _fault(key, problem, remedy)
     for name, key, source in (
         ("text", "train_encoders.text.source", params.train_encoders.text.source),
         ("rna", "train_encoders.rna.init", params.train_encoders.rna.init),
     ):
-        if name in config.conditions and name in known.conditions and source == "train":
+        if name in config.conditions and name in known and source == "train":
             problem = (
                 f"it is train, and '{config.init}', which is not trained (steps: 0), doesn't know what that gives."
             )
@@ -165,7 +169,7 @@ def _differs(mpp: float, other: float) -> bool:
     return abs(mpp / other - 1) > _SCALES_DIFFER
 
 
-def _windows(params: Params, known: Denoiser) -> Iterator[Fault]:
+def _windows(params: Params, known: DenoiserFolder) -> Iterator[Fault]:
     """Windows of a loaded denoiser; those of a new one are checked with the params."""
     latent_px, levels = params.tile.tile_px // params.train_autoencoder.down_factor, len(known.sizes["channels"])
     if problem := params.train_denoiser.windows_fault(latent_px, levels):

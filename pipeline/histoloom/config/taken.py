@@ -11,16 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from histoloom.config.channels import BACKGROUND, EDGE, read_channels
-from histoloom.config.package import (
-    Denoiser,
-    autoencoder_facts,
-    denoiser_facts,
-    has_part,
-    part_folder,
-    rna_facts,
-    scale_of,
-    text_facts,
-)
+from histoloom.config.denoiser_record import DenoiserFolder, read_denoiser_folder
+from histoloom.config.package import autoencoder_facts, has_part, part_folder, rna_facts, scale_of, text_facts
 from histoloom.config.train_denoiser import Distil
 from histoloom.errors import Fault, HistoloomError
 
@@ -33,7 +25,7 @@ class Begun:
     """
 
     autoencoder: dict[str, Any] | None = None
-    denoiser: Denoiser | None = None
+    denoiser: DenoiserFolder | None = None
     text: dict[str, Any] | None = None
     rna: dict[str, Any] | None = None
     mpp: float | None = None
@@ -65,7 +57,7 @@ def take(written: Any) -> tuple[Any, Begun]:
             _take(filled, key, init)
     _take_autoencoder(filled, begun)
     if init:
-        begun.denoiser = begun.read("denoiser", "train_denoiser.init", init, denoiser_facts)
+        begun.denoiser = begun.read("denoiser", "train_denoiser.init", init, read_denoiser_folder)
         if begun.denoiser:
             _take_denoiser(filled, begun.denoiser)
     _take_encoders(filled, begun)
@@ -85,13 +77,14 @@ def _take_autoencoder(filled: dict, begun: Begun) -> None:
         _take(filled, f"train_autoencoder.{name}", value)
 
 
-def _take_denoiser(filled: dict, known: Denoiser) -> None:
+def _take_denoiser(filled: dict, known: DenoiserFolder) -> None:
     for name, value in known.sizes.items():
         _take(filled, f"train_denoiser.{name}", value)
-    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
-        _take(filled, f"train_denoiser.{name}", known.training.get(name))
-    if known.conditions is None:
+    if known.record is None:
         return
+    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+        _take(filled, f"train_denoiser.{name}", getattr(known.record.training, name))
+    conditions = known.record.channels
     masked = _stated(filled, "tile.masks.source") not in (None, "none")
     has = {
         "label": _stated(filled, "tile.labels.source") != "none",
@@ -99,12 +92,12 @@ def _take_denoiser(filled: dict, known: Denoiser) -> None:
         "rna": _stated(filled, "train_encoders.rna.table") is not None,
         "genotype": _stated(filled, "train_encoders.genotype.table") is not None,
     }
-    usable = [name for name in known.conditions if has.get(name, True)]
-    _take(filled, "train_denoiser.conditions", usable or list(known.conditions))
-    if "label" in known.conditions and _stated(filled, "tile.labels.source") != "none":
-        _take(filled, "tile.labels.classes", list(known.conditions["label"]))
-    if "mask" in known.conditions and masked:
-        names, detail = read_channels(known.conditions["mask"])
+    usable = [name for name in conditions if has.get(name, True)]
+    _take(filled, "train_denoiser.conditions", usable or list(conditions))
+    if "label" in conditions and _stated(filled, "tile.labels.source") != "none":
+        _take(filled, "tile.labels.classes", list(conditions["label"]))
+    if "mask" in conditions and masked:
+        names, detail = read_channels(conditions["mask"])
         _take(filled, "tile.masks.classes", [name for name in names if name not in (BACKGROUND, EDGE)])
         if "mask" in (_stated(filled, "train_denoiser.conditions") or ()):
             _take(filled, "encode.mask_detail", detail)
@@ -122,7 +115,7 @@ def _take_encoders(filled: dict, begun: Begun) -> None:
             _take(filled, f"train_encoders.{section}.{name}", value)
 
 
-def _take_steps(filled: dict, known: Denoiser | None) -> None:
+def _take_steps(filled: dict, known: DenoiserFolder | None) -> None:
     """How a denoiser of few steps is sampled, where params don't say it."""
     steps, inside = distilled_to(_stated(filled, "train_denoiser") or {}, known)
     for section in ("sample", "sample_slides") if steps else ():
@@ -142,13 +135,13 @@ def _take_for_classes(filled: dict) -> None:
         _take(filled, "uplift.seeds", 0)
 
 
-def distilled_to(train_denoiser: dict, known: Denoiser | None) -> tuple[int | None, bool]:
+def distilled_to(train_denoiser: dict, known: DenoiserFolder | None) -> tuple[int | None, bool]:
     """The steps that the denoiser will have been distilled to, None for one that wasn't; and whether guidance is inside it."""
     if (distil := train_denoiser.get("distil")) is not None:
         return (distil.get("steps") or Distil.model_fields["steps"].default if isinstance(distil, dict) else None), True
     if known and train_denoiser.get("few_steps") is True:
         return known.few_steps, train_denoiser.get("steps") == 0
-    return (known.training.get("distilled") if known else None), True
+    return (known.record.training.distilled if known and known.record else None), True
 
 
 def _stated(params: dict, key: str) -> Any:
