@@ -23,7 +23,7 @@ from benchmarks.inputs import drawn_slides
 from benchmarks.run import arguments, chip, report, seconds
 from benchmarks.studies import Study
 from histoloom.backbones.denoiser import denoise
-from histoloom.cluster import one_thread, open_pool
+from histoloom.cluster import one_thread, open_pool, uses_torch
 from histoloom.conditions.bus import cat
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Cluster, Params, load_params
@@ -92,14 +92,12 @@ class Forwards:
     repeats: int
 
 
+@uses_torch
 def forwards(job: Forwards) -> float:
     """CPU seconds of the process, once it is warm."""
     model = load_diffusion_model(job.models, generator_sha256(job.models), "auto", chip(), job.precision)
     bare(model, job.plan.head(job.size), job.size, job.steps)
     return min(seconds(lambda: bare(model, job.plan, job.size, job.steps)).cpu for _ in range(job.repeats))
-
-
-forwards.uses_torch = True
 
 
 def on_a_worker(job: Forwards, malloc: dict[str, str]) -> float:

@@ -125,12 +125,15 @@ import sys
 import histoloom.scheduler
 from histoloom.config import Cluster
 from histoloom.cluster import open_pool
-from histoloom.studies.stage import run
+from histoloom.errors import HistoloomError
 histoloom.scheduler.REACHED_WITHIN_S = 2
 def main():
     with open_pool(Cluster(scheduler=sys.argv[1]), tasks=1) as pool:
         pool(abs, [1], "abs")
-run(main)
+try:
+    main()
+except HistoloomError as error:
+    sys.exit(str(error))
 """
 
 

@@ -171,15 +171,15 @@ def test_an_image_s_eight_forms_are_all_there_are():
 def test_a_turned_map_is_the_map_of_the_turned_tile_at_any_detail(detail, forms, edges, seed):
     rng, size = np.random.default_rng(seed), (len(forms), 16, 16)
     ids, edge = rng.integers(0, 3, size), rng.integers(0, 2, size) if edges else None
-    channels = mask_channels(("nucleus", "gland"), edges, detail)
-    assert read_channels(channels) == (mask_channels(("nucleus", "gland"), edges, 1), detail)
+    channels = mask_channels(("nucleus", "gland"), edges=edges, detail=detail)
+    assert read_channels(channels) == (mask_channels(("nucleus", "gland"), edges=edges, detail=1), detail)
     first = turned_maps(mask_map(ids, edge, channels, 4, 4), np.array(forms), channels)
     turned = [np.stack([turn(one, form) for one, form in zip(rows, forms)]) for rows in (ids, edge) if rows is not None]
     second = mask_map(*turned, *([] if edges else [None]), channels, 4, 4)
     assert first.shape == (len(forms), len(channels), 4, 4)
     np.testing.assert_array_equal(first, second)
     ids, edge = ids[:1], edge if edge is None else edge[:1]
-    coarse = mask_map(ids, edge, mask_channels(("nucleus", "gland"), edges, 1), 4, 4)[0]
+    coarse = mask_map(ids, edge, mask_channels(("nucleus", "gland"), edges=edges, detail=1), 4, 4)[0]
     fine = mask_map(ids, edge, channels, 4, 4)[0]
     np.testing.assert_allclose(fine.reshape(len(coarse), -1, 4, 4).mean(1, dtype=np.float64), coarse, atol=1e-3)
 
@@ -205,7 +205,7 @@ def test_a_mask_s_edges_part_what_touches():
 
 
 def test_an_unknown_mask_is_the_null():
-    channels = mask_channels(("nucleus",), True, 2)
+    channels = mask_channels(("nucleus",), edges=True, detail=2)
     unknown = np.full((1, 16, 16), UNKNOWN, np.uint8)
     assert not mask_map(unknown, np.zeros_like(unknown), channels, 4, 4).any()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from histoloom.config import Split
 from histoloom.data.ancestry import Recognised, coded, grid_of, recognise
-from histoloom.data.lineage import Lineage, check_generators, read_lineage, seen
+from histoloom.data.lineage import Lineage, check_generators, read_lineage
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
@@ -101,8 +101,8 @@ def test_a_region_of_another_grid_or_of_none_that_is_stated_is_the_whole_slide(n
 def test_what_a_study_split_by_region_saw_states_its_grid():
     split = Split(group="region", region={"rows": 2, "cols": 1})
     train = REGIONS[REGIONS["split"] == "train"]
-    assert seen(train, grid_of(split)).groups == ("s/r0c0@2x1",)
-    assert seen(STATED, grid_of(Split())).groups == ("p1", "p2", "p3", "p4")
+    assert Lineage.trained_on(train, grid_of(split)).groups == ("s/r0c0@2x1",)
+    assert Lineage.trained_on(STATED, grid_of(Split())).groups == ("p1", "p2", "p3", "p4")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from histoloom.config import Params, Plan
-from histoloom.data.plan import deficits, lenders_of, make_plan
+from histoloom.config import Params, Plan, check_params
+from histoloom.data.plan import condition_sources, deficits, make_plan
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.tables import with_conditions
 from histoloom.errors import HistoloomError
@@ -73,26 +73,26 @@ def test_conditions_come_from_whom_the_purpose_allows(rows, config):
     assert made["label"].tolist() == real.loc[made["condition_ref"], "label"].tolist()
 
 
-def test_an_unknown_mask_is_lent_to_nobody():
+def test_a_tile_of_unknown_mask_is_no_source_of_masks():
     rows = tile_rows(8, label="tumour", split=["train"] * 6 + ["test"] * 2, masked=[True, False] * 4)
     masks = {
         "train_denoiser": {"conditions": ["mask"]},
         "tile": {"masks": {"source": "raster", "classes": ["nucleus"]}},
     }
-    whole, lent = _params(Plan(target=12, overdraw=1, evaluation_tiles=4)), {}
+    whole, sources = _params(Plan(target=12, overdraw=1, evaluation_tiles=4)), {}
     for name, change in (("label", {}), ("mask", masks)):
         dumped = whole.model_dump(exclude_unset=True)
         params = Params.model_validate(dumped | change | {"tile": dumped["tile"] | change.get("tile", {})})
-        lent[name] = set(_make(rows, params)["condition_ref"])
-    assert lent == {"label": set(rows["tile_id"]), "mask": set(rows["tile_id"][rows["masked"]])}
+        sources[name] = set(_make(rows, params)["condition_ref"])
+    assert sources == {"label": set(rows["tile_id"]), "mask": set(rows["tile_id"][rows["masked"]])}
 
 
-def test_deficits_count_the_tiles_that_may_lend_their_conditions():
+def test_deficits_count_the_tiles_that_are_sources():
     rows = tile_rows(12, label=["a"] * 8 + ["b"] * 4, split="train", masked=[True] * 4 + [False] * 4 + [True] * 4)
     whole = _params(Plan(target="largest", overdraw=1, evaluation_tiles=0)).model_dump(exclude_unset=True)
     whole["tile"] |= {"masks": {"source": "raster", "classes": ["nucleus"]}}
     params = Params.model_validate(whole | {"train_denoiser": {"conditions": ["mask"]}})
-    assert lenders_of(rows, params)["label"].value_counts().to_dict() == {"a": 4, "b": 4}
+    assert condition_sources(rows, params)["label"].value_counts().to_dict() == {"a": 4, "b": 4}
 
 
 def test_a_class_without_train_tiles_is_in_the_plan_s_table_with_the_reason():
@@ -100,7 +100,7 @@ def test_a_class_without_train_tiles_is_in_the_plan_s_table_with_the_reason():
     found = {d.label: d for d in deficits(rows, Plan(target="largest", overdraw=1), ("a", "b", "rare", "misspelt"))}
     for name in ("rare", "misspelt"):
         assert (found[name].train, found[name].wanted, found[name].made) == (0, 5, 0)
-        assert found[name].reason == "no train tile lends it conditions"
+        assert found[name].reason == "no train tile can be a source of its conditions"
     assert (found["b"].made, found["b"].reason) == (2, "")
 
 
@@ -127,9 +127,9 @@ def test_each_class_gets_what_its_deficit_says_and_spreads_its_conditions(rows, 
     expected = {d.label: d.made for d in deficits(rows, config, CLASSES) if d.made}
     assert made["label"].value_counts().to_dict() == expected
     for _, of_class in made.groupby("label"):
-        lent = of_class["condition_ref"].value_counts()
+        drawn = of_class["condition_ref"].value_counts()
         have = (rows["label"] == of_class["label"].iloc[0]) & (rows["split"] == "train")
-        assert lent.max() - (lent.min() if len(lent) == have.sum() else 0) <= 1
+        assert drawn.max() - (drawn.min() if len(drawn) == have.sum() else 0) <= 1
     assert (plan["purpose"] == "evaluate").sum() == config.evaluation_tiles
 
 
@@ -174,3 +174,13 @@ def test_deficits_fill_up_to_the_target(config, expected):
 def test_what_cannot_be_planned_says_why(rows, config, message):
     with pytest.raises(HistoloomError, match=message):
         _make(rows, _params(config))
+
+
+def test_the_error_of_a_key_that_was_renamed_names_the_new_one(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"
+        "plan: {requests: [{name: r, tiles: 1, change: {label: a}, pairs: true}]}\n"
+    )
+    (fault,) = check_params(path)[1]
+    assert fault.where.endswith("plan.requests.0.pairs") and "'counterfactual'" in fault.remedy

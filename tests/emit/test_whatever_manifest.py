@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
 from histoloom.data.groups import split_groups
-from histoloom.data.lineage import seen
+from histoloom.data.lineage import Lineage
 from histoloom.data.manifest import read_manifest
 from histoloom.data.plan import make_plan
 from histoloom.data.tables import with_conditions
@@ -73,19 +73,22 @@ def test_whatever_manifest_no_held_out_group_reaches_an_emitted_tile(stated, see
             params = Params.model_validate({"seed": seed, "tile": tile, "plan": plan})
             try:
                 real = tiles_of(read_manifest(params.tile), params, seed)
-                made = make_plan(with_conditions(real, params), params, lambda _: None)
+                synthetic = make_plan(with_conditions(real, params), params, lambda _: None)
             except HistoloomError as error:
                 event(f"refused: {str(error)[:90]}")
                 return
             job = SimpleNamespace(params=params, plan=Path("data/plan"), generator_sha256="g", device="cpu")
-            made = _rows(made, job)
+            synthetic = _rows(synthetic, job)
         finally:
             os.chdir(before)
-    emitted, train = made[made["purpose"] == "augment"], real[real["split"] == "train"]
+    emitted, train = synthetic[synthetic["purpose"] == "augment"], real[real["split"] == "train"]
     assume(len(emitted))
     event(f"emitted, split by {group}")
     grid = grid_of(params.tile.split)
-    assert check_ancestors(emitted, {"g": seen(train, grid).record}, real, allow_unknown=False, grid=grid) == []
+    assert (
+        check_ancestors(emitted, {"g": Lineage.trained_on(train, grid).record}, real, allow_unknown=False, grid=grid)
+        == []
+    )
     lenders = set(emitted["ancestors"].explode())
     assert set(real.loc[real["split_group"].isin(lenders), "split"]) == {"train"}
     if group != "region":

@@ -18,7 +18,7 @@ from histoloom.process.loss_weights import loss_weights
 from histoloom.process.noise import latent_noise
 from histoloom.process.sampler import make_scheduler, sample_latents
 from histoloom.process.schedules import betas, signal_to_noise
-from histoloom.studies.sample import written_guidance
+from histoloom.sampling.diffusion_model import written_guidance
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
@@ -265,13 +265,16 @@ def test_a_condition_outside_its_interval_comes_first_and_takes_no_branch_of_its
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"guidance": 2.0, "guidance_interval": (0.2, 0.6)}, "all=2 within 0.2-0.6"),
-        ({"guidance": {"text": 3.0, "mask": 1.5}}, "text=3 mask=1.5 within mask 0.2-0.6"),
-        ({"guidance": 1.5, "guidance_interval": {"rna": (0, 0.5)}}, "all=1.5"),
+        ({"guidance": 2.0, "guidance_interval": (0.2, 0.6)}, [("all", 2.0, 0.2, 0.6)]),
+        ({"guidance": {"text": 3.0, "mask": 1.5}}, [("text", 3.0, 0.0, 1.0), ("mask", 1.5, 0.2, 0.6)]),
+        ({"guidance": 2.0}, [("text", 2.0, 0.0, 1.0), ("mask", 2.0, 0.2, 0.6)]),
+        ({"guidance": {"text": 3.0}, "guidance_interval": {}}, [("text", 3.0, 0.0, 1.0), ("mask", 1.0, 0.0, 1.0)]),
+        ({"guidance": 1.5, "guidance_interval": {"rna": (0, 0.5)}}, [("all", 1.5, 0.0, 1.0)]),
     ],
 )
 def test_a_row_states_the_guidance_of_the_conditions_that_its_study_has(config, said):
-    assert written_guidance(Sample(**config), ("text", "mask")) == said
+    names = ("condition", "scale", "start", "end")
+    assert written_guidance(Sample(**config), ("text", "mask")) == [dict(zip(names, entry)) for entry in said]
 
 
 @pytest.mark.parametrize("interval", [(0.6, 0.2), {"text": (0, 1), "mask": (0.6, 0.2)}])

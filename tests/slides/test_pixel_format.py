@@ -7,12 +7,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from histoloom.cli.validate import validate_study
 from histoloom.data.manifest import read_manifest
+from histoloom.data.study_folder import Study
 from histoloom.slides.job import SlideJob
 from histoloom.slides.open import BadSlide, open_slide
 from histoloom.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
 from histoloom.slides.tiler import cut_slide
+from histoloom.studies.checks.study import check_study
 from tests.build import make_slide, make_study, tissue_picture
 
 WIDTH, HEIGHT = 210, 150
@@ -206,7 +207,7 @@ def test_validate_and_tile_refuse_a_16_bit_slide_and_a_lossy_mask_for_the_same_r
     told = {"patient_id": "p", "label": "tumour", "mpp": 1.0}
     rows = [told | {"slide_id": "a", "path": "deep.png"}, told | {"slide_id": "b", "path": "s.svs", "mask": "m.jpg"}]
     params = make_study(tmp_path, rows, {"split": {"group": "slide"}})
-    faults = [fault for fault in validate_study() if fault.column == "path"]
+    faults = [fault for fault in check_study(Study()) if fault.column == "path"]
     assert [fault.row for fault in faults] == [2, 3]
     for fault, entry, reason in zip(faults, read_manifest(params.tile).slides, ("unsigned, of 16 bits", "lossy")):
         told = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))

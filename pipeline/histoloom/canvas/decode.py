@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from histoloom.canvas.weaving import CanvasJob, Latents
+from histoloom.cluster import uses_torch
 from histoloom.data.commit import commit_part
 from histoloom.slides.raster_file import RasterFile
 from histoloom.targets.autoencoder import LatentCodec
@@ -134,12 +135,10 @@ class DecodeJob:
         return RasterFile(self.parts / self.part / PIXELS, rows * self.factor, self.width * self.factor, 3)
 
 
+@uses_torch
 def decode_band(job: DecodeJob) -> None:
     """Decode one band, unless it is there."""
     commit_part(job.parts, job.part, lambda folder: _write_band(job, folder))
-
-
-decode_band.uses_torch = True
 
 
 def _write_band(job: DecodeJob, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from histoloom.canvas import torus
 from histoloom.canvas.blocks import Held, Weave, advance_block, start_block
 from histoloom.canvas.step import Denoiser
-from histoloom.cluster import Ref, Task
+from histoloom.cluster import Ref, Task, uses_torch
 from histoloom.data.commit import commit_part, read_record
 
 STATE = "state.npy"
@@ -78,6 +78,7 @@ def _loaded(load: Callable[[], tuple]) -> tuple:
     return load()
 
 
+@uses_torch
 def begin_task(job: CanvasJob, number: int, step: int) -> Held:
     """A block's state before a step: noise, or what was committed."""
     if step == job.weave.begin:
@@ -85,6 +86,7 @@ def begin_task(job: CanvasJob, number: int, step: int) -> Held:
     return Held.of(job.scratch, np.load(job.checkpoints / job.part(step, number) / STATE))
 
 
+@uses_torch
 def advance_task(job: CanvasJob, number: int, step: int, own: Held, *strips: np.ndarray) -> Held:
     parts = (own.state(), *strips)
     return Held.of(job.scratch, advance_block(job.weave, number, step, parts, *_loaded(job.load)))
@@ -100,10 +102,6 @@ def keep_task(job: CanvasJob, number: int, step: int, held: Held) -> None:
     commit_part(
         job.checkpoints / part.parent, part.name, lambda folder: np.save(folder / STATE, held.state()[:channels])
     )
-
-
-for _task in (begin_task, advance_task):
-    _task.uses_torch = True
 
 
 def segment(job: CanvasJob, start: int, stop: int, order: Callable[[int], list[int]] | None = None) -> dict[str, Task]:

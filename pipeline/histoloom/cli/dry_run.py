@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from histoloom.cluster import device, one_thread
-from histoloom.data.plan import GivenTiles, deficits, given_arrays, lenders_of, make_plan
+from histoloom.data.plan import GivenTiles, condition_sources, deficits, given_arrays, make_plan
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
 from histoloom.progress import console
@@ -18,7 +18,7 @@ def print_dry_run(study: Study) -> None:
     rows, classes = with_conditions(store.rows(), params), params.tile.labels.classes
     plan = make_plan(rows, params, lambda asked: store.read(asked, "mask"))
     table = Table("class or request", "train tiles", "wanted", "to be made", "why none")
-    for d in deficits(lenders_of(rows, params), params.plan, classes):
+    for d in deficits(condition_sources(rows, params), params.plan, classes):
         table.add_row(d.label, str(d.train), str(d.wanted), str(d.made), d.reason)
     for request in params.plan.requests:
         table.add_row(request.name, "", str(request.tiles), str(int((plan["request"] == request.name).sum())))

@@ -71,7 +71,7 @@ class Encoders:
 
 def study_encoders(params: Params, folder: Path | str, device: str = "cpu") -> Encoders:
     """The encoders that params name, those that learn from the folder that `train_encoders` wrote."""
-    masks = mask_channels(params.tile.masks.classes, params.encode.edges, params.encode.mask_detail)
+    masks = mask_channels(params.tile.masks.classes, edges=params.encode.edges, detail=params.encode.mask_detail)
     known = {"label": params.tile.labels.classes, "mask": masks}
     latent_px = params.tile.tile_px // params.train_autoencoder.down_factor
     names = params.train_denoiser.conditions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,14 +11,14 @@ from histoloom.config.names import FileName
 
 
 class Where(Section):
-    """Which tiles lend their conditions; all that is stated must hold."""
+    """The tiles whose conditions are taken; all that is stated must hold."""
 
     label: str | None = None
     slide_id: str | None = None
     patient_id: str | None = None
     gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
     genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
-    contains: dict[str, Fraction] = Field({}, description="mask class to the least share of the tile")
+    contains: dict[str, Fraction] = Field({}, description="mask class to the least fraction of the tile")
 
 
 class Edit(Section):
@@ -30,7 +30,7 @@ class Edit(Section):
 
 
 class Change(Section):
-    """What is changed in the conditions that were lent."""
+    """What is changed in the conditions that were taken."""
 
     label: str | None = None
     caption: str | None = None
@@ -44,11 +44,12 @@ class Change(Section):
 class Request(Section):
     """So many tiles, under the conditions of tiles such as these, so changed."""
 
+    renamed: ClassVar[dict[str, str]] = {"pairs": "counterfactual"}
     name: FileName
     tiles: Positive
     where: Where = Where()
     change: Change = Change()
-    pairs: bool = Field(False, description="make each tile twice with one seed: as it is, and changed")
+    counterfactual: bool = Field(False, description="make each tile twice with one seed: as it is, and changed")
     purpose: Literal["augment", "evaluate"] = Field(
         "augment", description="evaluate: held-out conditions, never emitted"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from histoloom.config.base import Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.file_keys import Names
 from histoloom.config.names import FileName
 
 
@@ -27,7 +28,9 @@ class FromImage(Section):
         description="with keep: how often each step is taken, noise added back in between, so that what is made agrees with "
         "what is kept (Lugmayr et al. 2022)",
     )
-    holes: str | None = Field(None, description="GeoJSON of polygons, in the canvas's px, that are made anew")
+    holes: Annotated[str | None, Names.FILE] = Field(
+        None, description="GeoJSON of polygons, in the canvas's px, that are made anew"
+    )
 
     @model_validator(mode="after")
     def _holes_are_of_what_is_kept(self):
@@ -44,10 +47,12 @@ class WovenSlide(Section):
     name: FileName
     width_px: Positive
     height_px: Positive
-    mask: str | None = Field(
+    mask: Annotated[str | None, Names.FILE] = Field(
         None, description="classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"
     )
-    instances: str | None = Field(None, description="raster of nuclei, where a raster mask has outlines (encode.edges)")
+    instances: Annotated[str | None, Names.FILE] = Field(
+        None, description="raster of nuclei, where a raster mask has outlines (encode.edges)"
+    )
     outside: Literal["glass", "tissue"] | None = Field(
         None, description="what lies where the mask names no class; to be stated with a mask"
     )
@@ -55,7 +60,7 @@ class WovenSlide(Section):
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
     genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
-    field: str | None = Field(
+    field: Annotated[str | None, Names.FILE] = Field(
         None,
         description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
         "store that lends all of its conditions",

@@ -23,14 +23,23 @@ FILE = "lineage.json"
 
 @dataclass(frozen=True)
 class Lineage:
-    """groups : split_groups seen in training; slides : slide ids seen; unknown : sources of unknown ancestry; public : data
-    sets whose names stand clear, as `DATASET:NAME`.
+    """What a model was trained on.
+
+    groups, slides : the split_groups and the slide ids.
+    unknown : sources of unknown ancestry.
+    public : data sets whose names stand clear, as `DATASET:NAME`.
     """
 
     groups: tuple[str, ...] = ()
     slides: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
+
+    @classmethod
+    def trained_on(cls, rows: pd.DataFrame, grid: str = "") -> Lineage:
+        """The lineage of a model trained on these rows, of a study whose slides are divided by this grid (ancestry.grid_of)."""
+        groups = {f"{group}@{grid}" if grid else group for group in rows["split_group"]}
+        return cls(tuple(sorted(groups)), tuple(sorted(set(rows["slide_id"]))))
 
     def __or__(self, other: Lineage) -> Lineage:
         return Lineage(*(tuple(sorted({*getattr(self, f.name), *getattr(other, f.name)})) for f in fields(self)))
@@ -42,12 +51,6 @@ class Lineage:
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, self.record)
-
-
-def seen(rows: pd.DataFrame, grid: str = "") -> Lineage:
-    """The lineage of a model trained on these rows, of a study whose slides are divided by this grid (ancestry.grid_of)."""
-    groups = {f"{group}@{grid}" if grid else group for group in rows["split_group"]}
-    return Lineage(tuple(sorted(groups)), tuple(sorted(set(rows["slide_id"]))))
 
 
 def read_lineage(source: Path | str) -> Lineage:
@@ -65,7 +68,7 @@ def read_lineage(source: Path | str) -> Lineage:
 
 
 def records_of(folder: Path) -> dict[str, dict]:
-    """What the generators of a folder of made tiles saw, by their sha256; none where it has no record.
+    """What the generators of a folder of synthetic tiles saw, by their sha256; none where it has no record.
 
     Raises
     ------
@@ -101,12 +104,14 @@ def _damaged(path: Path) -> HistoloomError:
     )
 
 
-def check_generators(made: Iterable[TileStore], rows: pd.DataFrame, salt: bytes | None = None, grid: str = "") -> None:
+def check_generators(
+    synthetic: Iterable[TileStore], rows: pd.DataFrame, salt: bytes | None = None, grid: str = ""
+) -> None:
     """Refuse to measure with held-out tiles what was taught by them.
 
     Parameters
     ----------
-    made : stores of made tiles, with the record of what their generators saw.
+    synthetic : stores of synthetic tiles, with the record of what their generators saw.
     rows : the real store's, of all splits.
     salt, grid : the study's, to know its own codes and regions by.
 
@@ -115,7 +120,7 @@ def check_generators(made: Iterable[TileStore], rows: pd.DataFrame, salt: bytes 
     HistoloomError
         when a generator saw a group of val or test, or a slide of theirs, under whatever name; or left no record.
     """
-    for store in made:
+    for store in synthetic:
         records = records_of(store.folder)
         if missing := sorted(set(store.rows()["generator_sha256"]) - set(records)):
             raise HistoloomError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import Params, Plan
-from histoloom.data.requests import Masks, changed, chosen, edited_layouts
+from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
 from histoloom.data.rows import held_out_rows
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
@@ -22,7 +22,7 @@ EVALUATION = "evaluate"
 """The request of tiles that are drawn to measure the generator by, under conditions as the held-out tiles have them."""
 
 
-_NO_LENDER = "no train tile lends it conditions"
+_NO_SOURCE = "no train tile can be a source of its conditions"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
     present = counts[counts > 0]
     if present.empty:
         raise HistoloomError("The train split has no labelled tile, so nothing can be planned. Check tile.labels.")
-    target = {"largest": int(present.max()), "median": int(present.median())}.get(config.target, config.target)
+    target = config.target
+    if isinstance(target, str):
+        target = int(present.max() if target == "largest" else present.median())
     out = []
     for label in config.classes or classes:
         have = int(counts[label])
@@ -63,14 +65,14 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
                     f"plan.classes names '{label}', of which the train split has no tile: there are no "
                     "conditions to make it from."
                 )
-            out.append(Deficit(label, 0, min(missing, config.max_per_class), 0, _NO_LENDER))
+            out.append(Deficit(label, 0, min(missing, config.max_per_class), 0, _NO_SOURCE))
             continue
         made = int(np.ceil(min(missing, config.max_per_class) * config.overdraw))
         out.append(Deficit(label, have, have + min(missing, config.max_per_class), made))
     return out
 
 
-def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
+def make_plan(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> pd.DataFrame:
     """Plan tiles whose conditions are those of real tiles, changed where a request says so.
 
     Parameters
@@ -83,25 +85,7 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
     One row a tile (schema.PLAN_ROW). Rows to `augment` take conditions from the train split alone; rows to
     `evaluate` take them from the test split (val where there is no test) and can never be emitted.
     """
-    config, seed = params.plan, params.seed
-    rows = lenders_of(rows, params)
-    train, held_out = rows[rows["split"] == "train"], held_out_rows(rows)
-    pieces = [
-        _draw(train[train["label"] == d.label], d.made, "augment", d.label, seed)
-        for d in deficits(rows, config, params.tile.labels.classes)
-    ]
-    for request in config.requests:
-        lenders = chosen(train if request.purpose == "augment" else held_out, request, params, masks)
-        drawn = _draw(lenders, request.tiles, request.purpose, request.name, seed)
-        pieces.append(changed(drawn, request, train, params))
-    if config.evaluation_tiles:
-        if held_out.empty:
-            raise HistoloomError(
-                "plan.evaluation_tiles needs held-out conditions, and no tile is in test or val. Change "
-                "tile.split, or set plan.evaluation_tiles: 0."
-            )
-        pieces.append(_draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed))
-    pieces = [piece for piece in pieces if len(piece)]
+    pieces = [piece for piece in _drawn(condition_sources(rows, params), params, masks) if len(piece)]
     if not pieces:
         raise HistoloomError(
             "No class that train shows is short of tiles, so there is nothing to make. Raise plan.target, name plan.classes, or state "
@@ -109,35 +93,54 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: Masks) -> pd.DataFrame:
         )
     plan = pd.concat(pieces, ignore_index=True)
     return pd.concat(
-        [_pack(plan[plan["purpose"] == purpose], purpose, config) for purpose in ("augment", "evaluate")],
+        [_pack(plan[plan["purpose"] == purpose], purpose, params.plan) for purpose in ("augment", "evaluate")],
         ignore_index=True,
     )[PLAN_ROW.names]
 
 
-def lenders_of(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows that may lend conditions: an unknown mask asks for nothing."""
+def condition_sources(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows whose conditions may be taken: an unknown mask asks for nothing."""
     return rows[rows["masked"]] if "mask" in params.train_denoiser.conditions else rows
 
 
-_LENT = ("label", "caption", "rna", "genotype", "mpp", "split_group", "split")
+def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.DataFrame]:
+    """The tiles of each class in deficit, of each request, and of the evaluation."""
+    config, seed = params.plan, params.seed
+    train, held_out = sources[sources["split"] == "train"], held_out_rows(sources)
+    for deficit in deficits(sources, config, params.tile.labels.classes):
+        yield _draw(train[train["label"] == deficit.label], deficit.made, "augment", deficit.label, seed)
+    for request in config.requests:
+        of_request = chosen(train if request.purpose == "augment" else held_out, request, params, masks)
+        drawn = _draw(of_request, request.tiles, request.purpose, request.name, seed)
+        yield changed(drawn, request, train, params)
+    if config.evaluation_tiles:
+        if held_out.empty:
+            raise HistoloomError(
+                "plan.evaluation_tiles needs held-out conditions, and no tile is in test or val. Change "
+                "tile.split, or set plan.evaluation_tiles: 0."
+            )
+        yield _draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed)
 
 
-def _draw(source: pd.DataFrame, count: int, purpose: str, request: str, seed: int) -> pd.DataFrame:
-    """Draw conditions in shuffled rounds, so that no tile lends its conditions twice before each has once."""
+_CONDITION_COLUMNS = ("label", "caption", "rna", "genotype", "mpp", "split_group", "split")
+
+
+def _draw(sources: pd.DataFrame, count: int, purpose: str, request: str, seed: int) -> pd.DataFrame:
+    """Draw sources in shuffled rounds, so that none is drawn twice before each was drawn once."""
     order = np.random.default_rng(item_seed(seed, f"plan/{request}-"))
-    rounds = -(-count // max(len(source), 1))
-    index = np.concatenate([order.permutation(len(source)) for _ in range(rounds)])[:count] if count else []
-    lent = source.iloc[np.asarray(index, int)]
-    ids = [f"{request}-{number:06d}" for number in range(len(lent))]
+    rounds = -(-count // max(len(sources), 1))
+    index: list[np.ndarray] = [order.permutation(len(sources)) for _ in range(rounds)]
+    drawn = sources.iloc[np.concatenate(index)[:count] if index else []]
+    ids = [f"{request}-{number:06d}" for number in range(len(drawn))]
     return pd.DataFrame(
         {
             "tile_id": ids,
             "seed": np.array([item_seed(seed, name) for name in ids], np.uint64),
             "purpose": purpose,
             "request": request,
-            "condition_ref": lent["tile_id"].to_numpy(),
+            "condition_ref": drawn["tile_id"].to_numpy(),
         }
-        | {name: lent[name].to_numpy() for name in _LENT}
+        | {name: drawn[name].to_numpy() for name in _CONDITION_COLUMNS}
     )
 
 
@@ -157,7 +160,7 @@ def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class GivenTiles:
-    """The arrays that a plan's rows are given: those of the tiles that lend them, edited where a request says so."""
+    """The arrays that a plan's rows are given: those of their sources, edited where a request says so."""
 
     store: TileStore
     rows: pd.DataFrame
@@ -166,8 +169,8 @@ class GivenTiles:
 
     def of(self, plan: pd.DataFrame) -> dict[str, np.ndarray]:
         """Name to (n, h, w[, 3])."""
-        lenders = self.rows.set_index("tile_id", drop=False).loc[plan["condition_ref"]]
-        arrays = {name: self.store.read(lenders, name) for name in self.names}
+        sources = self.rows.set_index("tile_id", drop=False).loc[plan["condition_ref"]]
+        arrays = {name: self.store.read(sources, name) for name in self.names}
         if "mask" in arrays:
             arrays |= edited_layouts(arrays, plan, self.store, self.rows, self.params)
         return arrays
@@ -182,7 +185,7 @@ class GivenTiles:
 
 def planned_tiles(plan: Path, part: str, name: str) -> np.ndarray:
     """An array of the tiles that a part of the plan is given, in its rows' order."""
-    return TileStore(plan / CONDITIONS).array(part, name)[:]
+    return np.asarray(TileStore(plan / CONDITIONS).array(part, name)[:])
 
 
 def planned_masks(plan: Path) -> Sequence[str]:

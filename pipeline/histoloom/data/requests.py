@@ -1,8 +1,8 @@
-"""What the user asks for in so many words: which tiles lend their conditions, and what is changed in them."""
+"""What the user asks for in so many words: the tiles whose conditions are taken, and what is changed in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,8 @@ from histoloom.config import Edit, Params, Request
 from histoloom.data.expression import read_expression
 from histoloom.data.expression_values import normalised
 from histoloom.data.genotype import parse_genotype, write_genotype
-from histoloom.data.layouts import Layout, Nucleus, multiplied, outlines, scattered, swapped
 from histoloom.data.manifest import Manifest
+from histoloom.data.nuclei_layout import NucleiLayout, Nucleus, multiplied, outlines, scattered, swapped
 from histoloom.data.rows import spread
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
@@ -20,15 +20,14 @@ from histoloom.errors import Fault, HistoloomError
 
 NOT_TESTED = "not_tested"
 AS_IS, CHANGED = "-as-is", "-changed"
-"""Ends of a pair's tile ids."""
+"""Ends of a counterfactual's two tile ids."""
 _DONOR_TILES = 200
 
-
-Masks = Callable[[pd.DataFrame], np.ndarray]
+ReadMasks = Callable[[pd.DataFrame], np.ndarray]
 """Rows to their masks (n, h, w)."""
 
 
-def chosen(rows: pd.DataFrame, request: Request, params: Params, masks: Masks) -> pd.DataFrame:
+def chosen(rows: pd.DataFrame, request: Request, params: Params, masks: ReadMasks) -> pd.DataFrame:
     """The rows that a request's `where` picks.
 
     Raises
@@ -68,7 +67,7 @@ def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -
             if not named:
                 faults.append(Fault("params.yaml", f"slides.csv has no {column} '{value}'.", "mend it.", None, place))
                 continue
-            mine = {splits.get(g) for entry in named for g in (entry.patient_id, entry.slide_id)} - {None}
+            mine = {splits[g] for entry in named for g in (entry.patient_id, entry.slide_id) if g in splits}
             if mine and request.purpose == "augment" and "train" not in mine:
                 problem = f"'{value}' is held out ({', '.join(sorted(mine))}), and purpose is augment."
                 faults.append(
@@ -77,7 +76,7 @@ def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -
     return faults
 
 
-def _samples(rows: pd.DataFrame, genes: dict[str, str], request: Request, params: Params) -> set[str]:
+def _samples(rows: pd.DataFrame, genes: Mapping[str, str], request: Request, params: Params) -> set[str]:
     """Samples of these rows that lie in the stated quarter for every gene."""
     config = params.train_encoders.rna
     table = read_expression(config)
@@ -93,18 +92,19 @@ def _samples(rows: pd.DataFrame, genes: dict[str, str], request: Request, params
 
 
 def _containing(
-    rows: pd.DataFrame, keep: pd.Series, shares: dict[str, float], classes: tuple[str, ...], masks: Masks
+    rows: pd.DataFrame, keep: pd.Series, least: Mapping[str, float], classes: tuple[str, ...], masks: ReadMasks
 ) -> pd.Series:
+    """Of the rows that are kept, those whose masks show the least fraction of every class."""
     out = pd.Series(False, index=rows.index)
     for _, members in rows[keep].groupby("part"):
         found = masks(members)
-        enough = [(found == classes.index(name) + 1).mean((1, 2)) >= share for name, share in shares.items()]
+        enough = [(found == classes.index(name) + 1).mean((1, 2)) >= fraction for name, fraction in least.items()]
         out[members.index] = np.all(enough, 0)
     return out
 
 
 def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The drawn plan rows with a request's changes; of pairs, each row as it was and changed, with one seed."""
+    """The drawn plan rows with a request's changes; of a counterfactual, each row as it was and changed, with one seed."""
     change, key = request.change, params.train_encoders.rna.key
     if change.rna is not None and request.purpose == "augment" and change.rna not in set(train[key]):
         raise HistoloomError(
@@ -128,10 +128,10 @@ def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: 
                 f"leave it out of all ({name}: 0)."
             )
         out[{"text": "caption", "magnification": "mpp"}.get(name, name)] = None
-    if not request.pairs:
+    if not request.counterfactual:
         return out
-    pairs = [drawn.assign(tile_id=drawn["tile_id"] + AS_IS), out.assign(tile_id=out["tile_id"] + CHANGED)]
-    return pd.concat(pairs).sort_index(kind="stable").reset_index(drop=True)
+    both = [drawn.assign(tile_id=drawn["tile_id"] + AS_IS), out.assign(tile_id=out["tile_id"] + CHANGED)]
+    return pd.concat(both).sort_index(kind="stable").reset_index(drop=True)
 
 
 def _with_states(text: str | None, states: dict[str, str]) -> str:
@@ -149,7 +149,7 @@ def edited_layouts(
         for index, (name, tile_id) in enumerate(zip(plan["request"], plan["tile_id"]))
         if name in edits and not tile_id.endswith(AS_IS)
     ]
-    out = {name: arrays[name].copy() for name in ("mask", "instance", "edge") if name in arrays}
+    out: dict[str, np.ndarray] = {name: arrays[name].copy() for name in ("mask", "instance", "edge") if name in arrays}
     if not wanted:
         return out
     counted = any(edit.multiply or edit.scatter for _, edit in wanted)
@@ -162,7 +162,7 @@ def edited_layouts(
     for index, edit in wanted:
         instance = out["instance"][index] if "instance" in out else np.zeros_like(out["mask"][index], np.int32)
         rng = np.random.default_rng(item_seed(int(plan["seed"].iloc[index]), "mask"))
-        layout = _edited(Layout(out["mask"][index], instance), edit, donors, params.tile.masks.classes, rng)
+        layout = _edited(NucleiLayout(out["mask"][index], instance), edit, donors, params.tile.masks.classes, rng)
         out["mask"][index] = layout.mask
         if layout.instance is not instance:
             out["instance"][index], out["edge"][index] = layout.instance, outlines(layout.instance)
@@ -171,14 +171,14 @@ def edited_layouts(
 
 def _donors(store: TileStore, train: pd.DataFrame) -> list[Nucleus]:
     """Whole nuclei of train tiles, evenly spread over the split."""
-    lenders = spread(train, _DONOR_TILES)
-    masks, instances = store.read(lenders, "mask"), store.read(lenders, "instance")
-    return [n for mask, instance in zip(masks, instances) for n in Layout(mask, instance).nuclei().values()]
+    rows = spread(train, _DONOR_TILES)
+    masks, instances = store.read(rows, "mask"), store.read(rows, "instance")
+    return [n for mask, instance in zip(masks, instances) for n in NucleiLayout(mask, instance).nuclei().values()]
 
 
 def _edited(
-    layout: Layout, edit: Edit, donors: list[Nucleus], classes: tuple[str, ...], rng: np.random.Generator
-) -> Layout:
+    layout: NucleiLayout, edit: Edit, donors: list[Nucleus], classes: tuple[str, ...], rng: np.random.Generator
+) -> NucleiLayout:
     ids = {"background": 0} | {name: index + 1 for index, name in enumerate(classes)}
     if edit.scatter:
         layout = scattered(layout, donors, rng)

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -252,7 +253,7 @@ def _told(numbers: dict) -> dict:
 
 
 def _flat(values: dict, before: str = "") -> dict:
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             out |= _flat(value, f"{before}{key} ")

@@ -41,7 +41,7 @@ _LEAST_CONTRAST, _LEAST_DETAIL = 2.0, 1.0
 """Standard deviations in grey levels; below them there is nothing to slide, or to compare."""
 _MOST_FLAT = 200_000
 """So many patches are searched one by one; of more, the cells that lie nearest."""
-_SHARE_SEARCHED = 0.125
+_FRACTION_SEARCHED = 0.125
 """Of the cells; at a twentieth copies are missed that are shifted, scaled and disguised at once."""
 _BATCH = 64
 
@@ -90,11 +90,12 @@ def _index_patches(grey: np.ndarray, axes: np.ndarray) -> faiss.Index:
         return codes(some, axes).reshape(-1, axes.shape[1])
 
     count = len(grey) * _per_tile()
-    index = faiss.IndexFlatIP(axes.shape[1])
+    flat = faiss.IndexFlatIP(axes.shape[1])
+    index: faiss.Index = flat
     if count > _MOST_FLAT:
         cells = int(np.sqrt(count))
-        index = faiss.IndexIVFFlat(index, axes.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = int(np.ceil(_SHARE_SEARCHED * cells))
+        index = faiss.IndexIVFFlat(flat, axes.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = int(np.ceil(_FRACTION_SEARCHED * cells))
         index.train(coded(grey[:: -(-count // (64 * cells))]))
     for start in range(0, len(grey), _BATCH):
         index.add(coded(grey[start : start + _BATCH]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
 
 from histoloom.backbones.denoiser import load_denoiser
+from histoloom.backbones.precision import native
 from histoloom.conditions.bus import Conditions
 from histoloom.conditions.encode import Encoders, load_encoders
 from histoloom.config import Sample, SampleSlides
@@ -103,15 +104,41 @@ def lineage_of_models(models: Path) -> dict:
     return lineage.record
 
 
-def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...]) -> str:
-    """Guidance as a tile's row states it: 'all=2 within 0.2-0.6', or 'label=2 text=3 within mask 0.2-0.6'."""
-    scales, intervals = (
-        stated.items() if isinstance(stated, dict) else [("all", stated)]
-        for stated in (config.guidance, config.guidance_interval)
-    )
-    said = " ".join(f"{name}={scale:g}" for name, scale in scales)
-    within = [f"{name} {low:g}-{high:g}" for name, (low, high) in intervals if name in ("all", *conditions)]
-    return f"{said} within {' '.join(within).removeprefix('all ')}" if within else said
+class ConditionGuidance(TypedDict):
+    """One entry of a row's `guidance` (data.schema.GUIDANCE)."""
+
+    condition: str
+    scale: float
+    start: float
+    end: float
+
+
+class SamplingFacts(TypedDict):
+    """How tiles were sampled, as their rows state it (data.schema.SYNTHETIC_ROW), but for `window_layout`."""
+
+    scheduler: str
+    steps: int
+    precision: str
+    guidance: list[ConditionGuidance]
+
+
+def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...]) -> list[ConditionGuidance]:
+    """Guidance as a tile's row states it: one entry for all conditions where they have the same scale and interval."""
+    found = {name: (config.scale(name), *config.interval(name)) for name in conditions}
+    if len(set(found.values())) == 1:
+        found = {"all": found[conditions[0]]}
+    return [
+        {"condition": name, "scale": scale, "start": start, "end": end} for name, (scale, start, end) in found.items()
+    ]
+
+
+def sampling_facts(config: Sample | SampleSlides, conditions: tuple[str, ...], device: str) -> SamplingFacts:
+    return {
+        "scheduler": config.scheduler,
+        "steps": config.steps,
+        "precision": native(config.precision, device),
+        "guidance": written_guidance(config, conditions),
+    }
 
 
 def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:

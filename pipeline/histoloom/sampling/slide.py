@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from histoloom.backbones.precision import native
 from histoloom.canvas.blocks import Layout, Weave, lay_out
 from histoloom.canvas.decode import BAND, DecodeJob, decode_band, read_bands
 from histoloom.canvas.inputs import Surroundings
@@ -34,7 +33,7 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, ManifestFaults
 from histoloom.process.solver import Solver, make_solver
 from histoloom.progress import progress
-from histoloom.sampling.diffusion_model import DiffusionModel, load_diffusion_model, written_guidance
+from histoloom.sampling.diffusion_model import DiffusionModel, load_diffusion_model, sampling_facts
 from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_polygons
 from histoloom.slides.pyramid import level_sizes, write_pyramid
@@ -234,8 +233,10 @@ def _facts(slide: WovenSlide, weaver: Weaver, weave: Weave) -> dict:
         "purpose": slide.purpose,
         "generator_sha256": weaver.generator_sha256,
         "seed": weave.seed,
-        "recipe": f"{config.cover}-{config.scheduler}-{config.steps}-{native(config.precision, weaver.device)}",
-        "guidance": written_guidance(config, params.train_denoiser.conditions),
+        "sampling": {
+            "window_layout": config.cover,
+            **sampling_facts(config, params.train_denoiser.conditions, weaver.device),
+        },
         "label": slide.label,
         "canvas_latent_px": weave.layout.canvas,
         "down_factor": params.train_autoencoder.down_factor,

@@ -10,8 +10,8 @@ import pandas as pd
 import shapely
 
 from histoloom.config import Tile
-from histoloom.data.layouts import outlines
 from histoloom.data.manifest import SlideEntry
+from histoloom.data.nuclei_layout import outlines
 from histoloom.errors import Fault, Note, faults_among
 from histoloom.slides.geojson import read_geojson
 from histoloom.slides.open import BadSlide

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from histoloom.config.tile import Tissue
-from histoloom.data.layouts import outlines
+from histoloom.data.nuclei_layout import outlines
 from histoloom.errors import HistoloomError
 from histoloom.slides.open import open_slide
 from histoloom.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask

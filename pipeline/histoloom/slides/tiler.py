@@ -12,7 +12,7 @@ import pandas as pd
 from histoloom.config import Tile
 from histoloom.data.commit import commit_part
 from histoloom.data.label_budget import SQUARE_TILES, is_hidden
-from histoloom.data.layouts import outlines
+from histoloom.data.nuclei_layout import outlines
 from histoloom.data.schema import TILE_ROW, write_rows
 from histoloom.data.store import UNKNOWN, TileWriter
 from histoloom.slides import stain

@@ -15,7 +15,7 @@ from histoloom.conditions.forms import FORMS, turn
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import FILE as LINEAGE_FILE
-from histoloom.data.lineage import read_lineage, seen
+from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.rows import train_rows
 from histoloom.data.tables import with_conditions
 from histoloom.progress import track
@@ -41,7 +41,7 @@ def run(work: Work) -> None:
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, lambda folder, part=part: encode_part(part, folder))
-    lineage = read_lineage(autoencoder) | read_lineage(encoders) | seen(rows, grid_of(params.tile.split))
+    lineage = read_lineage(autoencoder) | read_lineage(encoders) | Lineage.trained_on(rows, grid_of(params.tile.split))
     specs = [asdict(spec) for spec in bus.specs()]
     work.promote_parts(names, study.encoded, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from histoloom.data.commit import commit_part
-from histoloom.data.plan import CONDITIONS, PLAN, GivenTiles, deficits, given_arrays, lenders_of, make_plan
+from histoloom.data.plan import CONDITIONS, PLAN, GivenTiles, condition_sources, deficits, given_arrays, make_plan
 from histoloom.data.schema import PLAN_ROW, write_rows
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
@@ -30,7 +30,7 @@ def write_plan(study: Study, output: Path) -> dict[str, Any]:
         tiles_of = GivenTiles(store, rows, params, arrays)
         for part, members in plan.groupby("part", sort=True):
             commit_part(output / CONDITIONS, part, lambda folder, members=members: tiles_of.write(members, folder))
-    wanting = deficits(lenders_of(rows, params), params.plan, params.tile.labels.classes)
+    wanting = deficits(condition_sources(rows, params), params.plan, params.tile.labels.classes)
     for d in wanting:
         if d.reason:
             console.print(f"plan: '{d.label}' is short of {d.wanted} tiles and none is made: {d.reason}", markup=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histoloom.backbones.precision import native
+from histoloom.cluster import uses_torch
 from histoloom.conditions.encode import batch, captions_read, load_encoders, null
 from histoloom.config import Params
 from histoloom.config.denoiser_record import read_denoiser_record
@@ -22,7 +22,7 @@ from histoloom.sampling.diffusion_model import (
     generator_sha256,
     lineage_of_models,
     load_diffusion_model,
-    written_guidance,
+    sampling_facts,
 )
 from histoloom.studies.work import Work
 
@@ -62,12 +62,10 @@ class SamplePart:
     parts: Path
 
 
+@uses_torch
 def sample_part(job: SamplePart) -> dict:
     """Make one part of the plan, unless it is there."""
     return commit_part(job.parts, job.part, lambda folder: _write_part(job, folder))["info"]
-
-
-sample_part.uses_torch = True
 
 
 def _write_part(job: SamplePart, folder: Path) -> dict:
@@ -90,7 +88,7 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
 
 
 def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
-    sampling = job.params.sample
+    sampling = sampling_facts(job.params.sample, job.params.train_denoiser.conditions, job.device)
     return plan.assign(
         source="synthetic",
         slide_id="",
@@ -101,7 +99,7 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         masked="mask" in planned_masks(job.plan),
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=written_guidance(sampling, job.params.train_denoiser.conditions),
-        recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
+        window_layout=None,
+        **sampling | {"guidance": [sampling["guidance"]] * len(plan)},
         ancestors=[[group] for group in plan["split_group"]],
     )

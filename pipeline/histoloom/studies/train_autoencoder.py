@@ -7,7 +7,7 @@ from pathlib import Path
 
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import grid_of
-from histoloom.data.lineage import Lineage, read_lineage, seen
+from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.rows import train_rows, val_rows
 from histoloom.studies.work import Work
 from histoloom.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
@@ -40,7 +40,7 @@ def run(work: Work) -> None:
         with curves(reports / "curves") as log:
             codec = train_autoencoder(config, store, rows, params.seed, training, decoder_run, folder, log)
         lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
-        (lineage | seen(rows, grid_of(params.tile.split))).save(folder)
+        (lineage | Lineage.trained_on(rows, grid_of(params.tile.split))).save(folder)
         images = store.read(val_rows(store))
         metrics, rebuilt = reconstruction(codec, images)
         reconstruction_picture(images, rebuilt).save(reports / "reconstruction.png")

@@ -10,12 +10,13 @@ import pandas as pd
 
 from histoloom.conditions.encode import FACTS
 from histoloom.conditions.expression_encoder import load_expression_encoder
-from histoloom.conditions.features import OF_NO_PATIENT, load_extractor
+from histoloom.conditions.features import load_extractor
 from histoloom.conditions.genotype import TESTED, genotype_channels
 from histoloom.conditions.reader import tell_captions
 from histoloom.conditions.rna import CODES
 from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Params
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
@@ -23,7 +24,7 @@ from histoloom.data.expression import read_expression
 from histoloom.data.genotype import parse_genotype
 from histoloom.data.genotype_table import read_genotype
 from histoloom.data.keys import StudyKeys, check_matches, unmatched
-from histoloom.data.lineage import Lineage, read_lineage, seen
+from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.store import TileStore
 from histoloom.data.tables import check_fit
@@ -71,7 +72,7 @@ class _EncoderJob:
 
     @property
     def seen(self) -> Lineage:
-        return seen(self.rows, grid_of(self.params.tile.split))
+        return Lineage.trained_on(self.rows, grid_of(self.params.tile.split))
 
     def check(self, found: list[Fault | Note]) -> None:
         for note in notes_among(found):

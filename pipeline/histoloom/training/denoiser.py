@@ -66,7 +66,8 @@ def train_denoiser(
         model, distilled = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
-    _check_windows(config, len(model.config.block_out_channels), latents.shape[3])
+    if problem := config.windows_fault(latents.shape[3], levels=len(model.config["block_out_channels"])):
+        raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
     batches = _batches(config, latents, arrays, specs, seed, run.device)
     if config.distil:
         distil(config, model, batches, null(arrays, specs).to(run.device), specs, run, log)
@@ -99,9 +100,9 @@ def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent
     if config.few_steps:
         check_few_steps(source)
     model = load_unet(source, config.revision)
-    if model.config.out_channels != channels:
+    if (made := model.config["out_channels"]) != channels:
         raise HistoloomError(
-            f"train_denoiser.init makes latents of {model.config.out_channels} channels, and the autoencoder's have "
+            f"train_denoiser.init makes latents of {made} channels, and the autoencoder's have "
             f"{channels}. Take both from one model."
         )
     before = read_denoiser_record(source)
@@ -152,16 +153,6 @@ def windowed(clean: torch.Tensor, given: Conditions, side: int, generator: torch
         return torch.stack([row[:, y : y + side, x : x + side] for row, (y, x) in zip(rows, places)])
 
     return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
-
-
-def _check_windows(config: TrainDenoiser, levels: int, latent_px: int) -> None:
-    halved = 2 ** (levels - 1)
-    for side in config.windows_latent_px:
-        if side > latent_px or side % halved:
-            raise HistoloomError(
-                f"train_denoiser.windows_latent_px names {side}, and a window must be a multiple of {halved} and no longer than "
-                f"a tile's latents, {latent_px}."
-            )
 
 
 def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str):

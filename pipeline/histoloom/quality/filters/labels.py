@@ -53,7 +53,7 @@ def fit_ensemble(fitting: Fitting) -> Ensemble | None:
     the filters below ask for it.
     """
     tiles, classes = fitting.train, fitting.params.tile.labels.classes
-    labelled = np.flatnonzero(LabelFilter.judges(tiles))
+    labelled = np.flatnonzero(LabelFilter.applies_to(tiles))
     labels = tiles.rows["label"].to_numpy(object)[labelled]
     if len(set(labels)) < 2:
         return None
@@ -78,7 +78,7 @@ class LabelFilter(Filter):
         return ensemble and cls(ensemble)
 
     @staticmethod
-    def judges(tiles: Tiles) -> np.ndarray:
+    def applies_to(tiles: Tiles) -> np.ndarray:
         return tiles.rows["label"].notna().to_numpy(bool)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:

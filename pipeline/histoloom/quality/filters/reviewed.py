@@ -43,7 +43,7 @@ class ReviewFilter(Filter):
         found = [said.get(hash_image(image), np.nan) for image in tiles.images]
         return pd.DataFrame({self.column: np.array(found, float)})
 
-    def threshold(self, scores: np.ndarray, share: float) -> float:
+    def threshold(self, scores: np.ndarray, fraction: float) -> float:
         return 0.5
 
     def save(self, folder: Path) -> None:

@@ -35,7 +35,7 @@ class Nucleus:
 
 
 @dataclass(frozen=True)
-class Layout:
+class NucleiLayout:
     """A tile's mask and instance map, each (h, w)."""
 
     mask: np.ndarray
@@ -51,7 +51,7 @@ class Layout:
             out[number] = Nucleus(shape, int(np.bincount(self.mask[box][shape]).argmax()))
         return out
 
-    def without(self, numbers: Sequence[int]) -> Layout:
+    def without(self, numbers: Sequence[int]) -> NucleiLayout:
         """Remove nuclei; what they leave takes the commonest class around them."""
         mask, instance = self.mask.copy(), self.instance.copy()
         for number in numbers:
@@ -59,9 +59,9 @@ class Layout:
             around = binary_dilation(here, iterations=2) & (instance == 0)
             mask[here] = np.bincount(mask[around]).argmax() if around.any() else 0
             instance[here] = 0
-        return Layout(mask, instance)
+        return NucleiLayout(mask, instance)
 
-    def with_nuclei(self, added: Sequence[Nucleus], rng: np.random.Generator) -> Layout:
+    def with_nuclei(self, added: Sequence[Nucleus], rng: np.random.Generator) -> NucleiLayout:
         """Put nuclei where there is room, a pixel apart from all others; those that find no room are left out."""
         mask, instance = self.mask.copy(), self.instance.copy()
         taken, number = binary_dilation(instance > 0), int(instance.max())
@@ -78,22 +78,22 @@ class Layout:
                     instance[box][nucleus.shape] = number
                     taken |= binary_dilation(instance == number)
                     break
-        return Layout(mask, instance)
+        return NucleiLayout(mask, instance)
 
 
-def swapped(layout: Layout, classes: Mapping[int, int]) -> Layout:
+def swapped(layout: NucleiLayout, classes: Mapping[int, int]) -> NucleiLayout:
     """Give every pixel of a class another class (Ottl et al. 2024 balance rare subtypes so); nuclei of what becomes background go."""
     table = np.arange(256, dtype=np.uint8)
     for old, new in classes.items():
         table[old] = new
     mask = table[layout.mask]
     gone = (mask == 0) & (layout.mask > 0)
-    return Layout(mask, np.where(gone, 0, layout.instance) if gone.any() else layout.instance)
+    return NucleiLayout(mask, np.where(gone, 0, layout.instance) if gone.any() else layout.instance)
 
 
 def multiplied(
-    layout: Layout, class_id: int, times: float, donors: Sequence[Nucleus], rng: np.random.Generator
-) -> Layout:
+    layout: NucleiLayout, class_id: int, times: float, donors: Sequence[Nucleus], rng: np.random.Generator
+) -> NucleiLayout:
     """Have `times` as many nuclei of a class, added ones from `donors`, as far as there is room."""
     mine = [number for number, nucleus in layout.nuclei().items() if nucleus.class_id == class_id]
     change = round(len(mine) * (times - 1))
@@ -103,7 +103,7 @@ def multiplied(
     return layout.with_nuclei(chosen, rng)
 
 
-def scattered(layout: Layout, donors: Sequence[Nucleus], rng: np.random.Generator) -> Layout:
+def scattered(layout: NucleiLayout, donors: Sequence[Nucleus], rng: np.random.Generator) -> NucleiLayout:
     """A new layout: as many whole nuclei of each class as there were, of other shapes and at other places, where train has some."""
     mine = layout.nuclei()
     numbers = [int(n) for n in np.unique(layout.instance) if n]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from histoloom.config import Tile
 from histoloom.data.manifest import Manifest, SlideEntry
 from histoloom.errors import Fault, Note
@@ -17,19 +19,30 @@ from histoloom.slides.tissue import detect_tissue
 _PROBE_PX = 64
 
 
-def probe_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, StatedClasses], list[Fault | Note]]:
-    """The classes that are stated of each slide that can be used; faults of the slides, and notes on what is left out."""
-    stated: dict[str, StatedClasses] = {}
+@dataclass(frozen=True)
+class SlideFacts:
+    """What is known of a slide that can be used. width_px, height_px : of level 0. mpp : of level 0, µm/px."""
+
+    width_px: int
+    height_px: int
+    mpp: float
+    classes: StatedClasses
+
+
+def open_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, SlideFacts], list[Fault | Note]]:
+    """Slide id to the facts of each slide that can be used; faults of the slides, and notes on what is left out."""
+    usable: dict[str, SlideFacts] = {}
     found: list[Fault | Note] = []
-    facts: list[dict] = []
+    counts: list[dict] = []
     for entry in track(manifest.slides, "slides", len(manifest.slides)):
         annotations, bounds = None, None
         try:
             with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
                 bounds = slide.bounds
                 annotations = _read(slide, entry, manifest, config)
-                stated[entry.slide_id] = stated_classes(annotations, *slide.size)
-                facts.append({"slide_id": entry.slide_id} | _what_is_left_out(slide, config))
+                classes = stated_classes(annotations, *slide.size)
+                usable[entry.slide_id] = SlideFacts(slide.width, slide.height, slide.mpp, classes)
+                counts.append({"slide_id": entry.slide_id} | _what_is_left_out(slide, config))
         except NoTiles as error:
             found.append(Fault(config.manifest, error.problem, error.remedy, entry.row, "path"))
         except BadSlide as error:
@@ -38,11 +51,11 @@ def probe_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, StatedClas
         if annotations is None:
             annotations = load_polygons_and_spots(entry, config, manifest.spots, bounds)
         found += check_annotations(annotations, bounds)
-    return stated, found + [Note(config.manifest, remark) for remark in remarks(facts)]
+    return usable, found + [Note(config.manifest, remark) for remark in remarks(counts)]
 
 
 def _read(slide: Slide, entry: SlideEntry, manifest: Manifest, config: Tile) -> Annotations:
-    """Read small regions all over a slide, so that a file that breaks off shows, and what is stated about it."""
+    """Read small regions all over a slide, so that a file that breaks off shows; and what is stated about it."""
     check_scale(slide, config)
     for row in range(4):
         for col in range(4):

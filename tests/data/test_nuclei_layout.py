@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label as components
 
-from histoloom.data.layouts import Layout, multiplied, outlines, scattered, swapped
+from histoloom.data.nuclei_layout import NucleiLayout, multiplied, outlines, scattered, swapped
 
 SIDE = 48
 
 
 @st.composite
-def layouts(draw) -> Layout:
+def layouts(draw) -> NucleiLayout:
     """Discs of two classes, some of them touching."""
     mask, instance = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.int32)
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -22,10 +22,10 @@ def layouts(draw) -> Layout:
         cy, cx = draw(st.integers(0, SIDE - 1)), draw(st.integers(0, SIDE - 1))
         here = (np.hypot(y - cy, x - cx) <= draw(st.integers(2, 5))) & (instance == 0)
         mask[here], instance[here] = draw(st.integers(1, 2)), number
-    return Layout(mask, instance)
+    return NucleiLayout(mask, instance)
 
 
-def counts(layout: Layout) -> dict[int, int]:
+def counts(layout: NucleiLayout) -> dict[int, int]:
     found = [n.class_id for n in layout.nuclei().values()]
     return {c: found.count(c) for c in (1, 2)}
 
@@ -72,7 +72,7 @@ def test_scattering_uses_whole_real_nuclei_that_do_not_touch(layout, seed):
 def test_room_is_found_for_twice_as_many():
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[5:10, 5:10] = 1
-    layout = Layout(mask, mask.astype(np.int32))
+    layout = NucleiLayout(mask, mask.astype(np.int32))
     donors = list(layout.nuclei().values())
     out = multiplied(layout, 1, 5.0, donors, np.random.default_rng(0))
     assert counts(out)[1] == 5
