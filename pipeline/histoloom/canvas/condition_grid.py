@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from histoloom.conditions.bus import Conditions, cat
+from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import Encoders, batch, null
 from histoloom.config import Params, WovenSlide
 from histoloom.data.store import TileStore

@@ -9,7 +9,7 @@ import zarr
 
 from histoloom.canvas import torus
 from histoloom.canvas.inputs import create
-from histoloom.conditions.mask import shares
+from histoloom.conditions.mask import cell_fractions
 from histoloom.config import FromImage, Params, Tile, WovenSlide
 from histoloom.data.groups import split_groups
 from histoloom.data.manifest import SlideEntry
@@ -111,7 +111,7 @@ def _settle(group: zarr.Group, slide: WovenSlide, config: Tile, box: tuple[int, 
         if slide.image.keep:
             size = width * factor, (rows.stop - rows.start) * factor
             holes = areas.numbers((left * factor, rows.start * factor, *size), 1.0) > 0
-            made = shares(holes[None], rows.stop - rows.start, width)[0] > 0
+            made = cell_fractions(holes[None], rows.stop - rows.start, width)[0] > 0
             free[rows, columns] = made.astype(np.uint8)
         else:
             band = latents[:, rows, columns]

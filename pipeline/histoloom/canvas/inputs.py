@@ -17,7 +17,7 @@ import zarr
 
 from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import Field
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 
 ARRAYS, FIELD = "canvas.zarr", "field.safetensors"
 _CHUNK = 128

@@ -14,10 +14,10 @@ from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import read_field, state_field
 from histoloom.canvas.from_image import read_holes, state_image
 from histoloom.canvas.inputs import ARRAYS, FIELD, create
-from histoloom.conditions.bus import ConditionSpec
 from histoloom.conditions.encode import Encoders
-from histoloom.conditions.mask import EDGE, mask_map, read_channels, shares
+from histoloom.conditions.mask import EDGE, cell_fractions, mask_map, read_channels
 from histoloom.config import Params, WovenSlide
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.store import TileStore
@@ -196,7 +196,7 @@ def _tissue(mask: Mask, rows: slice, canvas: tuple[int, int], factor: int) -> np
     """(rows, columns) uint8, where the mask names a class or one lies near, so that tissue draws its own edge."""
     near, px = _EDGE, (canvas[0] * factor, canvas[1] * factor)
     ids = mask.on_canvas(mask.ids, (rows.start - near) * factor, (rows.stop - rows.start + 2 * near) * factor, px)
-    tissue = shares((ids > 0)[None], *_cells(ids, factor))[0] > 0
+    tissue = cell_fractions((ids > 0)[None], *_cells(ids, factor))[0] > 0
     wider = np.pad(tissue, ((0, 0), (near, near)), mode="wrap")
     return binary_dilation(wider, iterations=near)[near:-near, near:-near].astype(np.uint8)
 
