@@ -16,14 +16,15 @@ from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import Field
 from histoloom.canvas.inputs import Box
 from histoloom.canvas.step import Denoiser
-from histoloom.conditions.batch import Conditions, ConditionSpec, cat
+from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import null
 from histoloom.conditions.features import load_extractor
 from histoloom.conditions.mask import mask_map
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import read_record
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
-from histoloom.studies.sample import Generator, generator_sha256, load_generator
+from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model
 
 
 @dataclass(frozen=True)
@@ -147,26 +148,24 @@ class LoadOpen:
     masked: bool = False
 
     def __call__(self) -> tuple[Denoiser, Open]:
-        generator = self.generator
-        facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
-        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator, self.window)
+        model = self.model
+        facts = {key: getattr(model.record.training, key) for key in ("prediction", "schedule", "train_timesteps")}
+        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(model, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
-        denoiser = Denoiser(
-            generator.unet, generator.specs, nothing, lambda share: scale, solver, self.batch_size, chip()
-        )
-        return denoiser, Open(generator.codec.channels, nothing)
+        denoiser = Denoiser(model.unet, model.specs, nothing, lambda share: scale, solver, self.batch_size, chip())
+        return denoiser, Open(model.codec.channels, nothing)
 
     @property
-    def generator(self) -> Generator:
-        return load_generator(self.models, generator_sha256(self.models), "auto", chip(), "bf16")
+    def model(self) -> DiffusionModel:
+        return load_diffusion_model(self.models, generator_sha256(self.models), "auto", chip(), "bf16")
 
 
-def nothing_given(generator: Generator, window: int) -> Conditions:
+def nothing_given(model: DiffusionModel, window: int) -> Conditions:
     """The nulls of all conditions, one row; a map's as large as a window."""
     row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
-    side = 8 * generator.training["latent_px"]  # whole cells at any detail of a mask
+    side = 8 * model.record.training.latent_px  # whole cells at any detail of a mask
     picture = np.zeros((1, side, side), np.uint8)
-    nothing = null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
+    nothing = null(model.encoders.arrays(row, lambda _: picture), model.specs)
     return replace(nothing, map=torch.zeros(1, nothing.map.shape[1], window, window))
 
 

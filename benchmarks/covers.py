@@ -115,7 +115,7 @@ def measure_cover(
     cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
 ) -> tuple[dict, list[np.ndarray]]:
     """Cost, seams, likeness and time of one cover, over several canvases, and their pictures."""
-    woven, codec = weave_cover(cover, load, sizes, real, kept), load.generator.codec
+    woven, codec = weave_cover(cover, load, sizes, real, kept), load.model.codec
     pictures = [decoded(latents, codec, sizes.factor) for latents in woven.latents]
     owned = [list(step) for step in zip(*(owner_maps(w) for w in woven.weaves))]
     on_pictures = [gradients(picture, sizes.factor) for picture in pictures]

@@ -18,8 +18,8 @@ from histoloom.data.plan import PLAN, planned_tiles
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
 from histoloom.studies.checks.study import check_study
-from histoloom.studies.sample import generator_sha256, load_generator
 from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
 
@@ -142,13 +142,13 @@ def sampler(study: Path, guidance=1.0):
     part = plan["part"].iloc[0]
     rows = plan[plan["part"] == part].reset_index(drop=True).head(8)
     models = Path("models")
-    generator = load_generator(models, generator_sha256(models), "auto", "cpu")
-    arrays = generator.encoders.arrays(rows, lambda name: planned_tiles(Path("data/plan"), part, name)[:8])
+    model = load_diffusion_model(models, generator_sha256(models), "auto", "cpu")
+    arrays = model.encoders.arrays(rows, lambda name: planned_tiles(Path("data/plan"), part, name)[:8])
 
     def sample(changed: dict | None = None) -> torch.Tensor:
-        given = batch(arrays | (changed or {}), generator.specs, np.arange(8))
-        nothing = null(arrays, generator.specs)
-        return generator.latents(rows["seed"].to_numpy(), given, nothing, Sample(steps=3, guidance=guidance))
+        given = batch(arrays | (changed or {}), model.specs, np.arange(8))
+        nulls = null(arrays, model.specs)
+        return model.latents(rows["seed"].to_numpy(), given, nulls, Sample(steps=3, guidance=guidance))
 
     return arrays, sample
 

@@ -21,7 +21,7 @@ from histoloom.config.package import root, scale_of
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.sampling.generator import Generator, check_distilled
+from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled
 from histoloom.targets.autoencoder import factor_of, load_codec
 
 _PARTS = ("autoencoder", "denoiser", "encoders")
@@ -52,17 +52,17 @@ class Model:
     """
 
     folder: Path
-    generator: Generator
+    model: DiffusionModel
     mpp: float | None
 
     @property
     def tile_px(self) -> int:
-        return self.generator.training["latent_px"] * factor_of(self.generator.codec.model)
+        return self.model.record.training.latent_px * factor_of(self.model.codec.model)
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """What it can be told, such as ('label', 'text', 'mask')."""
-        return tuple(spec.name for spec in self.generator.specs)
+        return tuple(spec.name for spec in self.model.specs)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class Model:
         return Samples([Image.fromarray(image) for image in images], rows)
 
     def _channels(self, name: str) -> tuple[str, ...]:
-        return next((spec.channels for spec in self.generator.specs if spec.name == name), ())
+        return next((spec.channels for spec in self.model.specs if spec.name == name), ())
 
     def _ids(self, mask: Mask) -> np.ndarray:
         """(tile_px, tile_px) class ids."""
@@ -144,7 +144,7 @@ class Model:
     def _arrays(self, rows: pd.DataFrame, masks: np.ndarray | None) -> Arrays:
         """Each condition's array, the null's where it isn't given."""
         arrays: Arrays = {}
-        latent_px, specs = self.generator.training["latent_px"], self.generator.specs
+        latent_px, specs = self.model.record.training.latent_px, self.model.specs
         for spec in specs:
             if spec.name == "label":
                 arrays["label"] = encode_labels(rows["label"].tolist(), spec.channels)
@@ -163,11 +163,11 @@ class Model:
 
     def _images(self, seeds: np.ndarray, arrays: Arrays, settings: Sample) -> np.ndarray:
         """(n, tile_px, tile_px, 3) uint8."""
-        nulls, out = null(arrays, self.generator.specs), []
+        nulls, out = null(arrays, self.model.specs), []
         for start in range(0, len(seeds), _BATCH):
             index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
-            given = batch(arrays, self.generator.specs, index)
-            out.append(self.generator.codec.decode(self.generator.latents(seeds[index], given, nulls, settings)))
+            given = batch(arrays, self.model.specs, index)
+            out.append(self.model.codec.decode(self.model.latents(seeds[index], given, nulls, settings)))
         return np.concatenate(out)[: len(seeds)]
 
 
@@ -205,9 +205,9 @@ def load(source: str | Path, device: str = "auto") -> Model:
     """
     folder = _folder_of(source)
     where = device_of(Cluster.model_validate({"device": device}))
-    unet, specs, training = load_denoiser(folder / "denoiser", where)
-    generator = Generator(load_codec(folder / "autoencoder", where), unet, specs, Encoders(()), training, where)
-    return Model(folder, generator, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
+    unet, record = load_denoiser(folder / "denoiser", where)
+    model = DiffusionModel(load_codec(folder / "autoencoder", where), unet, Encoders(()), record, where)
+    return Model(folder, model, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
 
 
 def _folder_of(source: str | Path) -> Path:

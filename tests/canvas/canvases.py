@@ -14,8 +14,9 @@ import zarr
 from histoloom.backbones.denoiser import build_denoiser
 from histoloom.canvas.inputs import ARRAYS, FIELD, Field, Surroundings
 from histoloom.canvas.step import Denoiser
-from histoloom.conditions.batch import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.solver import make_solver
 
 WINDOW, CHANNELS = 16, 4

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoloom.conditions.batch import Conditions, ConditionSpec, cat, dropped, only
+from histoloom.conditions.batch import Conditions, cat, dropped, only
 from histoloom.conditions.encode import Encoders, batch, null
 from histoloom.conditions.genotype import GenotypeEncoder, genotype_channels
 from histoloom.conditions.label import LabelEncoder, encode_labels
@@ -23,6 +23,7 @@ from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
 from histoloom.conditions.text import TextEncoder, load_text_encoder
 from histoloom.config import Encode
 from histoloom.config.channels import mask_channels, read_channels
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.reading import check_section
 from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from histoloom.backbones.denoiser import build_denoiser, load_denoiser, save_denoiser
 from histoloom.cli.main import cli
-from histoloom.conditions.batch import ConditionSpec
 from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.data.codes import code
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
@@ -38,10 +39,8 @@ def params(folder, monkeypatch):
     models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
     save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
-    training = {"map_input": "concat", "prediction": "v_prediction", "schedule": "cosine", "train_timesteps": 1000}
-    save_denoiser(
-        build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), (spec,), training, models / "denoiser"
-    )
+    record = DenoiserRecord((spec,), DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4))
+    save_denoiser(build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), record, models / "denoiser")
     (models / "encoders/rna").mkdir(parents=True)
     (models / "encoders/rna/codes.parquet").write_bytes(b"of samples")
     write_json(models / "encoders/encoders.json", {})
@@ -56,8 +55,8 @@ def test_a_package_loads_and_its_card_says_whose_it_is(params):
     )
     out = Path("out/breast")
     assert all(t.dtype == torch.float16 for t in load_file(out / "denoiser" / WEIGHTS).values())
-    model, specs, _ = load_denoiser(out / "denoiser", "cpu")
-    assert next(model.parameters()).dtype == torch.float32 and specs[0].channels == ("tumour", "stroma")
+    model, record = load_denoiser(out / "denoiser", "cpu")
+    assert next(model.parameters()).dtype == torch.float32 and record.channels["label"] == ("tumour", "stroma")
     assert load_codec(out / "autoencoder", "cpu").channels == 4
     lineage = read_lineage(out / "denoiser")
     assert lineage.groups == tuple(sorted(code("g", name, SALT) for name in ("p1", "p2")))
@@ -119,12 +118,13 @@ def test_a_package_that_goes_on_from_another_tells_of_both(params):
 
 def _distilled(seed: int, **facts) -> None:
     """A student in the study's models, a little away from its teacher."""
-    model, specs, training = load_denoiser("models/denoiser", "cpu")
+    model, record = load_denoiser("models/denoiser", "cpu")
     torch.manual_seed(seed)
     with torch.no_grad():
         for weights in model.parameters():
             weights += 0.02 * torch.randn_like(weights)
-    save_denoiser(model, specs, training | {"distilled": 4} | facts, Path("models/denoiser"))
+    training = replace(record.training, **{"distilled": 4} | facts)
+    save_denoiser(model, replace(record, training=training), Path("models/denoiser"))
 
 
 def test_what_a_student_learnt_joins_the_package_of_its_teacher(params):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, set_attention
-from histoloom.conditions.batch import Conditions, ConditionSpec, only
+from histoloom.conditions.batch import Conditions, only
 from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.seeds import item_seed
 from histoloom.errors import HistoloomError
 from histoloom.process.guidance import Branch, Guidance, branches
@@ -18,7 +19,7 @@ from histoloom.process.loss_weights import loss_weights
 from histoloom.process.noise import latent_noise
 from histoloom.process.sampler import make_scheduler, sample_latents
 from histoloom.process.schedules import betas, signal_to_noise
-from histoloom.sampling.generator import written_guidance
+from histoloom.sampling.diffusion_model import written_guidance
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.conditions.batch import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.errors import HistoloomError
 from histoloom.training.denoiser import train_denoiser, windowed
 from histoloom.training.loop import TrainingRun
@@ -54,11 +55,11 @@ def _train(folder, **options):
 
 
 def test_a_denoiser_learns_from_windows_and_so_does_its_student(tmp_path):
-    model, _, facts = _train(tmp_path / "first")
-    assert facts["latent_px"] == 8
+    model, record = _train(tmp_path / "first")
+    assert record.training.latent_px == 8
     distil = {"init": str(tmp_path / "first"), "distil": {"steps": 1, "teacher_steps": 2, "guidance": 2.0}}
-    student, _, facts = _train(tmp_path / "student", **distil)
-    assert facts["distilled"] == 1
+    student, record = _train(tmp_path / "student", **distil)
+    assert record.training.distilled == 1
     assert not torch.equal(model.conv_in.weight, student.conv_in.weight)
 
 

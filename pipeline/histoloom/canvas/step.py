@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from histoloom.canvas.window_layouts import Windows
-from histoloom.conditions.batch import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.guidance import Guidance
 from histoloom.process.solver import Solver
 

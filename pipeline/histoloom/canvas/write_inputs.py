@@ -14,10 +14,10 @@ from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import read_field, state_field
 from histoloom.canvas.from_image import read_holes, state_image
 from histoloom.canvas.inputs import ARRAYS, FIELD, create
-from histoloom.conditions.batch import ConditionSpec
 from histoloom.conditions.encode import Encoders
 from histoloom.conditions.mask import EDGE, cell_fractions, mask_map, read_channels
 from histoloom.config import Params, WovenSlide
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.store import TileStore

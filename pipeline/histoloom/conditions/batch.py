@@ -9,28 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
-Shape = Literal["sequence", "vector", "map"]
-
-
-@dataclass(frozen=True)
-class ConditionSpec:
-    """What the denoiser must know of a condition; kept beside its weights.
-
-    shape : which of the three it is.
-    size : channels of the sequence's tokens, of the vector, or of the map.
-    drop : probability of the null in training.
-    channels : what each channel stands for, where channels have names.
-    """
-
-    name: str
-    shape: Shape
-    size: int
-    drop: float = 0.0
-    channels: tuple[str, ...] = ()
+from histoloom.config.denoiser_record import ConditionSpec
 
 
 @dataclass(frozen=True)

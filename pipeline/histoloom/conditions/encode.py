@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from histoloom.conditions.batch import Conditions, ConditionSpec, Shape
+from histoloom.conditions.batch import Conditions
 from histoloom.conditions.features import load_extractor
 from histoloom.conditions.genotype import GenotypeEncoder
 from histoloom.conditions.image import ImageEncoder
@@ -24,6 +24,7 @@ from histoloom.conditions.rna import load_rna_encoder
 from histoloom.conditions.text import TextEncoder, load_text_encoder
 from histoloom.config import Params
 from histoloom.config.channels import mask_channels
+from histoloom.config.denoiser_record import ConditionSpec, Shape
 
 Arrays = dict[str, np.ndarray]
 FACTS = "encoders.json"

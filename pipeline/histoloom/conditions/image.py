@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.batch import Shape
 from histoloom.conditions.features import Extractor
+from histoloom.config.denoiser_record import Shape
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.batch import Shape
+from histoloom.config.denoiser_record import Shape
 from histoloom.errors import HistoloomError
 
 

@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.batch import Shape
 from histoloom.conditions.symmetries import apply_symmetry
 from histoloom.config.channels import EDGE, read_channels
+from histoloom.config.denoiser_record import Shape
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from histoloom.config.channels import mask_channels
-from histoloom.config.package import LATENT_SCALE, Denoiser, is_hub_id, packaged, part_folder, root
+from histoloom.config.denoiser_record import DenoiserFolder
+from histoloom.config.package import LATENT_SCALE, is_hub_id, packaged, part_folder, root
 from histoloom.config.params import Params
 from histoloom.config.pretrained import Pretrained, distilled_to, named_models
 from histoloom.errors import Fault, Note, Problem, key_fault
@@ -73,7 +74,10 @@ def _contradictions(params: Params, told: Pretrained) -> Iterator[Problem]:
 
 def _differing(params: Params, told: Pretrained, keys: tuple[str, ...]) -> Iterator[tuple[str, str, Any, Any]]:
     """Keys whose value is another than the model's: key, model, the key's value, the model's."""
-    denoiser = told.denoiser.training | told.denoiser.sizes if told.denoiser else None
+    denoiser = told.denoiser and {
+        **told.denoiser.sizes,
+        **(vars(told.denoiser.record.training) if told.denoiser.record else {}),
+    }
     facts = {"train_autoencoder": told.autoencoder, "train_denoiser": denoiser, "train_encoders.rna": told.rna}
     for key in keys:
         section, _, name = key.rpartition(".")
@@ -86,7 +90,7 @@ def _section(params: Params, name: str) -> Any:
     return reduce(getattr, name.split("."), params)
 
 
-def _of_the_denoiser(params: Params, known: Denoiser) -> Iterator[Problem]:
+def _of_the_denoiser(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     config, autoencoder = params.train_denoiser, params.train_autoencoder
     latents_known = autoencoder.init == "scratch" or part_folder(autoencoder.init, "autoencoder") is not None
     if latents_known and autoencoder.latent_channels != known.latent_channels:
@@ -95,35 +99,38 @@ def _of_the_denoiser(params: Params, known: Denoiser) -> Iterator[Problem]:
             f"{autoencoder.init}) have {autoencoder.latent_channels}."
         )
         yield "train_denoiser.init", problem, "take both from one model."
-    if known.conditions is not None and ("text" in known.conditions) != ("text" in config.conditions):
-        had, has = ("with", "without") if "text" in known.conditions else ("without", "with")
+    if known.record is None:
+        return
+    if ("text" in known.record.channels) != ("text" in config.conditions):
+        had, has = ("with", "without") if "text" in known.record.channels else ("without", "with")
         problem = f"'{config.init}' was trained {had} text, and these conditions are {has} it."
         yield "train_denoiser.conditions", problem, f"adapt it {had} text."
-    if (steps := known.training.get("distilled")) and (config.steps or config.distil):
+    if (steps := known.record.training.distilled) and (config.steps or config.distil):
         problem = f"'{config.init}' was distilled to {steps} steps, which more training would undo."
         yield "train_denoiser.steps", problem, "set it to 0, or name the model that it was distilled from."
 
 
-def _untrained(params: Params, told: Pretrained, known: Denoiser) -> Iterator[Problem]:
+def _untrained(params: Params, told: Pretrained, known: DenoiserFolder) -> Iterator[Problem]:
     """A denoiser that is taken as it is can't learn what it doesn't know."""
     config, init = params.train_denoiser, f"'{params.train_denoiser.init}'"
-    if config.steps or known.conditions is None:
+    if config.steps or known.record is None:
         return
+    knows = known.record.channels
     remedy = "train it (train_denoiser.steps), or use what it knows."
-    for name in (n for n in config.conditions if n not in known.conditions):
+    for name in (n for n in config.conditions if n not in knows):
         yield "train_denoiser.conditions", f"{init} doesn't know '{name}' and is not trained (steps: 0).", remedy
     masks = mask_channels(params.tile.masks.classes, edges=params.encode.edges, detail=params.encode.mask_detail)
     for name, key, mine in (
         ("label", "tile.labels.classes", params.tile.labels.classes),
         ("mask", "tile.masks.classes, encode.edges or encode.mask_detail", masks),
     ):
-        if name in config.conditions and (new := [c for c in mine if c not in known.conditions.get(name, mine)]):
+        if name in config.conditions and (new := [c for c in mine if c not in knows.get(name, mine)]):
             yield key, f"{init} doesn't know {', '.join(new)} and is not trained (steps: 0).", remedy
     for name, key, source in (
         ("text", "train_encoders.text.source", params.train_encoders.text.source),
         ("rna", "train_encoders.rna.init", params.train_encoders.rna.init),
     ):
-        if name in config.conditions and name in known.conditions and source == "train":
+        if name in config.conditions and name in knows and source == "train":
             problem = f"it is train, and {init}, which is not trained (steps: 0), doesn't know what that gives."
             yield key, problem, "leave it out: the package's own is taken."
     if told.mpp and "magnification" not in config.conditions and _differs(params.tile.mpp, told.mpp):
@@ -135,14 +142,14 @@ def _differs(mpp: float, other: float) -> bool:
     return abs(mpp / other - 1) > _SCALES_DIFFER
 
 
-def _windows(params: Params, known: Denoiser) -> Iterator[Problem]:
+def _windows(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     """Windows of a loaded denoiser; those of a new one are checked with the params."""
     latent_px, levels = params.tile.tile_px // params.train_autoencoder.down_factor, len(known.sizes["channels"])
     if problem := params.train_denoiser.windows_fault(latent_px, levels):
         yield "train_denoiser.windows_latent_px", problem, "name other sides."
 
 
-def _few_steps(params: Params, known: Denoiser | None) -> Iterator[Problem]:
+def _few_steps(params: Params, known: DenoiserFolder | None) -> Iterator[Problem]:
     config = params.train_denoiser
     if config.few_steps and (known is None or known.few_steps is None):
         problem = f"it is true, and '{config.init}' has no few_steps."

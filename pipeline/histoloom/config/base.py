@@ -76,7 +76,7 @@ class Guided(Section):
     )
     guidance_interval: Interval | dict[ConditionName, Interval] = Field(
         _INTERVALS,
-        description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
+        description="fractions of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
         "2024), or those of each condition; one that isn't named is guided throughout. Outside, a condition counts once",
     )
 
@@ -96,11 +96,11 @@ class Guided(Section):
         stated = self.guidance_interval
         return stated.get(as_condition(condition), (0.0, 1.0)) if isinstance(stated, dict) else stated
 
-    def scale_at(self, share: float) -> Callable[[str], float]:
-        """Condition to its guidance scale at a share of the training timesteps."""
+    def scale_at(self, fraction: float) -> Callable[[str], float]:
+        """Condition to its guidance scale at a fraction of the training timesteps."""
 
         def scale(condition: str) -> float:
             low, high = self.interval(condition)
-            return self.scale(condition) if low <= share <= high else min(self.scale(condition), 1.0)
+            return self.scale(condition) if low <= fraction <= high else min(self.scale(condition), 1.0)
 
         return scale

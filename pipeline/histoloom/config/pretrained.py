@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from histoloom.config.channels import BACKGROUND, EDGE, read_channels
+from histoloom.config.denoiser_record import DenoiserFolder, read_denoiser_folder
 from histoloom.config.file_keys import model_place
-from histoloom.config.package import (
-    Denoiser,
-    autoencoder_facts,
-    denoiser_facts,
-    has_part,
-    part_folder,
-    rna_facts,
-    scale_of,
-    text_facts,
-)
+from histoloom.config.package import autoencoder_facts, has_part, part_folder, rna_facts, scale_of, text_facts
 from histoloom.config.params import Params
 from histoloom.config.train_denoiser import Distil
 from histoloom.errors import Fault, HistoloomError, key_fault
@@ -40,7 +32,7 @@ class Pretrained:
     """
 
     autoencoder: dict[str, Any] | None = None
-    denoiser: Denoiser | None = None
+    denoiser: DenoiserFolder | None = None
     text: dict[str, Any] | None = None
     rna: dict[str, Any] | None = None
     mpp: float | None = None
@@ -90,7 +82,7 @@ class _Filling:
             if init and self.has(init, "denoiser") and self.has(init, part):
                 self.take(key, init)
         self.fill_autoencoder()
-        if init and (known := self.read("denoiser", "train_denoiser.init", init, denoiser_facts)):
+        if init and (known := self.read("denoiser", "train_denoiser.init", init, read_denoiser_folder)):
             self.told.denoiser = known
             self.fill_denoiser(known)
         self.fill_encoders()
@@ -105,12 +97,13 @@ class _Filling:
             self.told.autoencoder = self.read("autoencoder", "train_autoencoder.init", source, autoencoder_facts)
         self.take_all("train_autoencoder", self.told.autoencoder)
 
-    def fill_denoiser(self, known: Denoiser) -> None:
+    def fill_denoiser(self, known: DenoiserFolder) -> None:
         self.take_all("train_denoiser", known.sizes)
-        for name in ("prediction", "schedule", "train_timesteps", "map_input"):
-            self.take(f"train_denoiser.{name}", known.training.get(name))
-        if known.conditions is None:
+        if known.record is None:
             return
+        for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+            self.take(f"train_denoiser.{name}", getattr(known.record.training, name))
+        conditions = known.record.channels
         labelled, masked = self.get("tile.labels.source") != "none", self.get("tile.masks.source") not in (None, "none")
         has = {
             "label": labelled,
@@ -118,12 +111,12 @@ class _Filling:
             "rna": self.get("train_encoders.rna.table") is not None,
             "genotype": self.get("train_encoders.genotype.table") is not None,
         }
-        usable = [name for name in known.conditions if has.get(name, True)]
-        self.take("train_denoiser.conditions", usable or list(known.conditions))
-        if "label" in known.conditions and labelled:
-            self.take("tile.labels.classes", list(known.conditions["label"]))
-        if "mask" in known.conditions and masked:
-            names, detail = read_channels(known.conditions["mask"])
+        usable = [name for name in conditions if has.get(name, True)]
+        self.take("train_denoiser.conditions", usable or list(conditions))
+        if "label" in conditions and labelled:
+            self.take("tile.labels.classes", list(conditions["label"]))
+        if "mask" in conditions and masked:
+            names, detail = read_channels(conditions["mask"])
             self.take("tile.masks.classes", [name for name in names if name not in (BACKGROUND, EDGE)])
             if "mask" in (self.get("train_denoiser.conditions") or ()):
                 self.take("encode.mask_detail", detail)
@@ -199,10 +192,10 @@ class _Filling:
         place[name] = list(value) if isinstance(value, tuple) else value
 
 
-def distilled_to(train_denoiser: dict[str, Any], known: Denoiser | None) -> tuple[int | None, bool]:
+def distilled_to(train_denoiser: dict[str, Any], known: DenoiserFolder | None) -> tuple[int | None, bool]:
     """To how many steps the denoiser will have been distilled, None for one that wasn't; and whether guidance is inside it."""
     if (distil := train_denoiser.get("distil")) is not None:
         return (distil.get("steps") or Distil.model_fields["steps"].default if isinstance(distil, dict) else None), True
     if known and train_denoiser.get("few_steps") is True:
         return known.few_steps, train_denoiser.get("steps") == 0
-    return (known.training.get("distilled") if known else None), True
+    return (known.record.training.distilled if known and known.record else None), True

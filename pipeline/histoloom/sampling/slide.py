@@ -24,6 +24,7 @@ from histoloom.canvas.write_inputs import check_lenders, read_mask, write_surrou
 from histoloom.cluster import Pool, one_thread
 from histoloom.conditions.encode import captions_read
 from histoloom.config import Params, SampleSlides, WovenSlide
+from histoloom.config.denoiser_record import DenoiserTraining
 from histoloom.data.commit import commit_part, digest, hash_tree, write_json
 from histoloom.data.groups import study_splits
 from histoloom.data.manifest import Manifest
@@ -32,7 +33,7 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, ManifestFaults
 from histoloom.process.solver import Solver, make_solver
 from histoloom.progress import progress
-from histoloom.sampling.generator import Generator, load_generator, sampling_facts
+from histoloom.sampling.diffusion_model import DiffusionModel, load_diffusion_model, sampling_facts
 from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_polygons
 from histoloom.slides.pyramid import level_sizes, write_pyramid
@@ -59,10 +60,12 @@ class LoadCanvas:
 
     def __call__(self) -> tuple[Denoiser, Surroundings]:
         config = SampleSlides.model_validate_json(self.settings)
-        generator = load_generator(self.models, self.generator_sha256, self.attention, self.device, config.precision)
+        generator = load_diffusion_model(
+            self.models, self.generator_sha256, self.attention, self.device, config.precision
+        )
         surroundings = Surroundings(self.stated)
         nothing = replace(surroundings.nothing, map=_no_map(generator.specs, self.window))
-        solver = _solver(config, generator.training).repeated(self.rounds)
+        solver = _solver(config, generator.record.training).repeated(self.rounds)
         return Denoiser(
             generator.unet, generator.specs, nothing, config.scale_at, solver, config.batch_size, self.device
         ), surroundings
@@ -79,7 +82,9 @@ class LoadCodec:
     precision: str
 
     def __call__(self) -> LatentCodec:
-        return load_generator(self.models, self.generator_sha256, self.attention, self.device, self.precision).codec
+        return load_diffusion_model(
+            self.models, self.generator_sha256, self.attention, self.device, self.precision
+        ).codec
 
 
 def _no_map(specs, window: int) -> torch.Tensor | None:
@@ -87,9 +92,14 @@ def _no_map(specs, window: int) -> torch.Tensor | None:
     return torch.zeros(1, channels, window, window) if channels else None
 
 
-def _solver(config: SampleSlides, training: dict) -> Solver:
-    facts = {key: training[key] for key in ("prediction", "schedule", "train_timesteps")}
-    return make_solver(config.scheduler, steps=config.steps, **facts)
+def _solver(config: SampleSlides, training: DenoiserTraining) -> Solver:
+    return make_solver(
+        config.scheduler,
+        prediction=training.prediction,
+        schedule=training.schedule,
+        train_timesteps=training.train_timesteps,
+        steps=config.steps,
+    )
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,9 @@ class Weaver:
     code: str
 
     @property
-    def generator(self) -> Generator:
+    def generator(self) -> DiffusionModel:
         settings = (self.params.train_denoiser.attention, self.device, self.params.sample_slides.precision)
-        return load_generator(self.models, self.generator_sha256, *settings)
+        return load_diffusion_model(self.models, self.generator_sha256, *settings)
 
     def part(self, slide: WovenSlide) -> str:
         """The name of a slide's part holds all that decides it, so that a slide more weaves one slide."""
@@ -146,12 +156,12 @@ def weave_slide(
     """Weave and decode a slide; returns what writes it."""
     params, generator, config = weaver.params, weaver.generator, weaver.params.sample_slides
     factor, attention = params.train_autoencoder.down_factor, params.train_denoiser.attention
-    window = config.window_latent_px or generator.training["latent_px"]
+    window = config.window_latent_px or generator.record.training.latent_px
     cover, layout = _geometry(slide, config, factor, window)
     folder = weaver.root / "canvases" / weaver.part(slide)
     with one_thread():
         stated = commit_part(folder, "stated", lambda target: _state(target, slide, weaver, layout))["info"]
-    solver = _solver(config, generator.training).repeated(slide.rounds)
+    solver = _solver(config, generator.record.training).repeated(slide.rounds)
     begin = solver.begin(slide.image.strength) if slide.image else 0
     seed = item_seed(params.seed, f"slide/{slide.name}")
     weave = Weave(seed, cover, layout, generator.codec.channels, begin, len(solver.steps))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from histoloom.data.commit import commit_part, link_tree, read_record, write_json
 from histoloom.data.manifest import read_manifest
-from histoloom.sampling.generator import check_distilled, generator_lineage, generator_sha256
+from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
 from histoloom.sampling.slide import Weaver, weave_slide
 from histoloom.studies.named_files import files_of
 from histoloom.studies.work import Work
@@ -27,7 +27,7 @@ def run(work: Work) -> None:
     if slides:
         check_distilled(models, params.sample_slides, "sample_slides")
         identity, manifest = generator_sha256(models), read_manifest(params.tile)
-        lineage = {identity: generator_lineage(models)}
+        lineage = {identity: lineage_of_models(models)}
         tables = files_of(study, "train_encoders")
         weaver = Weaver(
             study, params, models.resolve(), identity, work.device, manifest, tables, work.root.resolve(), work.code

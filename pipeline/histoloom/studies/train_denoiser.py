@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histoloom.conditions.batch import ConditionSpec
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.package import packaged
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.studies.work import Work

@@ -13,15 +13,15 @@ from histoloom.backbones.denoiser import (
     build_denoiser,
     denoise,
     load_unet,
-    read_conditions,
     save_denoiser,
     set_attention,
 )
 from histoloom.backbones.few_steps import add_few_steps, check_few_steps
 from histoloom.backbones.lora import add_low_rank, merge_low_rank, refit
-from histoloom.conditions.batch import Conditions, ConditionSpec, dropped
+from histoloom.conditions.batch import Conditions, dropped
 from histoloom.conditions.encode import batch, null
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 from histoloom.process.loss_weights import loss_weights
@@ -64,7 +64,7 @@ def train_denoiser(
         model, distilled = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
-    if problem := config.windows_fault(latents.shape[3], levels=len(model.config.block_out_channels)):
+    if problem := config.windows_fault(latents.shape[3], levels=len(model.config["block_out_channels"])):
         raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
     batches = _batches(config, latents, arrays, specs, run)
     if config.distil:
@@ -76,21 +76,17 @@ def train_denoiser(
         merge_low_rank(model)
     if config.few_steps:
         distilled = add_few_steps(model, packaged(config.init, "denoiser"))
-    save_denoiser(
-        model,
-        specs,
-        {
-            "prediction": config.prediction,
-            "schedule": config.schedule,
-            "train_timesteps": config.train_timesteps,
-            "latent_px": latents.shape[3],
-            "latent_channels": latents.shape[2],
-            "map_input": config.map_input,
-            "distilled": config.distil.steps if config.distil else distilled,
-            "guidance_inside": not (config.few_steps and config.steps),
-        },
-        folder,
+    training = DenoiserTraining(
+        config.prediction,
+        config.schedule,
+        config.train_timesteps,
+        config.map_input,
+        latent_px=latents.shape[3],
+        latent_channels=latents.shape[2],
+        distilled=config.distil.steps if config.distil else distilled,
+        guidance_inside=not (config.few_steps and config.steps),
     )
+    save_denoiser(model, DenoiserRecord(specs, training), folder)
 
 
 def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor):
@@ -102,31 +98,31 @@ def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent
     if config.few_steps:
         check_few_steps(source)
     model = load_unet(source, config.revision)
-    if model.config.out_channels != channels:
+    if (made := model.config["out_channels"]) != channels:
         raise HistoloomError(
-            f"train_denoiser.init makes latents of {model.config.out_channels} channels, and the autoencoder's have "
+            f"train_denoiser.init makes latents of {made} channels, and the autoencoder's have "
             f"{channels}. Take both from one model."
         )
-    before = read_conditions(source)
+    before = read_denoiser_record(source)
     if before is not None:
-        _check_training(config, before[1])
-    model, new = refit(model, specs if before is None else before[0], specs)
+        _check_training(config, before.training)
+    model, new = refit(model, specs if before is None else before.conditions, specs)
     if config.adapt == "lora":
         add_low_rank(model, config.lora_rank, new)
-    return model, None if before is None else before[1].get("distilled")
+    return model, None if before is None else before.training.distilled
 
 
-def _check_training(config: TrainDenoiser, facts: dict) -> None:
-    if facts.get("distilled") and (config.steps or config.distil):
+def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
+    if training.distilled and (config.steps or config.distil):
         raise HistoloomError(
-            f"train_denoiser.init was distilled to {facts['distilled']} steps, which more training would undo: take it as "
+            f"train_denoiser.init was distilled to {training.distilled} steps, which more training would undo: take it as "
             "it is (steps: 0), or begin from the model that it was distilled from."
         )
     for name in ("prediction", "schedule", "train_timesteps", "map_input"):
-        if facts[name] != getattr(config, name):
+        if (known := getattr(training, name)) != getattr(config, name):
             raise HistoloomError(
                 f"train_denoiser.{name} is {getattr(config, name)!r}, and train_denoiser.init was trained with "
-                f"{facts[name]!r}: use the same, or init: scratch."
+                f"{known!r}: use the same, or init: scratch."
             )
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from histoloom.backbones.denoiser import denoise
-from histoloom.conditions.batch import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.guidance import Guidance
 from histoloom.process.loss_weights import Prediction
 from histoloom.process.schedules import Schedule
