@@ -160,7 +160,7 @@ def make_tiny_study(folder: Path) -> Path:
     run(folder.parent, str(Path(sys.executable).with_name("histoloom")), "init", str(folder), "--recipe", str(recipe))
     for seed, split in enumerate(("train", "val", "test")):
         add_slide(folder, f"slide-{split}", split, seed)
-    edit_yaml(folder / "cluster.yaml", workers=0)
+    edit_yaml(folder / "cluster.yaml", workers=0, training_threads=1)
     (folder / "manifests/canvases").mkdir()
     halves(folder / "manifests/canvases/woven.geojson", 88)
     return folder

@@ -14,6 +14,8 @@ from histoloom.config import Sample
 from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
 
+pytestmark = pytest.mark.long
+
 FEW = Sample(steps=2, guidance=1.0)
 
 

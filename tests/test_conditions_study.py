@@ -23,7 +23,7 @@ from histoloom.studies.checks.study import check_study
 from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")]
 
 CONDITIONS = ("label", "text", "mask", "rna", "genotype", "magnification", "image")
 VECTORS = ("label", "rna", "genotype", "magnification", "image")
@@ -128,7 +128,7 @@ def study(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"conditions-{request.param}")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    (folder / "cluster.yaml").write_text("workers: 0\n")
+    (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
     assert not faults_among(check_study(Study()))
     run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")

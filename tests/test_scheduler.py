@@ -22,6 +22,8 @@ from histoloom.config import Cluster, load_cluster
 from histoloom.errors import HistoloomError
 from histoloom.scheduler import check_versions
 
+pytestmark = pytest.mark.long
+
 
 def double(value: int) -> int:
     return 2 * value

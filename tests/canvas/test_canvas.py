@@ -27,6 +27,8 @@ from histoloom.process.sampler import make_scheduler, sample_latents
 from histoloom.process.solver import ELEMENTWISE, make_solver
 from tests.canvas.canvases import BACKGROUND, CHANNELS, WINDOW, Load, load_canvas, state_canvas
 
+pytestmark = pytest.mark.long
+
 HEIGHT, WIDTH, HALO = 56, 84, 1
 LAYOUT = lay_out(HEIGHT, WIDTH, WINDOW - 2 * HALO, 28, WINDOW)
 

@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from histoloom.cli.main import cli
 from tests.study import add_slide, edit_yaml, environment, run, stage
 
+pytestmark = pytest.mark.long
+
 BROKEN = "def broken(:\n"
 MODULES = ("__init__", "data", "tile", "resolve", "work", "config", "histoloom", "torch", "cli")
 

@@ -30,6 +30,8 @@ from tests.build import (
 from tests.conditions.test_towers import transformers_clip
 from tests.stages import run, study_of
 
+pytestmark = pytest.mark.long
+
 SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
 
 

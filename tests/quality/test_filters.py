@@ -19,6 +19,8 @@ from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
 from histoloom.quality.filters.tissue import QualityFilter
 from tests.quality.filtered_tiles import LABELS, fitting_of, make_tiles, with_images
 
+pytestmark = pytest.mark.long
+
 
 def _penned(images: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)

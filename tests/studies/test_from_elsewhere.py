@@ -16,6 +16,8 @@ from histoloom.studies.resolve import write_resolved
 from histoloom.studies.work import run_stage
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
+pytestmark = pytest.mark.long
+
 SPLITS = ("train", "val", "test")
 
 

@@ -23,6 +23,8 @@ from histoloom.training.denoiser import train_denoiser
 from histoloom.training.distil import Target
 from histoloom.training.loop import TrainingRun
 
+pytestmark = pytest.mark.long
+
 SPEC = ConditionSpec("label", "vector", 2, 0.0, ("a", "b"))
 KINDS = ("epsilon", "v_prediction", "sample")
 

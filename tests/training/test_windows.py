@@ -16,6 +16,8 @@ from histoloom.errors import HistoloomError
 from histoloom.training.denoiser import train_denoiser, windowed
 from histoloom.training.loop import TrainingRun
 
+pytestmark = pytest.mark.long
+
 SPECS = (ConditionSpec("label", "vector", 2, 0.5), ConditionSpec("mask", "map", 3, 0.5))
 
 

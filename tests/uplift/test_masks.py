@@ -18,6 +18,8 @@ from histoloom.uplift.tasks import MaskTask, counted
 from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_synthetic_lineage, write_verdicts
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
+pytestmark = pytest.mark.long
+
 
 def test_dice_by_patient_by_hand():
     stated = np.zeros((3, 2, 2), int)

@@ -22,6 +22,8 @@ from histoloom.uplift.tasks import label_task
 from tests.build import tile_rows
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
+pytestmark = pytest.mark.long
+
 
 def test_trials_are_arms_by_ratios_by_seeds():
     trials = trials_of(Uplift(arms=("real", "real+synthetic", "synthetic"), ratios=(0.5, 2.0), seeds=3))

@@ -10,6 +10,8 @@ from PIL import Image
 
 from tests.golden.write import EXACT, NEAR, cpu, values
 
+pytestmark = pytest.mark.long
+
 SAME_CPU, OTHER_CPU = 1, 16
 """Grey levels by which what a network made may differ. With AVX2 in place of AVX-512 it differs by up to 7."""
 

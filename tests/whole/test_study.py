@@ -20,6 +20,8 @@ from histoloom.data.commit import hash_tree
 from histoloom.data.store import TileStore
 from tests.study import dvc, edit_yaml, run, stage, woven_files
 
+pytestmark = pytest.mark.long
+
 READERS_OF_SAMPLES = {"uplift", "filter", "emit", "evaluate", "report"}
 
 
