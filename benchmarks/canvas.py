@@ -32,7 +32,7 @@ from histoloom.canvas.step import WindowDenoiser
 from histoloom.canvas.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
 from histoloom.canvas.window_layouts import Lattice
 from histoloom.cluster import Ref, Task, one_thread, open_pool
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Cluster
 from histoloom.data.commit import digest, hash_tree
 from histoloom.data.pixel_box import PixelBox

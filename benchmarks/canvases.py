@@ -16,10 +16,11 @@ from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.inputs import RegionInputs
 from histoloom.canvas.step import WindowDenoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec, cat
+from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import null
 from histoloom.conditions.features import load_extractor
 from histoloom.conditions.mask import mask_map
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import read_record
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError

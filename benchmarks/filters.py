@@ -28,9 +28,10 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.filters.copies import CopyFilter
 from histoloom.quality.near_copy import build_index, copy_scores
 from histoloom.quality.plant import DISGUISES, cut, disguised
+from histoloom.sampling.diffusion_model import generator_sha256
 from histoloom.slides.open import open_slide
 from histoloom.studies.filter import FilterPart, filter_part
-from histoloom.studies.sample import SamplePart, generator_sha256, sample_part
+from histoloom.studies.sample import SamplePart, sample_part
 
 PARTS = ("copies", "cells", "time")
 MPP, TILE_PX = 0.5, 128

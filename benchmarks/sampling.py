@@ -24,7 +24,7 @@ from benchmarks.run import arguments, chip, report, seconds
 from benchmarks.studies import Study
 from histoloom.backbones.denoiser import denoise
 from histoloom.cluster import one_thread, open_pool, uses_torch
-from histoloom.conditions.bus import cat
+from histoloom.conditions.batch import cat
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Cluster, Params, load_params
 from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model

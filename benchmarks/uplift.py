@@ -79,7 +79,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
         },
         "train_encoders": {"text": {"source": MODEL}},
         "train_autoencoder": AUTOENCODER | {"steps": 400},
-        "encode": {"batch_size": 4, "forms": "turns", "mask_detail": 2, "precision": "bf16"},
+        "encode": {"batch_size": 4, "symmetries": "turns", "mask_detail": 2, "precision": "bf16"},
         "train_denoiser": {
             "init": MODEL, "conditions": ["text", "mask"], "drop": {"text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32,
             "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16",
@@ -117,7 +117,7 @@ def spots(root: Path, _: int, fraction: float) -> Study:
             "caption": "H&E of breast",
         },
         "train_autoencoder": AUTOENCODER | {"steps": 400},
-        "encode": {"batch_size": 4, "forms": "flips", "precision": "bf16"},
+        "encode": {"batch_size": 4, "symmetries": "flips", "precision": "bf16"},
         "train_denoiser": {
             "conditions": ["label"], "drop": {"label": 0.1}, "channels": [96, 160], "steps": 1200, "batch_size": 32,
             "learning_rate": 1e-3, "ema_decay": 0.998, "mixed_precision": "bf16",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 

@@ -7,7 +7,7 @@ import torch
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
 from histoloom.backbones.precision import set_precision
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 

@@ -15,7 +15,7 @@ from histoloom.backbones.denoiser import build_denoiser
 from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.inputs import ARRAYS, GRID, CanvasInputs
 from histoloom.canvas.step import WindowDenoiser
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.solver import make_solver

@@ -18,7 +18,7 @@ from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.weaving import CanvasJob, Latents, run_canvas, weave_in_memory
 from histoloom.canvas.window_layouts import Lattice, make_window_layout
 from histoloom.cluster import one_thread, open_pool
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Cluster
 from histoloom.data.commit import hash_tree
 from histoloom.data.pixel_box import PixelBox

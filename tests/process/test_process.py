@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, set_attention
-from histoloom.conditions.bus import Conditions, ConditionSpec, only
+from histoloom.conditions.batch import Conditions, only
 from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.seeds import item_seed
 from histoloom.errors import HistoloomError
 from histoloom.process.guidance import Branch, Guidance, branches

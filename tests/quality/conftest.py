@@ -47,7 +47,7 @@ def fitting(train, tmp_path_factory) -> Fitting:
     )
     rows = part_of(folder / "tiles", train)
     run = TrainingRun("text", 60, 3e-3, 0, folder / "clip", 60, warmup_steps=5)
-    train_clip(params.train_encoders.text, TileStore(folder / "tiles"), rows, 0, run, folder / "models/encoders/text")
+    train_clip(params.train_encoders.text, TileStore(folder / "tiles"), rows, run, folder / "models/encoders/text")
     return fitting_of(train, params, folder)
 
 

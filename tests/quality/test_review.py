@@ -22,7 +22,7 @@ from histoloom.quality import review as reviews
 from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.reviewed import ReviewFilter
 from histoloom.quality.review import KEY
-from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_verdicts
+from tests.build import make_part, make_study, synthetic_rows, tile_rows, tiles, write_verdicts
 
 REVIEWED = Study().reviews
 
@@ -41,6 +41,7 @@ REVIEW = Path("review")
 @pytest.fixture
 def study(folder):
     """Twelve held-out real tiles and ten accepted synthetic ones; two more that were rejected."""
+    make_study(".", [])
     make_part("data/tiles", "SLIDE", tile_rows(12, split="test", label="keratin"), tiles(12, 16, 1))
     rows = synthetic_rows(12, label="keratin")
     make_part("data/synthetic", "augment-00000", rows, tiles(12, 16, 2), SYNTHETIC_ROW)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import load_denoiser, load_unet
 from histoloom.backbones.few_steps import save_few_steps
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
-from histoloom.config.denoiser_record import CONDITIONS_FILE, DenoiserRecord, DenoiserTraining
+from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
-from histoloom.studies.sample import check_distilled
+from histoloom.sampling.diffusion_model import check_distilled
 from histoloom.training.denoiser import train_denoiser
 from histoloom.training.distil import Target
 from histoloom.training.loop import TrainingRun
@@ -105,7 +105,7 @@ def _train(folder, **options):
         conditions=("label",), channels=(16, 32), batch_size=16, warmup_steps=0, learning_rate=2e-3, **options
     )
     run = TrainingRun("t", config.steps, config.learning_rate, 0, folder / "checkpoints", 50, ema_decay=0.9)
-    train_denoiser(config, _arrays(), (SPEC,), 0, run, folder)
+    train_denoiser(config, _arrays(), (SPEC,), run, folder)
     return load_denoiser(folder, "cpu"), run
 
 

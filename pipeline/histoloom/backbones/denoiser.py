@@ -1,4 +1,4 @@
-"""The denoiser: diffusers' UNet2DConditionModel, with the condition bus wired to its inputs."""
+"""The denoiser: diffusers' UNet2DConditionModel, with the conditions wired to its inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from histoloom.backbones.precision import set_precision
 from histoloom.backbones.spade import install_spade
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, read_denoiser_record
 from histoloom.data.commit import write_json

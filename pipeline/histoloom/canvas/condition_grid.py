@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.sources import InputSources
-from histoloom.conditions.bus import Conditions, cat
+from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import Encoders, batch, null
 from histoloom.conditions.rna import RnaEncoder
 from histoloom.config import Params, WovenSlide

@@ -11,7 +11,7 @@ import zarr
 from histoloom.canvas import torus
 from histoloom.canvas.inputs import array_of, create
 from histoloom.canvas.sources import InputSources
-from histoloom.conditions.mask import shares
+from histoloom.conditions.mask import cell_fractions
 from histoloom.config import FromImage, Params, Tile, WovenSlide
 from histoloom.data.groups import split_groups
 from histoloom.data.manifest import SlideEntry
@@ -127,7 +127,7 @@ def _settle(group: zarr.Group, image: FromImage, config: Tile, region: PixelBox[
         if image.keep:
             height = rows.stop - rows.start
             box = PixelBox(region.left * factor, start * factor, region.width * factor, height * factor)
-            made = shares((areas.numbers(box, 1.0) > 0)[None], height, region.width)[0] > 0
+            made = cell_fractions((areas.numbers(box, 1.0) > 0)[None], height, region.width)[0] > 0
             free[rows, columns] = made.astype(np.uint8)
         else:
             band = np.asarray(latents[:, rows, columns])

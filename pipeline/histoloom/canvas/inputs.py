@@ -17,7 +17,7 @@ import zarr
 
 from histoloom.canvas import torus
 from histoloom.canvas.condition_grid import ConditionGrid
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.data.pixel_box import PixelBox
 
 ARRAYS, GRID = "canvas.zarr", "condition_grid.safetensors"

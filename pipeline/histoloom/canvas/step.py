@@ -14,7 +14,7 @@ import torch
 
 from histoloom.canvas.inputs import RegionInputs
 from histoloom.canvas.window_layouts import Windows
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.guidance import Guidance
 from histoloom.process.solver import Solver

@@ -15,7 +15,7 @@ from histoloom.canvas.from_image import read_holes, write_image
 from histoloom.canvas.inputs import ARRAYS, GRID, create
 from histoloom.canvas.slide_mask import SlideMask, read_mask
 from histoloom.canvas.sources import InputSources, check_source_groups
-from histoloom.conditions.mask import EDGE, mask_map, read_channels, shares
+from histoloom.conditions.mask import EDGE, cell_fractions, mask_map, read_channels
 from histoloom.config import Params, WovenSlide
 from histoloom.data.nuclei_layout import outlines
 from histoloom.errors import Fault, ManifestFaults, Note
@@ -118,7 +118,7 @@ def _tissue(mask: SlideMask, rows: slice, canvas: tuple[int, int], factor: int) 
     """(rows, columns) uint8, where the mask names a class or one lies near, so that tissue draws its own edge."""
     near, px = _EDGE, (canvas[0] * factor, canvas[1] * factor)
     ids = mask.on_canvas(mask.ids, (rows.start - near) * factor, (rows.stop - rows.start + 2 * near) * factor, px)
-    tissue = shares((ids > 0)[None], *_cells(ids, factor))[0] > 0
+    tissue = cell_fractions((ids > 0)[None], *_cells(ids, factor))[0] > 0
     wider = np.pad(tissue, ((0, 0), (near, near)), mode="wrap")
     return binary_dilation(wider, iterations=near)[near:-near, near:-near].astype(np.uint8)
 

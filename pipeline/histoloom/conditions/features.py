@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ from histoloom.errors import HistoloomError
 
 _BATCH = 64
 _Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+class ExtractorRecord(TypedDict):
+    """What is written of an extractor beside what was fitted to its features."""
+
+    name: str
+    weights_sha256: str
+    resize_px: int
+    normalisation: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Extractor:
     head: np.ndarray | None = None
 
     @property
-    def record(self) -> dict:
+    def record(self) -> ExtractorRecord:
         return {
             "name": self.name,
             "weights_sha256": self.weights_sha256,
@@ -49,7 +59,7 @@ class Extractor:
             "size": self.size,
         }
 
-    def check(self, record: dict) -> Extractor:
+    def check(self, record: ExtractorRecord) -> Extractor:
         """Itself, if its weights are those of a record made when something was fitted to its features.
 
         Raises

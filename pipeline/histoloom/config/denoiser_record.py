@@ -14,6 +14,9 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "quadratic"]
 
 
+Shape = Literal["sequence", "vector", "map"]
+
+
 @dataclass(frozen=True)
 class ConditionSpec:
     """What the denoiser must know of a condition.
@@ -25,7 +28,7 @@ class ConditionSpec:
     """
 
     name: str
-    shape: Literal["sequence", "vector", "map"]
+    shape: Shape
     size: int
     drop: float = 0.0
     channels: tuple[str, ...] = ()

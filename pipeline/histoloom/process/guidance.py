@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from histoloom.backbones.denoiser import denoise
-from histoloom.conditions.bus import Conditions, cat, only
+from histoloom.conditions.batch import Conditions, cat, only
 from histoloom.config.denoiser_record import ConditionSpec
 
 

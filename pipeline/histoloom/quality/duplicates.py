@@ -1,4 +1,4 @@
-"""The same tissue under two patients' ids, which no split by patient can keep apart."""
+"""The same tissue under two patients' ids. No split by patient can keep it apart."""
 
 from __future__ import annotations
 

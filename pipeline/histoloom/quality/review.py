@@ -1,4 +1,4 @@
-"""A blinded review: what is shown to a person, and what their verdicts say of realism and of single tiles."""
+"""A blinded review: the tiles that a person sees, and what their verdicts say of realism and of single tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stages measured, in a few sentences and in a table, for a reader who reads nothing else."""
+"""What the stages measured, in a few sentences and a table, for a reader who reads nothing else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def uplift_table(uplift: dict) -> Table:
 
 
 def severity(filters: dict) -> list[tuple[str, str, str, str]]:
-    """Of each filter, in per cent, what it was to reject of real tiles, and what it rejects of val's and of test's."""
+    """A row a filter: its name, and the percentages of real tiles that it was to reject, that it rejects of val, and of test."""
     keys = ("false_rejection_stated", "false_rejection_found", "false_rejection_of_test")
     found = {name: value for name, value in filters.items() if isinstance(value, dict) and keys[0] in value}
     return [(name, *(_percent(value.get(k)) for k in keys)) for name, value in found.items()]
@@ -84,7 +84,10 @@ def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
 
 
 def in_short(measured: dict) -> list[str]:
-    """Of what and of whom, what was rejected and why, how it compares, and whether it helped; measured : stage to its metrics."""
+    """Sentences on the real tiles, on yields and reasons, on distances, and on whether synthetic tiles helped.
+
+    measured : stage to its metrics.
+    """
     real, filtered, found = measured["tile"], measured["filter"].get("augment"), []
     splits = {name: sum(counts.values()) for name, counts in real["tiles_by_split"].items() if counts}
     said = ", ".join(f"{count:,} {name}" for name, count in splits.items())

@@ -12,7 +12,7 @@ import torch
 
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.precision import native
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.conditions.encode import Encoders, load_encoders
 from histoloom.config import Sample, SampleSlides
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read_denoiser_record

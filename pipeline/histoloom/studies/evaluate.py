@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.features import Extractor, load_extractor
+from histoloom.conditions.features import Extractor, ExtractorRecord, load_extractor
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
@@ -35,7 +35,7 @@ class EvaluateMetrics(TypedDict, total=False):
     requests : by request, what else was asked for to evaluate. woven : tiles of woven slides.
     """
 
-    extractor: dict[str, Any]
+    extractor: ExtractorRecord
     reference: str
     patients: int
     extractor_also: list[str]

@@ -41,7 +41,7 @@ class Tiles:
         return len(self.images)
 
     def part(self, chosen: np.ndarray) -> Tiles:
-        """Those of chosen (n,) bool, with their features where they are known."""
+        """The tiles that `chosen` (n,) bool names, with their features where these are known."""
 
         def read(name: str) -> np.ndarray | None:
             whole = self.read(name)
@@ -58,9 +58,9 @@ class Fitting:
     """What a filter may be fitted to.
 
     train : real tiles of the train split, evenly spread over it where there are very many
-    everything, batches : all rows of the train split, and their images (b, h, w, 3) in order
+    everything, batches : all rows of the train split, and their images (b, h, w, 3) uint8 in order
     work : folder for checkpoints
-    fold : which fold of split groups is left out of train, where it is fitted to be cross-fitted
+    fold : of cross-fitting, the fold of split groups that train lacks; None otherwise
     """
 
     train: Tiles
@@ -87,7 +87,7 @@ class Filter(ABC):
     reason : why a tile is rejected, in words
     cross_fitted : whether its threshold rests on train tiles too, scored by a filter that was fitted without their split group
     sees_features : whether it looks at the tiles' features
-    high_is_bad : whether tiles are rejected above the threshold, rather than below
+    high_is_bad : whether it rejects tiles above the threshold, rather than below
     """
 
     name: ClassVar[str]

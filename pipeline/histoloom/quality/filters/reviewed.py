@@ -1,4 +1,4 @@
-"""What a person said of a tile, in a blinded review."""
+"""A person's verdict on a tile, in a blinded review."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FILE = "verdicts.csv"
 
 @dataclass(frozen=True)
 class ReviewFilter(Filter):
-    """1 for a tile that a reader found unusable, 0 for one that they let pass; none for one that they didn't see.
+    """1 for a tile that a reader found unusable, 0 for one that they let pass; no score for one that they didn't see.
 
-    A verdict holds for a picture, pixel by pixel, and for no other of the same name.
+    A verdict holds for a picture, pixel by pixel. Another picture of the same name has none.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""The condition bus. A condition is a sequence (b, tokens, d), a vector (b, d) or a map (b, c, h, w); nothing else.
+"""A batch of conditions. Each is a sequence (b, tokens, d), a vector (b, d) or a map (b, c, h, w).
 
 A sequence is read by cross-attention, vectors are joined and added to the time embedding, maps are joined and
 concatenated to the latents or read by SPADE. Each condition has a null, which stands for "not given", and a
@@ -7,7 +7,7 @@ probability of being dropped to it in training (Ho & Salimans 2022, "Classifier-
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,19 +29,19 @@ class Conditions:
     vector: torch.Tensor | None = None
     map: torch.Tensor | None = None
 
-    def each(self, change) -> Conditions:
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditions:
         return Conditions(
             *(None if v is None else change(v) for v in (self.sequence, self.sequence_mask, self.vector, self.map))
         )
 
-    def to(self, device) -> Conditions:
+    def to(self, device: torch.device | str) -> Conditions:
         return self.each(lambda value: value.to(device))
 
 
 def cat(batches: list[Conditions]) -> Conditions:
     """Join batches along their first axis."""
 
-    def join(name: str):
+    def join(name: str) -> torch.Tensor | None:
         values = [getattr(b, name) for b in batches]
         return None if values[0] is None else torch.cat(values)
 
@@ -59,6 +59,8 @@ def nulled(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...]
     out, starts = given, {"vector": 0, "map": 0}
     for spec, out_of_use in zip(specs, gone):
         if spec.shape == "sequence":
+            assert out.sequence is not None and out.sequence_mask is not None
+            assert null.sequence is not None and null.sequence_mask is not None
             out = replace(
                 out,
                 sequence=torch.where(out_of_use[:, None, None], null.sequence, out.sequence),
