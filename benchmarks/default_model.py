@@ -247,7 +247,7 @@ def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     height, width = np.asarray(Image.open(folder / "mask.png")).shape
     slide = {
         "name": "held-out", "width_px": width, "height_px": height, "mask": "manifests/canvas/mask.png",
-        "lent_by": [group], "purpose": "evaluate", "outside": "tissue",  # what is no nucleus and not clear is stroma
+        "source_groups": [group], "purpose": "evaluate", "outside": "tissue",  # what is no nucleus and not clear is stroma
     }  # fmt: skip
     scale = study.params.get("sample_slides", {}).get("guidance", 2.0)
     given = study.params["train_denoiser"]["conditions"]

@@ -47,7 +47,7 @@ TINY = {
                 "height_px": 88,
                 "mask": "manifests/canvases/woven.geojson",
                 "outside": "glass",
-                "lent_by": ["patient-slide-train"],
+                "source_groups": ["patient-slide-train"],
             }
         ],
         "steps": 4,

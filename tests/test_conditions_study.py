@@ -44,12 +44,12 @@ REQUESTS = [
 
 WOVEN = {
     "name": "fields", "width_px": 96, "height_px": 64, "mask": "manifests/mask.png", "instances": "manifests/nuclei.png",
-    "outside": "tissue", "field": "manifests/field.csv", "label": "tumour",
+    "outside": "tissue", "condition_grid": "manifests/field.csv", "label": "tumour",
 }  # fmt: skip
 
 
 def write_canvas(folder: Path) -> None:
-    """A mask with its nuclei, and a field: a tile of each of two patients that lends all it has, and a caption."""
+    """A mask with its nuclei, and a condition grid: a tile of each of two patients, all of its conditions, and a caption."""
     nuclei = np.asarray(Image.open(folder / "data/slides/i0.png"))[:64, :96]
     Image.fromarray(nuclei).save(folder / "manifests/nuclei.png")
     Image.fromarray((nuclei > 0).astype(np.uint8)).save(folder / "manifests/mask.png")

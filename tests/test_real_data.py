@@ -78,7 +78,7 @@ def monuseg(tmp_path) -> Path:
     Image.fromarray(nuclei.astype(np.uint16)).save(folder / "manifests/canvases/nuclei.png")
     slide = {"name": "nuclei", "width_px": 160, "height_px": 128, "outside": "tissue", "purpose": "evaluate"}
     files = {"mask": "manifests/canvases/mask.png", "instances": "manifests/canvases/nuclei.png"}
-    weave(folder, slide | files | {"lent_by": [monuseg_rows()[0]["patient_id"]]})
+    weave(folder, slide | files | {"source_groups": [monuseg_rows()[0]["patient_id"]]})
     return folder
 
 

@@ -85,7 +85,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
         "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label", "text"]},
         "train_autoencoder": {"init": "histoloom-small", "resume_from": "p7"},
         "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
-        "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "lent_by": ["p7"]}]},
+        "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "source_groups": ["p7"]}]},
         "emit": {"name": "p7", "licence": "CC-BY-4.0"},
         "report": {"title": "p7"},
         "uplift": {"classifier": "command", "command": "p7 {dataset} {predictions}"},

@@ -41,7 +41,7 @@ def study(folder) -> Path:
         {"masks": {"source": "polygons", "classes": ["tumour"]}},
         train_denoiser={"init": "models/mine", "conditions": ["label", "text", "mask", "genotype"]},
         train_encoders={"genotype": {"table": "genes.csv"}},
-        sample_slides={"slides": [slide | {"lent_by": ["train"]}]},
+        sample_slides={"slides": [slide | {"source_groups": ["train"]}]},
         emit={"allow_unknown_ancestors": True},
     )
     (place / "cluster.yaml").write_text("workers: 0\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,6 +44,7 @@ class FromImage(Section):
 class WovenSlide(Section):
     """One slide to be made, its pixels at tile.mpp."""
 
+    renamed: ClassVar[dict[str, str]] = {"field": "condition_grid", "lent_by": "source_groups"}
     name: FileName
     width_px: Positive
     height_px: Positive
@@ -60,13 +61,13 @@ class WovenSlide(Section):
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
     genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
-    field: Annotated[str | None, Names.FILE] = Field(
+    condition_grid: Annotated[str | None, Names.FILE] = Field(
         None,
         description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
-        "store that lends all of its conditions",
+        "store whose conditions are all taken",
     )
     image: FromImage | None = None
-    lent_by: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
+    source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
     purpose: Literal["augment", "evaluate"] = Field(
         "augment", description="evaluate: held-out conditions, never emitted"
     )
@@ -113,8 +114,9 @@ class WovenSlide(Section):
 
 
 class SampleSlides(Guided):
+    renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
-    cover: Literal["lattice", "random", "stride", "independent"] = Field(
+    window_layout: Literal["lattice", "random", "stride", "independent"] = Field(
         "lattice", description="how windows are laid; the others are for comparison, on one block"
     )
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")

@@ -114,7 +114,7 @@ def _sample_slides(study: Study, hashes: Hashes) -> dict:
     slides = study.params.sample_slides.slides
     return {
         "masks": _held(hashes, *(name for slide in slides for name in (slide.mask, slide.instances))),
-        "fields": _held(hashes, *(slide.field for slide in slides)),
+        "condition_grids": _held(hashes, *(slide.condition_grid for slide in slides)),
         "holes": _held(hashes, *(slide.image.holes for slide in slides if slide.image)),
     }
 
