@@ -105,6 +105,7 @@ def params(folder: Path, rows: list[dict], **sections):
         "encode": {"edges": True, "symmetries": "turns"},
         "train_denoiser": {"conditions": list(CONDITIONS), "channels": [16, 32], "steps": 6, "batch_size": 8},
         "filter": {"min_yield": 0.0},
+        "uplift": {"seeds": 0},
         "plan": {"target": "none", "evaluation_tiles": 3, "batch_size": 8, "requests": REQUESTS},
         "sample": {"steps": 3, "guidance": {"mask": 2.0, "text": 3.0}},
         "sample_slides": {
@@ -267,7 +268,7 @@ def test_what_was_measured_of_the_encoders_is_written(study):
 
 def test_the_rest_of_the_way_takes_such_tiles(study, monkeypatch):
     monkeypatch.setenv("HISTOLOOM_SALT", "a salt for tests")
-    run("tile_slides", "train_filters", "filter", "emit", "evaluate", "report")
+    run("tile_slides", "train_filters", "filter", "emit", "evaluate", "uplift", "report")
     page = Path("reports/index.html").read_text(encoding="utf-8")
     assert "train_encoders: rna kl" not in page and "rna explained_variance_train" in page
     assert all(f"<td>{r['name']}</td>" in page for r in REQUESTS)
