@@ -105,6 +105,7 @@ def params(folder: Path, rows: list[dict], **sections):
         "encode": {"edges": True, "symmetries": "turns"},
         "train_denoiser": {"conditions": list(CONDITIONS), "channels": [16, 32], "steps": 6, "batch_size": 8},
         "filter": {"min_yield": 0.0},
+        "uplift": {"seeds": 0},
         "plan": {"target": "none", "evaluation_tiles": 3, "batch_size": 8, "requests": REQUESTS},
         "sample": {"steps": 3, "guidance": {"mask": 2.0, "text": 3.0}},
         "sample_slides": {

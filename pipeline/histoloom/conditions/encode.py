@@ -112,7 +112,7 @@ def _encoder(name: str, channels: tuple[str, ...], latent_px: int, folder: Path,
 
 
 def captions_read(encoders: Encoders, captions: Iterable[str | None], stage: str) -> dict[str, int]:
-    """How much of the captions the text tower reads, as metrics; what it doesn't is said. Nothing where there is no text."""
+    """How much of the captions the text tower reads, as metrics. What is not read is printed. Empty without a text tower."""
     for tower in (encoder for encoder in encoders.encoders if isinstance(encoder, TextEncoder)):
         return tell_captions(tower.reader, captions, stage)
     return {}

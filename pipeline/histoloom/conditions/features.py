@@ -1,4 +1,4 @@
-"""Feature extractors behind one door; each is recorded by name, weights' hash, resize and normalisation."""
+"""Feature extractors: one function loads any of them. Each is recorded by name, weights' hash, resize and normalisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions as a sequence: one door for CLIP text towers of open_clip and of transformers, from a folder or a hub."""
+"""Captions as a sequence: CLIP text towers of open_clip and of transformers, from a folder or a hub."""
 
 from __future__ import annotations
 

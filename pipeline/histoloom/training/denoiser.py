@@ -148,7 +148,7 @@ def _batches(
 def windowed(
     clean: torch.Tensor, given: Conditions, side: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, Conditions]:
-    """A square window at a place of its own of each row's latents (b, c, h, w) and of its map; all else is said of the tile."""
+    """Cut a square window from each row's latents (b, c, h, w), each at a drawn place, and the same from its map."""
     places = torch.randint(0, clean.shape[3] - side + 1, (len(clean), 2), generator=generator).tolist()
 
     def cut(rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A distance between pictures in the features of a frozen network, for autoencoders that would else blur."""
+"""A distance between pictures in the features of a frozen network, against the blur of an autoencoder that minimises the absolute error alone."""
 
 from __future__ import annotations
 
