@@ -23,7 +23,10 @@ from histoloom.studies.checks.study import check_study
 from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers"),
+]
 
 CONDITIONS = ("label", "text", "mask", "rna", "genotype", "magnification", "image")
 VECTORS = ("label", "rna", "genotype", "magnification", "image")

@@ -86,11 +86,12 @@ def read_mask(slide: WovenSlide, params: Params, *, edges: bool) -> SlideMask | 
         refuse_faults(found)
         return SlideMask(classes, size, regions, None, None, tuple(notes_among(found)))
     raster = read_raster(path, slide.width_px, slide.height_px)
-    assert raster is not None, "a path was given"
     if raster.largest > len(classes):
         remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
         raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.largest}.", remedy)])
-    instances = read_raster(Path(slide.instances) if slide.instances else None, slide.width_px, slide.height_px)
+    instances = None
+    if slide.instances:
+        instances = read_raster(Path(slide.instances), slide.width_px, slide.height_px)
     if edges and instances is None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."
         raise ManifestFaults([Fault("params.yaml", problem, "name a raster of nuclei in 'instances'.")])

@@ -53,8 +53,8 @@ def check_expression(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Not
         table, found = read_h5ad(config)
     else:
         read = _read_text if Path(where).suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet
-        table, found = read(config)
-        found = found + _layer_fault(config)
+        table, faults = read(config)
+        found = [*faults, *_layer_fault(config)]
         found += [] if table is None else check_values(table, config)
     if table is None:
         return None, found

@@ -68,7 +68,7 @@ def check_values(
         problem = f"{name} negative values, which are no counts, and transform: log_counts takes their logarithm."
         return [Fault(where, problem, f"{use}set {config.section}.transform: none.")]
     if not log:
-        return _empty_samples(table, where)
+        return [*_empty_samples(table, where)]
     said = "logarithms, as the file says (uns['log1p'])" if logged else _WORDS["logarithms"]
     if config.values == "linear":
         return [

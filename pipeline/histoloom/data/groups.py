@@ -48,7 +48,12 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
             ]
         )
     stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
-    return assign_splits(groups, config.split.fractions, seed, {**stated, **config.split.assign})
+    return assign_splits(
+        groups,
+        {str(split): fraction for split, fraction in config.split.fractions.items()},
+        seed,
+        {**stated, **config.split.assign},
+    )
 
 
 def study_keys(manifest: Manifest, config: Tile, splits: dict[str, str], key: str) -> StudyKeys:

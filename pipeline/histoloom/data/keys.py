@@ -51,13 +51,13 @@ def read_keys(
                 config.key,
             )
         )
-    ids = [_id_in(text, config.key_pattern) for text in texts]
-    if other := [n for n, found in enumerate(ids) if found is None]:
+    found_in = [_id_in(text, config.key_pattern) for text in texts]
+    if other := [n for n, found in enumerate(found_in) if found is None]:
         problem = (
             f"{len(other)} key(s) are not as {config.section}.key_pattern states: {listed(texts[n] for n in other)}."
         )
         faults.append(Fault(where, problem, "mend them or the pattern.", places(other[0]), config.key))
-    ids = [found or text for found, text in zip(ids, texts)]
+    ids = [found or text for found, text in zip(found_in, texts)]
     return ids, faults + _repeated(ids, texts, where, config, places)
 
 
@@ -92,8 +92,8 @@ def _repeated(ids: list[str], texts: list[str], where: str, config: SampleTable,
 
 
 def listed_numbers(numbers: Iterable[int]) -> str:
-    numbers = [str(number) for number in numbers]
-    return ", ".join(numbers[:_SHOWN]) + (", ..." if len(numbers) > _SHOWN else "")
+    written = [str(number) for number in numbers]
+    return ", ".join(written[:_SHOWN]) + (", ..." if len(written) > _SHOWN else "")
 
 
 def unmatched(ids: Iterable[str], keys: StudyKeys) -> dict[str, int]:
@@ -109,7 +109,7 @@ def unmatched(ids: Iterable[str], keys: StudyKeys) -> dict[str, int]:
 def check_matches(ids: Iterable[str], keys: StudyKeys, config: SampleTable) -> list[Fault | Note]:
     """Whether the table knows the study's samples: keys that nearly match, too few that do, and the count of those that don't."""
     where, ids = str(config.table), set(ids)
-    found: list[Fault | Note] = _near(ids, keys, config)
+    found: list[Fault | Note] = [*_near(ids, keys, config)]
     known, count = len(keys.train & ids), unmatched(ids, keys)
     problem = f"it knows {known} of the train split's {len(keys.train)} {config.key}s"
     if not known and not found:

@@ -19,7 +19,8 @@ def seen_shares(manifest: Manifest, config: Tile, splits: Mapping[str, str], see
     Labels of train are hidden, and of val where there is a test split. Where slides or patients are drawn, a share is 0
     or 1, and each split has at least one.
     """
-    fraction, of, out = config.labels.fraction, config.labels.fraction_of, {e.slide_id: {} for e in manifest.slides}
+    fraction, of = config.labels.fraction, config.labels.fraction_of
+    out: dict[str, dict[str, float]] = {e.slide_id: {} for e in manifest.slides}
     if fraction == 1:
         return out
     for split in ("train", "val") if "test" in splits.values() else ("train",):

@@ -59,7 +59,8 @@ class _Collector:
     """The faults and notes of the manifest, and the files that it names, by row and column."""
 
     def __init__(self, where: str):
-        self.where, self.found = where, []
+        self.where = where
+        self.found: list[Fault | Note] = []
         self.files: dict[tuple[int, str], Path] = {}
 
     def add(self, problem: str, remedy: str, row: int | None = None, column: str | None = None) -> None:
@@ -86,7 +87,7 @@ def check_manifest(config: Tile) -> tuple[Manifest, list[Fault | Note]]:
     """Read the manifests as far as they go, with the list of their faults and notes."""
     table, faults = read_csv_table(config.manifest)
     if table.columns.empty:
-        return Manifest((), None), faults
+        return Manifest((), None), [*faults]
     found = _Collector(config.manifest)
     found.found += faults
     found.found += check_columns(config.manifest, table, REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
@@ -107,19 +108,20 @@ def _find_files(table: pd.DataFrame, config: Tile, found: _Collector) -> None:
     """The files that rows name, and the faults of those that name none; where none is there, one fault that names the root."""
     for column in [c for c in _FILE_COLUMNS if c in table.columns]:
         root = Root(Path(getattr(config, _FILE_COLUMNS[column])))
-        named, problems = table.loc[table[column] != "", column], {}
+        named = table.loc[table[column] != "", column]
+        problems: dict[int, NoFile] = {}
         for row, value in named.items():
             try:
                 found.files[row, column] = root.find(value)
-            except NoFile as problem:
-                problems[row] = problem
-        if 1 < len(named) == sum(not problem.hinted for problem in problems.values()):
+            except NoFile as error:
+                problems[row] = error
+        if 1 < len(named) == sum(not error.hinted for error in problems.values()):
             state = "holds none of them" if root.folder.is_dir() else "is no folder"
             problem = f"none of the {len(named):,} files is there, such as '{named.iloc[0]}': {root.folder} {state}."
             found.add(problem, f"mend tile.{_FILE_COLUMNS[column]} in params.yaml, or the paths.", None, column)
             continue
-        for row, problem in problems.items():
-            found.add(problem.problem, problem.remedy, row, column)
+        for row, missing in problems.items():
+            found.add(missing.problem, missing.remedy, row, column)
 
 
 def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) -> SlideEntry | None:
@@ -144,11 +146,25 @@ def _entry(row: dict[str, str], number: int, config: Tile, found: _Collector) ->
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *_FILE_COLUMNS, "mpp")}
     words = {column: value for column, value in extra.items() if column != "dataset"}
     _check_words(words | {"caption": values.get("caption") or ""}, number, found)
-    if not whole or paths["path"] is None:
+    path, patient_id = paths.pop("path"), values["patient_id"]
+    if not whole or path is None or slide_id is None or patient_id is None:
         return None
     if "{caption}" in config.caption and values.get("caption") is None:
         found.add("it is empty, and tile.caption quotes it.", "write a caption, or don't quote it.", number, "caption")
-    return SlideEntry(**{k: values.get(k) for k in known}, **paths, row=number, mpp=mpp, extra=extra)
+    return SlideEntry(
+        slide_id,
+        path,
+        patient_id,
+        number,
+        mpp=mpp,
+        label=values.get("label"),
+        caption=values.get("caption"),
+        split=values.get("split"),
+        annotations=paths["annotations"],
+        mask=paths["mask"],
+        instances=paths["instances"],
+        extra=extra,
+    )
 
 
 def _id_problem(text: str) -> tuple[str, str] | None:
@@ -274,7 +290,7 @@ def _check_groups(entries: list[SlideEntry], patients: set[str], config: Tile, f
     """`patients` are those of all rows: a row that has another fault still names its patient."""
     group = config.split.group
     if group == "patient":
-        stated: dict[str, tuple[str, int]] = {}
+        stated: dict[str, tuple[str | None, int]] = {}
         for entry in entries:
             before = stated.setdefault(entry.patient_id, (entry.split, entry.row))
             if before[0] != entry.split:

@@ -6,6 +6,7 @@ import glob
 import re
 import unicodedata
 from pathlib import Path, PureWindowsPath
+from typing import NoReturn
 
 
 def slide_files(path: Path) -> list[Path]:
@@ -37,7 +38,8 @@ class Root:
     """A folder whose files a column names."""
 
     def __init__(self, folder: Path):
-        self.folder, self._listed = folder, {}
+        self.folder = folder
+        self._listed: dict[str, dict[str, list[str]]] = {}
 
     def find(self, value: str) -> Path:
         """The file that a value names.
@@ -61,7 +63,7 @@ class Root:
     def _holds(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.folder.resolve())
 
-    def _refuse(self, value: str, path: Path) -> None:
+    def _refuse(self, value: str, path: Path) -> NoReturn:
         elsewhere = f"put the file under {self.folder}, or name another root in params.yaml."
         if path.is_symlink() and not path.exists():
             target = path.readlink()
@@ -80,7 +82,7 @@ class Root:
             raise NoFile(f"'{value}' is no regular file.", "name a file.")
         self._refuse_missing(value)
 
-    def _refuse_missing(self, value: str) -> None:
+    def _refuse_missing(self, value: str) -> NoReturn:
         missing = f"there is no file '{value}' under {self.folder}"
         turned = value.replace("\\", "/")
         near = self._spelt_otherwise(turned)
@@ -111,7 +113,8 @@ class Root:
     def _names(self, inside: str) -> dict[str, list[str]]:
         """What a folder holds, by its names' common form."""
         if inside not in self._listed:
-            folder, names = self.folder / inside, {}
+            folder = self.folder / inside
+            names: dict[str, list[str]] = {}
             for path in folder.iterdir() if folder.is_dir() else ():
                 names.setdefault(_folded(path.name), []).append(path.name)
             self._listed[inside] = names

@@ -143,7 +143,9 @@ class TileStore:
                 f"{self.folder}/{part} has no '{name}'. A mask comes of tile.masks, and outlines ('edge') of the column "
                 "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them."
             )
-        return group[name]
+        found = group[name]
+        assert isinstance(found, zarr.Array), f"{name} is an array"
+        return found
 
     def has(self, name: str, part: str | None = None) -> bool:
         """Whether a part, the first if unstated, has an array of this name."""
@@ -169,7 +171,9 @@ class TileStore:
             yield self.read(rows.iloc[start : start + size], name)
 
     def records(self) -> dict[str, dict]:
-        return {part: read_record(self.folder / part) for part in self.parts}
+        """Part to its commit record."""
+        found = {part: read_record(self.folder / part) for part in self.parts}
+        return {part: record for part, record in found.items() if record is not None}
 
 
 def stores_in(folders: Iterable[Path], rows_from: Path | None = None) -> list[TileStore]:
@@ -183,5 +187,6 @@ def _gather(array: zarr.Array, index: np.ndarray) -> np.ndarray:
         return np.stack([array[int(i)] for i in index])
     low, high = int(index.min()), int(index.max()) + 1
     if high - low <= 4 * len(index):
-        return array[low:high][index - low]
-    return array.oindex[np.sort(index)][np.argsort(np.argsort(index, kind="stable"), kind="stable")]
+        return np.asarray(array[low:high])[index - low]
+    order = np.argsort(np.argsort(index, kind="stable"), kind="stable")
+    return np.asarray(array.oindex[np.sort(index)])[order]

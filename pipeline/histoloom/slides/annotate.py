@@ -49,10 +49,10 @@ def _drops_all(regions: Regions, config: Tile) -> bool:
     return labels.source == "polygons" and labels.unlabelled == "drop" and not {*labels.classes} & {*regions.names}
 
 
-def read_regions(entry: SlideEntry, config: Tile, bounds: Frame | None) -> tuple[Regions, list[Fault | Note]]:
+def read_regions(path: Path, config: Tile, bounds: Frame | None) -> tuple[Regions, list[Fault | Note]]:
     """The polygons of a slide in level-0 px, whichever corner their file counts from."""
     classes = config.labels.classes + config.masks.classes
-    regions, found = read_geojson(entry.annotations, classes, config.cell_outline)
+    regions, found = read_geojson(path, classes, config.cell_outline)
     if bounds is not None and config.annotations_origin == "bounds":
         regions = regions.moved(*bounds[:2])
     return regions, found
@@ -156,9 +156,10 @@ class Annotations:
         """Class ids of a box (x_level0_px, y_level0_px, width_px, height_px)."""
         if source == "polygons":
             return self.regions.class_ids(classes, box, downsample)
-        if self.raster is None:
-            return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
-        return self.raster.nearest(box, downsample).astype(np.uint8)
+        if self.raster is not None:
+            return self.raster.nearest(box, downsample).astype(np.uint8)
+        assert self.instances is not None, "a raster of ids comes of a mask or of instances"
+        return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
 
     def instance_ids(
         self, box: tuple[float, float, int, int], downsample: float
@@ -211,7 +212,9 @@ def load_annotations(
 
 def load_polygons_and_spots(entry: SlideEntry, config: Tile, spots, bounds: Frame | None) -> Annotations:
     """What asks nothing of the slide's pixels; `bounds` is None where it can't be opened."""
-    regions, found = (Regions.of(), []) if entry.annotations is None else read_regions(entry, config, bounds)
+    regions, found = (
+        (Regions.of(), []) if entry.annotations is None else read_regions(entry.annotations, config, bounds)
+    )
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
     return Annotations(config, entry, regions, None, None, mine, tuple(found))
 

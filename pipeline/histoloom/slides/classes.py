@@ -38,7 +38,8 @@ def _of_source(
     annotations: Annotations, source: str, classes: tuple[str, ...], size: tuple[int, int]
 ) -> frozenset[str]:
     if source == "slide":
-        return frozenset({annotations.entry.label} & {*classes})
+        label = annotations.entry.label
+        return frozenset({label} & {*classes}) if label is not None else frozenset()
     if source == "spots":
         return frozenset(() if annotations.spots is None else annotations.spots["label"])
     if source == "polygons":
@@ -116,7 +117,8 @@ def _check_plan(
     params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict], held_out: str
 ) -> list[Fault | Note]:
     """What the plan can't make: faults of what it names, a note where it names nothing and can make nothing."""
-    plan, found = params.plan, []
+    plan = params.plan
+    found: list[Fault | Note] = []
 
     def add(problem: str, column: str) -> None:
         remedy = "give that split a slide of it, or take it out of the plan."

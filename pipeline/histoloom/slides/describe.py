@@ -25,7 +25,7 @@ def label_of(job: SlideJob, shares: dict[str, float], spot: pd.Series | None) ->
         return job.entry.label
     if labels.source == "spots":
         return None if spot is None else spot["label"]
-    best = max(shares, key=shares.get, default=None)
+    best = max(shares, key=lambda name: shares[name], default=None)
     return best if best is not None and shares[best] >= labels.min_fraction else None
 
 

@@ -92,4 +92,5 @@ def _next(text: str, at: int, end: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    return _GAP.match(text, at).end()
+    gap = _GAP.match(text, at)  # which may be empty
+    return at if gap is None else gap.end()

@@ -88,11 +88,13 @@ class _Reader:
             return
         if not areas and self.left_out.total() == before:
             self._add(("void",), "this geometry has no area.", "draw a closed polygon.", number)
-        elif areas and name is None:
+        elif not areas:
+            return
+        elif name is None:
             self.left_out["polygon(s) without a class"] += 1
-        elif areas and self.classes is not None and name not in self.classes:
+        elif self.classes is not None and name not in self.classes:
             self._add((name,), f"unknown label '{name}'.", _hint(name, self.classes), number)
-        elif areas:
+        else:
             kind = self.places.setdefault(name, len(self.places))
             self.pending += [(kind, number, rings) for rings in areas]
         if len(self.pending) >= _BATCH:
@@ -185,7 +187,10 @@ def _hint(name: str, classes: Sequence[str]) -> str:
 
 def _areas(geometry: dict | None, left_out: Counter[str]) -> Iterator[list]:
     """The rings of each polygon in a geometry; what has no area is counted."""
-    kind = None if geometry is None else geometry["type"]
+    if geometry is None or geometry["type"] is None:
+        left_out["object(s) without an outline"] += 1
+        return
+    kind = geometry["type"]
     if kind == "Polygon" and geometry["coordinates"]:
         yield geometry["coordinates"]
     elif kind == "MultiPolygon":
@@ -193,8 +198,8 @@ def _areas(geometry: dict | None, left_out: Counter[str]) -> Iterator[list]:
     elif kind == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _areas(part, left_out)
-    elif kind in WITHOUT_AREA or kind is None:
-        left_out[WITHOUT_AREA.get(kind, "object(s) without an outline")] += 1
+    elif kind in WITHOUT_AREA:
+        left_out[WITHOUT_AREA[kind]] += 1
     elif kind != "Polygon":
         raise Unreadable(f"'{kind}' is no kind of geometry")
 

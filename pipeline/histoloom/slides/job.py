@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -43,12 +44,12 @@ class SlideJob:
             "split",
         )
         hiding = {"labels": {"fraction", "fraction_of"}}
-        config = self.config.model_dump(exclude=dict.fromkeys(elsewhere, True) | hiding)
+        config = self.config.model_dump(exclude={**dict.fromkeys(elsewhere, True), **hiding})
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
         stated_in = (entry.annotations, entry.mask, entry.instances)
         files = [slide_sha256(entry.path), *(hash_tree(path) for path in stated_in if path is not None)]
-        stated = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
+        stated: list[Any] = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
         if self.shares:
             stated += [self.shares, self.seed]
         return digest([config, split, self.splits, spots, files, stated, self.code])[:16]

@@ -223,7 +223,7 @@ def _opened(path: Path, max_gpx: float) -> tuple[openslide.AbstractSlide, float]
             raise BadSlide(f"{path.name}: {found.broken}")
         kind = openslide.OpenSlide.detect_format(str(path))
         if kind is None or (
-            kind == GENERIC and found.extra and found.colours.endswith("grey")
+            kind == GENERIC and found and found.extra and found.colours.endswith("grey")
         ):  # which OpenSlide skews
             return _plain(path, max_gpx)
         try:

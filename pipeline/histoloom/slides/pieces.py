@@ -26,6 +26,7 @@ def fault_of_pieces(file: tifffile.TiffFile) -> str:
     if file.is_ndpi:  # which counts offsets in its own way
         return ""
     for page in file.pages:
+        assert isinstance(page, tifffile.TiffPage), "pages are read whole"
         if page.is_tiled and page.tilewidth * page.tilelength > _TILE_PX:
             return (
                 f"its tiles have {page.tilewidth} x {page.tilelength} px, and {_TILE_PX / 1e6:.0f} megapixels are the most. "
@@ -81,4 +82,7 @@ def _decoded(path: Path, page: tifffile.TiffPage, tables: dict, number: int) -> 
         data = stream.read(page.databytecounts[number])
     if len(data) < page.databytecounts[number]:
         raise OSError("the file breaks off")
-    return page.decode(data, number, **tables, _fullsize=True)[0][0]
+    samples = page.decode(data, number, **tables, _fullsize=True)[0]
+    if samples is None:
+        raise OSError("a tile holds nothing")
+    return samples[0]

@@ -237,9 +237,9 @@ def _tiff_format(path: Path) -> PixelFormat:
             extra=_tiff_extra(page, 3 if colours == "RGB" else 1),
             orientation=orientation or 1,
             broken="the file breaks off. Copy it again." if _breaks_off(file) else fault_of_pieces(file),
-            pictures=sum(_is_picture(other, page) for other in file.pages),
+            pictures=sum(isinstance(other, tifffile.TiffPage) and _is_picture(other, page) for other in file.pages),
             lossless=compression in _LOSSLESS,
-            aspect=_aspect([_ratio(page.tags.valueof(code)) for code in (282, 283)]),
+            aspect=_aspect((_ratio(page.tags.valueof(282)), _ratio(page.tags.valueof(283)))),
             palette=_tiff_palette(page) if colours == "palette" else None,
             tiled=page.is_tiled,
             at_once=beyond and not page.is_tiled,
@@ -251,7 +251,7 @@ def _breaks_off(file: tifffile.TiffFile) -> bool:
     if file.is_ndpi:  # which counts offsets in its own way
         return False
     handle, size = file.filehandle, file.tiff.offsetsize
-    handle.seek(file.pages.next_page_offset)
+    handle.seek(file.pages.next_page_offset or 0)
     return handle.read(size) != bytes(size)
 
 

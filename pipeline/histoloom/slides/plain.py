@@ -36,7 +36,7 @@ class Pixels:
         self._check_disk()
         pyvips.cache_set_max(0)  # an image that is closed must let go of its file
         with _as_os_error():
-            self._box = _box_reader(path, found)
+            self._box: Callable[[int, int, int, int], np.ndarray] | None = _box_reader(path, found)
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """(height, width) or (height, width, channels) samples of a box inside the picture.
@@ -97,7 +97,7 @@ def _from_libvips(path: Path, found: PixelFormat) -> pyvips.Image:
         "WEBP": pyvips.Image.webpload,
     }[found.kind]
     # of a damaged JPEG libvips only warns; of a PNG, it warns of colour profiles too
-    options = {"access": "random", "fail_on": "warning" if found.kind == "JPEG" else "error"}
+    options: dict[str, str | bool] = {"access": "random", "fail_on": "warning" if found.kind == "JPEG" else "error"}
     if found.kind != "WEBP":
         options["unlimited"] = True
     image = load(str(path), **options)
@@ -119,6 +119,7 @@ def _decoded_at_once(path: Path, found: PixelFormat) -> np.ndarray:
 
 def _as_shown(samples: np.ndarray, found: PixelFormat) -> np.ndarray:
     if found.colours == "palette":
+        assert found.palette is not None, "a palette's colours are read with it"
         return found.palette[samples[..., 0]]
     if found.colours == "inverted grey":
         samples = samples.copy()

@@ -33,8 +33,9 @@ class Raster:
 
     def __init__(self, path: Path, found: PixelFormat):
         self.path, self.shape = path, (found.height, found.width)
-        self._found, self._pixels = found, None
-        self._indices = None
+        self._found = found
+        self._pixels: Pixels | None = None
+        self._indices: np.ndarray | None = None
         if found.colours == "palette" and found.kind == "TIFF":  # libvips would give a palette's colours
             self._pixels = Pixels(path, replace(found, colours="grey", beyond_libvips=True))
         elif found.colours == "palette":
@@ -53,6 +54,7 @@ class Raster:
         """
         if self._indices is not None:
             return self._indices[y : y + height, x : x + width]
+        assert self._pixels is not None, "a raster has indices or pixels"
         try:
             samples = self._pixels.read(x, y, width, height)
         except OSError as error:
@@ -95,16 +97,14 @@ class Raster:
         return samples.astype(np.int32)
 
 
-def read_raster(path: Path | None, width_px: int, height_px: int) -> Raster | None:
-    """The ids of a mask's file; None of none.
+def read_raster(path: Path, width_px: int, height_px: int) -> Raster:
+    """The ids of a mask's file.
 
     Raises
     ------
     BadSlide
         when it has another size, can't be read, or holds what is no id.
     """
-    if path is None:
-        return None
     try:
         found = read_format(path)
         if (found.width, found.height, found.channels) != (width_px, height_px, 1):

@@ -35,11 +35,10 @@ class Normaliser:
             density = _OD_LUT.take(tile) @ self.matrix
             return np.clip(_GLASS * np.exp(-density) - 1, 0, 255).astype(np.uint8)
         if self.lab is not None:
-            return self._reinhard(tile)
+            return self._reinhard(tile, *self.lab)
         return tile
 
-    def _reinhard(self, tile: np.ndarray) -> np.ndarray:
-        mean, std = self.lab
+    def _reinhard(self, tile: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         lab = rgb2lab(tile)
         tissue = lab[..., 0] < 90
         moved = (lab - mean) / std * _REFERENCE_LAB[1] + _REFERENCE_LAB[0]

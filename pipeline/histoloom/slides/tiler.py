@@ -200,7 +200,10 @@ def _cut(
                 if instances is not None:
                     tiles |= {name: a[at] * known for name, a in zip(("instance", "edge"), instances)}
                 writer.add(**tiles)
-                words, masked = "" if seen is None else segmenter.words(seen.crop(at)), mask is not None and known
+                words, masked = (
+                    "" if seen is None or segmenter is None else segmenter.words(seen.crop(at)),
+                    mask is not None and known,
+                )
                 rows.append(tile_row(job, slide, (x, y), mpp, label, shares, fractions[x, y], spot, words, masked))
     return rows, blurred
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def write_plan(study: Study, output: Path) -> dict[str, Any]:
     if arrays:
         tiles_of = GivenTiles(store, rows, params, arrays)
         for part, members in plan.groupby("part", sort=True):
-            commit_part(output / CONDITIONS, part, lambda folder, members=members: tiles_of.write(members, folder))
+            commit_part(output / CONDITIONS, str(part), partial(tiles_of.write, members))
     wanting = deficits(condition_sources(rows, params), params.plan, params.tile.labels.classes)
     for d in wanting:
         if d.reason:
