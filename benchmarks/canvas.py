@@ -38,7 +38,7 @@ from histoloom.data.commit import digest, hash_tree
 from histoloom.process.solver import make_solver
 from histoloom.progress import progress
 from histoloom.slides.open import open_slide
-from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.slides.pyramid import PyramidPicture, level_sizes, write_pyramid
 from histoloom.studies.code import code_sha256
 from histoloom.targets.autoencoder import LatentCodec
 
@@ -255,7 +255,8 @@ def _whole(side_px: int, folder: Path, queue) -> None:
     with progress(
         "pyramid", sum(-(-h // 256) * -(-w // 256) for h, w in level_sizes((side_px, side_px), 256))
     ) as advance:
-        write_pyramid(folder / "slide.tif", read_bands(bands), (side_px, side_px), 1.0, folder, advance=advance)
+        picture = PyramidPicture(read_bands(bands), (side_px, side_px), 1.0)
+        write_pyramid(folder / "slide.tif", picture, scratch=folder, advance=advance)
     with open_slide(folder / "slide.tif") as slide:
         queue.put((_status("VmHWM") / 1024, slide.width * slide.height))
 

@@ -25,6 +25,7 @@ from benchmarks.sampling import demo_study
 from histoloom.cluster import one_thread
 from histoloom.config import Params, TrainFilters
 from histoloom.data.lineage import model_sha256
+from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.filters.copies import CopyFilter
 from histoloom.quality.near_copy import build_index, copy_scores
 from histoloom.quality.plant import DISGUISES, cut, disguised
@@ -53,7 +54,7 @@ def her2st() -> np.ndarray:
     found = []
     for path in sorted((real_data() / "her2st/slides").glob("*.tif")):
         with open_slide(path, None) as slide:
-            picture = slide.read(0, 0, slide.width, slide.height, 1.0)
+            picture = slide.read(PixelBox(0, 0, slide.width, slide.height), 1.0)
         tiles = sliding_window_view(picture, (TILE_PX, TILE_PX), (0, 1))[::TILE_PX, ::TILE_PX]
         tiles = tiles.reshape(-1, 3, TILE_PX, TILE_PX).transpose(0, 2, 3, 1)
         found.append(tiles[tiles.mean((1, 2, 3)) < WHITE])

@@ -9,9 +9,11 @@ from PIL import Image
 
 from histoloom.cli.validate import validate_study
 from histoloom.data.manifest import read_manifest
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.job import SlideJob
-from histoloom.slides.open import BadSlide, open_slide
+from histoloom.slides.open import open_slide
 from histoloom.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
+from histoloom.slides.slide import BadSlide
 from histoloom.slides.tiler import cut_slide
 from tests.build import make_slide, make_study, tissue_picture
 
@@ -29,7 +31,7 @@ def _tiff(path, samples, **options):
 def _read(path):
     with open_slide(path, 0.5) as slide:
         assert (slide.width, slide.height) == (WIDTH, HEIGHT)
-        return slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+        return slide.read(PixelBox(0, 0, WIDTH, HEIGHT), 1.0)
 
 
 def _with_alpha(value):
@@ -187,7 +189,7 @@ def test_damaged_data_in_a_jpeg_is_not_read_as_pixels(tmp_path):
     with open_slide(tmp_path / "s.jpg", 0.5) as slide:
         for _ in range(2):  # a second try doesn't give what the first refused
             with pytest.raises(BadSlide, match=r"s\.jpg: reading at"):
-                slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+                slide.read(PixelBox(0, 0, WIDTH, HEIGHT), 1.0)
 
 
 def test_what_must_be_decoded_at_once_has_a_limit_that_is_stated():
@@ -203,11 +205,14 @@ def test_validate_and_tile_refuse_a_16_bit_slide_and_a_lossy_mask_for_the_same_r
     make_slide("data/slides/s.svs", width=128, height=128)
     Image.fromarray(np.full((128, 128), 40_000, np.uint16)).save("data/slides/deep.png")
     Image.fromarray(np.ones((128, 128), np.uint8)).save("data/slides/m.jpg")
-    told = {"patient_id": "p", "label": "tumour", "mpp": 1.0}
-    rows = [told | {"slide_id": "a", "path": "deep.png"}, told | {"slide_id": "b", "path": "s.svs", "mask": "m.jpg"}]
+    stated = {"patient_id": "p", "label": "tumour", "mpp": 1.0}
+    rows = [
+        stated | {"slide_id": "a", "path": "deep.png"},
+        stated | {"slide_id": "b", "path": "s.svs", "mask": "m.jpg"},
+    ]
     params = make_study(tmp_path, rows, {"split": {"group": "slide"}})
     faults = [fault for fault in validate_study() if fault.column == "path"]
     assert [fault.row for fault in faults] == [2, 3]
     for fault, entry, reason in zip(faults, read_manifest(params.tile).slides, ("unsigned, of 16 bits", "lossy")):
-        told = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))
-        assert reason in fault.problem and told["reason"] == fault.problem
+        result = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))
+        assert reason in fault.problem and result.reason == fault.problem

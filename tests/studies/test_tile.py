@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from histoloom.config import Params, Tile
 from histoloom.data.commit import hash_tree
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.splits import chance
 from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.errors import HistoloomError, ManifestFaults
@@ -103,7 +104,8 @@ def test_a_coarser_target_shows_the_same_tissue(slides, mpp, downsample):
     assert set(rows["mpp"]) == {mpp}
     with open_slide(slides / "data/slides/s0.svs") as slide:
         for (_, row), image in zip(mine.iterrows(), store.read(mine)):
-            alone = slide.read(row["x_level0_px"], row["y_level0_px"], 32, 32, downsample)
+            box = PixelBox(row["x_level0_px"], row["y_level0_px"], 32 * downsample, 32 * downsample)
+            alone = slide.read(box, downsample)
             assert np.abs(alone.astype(int) - image).mean() < 12
     edge = 32 * downsample
     assert (rows[["x_level0_px", "y_level0_px"]].max() + edge <= SIDE).all()
@@ -391,8 +393,8 @@ def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
     rows = TileStore("data/tiles").rows()
     mine, facts = rows[rows["slide_id"] == "s1"], _report()["s1"]
     assert not mine["x_level0_px"].isin([64, 320]).any() and len(mine) > 7
-    assert float(facts["padding_share"]) == pytest.approx(1 / 6, abs=0.03)
-    assert float(facts["pen_share"]) == pytest.approx(352 * 64 / SIDE**2, abs=0.05)
+    assert float(facts["padding_fraction"]) == pytest.approx(1 / 6, abs=0.03)
+    assert float(facts["pen_fraction"]) == pytest.approx(352 * 64 / SIDE**2, abs=0.05)
     assert "tile.tissue.leave_out: [padding] keeps it" in capsys.readouterr().err
     assert metrics["tissue_left_out"]["slides_with_padding"] == metrics["tissue_left_out"]["slides_with_pen"] == 1
 
@@ -447,12 +449,12 @@ def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
     store = TileStore("data/tiles")
     first = store.rows().iloc[0]
     with open_slide(slides / f"data/slides/{first['slide_id']}.svs") as slide:
-        original = slide.read(first["x_level0_px"], first["y_level0_px"], 64, 64, 1.0)
+        original = slide.read(PixelBox(first["x_level0_px"], first["y_level0_px"], 64, 64), 1.0)
     assert 2 < np.abs(store.read(store.rows().iloc[:1])[0].astype(int) - original).mean() < 60
 
 
 @pytest.mark.parametrize(
-    "shares, label, fraction, words",
+    "fractions, label, tissue_fraction, words",
     [
         ({"a": 0.7, "b": 0.3}, "a", 1.0, "mostly a, b"),
         ({"a": 0.5, "b": 0.1, "c": 0.01}, "a", 0.5, "a, some b, open space"),
@@ -460,8 +462,8 @@ def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
         ({}, None, 1.0, "tissue"),
     ],
 )
-def test_composition_in_words(shares, label, fraction, words):
-    assert describe(shares, label, fraction) == words
+def test_composition_in_words(fractions, label, tissue_fraction, words):
+    assert describe(fractions, label, tissue_fraction) == words
 
 
 def test_tiles_of_a_scanned_part_have_the_labels_that_were_drawn_on_it(folder):

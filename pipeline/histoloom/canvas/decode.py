@@ -11,6 +11,7 @@ import torch
 
 from histoloom.canvas.weaving import CanvasJob, Latents
 from histoloom.data.commit import commit_part
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.raster_file import RasterFile
 from histoloom.targets.autoencoder import LatentCodec
 
@@ -144,18 +145,22 @@ decode_band.uses_torch = True
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
     raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
-    decode_rows(Latents(job.canvas).box, job.load(), job.factor, job.rows, job.width, raster.write)
+
+    def write(top: int, left: int, pixels: np.ndarray) -> None:
+        raster.write(pixels, left=left, top=top)
+
+    decode_rows(Latents(job.canvas).box, job.load(), job.factor, job.rows, job.width, write)
 
 
-def read_bands(jobs: list[DecodeJob]) -> Callable[[int, int, int, int], np.ndarray]:
+def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:
     """The whole picture, read by boxes that may reach over several bands."""
     rasters, rows = [job.raster for job in jobs], BAND * jobs[0].factor
 
-    def read(top: int, left: int, height: int, width: int) -> np.ndarray:
-        out, bottom = [], min(top + height, sum(r.height for r in rasters))
+    def read(box: PixelBox[int]) -> np.ndarray:
+        out, top, bottom = [], box.top, min(box.bottom, sum(r.height for r in rasters))
         while top < bottom:
             number, within = divmod(top, rows)
-            out.append(rasters[number].read(within, left, bottom - top, width))
+            out.append(rasters[number].read(PixelBox(box.left, within, box.width, bottom - top)))
             top += len(out[-1])
         return np.concatenate(out)
 

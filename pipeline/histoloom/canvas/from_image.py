@@ -13,12 +13,14 @@ from histoloom.conditions.mask import shares
 from histoloom.config import FromImage, Params, Tile, WovenSlide
 from histoloom.data.groups import split_groups
 from histoloom.data.manifest import SlideEntry
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.splits import region_of
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, notes_among, refuse_faults
-from histoloom.slides.annotate import check_inside
+from histoloom.slides.annotation_checks import check_inside
 from histoloom.slides.geojson import read_geojson
-from histoloom.slides.open import Slide, open_slide
+from histoloom.slides.open import open_slide
 from histoloom.slides.regions import Regions
+from histoloom.slides.slide import Slide
 from histoloom.targets.autoencoder import LatentCodec
 
 _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
@@ -109,8 +111,8 @@ def _settle(group: zarr.Group, slide: WovenSlide, config: Tile, box: tuple[int, 
         rows = slice(start, min(start + _BAND, top + height))
         made = free[rows, columns] > 0
         if slide.image.keep:
-            size = width * factor, (rows.stop - rows.start) * factor
-            holes = areas.numbers((left * factor, rows.start * factor, *size), 1.0) > 0
+            region = PixelBox(left * factor, rows.start * factor, width * factor, (rows.stop - rows.start) * factor)
+            holes = areas.numbers(region, 1.0) > 0
             made = shares(holes[None], rows.stop - rows.start, width)[0] > 0
             free[rows, columns] = made.astype(np.uint8)
         else:
@@ -133,7 +135,8 @@ def read_holes(slide: WovenSlide, config: Tile) -> tuple[Regions, list[Note]]:
     if not Path(image.holes).is_file():
         raise ManifestFaults([Fault(image.holes, "the file is missing.", "put it there, or leave 'holes' out.")])
     regions, found = read_geojson(Path(image.holes), None)
-    found += check_inside(image.holes, regions, (image.x_px, image.y_px, image.width_px, image.height_px), config)
+    frame = PixelBox(image.x_px, image.y_px, image.width_px, image.height_px)
+    found += check_inside(image.holes, regions, frame, config)
     refuse_faults(found)
     return regions, notes_among(found)
 
@@ -144,7 +147,7 @@ def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, in
     skip_x, skip_y = round((x - corner[0]) / scale), round((y - corner[1]) / scale)
     height = min(size[0] - skip_y, max(1, int((source.height - y) / scale)))
     width = min(size[1] - skip_x, max(1, int((source.width - x) / scale)))
-    read = source.read(x, y, width, height, scale)
+    read = source.read(PixelBox(x, y, width * scale, height * scale), scale)
     below, beyond = size[0] - skip_y - height, size[1] - skip_x - width
     return np.pad(read, ((skip_y, below), (skip_x, beyond), (0, 0)), mode="edge")
 
@@ -159,6 +162,6 @@ def _groups(
     grid, size = config.split.region, (source.width, source.height)
     start = max(0, image.x_level0_px - around), max(0, image.y_level0_px - around)
     stop = min(source.width, end[0] + around) - 1, min(source.height, end[1] + around) - 1
-    first, last = (region_of(*place, *size, grid.rows, grid.cols) for place in (start, stop))
+    first, last = (region_of(*place, size, grid) for place in (start, stop))
     rows, columns = (range(a, b + 1) for a, b in zip(first, last))
     return {f"{entry.slide_id}/r{r}c{c}" for r in rows for c in columns}

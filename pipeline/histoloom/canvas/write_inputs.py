@@ -20,13 +20,14 @@ from histoloom.conditions.mask import EDGE, mask_map, read_channels, shares
 from histoloom.config import Params, WovenSlide
 from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, ManifestFaults, Note, notes_among, refuse_faults
-from histoloom.slides.annotate import check_inside
+from histoloom.slides.annotation_checks import check_inside
 from histoloom.slides.geojson import read_geojson
-from histoloom.slides.open import BadSlide
 from histoloom.slides.rasters import Raster, read_raster
 from histoloom.slides.regions import Regions
+from histoloom.slides.slide import BadSlide
 from histoloom.targets.autoencoder import LatentCodec
 
 _BAND = 256
@@ -52,14 +53,14 @@ class Mask:
     def ids(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) uint8."""
         if self.raster is None:
-            return self.regions.class_ids(self.classes, (0, top, self.size[1], rows), 1.0)
-        return self.raster.read(0, top, self.size[1], rows).astype(np.uint8)
+            return self.regions.class_ids(self.classes, PixelBox(0, top, self.size[1], rows), 1.0)
+        return self.raster.read(PixelBox(0, top, self.size[1], rows)).astype(np.uint8)
 
     def numbers(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) int32, a number for each nucleus."""
         if self.raster is not None:
-            return self.instances.read(0, top, self.size[1], rows).astype(np.int32)
-        return self.regions.numbers((0, top, self.size[1], rows), 1.0)
+            return self.instances.read(PixelBox(0, top, self.size[1], rows)).astype(np.int32)
+        return self.regions.numbers(PixelBox(0, top, self.size[1], rows), 1.0)
 
     def on_canvas(
         self, read: Callable[[int, int], np.ndarray], top: int, rows: int, canvas: tuple[int, int]
@@ -92,14 +93,14 @@ def read_mask(slide: WovenSlide, params: Params, edges: bool) -> Mask | None:
         )
     if path.suffix.lower() in (".json", ".geojson"):
         regions, found = read_geojson(path, classes, params.tile.cell_outline)
-        found += check_inside(slide.mask, regions, (0, 0, slide.width_px, slide.height_px), params.tile)
+        found += check_inside(slide.mask, regions, PixelBox(0, 0, slide.width_px, slide.height_px), params.tile)
         refuse_faults(found)
         return Mask(classes, size, regions, None, None, tuple(notes_among(found)))
     raster = read_raster(path, slide.width_px, slide.height_px)
     if raster.largest > len(classes):
         remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
         raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.largest}.", remedy)])
-    instances = read_raster(slide.instances and Path(slide.instances), slide.width_px, slide.height_px)
+    instances = read_raster(Path(slide.instances), slide.width_px, slide.height_px) if slide.instances else None
     if edges and instances is None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."
         raise ManifestFaults([Fault("params.yaml", problem, "name a raster of nuclei in 'instances'.")])

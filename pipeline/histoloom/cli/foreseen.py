@@ -10,7 +10,8 @@ from histoloom.config.package import context_length, packaged
 from histoloom.data.manifest import Manifest
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.slides.describe import known_captions
-from histoloom.slides.open import BadSlide, open_slide
+from histoloom.slides.open import open_slide
+from histoloom.slides.slide import BadSlide
 
 
 def check_study(params: Params, manifest: Manifest, splits: dict[str, str]) -> list[Fault | Note]:

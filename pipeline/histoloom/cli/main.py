@@ -159,12 +159,11 @@ def segment(
     slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
 ) -> None:
     """Tell nuclei (1) and clear space (2) of SLIDE by stain: mask.png, instances.png and overlay.jpg in FOLDER."""
+    from histoloom.data.pixel_box import PixelBox
     from histoloom.slides.segment import segment_slide
 
-    found = segment_slide(slide, ("nucleus", "clear"), mpp, box, folder, slide_mpp)
-    console.print(
-        f"{folder}: {found['width_px']} x {found['height_px']} px, {found['nuclei']} nuclei; look at overlay.jpg"
-    )
+    found = segment_slide(slide, ("nucleus", "clear"), mpp, PixelBox(*box) if box else None, folder, slide_mpp)
+    console.print(f"{folder}: {found.width} x {found.height} px, {found.nuclei} nuclei; look at overlay.jpg")
 
 
 @cli.group()

@@ -20,7 +20,7 @@ from histoloom.data.requests import check_requests
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import check_tables
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
-from histoloom.slides.classes import StatedClasses, check_classes
+from histoloom.slides.classes import AnnotatedClasses, check_classes
 
 
 def validate_study(study: Study | None = None) -> list[Fault | Note]:
@@ -60,7 +60,7 @@ def validate_deep(study: Study) -> list[Fault]:
 
 
 def _check_splits(
-    study: Study, manifest: Manifest, params: Params, stated: dict[str, StatedClasses]
+    study: Study, manifest: Manifest, params: Params, stated: dict[str, AnnotatedClasses]
 ) -> list[Fault | Note]:
     config = params.tile
     if not manifest.slides:
@@ -96,7 +96,7 @@ def _check_salt(path: Path) -> list[Fault]:
 def _check_weights(params: Params) -> list[Fault]:
     if params.evaluate.weights is None:
         return []
-    from histoloom.conditions.features import check_weights  # which loads torch
+    from histoloom.conditions.features import check_weights
 
     return check_weights(params.evaluate.features, params.evaluate.weights)
 
@@ -104,6 +104,6 @@ def _check_weights(params: Params) -> list[Fault]:
 def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:
     if not params.sample_slides.slides:
         return []
-    from histoloom.canvas.write_inputs import check_slides  # which loads torch
+    from histoloom.canvas.write_inputs import check_slides
 
     return check_slides(params, splits, [entry.slide_id for entry in manifest.slides])

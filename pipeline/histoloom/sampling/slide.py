@@ -28,6 +28,7 @@ from histoloom.config import Params, SampleSlides, WovenSlide
 from histoloom.data.commit import commit_part, digest, hash_tree, write_json
 from histoloom.data.groups import study_splits
 from histoloom.data.manifest import Manifest
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.seeds import item_seed
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, ManifestFaults
@@ -36,7 +37,7 @@ from histoloom.progress import progress
 from histoloom.sampling.generator import Generator, load_generator, written_guidance
 from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_polygons
-from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.slides.pyramid import PyramidPicture, TiffFormat, level_sizes, write_pyramid
 from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE, THUMBNAIL
 from histoloom.targets.autoencoder import LatentCodec
 
@@ -239,28 +240,27 @@ def _write_slide(
     config, size = params.sample_slides, (slide.height_px, slide.width_px)
     picture, mask = read_bands(bands), read_mask(slide, params, False)
 
-    def clipped(top: int, left: int, height: int, width: int) -> np.ndarray:
-        return picture(top, left, min(height, size[0] - top), min(width, size[1] - left))
+    def clip(box: PixelBox[int]) -> PixelBox[int]:
+        return box._replace(width=min(box.width, size[1] - box.left), height=min(box.height, size[0] - box.top))
 
     @lru_cache(maxsize=1)  # a row of tiles is asked for from left to right
     def row_of_ids(top: int, height: int) -> np.ndarray:
         return mask.ids(top, height)
 
-    def ids(top: int, left: int, height: int, width: int) -> np.ndarray:
-        height, width = min(height, size[0] - top), min(width, size[1] - left)
-        return row_of_ids(top, height)[:, left : left + width, None]
+    def ids(box: PixelBox[int]) -> np.ndarray:
+        box = clip(box)
+        return row_of_ids(box.top, box.height)[:, box.left : box.right, None]
 
     count = sum(-(-h // config.tile_px) * -(-w // config.tile_px) for h, w in level_sizes(size, config.tile_px))
-    options = {"tile_px": config.tile_px, "quality": config.quality}
+    form = TiffFormat(config.tile_px, config.compression, config.quality)
     scratch = folder / "levels"
     scratch.mkdir(parents=True, exist_ok=True)
     with progress(f"sample_slides: {slide.name}, pyramid", count * (1 + (mask is not None))) as advance:
-        options["advance"] = advance
-        write_pyramid(
-            target / SLIDE, clipped, size, params.tile.mpp, scratch, compression=config.compression, **options
-        )
+        whole = PyramidPicture(lambda box: picture(clip(box)), size, params.tile.mpp)
+        write_pyramid(target / SLIDE, whole, form, scratch=scratch, advance=advance)
         if mask is not None:
-            write_pyramid(target / CONDITION, ids, size, params.tile.mpp, scratch, compression="deflate", **options)
+            map_of_ids, lossless = PyramidPicture(ids, size, params.tile.mpp), replace(form, compression="deflate")
+            write_pyramid(target / CONDITION, map_of_ids, lossless, scratch=scratch, advance=advance)
             drawn = mask.raster and mask.ids(0, size[0])
             write_polygons(target / POLYGONS, mask.regions, drawn, mask.classes, size)
     with open_slide(target / SLIDE) as made:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from histoloom.data.pixel_box import PixelBox
+
 _TILE_PX = 2**26
 _KEPT_BYTES = 2**26
 """Of decoded tiles: a row of them, up to slides of 80,000 px in colour."""
@@ -60,8 +62,9 @@ class Tiles:
         tile_bytes = page.tilelength * page.tilewidth * samples * dtype.itemsize
         self._tile = lru_cache(max(1, _KEPT_BYTES // tile_bytes))(partial(_decoded, path, page, tables))
 
-    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width, channels) of a box inside the picture."""
+        x, y, width, height = box
         tall, wide = self._page.tilelength, self._page.tilewidth
         out = np.empty((self._planes, height, width, self._like.shape[-1]), self._like.dtype)
         rows, columns = range(y // tall, (y + height - 1) // tall + 1), range(x // wide, (x + width - 1) // wide + 1)
