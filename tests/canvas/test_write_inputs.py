@@ -23,9 +23,9 @@ from histoloom.conditions.encode import Encoders
 from histoloom.conditions.label import LabelEncoder
 from histoloom.conditions.mask import EDGE, MaskEncoder
 from histoloom.config import Params
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.sampling.slide import _geometry

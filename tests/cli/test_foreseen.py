@@ -9,7 +9,8 @@ import pytest
 from histoloom.cli.validate import validate_study
 from histoloom.config import Cluster, Params, Tile
 from histoloom.config.foreseen import check_foreseen
-from histoloom.data.manifest import Manifest, SlideEntry, check_manifest
+from histoloom.data.manifest import Manifest, check_manifest
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note, faults_among, notes_among
 from histoloom.slides.describe import known_captions
 from tests.build import make_slide, make_study, write_csv

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from histoloom.config import Tile
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note
 from histoloom.slides.annotate import load_annotations, load_polygons_and_spots
 from histoloom.slides.annotation_checks import check_annotations

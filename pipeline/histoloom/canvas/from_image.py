@@ -12,8 +12,8 @@ from histoloom.canvas.inputs import create
 from histoloom.conditions.mask import shares
 from histoloom.config import FromImage, Params, Tile, WovenSlide
 from histoloom.data.groups import split_groups
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import region_of
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, notes_among, refuse_faults
 from histoloom.slides.annotation_checks import check_inside

@@ -18,9 +18,9 @@ from histoloom.conditions.bus import ConditionSpec
 from histoloom.conditions.encode import Encoders
 from histoloom.conditions.mask import EDGE, mask_map, read_channels, shares
 from histoloom.config import Params, WovenSlide
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, ManifestFaults, Note, notes_among, refuse_faults
 from histoloom.slides.annotation_checks import check_inside

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from histoloom.config import Tile
-from histoloom.data.manifest import Manifest, SlideEntry
+from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note
 from histoloom.progress import track
 from histoloom.slides.annotate import Annotations, load_annotations, load_polygons_and_spots

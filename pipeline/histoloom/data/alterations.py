@@ -45,8 +45,9 @@ class Reading:
         number = whole_number(value)
         if number is not None:
             return self.numbers.get(number)
-        changes = [_CHANGE.fullmatch(part) for part in re.split(r"[\s,;/|]+", value) if part]
-        if not changes or not all(changes):
+        parts = [part for part in re.split(r"[\s,;/|]+", value) if part]
+        changes = [change for part in parts if (change := _CHANGE.fullmatch(part))]
+        if not changes or len(changes) < len(parts):
             return None
         return WILD_TYPE if all(_is_silent(change) for change in changes) else self.first
 
@@ -60,7 +61,9 @@ def readings(columns: dict[str, Iterable[str]], config: Genotype) -> tuple[dict[
     first = next(iter(config.altered))
     schemes = {"gistic": _GISTIC, "mutation": {0: WILD_TYPE, 1: first}, "zero or one": {0: WILD_TYPE, 1: first}}
     guessed = {"gistic": "gistic", "zero or one": "mutation"} if config.numbers == "auto" else {}
-    return {n: Reading(words, schemes.get(kind, {}), first, guessed.get(kind, "")) for n, kind in told.items()}, unsure
+    return {
+        n: Reading(words, schemes.get(kind or "", {}), first, guessed.get(kind or "", "")) for n, kind in told.items()
+    }, unsure
 
 
 def _words(config: Genotype) -> dict[str, str]:
@@ -77,11 +80,11 @@ def _told(name: str, values: set[str], words: dict[str, str], config: Genotype) 
     stated = config.numbers if isinstance(config.numbers, str) else config.numbers.get(name, "auto")
     if stated != "auto":
         return stated
-    written = [value for value in values if value.casefold() not in words and whole_number(value) is not None]
-    numbers = {whole_number(value) for value in written}
+    read = {value: whole_number(value) for value in values if value.casefold() not in words}
+    numbers = {number for number in read.values() if number is not None}
     if not numbers or not numbers <= set(_GISTIC):
         return None
-    if min(numbers) < 0 or any(value.startswith("+") for value in written):
+    if min(numbers) < 0 or any(value.startswith("+") for value, number in read.items() if number is not None):
         return "gistic"
     if 2 in numbers:
         return "gistic" if 0 in numbers else "unsure"

@@ -43,7 +43,12 @@ def kind_of(values: np.ndarray) -> Kind:
 
 
 def check_values(
-    table: pd.DataFrame, config: Rna, source: str | None = None, others: Mapping[str, str] | None = None, logged=False
+    table: pd.DataFrame,
+    config: Rna,
+    source: str | None = None,
+    others: Mapping[str, str] | None = None,
+    *,
+    logged: bool = False,
 ) -> list[Fault | Note]:
     """Whether the values are what `transform` takes.
 
@@ -68,7 +73,7 @@ def check_values(
         problem = f"{name} negative values, which are no counts, and transform: log_counts takes their logarithm."
         return [Fault(where, problem, f"{use}set {config.section}.transform: none.")]
     if not log:
-        return _empty_samples(table, where)
+        return [*_empty_samples(table, where)]
     said = "logarithms, as the file says (uns['log1p'])" if logged else _WORDS["logarithms"]
     if config.values == "linear":
         return [

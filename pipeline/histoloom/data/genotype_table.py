@@ -79,7 +79,8 @@ def check_genotype(config: Genotype) -> tuple[pd.Series | None, list[Fault | Not
         return None, [Fault(where, problem, "name it.")]
     if _is_maf(Path(where)):
         return None, [_long_table(where, "a mutation (MAF)", config)]
-    table, found = read_csv_table(where)
+    table, unread = read_csv_table(where)
+    found: list[Fault | Note] = [*unread]
     if table.columns.empty:
         return None, found
     wanted = config.columns or tuple(c for c in table.columns if c != config.key)
@@ -100,8 +101,8 @@ def _is_maf(path: Path) -> bool:
             head = [file.readline() for _ in range(50)]
     except OSError:
         return False
-    names = next((line for line in head if line.strip() and not line.startswith("#")), "")
-    names = {plain_name(name) for name in re.split("[\t,;]", names)}
+    header = next((line for line in head if line.strip() and not line.startswith("#")), "")
+    names = {plain_name(name) for name in re.split("[\t,;]", header)}
     return "hugosymbol" in names and not names.isdisjoint(_MUTATION_COLUMNS)
 
 
@@ -150,8 +151,9 @@ def _states(
     """Of each line, marker to state, those that were not tested left out."""
     how, unsure = readings({marker: table[marker] for marker in wanted}, config)
     unsure = [marker for marker in unsure if not _is_clinical(marker, config)]
-    found: list[Fault | Note] = _column_faults(table, [m for m in wanted if m not in unsure], how, config)
-    where, states = str(config.table), {line: {} for line in table.index}
+    found: list[Fault | Note] = [*_column_faults(table, [m for m in wanted if m not in unsure], how, config)]
+    where = str(config.table)
+    states: dict[int, dict[str, str]] = {line: {} for line in table.index}
     if unsure:
         problem = f"0 and 1, or 1 and 2, may be a mutation's or GISTIC's levels here: column(s) {listed(unsure)}."
         found.append(

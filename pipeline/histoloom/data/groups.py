@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from histoloom.config import Tile
 from histoloom.data.keys import StudyKeys
-from histoloom.data.manifest import Manifest, SlideEntry
+from histoloom.data.manifest import Manifest
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import assign_splits, region_of
 from histoloom.errors import Fault, ManifestFaults
 
@@ -46,8 +47,9 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
                 for name in unknown
             ]
         )
+    fractions: dict[str, float] = dict(config.split.fractions.items())
     stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
-    return assign_splits(groups, {**config.split.fractions}, seed, {**stated, **config.split.assign})
+    return assign_splits(groups, fractions, seed, {**stated, **config.split.assign})
 
 
 def study_keys(manifest: Manifest, config: Tile, splits: dict[str, str], key: str) -> StudyKeys:

@@ -30,7 +30,8 @@ def read_spots(config: Tile, slides: Sequence[str]) -> tuple[pd.DataFrame | None
         remedy = "set tile.spots to a CSV with " + ", ".join(SPOT_COLUMNS) + "."
         return None, [Fault("params.yaml", "tile.labels.source is spots, and tile.spots names no table.", remedy)]
     where = config.spots
-    table, found = read_csv_table(where)
+    table, faults = read_csv_table(where)
+    found: list[Fault | Note] = [*faults]
     if table.columns.empty:
         return None, found
     found += check_columns(where, table, SPOT_COLUMNS, ("patient_id", "cluster", "annotation"))
@@ -44,7 +45,8 @@ def read_spots(config: Tile, slides: Sequence[str]) -> tuple[pd.DataFrame | None
 
 
 def _faults_of_rows(where: str, table: pd.DataFrame, classes: Sequence[str]) -> list[Fault]:
-    faults, first = [], {}
+    faults: list[Fault] = []
+    first: dict[str, int] = {}
     for row, spot in zip(table.index, table.to_dict("records")):
         for column in SPOT_COLUMNS:
             if not spot[column]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.config import Params, Rna
+from histoloom.config.train_encoders import SampleTable
 from histoloom.data.expression import check_expression
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
 from histoloom.data.genotype_table import check_genotype, read_genotype
@@ -30,17 +31,19 @@ def check_tables(
         expression, faults = check_expression(config.rna)
         found += faults
         if expression is not None:
-            found += _matches(expression, config.rna, keys) + _check_profiles(expression, params)
+            found += [*_matches(expression, config.rna, keys), *_check_profiles(expression, params)]
             found += [] if encoder is None else check_fit(config.rna, expression, encoder)
     if "genotype" in names:
         genotypes, faults = check_genotype(config.genotype)
         found += faults
         if genotypes is not None:
-            found += _matches(genotypes, config.genotype, keys) + _check_states(genotypes, params)
+            found += [*_matches(genotypes, config.genotype, keys), *_check_states(genotypes, params)]
     return found
 
 
-def _matches(table: pd.DataFrame | pd.Series, config, keys) -> list[Fault | Note]:
+def _matches(
+    table: pd.DataFrame | pd.Series, config: SampleTable, keys: Callable[[str], StudyKeys] | None
+) -> list[Fault | Note]:
     if keys is None:
         return []
     study = keys(config.key)
@@ -61,7 +64,8 @@ def check_fit(config: Rna, table: pd.DataFrame, encoder: Path) -> list[Fault | N
         transform, genes = facts["transform"], facts["genes"]
     except (OSError, ValueError, KeyError):
         return []  # whoever loads it says what is wrong
-    missing, found = sorted({*genes} - {*table.columns}), []
+    missing = sorted({*genes} - {*table.columns})
+    found: list[Fault | Note] = []
     if transform != config.transform:
         problem = (
             f"the encoder '{config.init}' was fitted on transform: {transform}, and params state {config.transform}."

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import Tile
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note
 from histoloom.slides.file_header import read_format
 from histoloom.slides.geojson import read_geojson
@@ -121,7 +121,8 @@ def load_polygons_and_spots(
     entry: SlideEntry, config: Tile, spots: pd.DataFrame | None, bounds: PixelBox[int] | None
 ) -> Annotations:
     """What asks nothing of the slide's pixels; `bounds` is None where it can't be opened."""
-    regions, found = Regions.of(), []
+    regions = Regions.of()
+    found: list[Fault | Note] = []
     if entry.annotations is not None:
         regions, found = _read_regions(entry.annotations, config, bounds)
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None

@@ -6,8 +6,8 @@ import pandas as pd
 import shapely
 
 from histoloom.config import Tile
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note, faults_among
 from histoloom.slides.annotate import Annotations
 from histoloom.slides.regions import Regions

@@ -92,4 +92,6 @@ def _next(text: str, at: int, end: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    return _GAP.match(text, at).end()
+    gap = _GAP.match(text, at)
+    assert gap is not None, "the empty gap matches everywhere"
+    return gap.end()

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from histoloom.slides.pieces import fault_of_pieces
+from histoloom.slides.pieces import as_page, fault_of_pieces
 from histoloom.slides.pixel_format import PixelFormat
 
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -128,9 +128,9 @@ def _tiff_format(path: Path) -> PixelFormat:
             extra=_tiff_extra(page, 3 if colours == "RGB" else 1),
             orientation=orientation or 1,
             broken="the file breaks off. Copy it again." if _breaks_off(file) else fault_of_pieces(file),
-            pictures=sum(_is_picture(other, page) for other in file.pages),
+            pictures=sum(_is_picture(as_page(other), page) for other in file.pages),
             lossless=compression in _LOSSLESS,
-            aspect=_aspect([_ratio(page.tags.valueof(code)) for code in (282, 283)]),
+            aspect=_aspect((_ratio(page.tags.valueof(282)), _ratio(page.tags.valueof(283)))),
             palette=_tiff_palette(page) if colours == "palette" else None,
             tiled=page.is_tiled,
             at_once=beyond and not page.is_tiled,
@@ -142,7 +142,10 @@ def _breaks_off(file: tifffile.TiffFile) -> bool:
     if file.is_ndpi:  # which counts offsets in its own way
         return False
     handle, size = file.filehandle, file.tiff.offsetsize
-    handle.seek(file.pages.next_page_offset)
+    after_last = file.pages.next_page_offset
+    if after_last is None:
+        raise ValueError("its list of pages has no end")
+    handle.seek(after_last)
     return handle.read(size) != bytes(size)
 
 

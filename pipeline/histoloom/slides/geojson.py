@@ -74,25 +74,27 @@ class _Reader:
         self.nuclei = self.objects = 0
         self.faults: dict[tuple, list] = {}
 
-    def take(self, number: int, feature) -> None:
+    def take(self, number: int, feature: object) -> None:
         """Keep an object's polygons for later, or count it among what is left out, or note its fault."""
         self.objects = number
         before = self.left_out.total()
         try:
-            feature = as_feature(feature)
-            name = "" if self.classes is None else _class_of(feature.get("properties") or {})
-            areas = list(_areas(self._outline(feature), self.left_out))
+            read = as_feature(feature)
+            name = _class_of(read.get("properties") or {}) if self.classes is not None else ""
+            areas = list(_areas(self._outline(read), self.left_out))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error) if isinstance(error, Unreadable) else "its geometry isn't as GeoJSON states it"
             self._add((why,), f"the object can't be read: {why}.", "export it anew from QuPath, or delete it.", number)
             return
         if not areas and self.left_out.total() == before:
             self._add(("void",), "this geometry has no area.", "draw a closed polygon.", number)
-        elif areas and name is None:
+        elif not areas:
+            pass  # what is left out is counted
+        elif name is None:
             self.left_out["polygon(s) without a class"] += 1
-        elif areas and self.classes is not None and name not in self.classes:
+        elif self.classes is not None and name not in self.classes:
             self._add((name,), f"unknown label '{name}'.", _hint(name, self.classes), number)
-        elif areas:
+        else:
             kind = self.places.setdefault(name, len(self.places))
             self.pending += [(kind, number, rings) for rings in areas]
         if len(self.pending) >= _BATCH:
@@ -185,16 +187,17 @@ def _hint(name: str, classes: Sequence[str]) -> str:
 
 def _areas(geometry: dict | None, left_out: Counter[str]) -> Iterator[list]:
     """The rings of each polygon in a geometry; what has no area is counted."""
-    kind = None if geometry is None else geometry["type"]
-    if kind == "Polygon" and geometry["coordinates"]:
+    if geometry is None or (kind := geometry["type"]) is None:
+        left_out["object(s) without an outline"] += 1
+    elif kind == "Polygon" and geometry["coordinates"]:
         yield geometry["coordinates"]
     elif kind == "MultiPolygon":
         yield from geometry["coordinates"]
     elif kind == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _areas(part, left_out)
-    elif kind in WITHOUT_AREA or kind is None:
-        left_out[WITHOUT_AREA.get(kind, "object(s) without an outline")] += 1
+    elif kind in WITHOUT_AREA:
+        left_out[WITHOUT_AREA[kind]] += 1
     elif kind != "Polygon":
         raise Unreadable(f"'{kind}' is no kind of geometry")
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.commit import digest, hash_tree
-from histoloom.data.manifest import SlideEntry
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.open import slide_sha256
 
 _DECIDED_ELSEWHERE: dict[str, Any] = {

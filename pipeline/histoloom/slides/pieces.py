@@ -27,7 +27,7 @@ def fault_of_pieces(file: tifffile.TiffFile) -> str:
     """
     if file.is_ndpi:  # which counts offsets in its own way
         return ""
-    for page in file.pages:
+    for page in map(as_page, file.pages):
         if page.is_tiled and page.tilewidth * page.tilelength > _TILE_PX:
             return (
                 f"its tiles have {page.tilewidth} x {page.tilelength} px, and {_TILE_PX / 1e6:.0f} megapixels are the most. "
@@ -43,6 +43,19 @@ def fault_of_pieces(file: tifffile.TiffFile) -> str:
         if (offsets + counts).max(initial=0) > file.filehandle.size:
             return "the file breaks off. Copy it again."
     return ""
+
+
+def as_page(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
+    """A page with all of its tags.
+
+    Raises
+    ------
+    ValueError
+        of a frame, which tifffile makes of the pages of some kinds of files.
+    """
+    if not isinstance(page, tifffile.TiffPage):
+        raise ValueError("its pages are read as frames, without their tags")
+    return page
 
 
 class Tiles:
@@ -84,4 +97,6 @@ def _decoded(path: Path, page: tifffile.TiffPage, tables: dict, number: int) -> 
         data = stream.read(page.databytecounts[number])
     if len(data) < page.databytecounts[number]:
         raise OSError("the file breaks off")
-    return page.decode(data, number, **tables, _fullsize=True)[0][0]
+    tile = page.decode(data, number, **tables, _fullsize=True)[0]
+    assert tile is not None, "it has bytes"
+    return tile[0]

@@ -138,7 +138,7 @@ class Slide:
             tall = min(rows, height - top)
             band = self._region((corner[0], corner[1] + round(top * scale)), level, (width, tall))
             box = (across.left, 0, across.right, tall)
-            out[top : top + tall] = band.resize((across.width, tall), across.how, box=box)
+            out[top : top + tall] = np.asarray(band.resize((across.width, tall), across.how, box=box))
         return Image.fromarray(out)
 
 

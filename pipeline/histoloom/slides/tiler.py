@@ -13,9 +13,9 @@ import pandas as pd
 from histoloom.config import Tile
 from histoloom.data.commit import commit_part
 from histoloom.data.label_budget import SQUARE_TILES, is_hidden
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.schema import TILE_ROW, write_rows
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileWriter
 from histoloom.slides.annotate import Annotations, load_annotations
 from histoloom.slides.choose import Choice, check_choice, choose_tiles
@@ -58,7 +58,7 @@ def cut_slide(job: SlideJob) -> SlideResult:
     name = job.part
     made = not (job.parts / name).exists()
     try:
-        record = commit_part(job.parts, name, lambda folder: cast(dict[str, Any], write_part(job, folder)))
+        record = commit_part(job.parts, name, lambda folder: write_part(job, folder))
     except AllLabelsHidden as error:
         return SlideResult(job.entry, hidden=error.args[0])
     except BadSlide as error:

@@ -14,8 +14,9 @@ from histoloom.config import Tile
 from histoloom.data.commit import link_tree
 from histoloom.data.groups import split_groups, study_splits
 from histoloom.data.label_budget import visible_fractions
-from histoloom.data.manifest import Manifest, SlideEntry, read_manifest
+from histoloom.data.manifest import Manifest, read_manifest
 from histoloom.data.schema import SPLITS
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, HistoloomError, Note, lines_of, notes_among, refuse_faults
 from histoloom.progress import console
 from histoloom.slides.annotate import load_polygons_and_spots

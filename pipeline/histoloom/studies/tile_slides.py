@@ -11,8 +11,8 @@ import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.commit import RECORD, commit_part
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.progress import console
 from histoloom.slides.job import SlideJob
 from histoloom.slides.slide import BadSlide
