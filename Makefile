@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench bench-smoke lint clean
+.PHONY: help setup demo test test-unit test-slow bench bench-smoke lint clean
 
 help:
 	@echo "make demo        set up, then go from a real slide to an augmented dataset and a report"
 	@echo "make test        set up, then run the tests"
+	@echo "make test-unit   those that take a moment each"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make bench       the benchmarks in full (bench-smoke: small sizes)"
 	@echo "make lint        style, import directions, types"
@@ -34,6 +35,9 @@ demo: setup
 
 test: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-unit: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m 'not slow and not long'
 
 test-slow: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow

@@ -1,6 +1,6 @@
-"""Whole slides as one canvas: what a cover costs, where its seams are, and what blocks on dask add.
+"""Whole slides as one canvas: what a window layout costs, where its seams are, and what blocks on dask add.
 
-All covers weave with the packaged model under DDIM, each canvas under the mask of a square of a section that the model
+All layouts weave with the packaged model under DDIM, each canvas under the mask of a square of a section that the model
 never saw, on the same machine in the same run. Seams are looked for at the borders of each step's own cells. In full it
 needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own, and its figures mean nothing.
 """
@@ -21,18 +21,18 @@ import torch
 from PIL import Image
 
 from benchmarks.canvases import FULL, SMALL, LoadOpen, Open, Sizes, squares
-from benchmarks.covers import COVERS, detail, difference_interval, measure_cover, weave_of
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report, seconds
 from benchmarks.studies import Study
+from benchmarks.window_layouts import LAYOUTS, detail, difference_interval, measure_layout, plan_of
 from histoloom.backbones.denoiser import denoise
-from histoloom.canvas.blocks import Weave, lay_out
+from histoloom.canvas.blocks import CanvasPlan, block_grid
 from histoloom.canvas.decode import BAND, DecodeJob, decode_band, read_bands
-from histoloom.canvas.step import Denoiser
+from histoloom.canvas.step import WindowDenoiser
 from histoloom.canvas.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
 from histoloom.canvas.window_layouts import Lattice
 from histoloom.cluster import Ref, Task, one_thread, open_pool
-from histoloom.conditions.bus import Conditions
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Cluster
 from histoloom.data.commit import digest, hash_tree
 from histoloom.process.solver import make_solver
@@ -42,14 +42,14 @@ from histoloom.slides.pyramid import PyramidPicture, level_sizes, write_pyramid
 from histoloom.studies.code import code_sha256
 from histoloom.targets.autoencoder import LatentCodec
 
-PARTS = ("covers", "wall", "workers", "memory", "gigapixel")
+PARTS = ("window_layouts", "wall", "workers", "memory", "gigapixel")
 GIGAPIXEL_PX = 32768
 CANVAS_MIB = (16, 256)
 TINY_FACTOR = 4
 """Pixels to a latent pixel, of the tiny decoder."""
 
 
-def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path) -> dict:
+def measure_layouts(study: Study, sizes: Sizes, pictures: Path | None, root: Path) -> dict:
     real, found = squares(study, sizes), {}
     # all that latents depend on; the decoder is not of it
     inputs = [hash_tree(study.folder / part) for part in ("data/tiles", "models/denoiser", "models/encoders")]
@@ -57,25 +57,25 @@ def measure_covers(study: Study, sizes: Sizes, pictures: Path | None, root: Path
     tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
         load = LoadOpen(study.folder / "models", steps, sizes.window, 1, masked=True)
-        for cover in COVERS:
-            keys, made = measure_cover(cover, load, sizes, real, kept)
-            found.setdefault(cover, {})[f"steps{steps}"] = keys
+        for layout in LAYOUTS:
+            keys, made = measure_layout(layout, load, sizes, real, kept)
+            found.setdefault(layout, {})[f"steps{steps}"] = keys
             if pictures is not None:
                 pictures.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(made[0]).save(pictures / f"{cover}-{steps}.png")
-        lattice, alone = (found[cover][f"steps{steps}"] for cover in ("lattice", "independent"))
+                Image.fromarray(made[0]).save(pictures / f"{layout}-{steps}.png")
+        lattice, alone = (found[layout][f"steps{steps}"] for layout in ("lattice", "independent"))
         for key in ("kid", "kid_inside"):
             if f"{key}_by_canvas" in lattice and f"{key}_by_canvas" in alone:
                 interval = difference_interval(lattice, alone, f"{key}_by_canvas")
                 lattice[f"{key}_minus_independent_interval"] = interval
-    return {"covers": found, "real": detail(tiles)}
+    return {"window_layouts": found, "real": detail(tiles)}
 
 
 def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
     """The lattice in batches, over random crops one at a time, and over its own forwards alone; on all cores."""
     steps = min(sizes.steps)
     ours, theirs = (LoadOpen(study.folder / "models", steps, sizes.window, size)() for size in (sizes.batch_size, 1))
-    lattice, random = (weave_of(name, sizes, 0, steps, ours[1].channels) for name in ("lattice", "random"))
+    lattice, random = (plan_of(name, sizes, 0, steps, ours[1].channels) for name in ("lattice", "random"))
 
     @torch.inference_mode()
     def bare() -> None:
@@ -85,7 +85,7 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
             (size, ours[1].channels, sizes.window, sizes.window), np.float32
         )
         x, times = torch.from_numpy(noise).to(chip()), torch.full((size,), 500, device=chip())
-        given = rows_of(ours[1].nothing, size).to(chip())
+        given = rows_of(ours[1].nulls, size).to(chip())
         for _ in range(steps * -(-windows // size)):
             denoise(ours[0].model, x, times, given)
 
@@ -105,27 +105,27 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
 def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
     """One canvas of blocks on 1, 2 and 3 workers of a thread each, models loaded; what travels, and how many tasks."""
     steps, side = min(sizes.steps), 2 * sizes.side
-    layout = lay_out(side // 2, side, sizes.cell, sizes.side // 2, sizes.window)
+    blocks = block_grid(side // 2, side, sizes.cell, sizes.side // 2, sizes.window)
     load = LoadOpen(study.folder / "models", steps, sizes.window, sizes.batch_size)
-    weave = Weave(0, Lattice(sizes.window, (sizes.halo,)), layout, load()[1].channels, 0, steps)
+    plan = CanvasPlan(0, Lattice(sizes.window, (sizes.halo,)), blocks, load()[1].channels, 0, steps)
     times, hashes = {}, set()
     for workers in (1, 2, 3):
         folder = root / f"workers-{workers}"
-        job = CanvasJob(weave, load, folder / "kept", folder / "scratch", steps)
-        with open_pool(Cluster(workers=workers), tasks=layout.count, woven=True) as pool:
-            run_canvas(replace(job, weave=replace(weave, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
+        job = CanvasJob(plan, load, folder / "kept", folder / "scratch", steps)
+        with open_pool(Cluster(workers=workers), tasks=blocks.count, woven=True) as pool:
+            run_canvas(replace(job, plan=replace(plan, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
             times[workers] = seconds(partial(run_canvas, job, pool.graph, f"{workers} workers")).wall
         hashes.add(hash_tree(folder / "kept"))
     alone, both = (_side_by_side(load, sizes, count) for count in (1, 2))
-    moved = [_strip_bytes(weave, step) for step in range(steps)]
+    moved = [_strip_bytes(plan, step) for step in range(steps)]
     return {
         "identical_across_workers": len(hashes) == 1,
         "speedup_2_workers": times[1] / times[2],
         "speedup_2_bare_processes": 2 * alone / both,
-        "blocks": layout.count,
+        "blocks": blocks.count,
         "strip_bytes_per_step": statistics.mean(moved),
-        "strip_over_canvas_bytes": statistics.mean(moved) / (4 * weave.channels * np.prod(layout.canvas)),
-        "ms_per_empty_task": _ms_per_task(100 * layout.count),
+        "strip_over_canvas_bytes": statistics.mean(moved) / (4 * plan.channels * np.prod(blocks.canvas)),
+        "ms_per_empty_task": _ms_per_task(100 * blocks.count),
         "tasks_per_step": sum(task.function is not begin_task for task in segment(job, 0, steps).values()) / steps,
     }
 
@@ -144,16 +144,16 @@ def _ms_per_task(count: int) -> float:
         return 1000 * seconds(lambda: pool.graph(tasks, "empty tasks")).wall / count
 
 
-def rows_of(nothing: Conditions, count: int) -> Conditions:
-    return nothing.each(lambda value: value.expand(count, *value.shape[1:]))
+def rows_of(nulls: Conditions, count: int) -> Conditions:
+    return nulls.each(lambda value: value.expand(count, *value.shape[1:]))
 
 
 def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
     """Seconds that this process takes for a canvas' worth of forwards, once all processes are ready."""
     with one_thread(), torch.inference_mode():
-        denoiser, around = load()
-        x = torch.zeros(sizes.batch_size, around.channels, sizes.window, sizes.window, device=chip())
-        times, given = torch.full((len(x),), 500, device=chip()), rows_of(around.nothing, len(x)).to(chip())
+        denoiser, inputs = load()
+        x = torch.zeros(sizes.batch_size, inputs.channels, sizes.window, sizes.window, device=chip())
+        times, given = torch.full((len(x),), 500, device=chip()), rows_of(inputs.nulls, len(x)).to(chip())
         denoise(denoiser.model, x, times, given)
         start.wait()
         queue.put(seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]).wall)
@@ -172,11 +172,11 @@ def _side_by_side(load: LoadOpen, sizes: Sizes, count: int) -> float:
     return max(times)
 
 
-def _strip_bytes(weave: Weave, step: int) -> int:
+def _strip_bytes(plan: CanvasPlan, step: int) -> int:
     """What the blocks hand to each other at a step, wherever they are."""
-    down, right = weave.strips(step)
-    blocks = [weave.layout.block(number)[2:] for number in range(weave.layout.count)]
-    return sum(4 * weave.channels * (height * right + down * width + down * right) for height, width in blocks)
+    down, right = plan.strips(step)
+    blocks = [plan.blocks.block(number) for number in range(plan.blocks.count)]
+    return sum(4 * plan.channels * (b.height * right + down * b.width + down * right) for b in blocks)
 
 
 class Tiny(torch.nn.Module):
@@ -194,11 +194,11 @@ class Tiny(torch.nn.Module):
 
 @dataclass(frozen=True)
 class LoadTiny:
-    def __call__(self) -> tuple[Denoiser, Open]:
+    def __call__(self) -> tuple[WindowDenoiser, Open]:
         solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=2)
-        return Denoiser(Tiny().eval(), (), Conditions(), lambda share: lambda name: 1.0, solver, 4, "cpu"), Open(
-            4, Conditions(vector=torch.zeros(1, 1), map=torch.zeros(1, 0, 64, 64))
-        )
+        return WindowDenoiser(
+            Tiny().eval(), (), Conditions(), lambda fraction: lambda name: 1.0, solver, 4, "cpu"
+        ), Open(4, Conditions(vector=torch.zeros(1, 1), map=torch.zeros(1, 0, 64, 64)))
 
 
 def _peak(side: int, folder: Path, queue) -> None:
@@ -207,8 +207,8 @@ def _peak(side: int, folder: Path, queue) -> None:
         load = LoadTiny()
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
         before = _status("VmRSS")
-        weave = Weave(0, Lattice(64, (4,)), lay_out(side, side, 56, 256, 64), 4, 0, 2)
-        job = CanvasJob(weave, load, folder / "kept", folder / "scratch", 2)
+        plan = CanvasPlan(0, Lattice(64, (4,)), block_grid(side, side, 56, 256, 64), 4, 0, 2)
+        job = CanvasJob(plan, load, folder / "kept", folder / "scratch", 2)
         with open_pool(Cluster(workers=0), tasks=1) as pool:
             run_canvas(job, pool.graph, f"{side} x {side}")
     queue.put((_status("VmHWM") - before) / 1024)
@@ -244,18 +244,18 @@ class LoadTinyCodec:
 def _whole(side_px: int, folder: Path, queue) -> None:
     """A slide from noise to its pyramid, and the most memory that it took, MiB."""
     side = side_px // TINY_FACTOR
-    weave = Weave(0, Lattice(64, (4,)), lay_out(side, side, 56, 1024, 64), 4, 0, 2)
-    job = CanvasJob(weave, LoadTiny(), folder / "kept", folder / "scratch", 2)
+    plan = CanvasPlan(0, Lattice(64, (4,)), block_grid(side, side, 56, 1024, 64), 4, 0, 2)
+    job = CanvasJob(plan, LoadTiny(), folder / "kept", folder / "scratch", 2)
     bands = [
         DecodeJob(job, n, side, side, LoadTinyCodec(), TINY_FACTOR, folder / "bands") for n in range(-(-side // BAND))
     ]
     with open_pool(Cluster(workers=0), tasks=1) as pool:
         run_canvas(job, pool.graph, f"{side_px} px")
         pool(decode_band, bands, "decoding")
+    picture = PyramidPicture(read_bands(bands), (side_px, side_px), 1.0)
     with progress(
         "pyramid", sum(-(-h // 256) * -(-w // 256) for h, w in level_sizes((side_px, side_px), 256))
     ) as advance:
-        picture = PyramidPicture(read_bands(bands), (side_px, side_px), 1.0)
         write_pyramid(folder / "slide.tif", picture, scratch=folder, advance=advance)
     with open_slide(folder / "slide.tif") as slide:
         queue.put((_status("VmHWM") / 1024, slide.width * slide.height))
@@ -275,7 +275,7 @@ def measure_gigapixel(root: Path, smoke: bool) -> dict:
 def main() -> None:
     options = arguments(
         __doc__, PARTS, work="keep the study and what is woven here, so that a broken run goes on where it stopped",
-        pictures="write a canvas of each cover here", model="a packaged model's folder or name (histoloom-small)",
+        pictures="write a canvas of each layout here", model="a packaged model's folder or name (histoloom-small)",
     )  # fmt: skip
     sizes, keys, minutes = SMALL if options.smoke else FULL, {}, {}
     if chip() == "cuda":
@@ -288,7 +288,7 @@ def main() -> None:
             study = (smoke(root) if options.smoke else real(root, model, 8))[0]
             study.train()
         parts = {
-            "covers": lambda: measure_covers(study, sizes, options.pictures, root),
+            "window_layouts": lambda: measure_layouts(study, sizes, options.pictures, root),
             "wall": lambda: measure_wall(study, sizes, 1 if options.smoke else 5),
             "workers": lambda: measure_workers(study, sizes, Path(temporary)),
             "memory": lambda: measure_memory(Path(temporary), options.smoke),

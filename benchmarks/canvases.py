@@ -13,23 +13,25 @@ import torch
 from benchmarks.run import chip
 from benchmarks.studies import Study
 from histoloom.canvas import torus
-from histoloom.canvas.condition_grid import Field
-from histoloom.canvas.inputs import Box
-from histoloom.canvas.step import Denoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec, cat
+from histoloom.canvas.condition_grid import ConditionGrid
+from histoloom.canvas.inputs import RegionInputs
+from histoloom.canvas.step import WindowDenoiser
+from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import null
 from histoloom.conditions.features import load_extractor
 from histoloom.conditions.mask import mask_map
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import read_record
+from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
-from histoloom.studies.sample import Generator, generator_sha256, load_generator
+from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model
 
 
 @dataclass(frozen=True)
 class Sizes:
     """window : latent px; halo : latent px, a sixteenth of it. cells : cells of the lattice along a canvas, which is whole windows long
-    too. factor : pixels to a latent pixel. canvases : of a cover; of those that take several times as long, `fewer`. batch_size : of
+    too. factor : pixels to a latent pixel. canvases : of a window layout; of those that take several times as long, `fewer`. batch_size : of
     what is timed; what is counted is counted a row of windows at a time, so that no batch is padded. crops : of a class, for the
     classifier.
     """
@@ -76,7 +78,7 @@ class Square:
 
     @cached_property
     def features(self) -> np.ndarray:
-        """Of its tiles, for KID; taken once for all covers."""
+        """Of its tiles, for KID; taken once for all layouts."""
         return load_extractor("efficientnet-lite0", chip()).features(self.tiles)
 
 
@@ -118,19 +120,20 @@ class Open:
     """What is stated of a canvas of which all is to be made, under a map (c, h, w), or under no condition."""
 
     channels: int
-    nothing: Conditions
+    nulls: Conditions
     map: np.ndarray | None = None
 
-    def box(self, top: int, left: int, height: int, width: int) -> Box:
-        free, size = np.ones((height, width), bool), (height, width)
-        points = replace(cat([self.nothing, self.nothing]), map=None)
-        field = Field(points, torch.zeros(1, 1, dtype=torch.int64), (1.0, 1.0))
+    def region(self, box: PixelBox[int]) -> RegionInputs:
+        size = box.height, box.width
+        points = replace(cat([self.nulls, self.nulls]), map=None)
+        grid = ConditionGrid(points, torch.zeros(1, 1, dtype=torch.int64), (1.0, 1.0))
         if self.map is None:
-            given = np.zeros((self.nothing.map.shape[1], *size), np.float16)
+            given = np.zeros((self.nulls.map.shape[1], *size), np.float16)
         else:
             canvas = self.map.shape[1:]
-            given = torus.read(lambda rows, columns: self.map[:, rows, columns], top, left, height, width, canvas)
-        return Box(free, np.zeros((self.channels, *size), np.float32), given, field, (top, left), size)
+            given = torus.read(lambda rows, columns: self.map[:, rows, columns], box, canvas)
+        fixed = np.zeros((self.channels, *size), np.float32)
+        return RegionInputs(np.ones(size, bool), fixed, given, grid, box, size)
 
 
 @dataclass(frozen=True)
@@ -146,28 +149,28 @@ class LoadOpen:
     batch_size: int
     masked: bool = False
 
-    def __call__(self) -> tuple[Denoiser, Open]:
-        generator = self.generator
-        facts = {key: generator.training[key] for key in ("prediction", "schedule", "train_timesteps")}
-        solver, nothing = make_solver("ddim", steps=self.steps, **facts), nothing_given(generator, self.window)
+    def __call__(self) -> tuple[WindowDenoiser, Open]:
+        model = self.model
+        facts = {key: getattr(model.record.training, key) for key in ("prediction", "schedule", "train_timesteps")}
+        solver, nulls = make_solver("ddim", steps=self.steps, **facts), nulls_of(model, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
-        denoiser = Denoiser(
-            generator.unet, generator.specs, nothing, lambda share: scale, solver, self.batch_size, chip()
+        denoiser = WindowDenoiser(
+            model.unet, model.specs, nulls, lambda fraction: scale, solver, self.batch_size, chip()
         )
-        return denoiser, Open(generator.codec.channels, nothing)
+        return denoiser, Open(model.codec.channels, nulls)
 
     @property
-    def generator(self) -> Generator:
-        return load_generator(self.models, generator_sha256(self.models), "auto", chip(), "bf16")
+    def model(self) -> DiffusionModel:
+        return load_diffusion_model(self.models, generator_sha256(self.models), "auto", chip(), "bf16")
 
 
-def nothing_given(generator: Generator, window: int) -> Conditions:
+def nulls_of(model: DiffusionModel, window: int) -> Conditions:
     """The nulls of all conditions, one row; a map's as large as a window."""
     row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
-    side = 8 * generator.training["latent_px"]  # whole cells at any detail of a mask
+    side = 8 * model.record.training.latent_px  # whole cells at any detail of a mask
     picture = np.zeros((1, side, side), np.uint8)
-    nothing = null(generator.encoders.arrays(row, lambda _: picture), generator.specs)
-    return replace(nothing, map=torch.zeros(1, nothing.map.shape[1], window, window))
+    nulls = null(model.encoders.arrays(row, lambda _: picture), model.specs)
+    return replace(nulls, map=torch.zeros(1, nulls.map.shape[1], window, window))
 
 
 def map_of(mask: np.ndarray, specs: tuple[ConditionSpec, ...], sizes: Sizes) -> np.ndarray:

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
-from histoloom.backbones.denoiser import load_unet, read_conditions, save_denoiser
+from histoloom.backbones.denoiser import load_unet, save_denoiser
 from histoloom.backbones.few_steps import add_few_steps, read_few_steps
 from histoloom.cli.recipe import merge
 from histoloom.conditions.features import load_extractor
 from histoloom.config import TrainFilters
+from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.rows import train_rows, val_rows
@@ -134,10 +136,11 @@ def measure_few_steps(study: Study, model: str, name: str = "few_steps") -> dict
     student = study.copied(name, UNGUIDED)
     denoiser = student.folder / "models/denoiser"
     # the study's, whose tiles may be smaller than those that the package saw
-    specs, training = read_conditions(denoiser)
+    record = read_denoiser_record(denoiser)
     shutil.rmtree(denoiser)
     unet = load_unet(source)
-    save_denoiser(unet, specs, training | {"distilled": add_few_steps(unet, source)}, denoiser)
+    training = replace(record.training, distilled=add_few_steps(unet, source))
+    save_denoiser(unet, replace(record, training=training), denoiser)
     made = load_extractor("efficientnet-lite0", chip()).features(sampled(student, STEPS[1]))
     return distances({name: (made, held_out_features(study))})
 
@@ -245,7 +248,7 @@ def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     height, width = np.asarray(Image.open(folder / "mask.png")).shape
     slide = {
         "name": "held-out", "width_px": width, "height_px": height, "mask": "manifests/canvas/mask.png",
-        "lent_by": [group], "purpose": "evaluate", "outside": "tissue",  # what is no nucleus and not clear is stroma
+        "source_groups": [group], "purpose": "evaluate", "outside": "tissue",  # what is no nucleus and not clear is stroma
     }  # fmt: skip
     scale = study.params.get("sample_slides", {}).get("guidance", 2.0)
     given = study.params["train_denoiser"]["conditions"]

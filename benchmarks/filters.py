@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from histoloom.quality.study import FilterPart, filter_part
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
@@ -29,8 +28,10 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.filters.copies import CopyFilter
 from histoloom.quality.near_copy import build_index, copy_scores
 from histoloom.quality.plant import DISGUISES, cut, disguised
+from histoloom.sampling.diffusion_model import generator_sha256
 from histoloom.slides.open import open_slide
-from histoloom.studies.sample import SamplePart, generator_sha256, sample_part
+from histoloom.studies.filter import FilterPart, filter_part
+from histoloom.studies.sample import SamplePart, sample_part
 
 PARTS = ("copies", "cells", "time")
 MPP, TILE_PX = 0.5, 128
@@ -79,9 +80,9 @@ def kinds(
 ) -> Iterator[tuple[str, Callable[[Place], Picture]]]:
     """Each way to disguise a tile, alone and all together."""
 
-    def at(place: Place, shift: bool = False, scale: bool = False) -> Picture:
+    def at(place: Place, *, shift: bool = False, scale: bool = False) -> Picture:
         number, y, x = place
-        return cut(pictures[number], y, x, side, rng, shift, scale)
+        return cut(pictures[number], PixelBox(x, y, side, side), rng, shift=shift, scale=scale)
 
     for name, disguise in DISGUISES.items():
         yield name, lambda place, disguise=disguise: disguise(at(place), rng)
@@ -89,7 +90,7 @@ def kinds(
     yield "scale", partial(at, scale=True)
     yield "shift and scale", partial(at, shift=True, scale=True)
     yield "all but shift", lambda place: disguised(at(place, scale=True), rng)
-    yield "all", lambda place: disguised(at(place, True, True), rng)
+    yield "all", lambda place: disguised(at(place, shift=True, scale=True), rng)
 
 
 def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | None, among: np.ndarray) -> dict:
@@ -112,7 +113,7 @@ def measure_copies(pictures: list[Picture], side: int, seed: int, sheet: Path | 
     held_out, others = (
         copy_scores(tiles(places(pictures, part, side, side // 2)), index) for part in (calibrate, unseen)
     )
-    limit = CopyFilter(index).threshold(held_out[0], TrainFilters().share("near_copy"))
+    limit = CopyFilter(index).threshold(held_out[0], TrainFilters().false_rejection_of("near_copy"))
     caught, least, missed = {}, {}, []
     for name, make in kinds(pictures, side, rng):
         copies = np.stack([make(place) for place in known])
@@ -145,18 +146,19 @@ def measure_time(root: Path, tiles: int, steps: int) -> dict:
         for part in parts:
             sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, "cpu", root / folder))
 
-    def judge(folder: str) -> None:
+    def filtered(folder: str) -> None:
         filters = models / "filters"
         for part in parts:
             filter_part(FilterPart(part, root / "sampled", filters, model_sha256(filters), "cpu", root / folder))
 
     with one_thread():
         sample("sampled")
-        judge("judged")  # the first ones load what they need
+        filtered("filtered")  # the first ones load what they need
         took = {
-            name: seconds(partial(work, f"{name}-again")).wall for name, work in (("sample", sample), ("judge", judge))
+            name: seconds(partial(work, f"{name}-again")).wall
+            for name, work in (("sample", sample), ("filter", filtered))
         }
-    return {"filter_over_sampling_time": took["judge"] / took["sample"]}
+    return {"filter_over_sampling_time": took["filter"] / took["sample"]}
 
 
 def main() -> None:

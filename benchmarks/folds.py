@@ -14,8 +14,8 @@ from histoloom.data.rows import held_out_rows
 from histoloom.errors import HistoloomError
 from histoloom.studies.uplift import PREDICTIONS
 from histoloom.uplift.analysis import analyse, paired_difference
-from histoloom.uplift.answers import Answers, label_answers, mask_answers
-from histoloom.uplift.protocol import runs_of
+from histoloom.uplift.protocol import trials_of
+from histoloom.uplift.tasks import Task, label_task, mask_task
 
 CHANGE = ("difference", "interval", "interval_of_all")
 
@@ -24,13 +24,11 @@ class Predicted(NamedTuple):
     """What the models of all folds say of the test tiles, each tile predicted by the fold that held it out.
 
     arms : (arm, ratio) to the predictions of each seed, rows in the order of `rows`.
-    folds : (n,) which fold held a tile out.
     """
 
     arms: dict[tuple[str, float], list[np.ndarray]]
-    answers: Answers
+    task: Task
     rows: pd.DataFrame
-    folds: np.ndarray
 
 
 def predicted(studies: list[Study]) -> Predicted:
@@ -41,13 +39,13 @@ def predicted(studies: list[Study]) -> Predicted:
     for study in studies:
         rows = held_out_rows(study.tiles.rows())
         found = measured(study, "uplift")
-        runs = [run for run in runs_of(params.uplift) if run.arm not in found["left_out"]]
-        first = pd.read_parquet(study.folder / "data/uplift" / runs[0].name / PREDICTIONS)
+        trials = [trial for trial in trials_of(params.uplift) if trial.arm not in found["left_out"]]
+        first = pd.read_parquet(study.folder / "data/uplift" / trials[0].name / PREDICTIONS)
         tests.append(rows.set_index("tile_id", drop=False).loc[first["tile_id"]])
-        for run in runs:
-            table = pd.read_parquet(study.folder / "data/uplift" / run.name / PREDICTIONS).set_index("tile_id")
+        for trial in trials:
+            table = pd.read_parquet(study.folder / "data/uplift" / trial.name / PREDICTIONS).set_index("tile_id")
             values = table.loc[first["tile_id"]].to_numpy()
-            predictions.setdefault((run.arm, run.ratio), {}).setdefault(run.seed, []).append(values)
+            predictions.setdefault((trial.arm, trial.ratio), {}).setdefault(trial.seed, []).append(values)
     test = pd.concat(tests, ignore_index=True)
     protocols = [json.loads((s.folder / "reports/uplift/protocol.json").read_text(encoding="utf-8")) for s in studies]
     classes = tuple(protocols[0]["classes"])  # those that a train split shows
@@ -55,20 +53,18 @@ def predicted(studies: list[Study]) -> Predicted:
         raise HistoloomError(
             "The folds' train splits show different classes, so their predictions can't be put together."
         )
-    answers = (mask_answers if masks else label_answers)(test, classes)
     whole = {
         key: [np.concatenate(parts) for parts in seeds.values()]
         for key, seeds in predictions.items()
         if all(len(parts) == len(studies) for parts in seeds.values())
     }
     folds = np.repeat(np.arange(len(studies)), [len(rows) for rows in tests])
-    return Predicted(whole, answers, test, folds)
+    return Predicted(whole, (mask_task if masks else label_task)(test, classes, folds), test)
 
 
 def together(found: Predicted) -> dict:
     """One analysis of all folds; the first arm is what the others are compared with."""
-    reference, groups = next(iter(found.arms))[0], found.rows["split_group"].to_numpy(str)
-    return analyse(found.arms, found.answers, groups, reference, 0, found.folds)
+    return {**analyse(found.arms, found.task, next(iter(found.arms))[0], 0)}
 
 
 def over(first: Predicted, second: Predicted) -> dict:
@@ -76,12 +72,11 @@ def over(first: Predicted, second: Predicted) -> dict:
     if first.rows["tile_id"].tolist() != second.rows["tile_id"].tolist():
         raise HistoloomError("The two studies were tested on different tiles, so their arms can't be compared.")
     shared = [key for key in first.arms if key[0] not in ("real", "real+classical") and key in second.arms]
-    groups, answers = first.rows["split_group"].to_numpy(str), first.answers
-    out = {}
+    task, out = first.task, {}
     for key in shared:
-        before, after = (np.stack([answers.evidence(p) for p in part.arms[key]]) for part in (first, second))
+        before, after = (np.stack([task.evidence(p) for p in part.arms[key]]) for part in (first, second))
         rng = np.random.default_rng(0)
-        change = paired_difference(answers, before, after, groups, rng, first.folds, len(shared))
+        change = paired_difference(task, before, after, rng, len(shared))
         out[named(*key)] = {name: change[name] for name in CHANGE}
     return out
 

@@ -39,7 +39,7 @@ def _params(tile: dict, conditions: list[str], evaluation_tiles: int, **sections
         "train_autoencoder": {
             "channels": 32, "down_factor": 4, "steps": 1200, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
         },
-        "encode": {"forms": "turns"},
+        "encode": {"symmetries": "turns"},
         "train_denoiser": {
             "channels": [48, 96, 192], "steps": 2200, "learning_rate": 6e-4, "ema_decay": 0.998, "batch_size": 32,
         },
@@ -82,7 +82,7 @@ def nuclei(root: Path) -> Study:
         "masks": {"source": "raster", "classes": ["nucleus"]},
         "caption": "H&E of {label}",
     }
-    params = _params(tile, ["mask", "label"], 320, encode={"forms": "turns", "edges": True})
+    params = _params(tile, ["mask", "label"], 320, encode={"symmetries": "turns", "edges": True})
     return Study(root / "nuclei", params, rows, {})
 
 

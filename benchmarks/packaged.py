@@ -28,7 +28,7 @@ FORMER = {
         "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
         "mixed_precision": "no", "attention_head_dim": 8,
     },
-    "encode": {"forms": "none", "mask_detail": 1, "precision": "fp32"},
+    "encode": {"symmetries": "none", "mask_detail": 1, "precision": "fp32"},
     "train_encoders": {"text": {"steps": 150}},
 }  # fmt: skip
 """What the demo trained from scratch before there was a packaged model."""
@@ -51,7 +51,7 @@ def as_packaged(params: dict, model: str) -> dict:
             "train_encoders": {"text": {"source": model}, "rna": {"init": model}},
             "train_autoencoder": {"init": model, "steps": 0, "decoder_steps": 0, "scale": "kept"},
             "train_denoiser": {"init": model, "steps": 0},
-            "encode": {"forms": "none"},
+            "encode": {"symmetries": "none"},
         },
     )
     return params

@@ -22,8 +22,9 @@ from benchmarks.run import arguments, chip, flat, report, seconds
 from histoloom.backbones.denoiser import build_denoiser, denoise
 from histoloom.backbones.precision import has_bf16
 from histoloom.cluster import one_thread
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Params
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.targets.autoencoder import build_autoencoder, posterior
 
 SPECS = (

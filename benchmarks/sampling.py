@@ -23,11 +23,12 @@ from benchmarks.inputs import drawn_slides
 from benchmarks.run import arguments, chip, report, seconds
 from benchmarks.studies import Study
 from histoloom.backbones.denoiser import denoise
-from histoloom.cluster import one_thread, open_pool
-from histoloom.conditions.bus import cat
+from histoloom.cluster import one_thread, open_pool, uses_torch
+from histoloom.conditions.batch import cat
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Cluster, Params, load_params
-from histoloom.studies.sample import Generator, SamplePart, generator_sha256, load_generator, sample_part
+from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model
+from histoloom.studies.sample import SamplePart, sample_part
 
 CONDITIONS = ["label", "text"]
 GPU_BATCH = 256
@@ -55,28 +56,28 @@ def demo_study(root: Path, tiles: int, size: int, steps: int) -> Study:
 
 
 @torch.inference_mode()
-def bare(generator: Generator, plan: pd.DataFrame, size: int, steps: int) -> None:
+def bare(model: DiffusionModel, plan: pd.DataFrame, size: int, steps: int) -> None:
     """The forwards and decodes that the plan takes, and nothing else."""
-    facts = generator.training
-    latents = torch.zeros(2 * size, facts["latent_channels"], facts["latent_px"], facts["latent_px"])
-    arrays = generator.encoders.arrays(plan.head(size), lambda _: None)
-    nothing = null(arrays, generator.specs).each(lambda value: value.expand(size, *value.shape[1:]))
-    given = cat([batch(arrays, generator.specs, plan.index[:size]), nothing]).to(chip())
+    training = model.record.training
+    latents = torch.zeros(2 * size, training.latent_channels, training.latent_px, training.latent_px)
+    arrays = model.encoders.arrays(plan.head(size), lambda _: None)
+    nulls = null(arrays, model.specs).each(lambda value: value.expand(size, *value.shape[1:]))
+    given = cat([batch(arrays, model.specs, plan.index[:size]), nulls]).to(chip())
     latents, times = latents.to(chip()), torch.full((2 * size,), 500, device=chip())
     for _ in range(-(-len(plan) // size)):
         for _ in range(steps):
-            denoise(generator.unet, latents, times, given)
-        generator.codec.model.decode(latents[:size])
+            denoise(model.unet, latents, times, given)
+        model.codec.model.decode(latents[:size])
 
 
-def without_graphs(generator: Generator, work: Callable[[Path], None], parts: Path) -> None:
+def without_graphs(model: DiffusionModel, work: Callable[[Path], None], parts: Path) -> None:
     """The same, the denoiser's kernels started one by one; on a GPU alone, elsewhere they are anyway."""
-    graphed = generator.unet.forward
-    generator.unet.forward = graphed.forward
+    graphed = model.unet.forward
+    model.unet.forward = graphed.forward
     try:
         work(parts)
     finally:
-        generator.unet.forward = graphed
+        model.unet.forward = graphed
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,12 @@ class Forwards:
     repeats: int
 
 
+@uses_torch
 def forwards(job: Forwards) -> float:
     """CPU seconds of the process, once it is warm."""
-    generator = load_generator(job.models, generator_sha256(job.models), "auto", chip(), job.precision)
-    bare(generator, job.plan.head(job.size), job.size, job.steps)
-    return min(seconds(lambda: bare(generator, job.plan, job.size, job.steps)).cpu for _ in range(job.repeats))
-
-
-forwards.uses_torch = True
+    model = load_diffusion_model(job.models, generator_sha256(job.models), "auto", chip(), job.precision)
+    bare(model, job.plan.head(job.size), job.size, job.steps)
+    return min(seconds(lambda: bare(model, job.plan, job.size, job.steps)).cpu for _ in range(job.repeats))
 
 
 def on_a_worker(job: Forwards, malloc: dict[str, str]) -> float:
@@ -126,17 +125,17 @@ def main() -> None:
         study.train()
         params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
         sha256 = generator_sha256(models)
-        generator = load_generator(models, sha256, "auto", chip(), demo.sample.precision)
+        model = load_diffusion_model(models, sha256, "auto", chip(), demo.sample.precision)
 
         def sample(parts: Path) -> None:
             for part in sorted(plan["part"].unique()):
                 sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, chip(), parts))
 
         with one_thread():
-            bare(generator, plan.head(size), size, steps)  # the first forwards take longer
-            works = {"ours": sample, "bare": lambda _: bare(generator, plan, size, steps)}
+            bare(model, plan.head(size), size, steps)  # the first forwards take longer
+            works = {"ours": sample, "bare": lambda _: bare(model, plan, size, steps)}
             if chip() == "cuda":
-                works["plain"] = partial(without_graphs, generator, sample)
+                works["plain"] = partial(without_graphs, model, sample)
             turns = [
                 {name: seconds(partial(work, root / f"{name}-{turn}")).wall for name, work in works.items()}
                 for turn in range(repeats)

@@ -21,7 +21,7 @@ from histoloom.config import Sample
 from histoloom.data.commit import digest, hash_tree
 from histoloom.data.plan import PLAN
 from histoloom.data.store import TileStore
-from histoloom.sampling.generator import generator_sha256, load_generator
+from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
 from histoloom.studies.work import run_stage
 
 
@@ -80,15 +80,15 @@ class Study:
         """Tiles of one seed under one condition of each of the plan's rows, all others null."""
         with self._inside():
             models = Path("models")
-            generator = load_generator(models, generator_sha256(models), "auto", chip())
+            model = load_diffusion_model(models, generator_sha256(models), "auto", chip())
             lenders = self.tiles.rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
-            arrays = generator.encoders.arrays(rows, partial(self.tiles.read, lenders))
-            given = batch(arrays, generator.specs, np.arange(len(rows)))
-            guidance = {spec.name: scale if spec.name == name else 0.0 for spec in generator.specs}
+            arrays = model.encoders.arrays(rows, partial(self.tiles.read, lenders))
+            given = batch(arrays, model.specs, np.arange(len(rows)))
+            guidance = {spec.name: scale if spec.name == name else 0.0 for spec in model.specs}
             seeds = np.full(len(rows), rows["seed"].iloc[0], np.uint64)
             sample = Sample(**self.params["sample"] | {"guidance": guidance})
-            nothing = null(arrays, generator.specs)
-            return generator.codec.decode(generator.latents(seeds, given, nothing, sample))
+            nothing = null(arrays, model.specs)
+            return model.codec.decode(model.latents(seeds, given, nothing, sample))
 
     @property
     def plan(self) -> pd.DataFrame:

@@ -65,7 +65,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
         }
         for row in table.itertuples()
     ]  # fmt: skip
-    made = 900 if fraction == 1 else 400
+    tiles = 900 if fraction == 1 else 400
     params = {
         "tile": {
             "slides_root": str(data), "mpp": 0.69, "tile_px": 96, "stride_px": 48,
@@ -79,7 +79,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
         },
         "train_encoders": {"text": {"source": MODEL}},
         "train_autoencoder": AUTOENCODER | {"steps": 400},
-        "encode": {"batch_size": 4, "forms": "turns", "mask_detail": 2, "precision": "bf16"},
+        "encode": {"batch_size": 4, "symmetries": "turns", "mask_detail": 2, "precision": "bf16"},
         "train_denoiser": {
             "init": MODEL, "conditions": ["text", "mask"], "drop": {"text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32,
             "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16",
@@ -87,8 +87,8 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
         "plan": {
             "target": "none",
             "requests": [
-                {"name": "as-they-are", "tiles": made // 2},
-                {"name": "scattered", "tiles": made // 2, "change": {"mask": {"scatter": True}}},
+                {"name": "as-they-are", "tiles": tiles // 2},
+                {"name": "scattered", "tiles": tiles // 2, "change": {"mask": {"scatter": True}}},
             ],
         },
         "sample": SAMPLE | {"guidance_interval": [0.2, 0.6]},  # the mask's, for a caption that is everyone's too
@@ -117,7 +117,7 @@ def spots(root: Path, _: int, fraction: float) -> Study:
             "caption": "H&E of breast",
         },
         "train_autoencoder": AUTOENCODER | {"steps": 400},
-        "encode": {"batch_size": 4, "forms": "flips", "precision": "bf16"},
+        "encode": {"batch_size": 4, "symmetries": "flips", "precision": "bf16"},
         "train_denoiser": {
             "conditions": ["label"], "drop": {"label": 0.1}, "channels": [96, 160], "steps": 1200, "batch_size": 32,
             "learning_rate": 1e-3, "ema_decay": 0.998, "mixed_precision": "bf16",
@@ -168,7 +168,7 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
             name = named(contrast, change["ratio"])
             out[name] = {key: change[key] for key in CHANGE}
     augment = [measured(study, "filter")["augment"] for study in studies]
-    out["accepted_of_made"] = sum(a["accepted"] for a in augment) / sum(a["made"] for a in augment)
+    out["accepted_of_synthetic"] = sum(a["accepted"] for a in augment) / sum(a["synthetic"] for a in augment)
     fitted = [measured(study, "train_filters") for study in studies]
     for name in (name for name, value in fitted[0].items() if isinstance(value, dict)):
         rejected = [m[name]["false_rejection_of_test"] for m in fitted]

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from histoloom.config import Params, load_params
 from histoloom.data.commit import commit_part
-from histoloom.data.schema import TILE_ROW, write_rows
+from histoloom.data.schema import SYNTHETIC_ROW, TILE_ROW, VERDICT_COLUMNS, write_rows
 from histoloom.data.store import TileWriter
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.17, 0.90, 0.40]])
@@ -233,7 +233,42 @@ def make_part(
     commit_part(Path(store), name, write)
 
 
-def write_made_lineage(store) -> None:
+def synthetic_rows(count: int, **columns) -> pd.DataFrame:
+    """Rows of a synthetic store, `count` of them, by a generator 'g'; `columns` as of `tile_rows`."""
+    guidance = [{"condition": "all", "scale": 2.0, "start": 0.0, "end": 1.0}]
+    fields = {
+        "tile_id": [f"synthetic-{n:03d}" for n in range(count)],
+        "source": "synthetic",
+        "slide_id": "",
+        "patient_id": "",
+        "rna": None,
+        "genotype": None,
+        "seed": 1,
+        "scheduler": "ddim",
+        "steps": 20,
+        "precision": "fp32",
+        "window_layout": None,
+        "generator_sha256": "g",
+        "condition_ref": "",
+        "guidance": [guidance] * count,
+        "request": "",
+        "purpose": "augment",
+        "ancestors": [["train"]] * count,
+    }
+    return tile_rows(count, **fields | columns)
+
+
+def write_verdicts(folder, rows: pd.DataFrame, accepted: list[bool]) -> None:
+    """The verdicts on a part of synthetic tiles; those that aren't accepted are of low quality."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = rows if "masked" in rows else rows.assign(masked=False)
+    rows = rows.assign(accepted=accepted, reject_reasons=[[] if a else ["low tissue quality"] for a in accepted])
+    schema = pa.schema([*SYNTHETIC_ROW, *VERDICT_COLUMNS.items()])
+    write_rows(rows, folder / "rows.parquet", schema)
+
+
+def write_synthetic_lineage(store) -> None:
     """The record of a generator 'g' that saw nobody, beside the tiles that it made."""
     record = {"g": {"groups": [], "slides": [], "unknown": []}}
     (Path(store) / "lineage.json").write_text(json.dumps(record), encoding="utf-8")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("histoloom", deadline=None, max_examples=50)
+# A process a core does the tests. With a thread a core in each of them, threads that wait for each other take most of
+# the time. A stage that trains sets its own number. It must stand before torch and numpy are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test fetches anything; without a network each try takes a minute
+
+# The same examples in every run, so that a change is red for what it changed. For others: --hypothesis-profile search
+settings.register_profile("histoloom", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=500)
 settings.load_profile("histoloom")
 
 

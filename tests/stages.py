@@ -14,7 +14,7 @@ from histoloom.studies.work import run_stage
 def study_of(params: Params, root: Path | str = ".", workers: int = 0) -> Study:
     """A study at `root` whose params and cluster are these, whatever its files state."""
     study = Study(Path(root))
-    vars(study).update(params=params, cluster=Cluster(workers=workers))
+    vars(study).update(stated=params, cluster=Cluster(workers=workers, training_threads=1))
     return study
 
 

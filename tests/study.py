@@ -47,7 +47,7 @@ TINY = {
                 "height_px": 88,
                 "mask": "manifests/canvases/woven.geojson",
                 "outside": "glass",
-                "lent_by": ["patient-slide-train"],
+                "source_groups": ["patient-slide-train"],
             }
         ],
         "steps": 4,
@@ -63,22 +63,25 @@ TINY = {
 }
 
 
-def environment() -> dict[str, str]:
-    """The test's own environment, with this interpreter's commands first on the path."""
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """The test's own environment, with this interpreter's commands first on the path, and more."""
     bin_folder = str(Path(sys.executable).parent)
     return os.environ | {
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
         "HISTOLOOM_SALT": "a salt for tests",
         "PYTHONFAULTHANDLER": "1",
+        **(more or {}),
     }
 
 
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+def run(
+    folder: Path, *command: str, check: bool = True, more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """Run a command in a study; a failure shows what it printed, and one that hangs where each of its threads stood."""
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=environment(),
+        env=environment(more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -99,8 +102,10 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     return done
 
 
-def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    return run(folder, sys.executable, "-m", "dvc", *arguments, check=check)
+def dvc(
+    folder: Path, *arguments: str, check: bool = True, more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
+    return run(folder, sys.executable, "-m", "dvc", *arguments, check=check, more=more)
 
 
 def stage(folder: Path, name: str, check: bool = True) -> subprocess.CompletedProcess:
@@ -155,7 +160,7 @@ def make_tiny_study(folder: Path) -> Path:
     run(folder.parent, str(Path(sys.executable).with_name("histoloom")), "init", str(folder), "--recipe", str(recipe))
     for seed, split in enumerate(("train", "val", "test")):
         add_slide(folder, f"slide-{split}", split, seed)
-    edit_yaml(folder / "cluster.yaml", workers=0)
+    edit_yaml(folder / "cluster.yaml", workers=0, training_threads=1)
     (folder / "manifests/canvases").mkdir()
     halves(folder / "manifests/canvases/woven.geojson", 88)
     return folder

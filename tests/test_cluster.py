@@ -15,6 +15,8 @@ from histoloom.cluster import device, open_pool
 from histoloom.config import Cluster
 from histoloom.errors import HistoloomError
 
+pytestmark = pytest.mark.long
+
 
 def double(value: int) -> int:
     return 2 * value

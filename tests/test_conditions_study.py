@@ -12,17 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from histoloom.cli.validate import validate_study
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Sample, load_params
 from histoloom.data.plan import PLAN, planned_tiles
 from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
-from histoloom.studies.sample import generator_sha256, load_generator
+from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
+from histoloom.studies.checks.study import check_study
 from histoloom.studies.work import run_stage
 from tests.build import make_study, tissue_picture
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers"),
+]
 
 CONDITIONS = ("label", "text", "mask", "rna", "genotype", "magnification", "image")
 VECTORS = ("label", "rna", "genotype", "magnification", "image")
@@ -43,12 +47,12 @@ REQUESTS = [
 
 WOVEN = {
     "name": "fields", "width_px": 96, "height_px": 64, "mask": "manifests/mask.png", "instances": "manifests/nuclei.png",
-    "outside": "tissue", "field": "manifests/field.csv", "label": "tumour",
+    "outside": "tissue", "condition_grid": "manifests/field.csv", "label": "tumour",
 }  # fmt: skip
 
 
 def write_canvas(folder: Path) -> None:
-    """A mask with its nuclei, and a field: a tile of each of two patients that lends all it has, and a caption."""
+    """A mask with its nuclei, and a condition grid: a tile of each of two patients, all of its conditions, and a caption."""
     nuclei = np.asarray(Image.open(folder / "data/slides/i0.png"))[:64, :96]
     Image.fromarray(nuclei).save(folder / "manifests/nuclei.png")
     Image.fromarray((nuclei > 0).astype(np.uint8)).save(folder / "manifests/mask.png")
@@ -101,9 +105,10 @@ def params(folder: Path, rows: list[dict], **sections):
             "genotype": {"table": "manifests/genotype.csv"},
         },
         "train_autoencoder": {"channels": 16, "steps": 4, "decoder_steps": 2, "batch_size": 8},
-        "encode": {"edges": True, "forms": "turns"},
+        "encode": {"edges": True, "symmetries": "turns"},
         "train_denoiser": {"conditions": list(CONDITIONS), "channels": [16, 32], "steps": 6, "batch_size": 8},
         "filter": {"min_yield": 0.0},
+        "uplift": {"seeds": 0},
         "plan": {"target": "none", "evaluation_tiles": 3, "batch_size": 8, "requests": REQUESTS},
         "sample": {"steps": 3, "guidance": {"mask": 2.0, "text": 3.0}},
         "sample_slides": {
@@ -127,9 +132,9 @@ def study(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"conditions-{request.param}")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    (folder / "cluster.yaml").write_text("workers: 0\n")
+    (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
-    assert not faults_among(validate_study())
+    assert not faults_among(check_study(Study()))
     run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
     yield folder
     patch.undo()
@@ -141,13 +146,13 @@ def sampler(study: Path, guidance=1.0):
     part = plan["part"].iloc[0]
     rows = plan[plan["part"] == part].reset_index(drop=True).head(8)
     models = Path("models")
-    generator = load_generator(models, generator_sha256(models), "auto", "cpu")
-    arrays = generator.encoders.arrays(rows, lambda name: planned_tiles(Path("data/plan"), part, name)[:8])
+    model = load_diffusion_model(models, generator_sha256(models), "auto", "cpu")
+    arrays = model.encoders.arrays(rows, lambda name: planned_tiles(Path("data/plan"), part, name)[:8])
 
     def sample(changed: dict | None = None) -> torch.Tensor:
-        given = batch(arrays | (changed or {}), generator.specs, np.arange(8))
-        nothing = null(arrays, generator.specs)
-        return generator.latents(rows["seed"].to_numpy(), given, nothing, Sample(steps=3, guidance=guidance))
+        given = batch(arrays | (changed or {}), model.specs, np.arange(8))
+        nulls = null(arrays, model.specs)
+        return model.latents(rows["seed"].to_numpy(), given, nulls, Sample(steps=3, guidance=guidance))
 
     return arrays, sample
 
@@ -230,12 +235,20 @@ def test_masks_are_edited_as_asked(study):
 
 
 def test_synthetic_tiles_keep_the_masks_that_they_were_given(study):
-    made, asked = TileStore("data/synthetic"), TileStore("data/plan/conditions")
-    for part in made.parts:
+    synthetic, asked = TileStore("data/synthetic"), TileStore("data/plan/conditions")
+    for part in synthetic.parts:
         for name in ("mask", "instance", "edge"):
-            assert (made.array(part, name)[:] == asked.array(part, name)[:]).all()
-    assert set(made.rows()["guidance"]) == {"mask=2 text=3 within mask 0.2-0.6"}
-    assert set(made.rows()["recipe"]) == {"dpmsolver++-3-fp32"}
+            assert (synthetic.array(part, name)[:] == asked.array(part, name)[:]).all()
+    rows = synthetic.rows()
+    mask, text = ({"condition": name, "scale": scale} for name, scale in (("mask", 2.0), ("text", 3.0)))
+    for guidance in rows["guidance"]:
+        assert [g for g in guidance if g["condition"] == "mask"] == [mask | {"start": 0.2, "end": 0.6}]
+        assert [g for g in guidance if g["condition"] == "text"] == [text | {"start": 0.0, "end": 1.0}]
+        assert all(g["scale"] == 1 for g in guidance if g["condition"] not in ("mask", "text"))
+    assert rows[["scheduler", "steps", "precision"]].drop_duplicates().to_numpy().tolist() == [
+        ["dpmsolver++", 3, "fp32"]
+    ]
+    assert rows["window_layout"].isna().all()
 
 
 def test_captions_are_summarised_once_and_long_ones_read_in_chunks(study):
@@ -258,11 +271,11 @@ def test_what_was_measured_of_the_encoders_is_written(study):
 
 def test_the_rest_of_the_way_takes_such_tiles(study, monkeypatch):
     monkeypatch.setenv("HISTOLOOM_SALT", "a salt for tests")
-    run("tile_slides", "train_filters", "filter", "emit", "evaluate", "report")
+    run("tile_slides", "train_filters", "filter", "emit", "evaluate", "uplift", "report")
     page = Path("reports/index.html").read_text(encoding="utf-8")
     assert "train_encoders: rna kl" not in page and "rna explained_variance_train" in page
     assert all(f"<td>{r['name']}</td>" in page for r in REQUESTS)
-    assert "Masks, and what was made of them" in page and "Counterfactual pairs" in page
+    assert "Masks, and the tiles under them" in page and "Counterfactual pairs" in page
 
 
 def test_a_slide_is_woven_under_every_condition_at_once(study):
@@ -282,7 +295,7 @@ def test_a_slide_is_woven_under_every_condition_at_once(study):
 def test_validate_names_requests_that_cannot_be(study, tmp_path, monkeypatch, request_, message):
     monkeypatch.chdir(tmp_path)
     params(tmp_path, write_inputs(tmp_path), plan={"requests": [{"name": "r", "tiles": 1} | request_]})
-    (fault,) = faults_among(validate_study())
+    (fault,) = faults_among(check_study(Study()))
     assert message in fault.problem and fault.remedy and fault.column.startswith("plan.requests[0]")
 
 
@@ -295,7 +308,7 @@ def test_validate_lists_the_faults_of_every_table_at_once(tmp_path, monkeypatch)
     table = pd.read_parquet(tmp_path / "manifests/expression.parquet")
     table.assign(G3=np.nan).to_parquet(tmp_path / "manifests/expression.parquet")
     params(tmp_path, rows)
-    text = "\n".join(map(str, validate_study()))
+    text = "\n".join(map(str, check_study(Study())))
     for expected in (
         "row 3, column 'caption'",
         "row 4, column 'path'",

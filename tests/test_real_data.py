@@ -19,7 +19,7 @@ from histoloom.data.store import TileStore
 from tests.study import TINY, dvc, edit_yaml, run, stage
 
 DATA = Path(os.environ.get("HISTOLOOM_REAL_DATA", "/nowhere"))
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="HISTOLOOM_REAL_DATA names no folder")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not DATA.is_dir(), reason="HISTOLOOM_REAL_DATA names no folder")]
 SMALL = {name: TINY[name] for name in TINY if name not in ("tile", "plan", "sample_slides")}
 SMALL["train_denoiser"] = {name: value for name, value in SMALL["train_denoiser"].items() if name != "conditions"}
 SMALL["filter"] = {"min_yield": 0.0}
@@ -78,7 +78,7 @@ def monuseg(tmp_path) -> Path:
     Image.fromarray(nuclei.astype(np.uint16)).save(folder / "manifests/canvases/nuclei.png")
     slide = {"name": "nuclei", "width_px": 160, "height_px": 128, "outside": "tissue", "purpose": "evaluate"}
     files = {"mask": "manifests/canvases/mask.png", "instances": "manifests/canvases/nuclei.png"}
-    weave(folder, slide | files | {"lent_by": [monuseg_rows()[0]["patient_id"]]})
+    weave(folder, slide | files | {"source_groups": [monuseg_rows()[0]["patient_id"]]})
     return folder
 
 

@@ -22,6 +22,8 @@ from histoloom.config import Cluster, load_cluster
 from histoloom.errors import HistoloomError
 from histoloom.scheduler import check_versions
 
+pytestmark = pytest.mark.long
+
 
 def double(value: int) -> int:
     return 2 * value
@@ -125,12 +127,15 @@ import sys
 import histoloom.scheduler
 from histoloom.config import Cluster
 from histoloom.cluster import open_pool
-from histoloom.studies.stage import run
+from histoloom.errors import HistoloomError
 histoloom.scheduler.REACHED_WITHIN_S = 2
 def main():
     with open_pool(Cluster(scheduler=sys.argv[1]), tasks=1) as pool:
         pool(abs, [1], "abs")
-run(main)
+try:
+    main()
+except HistoloomError as error:
+    sys.exit(str(error))
 """
 
 

@@ -1,1 +1,247 @@
-"""The Python door."""
+"""The Python door: a trained model that makes tiles, and a store of tiles to be read, each in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from histoloom.backbones.denoiser import load_denoiser
+from histoloom.cluster import device as device_of
+from histoloom.conditions.encode import Arrays, Encoders, batch, load_encoders, null
+from histoloom.conditions.label import encode_labels
+from histoloom.conditions.mask import mask_map
+from histoloom.config import Cluster, Sample
+from histoloom.config.channels import EDGE, read_channels
+from histoloom.config.package import root, scale_of
+from histoloom.data.seeds import item_seed
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
+from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled
+from histoloom.targets.autoencoder import factor_of, load_codec
+
+_PARTS = ("autoencoder", "denoiser", "encoders")
+_BATCH = 8
+"""Tiles in a forward; the last batch is padded, so that a tile doesn't depend on how many there are."""
+
+Mask = np.ndarray | Image.Image | Path | str
+"""Class ids of a tile: an array (tile_px, tile_px) of integers, a picture of one channel, or the file of one."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Synthetic tiles.
+
+    images : as PIL pictures.
+    rows : one a tile, with `seed`, `label`, `caption` and `mpp` (µm/px).
+    """
+
+    images: list[Image.Image]
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained diffusion model: `load` gives it.
+
+    tile_px : side of the tiles that it makes. mpp : their scale, µm/px; None where nothing tells it.
+    """
+
+    folder: Path
+    model: DiffusionModel
+    mpp: float | None
+
+    @property
+    def tile_px(self) -> int:
+        return self.model.record.training.latent_px * factor_of(self.model.codec.model)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What it can be told, such as ('label', 'text', 'mask')."""
+        return tuple(spec.name for spec in self.model.specs)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that it knows."""
+        return self._channels("label")
+
+    @property
+    def mask_classes(self) -> tuple[str, ...]:
+        """The classes of its masks, in the order of their ids: the first is 1, and 0 is background."""
+        return tuple(name for name in read_channels(self._channels("mask"))[0][1:] if name != EDGE)
+
+    def sample(
+        self,
+        n: int = 1,
+        seed: int = 0,
+        *,
+        mask: Mask | Sequence[Mask] | None = None,
+        text: str | Sequence[str] | None = None,
+        label: str | Sequence[str] | None = None,
+        settings: Sample | None = None,
+    ) -> Samples:
+        """Make n tiles. What is not given, the model chooses.
+
+        Parameters
+        ----------
+        seed : tile number i has a seed of its own, made of `seed` and i; it does not depend on n.
+        mask, text, label : one for all tiles, or a sequence of n.
+        settings : the section `sample` of params.yaml: scheduler, steps, guidance.
+
+        Raises
+        ------
+        HistoloomError
+            for a condition that the model doesn't know, a mask of another size or with unknown ids, an unknown label, and
+            settings that a distilled model can't take.
+        """
+        settings = settings or Sample()
+        check_distilled(self.folder, settings, "sample")
+        if n < 1:
+            raise HistoloomError(f"n is {n}: ask for one tile at least.")
+        rows = pd.DataFrame(
+            {
+                "seed": np.array([item_seed(seed, f"tile-{number:06d}") for number in range(n)], np.uint64),
+                "label": _for_each(label, n, "label"),
+                "caption": _for_each(text, n, "text"),
+                "mpp": self.mpp,
+            }
+        )
+        masks = None if mask is None else np.stack([self._ids(one) for one in _for_each(mask, n, "mask")])
+        for name, given in (("label", label), ("text", text), ("mask", mask)):
+            if given is not None and name not in self.conditions:
+                raise HistoloomError(f"{self.folder} reads no {name}. It can be told: {', '.join(self.conditions)}.")
+        images = self._images(rows["seed"].to_numpy(), self._arrays(rows, masks), settings)
+        return Samples([Image.fromarray(image) for image in images], rows)
+
+    def _channels(self, name: str) -> tuple[str, ...]:
+        return next((spec.channels for spec in self.model.specs if spec.name == name), ())
+
+    def _ids(self, mask: Mask) -> np.ndarray:
+        """(tile_px, tile_px) class ids."""
+        if isinstance(mask, str | Path):
+            if not Path(mask).is_file():
+                raise HistoloomError(f"There is no mask at {mask}.")
+            with Image.open(mask) as picture:
+                ids = np.asarray(picture)
+        else:
+            ids = np.asarray(mask)
+        if ids.shape != (self.tile_px, self.tile_px) or not np.issubdtype(ids.dtype, np.integer):
+            raise HistoloomError(
+                f"A mask holds a whole number a pixel, {self.tile_px} x {self.tile_px} of them; this is {ids.dtype} of shape "
+                f"{ids.shape}. Its classes are {self._said_classes()}."
+            )
+        if ids.min() < 0 or ids.max() > len(self.mask_classes):
+            raise HistoloomError(f"A mask holds the id {ids.max()}. The model's classes are {self._said_classes()}.")
+        return ids
+
+    def _said_classes(self) -> str:
+        return ", ".join(f"{number} {name}" for number, name in enumerate(("background", *self.mask_classes)))
+
+    def _arrays(self, rows: pd.DataFrame, masks: np.ndarray | None) -> Arrays:
+        """Each condition's array, the null's where it isn't given."""
+        arrays: Arrays = {}
+        latent_px, specs = self.model.record.training.latent_px, self.model.specs
+        for spec in specs:
+            if spec.name == "label":
+                arrays["label"] = encode_labels(rows["label"].tolist(), spec.channels)
+            elif spec.shape == "sequence":
+                arrays |= load_encoders((spec,), latent_px, self.folder / "encoders").arrays(rows, _no_tiles)
+            elif spec.name == "mask" and masks is not None:
+                if EDGE in read_channels(spec.channels)[0]:
+                    raise HistoloomError(
+                        f"{self.folder} reads outlines of nuclei beside a mask: plan its tiles in a study."
+                    )
+                arrays["mask"] = mask_map(masks, None, spec.channels, latent_px, latent_px)
+            else:
+                shape = (spec.size, latent_px, latent_px) if spec.shape == "map" else (spec.size,)
+                arrays[spec.name] = np.zeros((len(rows), *shape), np.float32)
+        return arrays
+
+    def _images(self, seeds: np.ndarray, arrays: Arrays, settings: Sample) -> np.ndarray:
+        """(n, tile_px, tile_px, 3) uint8."""
+        nulls, out = null(arrays, self.model.specs), []
+        for start in range(0, len(seeds), _BATCH):
+            index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
+            given = batch(arrays, self.model.specs, index)
+            out.append(self.model.codec.decode(self.model.latents(seeds[index], given, nulls, settings)))
+        return np.concatenate(out)[: len(seeds)]
+
+
+def _no_tiles(name: str) -> np.ndarray:
+    raise HistoloomError(f"A caption needs no {name} of a tile.")
+
+
+def _for_each(given, n: int, name: str) -> list:
+    """One value a tile."""
+    if (
+        given is None
+        or isinstance(given, str | Path | Image.Image)
+        or (isinstance(given, np.ndarray) and given.ndim == 2)
+    ):
+        return [given] * n
+    if len(given) != n:
+        raise HistoloomError(
+            f"There are {len(given)} values of {name} for {n} tiles. Give one for all, or one for each."
+        )
+    return list(given)
+
+
+def load(source: str | Path, device: str = "auto") -> Model:
+    """Load a trained model to make tiles with.
+
+    Parameters
+    ----------
+    source : the name of a packaged model, such as 'histoloom-small'; the folder of a package; or a study's folder.
+    device : 'cpu', 'cuda', or 'auto': a GPU where there is one.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no such model, or it is damaged.
+    """
+    folder = _folder_of(source)
+    where = device_of(Cluster.model_validate({"device": device}))
+    unet, record = load_denoiser(folder / "denoiser", where)
+    model = DiffusionModel(load_codec(folder / "autoencoder", where), unet, Encoders(()), record, where)
+    return Model(folder, model, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
+
+
+def _folder_of(source: str | Path) -> Path:
+    """The folder that holds the model's parts."""
+    places = (root() / str(source), Path(source), Path(source) / "models")
+    for place in places:
+        if all((place / part).is_dir() for part in _PARTS):
+            return place
+    packaged = ", ".join(sorted(place.name for place in root().iterdir() if place.is_dir()))
+    raise HistoloomError(
+        f"There is no model at '{source}'. Name a packaged model ({packaged}), the folder of one, or a study whose models are "
+        "trained (dvc repro train_denoiser)."
+    )
+
+
+def _scale_of_study(models: Path) -> float | None:
+    """tile.mpp of the study that holds a folder of models."""
+    from histoloom.data.study_folder import Study
+
+    study = Study(models.parent)
+    return study.params.tile.mpp if (study.root / "params.yaml").is_file() else None
+
+
+def open_store(path: str | Path, rows_from: str | Path | None = None) -> TileStore:
+    """Open a tile store to be read: `.rows()` is its table, `.read(rows)` the pictures of rows, (n, h, w, 3) uint8.
+
+    Parameters
+    ----------
+    path : the folder, such as a study's data/tiles or data/synthetic.
+    rows_from : take the rows from here, such as data/verdicts for data/synthetic.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no store.
+    """
+    return TileStore(Path(path), None if rows_from is None else Path(rows_from))

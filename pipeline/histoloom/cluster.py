@@ -13,12 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from histoloom.config import Cluster
 from histoloom.errors import HistoloomError
 from histoloom.progress import progress
 from histoloom.scheduler import check_versions, reach, wait_for_workers, words_for_what_died
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def uses_torch(task: F) -> F:
+    """Mark a task that computes with torch: it runs on one thread."""
+    task.__dict__["uses_torch"] = True
+    return task
 
 
 class Ref(NamedTuple):
@@ -120,7 +128,7 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
         "distributed.admin.tick.limit": "60s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
     }
-    with dask.config.set(settings), _open_client(config, tasks, gpu, woven) as client:
+    with dask.config.set(settings), _open_client(config, tasks, gpu=gpu, woven=woven) as client:
         yield Pool(
             lambda function, items, title: _map_dask(client, config, function, items, title),
             lambda tasks, title: _graph_dask(client, config, tasks, title),
@@ -128,7 +136,7 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
 
 
 @contextmanager
-def _open_client(config: Cluster, tasks: int, gpu: bool, woven: bool) -> Iterator:
+def _open_client(config: Cluster, tasks: int, *, gpu: bool, woven: bool) -> Iterator:
     if config.scheduler is not None:
         with reach(config.scheduler) as client:
             wait_for_workers(client, config.scheduler)
@@ -137,7 +145,7 @@ def _open_client(config: Cluster, tasks: int, gpu: bool, woven: bool) -> Iterato
         return
     from distributed import Client
 
-    with _make_cluster(config, tasks, gpu, woven) as cluster, Client(cluster) as client:
+    with _make_cluster(config, tasks, gpu=gpu, woven=woven) as cluster, Client(cluster) as client:
         wait_for_workers(client, None)
         yield client
 
@@ -157,7 +165,7 @@ _LOOPBACK = {
 
 
 @contextmanager
-def _make_cluster(config: Cluster, tasks: int, gpu: bool, woven: bool):
+def _make_cluster(config: Cluster, tasks: int, *, gpu: bool, woven: bool):
     if gpu and device(config) == "cuda":
         try:
             from dask_cuda import LocalCUDACluster
@@ -234,7 +242,7 @@ def _graph_here(tasks: dict[str, Task], title: str) -> None:
             advance(int(task.counted))
 
 
-def _resources(client) -> dict[str, float] | None:
+def _resources(client) -> dict[str, int] | None:
     """What a computing task takes of its worker: nothing where the workers, of a scheduler of the user's, state nothing."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return _COMPUTES if workers and all(_COMPUTES.keys() <= worker["resources"].keys() for worker in workers) else None
@@ -246,7 +254,8 @@ def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> 
 
     workers, computing = sorted(client.scheduler_info(n_workers=-1)["workers"]), _resources(client)
     places = 1 + max(task.place for task in tasks.values())
-    run, futures = uuid.uuid4().hex[:8], {}
+    run = uuid.uuid4().hex[:8]
+    futures: dict[str, Any] = {}
     for key, task in tasks.items():
         arguments = [futures[a.key] if isinstance(a, Ref) else a for a in task.arguments]
         futures[key] = client.submit(

@@ -28,6 +28,15 @@ class Fault:
         return f"{_place(self)}: {self.problem} Remedy: {self.remedy}"
 
 
+Problem = tuple[str, str, str]
+"""A key of params, what is wrong with it, and how to mend it."""
+
+
+def key_fault(key: str, problem: str, remedy: str) -> Fault:
+    """A fault of one key of params.yaml, such as 'tile.mpp'."""
+    return Fault(f"params.yaml, {key}", problem, remedy)
+
+
 @dataclass(frozen=True)
 class Note:
     """One thing that the user should know and need not mend, such as a count of what is left out."""
@@ -91,7 +100,7 @@ def _alike(found: Sequence[Fault | Note]) -> list[list[Fault | Note]]:
     for each in found:
         kind = (type(each), each.column, _QUOTED.sub("", _said(each)), getattr(each, "remedy", ""))
         kinds.setdefault(kind, {}).setdefault(each.where, []).append(each)
-    groups = []
+    groups: list[list[Fault | Note]] = []
     for by_file in kinds.values():
         shared = len(by_file) > _VALUES_SHOWN
         groups += [[each for members in by_file.values() for each in members]] if shared else by_file.values()

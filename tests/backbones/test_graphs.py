@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 
 SPECS = (
     ConditionSpec("label", "vector", 3),
     ConditionSpec("text", "sequence", 16),
     ConditionSpec("mask", "map", 2),
 )
-FACTS = {"map_input": "concat"}
+RECORD = DenoiserRecord(SPECS, DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4))
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -28,7 +29,7 @@ def _inputs(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, Conditio
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_replay_gives_what_the_forward_gives(tmp_path, precision):
-    save_denoiser(build_denoiser(TrainDenoiser(channels=(32, 64)), SPECS, 4, 8), SPECS, FACTS, tmp_path)
+    save_denoiser(build_denoiser(TrainDenoiser(channels=(32, 64)), SPECS, 4, 8), RECORD, tmp_path)
     model, *_ = load_denoiser(tmp_path, "cuda", precision=precision)
     bare = model.forward.forward
     made = []

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser
 from histoloom.backbones.few_steps import add_few_steps, check_few_steps, low_rank_difference, save_few_steps, updated
 from histoloom.backbones.lora import add_low_rank, merge_low_rank, refit
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 from histoloom.training.denoiser import train_denoiser
@@ -164,7 +165,7 @@ def _arrays(count: int, classes: int) -> dict[str, np.ndarray]:
 def _train(folder, spec: ConditionSpec, arrays, **options) -> None:
     config = TrainDenoiser(conditions=("label",), channels=(16, 32), batch_size=4, warmup_steps=0, **options)
     run = TrainingRun("t", config.steps, config.learning_rate, 0, folder / "checkpoints", 2, ema_decay=0.5)
-    train_denoiser(config, arrays, (spec,), 0, run, folder)
+    train_denoiser(config, arrays, (spec,), run, folder)
 
 
 def test_a_model_is_adapted_to_other_labels(tmp_path):
@@ -175,9 +176,9 @@ def test_a_model_is_adapted_to_other_labels(tmp_path):
     same = load_denoiser(tmp_path / "same", "cpu")[0].state_dict()
     assert all(torch.equal(first[n], same[n]) for n in first)
     _train(tmp_path / "second", label("b", "x", "a"), _arrays(8, 3), steps=3, adapt="lora", lora_rank=2, **init)
-    model, specs, _ = load_denoiser(tmp_path / "second", "cpu")
+    model, record = load_denoiser(tmp_path / "second", "cpu")
     second = model.state_dict()
-    assert specs[0].channels == ("b", "x", "a") and second.keys() == first.keys()
+    assert record.channels == {"label": ("b", "x", "a")} and second.keys() == first.keys()
     assert torch.equal(second["conv_norm_out.weight"], first["conv_norm_out.weight"])
     assert not torch.equal(
         second["down_blocks.0.resnets.0.conv1.weight"], first["down_blocks.0.resnets.0.conv1.weight"]

@@ -9,8 +9,9 @@ import torch
 from histoloom.backbones import precision
 from histoloom.backbones.denoiser import build_denoiser, denoise
 from histoloom.backbones.precision import has_bf16, native, set_precision
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainAutoencoder, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import build_autoencoder, load_codec, save_latent_scale
 

@@ -7,8 +7,9 @@ import torch
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
 from histoloom.backbones.precision import set_precision
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
@@ -45,7 +46,8 @@ def test_a_denoiser_with_a_map_is_loaded_as_it_was_saved(tmp_path, map_input):
     model = unet(map_input)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-    save_denoiser(model, SPECS, {"map_input": map_input}, tmp_path)
-    loaded, specs, _ = load_denoiser(tmp_path, "cpu")
-    assert specs == SPECS
+    written = DenoiserRecord(SPECS, DenoiserTraining("epsilon", "linear", 100, map_input, 8, 2))
+    save_denoiser(model, written, tmp_path)
+    loaded, record = load_denoiser(tmp_path, "cpu")
+    assert record == written
     assert torch.equal(predict(loaded, maps(2)), predict(set_precision(model, "fp32", "cpu"), maps(2)))

@@ -12,10 +12,12 @@ import torch
 import zarr
 
 from histoloom.backbones.denoiser import build_denoiser
-from histoloom.canvas.inputs import ARRAYS, FIELD, Field, Surroundings
-from histoloom.canvas.step import Denoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.canvas.condition_grid import ConditionGrid
+from histoloom.canvas.inputs import ARRAYS, GRID, CanvasInputs
+from histoloom.canvas.step import WindowDenoiser
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.solver import make_solver
 
 WINDOW, CHANNELS = 16, 4
@@ -32,7 +34,8 @@ def state_canvas(folder: Path, height: int, width: int, **arrays: np.ndarray) ->
     for name, value in ({"free": np.ones((height, width), np.uint8), "map": ramp} | arrays).items():
         chunks = (*value.shape[:-2], 32, 32)
         group.create_array(name, shape=value.shape, dtype=value.dtype, chunks=chunks)[:] = value
-    Field(Conditions(vector=torch.eye(2)), torch.tensor([[0, 1]]), (height, width / 2)).save(folder / FIELD)
+    grid = ConditionGrid(Conditions(vector=torch.eye(2)), torch.tensor([[0, 1]]), (height, width / 2))
+    grid.save(folder / GRID)
     return folder
 
 
@@ -51,11 +54,11 @@ class Load:
 
 
 def load_canvas(folder: Path, scheduler: str = "dpmsolver++", steps: int = 4, batch_size: int = 4):
-    """A denoiser with fixed weights, and the surroundings."""
+    """A denoiser with fixed weights, and what is stated."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, CHANNELS, WINDOW).eval().requires_grad_(False)
     solver = make_solver(scheduler, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
-    nothing = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
-    denoiser = Denoiser(model, SPECS, nothing, Sample(guidance=2.0).scale_at, solver, batch_size, "cpu")
-    return denoiser, Surroundings(folder)
+    nulls = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
+    denoiser = WindowDenoiser(model, SPECS, nulls, Sample(guidance=2.0).scale_at, solver, batch_size, "cpu")
+    return denoiser, CanvasInputs(folder)

@@ -1,4 +1,4 @@
-"""What params state of a slide to be woven: what is read of it, who lends it, and what is refused."""
+"""What params state of a slide to be woven: what is read of it, which groups it draws on, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from pydantic import ValidationError
 from histoloom.canvas import decode, from_image, torus
 from histoloom.canvas import write_inputs as stated
 from histoloom.canvas.decode import HALO, decode_rows, is_local, reach
-from histoloom.canvas.inputs import Surroundings
-from histoloom.canvas.write_inputs import check_slides, read_mask, write_surroundings
+from histoloom.canvas.inputs import CanvasInputs
+from histoloom.canvas.slide_mask import read_mask
+from histoloom.canvas.sources import InputSources
+from histoloom.canvas.write_inputs import PointConditions, check_slides, write_inputs
 from histoloom.conditions.encode import Encoders
 from histoloom.conditions.label import LabelEncoder
 from histoloom.conditions.mask import EDGE, MaskEncoder
 from histoloom.config import Params
+from histoloom.config.reading import check_section
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
-from histoloom.sampling.slide import _geometry
+from histoloom.sampling.slide import lay_windows
 from histoloom.slides.open import open_slide
 from histoloom.targets.autoencoder import LatentCodec, build_autoencoder
 from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
@@ -76,12 +79,12 @@ def here(tmp_path, monkeypatch) -> Path:
         ({"mask": "other.json"}, ["unknown label 'middle'"]),
         ({"mask": "narrow.png"}, ["has 100 x 128 px and 1 channel(s), its slide 160 x 128 px"]),
         ({"mask": "three.png"}, ["it holds class id 3", "ids are 1 to 2"]),
-        ({"lent_by": ["v"]}, ["'v' is held out (val), and purpose is augment"]),
-        ({"lent_by": ["nobody"]}, ["'nobody' is no split group"]),
-        ({"field": "none.csv"}, ["the file is missing"]),
-        ({"field": "hole.csv"}, ["2 rows are no whole grid of 4 points"]),
-        ({"field": "typo.csv"}, ["row 1, column 'colour'"]),
-        ({"field": "wrong.csv"}, ["row 2, column 'col'", "unknown label 'lefft'"]),
+        ({"source_groups": ["v"]}, ["'v' is held out (val), and purpose is augment"]),
+        ({"source_groups": ["nobody"]}, ["'nobody' is no split group"]),
+        ({"condition_grid": "none.csv"}, ["the file is missing"]),
+        ({"condition_grid": "hole.csv"}, ["2 rows are no whole grid of 4 points"]),
+        ({"condition_grid": "typo.csv"}, ["row 1, column 'colour'"]),
+        ({"condition_grid": "wrong.csv"}, ["row 2, column 'col'", "unknown label 'lefft'"]),
     ],
 )
 def test_faults_of_a_slide_are_said_with_their_place(here, slide, messages):
@@ -90,9 +93,9 @@ def test_faults_of_a_slide_are_said_with_their_place(here, slide, messages):
 
 
 def test_a_slide_without_faults_has_none(here):
-    stated = {"mask": "halves.json", "field": "field.csv", "lent_by": ["a"]}
+    stated = {"mask": "halves.json", "condition_grid": "field.csv", "source_groups": ["a"]}
     assert check_slides(params_of(stated), SPLITS) == []
-    assert check_slides(params_of({"lent_by": ["v"], "purpose": "evaluate"}), SPLITS) == []
+    assert check_slides(params_of({"source_groups": ["v"], "purpose": "evaluate"}), SPLITS) == []
 
 
 @pytest.mark.parametrize("scale, kind", [(1, None), (1.04, Note), (2, Fault)])
@@ -149,7 +152,7 @@ def test_params_that_cannot_be_meant_are_refused(slide, settings, message):
 def test_a_canvas_that_cannot_be_laid_out_is_refused(slide, settings, message):
     params = params_of(slide, **settings)
     with pytest.raises(HistoloomError, match=message):
-        _geometry(params.sample_slides.slides[0], params.sample_slides, FACTOR, 16)
+        lay_windows(params.sample_slides.slides[0], params.sample_slides, FACTOR, 16)
 
 
 def codec_of(arch: str = "tiny") -> LatentCodec:
@@ -166,9 +169,9 @@ WITH_EDGES = Encoders((MaskEncoder(("background", "left", "right", EDGE), 16),))
 
 @dataclass
 class Written:
-    lenders: list[str]
-    points: list[list[dict]]
-    surroundings: Surroundings
+    source_groups: list[str]
+    points: list[list[PointConditions]]
+    inputs: CanvasInputs
     arrays: zarr.Group
 
 
@@ -178,20 +181,18 @@ def write(slide: dict, canvas=(48, 56), encoders=ENCODERS) -> Written:
     make_slide("real.tif", width=200, height=200, mpp=1.0)
     entry = SlideEntry("real", Path("real.tif"), "a", 2)
     Path("stated").mkdir()
-    lenders, points = write_surroundings(
-        Path("stated"), params.sample_slides.slides[0], params, canvas, codec_of(), encoders.specs(), encoders,
-        TileStore("tiles"), {"real": entry},
-    )  # fmt: skip
-    surroundings = Surroundings(Path("stated"))
-    return Written(lenders, points, surroundings, surroundings.arrays)
+    sources = InputSources(params, codec_of(), encoders, TileStore("tiles"), {"real": entry})
+    groups, points = write_inputs(Path("stated"), params.sample_slides.slides[0], canvas, sources)
+    inputs = CanvasInputs(Path("stated"))
+    return Written(groups, points, inputs, inputs.arrays)
 
 
 def test_a_mask_says_what_is_made_and_what_it_shows(here):
-    found = write({"mask": "halves.json", "lent_by": ["a"]})
+    found = write({"mask": "halves.json", "source_groups": ["a"]})
     free, shown = found.arrays["free"][:], found.arrays["map"][:]
     assert free[:16].all() and not free[20:36].any()
     assert (shown[1, :15, :19] == 1).all() and (shown[2, :15, 21:39] == 1).all() and (shown[0, 20:32, :40] == 1).all()
-    assert found.lenders == ["a"]
+    assert found.source_groups == ["a"]
 
 
 def test_where_tissue_lies_outside_the_mask_all_of_the_slide_is_made(here):
@@ -232,7 +233,7 @@ def test_a_nucleus_that_a_border_cuts_has_no_outline_there(here):
     Image.fromarray((ids > 0).astype(np.uint8)).save("mask.png")
     Image.fromarray(ids).save("nuclei.tif")
     mask = read_mask(
-        params_of({"mask": "mask.png", "instances": "nuclei.tif"}).sample_slides.slides[0], params_of({}), True
+        params_of({"mask": "mask.png", "instances": "nuclei.tif"}).sample_slides.slides[0], params_of({}), edges=True
     )
     canvas = (192, 224)
     edge = outlines(mask.on_canvas(mask.numbers, 0, 192, canvas))
@@ -247,20 +248,20 @@ def test_what_lies_beyond_a_slide_is_nearest_to_what_it_mirrors(length, padding)
         assert place[length + beyond] == length - 1 - beyond and place[-1 - beyond] == beyond
 
 
-def test_a_field_lends_by_tile_and_its_groups_are_the_slides_ancestors(here):
+def test_a_grid_takes_a_tiles_conditions_and_its_groups_are_the_slides_ancestors(here):
     rows = [{"row": 0, "col": 0, "tile_id": "slide_2_0"}, {"row": 0, "col": 1, "label": "right"}]
     write_csv("field.csv", rows)
-    found = write({"field": "field.csv"})
-    assert found.lenders == ["b"] and [p["label"] for p in found.points[0]] == ["left", "right"]
-    vectors = found.surroundings.field.at(np.array([5.0, 5.0]), np.array([0.0, 56.0])).vector
+    found = write({"condition_grid": "field.csv"})
+    assert found.source_groups == ["b"] and [p["label"] for p in found.points[0]] == ["left", "right"]
+    vectors = found.inputs.grid.at(np.array([5.0, 5.0]), np.array([0.0, 56.0])).vector
     assert torch.allclose(vectors, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    assert not found.surroundings.nothing.vector.any()
+    assert not found.inputs.nulls.vector.any()
 
 
-def test_a_tile_that_is_not_there_lends_nothing(here):
+def test_a_tile_that_is_not_there_is_refused(here):
     write_csv("field.csv", [{"row": 0, "col": 0, "tile_id": "slide_9_9"}])
     with pytest.raises(HistoloomError, match="row 2, column 'tile_id': 'slide_9_9' isn't there"):
-        write({"field": "field.csv"})
+        write({"condition_grid": "field.csv"})
 
 
 def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):
@@ -277,7 +278,7 @@ def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):
     found = write({"image": image})
     free = found.arrays["free"][:].astype(bool)
     assert free[10:20, 10:20].all() and not free[4:9, 4:28].any() and free[:4].all() and free[:, 28:40].all()
-    assert found.lenders == ["a"]
+    assert found.source_groups == ["a"]
     latents, glass = found.arrays["image"][:], np.array(found.arrays.attrs["background"])[:, None]
     assert np.allclose(latents[:, 28:32, 28:40].reshape(4, -1), glass) and latents[:, 6:26, 6:26].std() > 0.01
 
@@ -317,8 +318,8 @@ def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
     smooth = latents if arch == "tiny" else 0.3 * latents
     out = np.zeros((height * FACTOR, width * FACTOR, 3), np.uint8)
 
-    def read(top: int, left: int, rows: int, columns: int) -> np.ndarray:
-        return smooth[:, np.arange(top, top + rows) % height][:, :, np.arange(left, left + columns) % width]
+    def read(box: PixelBox[int]) -> np.ndarray:
+        return smooth[:, np.arange(box.top, box.bottom) % height][:, :, np.arange(box.left, box.right) % width]
 
     def into(top: int, left: int, pixels: np.ndarray) -> None:
         out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
@@ -330,3 +331,17 @@ def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
     assert arch != "tiny" or 4 < reach(codec, FACTOR) <= 10
     apart = np.abs(out.astype(int) - whole)[inside]
     assert apart.max() <= 1 if arch == "tiny" else apart.mean() < 3
+
+
+@pytest.mark.parametrize(
+    "section, old, new",
+    [
+        ({"slides": [{"name": "s", "width_px": 64, "height_px": 64, "field": "f.csv"}]}, "field", "condition_grid"),
+        ({"slides": [{"name": "s", "width_px": 64, "height_px": 64, "lent_by": ["a"]}]}, "lent_by", "source_groups"),
+        ({"cover": "random"}, "cover", "window_layout"),
+    ],
+)
+def test_a_key_that_was_renamed_is_told_its_new_name(section, old, new):
+    found = check_section({"sample_slides": section}, Params, Path("params.yaml"))[1]
+    fault = next(each for each in found if each.where.endswith(f".{old}"))
+    assert fault.remedy == f"it is called '{new}' now."

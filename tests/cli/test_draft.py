@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from histoloom.cli.draft import draft_slides
 from histoloom.cli.init import make_study
-from histoloom.cli.validate import validate_study
 from histoloom.data.ids import folder_problem, near_duplicates
+from histoloom.data.study_folder import Study
 from histoloom.errors import faults_among
+from histoloom.studies.checks.study import check_study
 from tests.build import make_slide
 
 
@@ -121,5 +122,5 @@ def test_a_drafted_manifest_has_no_fault_once_patients_and_scales_are_stated(fol
         writer.writerows(row | {"patient_id": f"p{n}", "mpp": "0.5"} for n, row in enumerate(rows))
     params = (folder / "study/params.yaml").read_text()
     os.chdir(folder / "study")
-    found = [f for f in faults_among(validate_study()) if f.column in ("slide_id", "path", "patient_id", "mpp")]
+    found = [f for f in faults_among(check_study(Study())) if f.column in ("slide_id", "path", "patient_id", "mpp")]
     assert len(rows) == 5 and "slides_root" in params and found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,16 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoloom.conditions.bus import Conditions, ConditionSpec, cat, dropped, only
+from histoloom.conditions.batch import Conditions, cat, dropped, only
 from histoloom.conditions.encode import Encoders, batch, null
-from histoloom.conditions.forms import turn
 from histoloom.conditions.genotype import GenotypeEncoder, genotype_channels
 from histoloom.conditions.label import LabelEncoder, encode_labels
 from histoloom.conditions.magnification import MagnificationEncoder
 from histoloom.conditions.mask import MaskEncoder, mask_map, turned_maps
 from histoloom.conditions.rna import RnaEncoder
+from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
 from histoloom.conditions.text import TextEncoder, load_text_encoder
+from histoloom.config import Encode
 from histoloom.config.channels import mask_channels, read_channels
+from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.config.reading import check_section
 from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
 
@@ -52,8 +56,8 @@ def _gone(out: Conditions) -> torch.Tensor:
 
 def test_each_condition_is_dropped_with_its_own_probability_and_alone():
     drops = torch.tensor([0.1, 0.3, 0.5, 0.2])
-    given_, nothing = _conditions(ROWS, 1.0), _conditions(1, -1.0)
-    gone = _gone(dropped(given_, nothing, _specs(*drops.tolist()), torch.Generator().manual_seed(0)))
+    given_, nulls = _conditions(ROWS, 1.0), _conditions(1, -1.0)
+    gone = _gone(dropped(given_, nulls, _specs(*drops.tolist()), torch.Generator().manual_seed(0)))
     tolerance = 4 * (drops * (1 - drops) / ROWS).sqrt()
     assert ((gone.float().mean(1) - drops).abs() < tolerance).all()
     assert (torch.corrcoef(gone.float()) - torch.eye(4)).abs().max() < 0.07
@@ -114,8 +118,8 @@ def test_distinct_captions_are_encoded_once_and_given_back_to_their_rows(rows):
     for (caption, label), vector, tokens, mask in zip(rows[::-1], found.vector, found.sequence, found.sequence_mask):
         assert "".join(chr(int(c)) for c in tokens[mask, 0]) == (caption or "")
         assert vector.tolist() == [float(label == name) for name in CLASSES]
-    nothing = null(arrays, specs)
-    assert not nothing.vector.any() and not nothing.sequence.any() and len(nothing.vector) == len(nothing.sequence) == 1
+    nulls = null(arrays, specs)
+    assert not nulls.vector.any() and not nulls.sequence.any() and len(nulls.vector) == len(nulls.sequence) == 1
 
 
 @pytest.mark.parametrize("names", [("label",), ("text",)])
@@ -159,39 +163,48 @@ def test_long_captions_are_read_in_chunks_and_no_word_that_fits_is_lost(captions
             assert read.replace(" ", "") == words
 
 
-def test_an_image_s_eight_forms_are_all_there_are():
+def test_forms_are_called_symmetries():
+    _, (fault,) = check_section({"forms": "turns"}, Encode, Path("params.yaml"))
+    assert "it is called 'symmetries' now" in str(fault)
+
+
+def test_an_image_s_eight_symmetries_are_all_there_are():
     tile = np.arange(16).reshape(4, 4)
-    forms = {turn(tile, form).tobytes() for form in range(8)}
-    assert forms == {np.rot90(t, k).tobytes() for t in (tile, tile.T) for k in range(4)} and len(forms) == 8
+    turned = {apply_symmetry(tile, number).tobytes() for number in range(SYMMETRIES["turns"])}
+    assert turned == {np.rot90(t, k).tobytes() for t in (tile, tile.T) for k in range(4)} and len(turned) == 8
 
 
 @given(
     st.sampled_from([1, 2, 4]), st.lists(st.integers(0, 7), min_size=1, max_size=4), st.booleans(), st.integers(0, 99)
 )
-def test_a_turned_map_is_the_map_of_the_turned_tile_at_any_detail(detail, forms, edges, seed):
-    rng, size = np.random.default_rng(seed), (len(forms), 16, 16)
+def test_a_turned_map_is_the_map_of_the_turned_tile_at_any_detail(detail, symmetries, edges, seed):
+    rng, size = np.random.default_rng(seed), (len(symmetries), 16, 16)
     ids, edge = rng.integers(0, 3, size), rng.integers(0, 2, size) if edges else None
-    channels = mask_channels(("nucleus", "gland"), edges, detail)
-    assert read_channels(channels) == (mask_channels(("nucleus", "gland"), edges, 1), detail)
-    first = turned_maps(mask_map(ids, edge, channels, 4, 4), np.array(forms), channels)
-    turned = [np.stack([turn(one, form) for one, form in zip(rows, forms)]) for rows in (ids, edge) if rows is not None]
+    channels = mask_channels(("nucleus", "gland"), edges=edges, detail=detail)
+    assert read_channels(channels) == (mask_channels(("nucleus", "gland"), edges=edges, detail=1), detail)
+    first = turned_maps(mask_map(ids, edge, channels, 4, 4), np.array(symmetries), channels)
+    turned = [
+        np.stack([apply_symmetry(one, number) for one, number in zip(rows, symmetries)])
+        for rows in (ids, edge)
+        if rows is not None
+    ]
     second = mask_map(*turned, *([] if edges else [None]), channels, 4, 4)
-    assert first.shape == (len(forms), len(channels), 4, 4)
+    assert first.shape == (len(symmetries), len(channels), 4, 4)
     np.testing.assert_array_equal(first, second)
     ids, edge = ids[:1], edge if edge is None else edge[:1]
-    coarse = mask_map(ids, edge, mask_channels(("nucleus", "gland"), edges, 1), 4, 4)[0]
+    coarse = mask_map(ids, edge, mask_channels(("nucleus", "gland"), edges=edges, detail=1), 4, 4)[0]
     fine = mask_map(ids, edge, channels, 4, 4)[0]
     np.testing.assert_allclose(fine.reshape(len(coarse), -1, 4, 4).mean(1, dtype=np.float64), coarse, atol=1e-3)
 
 
 @given(st.integers(0, 7), st.integers(0, 99))
-def test_a_mask_turns_with_its_tile(form, seed):
+def test_a_mask_turns_with_its_tile(symmetry, seed):
     """Turning the map at the latents' scale is turning the mask."""
     mask = np.random.default_rng(seed).integers(0, 3, (1, 16, 16), dtype=np.uint8)
     encoder = MaskEncoder(("background", "nucleus", "gland"), 4)
     (spec,) = Encoders((encoder,)).specs()
-    arrays, turned = (encoder.arrays(None, lambda _, m=m: m) for m in (mask, turn(mask, form)))
-    found = batch(arrays, (spec,), np.array([0]), np.array([form])).map
+    arrays, turned = (encoder.arrays(None, lambda _, m=m: m) for m in (mask, apply_symmetry(mask, symmetry)))
+    found = batch(arrays, (spec,), np.array([0]), np.array([symmetry])).map
     torch.testing.assert_close(found, batch(turned, (spec,), np.array([0])).map)
     assert (found.sum(1) == 1).all()
 
@@ -205,7 +218,7 @@ def test_a_mask_s_edges_part_what_touches():
 
 
 def test_an_unknown_mask_is_the_null():
-    channels = mask_channels(("nucleus",), True, 2)
+    channels = mask_channels(("nucleus",), edges=True, detail=2)
     unknown = np.full((1, 16, 16), UNKNOWN, np.uint8)
     assert not mask_map(unknown, np.zeros_like(unknown), channels, 4, 4).any()
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from histoloom.cli.validate import validate_study
-from histoloom.conditions import features
-from histoloom.conditions.features import inception_network, inception_weights, load_extractor
+from histoloom.conditions import inception as published
+from histoloom.conditions.features import load_extractor
+from histoloom.conditions.inception import build_inception, read_weights
 from histoloom.conditions.text import load_text_encoder
 from histoloom.config import Params
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
+from histoloom.studies.checks.study import check_study
 from tests.conditions.test_towers import own_clip
 
 
@@ -47,7 +49,7 @@ def test_the_trap_works(trap, tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "timm:test_resnet", "inception-v3"])
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2", "timm:test_resnet", "inception-v3"])
 def test_a_stated_file_of_weights_runs_nothing(trap, tmp_path, name):
     with pytest.raises(HistoloomError):
         load_extractor(name, "cpu", str(trap))
@@ -103,8 +105,8 @@ def inception(tmp_path_factory) -> tuple[dict, Path]:
 
 def test_inception_is_loaded_from_the_file_whose_hash_is_stated(inception, monkeypatch):
     state, file = inception
-    monkeypatch.setattr(features, "INCEPTION_SHA256", sha256(file.read_bytes()).hexdigest())
-    loaded = inception_network(inception_weights(str(file))).state_dict()
+    monkeypatch.setattr(published, "SHA256", sha256(file.read_bytes()).hexdigest())
+    loaded = build_inception(read_weights(str(file))).state_dict()
     assert loaded.keys() == state.keys() and all(torch.equal(loaded[k], v) for k, v in state.items())
 
 
@@ -112,13 +114,13 @@ def test_another_file_of_inception_s_is_refused_with_both_hashes(inception):
     _, file = inception
     found = sha256(file.read_bytes()).hexdigest()
     with pytest.raises(HistoloomError, match=f"its sha256 is {found}, and that file's 6726825d0af5f729cebd"):
-        inception_weights(str(file))
-    assert Path(features.INCEPTION_URL).stem.endswith(features.INCEPTION_SHA256[:8])
+        read_weights(str(file))
+    assert Path(published.URL).stem.endswith(published.SHA256[:8])
 
 
 def test_a_cached_file_of_inception_s_is_compared_too(trap, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    place = tmp_path / "checkpoints" / Path(features.INCEPTION_URL).name
+    place = tmp_path / "checkpoints" / Path(published.URL).name
     place.parent.mkdir()
     trap.rename(place)
     with pytest.raises(HistoloomError, match="is not the published file"):
@@ -134,7 +136,7 @@ def test_validate_knows_the_weights_that_evaluate_would_refuse(trap, monkeypatch
     monkeypatch.chdir(trap.parent)
     stated = f"evaluate: {{features: inception-v3, weights: {weights}}}\n"
     Path("params.yaml").write_text("tile: {mpp: 1.0, labels: {classes: [a]}}\n" + stated)
-    assert [said in str(fault) for fault in validate_study()].count(True) == 1
+    assert [said in str(fault) for fault in check_study(Study())].count(True) == 1
 
 
 def test_weights_beside_what_has_its_own_are_refused():

@@ -287,5 +287,5 @@ def test_recipes_and_the_demo_agree_with_their_models(folder, recipes):
 @given(st.lists(st.text("abc de", min_size=1), unique=True, max_size=4), st.booleans(), st.sampled_from([1, 2, 4]))
 def test_a_mask_s_channels_tell_what_they_were_made_of(classes, edges, detail):
     names = [name for name in classes if name.strip() == name]
-    channels = mask_channels(tuple(names), edges, detail)
+    channels = mask_channels(tuple(names), edges=edges, detail=detail)
     assert read_channels(channels) == (("background", *names, *["edge"] * edges), detail)

@@ -28,10 +28,10 @@ def package(request):
 
 def test_every_part_of_a_package_loads(package):
     codec = load_codec(packaged(package.name, "autoencoder"), "cpu")
-    unet, specs, training = load_denoiser(package / "denoiser", "cpu")
+    unet, record = load_denoiser(package / "denoiser", "cpu")
     tower = load_text_encoder(packaged(package.name, "encoders/text"))
-    assert unet.config.out_channels == codec.channels and not training.get("distilled")
-    sizes = {spec.name: spec.size for spec in specs}
+    assert unet.config.out_channels == codec.channels and not record.training.distilled
+    sizes = {spec.name: spec.size for spec in record.conditions}
     assert tower.encode(["many nuclei, pale"])[0].shape[-1] == sizes["text"]
     encoder = load_expression_encoder(package / "encoders/rna")
     nothing = pd.DataFrame(0.0, index=["s"], columns=list(encoder.genes))

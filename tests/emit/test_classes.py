@@ -20,8 +20,8 @@ from histoloom.config.names import class_folders
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.errors import HistoloomError
 from histoloom.studies.emit import emit_dataset
-from tests.build import make_part, tile_rows, tiles
-from tests.emit.test_emit import made_rows
+from tests.build import make_part, tile_rows, tiles, write_verdicts
+from tests.emit.test_emit import keratin_rows
 from tests.stages import study_of
 
 SALT = b"a salt for tests, sixteen and more"
@@ -51,12 +51,11 @@ def _study(labels: dict[str, list]) -> None:
 
 
 def _emit(params: Params, folder: Path) -> dict:
-    """With one synthetic tile, which was made to be measured and stays."""
-    rows = made_rows([True], purpose="evaluate", label=None).assign(accepted=True, reject_reasons="")
+    """With one synthetic tile, which is to be measured and stays."""
+    rows = keratin_rows(1, purpose="evaluate", label=None)
     make_part("data/synthetic", "evaluate-00000", rows, tiles(1, 16, 9), SYNTHETIC_ROW)
     Path("data/synthetic/lineage.json").write_text("{}")
-    Path("data/verdicts/evaluate-00000").mkdir(parents=True, exist_ok=True)
-    rows.to_parquet("data/verdicts/evaluate-00000/rows.parquet")
+    write_verdicts("data/verdicts/evaluate-00000", rows, [True])
     return emit_dataset(study_of(params), folder, SALT)
 
 

@@ -16,7 +16,7 @@ from histoloom.config import Params
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.errors import HistoloomError
 from histoloom.studies.emit import emit_dataset
-from tests.build import make_part, tile_rows, tiles
+from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_verdicts
 from tests.stages import study_of
 
 SALT = b"a salt for tests, sixteen and more"
@@ -40,45 +40,31 @@ def _real(split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return rows, tiles(7, 16, seed)
 
 
-def made_rows(accepted: list[bool], **columns) -> pd.DataFrame:
-    count = len(accepted)
-    extra = {
+def keratin_rows(count: int, **columns) -> pd.DataFrame:
+    """Rows of synthetic tiles of keratin, under conditions of the train patient's."""
+    fields = {
+        "tile_id": [f"keratin-{n:06d}" for n in range(count)],
+        "split_group": PATIENTS["train"],
+        "label": "keratin",
+        "caption": "REPORT",
+        "mpp": 0.5,
         "seed": np.arange(count, dtype=np.uint64) + np.uint64(1 << 63),
-        "recipe": "ddim-20",
         "generator_sha256": "g1",
         "condition_ref": "SLIDE-train_0_0",
-        "guidance": "all=2",
-        "purpose": "augment",
         "request": "keratin",
-        "rna": None,
-        "genotype": None,
         "ancestors": [[PATIENTS["train"]]] * count,
     }
-    base = tile_rows(
-        count,
-        tile_id=[f"keratin-{n:06d}" for n in range(count)],
-        source="synthetic",
-        slide_id="",
-        patient_id="",
-        split_group=PATIENTS["train"],
-        label="keratin",
-        caption="REPORT",
-        mpp=0.5,
-    )
-    return base.assign(**(extra | columns))
+    return synthetic_rows(count, **fields | columns)
 
 
 @pytest.fixture
 def study(folder):
-    """Stores of 21 real and 5 synthetic tiles, of which three passed; one was made to evaluate."""
+    """Stores of 21 real and 5 synthetic tiles, of which three passed; one is to evaluate."""
     for seed, split in enumerate(PATIENTS):
         make_part("data/tiles", f"SLIDE-{split}", *_real(split, seed))
-    accepted = [True, False, True, True, True]
-    purpose = ["augment"] * 4 + ["evaluate"]
-    rows = made_rows(accepted, purpose=purpose)
+    rows = keratin_rows(5, purpose=["augment"] * 4 + ["evaluate"])
     make_part("data/synthetic", "augment-00000", rows, tiles(5, 16, 9), SYNTHETIC_ROW)
-    Path("data/verdicts/augment-00000").mkdir(parents=True)
-    rows.assign(accepted=accepted, reject_reasons="").to_parquet("data/verdicts/augment-00000/rows.parquet")
+    write_verdicts("data/verdicts/augment-00000", rows, [True, False, True, True, True])
     _lineage([PATIENTS["train"]])
     return folder
 
@@ -154,7 +140,7 @@ def test_each_format_s_own_reader_finds_every_tile_exactly(study, read):
         assert sum(n for by_label in counts.values() for n in by_label.values()) == len(expected)
     assert metrics["counts"]["train"]["synthetic"] == {"keratin": 3}
     assert set(metrics["counts"]["val"]) == set(metrics["counts"]["test"]) == {"real"}
-    assert metrics["synthetic_share_of_train"] == pytest.approx(3 / 8)
+    assert metrics["synthetic_fraction_of_train"] == pytest.approx(3 / 8)
     assert metrics["unlabelled_left_out"] == {split: {"real": 2} for split in PATIENTS}
 
 
@@ -177,6 +163,21 @@ def test_nobody_and_no_place_is_named_in_what_leaves(study):
     said = _everything(study / "out")
     assert not [secret for secret in SECRETS if secret in said] and str(study) not in said
     assert "p-" in said and str((1 << 63) + 2) in said
+
+
+def test_how_a_tile_was_sampled_is_in_columns_of_one_type(study):
+    _emit()
+    rows = _rows(study / "out")
+    synthetic, real = rows[rows["source"] == "synthetic"], rows[rows["source"] == "real"]
+    columns = ["scheduler", "steps", "precision", "window_layout"]
+    assert synthetic[columns].drop_duplicates().to_numpy().tolist() == [["ddim", 20, "fp32", ""]]
+    assert real[columns].drop_duplicates().to_numpy().tolist() == [["", 0, "", ""]]
+    (said,) = set(synthetic["guidance"])
+    assert json.loads(said) == [{"condition": "all", "scale": 2.0, "start": 0.0, "end": 1.0}]
+    assert set(real["guidance"]) == {""}
+    assert {str(pq.read_schema(p)) for p in (study / "out/parquet").glob("*.parquet")} == {
+        str(pq.read_schema(next((study / "out/parquet").glob("*.parquet"))))
+    }
 
 
 def test_unknown_ancestors_are_in_the_card_without_patients_and_paths(study):

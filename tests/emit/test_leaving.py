@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from histoloom.config import Params, load_params
 from histoloom.data.ancestry import coded, is_code
 from histoloom.data.lineage import Lineage
+from histoloom.data.study_folder import Study
 from histoloom.emit.leaving import FOLDER, Names, names_outside, told_params, told_source
 from histoloom.errors import HistoloomError
 from tests.build import make_part, make_study, tile_rows, tiles
@@ -84,7 +85,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
         "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label", "text"]},
         "train_autoencoder": {"init": "histoloom-small", "resume_from": "p7"},
         "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
-        "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "lent_by": ["p7"]}]},
+        "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "source_groups": ["p7"]}]},
         "emit": {"name": "p7", "licence": "CC-BY-4.0"},
         "report": {"title": "p7"},
         "uplift": {"classifier": "command", "command": "p7 {dataset} {predictions}"},
@@ -120,10 +121,12 @@ def test_names_of_earlier_packages_stay_as_they_are():
 def test_public_ids_stay_clear_but_for_slides_of_another_set(folder, monkeypatch, capsys):
     monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
     with pytest.raises(HistoloomError, match="dvc repro tile"):
-        names_outside("her2st", public=True)
+        names_outside(Study(), "her2st", public=True)
     for slide, dataset in (("C2", "HER2ST"), ("C3", None), ("H1", "own")):
         _slide(slide, dataset)
-    told = names_outside("her2st", public=True).outside(Lineage(("C2", "C3", "H1", "of-another-study"), ("C2",)))
+    told = names_outside(Study(), "her2st", public=True).outside(
+        Lineage(("C2", "C3", "H1", "of-another-study"), ("C2",))
+    )
     codes = [f"her2st:{coded('g', name, SALT)}" for name in ("C3", "H1", "of-another-study")]
     assert told.groups == tuple(sorted(("her2st:C2", *codes)))
     assert told.slides == ("her2st:C2",) and told.public == ("her2st",)
@@ -138,9 +141,9 @@ def _slide(slide: str, dataset: str | None = None, **columns) -> None:
 def test_where_no_slide_states_a_data_set_all_are_of_the_public_one_regions_too(folder, monkeypatch):
     monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
     _slide("C2", split_group="C2/r0c1")
-    told = names_outside("her2st", public=True).outside(Lineage(("C2/r0c1@6x3",), ("C2",)))
+    told = names_outside(Study(), "her2st", public=True).outside(Lineage(("C2/r0c1@6x3",), ("C2",)))
     assert told == Lineage(("her2st:C2/r0c1@6x3",), ("her2st:C2",), (), ("her2st",))
-    (group,) = names_outside().outside(Lineage(("C2/r0c1@6x3",))).groups
+    (group,) = names_outside(Study()).outside(Lineage(("C2/r0c1@6x3",))).groups
     assert is_code(group) and group.endswith("/r0c1@6x3") and "C2" not in group
 
 
@@ -150,15 +153,15 @@ def test_an_id_of_this_study_that_looks_like_a_code_or_a_public_name_leaves_as_a
     for number, patient in enumerate(own):
         _slide(f"s{number}", split_group=patient)
     of_package = ("g-3f2a90c1d2e4", "her2st:C2")
-    told = names_outside().outside(Lineage((*own, *of_package), (), (), ("her2st",)))
+    told = names_outside(Study()).outside(Lineage((*own, *of_package), (), (), ("her2st",)))
     assert told.groups == tuple(sorted((*of_package, *(coded("g", name, SALT) for name in own))))
 
 
 def test_a_data_set_has_a_name_and_a_public_one_is_named():
     with pytest.raises(HistoloomError, match="'her2:st' can't name a data set"):
-        names_outside("her2:st")
+        names_outside(Study(), "her2:st")
     with pytest.raises(HistoloomError, match="--public needs --dataset NAME"):
-        names_outside(public=True)
+        names_outside(Study(), public=True)
 
 
 def test_the_packaged_model_s_params_are_told_by_the_same_rule():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,18 @@ from safetensors.torch import load_file, save_file
 
 from histoloom.backbones.denoiser import build_denoiser, load_denoiser, save_denoiser
 from histoloom.cli.main import cli
-from histoloom.conditions.bus import ConditionSpec
 from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.data.codes import code
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.study_folder import Study
 from histoloom.emit.leaving import FOLDER, Names, names_outside
 from histoloom.emit.model import Words, package_few_steps, package_models
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
 from tests.build import make_part, make_study, tile_rows, tiles
+from tests.stages import study_of
 
 SALT = b"a salt for tests"
 MINE = Words("Mine.")
@@ -30,16 +33,14 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
-def study(folder, monkeypatch):
+def params(folder, monkeypatch):
     monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
     params = make_study(".", [], emit={"licence": "CC-BY-4.0"}, train_autoencoder={"decoder_steps": 7})
     models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
     save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
-    training = {"map_input": "concat", "prediction": "v_prediction", "schedule": "cosine", "train_timesteps": 1000}
-    save_denoiser(
-        build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), (spec,), training, models / "denoiser"
-    )
+    record = DenoiserRecord((spec,), DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4))
+    save_denoiser(build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), record, models / "denoiser")
     (models / "encoders/rna").mkdir(parents=True)
     (models / "encoders/rna/codes.parquet").write_bytes(b"of samples")
     write_json(models / "encoders/encoders.json", {})
@@ -48,12 +49,14 @@ def study(folder, monkeypatch):
     return params
 
 
-def test_a_package_loads_and_its_card_says_whose_it_is(study):
-    package_models(study, Path("out/breast"), Words("Slides of Somebody et al.", "one abacus", "- It paints no fat."))
+def test_a_package_loads_and_its_card_says_whose_it_is(params):
+    package_models(
+        study_of(params), Path("out/breast"), Words("Slides of Somebody et al.", "one abacus", "- It paints no fat.")
+    )
     out = Path("out/breast")
     assert all(t.dtype == torch.float16 for t in load_file(out / "denoiser" / WEIGHTS).values())
-    model, specs, _ = load_denoiser(out / "denoiser", "cpu")
-    assert next(model.parameters()).dtype == torch.float32 and specs[0].channels == ("tumour", "stroma")
+    model, record = load_denoiser(out / "denoiser", "cpu")
+    assert next(model.parameters()).dtype == torch.float32 and record.channels["label"] == ("tumour", "stroma")
     assert load_codec(out / "autoencoder", "cpu").channels == 4
     lineage = read_lineage(out / "denoiser")
     assert lineage.groups == tuple(sorted(code("g", name, SALT) for name in ("p1", "p2")))
@@ -75,31 +78,33 @@ def test_a_package_loads_and_its_card_says_whose_it_is(study):
         assert said in card
 
 
-def test_a_package_does_not_say_where_its_model_was_begun(study):
+def test_a_package_does_not_say_where_its_model_was_begun(params):
     load_autoencoder("models/autoencoder").save_pretrained("models/autoencoder")
     assert "_name_or_path" in Path("models/autoencoder/config.json").read_text(encoding="utf-8")
-    package_models(study, Path("out"), MINE)
+    package_models(study_of(params), Path("out"), MINE)
     assert "_name_or_path" not in Path("out/autoencoder/config.json").read_text(encoding="utf-8")
     load_codec("out/autoencoder", "cpu")
 
 
-def test_a_packages_groups_are_told_from_another_studys(study):
-    package_models(study, Path("out/breast"), Words("Slides."), HER2ST)
+def test_a_packages_groups_are_told_from_another_studys(params):
+    package_models(study_of(params), Path("out/breast"), Words("Slides."), HER2ST)
     for part in ("autoencoder", "denoiser", "encoders"):
         assert read_lineage(Path("out/breast") / part).groups == ("her2st:p1", "her2st:p2")
     assert "her2st:p1" in Path("out/breast/README.md").read_text(encoding="utf-8")
     assert read_lineage(Path("models/denoiser")).groups == ("p1", "p2")
 
 
-def test_a_package_that_goes_on_from_another_tells_of_both(study):
-    package_models(study, Path("old"), Words("Slides of Somebody et al.", "one abacus"), HER2ST)
-    steps, first = study.train_denoiser.steps, load_params()
+def test_a_package_that_goes_on_from_another_tells_of_both(params):
+    package_models(study_of(params), Path("old"), Words("Slides of Somebody et al.", "one abacus"), HER2ST)
+    steps, first = params.train_denoiser.steps, params
     for place in ("old", "newer"):
         changed = {"init": str(Path(place).absolute()), "windows_latent_px": (4, 8), "steps": 77}
-        params = first.model_copy(update={"train_denoiser": first.train_denoiser.model_copy(update=changed)})
-        Path("params.yaml").write_text(params.model_dump_json(), encoding="utf-8")
+        later = first.model_copy(update={"train_denoiser": first.train_denoiser.model_copy(update=changed)})
+        Path("params.yaml").write_text(later.model_dump_json(), encoding="utf-8")
         (read_lineage(f"{place}/denoiser") | Lineage(groups=("p1", "p4"))).save(Path("models/denoiser"))
-        package_models(params, Path("newer" if place == "old" else "newest"), Words("Slides.", "two abaci"), HER2ST)
+        package_models(
+            study_of(later), Path("newer" if place == "old" else "newest"), Words("Slides.", "two abaci"), HER2ST
+        )
     assert read_lineage("newer/denoiser").groups == ("her2st:p1", "her2st:p2", "her2st:p4")
     trained = [
         load_params(Path("newest") / f"{name}.yaml").train_denoiser for name in ("params-1", "params-2", "params")
@@ -113,60 +118,61 @@ def test_a_package_that_goes_on_from_another_tells_of_both(study):
 
 def _distilled(seed: int, **facts) -> None:
     """A student in the study's models, a little away from its teacher."""
-    model, specs, training = load_denoiser("models/denoiser", "cpu")
+    model, record = load_denoiser("models/denoiser", "cpu")
     torch.manual_seed(seed)
     with torch.no_grad():
         for weights in model.parameters():
             weights += 0.02 * torch.randn_like(weights)
-    save_denoiser(model, specs, training | {"distilled": 4} | facts, Path("models/denoiser"))
+    training = replace(record.training, **{"distilled": 4} | facts)
+    save_denoiser(model, replace(record, training=training), Path("models/denoiser"))
 
 
-def test_what_a_student_learnt_joins_the_package_of_its_teacher(study):
-    package_models(study, Path("breast"), Words("Slides of Somebody et al.", "one abacus"), HER2ST)
+def test_what_a_student_learnt_joins_the_package_of_its_teacher(params):
+    package_models(study_of(params), Path("breast"), Words("Slides of Somebody et al.", "one abacus"), HER2ST)
     card = Path("breast/README.md").read_text(encoding="utf-8")
     assert "Few steps" not in card
     _distilled(0)
     (read_lineage("breast/denoiser") | Lineage(groups=("p3",))).save(Path("models/denoiser"))
-    package_few_steps(Path("breast"), HER2ST)
+    package_few_steps(Study(), Path("breast"), HER2ST)
     assert read_lineage("breast/denoiser").groups == ("her2st:p1", "her2st:p2", "her2st:p3")
     said = Path("breast/README.md").read_text(encoding="utf-8")
     assert "takes 4 steps" in said and "her2st:p3" in said and "Somebody et al." in said and "one abacus" in said
-    package_few_steps(Path("breast"), HER2ST)  # once more changes nothing
+    package_few_steps(Study(), Path("breast"), HER2ST)  # once more changes nothing
     assert Path("breast/README.md").read_text(encoding="utf-8") == said
 
 
-def test_only_a_packages_own_student_joins_it(study):
+def test_only_a_packages_own_student_joins_it(params):
     with pytest.raises(HistoloomError, match="breast/denoiser holds no denoiser"):
-        package_few_steps(Path("breast"))
-    package_models(study, Path("breast"), MINE)
+        package_few_steps(Study(), Path("breast"))
+    package_models(study_of(params), Path("breast"), MINE)
     with pytest.raises(HistoloomError, match="models/denoiser must be distilled"):
-        package_few_steps(Path("breast"))
+        package_few_steps(Study(), Path("breast"))
     _distilled(0, prediction="epsilon")
     with pytest.raises(HistoloomError, match="wasn't distilled from"):
-        package_few_steps(Path("breast"))
+        package_few_steps(Study(), Path("breast"))
     assert not Path("breast/denoiser/few_steps").exists()
 
 
-def test_a_package_is_whole_or_not_there(study):
+def test_a_package_is_whole_or_not_there(params):
     path = Path("models/denoiser") / WEIGHTS
     tensors = load_file(path)
     save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] + 1e6}, path)
     with pytest.raises(HistoloomError, match=r"'conv_in\.bias' doesn't fit half precision"):
-        package_models(study, Path("out"), MINE)
+        package_models(study_of(params), Path("out"), MINE)
     assert not Path("out").exists()
     save_file(tensors, path)
-    package_models(study, Path("out"), MINE)
+    package_models(study_of(params), Path("out"), MINE)
     with pytest.raises(HistoloomError, match="out is not empty"):
-        package_models(study, Path("out"), MINE)
+        package_models(study_of(params), Path("out"), MINE)
 
 
 def test_a_model_that_is_not_there_is_named(folder):
     params = make_study(".", [])
     with pytest.raises(HistoloomError, match="holds no autoencoder"):
-        package_models(params, Path("out"), MINE)
+        package_models(study_of(params), Path("out"), MINE)
 
 
-def test_nothing_that_lies_beside_a_model_goes_with_it(study, capsys):
+def test_nothing_that_lies_beside_a_model_goes_with_it(params, capsys):
     secret = "patient-7"
     (Path("models/encoders/text/fold-7")).mkdir(parents=True)
     for name in ("notes.txt", "patient-7.safetensors", "fold-7/config.json"):
@@ -179,7 +185,7 @@ def test_nothing_that_lies_beside_a_model_goes_with_it(study, capsys):
     save_file({"a": torch.zeros(1)}, Path("models/encoders/text/model.safetensors"), {"format": "pt", "from": secret})
     metrics = {"text": {"captions": 3, "unmatched": [secret], secret: 1}, "genotype": {"tested": {"TP53": 1}}}
     write_json(Path("reports/train_encoders/metrics.json"), metrics)
-    package_models(study, Path("out"), MINE)
+    package_models(study_of(params), Path("out"), MINE)
     files = [path for path in Path("out").rglob("*") if path.is_file()]
     assert not [path for path in files if secret.encode() in path.read_bytes() or secret in path.name]
     told = json.loads(Path("out/encoders/text/config.json").read_text())
@@ -189,38 +195,38 @@ def test_nothing_that_lies_beside_a_model_goes_with_it(study, capsys):
     assert said.count("left out, since a package has no such file") == 4, "three files, and the samples' own codes"
 
 
-def test_what_only_a_person_can_judge_is_printed(study, capsys):
-    params = study.model_copy(
-        update={"train_denoiser": study.train_denoiser.model_copy(update={"conditions": ("text",)})}
+def test_what_only_a_person_can_judge_is_printed(params, capsys):
+    texts = params.model_copy(
+        update={"train_denoiser": params.train_denoiser.model_copy(update={"conditions": ("text",)})}
     )
     make_part("data/tiles", "s1", tile_rows(2, caption=["H&E of Moe", "H&E, tumour"]), tiles(2))
-    package_models(params, Path("out"), Words("Slides of p1, and of p10."), names_outside())
+    package_models(study_of(texts), Path("out"), Words("Slides of p1, and of p10."), names_outside(Study()))
     said = " ".join(capsys.readouterr().err.split())
     assert "the attribution has words that are ids of this study: p1" in said
     for place in ("licence", "names of classes", "data set's name"):
         assert f"the {place} has" not in said
     assert "None may be a name: Moe, of, tumour, E, H" in said
     assert "learnt from captions" in Path("out/README.md").read_text(encoding="utf-8")
-    package_models(study, Path("clear"), MINE, HER2ST)
+    package_models(study_of(params), Path("clear"), MINE, HER2ST)
     assert "check: these ids leave clear, as her2st:ID: p1, p2, s1" in " ".join(capsys.readouterr().err.split())
 
 
-def test_ids_in_the_licence_the_classes_and_the_data_set_s_name_are_printed(study, capsys):
-    labels = study.tile.labels.model_copy(update={"classes": ("tumour of p2", "stroma")})
-    params = study.model_copy(
+def test_ids_in_the_licence_the_classes_and_the_data_set_s_name_are_printed(params, capsys):
+    labels = params.tile.labels.model_copy(update={"classes": ("tumour of p2", "stroma")})
+    telling = params.model_copy(
         update={
-            "emit": study.emit.model_copy(update={"licence": "as agreed with p1"}),
-            "tile": study.tile.model_copy(update={"labels": labels}),
+            "emit": params.emit.model_copy(update={"licence": "as agreed with p1"}),
+            "tile": params.tile.model_copy(update={"labels": labels}),
         }
     )
-    package_models(params, Path("out"), MINE, names_outside("ward-s1"))
+    package_models(study_of(telling), Path("out"), MINE, names_outside(Study(), "ward-s1"))
     said = " ".join(capsys.readouterr().err.split())
     assert "the licence has words that are ids of this study: p1" in said
     assert "the names of classes has words that are ids of this study: p2" in said
     assert "the data set's name has words that are ids of this study: s1" in said
 
 
-def test_public_is_of_a_data_set_that_is_named(study):
+def test_public_is_of_a_data_set_that_is_named(params):
     Path("words.md").write_text("Mine.")
     done = CliRunner().invoke(cli, ["package", "out", "--attribution", "words.md", "--public"])
     assert done.exit_code == 2 and "--public needs --dataset NAME" in done.output and not Path("out").exists()

@@ -73,15 +73,15 @@ def test_whatever_manifest_no_held_out_group_reaches_an_emitted_tile(stated, see
             params = Params.model_validate({"seed": seed, "tile": tile, "plan": plan})
             try:
                 real = tiles_of(read_manifest(params.tile), params, seed)
-                made = make_plan(with_conditions(real, params), params, lambda _: None)
+                synthetic = make_plan(with_conditions(real, params), params, lambda _: None)
             except HistoloomError as error:
                 event(f"refused: {str(error)[:90]}")
                 return
             job = SimpleNamespace(params=params, plan=Path("data/plan"), generator_sha256="g", device="cpu")
-            made = _rows(made, job)
+            synthetic = _rows(synthetic, job)
         finally:
             os.chdir(before)
-    emitted, train = made[made["purpose"] == "augment"], real[real["split"] == "train"]
+    emitted, train = synthetic[synthetic["purpose"] == "augment"], real[real["split"] == "train"]
     assume(len(emitted))
     event(f"emitted, split by {group}")
     grid = grid_of(params.tile.split)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import build_denoiser, denoise, set_attention
-from histoloom.conditions.bus import Conditions, ConditionSpec, only
+from histoloom.conditions.batch import Conditions, only
 from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.seeds import item_seed
 from histoloom.errors import HistoloomError
 from histoloom.process.guidance import Branch, Guidance, branches
@@ -18,7 +19,7 @@ from histoloom.process.loss_weights import loss_weights
 from histoloom.process.noise import latent_noise
 from histoloom.process.sampler import make_scheduler, sample_latents
 from histoloom.process.schedules import betas, signal_to_noise
-from histoloom.studies.sample import written_guidance
+from histoloom.sampling.diffusion_model import written_guidance
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
@@ -131,34 +132,34 @@ def unet(request):
     for parameter in model.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     given_ = Conditions(vector=torch.eye(3))
-    nothing = Conditions(vector=torch.zeros(1, 3))
+    nulls = Conditions(vector=torch.zeros(1, 3))
     if len(specs) == 2:
         mask = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
         given_ = Conditions(torch.randn(3, 4, 6, generator=generator), mask, given_.vector)
-        nothing = Conditions(torch.zeros(1, 4, 6), torch.ones(1, 4, dtype=bool), nothing.vector)
-    return model, torch.randn(3, 2, 8, 8, generator=generator), given_, nothing, specs
+        nulls = Conditions(torch.zeros(1, 4, 6), torch.ones(1, 4, dtype=bool), nulls.vector)
+    return model, torch.randn(3, 2, 8, 8, generator=generator), given_, nulls, specs
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.0 + 1e-6, 2.5])
 def test_guidance_is_its_formula_also_where_it_is_cut_short(unet, scale):
-    model, latents, given_, nothing, specs = unet
+    model, latents, given_, nulls, specs = unet
     time = torch.tensor(500)
-    rows = nothing.each(lambda value: value.expand(3, *value.shape[1:]))
+    rows = nulls.each(lambda value: value.expand(3, *value.shape[1:]))
     with_, without = (denoise(model, latents, time.expand(3), c) for c in (given_, rows))
     assert (with_ - without).abs().max() > 1e-3
-    found = Guidance.of(given_, nothing, specs, lambda _: scale).predict(model, latents, time)
+    found = Guidance.of(given_, nulls, specs, lambda _: scale).predict(model, latents, time)
     torch.testing.assert_close(found, without + scale * (with_ - without), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("unet", ["label and text"], indirect=True)
 def test_two_scales_are_nested_in_the_conditions_order(unet):
-    model, latents, given_, nothing, specs = unet
+    model, latents, given_, nulls, specs = unet
     time = torch.tensor(300)
     none, label, both = (
-        denoise(model, latents, time.expand(3), only(given_, nothing, specs, names))
+        denoise(model, latents, time.expand(3), only(given_, nulls, specs, names))
         for names in ((), ("label",), ("label", "text"))
     )
-    found = Guidance.of(given_, nothing, specs, {"label": 3.0, "text": 1.5}.get).predict(model, latents, time)
+    found = Guidance.of(given_, nulls, specs, {"label": 3.0, "text": 1.5}.get).predict(model, latents, time)
     torch.testing.assert_close(found, none + 3 * (label - none) + 1.5 * (both - label), rtol=1e-4, atol=1e-5)
 
 
@@ -187,13 +188,13 @@ def test_what_a_mask_hides_does_not_count(unet):
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "dpmsolver++", "unipc"])
 def test_a_tile_depends_on_its_own_noise_and_conditions_alone(unet, name):
-    model, _, given_, nothing, specs = unet
+    model, _, given_, nulls, specs = unet
     noise = torch.from_numpy(latent_noise([1, 2, 3], (2, 8, 8)))
 
     def sample(order):
         scheduler = make_scheduler(name, prediction="v_prediction", schedule="cosine", train_timesteps=100)
-        guidance = Guidance.of(given_.each(lambda value: value[order]), nothing, specs, lambda _: 2.0)
-        return sample_latents(model, scheduler, noise[order], lambda share: guidance, steps=3)
+        guidance = Guidance.of(given_.each(lambda value: value[order]), nulls, specs, lambda _: 2.0)
+        return sample_latents(model, scheduler, noise[order], lambda fraction: guidance, steps=3)
 
     order = torch.tensor([2, 0, 1])
     found, shuffled = sample(torch.arange(3)), sample(order)
@@ -219,7 +220,7 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
 
     scheduler = make_scheduler(name, prediction=prediction, schedule="cosine", train_timesteps=1000)
     noise = torch.from_numpy(latent_noise([5, 6], (2, 4, 4)))
-    found = sample_latents(Perfect(), scheduler, noise, lambda share: Guidance((1.0,), Conditions()), steps=20)
+    found = sample_latents(Perfect(), scheduler, noise, lambda fraction: Guidance((1.0,), Conditions()), steps=20)
     assert (found - target).abs().max() < 0.1
 
 
@@ -228,29 +229,29 @@ names = st.sampled_from(["label", "text", "mask"])
 
 
 @given(
-    share=st.floats(0, 1),
+    fraction=st.floats(0, 1),
     interval=intervals | st.dictionaries(names, intervals),
     scales=st.dictionaries(names, st.floats(0, 5), min_size=1),
 )
-def test_guidance_acts_in_its_interval_and_no_condition_counts_more_than_once_elsewhere(share, interval, scales):
+def test_guidance_acts_in_its_interval_and_no_condition_counts_more_than_once_elsewhere(fraction, interval, scales):
     config = Sample(guidance=scales, guidance_interval=interval)
     for name, scale in scales.items():
         low, high = interval.get(name, (0, 1)) if isinstance(interval, dict) else interval
-        assert config.scale_at(share)(name) == (scale if low <= share <= high else min(scale, 1))
+        assert config.scale_at(fraction)(name) == (scale if low <= fraction <= high else min(scale, 1))
 
 
 def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
-    _, _, given_, nothing, specs = unet
+    _, _, given_, nulls, specs = unet
     config = Sample(guidance=3.0, guidance_interval=(0.2, 0.6))
-    counts = [len(Guidance.of(given_, nothing, specs, config.scale_at(s)).coefficients) for s in (0.1, 0.5, 0.9)]
+    counts = [len(Guidance.of(given_, nulls, specs, config.scale_at(s)).coefficients) for s in (0.1, 0.5, 0.9)]
     assert counts == [1, 2, 1]
 
 
 @given(st.floats(0, 1))
-def test_a_condition_without_an_interval_is_guided_at_every_step_the_last_too(share):
+def test_a_condition_without_an_interval_is_guided_at_every_step_the_last_too(fraction):
     assert (
-        Sample(guidance=3.0).scale_at(share)("text")
-        == Sample(guidance=3.0, guidance_interval=(0, 1)).scale_at(share)("text")
+        Sample(guidance=3.0).scale_at(fraction)("text")
+        == Sample(guidance=3.0, guidance_interval=(0, 1)).scale_at(fraction)("text")
         == 3
     )
 
@@ -265,13 +266,16 @@ def test_a_condition_outside_its_interval_comes_first_and_takes_no_branch_of_its
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"guidance": 2.0, "guidance_interval": (0.2, 0.6)}, "all=2 within 0.2-0.6"),
-        ({"guidance": {"text": 3.0, "mask": 1.5}}, "text=3 mask=1.5 within mask 0.2-0.6"),
-        ({"guidance": 1.5, "guidance_interval": {"rna": (0, 0.5)}}, "all=1.5"),
+        ({"guidance": 2.0, "guidance_interval": (0.2, 0.6)}, [("all", 2.0, 0.2, 0.6)]),
+        ({"guidance": {"text": 3.0, "mask": 1.5}}, [("text", 3.0, 0.0, 1.0), ("mask", 1.5, 0.2, 0.6)]),
+        ({"guidance": 2.0}, [("text", 2.0, 0.0, 1.0), ("mask", 2.0, 0.2, 0.6)]),
+        ({"guidance": {"text": 3.0}, "guidance_interval": {}}, [("text", 3.0, 0.0, 1.0), ("mask", 1.0, 0.0, 1.0)]),
+        ({"guidance": 1.5, "guidance_interval": {"rna": (0, 0.5)}}, [("all", 1.5, 0.0, 1.0)]),
     ],
 )
 def test_a_row_states_the_guidance_of_the_conditions_that_its_study_has(config, said):
-    assert written_guidance(Sample(**config), ("text", "mask")) == said
+    names = ("condition", "scale", "start", "end")
+    assert written_guidance(Sample(**config), ("text", "mask")) == [dict(zip(names, entry)) for entry in said]
 
 
 @pytest.mark.parametrize("interval", [(0.6, 0.2), {"text": (0, 1), "mask": (0.6, 0.2)}])

@@ -18,9 +18,19 @@ from histoloom.data.plan import EVALUATION
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from tests.build import OTHER_STAINS, STAINS, make_part, tile_rows, tissue_picture, write_made_lineage
+from tests.build import (
+    OTHER_STAINS,
+    STAINS,
+    make_part,
+    synthetic_rows,
+    tile_rows,
+    tissue_picture,
+    write_synthetic_lineage,
+)
 from tests.conditions.test_towers import transformers_clip
 from tests.stages import run, study_of
+
+pytestmark = pytest.mark.long
 
 SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
 
@@ -66,14 +76,11 @@ def filtered(
     request: list[str] | str = EVALUATION,
     params: Params | None = None,
 ) -> dict:
-    """The metrics of the stage `filter` on what a generator made."""
-    rows = tile_rows(len(images), split="train", label=labels, source="synthetic").assign(
-        tile_id=[f"made-{n:03d}" for n in range(len(images))], rna=None, genotype=None, seed=1, recipe="r",
-        generator_sha256="g", condition_ref="", guidance="all=2", request=request, purpose="evaluate",
-        ancestors=[["train-0"]] * len(images),
-    )  # fmt: skip
+    """The metrics of the stage `filter` on what a generator gave."""
+    ancestors = [["train-0"]] * len(images)
+    rows = synthetic_rows(len(images), label=labels, request=request, purpose="evaluate", ancestors=ancestors)
     make_part(folder / "data/synthetic", "evaluate-00000", rows, images, SYNTHETIC_ROW)
-    write_made_lineage(folder / "data/synthetic")
+    write_synthetic_lineage(folder / "data/synthetic")
     if not (folder / "models/filters").exists():
         link_tree(study / "models/filters", folder / "models/filters")
     return run("filter", study_of(params or _params(), folder))["evaluate"]
@@ -115,16 +122,16 @@ def copies(train: np.ndarray):
     return np.stack([_jpeg(np.rot90(image)) for image in train]), OWN
 
 
-@pytest.mark.parametrize(("broken", "reason", "share"), [
+@pytest.mark.parametrize(("broken", "reason", "least"), [
     (noise, "low tissue quality", 0.95), (blurred, "low tissue quality", 0.95), (copies, "near-copy of a train tile", 0.95),
     (wrong_labels, "does not show its label", 0.5),  # at a threshold that lets 95 % of right ones of unseen patients pass
 ])  # fmt: skip
-def test_what_is_broken_is_rejected_for_that(broken, reason, share, study, folder):
-    train = TileStore(study / "tiles")
+def test_what_is_broken_is_rejected_for_that(broken, reason, least, study, folder):
+    train = TileStore(study / "data/tiles")
     rows = train.rows()
     found = filtered(study, folder, *broken(train.read(rows[rows["split"] == "train"])))["rejected_for"]
     others = {name: count for name, count in found.items() if name != reason}
-    assert found[reason] >= share * COUNT, found
+    assert found[reason] >= least * COUNT, found
     if broken in (wrong_labels, copies):
         assert max(others.values()) < 0.2 * COUNT, found
 

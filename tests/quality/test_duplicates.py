@@ -12,6 +12,8 @@ from histoloom.data.store import TileStore
 from histoloom.quality.duplicates import find_duplicates
 from tests.build import make_part, make_slide, make_study, tile_rows, tissue_picture
 
+pytestmark = pytest.mark.long
+
 SIDE, STRIDE = 48, 24
 
 

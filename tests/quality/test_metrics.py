@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histoloom.quality.metrics import (
+    FeatureSets,
     authenticity,
     clip_score,
     compare,
@@ -64,11 +65,11 @@ def test_patients_who_differ_widen_kid_s_interval():
     by_group, by_tile = (kid_interval(_normal(300, 2), real, groups, 0) for groups in (GROUPS, np.zeros(300)))
     right = []
     for n in range(30):  # patients who differ, and samples of the same population
-        real, made = (
+        real, synthetic = (
             _normal(300, 100 + 4 * n + k) + _normal(m, 102 + 4 * n + k)[np.arange(300) % m]
             for k, m in ((0, 15), (1, 300))
         )
-        low, high = kid_interval(made, real, GROUPS, n)["interval"]
+        low, high = kid_interval(synthetic, real, GROUPS, n)["interval"]
         right.append(low <= 0 <= high)
     assert sum(right) >= 26
     width = [high - low for low, high in (by_group["interval"], by_tile["interval"])]
@@ -106,9 +107,10 @@ def test_authenticity_is_nought_of_copies_and_about_a_half_of_fresh_draws():
 def test_a_broken_generator_shows_in_the_metric_that_is_for_it(broken, shown):
     """One image repeated; noise; copies of train; no variety."""
     train, held_out = _normal(400, 1), _normal(300, 2)
-    good = compare(_normal(300, 3), held_out, train, groups=GROUPS, subsets=10, neighbours=3, seed=0)
+    good = compare(FeatureSets(_normal(300, 3), held_out, train, GROUPS), subsets=10, neighbours=3, seed=0)
     assert not shown(good, good["floor"])
-    found = compare(broken(train, held_out), held_out, train, groups=GROUPS, subsets=10, neighbours=3, seed=0)
+    sets = FeatureSets(broken(train, held_out), held_out, train, GROUPS)
+    found = compare(sets, subsets=10, neighbours=3, seed=0)
     assert shown(found, found["floor"]), found
 
 
@@ -131,10 +133,8 @@ def test_clip_score_is_higher_with_own_captions_than_with_dealt_ones():
 
 
 def test_of_too_few_nothing_is_said():
-    assert (
-        compare(_normal(5, 1), _normal(50, 2), _normal(50, 3), groups=GROUPS[:50], subsets=2, neighbours=3, seed=0)
-        == {}
-    )
+    few = FeatureSets(_normal(5, 1), _normal(50, 2), _normal(50, 3), GROUPS[:50])
+    assert compare(few, subsets=2, neighbours=3, seed=0) == {}
 
 
 def test_precision_and_recall_of_one_kind_are_high():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.quality import near_copy
 from histoloom.quality.filters.copies import CopyFilter
 from histoloom.quality.near_copy import build_index, copy_scores, grey_of, perceptual_hash, register, turned
@@ -51,7 +52,8 @@ def test_a_disguised_tile_is_found_and_named(name, train, index, most_of_others)
 def test_a_tile_shifted_or_scaled_and_disguised_is_found(shift, scale, train, index, most_of_others):
     rng = np.random.default_rng(0)
     picture, _, places = train
-    copies = [disguised(cut(picture, y, x, SIDE, rng, shift, scale), rng) for y, x in places]
+    boxes = [PixelBox(x, y, SIDE, SIDE) for y, x in places]
+    copies = [disguised(cut(picture, box, rng, shift=shift, scale=scale), rng) for box in boxes]
     score = copy_scores(np.stack(copies), index)[0]
     assert (score > most_of_others).mean() >= 0.95
 
@@ -94,7 +96,8 @@ def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index,
     monkeypatch.setattr(near_copy, "_alike", lambda *_: np.array([], int))  # so that patches alone propose
     rng = np.random.default_rng(0)
     picture, _, places = train
-    copies = np.stack([disguised(cut(picture, y, x, SIDE, rng, True, True), rng) for y, x in places])
+    boxes = [PixelBox(x, y, SIDE, SIDE) for y, x in places]
+    copies = np.stack([disguised(cut(picture, box, rng, shift=True, scale=True), rng) for box in boxes])
     one_by_one, found = (copy_scores(copies, searched)[0] for searched in (index, by_cells))
     assert (found >= one_by_one - 1e-5).mean() >= 0.9
 

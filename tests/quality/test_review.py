@@ -22,7 +22,7 @@ from histoloom.quality import review as reviews
 from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.reviewed import ReviewFilter
 from histoloom.quality.review import KEY
-from tests.build import make_part, tile_rows, tiles
+from tests.build import make_part, make_study, synthetic_rows, tile_rows, tiles, write_verdicts
 
 REVIEWED = Study().reviews
 
@@ -39,19 +39,13 @@ REVIEW = Path("review")
 
 
 @pytest.fixture
-def made(folder):
+def study(folder):
     """Twelve held-out real tiles and ten accepted synthetic ones; two more that were rejected."""
+    make_study(".", [])
     make_part("data/tiles", "SLIDE", tile_rows(12, split="test", label="keratin"), tiles(12, 16, 1))
-    rows = tile_rows(12, split="train", label="keratin", source="synthetic")
-    rows = rows.assign(
-        tile_id=[f"made-{n}" for n in range(12)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g1",
-        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["a"]] * 12,
-    )  # fmt: skip
+    rows = synthetic_rows(12, label="keratin")
     make_part("data/synthetic", "augment-00000", rows, tiles(12, 16, 2), SYNTHETIC_ROW)
-    Path("data/verdicts/augment-00000").mkdir(parents=True)
-    rows.assign(accepted=[True] * 10 + [False] * 2, reject_reasons="").to_parquet(
-        "data/verdicts/augment-00000/rows.parquet"
-    )
+    write_verdicts("data/verdicts/augment-00000", rows, [True] * 10 + [False] * 2)
     return folder
 
 
@@ -61,17 +55,17 @@ def _verdicts(*rows: tuple) -> Path:
     return Path("verdicts.csv")
 
 
-def test_a_review_shows_both_kinds_and_tells_neither(made):
+def test_a_review_shows_both_kinds_and_tells_neither(study):
     assert make_review(REVIEW, 16, 0) == 16
     key, page = pd.read_parquet(REVIEW / KEY), (REVIEW / "review.html").read_text()
     assert key["source"].value_counts().to_dict() == {"real": 8, "synthetic": 8} and set(key["label"]) == {"keratin"}
-    assert not set(key["tile_id"]) & {"made-10", "made-11"} and list(key["number"]) == list(range(1, 17))
+    assert not set(key["tile_id"]) & {"synthetic-010", "synthetic-011"} and list(key["number"]) == list(range(1, 17))
     assert key["source"].ne(key["source"].shift()).sum() > 3  # mixed
     assert not any(name in page for name in key["tile_id"]) and "SLIDE" not in page
     assert not re.search(r"""(src|href)=["']?https?:""", page)
 
 
-def test_a_review_is_not_overwritten_and_needs_tiles(made):
+def test_a_review_is_not_overwritten_and_needs_tiles(study):
     make_review(REVIEW, 4, 0)
     with pytest.raises(HistoloomError, match="not empty"):
         make_review(REVIEW, 4, 0)
@@ -80,7 +74,7 @@ def test_a_review_is_not_overwritten_and_needs_tiles(made):
         make_review(Path("other"), 4, 0)
 
 
-def test_each_label_shows_as_many_of_both_kinds(made):
+def test_each_label_shows_as_many_of_both_kinds(study):
     make_part("data/tiles", "MORE", tile_rows(30, split="test", label="dermis"), tiles(30, 16, 3))
     make_review(REVIEW, 100, 0)
     key = pd.read_parquet(REVIEW / KEY)
@@ -90,17 +84,17 @@ def test_each_label_shows_as_many_of_both_kinds(made):
         make_review(Path("other"), 10, 0)
 
 
-def test_a_reader_who_knows_and_one_who_guesses(made):
+def test_a_reader_who_knows_and_one_who_guesses(study):
     make_review(REVIEW, 20, 0)
     key = pd.read_parquet(REVIEW / KEY)
     knows = score_review(REVIEW, _verdicts(*((r.number, r.source, "yes") for r in key.itertuples())))
-    assert knows["right"]["share"] == 1 and knows["synthetic_taken_for_real"]["share"] == 0
+    assert knows["right"]["fraction"] == 1 and knows["synthetic_taken_for_real"]["fraction"] == 0
     assert knows["right"]["interval"][0] == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson's, all of n right
     fooled = score_review(REVIEW, _verdicts(*((r.number, "real", "yes") for r in key.itertuples())))
-    assert fooled["right"]["share"] == 0.5 and fooled["right"]["interval"][0] < 0.5 < fooled["right"]["interval"][1]
+    assert fooled["right"]["fraction"] == 0.5 and fooled["right"]["interval"][0] < 0.5 < fooled["right"]["interval"][1]
 
 
-def test_what_was_found_unusable_is_rejected_and_nothing_else_of_its_name(made):
+def test_what_was_found_unusable_is_rejected_and_nothing_else_of_its_name(study):
     make_review(REVIEW, 20, 0)
     key = pd.read_parquet(REVIEW / KEY)
     own = key[key["source"] == "synthetic"]
@@ -117,7 +111,7 @@ def test_what_was_found_unusable_is_rejected_and_nothing_else_of_its_name(made):
     assert len(table) == len(own) and (table["usable"] == "yes").all()
 
 
-def test_every_fault_of_the_verdicts_is_named(made):
+def test_every_fault_of_the_verdicts_is_named(study):
     make_review(REVIEW, 8, 0)
     with pytest.raises(ManifestFaults) as caught:
         score_review(REVIEW, _verdicts((1, "real", "yes"), (1, "fake", "yes"), (99, "real", "maybe")))
@@ -129,7 +123,7 @@ def test_every_fault_of_the_verdicts_is_named(made):
         score_review(REVIEW, Path("verdicts.csv"))
 
 
-def test_the_command_makes_and_scores(made):
+def test_the_command_makes_and_scores(study):
     done = CliRunner().invoke(cli, ["review", "make", "review", "-n", "6"])
     assert done.exit_code == 0 and "6 tiles" in done.output, done.output
     done = CliRunner().invoke(
@@ -141,7 +135,7 @@ def test_the_command_makes_and_scores(made):
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page in")
-def test_the_page_works_in_a_browser(made, tmp_path):
+def test_the_page_works_in_a_browser(study, tmp_path):
     make_review(REVIEW, 6, 0)
     page = (REVIEW / "review.html").read_text()
     acts = 'for (const key of ["r", "s", "x"]) document.dispatchEvent(new KeyboardEvent("keydown", { key }));'

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from histoloom.quality.filters.copies import CopyFilter
-from histoloom.report.summary import NEAR_COPY, excess_of_shares, in_short, near_copies, severity, uplift_table
+from histoloom.report.summary import NEAR_COPY, excess_fraction, in_short, near_copies, severity, uplift_table
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
-AUGMENT = {"made": 50, "accepted": 20, "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25}}
+AUGMENT = {
+    "synthetic": 50,
+    "accepted": 20,
+    "rejected_for": {"low tissue quality": 5, "near-copy": 0, "wrong label": 25},
+}
 UNFILTERED = {
     "n": {"synthetic": 20},
     "kid": {"mean": 1.0},
@@ -77,15 +81,15 @@ def test_the_table_has_the_measures_that_there_are():
 ])  # fmt: skip
 def test_an_excess_has_newcombe_s_interval(counts, expected):
     """The figures of his tables (1998, method 10)."""
-    assert excess_of_shares(*counts) == pytest.approx(expected, abs=1e-4)
+    assert excess_fraction(*counts) == pytest.approx(expected, abs=1e-4)
 
 
 def test_copies_are_judged_beside_what_real_tiles_of_test_show():
     assert CopyFilter.reason == NEAR_COPY
-    made = {"made": 200, "rejected_for": {NEAR_COPY: 4}}
-    (said,) = near_copies({"false_rejection_of_test": 0.005, "test_tiles": 400}, made)
+    unfiltered = {"synthetic": 200, "rejected_for": {NEAR_COPY: 4}}
+    (said,) = near_copies({"false_rejection_of_test": 0.005, "test_tiles": 400}, unfiltered)
     assert (
         "2.00% of 200 unfiltered samples" in said
         and "0.50% of 400 real test tiles: +1.50 points (-0.29 to +4.55" in said
     )
-    assert near_copies({"false_rejection_of_test": None, "test_tiles": 0}, made) == near_copies({}, None) == []
+    assert near_copies({"false_rejection_of_test": None, "test_tiles": 0}, unfiltered) == near_copies({}, None) == []

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histoloom.cli.validate import validate_study
+from histoloom.data.study_folder import Study
 from histoloom.errors import Fault, Note, faults_among, notes_among
+from histoloom.studies.checks.study import check_study
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
 SIDE = 128
@@ -66,7 +67,7 @@ MISSPELT = "look at the spelling: no slide whose labels are visible shows 'missp
 def _found(source: str, labels: dict | None = None, plan: dict | None = None, **tile) -> list:
     stated = {"labels": {"source": source, "classes": CLASSES} | (labels or {}), "spots": "manifests/spots.csv"}
     make_study(".", SOURCES[source](source), stated | tile, plan=plan or {})
-    return validate_study()
+    return check_study(Study())
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -88,7 +89,7 @@ def test_labels_that_the_fraction_hides_do_not_show_a_class(slides):
     rows = [row | {"split": "train", "label": f"c{n}"} for n, row in enumerate(_rows())]
     labels = {"source": "slide", "classes": ["c0", "c1", "c2", "c3"], "fraction": 0.5, "fraction_of": "slide"}
     make_study(".", rows, {"labels": labels})
-    assert sum("no slide whose labels are visible" in note.fact for note in notes_among(validate_study())) == 2
+    assert sum("no slide whose labels are visible" in note.fact for note in notes_among(check_study(Study()))) == 2
 
 
 @pytest.mark.parametrize(
@@ -125,5 +126,5 @@ def test_a_study_without_labels_has_no_class_in_deficit(slides):
 def test_held_out_conditions_are_asked_for_where_nobody_is_held_out(slides):
     rows = [row | {"split": "train", "label": "tumour"} for row in _rows()]
     make_study(".", rows, {"labels": {"source": "slide", "classes": ["tumour"]}}, plan={"evaluation_tiles": 4})
-    (fault,) = [each for each in faults_among(validate_study()) if each.where == "params.yaml, tile.split"]
+    (fault,) = [each for each in faults_among(check_study(Study())) if each.where == "params.yaml, tile.split"]
     assert "no group is in val or test" in fault.problem and "plan.evaluation_tiles" in fault.problem

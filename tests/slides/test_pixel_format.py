@@ -7,14 +7,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from histoloom.cli.validate import validate_study
 from histoloom.data.manifest import read_manifest
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.study_folder import Study
 from histoloom.slides.job import SlideJob
 from histoloom.slides.open import open_slide
 from histoloom.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
 from histoloom.slides.slide import BadSlide
 from histoloom.slides.tiler import cut_slide
+from histoloom.studies.checks.study import check_study
 from tests.build import make_slide, make_study, tissue_picture
 
 WIDTH, HEIGHT = 210, 150
@@ -205,13 +206,10 @@ def test_validate_and_tile_refuse_a_16_bit_slide_and_a_lossy_mask_for_the_same_r
     make_slide("data/slides/s.svs", width=128, height=128)
     Image.fromarray(np.full((128, 128), 40_000, np.uint16)).save("data/slides/deep.png")
     Image.fromarray(np.ones((128, 128), np.uint8)).save("data/slides/m.jpg")
-    stated = {"patient_id": "p", "label": "tumour", "mpp": 1.0}
-    rows = [
-        stated | {"slide_id": "a", "path": "deep.png"},
-        stated | {"slide_id": "b", "path": "s.svs", "mask": "m.jpg"},
-    ]
+    told = {"patient_id": "p", "label": "tumour", "mpp": 1.0}
+    rows = [told | {"slide_id": "a", "path": "deep.png"}, told | {"slide_id": "b", "path": "s.svs", "mask": "m.jpg"}]
     params = make_study(tmp_path, rows, {"split": {"group": "slide"}})
-    faults = [fault for fault in validate_study() if fault.column == "path"]
+    faults = [fault for fault in check_study(Study()) if fault.column == "path"]
     assert [fault.row for fault in faults] == [2, 3]
     for fault, entry, reason in zip(faults, read_manifest(params.tile).slides, ("unsigned, of 16 bits", "lossy")):
         result = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import reduce
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def params(outside: str = "../outside") -> Params:
             },
             "train_autoencoder": {"init": at("autoencoder"), "resume_from": at("checkpoint")},
             "train_denoiser": {"init": at("denoiser"), "resume_from": at("checkpoint")},
-            "sample_slides": {"slides": [{**woven, "field": at("field.csv"), "image": image}]},
+            "sample_slides": {"slides": [{**woven, "condition_grid": at("field.csv"), "image": image}]},
             "train_filters": {"features": at("tower")},
             "evaluate": {"weights": at("weights.pth")},
             "uplift": {"classifier": "command", "command": f"python {at('mine.py')} {{dataset}} {{predictions}}"},
@@ -87,7 +88,7 @@ def params(outside: str = "../outside") -> Params:
         ("denoiser/config.json", {"train_denoiser.init"}),
         ("checkpoint/config.json", {"train_autoencoder.resume_from", "train_denoiser.resume_from"}),
         ("skin.geojson", {"sample_slides.masks"}),
-        ("field.csv", {"sample_slides.fields"}),
+        ("field.csv", {"sample_slides.condition_grids"}),
         ("holes.geojson", {"sample_slides.holes"}),
         ("weights.pth", {"evaluate.weights"}),
         ("mine.py", {"uplift.command"}),
@@ -101,6 +102,17 @@ def test_a_file_that_changes_changes_the_keys_that_name_it(study, name, keys):
     assert {f"{s}.{k}" for s in after for k in after[s] if after[s][k] != before[s][k]} == keys
     path.unlink()
     assert files_of(study_of(params())) != after
+
+
+def test_a_study_that_is_opened_from_elsewhere_finds_the_same_files(study, monkeypatch):
+    config = params()
+    here, resolved_here = files_of(study_of(config)), resolved(study_of(config), ["tile", "train_encoders", "uplift"])
+    for folder in (study.parent, study / "deep"):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        for root in (study, Path(os.path.relpath(study))):
+            assert files_of(study_of(config, root)) == here
+            assert resolved(study_of(config, root), resolved_here) == resolved_here
 
 
 def test_evaluate_looks_through_a_folder_too(study):

@@ -19,9 +19,13 @@ from histoloom.studies.tile_slides import WovenJob, cut_woven
 from tests.build import tissue_picture
 from tests.stages import run, study_of
 
+SAMPLING = {
+    "scheduler": "ddim", "steps": 4, "precision": "fp32", "window_layout": "lattice",
+    "guidance": [{"condition": "all", "scale": 2.0, "start": 0.0, "end": 1.0}],
+}  # fmt: skip
 FACTS = {
-    "name": "s", "mpp": 1.0, "label": None, "width_px": 256, "height_px": 192, "seed": 2**63 + 5, "recipe": "lattice-ddim-4",
-    "generator_sha256": "g", "guidance": "all=2", "purpose": "augment", "ancestors": ["a"],
+    "name": "s", "mpp": 1.0, "label": None, "width_px": 256, "height_px": 192, "seed": 2**63 + 5, "sampling": SAMPLING,
+    "generator_sha256": "g", "purpose": "augment", "ancestors": ["a"],
     "points": [[{"label": "stroma", "caption": None, "rna": None, "genotype": None},
                 {"label": "tumour", "caption": "PINK", "rna": "k", "genotype": "TP53=wt"}]],
 }  # fmt: skip
@@ -78,6 +82,8 @@ def test_labels_and_masks_are_those_that_the_slide_was_made_under(woven):
     masks = {(r.x_level0_px, r.y_level0_px): mask for r, mask in zip(rows.itertuples(), store.read(rows, "mask"))}
     assert int((masks[0, 0] == 2).sum()) == 6 and (masks[128, 0] == 2).all()
     assert all(list(groups) == ["a"] for groups in rows["ancestors"])
+    assert all(list(guidance) == SAMPLING["guidance"] for guidance in rows["guidance"])
+    assert (rows[["scheduler", "steps", "precision", "window_layout"]] == ["ddim", 4, "fp32", "lattice"]).all(axis=None)
     assert rows.loc[rows["x_level0_px"] < 128, "caption"].str.startswith("H&E, ").all()
 
 

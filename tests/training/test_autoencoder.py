@@ -27,11 +27,8 @@ def store(tmp_path) -> TileStore:
 
 def _trained(store: TileStore, folder, **options) -> torch.nn.Module:
     config = TrainAutoencoder(**SMALL | options)
-    runs = [
-        TrainingRun("t", steps, 1e-3, 0, folder / name, 2)
-        for name, steps in (("whole", config.steps), ("decoder", config.decoder_steps))
-    ]
-    train_autoencoder(config, store, store.rows(), 0, *runs, folder / "model")
+    run = TrainingRun("t", config.steps, 1e-3, 0, folder / "whole", 2)
+    train_autoencoder(config, store.read(store.rows()), run, folder / "model")
     return load_autoencoder(folder / "model")
 
 
@@ -58,12 +55,10 @@ def test_a_decoder_s_broken_training_goes_on_to_the_same_weights(store, tmp_path
 
 
 def test_a_decoder_s_curve_goes_on_where_the_whole_s_ended(store, tmp_path):
-    config, seen = TrainAutoencoder(**SMALL, steps=2, decoder_steps=3), []
-    runs = [TrainingRun("t", steps, 1e-3, 0, tmp_path / str(steps), 9) for steps in (2, 3)]
-    train_autoencoder(
-        config, store, store.rows(), 0, *runs, tmp_path / "model", lambda step, numbers: seen.append((step, *numbers))
-    )
-    assert seen == [(2, "loss", "l1"), (5, "loss", "l1", "critic")]
+    config, logged = TrainAutoencoder(**SMALL, steps=2, decoder_steps=3), []
+    run = TrainingRun("t", 2, 1e-3, 0, tmp_path / "whole", 9, log=lambda step, numbers: logged.append((step, *numbers)))
+    train_autoencoder(config, store.read(store.rows()), run, tmp_path / "model")
+    assert logged == [(2, "loss", "l1"), (5, "loss", "l1", "critic")]
 
 
 def test_a_critic_and_what_it_judges_learn_each_from_their_own_loss():

@@ -63,7 +63,7 @@ def test_the_end_of_a_long_caption_is_learnt(tmp_path):
         config = SIZES.model_copy(update={"max_tokens": max_tokens})
         out = tmp_path / str(max_tokens)
         run = TrainingRun("clip", config.steps, 1e-3, 0, out / "checkpoints", 100)
-        train_clip(config, store, store.rows(), 0, run, out / "clip")
+        train_clip(config, store, store.rows(), run, out / "clip")
         found[max_tokens] = (out / "clip/open_clip_model.safetensors").read_bytes()
     assert found[None] != found[36]
     ids, used = _chunked_ids(new_reader(SIZES), ["short", LONG * 2 + "stroma"])

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import load_denoiser, load_unet
 from histoloom.backbones.few_steps import save_few_steps
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
-from histoloom.studies.sample import check_distilled
+from histoloom.sampling.diffusion_model import check_distilled
 from histoloom.training.denoiser import train_denoiser
 from histoloom.training.distil import Target
 from histoloom.training.loop import TrainingRun
+
+pytestmark = pytest.mark.long
 
 SPEC = ConditionSpec("label", "vector", 2, 0.0, ("a", "b"))
 KINDS = ("epsilon", "v_prediction", "sample")
@@ -104,7 +107,7 @@ def _train(folder, **options):
         conditions=("label",), channels=(16, 32), batch_size=16, warmup_steps=0, learning_rate=2e-3, **options
     )
     run = TrainingRun("t", config.steps, config.learning_rate, 0, folder / "checkpoints", 50, ema_decay=0.9)
-    train_denoiser(config, _arrays(), (SPEC,), 0, run, folder)
+    train_denoiser(config, _arrays(), (SPEC,), run, folder)
     return load_denoiser(folder, "cpu"), run
 
 
@@ -120,15 +123,15 @@ def _sampled(model, steps: int) -> torch.Tensor:
 
 
 def test_a_student_ends_where_its_teacher_does_and_a_broken_run_ends_alike(tmp_path):
-    (teacher, _, _), _ = _train(tmp_path / "first", steps=150)
+    (teacher, _), _ = _train(tmp_path / "first", steps=150)
     options = {
         "steps": 120, "init": str(tmp_path / "first"), "distil": {"steps": 2, "teacher_steps": 8, "guidance": 1.0}
     }  # fmt: skip
-    (student, _, facts), run = _train(tmp_path / "second", **options)
+    (student, record), run = _train(tmp_path / "second", **options)
     wanted = _sampled(teacher, 8)
     before, after = ((_sampled(m, 2) - wanted).square().mean() for m in (teacher, student))
     assert after < 0.5 * before
-    assert facts["distilled"] == 2 and run.history[-1][0] == 240
+    assert record.training.distilled == 2 and run.history[-1][0] == 240
     again, _ = _train(tmp_path / "second", **options)  # its checkpoints are there: nothing is trained anew
     assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), again[0].state_dict().values()))
 
@@ -138,14 +141,15 @@ def test_a_student_is_known_as_one_wherever_it_is_loaded_and_not_trained_on(tmp_
     options = {"init": str(tmp_path / "first"), "distil": {"steps": 1, "teacher_steps": 2}}
     _train(tmp_path / "student", steps=1, **options)
     init = {"init": str(tmp_path / "student")}
-    (_, _, facts), _ = _train(tmp_path / "loaded", steps=0, **init)
-    assert facts["distilled"] == 1
+    (_, record), _ = _train(tmp_path / "loaded", steps=0, **init)
+    assert record.training.distilled == 1
     with pytest.raises(HistoloomError, match="distilled to 1 steps"):
         _train(tmp_path / "more", steps=1, **init)
 
 
 def test_a_student_is_not_stepped_otherwise(tmp_path):
-    write_json(tmp_path / "denoiser/conditions.json", {"conditions": [], "training": {"distilled": 4}})
+    training = DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4, distilled=4)
+    write_json(tmp_path / "denoiser" / CONDITIONS_FILE, DenoiserRecord((), training).json)
     with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
         check_distilled(tmp_path, Sample(), "sample")
     check_distilled(tmp_path, Sample(scheduler="ddim", steps=4, guidance=1), "sample")
@@ -160,8 +164,8 @@ def test_few_steps_of_a_model_that_was_adapted_may_be_guided(tmp_path):
     _train(tmp_path / "student", steps=1, distil={"steps": 1, "teacher_steps": 2}, **init)
     save_few_steps(load_unet(tmp_path / "first"), load_unet(tmp_path / "student"), 1, tmp_path / "first")
     for steps, guided in ((0, False), (1, True)):
-        (_, _, facts), _ = _train(tmp_path / f"{steps}/denoiser", steps=steps, few_steps=True, **init)
-        assert facts["distilled"] == 1 and facts["guidance_inside"] is not guided
+        (_, record), _ = _train(tmp_path / f"{steps}/denoiser", steps=steps, few_steps=True, **init)
+        assert record.training.distilled == 1 and record.training.guidance_inside is not guided
         with pytest.raises(HistoloomError, match="distilled to 1 steps"):
             check_distilled(tmp_path / f"{steps}", Sample(scheduler="ddim", steps=2), "sample")
     check_distilled(tmp_path / "1", Sample(scheduler="ddim", steps=1, guidance=2.0), "sample")

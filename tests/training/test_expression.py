@@ -26,7 +26,7 @@ def profiles(count: int, seed: int = 0) -> pd.DataFrame:
 def fit(tmp_path, table: pd.DataFrame, **options):
     config = Rna(table="e.parquet", hidden=(32,), code=4, steps=300, learning_rate=3e-3, **options)
     run = TrainingRun("rna", config.steps, config.learning_rate, 0, tmp_path / "checkpoints", 100)
-    return train_expression(config, table, 0, run), run
+    return train_expression(config, table, run), run
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.errors import HistoloomError
 from histoloom.training.denoiser import train_denoiser, windowed
 from histoloom.training.loop import TrainingRun
+
+pytestmark = pytest.mark.long
 
 SPECS = (ConditionSpec("label", "vector", 2, 0.5), ConditionSpec("mask", "map", 3, 0.5))
 
@@ -32,8 +35,8 @@ def test_a_window_s_latents_and_its_map_are_of_one_place(side, whole, count, see
 
 
 def test_every_window_of_a_tile_is_shown():
-    tile, nothing = torch.arange(9.0).reshape(1, 1, 3, 3).expand(200, -1, -1, -1), Conditions()
-    clean, _ = windowed(tile, nothing, 2, torch.Generator().manual_seed(0))
+    tile, unconditional = torch.arange(9.0).reshape(1, 1, 3, 3).expand(200, -1, -1, -1), Conditions()
+    clean, _ = windowed(tile, unconditional, 2, torch.Generator().manual_seed(0))
     assert set(clean[:, 0, 0, 0].tolist()) == {0.0, 1.0, 3.0, 4.0}
 
 
@@ -49,16 +52,16 @@ def _train(folder, **options):
         **{"channels": (16, 32), "windows_latent_px": (4, 8), "steps": 8} | options,
     )  # fmt: skip
     run = TrainingRun("t", config.steps, 1e-3, 0, folder / "checkpoints", 50, ema_decay=0.9)
-    train_denoiser(config, arrays, SPECS, 0, run, folder)
+    train_denoiser(config, arrays, SPECS, run, folder)
     return load_denoiser(folder, "cpu")
 
 
 def test_a_denoiser_learns_from_windows_and_so_does_its_student(tmp_path):
-    model, _, facts = _train(tmp_path / "first")
-    assert facts["latent_px"] == 8
+    model, record = _train(tmp_path / "first")
+    assert record.training.latent_px == 8
     distil = {"init": str(tmp_path / "first"), "distil": {"steps": 1, "teacher_steps": 2, "guidance": 2.0}}
-    student, _, facts = _train(tmp_path / "student", **distil)
-    assert facts["distilled"] == 1
+    student, record = _train(tmp_path / "student", **distil)
+    assert record.training.distilled == 1
     assert not torch.equal(model.conv_in.weight, student.conv_in.weight)
 
 

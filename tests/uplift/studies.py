@@ -1,4 +1,4 @@
-"""Tiny studies for the experiment: tiles of two colours, real and made."""
+"""Tiny studies for the experiment: tiles of two colours, real and synthetic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from histoloom.config import Params
 from histoloom.data.schema import SYNTHETIC_ROW
-from tests.build import make_part, tile_rows, write_made_lineage
+from tests.build import make_part, synthetic_rows, tile_rows, write_synthetic_lineage, write_verdicts
 from tests.stages import run, study_of
 
 CLASSES = ("pink", "blue")
@@ -20,7 +20,7 @@ def _pictures(labels: list[str], seed: int) -> np.ndarray:
     return np.stack([np.clip(rng.normal(base[label], 25, (24, 24, 3)), 0, 255) for label in labels]).astype(np.uint8)
 
 
-def write_study(folder: Path, made_labels: list[str], shown: list[str]) -> None:
+def write_study(folder: Path, synthetic_labels: list[str], shown: list[str]) -> None:
     """Real tiles of three splits, and synthetic tiles with labels that may not be what they show."""
     for seed, split in enumerate(("train", "val", "test")):
         labels = list(CLASSES) * 12
@@ -31,15 +31,11 @@ def write_study(folder: Path, made_labels: list[str], shown: list[str]) -> None:
             rows.assign(tile_id=[f"{split}-{n}" for n in range(24)]),
             _pictures(labels, seed),
         )
-    count = len(made_labels)
-    rows = tile_rows(count, split="train", split_group="train", label=made_labels, source="synthetic", masked=False).assign(
-        tile_id=[f"made-{n}" for n in range(count)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
-        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * count,
-    )  # fmt: skip
+    count = len(synthetic_labels)
+    rows = synthetic_rows(count, split_group="train", label=synthetic_labels, masked=False)
     make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
-    write_made_lineage(folder / "data/synthetic")
-    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
-    rows.assign(accepted=True, reject_reasons="").to_parquet(folder / "data/verdicts/augment-00000/rows.parquet")
+    write_synthetic_lineage(folder / "data/synthetic")
+    write_verdicts(folder / "data/verdicts/augment-00000", rows, [True] * count)
 
 
 def params_of(**uplift) -> Params:

@@ -14,9 +14,11 @@ from histoloom.config import Params
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
-from histoloom.uplift.answers import MaskAnswers, counted
-from tests.build import make_part, tile_rows, tiles, write_made_lineage
+from histoloom.uplift.tasks import MaskTask, counted
+from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_synthetic_lineage, write_verdicts
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
+
+pytestmark = pytest.mark.long
 
 
 def test_dice_by_patient_by_hand():
@@ -25,35 +27,35 @@ def test_dice_by_patient_by_hand():
     found = stated.copy()
     found[0, 0, 0], found[2, 0, 0] = 0, 0
     counts = counted(found, stated, 2)
-    answers = MaskAnswers(("nucleus", "gland"), np.array(["a", "a", "b"]))
-    measures = answers.measures(counts)
+    task = MaskTask(("nucleus", "gland"), np.array(["a", "a", "b"]))
+    measures = task.measures(counts)
     assert counts[0].tolist() == [1, 1, 2, 0, 0, 0] and counts[2].tolist() == [0, 0, 0, 1, 1, 2]
     of_a, of_b = 2 * 3 / (3 + 4), 2 * 1 / (1 + 2)
     assert measures["dice"] == pytest.approx((of_a + of_b) / 2) and measures["dice_of_worst_group"] == pytest.approx(
         of_b
     )
     assert measures["dice_of_class"] == {"nucleus": pytest.approx(of_a), "gland": pytest.approx(of_b)}
-    evidence = answers.evidence(counts)
-    assert answers.score(evidence, np.ones(3)) == pytest.approx(measures["dice"])
-    assert answers.score(evidence, np.array([0.0, 0, 1])) == pytest.approx(of_b)
-    assert answers.score(evidence, np.array([2.0, 2, 1])) == pytest.approx((2 * of_a + of_b) / 3)
-    assert np.isnan(answers.score(evidence, np.zeros(3)))
+    evidence = task.evidence(counts)
+    assert task.score(evidence, np.ones(3)) == pytest.approx(measures["dice"])
+    assert task.score(evidence, np.array([0.0, 0, 1])) == pytest.approx(of_b)
+    assert task.score(evidence, np.array([2.0, 2, 1])) == pytest.approx((2 * of_a + of_b) / 3)
+    assert np.isnan(task.score(evidence, np.zeros(3)))
     found[0, 0, 1] = (
         2  # a class that the patient lacks takes nothing from the mean over classes, but from the class that it hides
     )
-    worse = answers.measures(counted(found, stated, 2))
+    worse = task.measures(counted(found, stated, 2))
     assert worse["dice"] == pytest.approx((2 * 2 / (2 + 4) + of_b) / 2)
-    lone = MaskAnswers(("nucleus", "never"), np.array(["a", "a"]))
+    lone = MaskTask(("nucleus", "never"), np.array(["a", "a"]))
     assert lone.measures(counted(found[:2], stated[:2], 2))["dice_of_class"].keys() == {"nucleus"}
 
 
 def _write_masks(folder: Path) -> None:
-    """Dark squares on noise, and their masks; most of what was made shows its square elsewhere than its mask says."""
-    rng, made = np.random.default_rng(0), 120
+    """Dark squares on noise, and their masks; most synthetic tiles show their square elsewhere than their mask says."""
+    rng, count = np.random.default_rng(0), 120
 
-    def drawn(count: int, right: bool):
-        images, masks = rng.integers(150, 256, (count, 24, 24, 3), np.uint8), np.zeros((count, 24, 24), np.uint8)
-        for image, mask, (y, x) in zip(images, masks, rng.integers(0, 14, (count, 2))):
+    def drawn(n: int, right: bool):
+        images, masks = rng.integers(150, 256, (n, 24, 24, 3), np.uint8), np.zeros((n, 24, 24), np.uint8)
+        for image, mask, (y, x) in zip(images, masks, rng.integers(0, 14, (n, 2))):
             mask[y : y + 10, x : x + 10] = 1
             image[mask == 1] = rng.integers(20, 100, (100, 3))
         return images, masks if right else masks[::-1]
@@ -64,18 +66,12 @@ def _write_masks(folder: Path) -> None:
         )
         images, masks = drawn(12, True)
         make_part(folder / "data/tiles", split, rows, images, masks=masks)
-    rows = tile_rows(made, split="train", split_group="train", source="synthetic", masked=True).assign(
-        tile_id=[f"made-{n:03d}" for n in range(made)], rna=None, genotype=None, seed=1, recipe="r", generator_sha256="g",
-        condition_ref="", guidance="all=2", request="", purpose="augment", ancestors=[["train"]] * made,
-    )  # fmt: skip
-    good, bad = drawn(20, True), drawn(made - 20, False)
+    rows = synthetic_rows(count, split_group="train", masked=True)
+    good, bad = drawn(20, True), drawn(count - 20, False)
     images, masks = (np.concatenate(parts) for parts in zip(good, bad))
     make_part(folder / "data/synthetic", "augment-00000", rows, images, SYNTHETIC_ROW, masks=masks)
-    write_made_lineage(folder / "data/synthetic")
-    (folder / "data/verdicts/augment-00000").mkdir(parents=True)
-    rows.assign(accepted=np.arange(made) < 20, reject_reasons="").to_parquet(
-        folder / "data/verdicts/augment-00000/rows.parquet"
-    )
+    write_synthetic_lineage(folder / "data/synthetic")
+    write_verdicts(folder / "data/verdicts/augment-00000", rows, [n < 20 for n in range(count)])
 
 
 def _mask_params(**uplift) -> Params:
@@ -135,7 +131,7 @@ def test_a_command_finds_masks_and_what_is_none_is_told(folder):
         run_uplift(_mask_params(**given | {"steps": 13}))
 
 
-def test_without_a_tile_made_to_augment_the_arms_with_synthetic_tiles_are_left_out(folder):
+def test_without_a_synthetic_tile_to_augment_the_arms_with_synthetic_tiles_are_left_out(folder):
     _write_masks(folder)
     path = next(Path("data/verdicts").rglob("rows.parquet"))
     pd.read_parquet(path).assign(purpose="evaluate").to_parquet(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import pytest
 from filelock import FileLock
 
 from tests.study import copy_study, dvc, make_tiny_study, run
+
+OPENED = Path(__file__).parents[1] / "opened"
+"""On PYTHONPATH, it writes down which files each stage opens."""
+
+
+def opened_file(study: Path) -> Path:
+    """Where it is written what the stages of a study opened."""
+    return study.parent / "opened.tsv"
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +31,11 @@ def study(tmp_path_factory, worker_id) -> Path:
             shutil.rmtree(folder.parent, ignore_errors=True)
             folder.parent.mkdir()
             make_tiny_study(folder)
-            dvc(folder, "repro", "--quiet")
+            watched = {
+                "PYTHONPATH": os.pathsep.join(filter(None, (str(OPENED), os.environ.get("PYTHONPATH")))),
+                "HISTOLOOM_OPENED": str(opened_file(folder)),
+            }
+            dvc(folder, "repro", "--quiet", more=watched)
             run(folder, "git", "add", "--all")
             run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "first version")
             run(folder, "git", "tag", "v1")

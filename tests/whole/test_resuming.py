@@ -18,6 +18,8 @@ from ruamel.yaml import YAML
 from histoloom.data.commit import hash_tree
 from tests.study import add_slide, dvc, edit_yaml, environment, stage, woven_files
 
+pytestmark = pytest.mark.long
+
 
 def check_a_broken_weave(study: Path, copy: Path, moments: int) -> None:
     """Kill `sample_slides` with -9 in mid-canvas; resumed, it ends with the same bytes and uses what was committed."""

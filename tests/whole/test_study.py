@@ -20,6 +20,8 @@ from histoloom.data.commit import hash_tree
 from histoloom.data.store import TileStore
 from tests.study import dvc, edit_yaml, run, stage, woven_files
 
+pytestmark = pytest.mark.long
+
 READERS_OF_SAMPLES = {"uplift", "filter", "emit", "evaluate", "report"}
 
 
@@ -69,7 +71,10 @@ def test_every_stage_left_what_dvc_yaml_promises(study):
     assert set(rows["purpose"]) == {"augment", "evaluate"}
     assert rows["tile_id"].is_unique
     assert rows.loc[~rows["accepted"], "reject_reasons"].str.len().gt(0).all()
-    assert rows.loc[rows["accepted"], "reject_reasons"].eq("").all()
+    assert rows.loc[rows["accepted"], "reject_reasons"].str.len().eq(0).all()
+    facts = rows[["scheduler", "steps", "precision", "window_layout"]].drop_duplicates()
+    assert facts.to_numpy().tolist() == [["dpmsolver++", 4, "fp32", None]]
+    assert all([g["condition"] for g in guidance] == ["label", "text", "mask"] for guidance in rows["guidance"])
 
 
 def test_only_the_train_split_was_seen(study):
@@ -142,6 +147,7 @@ def test_a_woven_slide_is_a_slide_and_comes_back_as_tiles(study):
     assert set(rows["source"]) == {"synthetic"} and set(rows["label"]) <= {"left", "right", None}
     assert [list(groups) for groups in rows["ancestors"]] == [["patient-slide-train"]] * len(rows)
     assert {"woven"} == set(rows["request"]) and rows["accepted"].dtype == bool
+    assert set(rows["window_layout"]) == {"lattice"} and set(rows["steps"]) == {4}
     assert "woven" in json.loads((study / "reports/filter/metrics.json").read_text())
 
 

@@ -1,33 +1,34 @@
-"""The denoiser: diffusers' UNet2DConditionModel, with the condition bus wired to its inputs."""
+"""The denoiser: diffusers' UNet2DConditionModel, with the conditions wired to its inputs."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
 
 from histoloom.backbones.precision import set_precision
 from histoloom.backbones.spade import install_spade
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, read_denoiser_record
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 
-_CONDITIONS_FILE = "conditions.json"
+if TYPE_CHECKING:
+    from diffusers.models import UNet2DConditionModel
 
 
 def build_denoiser(
     config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent_channels: int, latent_px: int
-) -> torch.nn.Module:
+) -> UNet2DConditionModel:
     """A new UNet for latents (b, latent_channels, latent_px, latent_px) under the given conditions.
 
     The finest level is convolutional; the coarser ones attend, to the sequence where there is one.
     """
-    from diffusers import UNet2DConditionModel
+    from diffusers.models import UNet2DConditionModel
 
     levels = len(config.channels)
     if latent_px % 2 ** (levels - 1):
@@ -65,15 +66,15 @@ def _map_channels(specs: tuple[ConditionSpec, ...]) -> int:
     return sum(s.size for s in specs if s.shape == "map")
 
 
-def save_denoiser(model: torch.nn.Module, specs: tuple[ConditionSpec, ...], training: dict, folder: Path) -> None:
-    """Save weights, conditions and what the sampler must know (prediction, schedule, how maps enter)."""
+def save_denoiser(model: UNet2DConditionModel, record: DenoiserRecord, folder: Path) -> None:
+    """Save a denoiser's weights, and its record beside them."""
     model.save_pretrained(folder, safe_serialization=True)
-    write_json(folder / _CONDITIONS_FILE, {"conditions": [asdict(s) for s in specs], "training": training})
+    write_json(folder / CONDITIONS_FILE, record.json)
 
 
-def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Module:
+def load_unet(source: str | Path, revision: str | None = None) -> UNet2DConditionModel:
     """Load a UNet2DConditionModel from a folder or a hub id, safetensors only."""
-    from diffusers import UNet2DConditionModel
+    from diffusers.models import UNet2DConditionModel
 
     try:
         return UNet2DConditionModel.from_pretrained(
@@ -83,33 +84,33 @@ def load_unet(source: str | Path, revision: str | None = None) -> torch.nn.Modul
         raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}") from error
 
 
-def load_denoiser(folder: Path | str, device: str, attention: str = "auto", precision: str = "fp32"):
-    """Load what `train_denoiser` wrote, frozen: the model, its condition specs, and its training facts."""
-    specs, training = read_conditions(folder)
-    spade = training["map_input"] == "spade" and _map_channels(specs)
-    model = _load_spade_unet(Path(folder), specs) if spade else load_unet(folder)
-    model = model.to(device).eval().requires_grad_(False)
+def load_denoiser(
+    folder: Path | str, device: str, attention: str = "auto", precision: str = "fp32"
+) -> tuple[UNet2DConditionModel, DenoiserRecord]:
+    """Load what `train_denoiser` wrote, frozen.
+
+    Raises
+    ------
+    HistoloomError
+        when there is none.
+    """
+    record = read_denoiser_record(folder)
+    if record is None:
+        raise HistoloomError(f"'{folder}' holds no denoiser of histoloom's: it has no {CONDITIONS_FILE}.")
+    spade = record.training.map_input == "spade" and _map_channels(record.conditions)
+    model = _load_spade_unet(Path(folder), record.conditions) if spade else load_unet(folder)
+    model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
     set_attention(model, attention, device)
     set_precision(model, precision, device)
     if device.startswith("cuda") and not spade:  # whose map is no argument
         from histoloom.backbones.graphs import Graphed
 
         model.forward = Graphed(model.forward)
-    return model, specs, training
+    return model, record
 
 
-def read_conditions(folder: Path | str) -> tuple[tuple[ConditionSpec, ...], dict] | None:
-    """The conditions of what `train_denoiser` wrote, and its training facts; None of a model from elsewhere."""
-    path = Path(folder) / _CONDITIONS_FILE
-    if not path.is_file():
-        return None
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    specs = tuple(ConditionSpec(**s | {"channels": tuple(s["channels"])}) for s in facts["conditions"])
-    return specs, facts["training"]
-
-
-def _load_spade_unet(folder: Path, specs: tuple[ConditionSpec, ...]) -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
+def _load_spade_unet(folder: Path, specs: tuple[ConditionSpec, ...]) -> UNet2DConditionModel:
+    from diffusers.models import UNet2DConditionModel
 
     model = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
     install_spade(model, _map_channels(specs))
@@ -133,7 +134,7 @@ def denoise(model: torch.nn.Module, latents: torch.Tensor, timesteps: torch.Tens
     ).sample.float()
 
 
-def set_attention(model: torch.nn.Module, kind: str, device: str) -> str:
+def set_attention(model: UNet2DConditionModel, kind: str, device: str) -> str:
     """Choose the attention kernels; returns the kind in use.
 
     `auto` takes xformers where its kernels load on this device, else PyTorch's scaled dot product.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from histoloom.backbones.lora import merge_low_rank
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
+
+if TYPE_CHECKING:
+    from diffusers.models import UNet2DConditionModel
 
 _FOLDER = "few_steps"
 RANK = 32
@@ -35,8 +39,8 @@ def low_rank_difference(
 
     Returns
     -------
-    lora_A (rank, in, ...) and lora_B (out, rank, ...) of each layer, in peft's names, half precision; and the share of the
-    squared difference of these layers that is left out.
+    lora_A (rank, in, ...) and lora_B (out, rank, ...) of each layer, in peft's names, half precision; and the fraction
+    of the squared difference of these layers that is left out.
     """
     changed, first = after.state_dict(), before.state_dict()
     out, left, whole = {}, 0.0, 0.0
@@ -58,26 +62,38 @@ def save_few_steps(before: torch.nn.Module, after: torch.nn.Module, steps: int, 
     folder = denoiser / _FOLDER
     folder.mkdir(exist_ok=True)
     save_file(difference, folder / _WEIGHTS)
-    facts = {"steps": steps, "rank": RANK, "left_out_of_squared_difference": round(left_out, 4)}
-    write_json(folder / _FACTS, facts)
+    write_json(folder / _FACTS, FewSteps(steps=steps, rank=RANK, left_out_of_squared_difference=round(left_out, 4)))
 
 
-def read_few_steps(denoiser: Path | str) -> dict | None:
+class FewSteps(TypedDict):
+    """What is kept beside the updates.
+
+    steps : of DDIM, that a denoiser takes with them.
+    left_out_of_squared_difference : fraction of it that updates of this rank leave out, 0 to 1.
+    """
+
+    steps: int
+    rank: int
+    left_out_of_squared_difference: float
+
+
+def read_few_steps(denoiser: Path | str) -> FewSteps | None:
     """The facts of what `save_few_steps` wrote; None where it wrote nothing."""
     path = Path(denoiser) / _FOLDER / _FACTS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def check_few_steps(source: Path | str) -> None:
-    """Refuse params that ask `source`, a denoiser's folder, for what it hasn't."""
-    if read_few_steps(source) is None:
+def check_few_steps(source: Path | str) -> FewSteps:
+    """Refuse params that ask `source`, a denoiser's folder, for what it hasn't; returns the facts of what it has."""
+    if (facts := read_few_steps(source)) is None:
         raise HistoloomError(
             f"train_denoiser.few_steps is true, and '{source}' has no {_FOLDER}. Set it to false, or distil the model and "
             "add them with histoloom package --distilled."
         )
+    return facts
 
 
-def add_few_steps(model: torch.nn.Module, source: Path | str) -> int:
+def add_few_steps(model: UNet2DConditionModel, source: Path | str) -> int:
     """Add what a packaged denoiser's folder holds to the weights; returns the steps of DDIM that it then takes.
 
     Layers whose inputs are others than the packaged model's, as text of another width makes them, are left as they are.
@@ -88,4 +104,4 @@ def add_few_steps(model: torch.nn.Module, source: Path | str) -> int:
     names = [f"{layer}.lora_{half}.weight" for layer in fitting for half in "AB"]
     model.load_lora_adapter({name: updates[name].float() for name in names}, prefix=None)
     merge_low_rank(model)
-    return read_few_steps(source)["steps"]
+    return check_few_steps(source)["steps"]

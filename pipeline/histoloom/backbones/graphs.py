@@ -41,7 +41,7 @@ class Graphed:
             self.recorded[key] = self._record(given, tuple(named))
         graph, inputs, output = self.recorded[key]
         for mine, value in zip(inputs, given):
-            if mine is not None:
+            if mine is not None and value is not None:  # of one key, both are or neither is
                 mine.copy_(value)
         graph.replay()
         return UNet2DConditionOutput(sample=output.clone())

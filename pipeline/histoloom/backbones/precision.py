@@ -14,7 +14,7 @@ def has_bf16(device: str) -> bool:
     """Whether the device computes bf16 itself. Where it is only emulated, a convolution takes ten times as long as in fp32."""
     if device != "cpu":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 can't tell
+    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 can't tell
     instructions = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     return instructions and torch.backends.mkldnn.is_available()
 

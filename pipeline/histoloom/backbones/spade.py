@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from diffusers.models import UNet2DConditionModel
 
 
 class MapHolder:
@@ -21,21 +26,24 @@ class SpadeNorm(nn.Module):
         self.norm = norm
         self.shared = nn.Conv2d(map_channels, hidden, 3, padding=1)
         self.scale_shift = nn.Conv2d(hidden, 2 * norm.num_channels, 3, padding=1)
-        nn.init.zeros_(self.scale_shift.weight)
-        nn.init.zeros_(self.scale_shift.bias)
+        for parameter in self.scale_shift.parameters():
+            nn.init.zeros_(parameter)
         self._holder = holder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        resized = F.adaptive_avg_pool2d(self._holder.value, x.shape[-2:])
+        assert self._holder.value is not None, "denoise() gives a map before each forward"
+        resized = F.adaptive_avg_pool2d(self._holder.value, (x.shape[2], x.shape[3]))
         scale, shift = self.scale_shift(F.silu(self.shared(resized.to(x.dtype)))).chunk(2, 1)
         return self.norm(x) * (1 + scale) + shift
 
 
-def install_spade(unet: nn.Module, map_channels: int, hidden: int = 32) -> None:
+def install_spade(unet: UNet2DConditionModel, map_channels: int, hidden: int = 32) -> None:
     """Turn every residual block's norms in a diffusers UNet's decoder into SPADE norms."""
+    from diffusers.models.resnet import ResnetBlock2D
+
     holder = MapHolder()
-    for block in unet.up_blocks:
-        for resnet in block.resnets:
-            resnet.norm1 = SpadeNorm(resnet.norm1, map_channels, hidden, holder)
-            resnet.norm2 = SpadeNorm(resnet.norm2, map_channels, hidden, holder)
-    unet.spade_map = holder
+    blocks = [block for block in unet.get_submodule("up_blocks").modules() if isinstance(block, ResnetBlock2D)]
+    for block in blocks:
+        block.register_module("norm1", SpadeNorm(block.norm1, map_channels, hidden, holder))
+        block.register_module("norm2", SpadeNorm(block.norm2, map_channels, hidden, holder))
+    unet.spade_map = holder  # type: ignore[assignment]  # torch types every attribute as a tensor or a module

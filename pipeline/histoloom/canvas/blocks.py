@@ -12,35 +12,42 @@ import errno
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from histoloom.canvas import torus
-from histoloom.canvas.step import Denoiser, step_region
-from histoloom.canvas.window_layouts import Cover, Windows
+from histoloom.canvas.inputs import CanvasInputs
+from histoloom.canvas.step import WindowDenoiser, step_region
+from histoloom.canvas.window_layouts import WindowLayout, Windows
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.seeds import item_seed
 from histoloom.errors import HistoloomError
 
 
 @dataclass(frozen=True)
-class Layout:
-    """heights, widths : of the rows and columns of blocks, latent px."""
+class BlockGrid:
+    """A canvas cut into blocks.
+
+    heights, widths : of the rows and columns of blocks, latent px.
+    """
 
     heights: tuple[int, ...]
     widths: tuple[int, ...]
 
     @property
     def canvas(self) -> tuple[int, int]:
+        """(height, width), latent px."""
         return sum(self.heights), sum(self.widths)
 
     @property
     def count(self) -> int:
         return len(self.heights) * len(self.widths)
 
-    def block(self, number: int) -> tuple[int, int, int, int]:
-        """(top, left, height, width) in the blocks' own frame."""
+    def block(self, number: int) -> PixelBox[int]:
+        """Latent px of the blocks' own frame."""
         row, column = divmod(number, len(self.widths))
-        return sum(self.heights[:row]), sum(self.widths[:column]), self.heights[row], self.widths[column]
+        return PixelBox(sum(self.widths[:column]), sum(self.heights[:row]), self.widths[column], self.heights[row])
 
     def after(self, number: int) -> tuple[int, int, int]:
         """The blocks right of this one, below it, and at that corner."""
@@ -50,7 +57,7 @@ class Layout:
         return row * n + right, down * n + column, down * n + right
 
 
-def lay_out(height: int, width: int, cell: int, block: int, window: int) -> Layout:
+def block_grid(height: int, width: int, cell: int, block: int, window: int) -> BlockGrid:
     """Blocks of whole cells, near `block` on a side; the last ends where the canvas does.
 
     Every block is at least a window on each side, which the strips need; where the last would be less, the canvas is
@@ -65,21 +72,21 @@ def lay_out(height: int, width: int, cell: int, block: int, window: int) -> Layo
         last = sides[-1] - (cells * cell - length)
         return (*sides[:-1], last if last >= window else sides[-1])
 
-    return Layout(spans(height), spans(width))
+    return BlockGrid(spans(height), spans(width))
 
 
 @dataclass(frozen=True)
-class Held:
+class StateFile:
     """A state in a file of this process's own; it goes when nobody holds it. Sent elsewhere, it is written there."""
 
     path: Path
 
     @classmethod
-    def of(cls, folder: Path, state: np.ndarray) -> Held:
+    def of(cls, folder: Path, state: np.ndarray) -> StateFile:
         folder.mkdir(parents=True, exist_ok=True)
-        held = cls(folder / f"{uuid.uuid4().hex}.npy")
+        file = cls(folder / f"{uuid.uuid4().hex}.npy")
         try:
-            np.save(held.path, state)
+            np.save(file.path, state)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -87,7 +94,7 @@ class Held:
                 f"The disk that holds {folder} is full; the canvas is kept as it was last committed. Make room and run "
                 "the same command again: it goes on from there."
             ) from error
-        return held
+        return file
 
     def state(self) -> np.ndarray:
         return np.load(self.path)
@@ -97,73 +104,96 @@ class Held:
         return np.array(np.load(self.path, mmap_mode="r")[:, :height, :width])
 
     def __reduce__(self):
-        return Held.of, (self.path.parent, self.state())
+        return StateFile.of, (self.path.parent, self.state())
 
     def __del__(self):
         self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Weave:
+class CanvasPlan:
     """The steps of one canvas.
 
+    channels : of its latents.
     begin, end : the first step that is run, and the number of steps. A run that begins later than step 0 begins from
-        what the surroundings hold as `image`, with noise enough for that step.
+        what the inputs hold as `image`, with noise enough for that step.
     """
 
     seed: int
-    cover: Cover
-    layout: Layout
+    layout: WindowLayout
+    blocks: BlockGrid
     channels: int
     begin: int
     end: int
 
     def move(self, step: int) -> tuple[int, int]:
-        return self.cover.move(step, np.random.default_rng(item_seed(self.seed, f"move/{step}")))
+        return self.layout.move(step, np.random.default_rng(item_seed(self.seed, f"move/{step}")))
 
     def origin(self, step: int) -> tuple[int, int]:
-        """Where the blocks' frame lies on the canvas before a step."""
+        """Where the blocks' frame lies on the canvas before a step: row and column, latent px."""
         place = np.zeros(2, int)
         for earlier in range(self.begin, step):
-            place += np.array(self.move(earlier)) + self.cover.inset(earlier)
-        return tuple(int(v) for v in place % self.layout.canvas)
+            place += np.array(self.move(earlier)) + self.layout.inset(earlier)
+        top, left = place % self.blocks.canvas
+        return int(top), int(left)
 
     def strips(self, step: int) -> tuple[int, int]:
         """How many rows of the block below, and columns of the block beside it, a block reads at a step."""
         dy, dx = self.move(step)
-        return dy + self.cover.reach(step), dx + self.cover.reach(step)
+        return dy + self.layout.reach(step), dx + self.layout.reach(step)
 
     def windows(self, step: int, number: int) -> Windows:
         """The windows of a block at a step."""
-        _, _, height, width = self.layout.block(number)
+        block = self.blocks.block(number)
         rng = np.random.default_rng(item_seed(self.seed, f"windows/{step}/{number}"))
-        return self.cover.windows(step, height, width, rng)
+        return self.layout.windows(step, block.height, block.width, rng)
 
-    def log(self) -> list[dict]:
+    def log(self) -> list[StepRecord]:
         """Where each step's region began on the canvas, its halo and its window: enough to find every border."""
         out = []
         for step in range(self.begin, self.end):
-            place = (np.array(self.origin(step)) + self.move(step)) % self.layout.canvas
-            facts = {"reach": self.cover.reach(step), "inset": self.cover.inset(step), "window": self.cover.window}
-            out.append({"step": step, "origin_latent_px": [int(v) for v in place], **facts})
+            top, left = (np.array(self.origin(step)) + self.move(step)) % self.blocks.canvas
+            record: StepRecord = {
+                "step": step,
+                "origin_latent_px": [int(top), int(left)],
+                "reach": self.layout.reach(step),
+                "inset": self.layout.inset(step),
+                "window": self.layout.window,
+            }
+            out.append(record)
         return out
 
 
-def start_block(weave: Weave, number: int, denoiser: Denoiser, surroundings) -> np.ndarray:
+class StepRecord(TypedDict):
+    """A step as a slide's facts state it, latent px; `origin_latent_px` is row and column."""
+
+    step: int
+    origin_latent_px: list[int]
+    reach: int
+    inset: int
+    window: int
+
+
+def start_block(plan: CanvasPlan, number: int, denoiser: WindowDenoiser, inputs: CanvasInputs) -> np.ndarray:
     """A block's state before the first step: noise, over what is fixed of it."""
-    top, left, height, width = weave.layout.block(number)
-    step, first = denoiser.solver.steps[weave.begin], weave.begin == 0
-    noise = torus.noise_field(weave.seed, weave.channels, top, left, height, width, weave.layout.canvas)
-    box = surroundings.box(top, left, height, width)
-    x = step.noised(box.fixed, noise)
+    block = plan.blocks.block(number)
+    step, first = denoiser.solver.steps[plan.begin], plan.begin == 0
+    noise = torus.noise_field(plan.seed, plan.channels, block, plan.blocks.canvas)
+    region = inputs.region(block)
+    x = step.noised(region.fixed, noise)
     if first:
-        x[:, box.free] = noise[:, box.free] * (1.0 if step.scale == 1 else step.sigma / step.scale)
+        x[:, region.free] = noise[:, region.free] * (1.0 if step.scale == 1 else step.sigma / step.scale)
     x = x.astype(np.float32)
     return np.concatenate([x, np.zeros_like(x)]) if denoiser.solver.history else x
 
 
 def advance_block(
-    weave: Weave, number: int, step: int, parts: tuple[np.ndarray, ...], denoiser: Denoiser, surroundings
+    plan: CanvasPlan,
+    number: int,
+    step: int,
+    parts: tuple[np.ndarray, ...],
+    denoiser: WindowDenoiser,
+    inputs: CanvasInputs,
 ) -> np.ndarray:
     """A block's state after a step.
 
@@ -173,22 +203,18 @@ def advance_block(
     """
     own, right, down, corner = parts
     state = np.concatenate([np.concatenate([own, right], 2), np.concatenate([down, corner], 2)], 1)
-    (dy, dx), reach, inset = weave.move(step), weave.cover.reach(step), weave.cover.inset(step)
-    height, width = own.shape[1:]
-    region = state[:, dy : dy + height + reach, dx : dx + width + reach]
-    top, left, _, _ = weave.layout.block(number)
-    place = np.add(weave.origin(step), (top + dy, left + dx)) % weave.layout.canvas
-    around = surroundings.box(int(place[0]), int(place[1]), height + reach, width + reach)
-    windows = weave.windows(step, number)
+    (dy, dx), reach, block = plan.move(step), plan.layout.reach(step), plan.blocks.block(number)
+    height, width = block.height + reach, block.width + reach
+    top, left = np.add(plan.origin(step), (block.top + dy, block.left + dx)) % plan.blocks.canvas
+    region = inputs.region(PixelBox(int(left), int(top), width, height))
     taken = denoiser.solver.steps
-    first = (
-        step == weave.begin or taken[step - 1].back is not None
-    )  # noise was added: what was predicted before is void
-    out = step_region(region, windows, inset, (height, width), step, first, around, denoiser)
-    if taken[step].back is not None:
-        place = np.add(weave.origin(step + 1), (top, left)) % weave.layout.canvas
-        seed = item_seed(weave.seed, f"back/{step}")
-        noise = torus.noise_field(seed, weave.channels, *map(int, place), height, width, weave.layout.canvas)
-        kept, added = taken[step].back
-        out[: weave.channels] = np.float32(kept) * out[: weave.channels] + np.float32(added) * noise
+    first = step == plan.begin or taken[step - 1].back is not None  # noise was added: no prediction before it holds
+    state = state[:, dy : dy + height, dx : dx + width]
+    out = step_region(state, plan.windows(step, number), step, region, denoiser, first=first)
+    if (back := taken[step].back) is not None:
+        top, left = np.add(plan.origin(step + 1), (block.top, block.left)) % plan.blocks.canvas
+        place = PixelBox(int(left), int(top), block.width, block.height)
+        noise = torus.noise_field(item_seed(plan.seed, f"back/{step}"), plan.channels, place, plan.blocks.canvas)
+        kept, added = back
+        out[: plan.channels] = np.float32(kept) * out[: plan.channels] + np.float32(added) * noise
     return out

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from histoloom.canvas.weaving import CanvasJob, Latents
+from histoloom.cluster import uses_torch
 from histoloom.data.commit import commit_part
 from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.raster_file import RasterFile
 from histoloom.targets.autoencoder import LatentCodec
+
+ReadLatents = Callable[[PixelBox[int]], np.ndarray]
 
 TILE, HALO = 128, 8
 """Side of what is decoded at once, and what is blended on each side of it, latent px."""
@@ -25,8 +28,8 @@ PIXELS = "pixels"
 
 def is_local(codec: LatentCodec) -> bool:
     """Whether a pixel depends on its surroundings alone: nothing in the decoder looks at the whole tile."""
-    whole = (torch.nn.GroupNorm, torch.nn.LayerNorm)
-    return not any(isinstance(m, whole) or "Attention" in type(m).__name__ for m in codec.model.decoder.modules())
+    whole, decoder = (torch.nn.GroupNorm, torch.nn.LayerNorm), codec.model.decoder
+    return not any(isinstance(m, whole) or "Attention" in type(m).__name__ for m in decoder.modules())
 
 
 @torch.inference_mode()
@@ -42,7 +45,7 @@ def reach(codec: LatentCodec, factor: int) -> int:
 
 
 def decode_rows(
-    read: Callable[[int, int, int, int], np.ndarray],
+    read: ReadLatents,
     codec: LatentCodec,
     factor: int,
     rows: slice,
@@ -56,35 +59,33 @@ def decode_rows(
 
     Parameters
     ----------
-    read : (top, left, height, width) in latent px to latents (c, h, w); a canvas is a torus.
+    read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
     write : called with (top, left, pixels), px counted from the first row.
     """
     halo = reach(codec, factor) if is_local(codec) else None
     for top in range(rows.start, rows.stop, TILE):
         height = min(TILE, rows.stop - top)
         for left in range(0, width, TILE):
-            columns = min(TILE, width - left)
-            box = (top, left, height, columns)
+            box = PixelBox(left, top, min(TILE, width - left), height)
             pixels = _blended(read, codec, factor, box) if halo is None else _plain(read, codec, factor, box, halo)
             write((top - rows.start) * factor, left * factor, pixels)
 
 
-def _plain(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, int], halo: int) -> np.ndarray:
-    top, left, height, width = box
-    latents = read(top - halo, left - halo, height + 2 * halo, width + 2 * halo)
+def _plain(read: ReadLatents, codec: LatentCodec, factor: int, box: PixelBox[int], halo: int) -> np.ndarray:
+    latents = read(PixelBox(box.left - halo, box.top - halo, box.width + 2 * halo, box.height + 2 * halo))
     pixels = codec.decode(torch.from_numpy(latents)[None])[0]
     inside = halo * factor
-    return pixels[inside : inside + height * factor, inside : inside + width * factor]
+    return pixels[inside : inside + box.height * factor, inside : inside + box.width * factor]
 
 
-def _blended(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, int]) -> np.ndarray:
+def _blended(read: ReadLatents, codec: LatentCodec, factor: int, box: PixelBox[int]) -> np.ndarray:
     """The pixels of a box from the tiles that lie over it, each fading out over its halo.
 
     Tiles lie on one grid over the whole canvas, so that a box next to this one sees the same tiles.
     """
-    top, left, height, width = box
+    left, top, width, height = box
     total = np.zeros((height * factor, width * factor, 3), np.float32)
-    shares = np.zeros((height * factor, width * factor, 1), np.float32)
+    weights = np.zeros((height * factor, width * factor, 1), np.float32)
     side = TILE + 2 * HALO
     ramp = np.minimum(
         1, (np.minimum(np.arange(side * factor), np.arange(side * factor)[::-1]) + 0.5) / (2 * HALO * factor)
@@ -95,13 +96,13 @@ def _blended(read, codec: LatentCodec, factor: int, box: tuple[int, int, int, in
             ys, xs = (slice(max(0, o), min(n, o + side)) for o, n in ((y0, height), (x0, width)))
             if ys.start >= ys.stop or xs.start >= xs.stop:
                 continue
-            pixels = codec.decode(torch.from_numpy(read(y - HALO, x - HALO, side, side))[None])[0]
+            pixels = codec.decode(torch.from_numpy(read(PixelBox(x - HALO, y - HALO, side, side)))[None])[0]
             into = np.s_[ys.start * factor : ys.stop * factor, xs.start * factor : xs.stop * factor]
             rows, columns = (slice((s.start - o) * factor, (s.stop - o) * factor) for s, o in ((ys, y0), (xs, x0)))
             weight = np.outer(ramp[rows], ramp[columns])[..., None].astype(np.float32)
             total[into] += weight * pixels[rows, columns]
-            shares[into] += weight
-    return (total / shares).round().astype(np.uint8)
+            weights[into] += weight
+    return (total / weights).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,10 @@ class DecodeJob:
         return RasterFile(self.parts / self.part / PIXELS, rows * self.factor, self.width * self.factor, 3)
 
 
+@uses_torch
 def decode_band(job: DecodeJob) -> None:
     """Decode one band, unless it is there."""
     commit_part(job.parts, job.part, lambda folder: _write_band(job, folder))
-
-
-decode_band.uses_torch = True
 
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
@@ -149,11 +148,11 @@ def _write_band(job: DecodeJob, folder: Path) -> None:
     def write(top: int, left: int, pixels: np.ndarray) -> None:
         raster.write(pixels, left=left, top=top)
 
-    decode_rows(Latents(job.canvas).box, job.load(), job.factor, job.rows, job.width, write)
+    decode_rows(Latents(job.canvas).read, job.load(), job.factor, job.rows, job.width, write)
 
 
 def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:
-    """The whole picture, read by boxes that may reach over several bands."""
+    """The whole picture: a box in px, which may reach over several bands, to pixels (h, w, 3)."""
     rasters, rows = [job.raster for job in jobs], BAND * jobs[0].factor
 
     def read(box: PixelBox[int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 `canvas.zarr` holds arrays as large as the canvas in latent pixels: `free` (h, w) uint8, what is to be made; where the
 denoiser reads maps, `map` (channels, h, w) float16; where an image is begun from, `image` (channels, h, w) float32, its
-latents. `field.safetensors` holds the other conditions on a coarse grid.
+latents. `condition_grid.safetensors` holds the other conditions on a coarse grid.
 """
 
 from __future__ import annotations
@@ -16,31 +16,45 @@ import torch
 import zarr
 
 from histoloom.canvas import torus
-from histoloom.canvas.condition_grid import Field
-from histoloom.conditions.bus import Conditions
+from histoloom.canvas.condition_grid import ConditionGrid
+from histoloom.conditions.batch import Conditions
+from histoloom.data.pixel_box import PixelBox
 
-ARRAYS, FIELD = "canvas.zarr", "field.safetensors"
+ARRAYS, GRID = "canvas.zarr", "condition_grid.safetensors"
 _CHUNK = 128
 
 
 @dataclass(frozen=True)
-class Box:
-    """What is stated about one box of a canvas; see `canvas.Around`."""
+class RegionInputs:
+    """What is stated about a region of a canvas.
+
+    free : (height, width) bool, the pixels that are to be made.
+    fixed : (channels, height, width) float32, the clean latents of the others, which they keep.
+    map : (map channels, height, width) float16, or None where the denoiser reads no map.
+    box : the region, latent px of the canvas. canvas : (height, width).
+    """
 
     free: np.ndarray
     fixed: np.ndarray
     map: np.ndarray | None
-    field: Field
-    corner: tuple[int, int]
+    grid: ConditionGrid
+    box: PixelBox[int]
     canvas: tuple[int, int]
 
     def conditions(self, corners: np.ndarray, window: int) -> Conditions:
-        middle = (corners + window / 2 + self.corner) % self.canvas
-        extent = np.multiply(self.field.spacing, self.field.index.shape)
+        """The conditions of windows, a row each.
+
+        Parameters
+        ----------
+        corners : (n, 2) int, upper left of each window, row and column in the region.
+        window : side of a window, latent px.
+        """
+        middle = (corners + window / 2 + (self.box.top, self.box.left)) % self.canvas
+        extent = np.multiply(self.grid.spacing, self.grid.index.shape)
         middle = np.where(
             middle > (extent + self.canvas) / 2, middle - self.canvas, middle
         )  # the padding's nearer side
-        given = self.field.at(middle[:, 0], middle[:, 1])
+        given = self.grid.at(middle[:, 0], middle[:, 1])
         if self.map is None:
             return given
         cut = np.stack([self.map[:, top : top + window, left : left + window] for top, left in corners])
@@ -48,19 +62,18 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """A canvas's conditions folder, open to read. Its attribute `background` is what is not made, where there is no
-    image: (channels,) clean latents.
-    """
+class CanvasInputs:
+    """The folder of what is stated about a canvas, open to read."""
 
     folder: Path
 
     @cached_property
-    def field(self) -> Field:
-        return Field.load(self.folder / FIELD)
+    def grid(self) -> ConditionGrid:
+        return ConditionGrid.load(self.folder / GRID)
 
     @cached_property
     def arrays(self) -> zarr.Group:
+        """Its attribute `background` is the clean latent (channels,) of what is not made, where there is no image."""
         return zarr.open_group(self.folder / ARRAYS, mode="r")
 
     @cached_property
@@ -68,25 +81,32 @@ class Surroundings:
         return np.array(self.arrays.attrs["background"], np.float32)
 
     @property
-    def nothing(self) -> Conditions:
+    def nulls(self) -> Conditions:
         """The nulls of all conditions but maps, one row."""
-        return self.field.nothing
+        return self.grid.nulls
 
-    def box(self, top: int, left: int, height: int, width: int) -> Box:
-        canvas = self.arrays["free"].shape
+    def region(self, box: PixelBox[int]) -> RegionInputs:
+        """What is stated about a box of the canvas, latent px; it may reach over the canvas's borders."""
+        height, width = array_of(self.arrays, "free").shape
+        canvas = height, width
 
-        def read(name: str) -> np.ndarray | None:
-            if name not in self.arrays:
-                return None
-            array = self.arrays[name]
-            return torus.read(lambda rows, columns: array[..., rows, columns], top, left, height, width, canvas)
+        def read(name: str) -> np.ndarray:
+            array = array_of(self.arrays, name)
+            return torus.read(lambda rows, columns: np.asarray(array[..., rows, columns]), box, canvas)
 
-        free, image = read("free") > 0, read("image")
-        if image is None:
-            image = np.broadcast_to(self.background[:, None, None], (len(self.background), height, width))
-        return Box(free, image, read("map"), self.field, (top, left), canvas)
+        shape = (len(self.background), box.height, box.width)
+        fixed = read("image") if "image" in self.arrays else np.broadcast_to(self.background[:, None, None], shape)
+        maps = read("map") if "map" in self.arrays else None
+        return RegionInputs(read("free") > 0, fixed, maps, self.grid, box, canvas)
 
 
 def create(group: zarr.Group, name: str, lead: tuple[int, ...], canvas: tuple[int, int], dtype: str) -> zarr.Array:
     """A new array (*lead, *canvas)."""
     return group.create_array(name, shape=(*lead, *canvas), chunks=(*lead, _CHUNK, _CHUNK), dtype=dtype)
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array:
+    """The array of that name in a group."""
+    array = group[name]
+    assert isinstance(array, zarr.Array), "a canvas's groups hold arrays alone"
+    return array

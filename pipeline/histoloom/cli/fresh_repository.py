@@ -124,7 +124,7 @@ def _environment() -> dict[str, str]:
 
 def _identity(folder: Path) -> dict[str, str]:
     """A name and an address for the commit, where the user has stated none."""
-    out = {}
+    out: dict[str, str] = {}
     for key, value in (("NAME", "histoloom"), ("EMAIL", "histoloom@localhost")):
         if _git(["config", f"user.{key.lower()}"], folder).returncode:
             out |= {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")}

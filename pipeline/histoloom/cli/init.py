@@ -50,7 +50,7 @@ def make_study(
     """
     if shutil.which("git") is None:
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
-    overlays = read_recipes(("study", *recipes), _template("recipes"), trust_recipe)
+    overlays = read_recipes(("study", *recipes), _template("recipes"), trust=trust_recipe)
     draft = Draft() if slides is None else draft_slides(slides)
     with made_whole(folder) as staged:
         _write_study(staged, overlays, slides, draft)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +13,27 @@ from histoloom.errors import HistoloomError, count_of, faults_among, lines_of, n
 from histoloom.progress import console
 from histoloom.studies.stages import STAGES
 
+if TYPE_CHECKING:
+    from histoloom.data.study_folder import Study
+
+_OF_STUDIES = [name for name, stage in STAGES.items() if not stage.demo]
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def _study() -> Study:
+    """The study in this folder; where there is none, this says so before anything is written."""
+    from histoloom.data.study_folder import Study
+
+    study = Study()
+    _ = study.params
+    return study
+
+
 class _Commands(click.Group):
-    """Errors that the user can mend end as words, with exit code 1."""
+    """Errors that the user can mend end as words, with exit code 1. Help lists commands in the order in which a study needs them."""
+
+    def list_commands(self, context):
+        return [*self.commands]
 
     def invoke(self, context):
         try:
@@ -46,7 +63,7 @@ def cli() -> None:
 @click.option(
     "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
 )
-def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, trust_recipe: bool) -> None:
+def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, *, trust_recipe: bool) -> None:
     """Make a study: a git and DVC repository of its own at FOLDER."""
     from histoloom.cli.init import make_study
 
@@ -54,44 +71,18 @@ def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, trust_recip
 
 
 @cli.command()
-@click.argument("stage", type=click.Choice(tuple(STAGES)), metavar="STAGE")
-def run(stage: str) -> None:
-    """Run one STAGE of the study in this folder, as dvc.yaml does. `dvc repro` runs all that are out of date."""
-    from histoloom.studies.work import main
-
-    main(stage)
-
-
-@cli.command()
-def plan() -> None:
-    """Print what would be made of each class and request, why, and what it would cost. Nothing is written."""
-    from histoloom.cli.dry_run import print_dry_run
-    from histoloom.data.study_folder import Study
-
-    print_dry_run(Study())
-
-
-@cli.command()
-def doctor() -> None:
-    """Say what is installed, what device there is, what is missing and how to get it."""
-    from histoloom.cli.doctor import examine
-
-    sys.exit(0 if examine() else 1)
-
-
-@cli.command()
 @click.option("--deep", is_flag=True, help="Also look among data/tiles for the same tissue under two patients' ids.")
-def validate(deep: bool) -> None:
-    """List the faults of params.yaml and cluster.yaml; once they hold, every fault of the manifests and the slides at once.
+def validate(*, deep: bool) -> None:
+    """List every fault of the study.
 
-    A note says what is left out and stops nothing.
+    Those of params.yaml and cluster.yaml come first, then those of manifests and slides. A note says what is left out, and stops nothing.
     """
-    from histoloom.cli.validate import validate_deep, validate_study
     from histoloom.data.study_folder import Study
+    from histoloom.studies.checks.study import check_study, check_tiles
 
-    found = validate_study(Study())
+    found = check_study(Study())
     if deep and not faults_among(found):
-        found += validate_deep(Study())
+        found += check_tiles(Study())
     for line in lines_of(notes_among(found)):
         console.print(f"note: {line}", markup=False)
     if faults := faults_among(found):
@@ -104,19 +95,38 @@ def validate(deep: bool) -> None:
 
 @cli.command()
 def params() -> None:
-    """Print every key of params.yaml with its type, default and meaning."""
+    """Print the reference of params.yaml: every key with its type, default and meaning."""
     from histoloom.cli.reference import reference
 
     click.echo(reference(), nl=False)
 
 
+@cli.command(epilog=f"Stages, in the order in which they run: {', '.join(_OF_STUDIES)}.")
+@click.argument("stage", type=click.Choice(_OF_STUDIES), metavar="STAGE")
+def run(stage: str) -> None:
+    """Run one STAGE of the study in this folder. `dvc repro` runs all that are out of date, each by this command."""
+    from histoloom.studies.work import main
+
+    main(stage)
+
+
+@cli.command()
+def plan() -> None:
+    """Print which tiles would be made, and why.
+
+    It says what they would cost too, and writes nothing. The study must have tiles: dvc repro tile.
+    """
+    from histoloom.cli.dry_run import print_dry_run
+
+    print_dry_run(_study())
+
+
 @cli.command()
 def status() -> None:
-    """Say what is done, what is out of date and what is in flight."""
+    """Say which stages are done, out of date, or running."""
     from histoloom.cli.status import print_status
-    from histoloom.data.study_folder import Study
 
-    print_status(Study())
+    print_status(_study())
 
 
 @cli.command()
@@ -141,29 +151,13 @@ def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, 
 @click.argument("a")
 @click.argument("b", default="")
 def diff(a: str, b: str) -> None:
-    """Say which tiles, models and params changed between two versions, git revisions A and B (default: the workspace)."""
+    """Say what changed between two versions of the study: tiles, models and params.
+
+    A and B are git revisions. Without B, A is compared with the workspace.
+    """
     from histoloom.cli.diff import print_diff
 
     print_diff(a, b or None)
-
-
-@cli.command()
-@click.argument("slide", type=_FILE)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
-@click.option(
-    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; all that was scanned if unstated."
-)
-@click.option("--slide-mpp", type=float, help="The slide's own scale, where its file doesn't tell it.")
-def segment(
-    slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
-) -> None:
-    """Tell nuclei (1) and clear space (2) of SLIDE by stain: mask.png, instances.png and overlay.jpg in FOLDER."""
-    from histoloom.data.pixel_box import PixelBox
-    from histoloom.slides.segment import segment_slide
-
-    found = segment_slide(slide, ("nucleus", "clear"), mpp, PixelBox(*box) if box else None, folder, slide_mpp)
-    console.print(f"{folder}: {found.width} x {found.height} px, {found.nuclei} nuclei; look at overlay.jpg")
 
 
 @cli.group()
@@ -178,9 +172,8 @@ def review() -> None:
 def make(folder: Path, count: int, seed: int) -> None:
     """Write FOLDER/review.html, to be given away, and FOLDER/key.parquet, which is not."""
     from histoloom.cli.review import make_review
-    from histoloom.data.study_folder import Study
 
-    shown = make_review(Study(), folder, count, seed)
+    shown = make_review(_study(), folder, count, seed)
     console.print(f"{folder / 'review.html'}: {shown} tiles. Then: histoloom review score {folder} verdicts.csv")
 
 
@@ -189,14 +182,37 @@ def make(folder: Path, count: int, seed: int) -> None:
 @click.argument("verdicts", type=_FILE)
 def score(folder: Path, verdicts: Path) -> None:
     """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to reviews/verdicts.csv."""
-    from histoloom.data.study_folder import Study
     from histoloom.quality.review import score_review
 
-    for name, found in score_review(folder, verdicts, Study().reviews).items():
+    for name, found in score_review(folder, verdicts, _study().reviews).items():
         if found["n"]:
             low, high = found["interval"]
-            console.print(f"{name.replace('_', ' ')}: {found['share']:.0%} of {found['n']} ({low:.0%} to {high:.0%})")
+            console.print(
+                f"{name.replace('_', ' ')}: {found['fraction']:.0%} of {found['n']} ({low:.0%} to {high:.0%})"
+            )
     console.print("Add review to filter.use to reject what was found unusable.")
+
+
+@cli.command()
+@click.argument("slide", type=_FILE)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
+@click.option(
+    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; all that was scanned if unstated."
+)
+@click.option("--slide-mpp", type=float, help="The slide's own scale, where its file doesn't tell it.")
+def segment(
+    slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
+) -> None:
+    """Tell nuclei and clear space of SLIDE by their stain.
+
+    FOLDER gets mask.png (1 nuclei, 2 clear space), instances.png and overlay.jpg.
+    """
+    from histoloom.data.pixel_box import PixelBox
+    from histoloom.slides.segment import segment_slide
+
+    found = segment_slide(slide, ("nucleus", "clear"), mpp, PixelBox(*box) if box else None, folder, slide_mpp)
+    console.print(f"{folder}: {found.width} x {found.height} px, {found.nuclei} nuclei; look at overlay.jpg")
 
 
 @cli.command()
@@ -222,15 +238,15 @@ def package(
     attribution: Path | None,
     hardware: str,
     dataset: str,
-    public: bool,
     limits: Path | None,
+    *,
+    public: bool,
     distilled: bool,
 ) -> None:
-    """Write the study's models to FOLDER in half precision, with a card; `init` in params takes the folder.
+    """Write the study's models to FOLDER, with a card.
 
-    Ids leave as salted codes, unless --dataset NAME --public is given.
+    Weights are in half precision. `init` in params takes the folder. Ids leave as salted codes, unless --dataset NAME --public is given.
     """
-    from histoloom.data.study_folder import Study
     from histoloom.emit.leaving import names_outside
     from histoloom.emit.model import Words, package_few_steps, package_models
 
@@ -238,17 +254,25 @@ def package(
         raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")
     if public and not dataset:
         raise click.UsageError("--public needs --dataset NAME: the public set whose ids stay clear.")
-    if not distilled and attribution is None:
-        raise click.UsageError("Missing option '--attribution'.")
-    study = Study()
+    study = _study()
     names = names_outside(study, dataset, public=public)
     if distilled:
         package_few_steps(study, folder, names)
+    elif attribution is None:
+        raise click.UsageError("Missing option '--attribution'.")
     else:
-        said, cannot = (path.read_text(encoding="utf-8") if path else "" for path in (attribution, limits))
-        package_models(study, folder, Words(said, hardware, cannot), names)
+        cannot = limits.read_text(encoding="utf-8") if limits else ""
+        package_models(study, folder, Words(attribution.read_text(encoding="utf-8"), hardware, cannot), names)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"{folder}: {size / 1e6:.1f} MB")
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is installed, and how to get what is missing."""
+    from histoloom.cli.doctor import examine
+
+    sys.exit(0 if examine() else 1)
 
 
 if __name__ == "__main__":

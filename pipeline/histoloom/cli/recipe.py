@@ -22,7 +22,7 @@ _WORDS = {"caption", "classes", "label", "licence", "name", "title"}
 """Last parts of keys whose value is never a path."""
 
 
-def read_recipes(names: tuple[str, ...], packaged: Path, trust: bool) -> list[dict]:
+def read_recipes(names: tuple[str, ...], packaged: Path, *, trust: bool) -> list[dict]:
     """The recipes' overlays, of `packaged` by name or of files, in their order.
 
     Parameters
@@ -42,7 +42,7 @@ def read_recipes(names: tuple[str, ...], packaged: Path, trust: bool) -> list[di
             raise HistoloomError(f"There is no recipe '{name}'. There are: {known}; or name a file.")
         overlay = _read(path)
         if path.resolve().parent != packaged.resolve():
-            _confirm(name, list(brought(overlay)), trust)
+            _confirm(name, list(brought(overlay)), trust=trust)
         overlays.append(overlay)
     return overlays
 
@@ -106,7 +106,7 @@ def _leaves(value: str) -> bool:
     return any(path.is_absolute() or ".." in path.parts or path.parts[:1] == ("~",) for path in paths)
 
 
-def _confirm(name: str, lines: list[str], trust: bool) -> None:
+def _confirm(name: str, lines: list[str], *, trust: bool) -> None:
     if not lines:
         return
     console.print(f"The recipe '{name}' brings what was not written here:", markup=False)

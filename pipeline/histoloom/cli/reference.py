@@ -13,7 +13,7 @@ from histoloom.config import Params
 
 _LEFT_OUT = (
     "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
-    "in it is as one that is left out."
+    "in it is as one that is left out. Names of files are relative to the study's folder."
 )
 
 
@@ -28,7 +28,7 @@ def reference() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
+def _rows(model: type[BaseModel], prefix: str, *, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -48,7 +48,7 @@ def _rows(model: type[BaseModel], prefix: str, own: bool = False) -> Iterator[tu
 def _type(kind) -> str:
     """A type as a user reads it: choices spelt out, containers by their brackets."""
     text = re.sub(
-        r"typing\.|pipeline\.config\.\w+\.|<class '(\w+)'>",
+        r"typing\.|histoloom\.config\.\w+\.|<class '(\w+)'>",
         r"\1",
         str(kind) if not isinstance(kind, type) else kind.__name__,
     )

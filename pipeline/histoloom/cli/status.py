@@ -16,9 +16,8 @@ from histoloom.data.commit import RECORD
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
+from histoloom.studies.dvc_yaml import RESOLVED
 from histoloom.studies.resolve import write_resolved
-
-_RESOLVED = ".histoloom/resolved.yaml"
 
 
 def print_status(study: Study) -> None:
@@ -29,7 +28,7 @@ def print_status(study: Study) -> None:
     stages = _read(path)["stages"]
     if "resolve" in stages:
         write_resolved(study)
-    changed, ran = _changed(), _read(Path("dvc.lock")).get("stages", {})
+    changed, ran = _changed(study), _read(study.root / "dvc.lock").get("stages", {})
     table = Table("stage", "state", "in flight")
     for name in stages:
         if name == "resolve":
@@ -39,33 +38,33 @@ def print_status(study: Study) -> None:
     console.print(table)
 
 
-def _changed() -> dict[str, str]:
+def _changed(study: Study) -> dict[str, str]:
     """Stage to what changed of what it depends on, and of what it wrote."""
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", "status", "--json"], cwd=study.root, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise HistoloomError(f"dvc status failed: {done.stderr.strip()}")
-    return {name: "; ".join(_words(name, entries)) for name, entries in json.loads(done.stdout or "{}").items()}
+    return {name: "; ".join(_words(study, name, entries)) for name, entries in json.loads(done.stdout or "{}").items()}
 
 
-def _words(stage: str, entries: list) -> Iterator[str]:
+def _words(study: Study, stage: str, entries: list) -> Iterator[str]:
     for entry in entries:
         for kind, files in entry.items() if isinstance(entry, dict) else [(entry, {})]:
-            keys = files.pop(_RESOLVED, {}) if isinstance(files, dict) else {}
+            keys = files.pop(RESOLVED, {}) if isinstance(files, dict) else {}
             if isinstance(keys, dict) and keys:
-                yield "changed params: " + ", ".join(_key(stage, key) for key in keys)
+                yield "changed params: " + ", ".join(_key(study, stage, key) for key in keys)
             if not keys or files:
                 yield f"{kind}: {', '.join(files)}" if files else kind
 
 
-def _key(stage: str, key: str) -> str:
+def _key(study: Study, stage: str, key: str) -> str:
     """A key, and of `files.SECTION` those of the section's keys whose files changed."""
     if not key.startswith("files."):
         return key
-    locked = _read(Path("dvc.lock"))["stages"].get(stage, {}).get("params", {}).get(_RESOLVED, {})
+    locked = _read(study.root / "dvc.lock")["stages"].get(stage, {}).get("params", {}).get(RESOLVED, {})
     section = key.removeprefix("files.")
-    before, after = (found or {} for found in (locked.get(key), _read(Path(_RESOLVED))["files"].get(section)))
+    before, after = (found or {} for found in (locked.get(key), _read(study.resolved)["files"].get(section)))
     return ", ".join(f"files of {section}.{name}" for name in after if before.get(name) != after[name]) or key
 
 

@@ -1,1 +1,1 @@
-"""The condition bus (sequence, vector, map) and its encoders."""
+"""Conditions (sequence, vector, map), their encoders, and the networks that pictures are looked at through."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from histoloom.conditions.bus import Conditions, ConditionSpec
+from histoloom.conditions.batch import Conditions
 from histoloom.conditions.features import load_extractor
 from histoloom.conditions.genotype import GenotypeEncoder
 from histoloom.conditions.image import ImageEncoder
@@ -21,9 +21,10 @@ from histoloom.conditions.magnification import MagnificationEncoder
 from histoloom.conditions.mask import MaskEncoder, turned_maps
 from histoloom.conditions.reader import tell_captions
 from histoloom.conditions.rna import load_rna_encoder
-from histoloom.conditions.text import load_text_encoder
+from histoloom.conditions.text import TextEncoder, load_text_encoder
 from histoloom.config import Params
 from histoloom.config.channels import mask_channels
+from histoloom.config.denoiser_record import ConditionSpec, Shape
 
 Arrays = dict[str, np.ndarray]
 FACTS = "encoders.json"
@@ -33,21 +34,24 @@ class Encoder(Protocol):
     """Turns rows into one condition's arrays.
 
     name, shape : of the condition.
-    channels : what each channel stands for; empty where they have no names, and then there is a `size`.
+    channels : what each channel stands for; empty of a text tower, whose channels have no names.
     """
 
-    name: str
-    shape: str
-    channels: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def channels(self) -> tuple[str, ...]: ...
 
-    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> Arrays:
+    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray], /) -> Arrays:
         """Arrays with a row each; `tiles` gives the rows' own `image`, `mask` or `edge`."""
         ...
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """The encoders in use, in the bus's order."""
+    """The encoders in use, in the order of their conditions."""
 
     encoders: tuple[Encoder, ...]
 
@@ -56,10 +60,7 @@ class Encoders:
         return tuple(encoder.name for encoder in self.encoders)
 
     def specs(self, drop: Callable[[str], float] = lambda _: 0.0) -> tuple[ConditionSpec, ...]:
-        return tuple(
-            ConditionSpec(e.name, e.shape, len(e.channels) or e.size, drop(e.name), tuple(e.channels))
-            for e in self.encoders
-        )
+        return tuple(ConditionSpec(e.name, e.shape, _size(e), drop(e.name), tuple(e.channels)) for e in self.encoders)
 
     def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> Arrays:
         """All conditions' arrays of rows with `label`, `caption`, `mpp` and what `tables.with_conditions` adds."""
@@ -69,9 +70,13 @@ class Encoders:
         return out
 
 
+def _size(encoder: Encoder) -> int:
+    return encoder.width if isinstance(encoder, TextEncoder) else len(encoder.channels)
+
+
 def study_encoders(params: Params, folder: Path | str, device: str = "cpu") -> Encoders:
     """The encoders that params name, those that learn from the folder that `train_encoders` wrote."""
-    masks = mask_channels(params.tile.masks.classes, params.encode.edges, params.encode.mask_detail)
+    masks = mask_channels(params.tile.masks.classes, edges=params.encode.edges, detail=params.encode.mask_detail)
     known = {"label": params.tile.labels.classes, "mask": masks}
     latent_px = params.tile.tile_px // params.train_autoencoder.down_factor
     names = params.train_denoiser.conditions
@@ -107,27 +112,27 @@ def _encoder(name: str, channels: tuple[str, ...], latent_px: int, folder: Path,
 
 
 def captions_read(encoders: Encoders, captions: Iterable[str | None], stage: str) -> dict[str, int]:
-    """How much of the captions the text tower reads, as metrics; what it doesn't is said. Nothing where there is no text."""
-    for tower in (encoder for encoder in encoders.encoders if encoder.name == "text"):
+    """How much of the captions the text tower reads, as metrics. What is not read is printed. Empty without a text tower."""
+    for tower in (encoder for encoder in encoders.encoders if isinstance(encoder, TextEncoder)):
         return tell_captions(tower.reader, captions, stage)
     return {}
 
 
 def batch(
-    arrays: Arrays, specs: tuple[ConditionSpec, ...], index: np.ndarray, forms: np.ndarray | None = None
+    arrays: Arrays, specs: tuple[ConditionSpec, ...], index: np.ndarray, symmetries: np.ndarray | None = None
 ) -> Conditions:
     """The conditions of rows `index`.
 
     Parameters
     ----------
-    forms : (b,) which form of each row's tile is wanted, so that maps are turned with it.
+    symmetries : (b,) the symmetry that each row's tile is shown under, so that its map is turned with it.
     """
     vectors = [torch.from_numpy(arrays[s.name][index]) for s in specs if s.shape == "vector"]
     maps = []
     for spec in (s for s in specs if s.shape == "map"):
         rows = arrays[spec.name][index]
-        if forms is not None:
-            rows = turned_maps(rows, forms, spec.channels)
+        if symmetries is not None:
+            rows = turned_maps(rows, symmetries, spec.channels)
         maps.append(torch.from_numpy(rows).float())
     tokens = mask = None
     if any(s.shape == "sequence" for s in specs):
@@ -138,7 +143,7 @@ def batch(
 
 def null(arrays: Arrays, specs: tuple[ConditionSpec, ...]) -> Conditions:
     """One row in which no condition is given: zeros, and the empty caption."""
-    nothing = {s.name: np.zeros_like(arrays[s.name][:1]) for s in specs if s.shape != "sequence"}
+    nulls = {s.name: np.zeros_like(arrays[s.name][:1]) for s in specs if s.shape != "sequence"}
     if any(s.shape == "sequence" for s in specs):
-        nothing |= {k: arrays[k][:1] for k in ("text_tokens", "text_mask")} | {"text_index": np.zeros(1, np.int64)}
-    return batch(nothing, specs, np.zeros(1, np.int64))
+        nulls |= {k: arrays[k][:1] for k in ("text_tokens", "text_mask")} | {"text_index": np.zeros(1, np.int64)}
+    return batch(nulls, specs, np.zeros(1, np.int64))

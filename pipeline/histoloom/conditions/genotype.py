@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from histoloom.config.denoiser_record import Shape
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
 from histoloom.errors import HistoloomError
 
@@ -15,11 +17,11 @@ TESTED = "tested"
 
 @dataclass(frozen=True)
 class GenotypeEncoder:
-    """channels : `MARKER STATE`, one for each alteration of a marker that was seen, and `MARKER tested`."""
+    """channels : `MARKER STATE`, one for each alteration of a marker that occurs, and `MARKER tested`."""
 
     channels: tuple[str, ...]
     name = "genotype"
-    shape = "vector"
+    shape: ClassVar[Shape] = "vector"
 
     def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
         """(n, channels) of 0 and 1. Nothing tested is all zeros, which is the null.
@@ -45,12 +47,12 @@ class GenotypeEncoder:
 
 def genotype_channels(genotypes: pd.Series) -> tuple[str, ...]:
     """The channels for genotypes (text): every marker, and every alteration of it that occurs."""
-    seen: dict[str, set[str]] = {}
+    states_of: dict[str, set[str]] = {}
     for text in genotypes.dropna():
         for marker, state in parse_genotype(text).items():
-            seen.setdefault(marker, set()).add(state)
+            states_of.setdefault(marker, set()).add(state)
     return tuple(
         channel
-        for marker, states in seen.items()
+        for marker, states in states_of.items()
         for channel in (f"{marker} {TESTED}", *(f"{marker} {state}" for state in sorted(states - {WILD_TYPE})))
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from histoloom.conditions.features import Extractor
+from histoloom.config.denoiser_record import Shape
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ImageEncoder:
     mean: np.ndarray
     scale: np.ndarray
     name = "image"
-    shape = "vector"
+    shape: ClassVar[Shape] = "vector"
 
     @property
     def channels(self) -> tuple[str, ...]:

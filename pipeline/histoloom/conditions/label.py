@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from histoloom.config.denoiser_record import Shape
 from histoloom.errors import HistoloomError
 
 
@@ -15,7 +17,7 @@ from histoloom.errors import HistoloomError
 class LabelEncoder:
     classes: tuple[str, ...]
     name = "label"
-    shape = "vector"
+    shape: ClassVar[Shape] = "vector"
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What networks from elsewhere are loaded by: a hub's id is no folder, and files of strangers fail in many ways."""
+"""Loading networks from elsewhere: how a hub's id is told from a folder, and which errors a broken file may raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNLOADABLE = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, AssertionError, UnpicklingError,
     SafetensorError,
 )  # fmt: skip
-"""What libraries raise of files that aren't as they expect: pickles, other networks' settings, broken JSON and weights."""
+"""What libraries raise when a file is not as they expect: a pickle, another network's settings, broken JSON or weights."""
 
 
 def hub_id(source: str) -> str:
@@ -23,7 +23,7 @@ def hub_id(source: str) -> str:
     Raises
     ------
     HistoloomError
-        when it is a folder: what is told of a model tells hubs' ids, and no folders.
+        when it is a folder. A model's card quotes hub ids, and may not quote a folder.
     """
     name = source.removeprefix(HUB)
     if name != source and Path(name).exists():

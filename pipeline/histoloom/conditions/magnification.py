@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+
+from histoloom.config.denoiser_record import Shape
 
 
 @dataclass(frozen=True)
 class MagnificationEncoder:
     name = "magnification"
-    shape = "vector"
+    shape: ClassVar[Shape] = "vector"
     channels = ("log2 mpp", "given")
 
     def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:

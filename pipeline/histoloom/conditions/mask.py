@@ -1,4 +1,4 @@
-"""The mask as a map: the share that each class has of each latent pixel, and the share of nuclear outlines.
+"""The mask as a map: the fraction that each class has of each latent pixel, and the fraction of nuclear outlines.
 
 Background has a channel of its own, so that a mask of background alone differs from the null, which is zeros.
 The outlines part nuclei that touch (Shrivastava & Fletcher 2023, NASDM). Where a latent pixel is larger than what the mask
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.forms import turn
+from histoloom.conditions.symmetries import apply_symmetry
 from histoloom.config.channels import EDGE, read_channels
+from histoloom.config.denoiser_record import Shape
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class MaskEncoder:
     channels: tuple[str, ...]
     latent_px: int
     name = "mask"
-    shape = "map"
+    shape: ClassVar[Shape] = "map"
 
     def arrays(self, _: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
         """(n, channels, latent_px, latent_px) float16 in [0, 1]."""
@@ -36,21 +38,30 @@ class MaskEncoder:
 def mask_map(
     ids: np.ndarray, edge: np.ndarray | None, channels: tuple[str, ...], rows: int, columns: int
 ) -> np.ndarray:
-    """Class ids and outlines (n, h, w) to the map (n, channels, rows, columns) float16."""
+    """Class ids and outlines (n, h, w) to the map (n, channels, rows, columns) float16; `edge` is read if a channel is one."""
     names, detail = read_channels(channels)
-    hits = [ids == number if name != EDGE else edge > 0 for number, name in enumerate(names)]
-    return np.concatenate([_folded(shares(h, rows * detail, columns * detail), detail) for h in hits], 1)
+    hits = [_hits(number, name, ids, edge) for number, name in enumerate(names)]
+    return np.concatenate([_folded(cell_fractions(h, rows * detail, columns * detail), detail) for h in hits], 1)
 
 
-def turned_maps(arrays: np.ndarray, forms: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
-    """Maps (n, channels, h, w), each in its form (n,); the cells of a pixel are turned with it."""
+def _hits(number: int, name: str, ids: np.ndarray, edge: np.ndarray | None) -> np.ndarray:
+    """Where a channel's class or an outline is, (n, h, w) bool."""
+    if name != EDGE:
+        return np.equal(ids, number)
+    assert edge is not None, "a mask with a channel of outlines needs them"
+    return np.greater(edge, 0)
+
+
+def turned_maps(arrays: np.ndarray, symmetries: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
+    """Maps (n, channels, h, w), each under its symmetry (n,); the cells of a pixel are turned with it."""
     detail = read_channels(channels)[1]
     n, c, h, w = arrays.shape
     cells = arrays.reshape(n, -1, detail, detail, h, w).transpose(0, 1, 4, 2, 5, 3)
     fine = cells.reshape(n, -1, h * detail, w * detail)
     turned = np.empty_like(fine)
-    for form in np.unique(forms):
-        turned[forms == form] = turn(fine[forms == form], int(form))
+    for symmetry in np.unique(symmetries):
+        own = symmetries == symmetry
+        turned[own] = apply_symmetry(fine[own], int(symmetry))
     return _folded(turned.reshape(-1, h * detail, w * detail), detail).reshape(n, c, h, w)
 
 
@@ -61,7 +72,7 @@ def _folded(fine: np.ndarray, detail: int) -> np.ndarray:
     return cells.reshape(n, detail * detail, h // detail, w // detail)
 
 
-def shares(hits: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """(n, h, w) bool to (n, rows, columns) float16, the share of hits in each cell."""
+def cell_fractions(hits: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(n, h, w) bool to (n, rows, columns) float16, the fraction of hits in each cell."""
     n, h, w = hits.shape
     return hits.reshape(n, rows, h // rows, columns, w // columns).mean((2, 4)).astype(np.float16)

@@ -41,7 +41,8 @@ class TextReader:
 
         A caption is cut between words. A word that a whole chunk doesn't hold, as text without spaces has them, is cut within.
         """
-        rest, out, count = " ".join(caption.split()), [], self.chunk_count
+        rest, count = " ".join(caption.split()), self.chunk_count
+        out: list[str] = []
         while rest and len(out) < count - 1:
             place = self._place_of_cut(rest)
             out.append(rest[:place].strip())

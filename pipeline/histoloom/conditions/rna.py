@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+
+from histoloom.config.denoiser_record import Shape
 
 CODES = "codes.parquet"
 
@@ -17,7 +20,7 @@ class RnaEncoder:
 
     codes: pd.DataFrame
     name = "rna"
-    shape = "vector"
+    shape: ClassVar[Shape] = "vector"
 
     @property
     def channels(self) -> tuple[str, ...]:

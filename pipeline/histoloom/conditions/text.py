@@ -1,10 +1,11 @@
-"""Captions as a sequence: one door for CLIP text towers of open_clip and of transformers, from a folder or a hub."""
+"""Captions as a sequence: CLIP text towers of open_clip and of transformers, from a folder or a hub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from histoloom.conditions.loading import UNLOADABLE, hub_id
 from histoloom.conditions.reader import TextReader
 from histoloom.config import Text
+from histoloom.config.denoiser_record import Shape
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 
@@ -37,12 +39,8 @@ class TextEncoder:
     max_tokens: int | None = None
     count: Callable[[str], int] | None = None
     name = "text"
-    shape = "sequence"
-    channels = ()
-
-    @property
-    def size(self) -> int:
-        return self.width
+    shape: ClassVar[Shape] = "sequence"
+    channels: ClassVar[tuple[str, ...]] = ()
 
     @property
     def reader(self) -> TextReader:
@@ -201,9 +199,11 @@ def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEnco
 def _from_transformers(name: str, revision: str | None, max_tokens: int | None) -> TextEncoder:
     from transformers import AutoTokenizer, CLIPTextModel
 
-    options = {"revision": revision, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    model = CLIPTextModel.from_pretrained(name, use_safetensors=True, **options).eval().requires_grad_(False)
+    # None is "main" to it, which its type of `revision` doesn't say.
+    at = revision or "main"
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=at, trust_remote_code=False)
+    loaded = CLIPTextModel.from_pretrained(name, revision=at, trust_remote_code=False, use_safetensors=True)
+    model = loaded.eval().requires_grad_(False)
     length = model.config.max_position_embeddings
 
     def tokenize(captions: list[str]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,13 @@ Size = Annotated[int, Field(gt=0, le=2**14)]
 Scale = Annotated[float, Field(ge=0.01, le=100)]
 """µm/px"""
 ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
+
+
+def as_condition(name: str) -> ConditionName:
+    """For type checkers: a key of a mapping of conditions. Of a name that is none, the mapping holds nothing."""
+    return cast("ConditionName", name)
+
+
 Key = Literal["patient_id", "slide_id", "spot_id"]
 
 
@@ -28,20 +35,6 @@ def _distinct(values: tuple) -> tuple:
 
 Distinct = AfterValidator(_distinct)
 """Of a list whose values may not repeat."""
-
-
-def _extractor(name: str) -> str:
-    kinds = ("timm:", "hf-hub:", "transformers:")
-    if name not in ("efficientnet-lite0", "inception-v3") and not name.startswith(kinds) and "/" not in name:
-        raise ValueError(
-            f"'{name}' is no feature extractor: efficientnet-lite0, inception-v3, timm:NAME, transformers:ORG/NAME, "
-            "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP, written with a slash"
-        )
-    return name
-
-
-ExtractorName = Annotated[str, AfterValidator(_extractor)]
-"""What `histoloom.conditions.features.load_extractor` takes."""
 
 
 class Section(BaseModel):
@@ -72,6 +65,9 @@ def _takes_bool(kind: Any) -> bool:
     return kind is bool or any(_takes_bool(inner) for inner in get_args(kind))
 
 
+_INTERVALS: dict[ConditionName, Interval] = {"mask": (0.2, 0.6)}
+
+
 class Guided(Section):
     """What is stepped under guidance."""
 
@@ -79,31 +75,32 @@ class Guided(Section):
         2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
     )
     guidance_interval: Interval | dict[ConditionName, Interval] = Field(
-        {"mask": (0.2, 0.6)},
-        description="shares of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
+        _INTERVALS,
+        description="fractions of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
         "2024), or those of each condition; one that isn't named is guided throughout. Outside, a condition counts once",
     )
 
     @model_validator(mode="after")
     def _in_order(self):
         stated = self.guidance_interval
-        for low, high in stated.values() if isinstance(stated, dict) else [stated]:
+        intervals: list[Interval] = [*stated.values()] if isinstance(stated, dict) else [stated]
+        for low, high in intervals:
             if low > high:
                 raise ValueError(f"guidance_interval must begin below its end, and is {[low, high]}")
         return self
 
     def scale(self, condition: str) -> float:
-        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
+        return self.guidance.get(as_condition(condition), 1.0) if isinstance(self.guidance, dict) else self.guidance
 
     def interval(self, condition: str) -> Interval:
         stated = self.guidance_interval
-        return stated.get(condition, (0.0, 1.0)) if isinstance(stated, dict) else stated
+        return stated.get(as_condition(condition), (0.0, 1.0)) if isinstance(stated, dict) else stated
 
-    def scale_at(self, share: float) -> Callable[[str], float]:
-        """Condition to its guidance scale at a share of the training timesteps."""
+    def scale_at(self, fraction: float) -> Callable[[str], float]:
+        """Condition to its guidance scale at a fraction of the training timesteps."""
 
         def scale(condition: str) -> float:
             low, high = self.interval(condition)
-            return self.scale(condition) if low <= share <= high else min(self.scale(condition), 1.0)
+            return self.scale(condition) if low <= fraction <= high else min(self.scale(condition), 1.0)
 
         return scale

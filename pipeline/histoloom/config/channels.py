@@ -7,7 +7,7 @@ from math import isqrt
 BACKGROUND, EDGE = "background", "edge"
 
 
-def mask_channels(classes: tuple[str, ...], edges: bool, detail: int) -> tuple[str, ...]:
+def mask_channels(classes: tuple[str, ...], *, edges: bool, detail: int) -> tuple[str, ...]:
     """Names of the map's channels: background, the classes in the order of their ids, `edge` where outlines are used;
     with more detail, of each cell of each (`nucleus 0.1` is the upper right of four)."""
     names = (BACKGROUND, *classes, *([EDGE] if edges else []))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,9 +10,11 @@ from histoloom.config.base import Section, Size
 
 
 class Encode(Section):
+    renamed: ClassVar[dict[str, str]] = {"forms": "symmetries"}
+
     batch_size: Size = 32
-    forms: Literal["none", "flips", "turns"] = Field(
-        "flips", description="cache each tile's mirrored forms too (4), or turned ones as well (8)"
+    symmetries: Literal["none", "flips", "turns"] = Field(
+        "flips", description="cache each tile mirrored too (flips: 4 symmetries), or turned as well (turns: 8)"
     )
     mask_detail: Literal[1, 2, 4] = Field(
         1,

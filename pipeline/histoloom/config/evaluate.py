@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
-from histoloom.config.base import ExtractorName, Positive, Section
+from histoloom.config.base import Positive, Section
+from histoloom.config.extractors import JudgeName
+from histoloom.config.file_keys import Names
 
 
 class Evaluate(Section):
-    features: ExtractorName = Field(
+    features: Annotated[JudgeName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="efficientnet-lite0 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP: vinid/plip), "
+        description="efficientnet-lite0 or efficientnet-lite2 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP: vinid/plip), "
         "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP",
     )
-    weights: str | None = Field(
-        None, description="file of the extractor's weights, of the first three, where they aren't its own"
+    weights: Annotated[str | None, Names.FILE] = Field(
+        None, description="file of the extractor's weights, of the first four, where they aren't its own"
     )
     max_tiles: Positive = 2000
     kid_subsets: Positive = 50
@@ -22,6 +26,6 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _weights_are_of_what_takes_them(self):
-        if self.weights and not self.features.startswith(("efficientnet-lite0", "inception-v3", "timm:")):
+        if self.weights and not self.features.startswith(("efficientnet-lite", "inception-v3", "timm:")):
             raise ValueError(f"evaluate.weights is not read: '{self.features}' has its own. Leave weights out")
         return self

@@ -16,5 +16,5 @@ class Filter(Section):
     )
     min_yield: Fraction = Field(
         0.02,
-        description="least share of a class's tiles that must pass; fewer is an error, so that no class vanishes quietly",
+        description="least fraction of a class's tiles that must pass; fewer is an error, so that no class vanishes quietly",
     )

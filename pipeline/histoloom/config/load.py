@@ -1,47 +1,54 @@
-"""params.yaml and cluster.yaml read: parsed once, with what a model tells that they begin from filled in."""
+"""params.yaml and cluster.yaml, read and checked once; what pretrained models tell is filled in."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
-from histoloom.config.agreement import check_begun
+from histoloom.config.agreement import check_agreement
 from histoloom.config.cluster import Cluster
+from histoloom.config.file_keys import placed
 from histoloom.config.package import PACKAGED
 from histoloom.config.params import Params
+from histoloom.config.pretrained import fill_in
 from histoloom.config.reading import check_section, read_yaml
-from histoloom.config.taken import take
 from histoloom.errors import Fault, HistoloomError, Note, faults_among
+
+T = TypeVar("T")
 
 
 def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[Fault | Note]]:
-    """params.yaml as far as it can be read, with what the models tell that it begins from; its faults and notes.
+    """params.yaml with what its pretrained models tell, None where it can't be read; its faults and notes.
 
-    Params that lie in a package say how it was made: what that was begun from need not be here, and isn't asked.
+    Names of files stay as they are written: relative to the folder of params.yaml (`file_keys.placed`). Params that lie in a package
+    say how it was made. The models that these name need not be here, and aren't asked.
     """
-    written, faults = read_yaml(Path(path))
+    path = Path(path)
+    written, faults = read_yaml(path)
     if faults:
-        return None, faults
-    if (Path(path).parent / PACKAGED).is_file():
-        return check_section(written, Params, Path(path))
-    filled, begun = take(written)
-    params, faults = check_section(filled, Params, Path(path))
-    return params, check_begun(params, begun) if params else begun.faults + faults
+        return None, [*faults]
+    if (path.parent / PACKAGED).is_file():
+        params, faults = check_section(written, Params, path)
+        return params, [*faults]
+    filled, told = fill_in(written, path.parent)
+    params, faults = check_section(filled, Params, path)
+    return params, check_agreement(placed(params, path.parent), told) if params else [*told.faults, *faults]
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check params.yaml; what it leaves out and a model tells that it begins from is filled in.
+    """The params that `check_params` gives.
 
     Raises
     ------
     HistoloomError
-        with all its faults.
+        with all faults.
     """
     params, found = check_params(path)
     return _faultless(params, faults_among(found), path)
 
 
 def check_cluster(path: Path | str = "cluster.yaml") -> tuple[Cluster | None, list[Fault]]:
-    """cluster.yaml as far as it can be read, with its faults; a missing file means the defaults."""
+    """cluster.yaml, None where it can't be read, and its faults; a missing file means the defaults."""
     if not Path(path).exists():
         return Cluster(), []
     written, faults = read_yaml(Path(path))
@@ -49,12 +56,12 @@ def check_cluster(path: Path | str = "cluster.yaml") -> tuple[Cluster | None, li
 
 
 def load_cluster(path: Path | str = "cluster.yaml") -> Cluster:
-    """Read and check cluster.yaml."""
+    """The cluster that `check_cluster` gives, or all its faults in one HistoloomError."""
     return _faultless(*check_cluster(path), path)
 
 
-def _faultless(found, faults: list[Fault], path: Path | str):
-    if faults:
+def _faultless(found: T | None, faults: list[Fault], path: Path | str) -> T:
+    if faults or found is None:
         lines = "\n".join(f"  - {fault}" for fault in faults)
         raise HistoloomError(f"{path} has {len(faults)} fault(s):\n{lines}")
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,24 +59,6 @@ def is_hub_id(source: str) -> bool:
     return bool(_HUB_ID.fullmatch(source))
 
 
-@dataclass(frozen=True)
-class Denoiser:
-    """What a denoiser's folder tells.
-
-    latent_channels : of the latents that it makes.
-    sizes : channels, layers_per_block and attention_head_dim, as params name them.
-    conditions : name to the names of its channels; None where nobody wrote them down, as of diffusers' own models.
-    training : prediction, schedule, train_timesteps, map_input, distilled, guidance_inside; empty likewise.
-    few_steps : to how many steps its updates lead, where it has some.
-    """
-
-    latent_channels: int
-    sizes: dict[str, Any]
-    conditions: dict[str, tuple[str, ...]] | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    few_steps: int | None = None
-
-
 def autoencoder_facts(folder: Path) -> dict[str, Any]:
     """`down_factor`, `latent_channels` and `arch` of an autoencoder.
 
@@ -87,43 +68,21 @@ def autoencoder_facts(folder: Path) -> dict[str, Any]:
         when the folder is damaged; as do all that read one.
     """
     config = read_json(folder / "config.json")
-    _check_weights(folder, "autoencoder")
-    name = _told(config, "_class_name", folder / "config.json")
+    check_weights(folder, "autoencoder")
+    name = told(config, "_class_name", folder / "config.json")
     if name not in _ARCHITECTURES:
         raise HistoloomError(f"'{folder}' is a {name}; AutoencoderKL and AutoencoderTiny are supported.")
-    levels = config.get("block_out_channels") or _told(config, "encoder_block_out_channels", folder / "config.json")
+    levels = config.get("block_out_channels") or told(config, "encoder_block_out_channels", folder / "config.json")
     return {
         "down_factor": 2 ** (len(levels) - 1),
-        "latent_channels": _told(config, "latent_channels", folder / "config.json"),
+        "latent_channels": told(config, "latent_channels", folder / "config.json"),
         "arch": _ARCHITECTURES[name],
     }
 
 
-def denoiser_facts(folder: Path) -> Denoiser:
-    config = read_json(folder / "config.json")
-    _check_weights(folder, "denoiser")
-    sizes = {
-        "channels": tuple(_told(config, "block_out_channels", folder / "config.json")),
-        "layers_per_block": config.get("layers_per_block"),
-        "attention_head_dim": config.get("attention_head_dim"),
-    }
-    latent_channels = _told(config, "out_channels", folder / "config.json")
-    path = folder / "conditions.json"
-    if not path.is_file():
-        return Denoiser(latent_channels, sizes)
-    written = read_json(path)
-    training = _told(written, "training", path)
-    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
-        _told(training, name, path)
-    conditions = {_told(c, "name", path): tuple(_told(c, "channels", path)) for c in _told(written, "conditions", path)}
-    few = folder / "few_steps" / "few_steps.json"
-    steps = _told(read_json(few), "steps", few) if few.is_file() else None
-    return Denoiser(latent_channels, sizes, conditions, training, steps)
-
-
 def text_facts(folder: Path) -> dict[str, Any]:
     """`max_tokens` of a package's text tower, where it was stated."""
-    _check_weights(folder, "encoders/text")
+    check_weights(folder, "encoders/text")
     path = folder.parent / "encoders.json"
     found = read_json(path).get("text", {}) if path.is_file() else {}
     return {name: found[name] for name in ("max_tokens",) if found.get(name) is not None}
@@ -131,11 +90,11 @@ def text_facts(folder: Path) -> dict[str, Any]:
 
 def rna_facts(folder: Path) -> dict[str, Any]:
     """`transform`, `hidden` and `code` of an encoder of expression."""
-    _check_weights(folder, "encoders/rna")
+    check_weights(folder, "encoders/rna")
     path = folder / "config.json"
     config = read_json(path)
-    _told(config, "genes", path)
-    return {name: _told(config, name, path) for name in ("transform", "hidden", "code")}
+    told(config, "genes", path)
+    return {name: told(config, name, path) for name in ("transform", "hidden", "code")}
 
 
 def context_length(folder: Path) -> int:
@@ -181,14 +140,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _told(facts: dict[str, Any], name: str, path: Path) -> Any:
+def told(facts: dict[str, Any], name: str, path: Path) -> Any:
+    """The value that a model's JSON file must hold under a name.
+
+    Raises
+    ------
+    HistoloomError
+        when it isn't there.
+    """
     if not isinstance(facts, dict) or name not in facts:
         raise HistoloomError(_damaged(path, f"it doesn't tell '{name}'"))
     return facts[name]
 
 
-def _check_weights(folder: Path, part: str) -> None:
-    """Whether the files of weights are there, whole, and no pointers to files that weren't fetched."""
+def check_weights(folder: Path, part: str) -> None:
+    """Refuse a part whose files of weights are missing, broken off, or pointers to files that weren't fetched."""
     paths = sorted(folder.glob(_WEIGHTS[part]))
     if not paths:
         raise HistoloomError(_damaged(folder, f"it holds no {_WEIGHTS[part]}"))

@@ -104,11 +104,12 @@ class Params(Section):
         if "mask" in names and self.tile.masks.source == "none":
             raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
         default = Guided.model_fields["guidance_interval"].default
-        by_condition = {"train_denoiser.drop": self.train_denoiser.drop}
+        by_condition: dict[str, object] = {"train_denoiser.drop": self.train_denoiser.drop}
         for section in ("sample", "sample_slides"):
             guided = getattr(self, section)
-            interval = () if guided.guidance_interval == default else guided.guidance_interval
-            by_condition |= {f"{section}.guidance": guided.guidance, f"{section}.guidance_interval": interval}
+            by_condition[f"{section}.guidance"] = guided.guidance
+            if guided.guidance_interval != default:
+                by_condition[f"{section}.guidance_interval"] = guided.guidance_interval
         for key, stated in by_condition.items():
             if isinstance(stated, dict) and (extra := set(stated) - set(names)):
                 raise ValueError(f"{key} names {sorted(extra)}, which train_denoiser.conditions does not")
@@ -135,7 +136,9 @@ class Params(Section):
             stated = {*where.contains, *mask.swap, *mask.swap.values(), *mask.multiply} - {"background"}
             if extra := stated - set(self.tile.masks.classes):
                 raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.masks.classes")
-            if extra := {where.label, change.label} - {None, *self.tile.labels.classes}:
+            if extra := {label for label in (where.label, change.label) if label is not None} - {
+                *self.tile.labels.classes
+            }:
                 raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.labels.classes")
             if request.counterfactual and change == Change():
                 raise ValueError(

@@ -6,9 +6,10 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -16,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from histoloom.config.base import Section
 from histoloom.errors import Fault
 
+S = TypeVar("S", bound=Section)
 _LIST = "mend it; `histoloom params` says what each key takes."
 _NUMBERS = ("float_parsing", "int_parsing")
 _CHOICE = re.compile(r"constrained-.*|int|float|str|.*\[.*\].*")
@@ -47,7 +49,7 @@ def _no_yaml(path: Path, error: YAMLError) -> Fault:
     return Fault(str(path), f"it is not valid YAML ({problem}).", remedy, row)
 
 
-def check_section(found: Any, model: type[Section], path: Path) -> tuple[Any, list[Fault]]:
+def check_section(found: Any, model: type[S], path: Path) -> tuple[S | None, list[Fault]]:
     """The section that a mapping states, or None and its faults."""
     try:
         return model.model_validate(found), []
@@ -56,7 +58,7 @@ def check_section(found: Any, model: type[Section], path: Path) -> tuple[Any, li
         return None, list({fault.where: fault for fault in reversed(faults)}.values())[::-1]
 
 
-def _fault(detail: dict, model: type[Section], path: Path) -> Fault:
+def _fault(detail: ErrorDetails, model: type[Section], path: Path) -> Fault:
     """pydantic's error as a fault."""
     keys = [key for key in detail["loc"] if isinstance(key, int) or not _CHOICE.fullmatch(key)]
     where = f"{path}, {'.'.join(map(str, keys)) or '(top)'}"
@@ -75,7 +77,7 @@ def _lower(message: str) -> str:
     return message.removeprefix("Input ")
 
 
-def _remedy(detail: dict) -> str:
+def _remedy(detail: ErrorDetails) -> str:
     value = detail["input"]
     if detail["type"] in _NUMBERS and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
         return f"write a decimal point: {value.strip().replace(',', '.')}."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from histoloom.config.base import Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.file_keys import Names
 from histoloom.config.names import FileName
 
 
@@ -27,7 +28,9 @@ class FromImage(Section):
         description="with keep: how often each step is taken, noise added back in between, so that what is made agrees with "
         "what is kept (Lugmayr et al. 2022)",
     )
-    holes: str | None = Field(None, description="GeoJSON of polygons, in the canvas's px, that are made anew")
+    holes: Annotated[str | None, Names.FILE] = Field(
+        None, description="GeoJSON of polygons, in the canvas's px, that are made anew"
+    )
 
     @model_validator(mode="after")
     def _holes_are_of_what_is_kept(self):
@@ -41,13 +44,16 @@ class FromImage(Section):
 class WovenSlide(Section):
     """One slide to be made, its pixels at tile.mpp."""
 
+    renamed: ClassVar[dict[str, str]] = {"field": "condition_grid", "lent_by": "source_groups"}
     name: FileName
     width_px: Positive
     height_px: Positive
-    mask: str | None = Field(
+    mask: Annotated[str | None, Names.FILE] = Field(
         None, description="classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"
     )
-    instances: str | None = Field(None, description="raster of nuclei, where a raster mask has outlines (encode.edges)")
+    instances: Annotated[str | None, Names.FILE] = Field(
+        None, description="raster of nuclei, where a raster mask has outlines (encode.edges)"
+    )
     outside: Literal["glass", "tissue"] | None = Field(
         None, description="what lies where the mask names no class; to be stated with a mask"
     )
@@ -55,13 +61,13 @@ class WovenSlide(Section):
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
     genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
-    field: str | None = Field(
+    condition_grid: Annotated[str | None, Names.FILE] = Field(
         None,
         description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
-        "store that lends all of its conditions",
+        "store whose conditions are all taken",
     )
     image: FromImage | None = None
-    lent_by: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
+    source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
     purpose: Literal["augment", "evaluate"] = Field(
         "augment", description="evaluate: held-out conditions, never emitted"
     )
@@ -108,8 +114,9 @@ class WovenSlide(Section):
 
 
 class SampleSlides(Guided):
+    renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
-    cover: Literal["lattice", "random", "stride", "independent"] = Field(
+    window_layout: Literal["lattice", "random", "stride", "independent"] = Field(
         "lattice", description="how windows are laid; the others are for comparison, on one block"
     )
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Natural, Positive, Scale, Section, Size
+from histoloom.config.file_keys import Names
 from histoloom.config.names import ClassName
 
 
@@ -129,9 +130,9 @@ class Split(Section):
 
 
 class Tile(Section):
-    manifest: str = "manifests/slides.csv"
-    spots: str | None = None
-    annotations_root: str = "manifests/annotations"
+    manifest: Annotated[str, Names.FILE] = "manifests/slides.csv"
+    spots: Annotated[str | None, Names.FILE] = None
+    annotations_root: Annotated[str, Names.FILE] = "manifests/annotations"
     annotations_origin: Literal["bounds", "level0"] = Field(
         "bounds",
         description="where GeoJSON counts from: the corner of what was scanned (openslide.bounds-x, -y), as QuPath does, or "
@@ -145,7 +146,7 @@ class Tile(Section):
         0.1,
         description="more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault",
     )
-    slides_root: str = "data/slides"
+    slides_root: Annotated[str, Names.FILE] = "data/slides"
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = Field(
         (), description="further scales that the same slides are cut at (condition: magnification)"
@@ -166,7 +167,7 @@ class Tile(Section):
         description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; "
         "with masks told by stain, {measured}: how many nuclei, how pale, how open",
     )
-    summarise: str | None = Field(
+    summarise: Annotated[str | None, Names.COMMAND] = Field(
         None,
         description="command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout",
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from histoloom.config.base import Natural, Positive, Section, Size
+from histoloom.config.file_keys import Names
 
 
 class TrainAutoencoder(Section):
-    init: str = Field(
+    init: Annotated[str, Names.MODEL] = Field(
         "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a diffusers autoencoder"
     )
     revision: str | None = None
@@ -37,12 +38,12 @@ class TrainAutoencoder(Section):
     learning_rate: float = Field(1e-3, gt=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
-    resume_from: str | None = None
+    resume_from: Annotated[str | None, Names.FILE] = None
 
     @model_validator(mode="after")
     def _has_what_it_keeps(self):
         if self.init == "scratch" and (self.scale == "kept" or not self.steps):
-            raise ValueError("scale: kept and steps: 0 need an autoencoder to begin with: name it in init")
+            raise ValueError("scale: kept and steps: 0 need a pretrained autoencoder: name it in init")
         if self.crop_px and self.crop_px % self.down_factor:
             raise ValueError("crop_px must be a multiple of down_factor")
         if self.init == "scratch" and self.arch == "kl" and self.channels % self.norm_groups:

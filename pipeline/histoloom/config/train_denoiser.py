@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size, as_condition
+from histoloom.config.file_keys import Names
 
 
 class LossWeight(Section):
@@ -36,7 +37,7 @@ class Distil(Guided):
 
 
 class TrainDenoiser(Section):
-    init: str = Field(
+    init: Annotated[str, Names.MODEL] = Field(
         "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
     )
     revision: str | None = None
@@ -77,31 +78,30 @@ class TrainDenoiser(Section):
     warmup_steps: Natural = 50
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
-    resume_from: str | None = Field(None, description="a checkpoint folder to go on from; missing is an error")
+    resume_from: Annotated[str | None, Names.FILE] = Field(
+        None, description="a checkpoint folder to go on from; missing is an error"
+    )
 
     def drop_of(self, condition: str) -> float:
-        return self.drop.get(condition, 0.1)
+        return self.drop.get(as_condition(condition), 0.1)
 
     def windows_fault(self, latent_px: int, levels: int) -> str | None:
         """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""
         halved = 2 ** (levels - 1)
         bad = [side for side in self.windows_latent_px if side > latent_px or side % halved]
-        return (
-            f"it names {bad[0]}, and a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
-            if bad
-            else None
-        )
+        limits = f"a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
+        return f"it names {bad[0]}, and {limits}" if bad else None
 
     @model_validator(mode="after")
     def _has_what_it_adapts(self):
         if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
-            raise ValueError("adapt: lora and steps: 0 need a model to begin with: name it in init")
+            raise ValueError("adapt: lora and steps: 0 need a pretrained model: name it in init")
         if self.distil and (self.init == "scratch" or self.adapt == "lora" or not self.steps):
             raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
         if self.few_steps and (self.init == "scratch" or self.distil):
             raise ValueError("few_steps needs a packaged model in init, and no distil")
         if self.init != "scratch" and self.map_input == "spade":
             raise ValueError(
-                "a trained model with SPADE's norms can't be begun from: use map_input: concat, or init: scratch"
+                "a pretrained model with SPADE's norms can't be loaded: use map_input: concat, or init: scratch"
             )
         return self

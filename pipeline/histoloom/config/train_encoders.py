@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import ExtractorName, Fraction, Key, Positive, Section, Size
+from histoloom.config.base import Fraction, Key, Positive, Section, Size
+from histoloom.config.extractors import ExtractorName
+from histoloom.config.file_keys import Names
 
 
 class Text(Section):
     """The text tower. `train` makes an open_clip CLIP from the manifest's tile-caption pairs."""
 
-    source: str = Field(
+    source: Annotated[str, Names.MODEL] = Field(
         "train",
         description="train, the name of a packaged model, a folder, hf-hub:ORG/NAME (open_clip) or "
         "transformers:ORG/NAME (PLIP: vinid/plip)",
@@ -35,7 +37,7 @@ class Text(Section):
 class SampleTable(Section):
     """A table of what is known of patients, slides or spots, and how its keys are those of the study."""
 
-    table: str | None = None
+    table: Annotated[str | None, Names.FILE] = None
     key: Key = Field("patient_id", description="which of a tile's columns names its sample")
     key_pattern: str | None = Field(
         None,
@@ -68,12 +70,14 @@ class SampleTable(Section):
 class Rna(SampleTable):
     """A code of an expression profile, from a beta-VAE (Higgins et al. 2017; RNA-CDM, Carrillo-Perez et al. 2024)."""
 
-    table: str | None = Field(None, description="Parquet, CSV or h5ad: samples by genes, or genes by samples")
+    table: Annotated[str | None, Names.FILE] = Field(
+        None, description="Parquet, CSV or h5ad: samples by genes, or genes by samples"
+    )
     layer: str | None = Field(
         None,
         description="what to read of an h5ad: a layer's name, raw, or X; unstated, X",
     )
-    init: str = Field(
+    init: Annotated[str, Names.MODEL] = Field(
         "train",
         description="train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)",
     )
@@ -103,7 +107,9 @@ class Rna(SampleTable):
 class Genotype(SampleTable):
     """Mutations and copy numbers as a multi-hot vector with a third state, not tested."""
 
-    table: str | None = Field(None, description="CSV: the key's column, and a column a gene or marker")
+    table: Annotated[str | None, Names.FILE] = Field(
+        None, description="CSV: the key's column, and a column a gene or marker"
+    )
     columns: tuple[str, ...] = Field((), description="markers that are used; empty means all of the table's")
     wild_type: tuple[str, ...] = Field(
         ("WT", "wild type", "wildtype"), description="values of a marker that is not altered; case doesn't count"
@@ -146,9 +152,9 @@ class Genotype(SampleTable):
 
 
 class ImageTower(Section):
-    source: ExtractorName = Field(
+    source: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="efficientnet-lite0 (packaged), or another of what evaluate.features names",
+        description="efficientnet-lite0 (packaged), or another of what evaluate.features names but efficientnet-lite2",
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from histoloom.config.base import ExtractorName, Fraction, Positive, Section
+from histoloom.config.base import Fraction, Positive, Section
+from histoloom.config.extractors import ExtractorName
+from histoloom.config.file_keys import Names
 
 FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
@@ -15,12 +17,12 @@ _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
 class TrainFilters(Section):
     false_rejection: dict[FilterName, Fraction] = Field(
         {},
-        description="share of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
+        description="fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
         "quality and distance, 0.001 for near_copy, 0.05 for the others",
     )
-    features: ExtractorName = Field(
+    features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="what distance, label, disagreement and rna look through, of what evaluate.features names",
+        description="what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2",
     )
     segmenter_steps: Positive = Field(
         400,
@@ -28,5 +30,7 @@ class TrainFilters(Section):
         "the split groups",
     )
 
-    def share(self, name: str) -> float:
-        return self.false_rejection.get(name, _REJECTED.get(name, 0.05))
+    def false_rejection_of(self, name: str) -> float:
+        """The fraction of real held-out tiles that a filter may reject."""
+        stated = {str(filter_): fraction for filter_, fraction in self.false_rejection.items()}
+        return stated.get(name, _REJECTED.get(name, 0.05))

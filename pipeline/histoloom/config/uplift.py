@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from histoloom.config.base import Distinct, Positive, Section, Size
+from histoloom.config.file_keys import Names
 
 ArmName = Literal[
     "real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"
@@ -20,7 +21,7 @@ class Uplift(Section):
     arms: tuple[ArmName, ...] = Field(
         ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic"),
         description="what is trained on; the others are compared with the first. real+unfiltered has as many synthetic "
-        "tiles as real+synthetic, and of all that were made",
+        "tiles as real+synthetic, drawn of all, accepted or not",
     )
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
         (1.0,), min_length=1, description="synthetic tiles to real ones in the arms that have both"
@@ -37,7 +38,7 @@ class Uplift(Section):
         description="of labels: efficientnet-lite0 (ImageNet's weights), timm:NAME, or command for your own; of masks: a "
         "U-Net from scratch where this is left as it is, or command",
     )
-    command: str | None = Field(
+    command: Annotated[str | None, Names.COMMAND] = Field(
         None,
         description="called for each model with {dataset}, {predictions}, {steps} and {seed} filled in "
         "(docs/how-to/see-whether-it-helps.md)",

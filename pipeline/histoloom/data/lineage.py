@@ -68,7 +68,7 @@ def read_lineage(source: Path | str) -> Lineage:
 
 
 def records_of(folder: Path) -> dict[str, dict]:
-    """What the generators of a folder of made tiles saw, by their sha256; none where it has no record.
+    """What the generators of a folder of synthetic tiles saw, by their sha256; none where it has no record.
 
     Raises
     ------
@@ -104,12 +104,14 @@ def _damaged(path: Path) -> HistoloomError:
     )
 
 
-def check_generators(made: Iterable[TileStore], rows: pd.DataFrame, salt: bytes | None = None, grid: str = "") -> None:
+def check_generators(
+    synthetic: Iterable[TileStore], rows: pd.DataFrame, salt: bytes | None = None, grid: str = ""
+) -> None:
     """Refuse to measure with held-out tiles what was taught by them.
 
     Parameters
     ----------
-    made : stores of made tiles, with the record of what their generators saw.
+    synthetic : stores of synthetic tiles, with the record of what their generators saw.
     rows : the real store's, of all splits.
     salt, grid : the study's, to know its own codes and regions by.
 
@@ -118,7 +120,7 @@ def check_generators(made: Iterable[TileStore], rows: pd.DataFrame, salt: bytes 
     HistoloomError
         when a generator saw a group of val or test, or a slide of theirs, under whatever name; or left no record.
     """
-    for store in made:
+    for store in synthetic:
         records = records_of(store.folder)
         if missing := sorted(set(store.rows()["generator_sha256"]) - set(records)):
             raise HistoloomError(

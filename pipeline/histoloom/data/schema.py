@@ -77,23 +77,38 @@ PLAN_ROW = pa.schema(
 `rna` is the key of an expression profile, `genotype` the markers' states as text (conditions/genotype.py).
 """
 
+GUIDANCE = pa.list_(
+    pa.struct([("condition", pa.string()), ("scale", pa.float64()), ("start", pa.float64()), ("end", pa.float64())])
+)
+"""Guidance of a synthetic tile. `condition` is "all" where one scale and one interval hold for all conditions. `start` and
+`end` are fractions of the training timesteps, 1 being noise, between which the scale acts; outside, a condition counts once.
+"""
+
 SYNTHETIC_ROW = pa.schema(
     [
         *(field for field in TILE_ROW if field.name != "dataset"),
         ("rna", pa.string()),
         ("genotype", pa.string()),
         ("seed", pa.uint64()),
-        ("recipe", pa.string()),
+        ("scheduler", pa.string()),
+        ("steps", pa.int64()),
+        ("precision", pa.string()),
+        ("window_layout", pa.string()),
         ("generator_sha256", pa.string()),
         ("condition_ref", pa.string()),
-        ("guidance", pa.string()),
+        ("guidance", GUIDANCE),
         ("request", pa.string()),
         ("purpose", pa.string()),
         ("ancestors", pa.list_(pa.string())),
     ]
 )
-"""A tile row of what was made. `recipe` is scheduler, steps and what the networks computed in, after the cover of a woven slide;
-`ancestors` are the split groups that lent it conditions; its generator's are in the lineage."""
+"""A tile row of a synthetic tile. `steps` are the sampler's, `precision` is what the networks computed in, `window_layout` how
+windows were laid on the slide that it was cut from (null for a single tile); `ancestors` are the split groups that lent it
+conditions; its generator's are in the lineage.
+"""
+
+VERDICT_COLUMNS = {"accepted": pa.bool_(), "reject_reasons": pa.list_(pa.string())}
+"""What verdicts add to a synthetic row beside the filters' scores; no reason where the tile is accepted."""
 
 
 def write_rows(rows: pd.DataFrame, path, schema: pa.Schema) -> None:

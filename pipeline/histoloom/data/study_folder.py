@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from histoloom.config import Cluster, Params, load_cluster, load_params
+from histoloom.config.file_keys import placed
 from histoloom.data.store import TileStore, stores_in
 
 
@@ -16,15 +17,20 @@ class Study:
 
     Parameters
     ----------
-    root : the folder that holds params.yaml. Files that params name are relative to the working directory, which is `root`
-        where `histoloom` or DVC runs a stage.
+    root : the folder that holds params.yaml. Files that params name are relative to it.
     """
 
     root: Path = Path()
 
     @cached_property
-    def params(self) -> Params:
+    def stated(self) -> Params:
+        """params.yaml with its defaults, names of files as they are written: what a stage's work is kept under."""
         return load_params(self.root / "params.yaml")
+
+    @cached_property
+    def params(self) -> Params:
+        """The same, with files as they are found from the working directory."""
+        return placed(self.stated, self.root)
 
     @cached_property
     def cluster(self) -> Cluster:

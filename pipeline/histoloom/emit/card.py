@@ -53,13 +53,13 @@ Left out, since they have no label: {{ count }} {{ source }} tile{{ "" if count 
 {% for generator, record in generators.items() -%}
 - Generator `{{ generator[:16] }}` (sha256) saw {{ record.groups | length }} groups of {{ record.slides | length }} slides, {{ "all" if record.groups | length == record.own else record.own }} of this study's train split{{ "" if record.groups | length == record.own else " and the others of models that it began from" }}.
 {% endfor -%}
-- Columns: `source` (real or synthetic), `patient_code` and `slide_code` (salted codes), `split`, `label`, `mpp`; for synthetic tiles also `generator_sha256`, `seed`, `recipe` and `guidance`.
+- Columns: `source` (real or synthetic), `patient_code` and `slide_code` (salted codes), `split`, `label`, `mpp`; for synthetic tiles also `generator_sha256`, `seed`, `scheduler`, `steps`, `precision`, `window_layout` (of those cut from woven slides) and `guidance` (JSON).
 {% if unknown -%}
 - **Unknown ancestors were allowed:** {{ unknown | join(", ") }}. What these models were trained on is not known here.
 {% endif %}
 ## Limits
 
-- Of {{ made }} synthetic tiles, {{ accepted }} passed the filters; see the study's report for the reasons of the others.
+- Of {{ synthetic }} synthetic tiles, {{ accepted }} passed the filters; see the study's report for the reasons of the others.
 - A synthetic tile shows what a model learnt from the train split. It adds no patient.
 {% if patients == 1 -%}
 - One patient: this shows that the machinery runs, not that it helps.
@@ -73,7 +73,14 @@ Left out, since they have no label: {{ count }} {{ source }} tile{{ "" if count 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that the card says; see the template for the meaning of each."""
+    """All that the card says.
+
+    counts, unlabelled : split to source to label to tiles, and split to source to tiles that were left out.
+    generators : sha256 to a lineage record and, in `own`, how many of its groups are this study's.
+    unknown : ancestors that nobody knows, as they may be named outside.
+    synthetic, accepted : synthetic tiles to augment, and those of them that passed the filters.
+    patients : of the real tiles. captions : whether captions leave.
+    """
 
     name: str
     licence: str
@@ -87,7 +94,7 @@ class CardFacts:
     unlabelled: dict[str, dict[str, int]]
     generators: dict[str, dict]
     unknown: list[str]
-    made: int
+    synthetic: int
     accepted: int
     patients: int
     captions: bool

@@ -12,6 +12,7 @@ def check_ancestors(
     synthetic: pd.DataFrame,
     lineage: dict[str, dict],
     real: pd.DataFrame,
+    *,
     allow_unknown: bool,
     salt: bytes | None = None,
     grid: str = "",
@@ -32,7 +33,7 @@ def check_ancestors(
     Raises
     ------
     HistoloomError
-        for a tile made to evaluate, a generator without a record, an ancestor in val or test, and, unless allowed,
+        for a tile sampled to evaluate, a generator without a record, an ancestor in val or test, and, unless allowed,
         an ancestor that nobody knows.
     """
     wrong = synthetic[synthetic["purpose"] != "augment"]
@@ -41,7 +42,6 @@ def check_ancestors(
             f"{len(wrong)} tiles were made to evaluate (first: {wrong['tile_id'].iloc[0]}), and those may "
             "never be emitted."
         )
-    splits = dict(zip(real["split_group"], real["split"]))
     unknown: set[str] = set()
     for generator in synthetic["generator_sha256"].unique():
         if generator not in lineage:
@@ -49,18 +49,24 @@ def check_ancestors(
                 f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
             )
         found = recognise(lineage[generator], real, salt, grid)
-        if wrong := found.complaint(f"Generator {generator[:12]}"):
-            raise HistoloomError(f"{wrong} Its tiles would leak.")
+        if complaint := found.complaint(f"Generator {generator[:12]}"):
+            raise HistoloomError(f"{complaint} Its tiles would leak.")
         unknown |= set(found.unknown)
-    for group in synthetic["ancestors"].explode().dropna().unique():
-        if splits.get(group) != "train":
-            raise HistoloomError(
-                f"Synthetic tiles were given conditions of group '{group}', whose split is "
-                f"{splits.get(group)}. Only train may lend conditions to emitted tiles."
-            )
+    _check_sources(synthetic, real)
     if unknown and not allow_unknown:
         raise HistoloomError(
             f"Nobody knows what these ancestors saw: {', '.join(sorted(unknown)[:5])}. If you vouch that no "
             "held-out patient was among it, set emit.allow_unknown_ancestors: true; the card will say so."
         )
     return sorted(unknown)
+
+
+def _check_sources(synthetic: pd.DataFrame, real: pd.DataFrame) -> None:
+    """Refuse tiles whose conditions a group of val or test lent."""
+    splits = dict(zip(real["split_group"], real["split"]))
+    for group in synthetic["ancestors"].explode().dropna().unique():
+        if splits.get(group) != "train":
+            raise HistoloomError(
+                f"Synthetic tiles were given conditions of group '{group}', whose split is "
+                f"{splits.get(group)}. Only train may lend conditions to emitted tiles."
+            )

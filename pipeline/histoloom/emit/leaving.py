@@ -1,4 +1,4 @@
-"""What a model may tell outside of names, of places and of the params that made it: by allow-lists."""
+"""What a package may tell of names, places and params: allow-lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KEPT = {
     "train_encoders.image": "source",
     "train_autoencoder": "init revision arch latent_channels down_factor channels blocks crop_px kl_weight detail_weight scale "
     "perceptual_weight steps decoder_steps critic_weight batch_size learning_rate mixed_precision",
-    "encode": "batch_size forms mask_detail precision edges",
+    "encode": "batch_size symmetries mask_detail precision edges",
     "train_denoiser": "init revision adapt lora_rank few_steps conditions drop map_input channels layers_per_block "
     "attention_head_dim attention prediction schedule train_timesteps ema_decay steps batch_size windows_latent_px "
     "learning_rate warmup_steps mixed_precision",
@@ -60,7 +60,7 @@ _SOURCES = (
 
 @dataclass(frozen=True)
 class Names:
-    """How what a model saw is called outside: by codes, with a data set's name before them where there is one.
+    """The names under which a model's record leaves: codes, with a data set's name before them where there is one.
 
     clear : groups and slides of a public data set, which keep their names.
     own : groups and slides of this study, which leave by no name that only looks like one of a package's.

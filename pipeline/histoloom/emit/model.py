@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -18,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import histoloom
-from histoloom.backbones.denoiser import load_unet, read_conditions
+from histoloom.backbones.denoiser import load_unet
 from histoloom.backbones.few_steps import read_few_steps, save_few_steps
-from histoloom.conditions.bus import ConditionSpec
 from histoloom.config import Params, load_params
+from histoloom.config.denoiser_record import DenoiserRecord, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import without_region
 from histoloom.data.commit import write_json
@@ -165,28 +166,30 @@ def package_few_steps(study: Study, folder: Path, names: Names | None = None) ->
         when there is no package, the study's denoiser wasn't distilled, or it isn't of the package's form.
     """
     student, teacher = study.denoiser, folder / "denoiser"
-    found = {place: read_conditions(place) for place in (student, teacher)}
-    if missing := [place for place, read in found.items() if read is None]:
-        raise HistoloomError(f"{missing[0]} holds no denoiser of histoloom's.")
-    if not found[student][1].get("distilled") or found[teacher][1].get("distilled"):
+    mine, base = (read_denoiser_record(place) for place in (student, teacher))
+    if mine is None or base is None:
+        raise HistoloomError(f"{student if mine is None else teacher} holds no denoiser of histoloom's.")
+    if mine.training.distilled is None or base.training.distilled is not None:
         raise HistoloomError(
             f"{student} must be distilled (train_denoiser.distil), and {teacher} the one that it was distilled from."
         )
-    if len({_form(*read) for read in found.values()}) > 1:
+    if _form(mine) != _form(base):
         raise HistoloomError(f"{student} wasn't distilled from {teacher}: their conditions or their training differ.")
     names, known = names or names_outside(study), read_lineage(teacher)
     both = names.outside(known) | names.outside(read_lineage(student))
     both.save(teacher)  # first: no weights without what they saw
-    save_few_steps(load_unet(teacher), load_unet(student), found[student][1]["distilled"], teacher)
+    save_few_steps(load_unet(teacher), load_unet(student), mine.training.distilled, teacher)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
     write_model_card(folder)
 
 
-def _form(specs: tuple[ConditionSpec, ...], training: dict) -> tuple:
+def _form(record: DenoiserRecord) -> tuple:
     """What a teacher and its student have in common."""
-    conditions = ((s.name, s.shape, s.size, s.channels) for s in specs)
-    return *conditions, *(training[name] for name in ("prediction", "schedule", "train_timesteps", "map_input"))
+    conditions = ((s.name, s.shape, s.size, s.channels) for s in record.conditions)
+    return *conditions, *(
+        getattr(record.training, n) for n in ("prediction", "schedule", "train_timesteps", "map_input")
+    )
 
 
 def _copy_half(source: Path, target: Path) -> int:
@@ -250,7 +253,7 @@ def _told(numbers: dict) -> dict:
 
 
 def _flat(values: dict, before: str = "") -> dict:
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             out |= _flat(value, f"{before}{key} ")

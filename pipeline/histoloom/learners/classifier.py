@@ -9,29 +9,38 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from histoloom.conditions.features import IMAGENET, efficientnet_lite0
+from histoloom.conditions.efficientnet_lite import IMAGENET, load_efficientnet_lite
 from histoloom.config import Uplift
 from histoloom.errors import HistoloomError
 from histoloom.training.loop import TrainingRun, train
 
 _BATCH = 64
 _STAIN_SHIFT = 0.08
+_DROP_PATH = 0.2
+"""Of stochastic depth, as EfficientNet-Lite was trained."""
 
 
 class Classifier(nn.Module):
-    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes)."""
+    """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
+
+    kind : 'efficientnet-lite0', with ImageNet's weights, or 'timm:NAME', without.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    network: nn.Module
 
     def __init__(self, kind: str, classes: int):
         super().__init__()
         self.kind = kind
         if kind == "efficientnet-lite0":
-            self.body = efficientnet_lite0("cpu")[0].requires_grad_(True)
-            self.head = nn.Linear(1280, classes)
+            network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
+            network.reset_classifier(classes)
+            self.network = network
         else:
             import timm
 
-            self.body = timm.create_model(kind.removeprefix("timm:"), num_classes=classes)
-            self.head = nn.Identity()
+            self.network = timm.create_model(kind.removeprefix("timm:"), num_classes=classes)
         for name, values in zip(("mean", "std"), IMAGENET):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
@@ -45,10 +54,7 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = (images - self.mean) / self.std
-        return self.head(
-            self.body.extract_features(x).mean((2, 3)) if self.kind == "efficientnet-lite0" else self.body(x)
-        )
+        return self.network((images - self.mean) / self.std)
 
 
 def training_run(config: Uplift, seed: int, work: Path, device: str) -> TrainingRun:
@@ -57,15 +63,21 @@ def training_run(config: Uplift, seed: int, work: Path, device: str) -> Training
     return TrainingRun("uplift", steps, config.rate, seed, work, steps, warmup_steps=steps // 10, device=device)
 
 
-def learn(
-    config: Uplift, images: np.ndarray, truth: np.ndarray, classes: int, *, classical: bool, seed: int, work: Path,
-    device: str,
-) -> Classifier:  # fmt: skip
-    """Train on tiles (n, h, w, 3) uint8 and class numbers (n,), classes drawn alike often; `classical` augments them."""
+def train_classifier(
+    images: np.ndarray, truth: np.ndarray, classes: int, config: Uplift, run: TrainingRun, *, augment: bool
+) -> Classifier:
+    """Train on tiles (n, h, w, 3) uint8 and class numbers (n,), classes drawn alike often; if `augment`, on tiles that are
+    mirrored, turned, and shifted in brightness and colours.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no classifier of the name that params state.
+    """
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(run.seed)
         try:
-            model = Classifier(config.classifier, classes).to(device)
+            model = Classifier(config.classifier, classes).to(run.device)
         except RuntimeError as error:
             raise HistoloomError(f"uplift.classifier '{config.classifier}' could not be made: {error}") from error
     weights = 1 / np.bincount(truth, minlength=classes)[truth]
@@ -73,12 +85,11 @@ def learn(
 
     def loss(step: int, generator: torch.Generator):
         index = torch.multinomial(chance, config.batch_size, replacement=True, generator=generator)
-        batch = prepared(images[index.numpy()], config.image_px, device)
-        if classical:
+        batch = prepared(images[index.numpy()], config.image_px, run.device)
+        if augment:
             batch = augmented(batch, generator)
-        return F.cross_entropy(model(batch).float(), labels[index].to(device)), {}
+        return F.cross_entropy(model(batch).float(), labels[index].to(run.device)), {}
 
-    run = training_run(config, seed, work, device)
     train(model, loss, run)
     return model.eval()
 

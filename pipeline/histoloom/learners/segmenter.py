@@ -64,7 +64,7 @@ class Segmenter(UNet):
     @torch.inference_mode()
     def segment(self, images: np.ndarray) -> np.ndarray:
         """(n, h, w, 3) uint8 to class ids (n, h, w) uint8."""
-        device = next(self.parameters()).device
+        device = str(next(self.parameters()).device)
         found = [
             self(to_model(images[i : i + _BATCH], device)).argmax(1).to(torch.uint8).cpu().numpy()
             for i in range(0, len(images), _BATCH)

@@ -5,7 +5,7 @@ With conditions c1..cn in their order and scales s1..sn, the prediction is
     e() + s1 (e(c1) - e()) + s2 (e(c1, c2) - e(c1)) + ...
 
 (Brooks et al. 2023, eq. 3, for n = 2; Ho & Salimans 2022, eq. 6, for n = 1), those of scale 1 before the others.
-Conditions that share a scale share a branch, and a branch whose coefficient is zero is not evaluated: one scale for all,
+Conditions of one scale have one branch, and a branch whose coefficient is zero is not evaluated: one scale for all,
 or one scale beside 1, costs two branches and no more.
 """
 
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 
 from histoloom.backbones.denoiser import denoise
-from histoloom.conditions.bus import Conditions, ConditionSpec, cat, only
+from histoloom.conditions.batch import Conditions, cat, only
+from histoloom.config.denoiser_record import ConditionSpec
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def branches(specs: tuple[ConditionSpec, ...], scale: Callable[[str], float]) ->
     for spec in specs:
         groups.setdefault(scale(spec.name), []).append(spec.name)
     groups = {at: names for at, names in groups.items() if at and names}
-    scales, names, out = [1.0, *groups, 0.0], frozenset(), []
+    scales, out = [1.0, *groups, 0.0], []
+    names: frozenset[str] = frozenset()
     for index, group in enumerate(([], *groups.values())):
         names = names.union(group)
         if coefficient := scales[index] - scales[index + 1]:
@@ -72,4 +74,5 @@ class Guidance:
         """The same with a timestep for each row of each branch, branch after branch."""
         count = len(self.coefficients)
         parts = denoise(model, latents.repeat(count, 1, 1, 1), times, self.conditions).chunk(count)
-        return sum(coefficient * part for coefficient, part in zip(self.coefficients, parts))
+        first, *others = (coefficient * part for coefficient, part in zip(self.coefficients, parts))
+        return sum(others, first)

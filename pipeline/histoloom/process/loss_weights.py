@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+from histoloom.config.denoiser_record import Prediction
 
 
 def loss_weights(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 
-def latent_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal noise, (len(seeds), *shape) float32; each item's from a counter-based generator of its own."""
+def latent_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise, (seeds, *shape) float32; each item's from a counter-based generator of its own."""
     draws = [
         np.random.Generator(np.random.Philox(key=int(seed))).standard_normal(shape, dtype=np.float32) for seed in seeds
     ]

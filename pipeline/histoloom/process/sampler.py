@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import torch
 
+from histoloom.config.denoiser_record import Prediction, Schedule
 from histoloom.process.guidance import Guidance
 from histoloom.process.schedules import betas
 
 
-def make_scheduler(name: str, *, prediction: str, schedule: str, train_timesteps: int):
+def make_scheduler(name: str, *, prediction: Prediction, schedule: Schedule, train_timesteps: int):
     """A diffusers scheduler: 'ddim', 'euler', 'dpmsolver++' (2M) or 'unipc'.
 
     All start at the last training timestep ('trailing', Lin et al. 2024), and none draws noise of its own.
@@ -48,7 +49,7 @@ def sample_latents(
     Parameters
     ----------
     noise : (b, c, h, w) standard normal, on the model's device.
-    guidance : of b rows of conditions, on the model's device, at a share of the training timesteps.
+    guidance : of b rows of conditions, on the model's device, at a fraction of the training timesteps, 1 being noise.
 
     Returns
     -------
@@ -56,9 +57,9 @@ def sample_latents(
     """
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
-    shares = [time / scheduler.config.num_train_timesteps for time in scheduler.timesteps.tolist()]
-    for timestep, share in zip(scheduler.timesteps, shares):
+    fractions = [time / scheduler.config.num_train_timesteps for time in scheduler.timesteps.tolist()]
+    for timestep, fraction in zip(scheduler.timesteps, fractions):
         scaled = scheduler.scale_model_input(latents, timestep)
-        predicted = guidance(share).predict(model, scaled, timestep)
+        predicted = guidance(fraction).predict(model, scaled, timestep)
         latents = scheduler.step(predicted, timestep, latents).prev_sample
     return latents

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-Schedule = Literal["linear", "scaled_linear", "cosine", "quadratic"]
+from histoloom.config.denoiser_record import Schedule
 
 _COSINE_OFFSET = 0.008
 _LEAST_ALPHA_BAR = 1e-4

@@ -11,21 +11,25 @@ any machine, and its history can be moved with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
+from histoloom.config.denoiser_record import Prediction, Schedule
 from histoloom.errors import HistoloomError
-from histoloom.process.loss_weights import Prediction
 from histoloom.process.sampler import make_scheduler
-from histoloom.process.schedules import Schedule, betas
+from histoloom.process.schedules import betas
 
 ELEMENTWISE = ("ddim", "euler", "dpmsolver++")
 
 
+N = TypeVar("N", float, torch.Tensor)
+
+
 @dataclass(frozen=True)
-class Step:
-    """One step of a solver, its numbers in float32; or, with tensors for numbers, a step for each row of a batch.
+class Step(Generic[N]):
+    """One step of a solver. A `Step[float]` is of all rows; a `Step[torch.Tensor]` has a step for each row of a batch.
 
     timestep : of the training schedule, what the denoiser is told.
     alpha, sigma : a latent x0 with noise n is alpha x0 + sigma n at this step, for the denoiser.
@@ -35,12 +39,12 @@ class Step:
     back : what the stepped x is multiplied by, and noise that is added to it, to be at this step's level again; or None.
     """
 
-    timestep: int
-    alpha: float
-    sigma: float
-    scale: float
-    first: tuple[float, float]
-    later: tuple[float, float, float]
+    timestep: N
+    alpha: N
+    sigma: N
+    scale: N
+    first: tuple[N, N]
+    later: tuple[N, N, N]
     back: tuple[float, float] | None = None
 
     def clean(self, x, predicted, prediction: Prediction):
@@ -79,18 +83,18 @@ class Solver:
     train_timesteps : of the training schedule.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step[float], ...]
     prediction: Prediction
     history: bool
     train_timesteps: int
 
-    def at(self, places: torch.Tensor) -> Step:
+    def at(self, places: torch.Tensor) -> Step[torch.Tensor]:
         """The steps at `places` (b,) as one, its numbers (b, 1, 1, 1), its timestep (b,); without history."""
         rows = [(s.alpha, s.sigma, s.scale, *s.first) for s in self.steps]
         table = torch.tensor(rows, dtype=torch.float32, device=places.device)[places]
         alpha, sigma, scale, a, b = table[..., None, None, None].unbind(1)
         times = torch.tensor([s.timestep for s in self.steps], device=places.device)[places]
-        return Step(times, alpha, sigma, scale, (a, b), (a, b, 0.0))
+        return Step(times, alpha, sigma, scale, (a, b), (a, b, torch.zeros_like(a)))
 
     def begin(self, strength: float) -> int:
         """The step at which a run begins that keeps 1 - `strength` of an image; 1 is pure noise."""

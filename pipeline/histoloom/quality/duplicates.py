@@ -1,4 +1,4 @@
-"""The same tissue under two patients' ids, which no split by patient can keep apart."""
+"""The same tissue under two patients' ids. No split by patient can keep it apart."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def find_duplicates(store: TileStore, config: Tile) -> list[Fault]:
                 if score > best[row]:
                     best[row], mates[row] = score, mate
         shared.update((slides[queries[row]], slides[mates[row]]) for row in np.flatnonzero(best > _SAME))
-    share = {pair: count / looked[pair[0]] for pair, count in shared.items()}
-    pairs = {tuple(sorted(pair)) for pair, part in share.items() if part >= _LEAST_SHARED}
+    fraction = {pair: count / looked[pair[0]] for pair, count in shared.items()}
+    pairs = {tuple(sorted(pair)) for pair, found in fraction.items() if found >= _LEAST_SHARED}
     return [
         Fault(
             config.manifest,
             f"slides '{a}' and '{b}' are of two patients and show the same tissue "
-            f"({max(share.get((a, b), 0), share.get((b, a), 0)):.0%} of the tiles looked at).",
+            f"({max(fraction.get((a, b), 0), fraction.get((b, a), 0)):.0%} of the tiles looked at).",
             "give both the same patient_id, or remove one.",
         )
         for a, b in sorted(pairs)

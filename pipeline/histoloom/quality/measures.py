@@ -1,7 +1,7 @@
 """Physical measures of a tile, and how far they lie from those of real tissue.
 
 A tile that is blurred, noisy, washed out, blank or wrongly coloured differs from real tissue in a measure that has a
-name, whoever made it; a network's verdict on tiles unlike any that it saw would be arbitrary.
+name, whatever it came from. A network's verdict on tiles unlike any that it saw would be arbitrary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def measure(images: np.ndarray) -> np.ndarray:
     Returns
     -------
     (n, 6): log mean absolute Laplacian, log standard deviation and mean of the grey optical density, differences of
-    mean optical density between red or blue and green, and the share of empty glass.
+    mean optical density between red or blue and green, and the fraction of empty glass.
     """
     out = np.empty((len(images), len(MEASURES)))
     for row, image in enumerate(images):

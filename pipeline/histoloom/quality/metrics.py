@@ -6,6 +6,8 @@ Beside every distance stands its floor: the same distance between two sets of re
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,92 @@ _FEW_GROUPS = 10
 _PARTS = 20
 
 
-def kid(first: np.ndarray, second: np.ndarray, subsets: int, seed: int) -> dict[str, float]:
+class Kid(TypedDict):
+    """Mean and standard deviation over subsets of so many tiles."""
+
+    mean: float
+    std: float
+    subset_size: int
+
+
+class KidInterval(TypedDict, total=False):
+    """interval : of 95 %. over : what the real tiles were parted by. Empty where tiles are too few to be parted."""
+
+    value: float
+    interval: list[float]
+    over: str
+
+
+class Frechet(TypedDict):
+    """n : tiles of each set."""
+
+    value: float
+    n: int
+
+
+class Manifold(TypedDict, total=False):
+    """precision, recall, coverage and authenticity in [0, 1]; density may be above 1."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    authenticity: float
+
+
+class InceptionScore(TypedDict):
+    """Mean and standard deviation over parts of the tiles."""
+
+    mean: float
+    std: float
+
+
+class ClipScore(TypedDict, total=False):
+    """Mean cosines of tiles with their own captions, and with captions dealt at random; empty where none has a caption."""
+
+    own: float
+    shuffled: float
+
+
+class Comparison(Manifold, total=False):
+    """Distances of synthetic to real tiles, and beside each its floor; empty where a set is too small to say anything.
+
+    n : tiles of `synthetic`, `real` and `other_real`.
+    """
+
+    n: dict[str, int]
+    seed: int
+    kid: Kid
+    kid_interval: KidInterval
+    kid_floor: Kid
+    kid_floor_halves: Kid
+    fd: Frechet
+    fd_floor: Frechet
+    floor: Manifold
+    inception_score: InceptionScore
+    inception_score_floor: InceptionScore
+    clip_score: ClipScore
+    clip_score_floor: ClipScore
+
+
+@dataclass(frozen=True)
+class FeatureSets:
+    """Features of the tiles that are compared.
+
+    synthetic : (n, d)
+    real : (m, d) of held-out tiles, the reference
+    other_real : (k, d) of train tiles; their distance to `real` is a floor, as is that of `real`'s own halves, and
+        authenticity is measured against them
+    groups : (m,) split groups of `real`
+    """
+
+    synthetic: np.ndarray
+    real: np.ndarray
+    other_real: np.ndarray
+    groups: np.ndarray
+
+
+def kid(first: np.ndarray, second: np.ndarray, subsets: int, seed: int) -> Kid:
     """Kernel inception distance (Binkowski et al. 2018): mean and standard deviation over subsets of tiles.
 
     The deviation says how much subsets differ, and is no interval, which `kid_interval` gives.
@@ -38,18 +125,16 @@ def kid(first: np.ndarray, second: np.ndarray, subsets: int, seed: int) -> dict[
     return {"mean": mean, "std": std, "subset_size": size}
 
 
-def kid_interval(synthetic: np.ndarray, real: np.ndarray, groups: np.ndarray, seed: int) -> dict:
-    """KID of all tiles, over pairs of different split groups, and its 95 % interval by the jackknife: each group of real tiles,
-    and each of twenty random parts of the samples, is left out in turn (Efron & Stein 1981). Samples count as independent.
+def kid_interval(synthetic: np.ndarray, real: np.ndarray, groups: np.ndarray, seed: int) -> KidInterval:
+    """KID of all tiles, over pairs of different split groups, and its 95 % interval by the jackknife.
+
+    Each group of real tiles, and each of twenty random parts of the samples, is left out in turn (Efron & Stein 1981).
+    Samples count as independent.
 
     Parameters
     ----------
-    synthetic, real : (n, d), (m, d) features. groups : (m,) split groups of the real tiles; fewer than ten tell nothing of
-        others, and random parts take their place.
-
-    Returns
-    -------
-    `value`, `interval`, and in `over` what the real tiles were parted by; empty where tiles are too few to be parted.
+    synthetic, real : (n, d), (m, d) features.
+    groups : (m,) split groups of the real tiles; fewer than ten tell nothing of others, and random parts take their place.
     """
     rng = np.random.default_rng(seed)
     by_group = len(set(groups)) >= _FEW_GROUPS
@@ -96,7 +181,7 @@ def _mmd(synthetic, real, between, of_synthetic: np.ndarray, of_real: np.ndarray
     return one + other - 2 * both
 
 
-def fd(first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, float]:
+def fd(first: np.ndarray, second: np.ndarray, seed: int) -> Frechet:
     """Frechet distance (Heusel et al. 2017) at equal n, since it falls with n whatever the sets."""
     n = min(len(first), len(second))
     draw = np.random.default_rng(seed)
@@ -106,18 +191,18 @@ def fd(first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, float]:
     return {"value": fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"], "n": n}
 
 
-def precision_recall(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -> dict[str, float]:
-    """Improved precision, the share of samples among real tiles, and recall, that of real tiles among samples
-    (Kynkaanniemi et al. 2019)."""
+def precision_recall(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -> Manifold:
+    """Improved precision and recall (Kynkaanniemi et al. 2019): the fraction of samples among real tiles, and that of real
+    tiles among samples."""
     out = prc_features_to_metric(
         _tensor(synthetic), _tensor(real), prc_neighborhood=neighbours, prc_batch_size=10000, verbose=False
     )
     return {"precision": float(out["precision"]), "recall": float(out["recall"])}
 
 
-def density_coverage(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -> dict[str, float]:
+def density_coverage(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -> Manifold:
     """Density and coverage (Naeem et al. 2020, eqs. 3 and 4): how many real neighbourhoods a sample lies in, over
-    `neighbours`, and the share of real tiles with a sample in their neighbourhood. (n, d) and (m, d) features.
+    `neighbours`, and the fraction of real tiles with a sample in their neighbourhood. (n, d) and (m, d) features.
     """
     radii = _nearest(real, real, neighbours + 1)[:, -1]  # the first is the tile itself
     inside = _distances(real, synthetic) <= radii[:, None]
@@ -125,7 +210,7 @@ def density_coverage(real: np.ndarray, synthetic: np.ndarray, neighbours: int) -
 
 
 def authenticity(train: np.ndarray, synthetic: np.ndarray) -> float:
-    """Share of samples that lie farther from their nearest train tile than that tile does from its own nearest (Alaa et al.
+    """Fraction of samples that lie farther from their nearest train tile than that tile does from its own nearest (Alaa et al.
     2022, AuthPct over 100); about a half, where samples are as far from train tiles as those are from each other.
     """
     apart = _distances(synthetic, train)
@@ -134,10 +219,10 @@ def authenticity(train: np.ndarray, synthetic: np.ndarray) -> float:
     return float((apart[np.arange(len(synthetic)), nearest] > own[nearest]).mean())
 
 
-def inception_score(logits: np.ndarray, seed: int) -> dict[str, float]:
+def inception_score(logits: np.ndarray, seed: int) -> InceptionScore:
     """Inception score (Salimans et al. 2016), exp of the mean KL divergence of p(y | x) from p(y), over ten parts.
 
-    Of histology it says little: the classes (n, c) are those of ImageNet.
+    Of histology it says little: the classes of the logits (n, c) are those of ImageNet.
     """
     out = isc_features_to_metric(torch.from_numpy(logits), splits=min(10, len(logits)), rng_seed=seed)
     return {"mean": out["inception_score_mean"], "std": out["inception_score_std"]}
@@ -145,9 +230,8 @@ def inception_score(logits: np.ndarray, seed: int) -> dict[str, float]:
 
 def clip_score(
     compare_text: Callable[[np.ndarray, list[str]], np.ndarray], images: np.ndarray, captions: pd.Series
-) -> dict[str, float]:
-    """Mean cosine of tiles with their own captions (Hessel et al. 2021, unscaled), and with captions dealt at random; empty
-    where no tile has a caption.
+) -> ClipScore:
+    """Mean cosine of tiles with their own captions (Hessel et al. 2021, unscaled), and with captions dealt at random.
 
     Parameters
     ----------
@@ -173,57 +257,35 @@ def _nearest(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.partition(_distances(first, second), min(count, len(second)) - 1, axis=1)[:, :count], axis=1)
 
 
-def compare(
-    synthetic: np.ndarray,
-    real: np.ndarray,
-    other_real: np.ndarray,
-    *,
-    groups: np.ndarray,
-    subsets: int,
-    neighbours: int,
-    seed: int,
-) -> dict:
+def compare(features: FeatureSets, *, subsets: int, neighbours: int, seed: int) -> Comparison:
     """All distances of synthetic to real tiles beside their floors.
 
-    Parameters
-    ----------
-    real : held-out tiles, the reference.
-    other_real : real tiles of train; its distance to `real` is a floor, as are `real`'s own halves, and authenticity is
-        measured against it.
-    groups : split groups of `real`.
-
-    Returns
-    -------
-    Empty where a set has fewer than ten tiles, because nothing could be said.
+    FD, precision, recall, density and coverage are taken at equal n. Of a set with fewer than ten tiles nothing is said.
     """
-    if min(len(synthetic), len(real), len(other_real)) < _LEAST:
+    synthetic, real, other_real = features.synthetic, features.real, features.other_real
+    n = min(len(synthetic), len(real), len(other_real))
+    if n < _LEAST:
         return {}
     order = np.random.default_rng(seed).permutation(len(real))
-    halves = real[order[::2]], real[order[1::2]]
-    n = min(len(synthetic), len(real), len(other_real))
     draw = np.random.default_rng(seed + 1)
-    equal = {
-        name: part[draw.permutation(len(part))[:n]]
-        for name, part in (("synthetic", synthetic), ("real", real), ("other", other_real))
-    }
+    some, some_real, some_other = (part[draw.permutation(len(part))[:n]] for part in (synthetic, real, other_real))
     return {
         "n": {"synthetic": len(synthetic), "real": len(real), "other_real": len(other_real)},
         "seed": seed,
         "kid": kid(synthetic, real, subsets, seed),
-        "kid_interval": kid_interval(synthetic, real, groups, seed),
+        "kid_interval": kid_interval(synthetic, real, features.groups, seed),
         "kid_floor": kid(other_real, real, subsets, seed),
-        "kid_floor_halves": kid(*halves, subsets, seed),
-        "fd": fd(equal["synthetic"], equal["real"], seed),
-        "fd_floor": fd(equal["other"], equal["real"], seed),
-        **_manifold(equal["real"], equal["synthetic"], neighbours),
+        "kid_floor_halves": kid(real[order[::2]], real[order[1::2]], subsets, seed),
+        "fd": fd(some, some_real, seed),
+        "fd_floor": fd(some_other, some_real, seed),
+        **_manifold(some_real, some, neighbours),
         "authenticity": authenticity(other_real, synthetic),
-        "floor": _manifold(equal["real"], equal["other"], neighbours)
-        | {"authenticity": authenticity(other_real, real)},
+        "floor": {**_manifold(some_real, some_other, neighbours), "authenticity": authenticity(other_real, real)},
     }
 
 
-def _manifold(real: np.ndarray, other: np.ndarray, neighbours: int) -> dict[str, float]:
-    return precision_recall(real, other, neighbours) | density_coverage(real, other, neighbours)
+def _manifold(real: np.ndarray, other: np.ndarray, neighbours: int) -> Manifold:
+    return {**precision_recall(real, other, neighbours), **density_coverage(real, other, neighbours)}
 
 
 def _tensor(features: np.ndarray) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """How near a tile is to a tile of the train split, under flips, turns, shifts, and changes of stain, focus and scale.
 
-Three sieves, each dearer than the one before. A perceptual hash, and a search among embedded patches of every train tile,
-propose where a tile's middle might have been taken from; registration then slides the middle over those tiles, and
-compares the details of all that the two would share if it lay there, which a mere likeness does not survive. All three see grey levels
-whose mean and contrast are taken out, so that stain does not matter.
+There are three sieves, each dearer than the one before. A perceptual hash, and a search among embedded patches of every train
+tile, propose train tiles that the tile's middle might have been taken from. Registration then slides the middle over those
+tiles, and compares the details of all that the two would share. A mere likeness does not survive it. All three see grey
+levels without their mean and contrast, so that stain does not matter.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _REGISTERED = 6
 _SCALES_PX = (61, 64, 67)
 """Sides to which a tile is scaled before it is laid over another: 5 % smaller, as it is, 5 % larger."""
 _DETAIL_PX = 4.0
-"""What is smoother is taken out before tiles are compared: any two tiles at the edge of glass are alike in it."""
+"""Smoother structure is taken out before tiles are compared: any two tiles at the edge of glass are alike in it."""
 _LEAST_CONTRAST, _LEAST_DETAIL = 2.0, 1.0
 """Standard deviations in grey levels; below them there is nothing to slide, or to compare."""
 _MOST_FLAT = 200_000
-"""So many patches are searched one by one; of more, the cells that lie nearest."""
-_SHARE_SEARCHED = 0.125
+"""Up to so many patches are searched one by one. Among more, the nearest cells are searched."""
+_FRACTION_SEARCHED = 0.125
 """Of the cells; at a twentieth copies are missed that are shifted, scaled and disguised at once."""
 _BATCH = 64
 
@@ -90,11 +90,12 @@ def _index_patches(grey: np.ndarray, axes: np.ndarray) -> faiss.Index:
         return codes(some, axes).reshape(-1, axes.shape[1])
 
     count = len(grey) * _per_tile()
-    index = faiss.IndexFlatIP(axes.shape[1])
+    flat = faiss.IndexFlatIP(axes.shape[1])
+    index: faiss.Index = flat
     if count > _MOST_FLAT:
         cells = int(np.sqrt(count))
-        index = faiss.IndexIVFFlat(index, axes.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = int(np.ceil(_SHARE_SEARCHED * cells))
+        index = faiss.IndexIVFFlat(flat, axes.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = int(np.ceil(_FRACTION_SEARCHED * cells))
         index.train(coded(grey[:: -(-count // (64 * cells))]))
     for start in range(0, len(grey), _BATCH):
         index.add(coded(grey[start : start + _BATCH]))

@@ -9,6 +9,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import hed2rgb, rgb2hed
 
+from histoloom.data.pixel_box import PixelBox
+
 JPEG_QUALITY = 50
 SCALE = 0.05
 SHIFT = 0.25
@@ -20,7 +22,7 @@ def flipped(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def rotated(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(image, generator.integers(1, 4)))
+    return np.ascontiguousarray(np.rot90(image, int(generator.integers(1, 4))))
 
 
 def restained(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -41,14 +43,20 @@ def blurred(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return gaussian_filter(image.astype(np.float32), (sigma, sigma, 0)).round().astype(np.uint8)
 
 
-def cut(picture: np.ndarray, y: int, x: int, side: int, generator: np.random.Generator, shift: bool, scale: bool):
-    """A tile of a picture (h, w, 3) near its place, shifted or scaled as asked; the picture holds what comes into view."""
+def cut(
+    picture: np.ndarray, box: PixelBox[int], generator: np.random.Generator, *, shift: bool = False, scale: bool = False
+) -> np.ndarray:
+    """The tile of a picture (h, w, 3) uint8 in a square box or near it, shifted or scaled as asked.
+
+    The picture holds what comes into view.
+    """
+    side = box.width
     wanted = round(side / generator.choice([1 - SCALE, 1 + SCALE])) if scale else side
     most = int(SHIFT * side)
     offsets = generator.integers(-most, most + 1, 2) if shift else (0, 0)
     rows, columns = (
         int(np.clip(at + offset + (side - wanted) // 2, 0, length - wanted))
-        for at, offset, length in zip((y, x), offsets, picture.shape)
+        for at, offset, length in zip((box.top, box.left), offsets, picture.shape)
     )
     tile = picture[rows : rows + wanted, columns : columns + wanted]
     if wanted == side:

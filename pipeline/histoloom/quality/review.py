@@ -1,9 +1,10 @@
-"""A blinded review: what is shown to a person, and what their verdicts say of realism and of single tiles."""
+"""A blinded review: the tiles that a person sees, and what their verdicts say of realism and of single tiles."""
 
 from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,14 @@ KEY = "key.parquet"
 SCORE = "score.json"
 _VERDICTS = ("real", "synthetic")
 _USABLE = ("yes", "no")
+
+
+class Proportion(TypedDict, total=False):
+    """A fraction of n tiles, and its 95 % interval (Wilson 1927); of none, n alone."""
+
+    fraction: float
+    interval: list[float]
+    n: int
 
 
 def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
@@ -63,17 +72,17 @@ def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.Dat
 
 
 def hash_image(image: np.ndarray) -> str:
-    """What a verdict holds for: the picture itself, whoever made it and whatever it is called."""
+    """What a verdict holds for: the picture itself, wherever it came from and whatever it is called."""
     return sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
-def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict:
+def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict[str, Proportion]:
     """Score a reader's verdicts against the key, and keep which synthetic tiles they found unusable for the filter `review`.
 
     Returns
     -------
-    Shares with their 95 % intervals (Wilson 1927): of synthetic and of real tiles taken for real, and of verdicts that were
-    right; a half right means that the reader could not tell.
+    Fractions: of synthetic and of real tiles taken for real, of verdicts that were right, and of synthetic tiles found
+    unusable. A half right means that the reader could not tell.
 
     Raises
     ------
@@ -85,24 +94,24 @@ def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict:
     joined = given.join(key, on="number")
     called_real = joined["verdict"] == "real"
     score = {
-        **{f"{s}_taken_for_real": _share(called_real[joined["source"] == s]) for s in ("synthetic", "real")},
-        "right": _share(joined["verdict"] == joined["source"]),
-        "synthetic_unusable": _share(joined["usable"][joined["source"] == "synthetic"] == "no"),
+        **{f"{s}_taken_for_real": _fraction(called_real[joined["source"] == s]) for s in ("synthetic", "real")},
+        "right": _fraction(joined["verdict"] == joined["source"]),
+        "synthetic_unusable": _fraction(joined["usable"][joined["source"] == "synthetic"] == "no"),
     }
     write_json(folder / SCORE, score)
-    made = joined.loc[joined["source"] == "synthetic", ["tile_id", "image_sha256", "usable"]]
-    before = pd.read_csv(reviewed, dtype=str) if reviewed.is_file() else made.head(0)
-    both = pd.concat([before, made]).drop_duplicates("image_sha256", keep="last")
+    synthetic = joined.loc[joined["source"] == "synthetic", ["tile_id", "image_sha256", "usable"]]
+    before = pd.read_csv(reviewed, dtype=str) if reviewed.is_file() else synthetic.head(0)
+    both = pd.concat([before, synthetic]).drop_duplicates("image_sha256", keep="last")
     reviewed.parent.mkdir(parents=True, exist_ok=True)
     both.to_csv(reviewed, index=False)
     return score
 
 
-def _share(hits: pd.Series) -> dict:
+def _fraction(hits: pd.Series) -> Proportion:
     if hits.empty:
         return {"n": 0}
     found = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-    return {"share": float(hits.mean()), "interval": [float(found.low), float(found.high)], "n": len(hits)}
+    return {"fraction": float(hits.mean()), "interval": [float(found.low), float(found.high)], "n": len(hits)}
 
 
 def _read(path: Path, key: pd.DataFrame) -> pd.DataFrame:

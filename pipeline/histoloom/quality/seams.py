@@ -1,8 +1,8 @@
-"""Seams of a woven picture, looked for where they were made: at the borders of each step's own cells.
+"""Seams of a woven picture, measured where they arise: at the borders of each step's own cells.
 
-A lattice that moves hides from a fixed grid, and the last step barely changes a picture. So for every step the gradient
-across that step's borders is set against the gradient elsewhere, in the finished picture. Both are taken where one
-latent pixel ends and the next begins, for a decoder leaves a grid of its own there.
+A lattice that moves hides from a fixed grid, and the last step barely changes a picture. So each step's borders are looked at:
+the gradient across them is set against the gradient elsewhere, in the finished picture. Both are taken where one latent pixel
+ends and the next begins, for a decoder leaves a grid of its own there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from histoloom.canvas.window_layouts import Windows
 
 @dataclass(frozen=True)
 class Gradients:
-    """across : (h, w) mean difference between each latent pixel and the one left of it. down : and the one above it."""
+    """across, down : (h, w) mean difference between each latent pixel and the one left of it, and the one above it."""
 
     across: np.ndarray
     down: np.ndarray
@@ -48,12 +48,12 @@ def owners(windows: Windows, size: tuple[int, int], inset: int, origin: tuple[in
 
 def borders(owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(h, w) bool each: whether another cell lies left of a pixel, and above it; the canvas is a torus."""
-    near = [np.roll(owner, 1, axis) for axis in (1, 0)]
-    return tuple(~np.isclose(owner, other, rtol=0, atol=1e-9) for other in near)
+    left, above = (~np.isclose(owner, np.roll(owner, 1, axis), rtol=0, atol=1e-9) for axis in (1, 0))
+    return left, above
 
 
 def seam_ratio(pictures: list[Gradients], owner_maps: list[np.ndarray]) -> float:
-    """The mean gradient across borders over that elsewhere, of pictures that a step's cells each cut their own way."""
+    """The mean gradient across borders over that elsewhere, of pictures with an owner map (h, w) each."""
     there, elsewhere = [], []
     for picture, owner in zip(pictures, owner_maps, strict=True):
         for values, border in zip((picture.across, picture.down), borders(owner)):

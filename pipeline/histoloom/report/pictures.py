@@ -77,8 +77,8 @@ def curve_picture(table: Path, title: str) -> bytes:
     data = np.genfromtxt(table, delimiter="\t", names=True, dtype=float)
     figure = Figure(figsize=(4.2, 2.4), layout="constrained")
     axes = figure.add_subplot()
-    value = data[data.dtype.names[-1]]
-    step, value = np.atleast_1d(data["step"]), np.atleast_1d(value)
+    assert data.dtype.names, "dvclive's tables have a header"
+    step, value = np.atleast_1d(data["step"]), np.atleast_1d(data[data.dtype.names[-1]])
     axes.plot(step, value, linewidth=0.8, color="#c9bfe0")
     axes.plot(step, _smooth(value), linewidth=1.4, color="#5b3f9e")
     axes.set_title(title, fontsize=9)

@@ -1,8 +1,9 @@
-"""What the stages measured, in a few sentences and in a table, for a reader who reads nothing else."""
+"""What the stages measured, in a few sentences and a table, for a reader who reads nothing else."""
 
 from __future__ import annotations
 
 from math import hypot
+from typing import TypedDict
 
 from scipy.stats import binomtest
 
@@ -15,9 +16,17 @@ _UPLIFT_COLUMNS = {
 """Measure to the title of its column, or the beginning of those of its classes."""
 
 
-def uplift_table(uplift: dict) -> dict:
-    """Titles, and a row an arm, of what is measured of it."""
-    columns, rows = [], []
+class Table(TypedDict):
+    """rows : a value a column in each."""
+
+    columns: list[str]
+    rows: list[list]
+
+
+def uplift_table(uplift: dict) -> Table:
+    """What is measured of each arm, a row an arm."""
+    columns: list[str] = []
+    rows = []
     for arm in uplift.get("arms", []):
         row = {"trained on": arm["arm"], "ratio": f"{arm['ratio']:g}", "real tiles": arm["trained_on"]["real"]}
         row |= {"synthetic": arm["trained_on"]["synthetic"], "models": arm["seeds"]}
@@ -33,39 +42,37 @@ def uplift_table(uplift: dict) -> dict:
 
 
 def severity(filters: dict) -> list[tuple[str, str, str, str]]:
-    """Of each filter, in per cent, what it was to reject of real tiles, and what it rejects of val's and of test's."""
+    """A row a filter: its name, and the percentages of real tiles that it was to reject, that it rejects of val, and of test."""
     keys = ("false_rejection_stated", "false_rejection_found", "false_rejection_of_test")
     found = {name: value for name, value in filters.items() if isinstance(value, dict) and keys[0] in value}
     return [(name, *(_percent(value.get(k)) for k in keys)) for name, value in found.items()]
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{fraction:.1%}"
 
 
-def near_copies(calibrated: dict, made: dict | None) -> list[str]:
+def near_copies(calibrated: dict, unfiltered: dict | None) -> list[str]:
     """How many more samples than real tiles of test the near-copy filter flags: what a model is judged by.
 
-    calibrated : its measures on real tiles; made : the funnel of what was made to evaluate, unfiltered.
+    calibrated : its measures on real tiles; unfiltered : the funnel of the samples to evaluate.
     """
-    flagged = (made or {}).get("rejected_for", {}).get(NEAR_COPY)
-    share, real = calibrated.get("false_rejection_of_test"), calibrated.get("test_tiles")
-    if flagged is None or share is None or not real:
+    flagged = (unfiltered or {}).get("rejected_for", {}).get(NEAR_COPY)
+    fraction, real = calibrated.get("false_rejection_of_test"), calibrated.get("test_tiles")
+    if unfiltered is None or flagged is None or fraction is None or not real:
         return []
-    excess, low, high = (100 * v for v in excess_of_shares(flagged, made["made"], round(share * real), real))
+    count = unfiltered["synthetic"]
+    excess, low, high = (100 * v for v in excess_fraction(flagged, count, round(fraction * real), real))
     return [
-        f"Near-copies of train tiles: {flagged / made['made']:.2%} of {made['made']:,} unfiltered samples are flagged, and {share:.2%} of "
+        f"Near-copies of train tiles: {flagged / count:.2%} of {count:,} unfiltered samples are flagged, and {fraction:.2%} of "
         f"{real:,} real test tiles: {excess:+.2f} points ({low:+.2f} to {high:+.2f}, tiles taken as independent)."
     ]
 
 
-def excess_of_shares(first: int, n: int, second: int, m: int) -> tuple[float, float, float]:
+def excess_fraction(first: int, n: int, second: int, m: int) -> tuple[float, float, float]:
     """first / n less second / m, and its 95 % interval by the hybrid of Wilson's scores (Newcombe 1998, method 10)."""
-    shares, bounds = (
-        (first / n, second / m),
-        [binomtest(k, of).proportion_ci(method="wilson") for k, of in ((first, n), (second, m))],
-    )
-    (p, q), (a, b) = shares, bounds
+    p, q = first / n, second / m
+    a, b = (binomtest(k, of).proportion_ci(method="wilson") for k, of in ((first, n), (second, m)))
     return p - q, p - q - hypot(p - a.low, b.high - q), p - q + hypot(a.high - p, q - b.low)
 
 
@@ -77,7 +84,10 @@ def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
 
 
 def in_short(measured: dict) -> list[str]:
-    """Of what and of whom, what was rejected and why, how it compares, and whether it helped; measured : stage to its metrics."""
+    """Sentences on the real tiles, on yields and reasons, on distances, and on whether synthetic tiles helped.
+
+    measured : stage to its metrics.
+    """
     real, filtered, found = measured["tile"], measured["filter"].get("augment"), []
     splits = {name: sum(counts.values()) for name, counts in real["tiles_by_split"].items() if counts}
     said = ", ".join(f"{count:,} {name}" for name, count in splits.items())
@@ -85,12 +95,12 @@ def in_short(measured: dict) -> list[str]:
         f"{real['tiles']:,} real tiles of {real['patients']} patient(s): {said}. Of them, train alone has taught the generator."
     )
     found += _of_no_train_tile(real.get("classes_without_train_tiles", []), measured.get("plan", {}).get("classes", {}))
-    if filtered and filtered["made"]:
-        share = filtered["accepted"] / filtered["made"]
+    if filtered and filtered["synthetic"]:
+        passed = filtered["accepted"] / filtered["synthetic"]
         rejected = sorted(filtered["rejected_for"].items(), key=lambda item: -item[1])
         why = ", ".join(f"{reason} ({count})" for reason, count in rejected if count) or "nothing"
-        made = f"{filtered['made']:,} synthetic tiles were made to augment, and {share:.0%} passed the filters."
-        found.append(f"{made} Rejected for: {why}.")
+        said = f"{filtered['synthetic']:,} synthetic tiles were made to augment, and {passed:.0%} passed the filters."
+        found.append(f"{said} Rejected for: {why}.")
     if m := measured["evaluate"].get("unfiltered"):
         value, by_group = f"{m['kid']['mean']:.3f}", m.get("kid_interval")
         if by_group:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Params
-from histoloom.sampling.generator import generator_sha256, load_generator
+from histoloom.config.denoiser_record import CONDITIONS_FILE
+from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,22 @@ def estimate(
 
     Returns
     -------
-    The cost, or None where there is no trained generator yet.
+    The cost, or None where there is no trained denoiser yet.
     """
-    if not (models / "denoiser" / "conditions.json").is_file():
+    if not (models / "denoiser" / CONDITIONS_FILE).is_file():
         return None
     size, first = params.plan.batch_size, plan.head(params.plan.batch_size)
     settings = (params.train_denoiser.attention, device, params.sample.precision)
-    generator = load_generator(models, generator_sha256(models), *settings)
-    arrays = generator.encoders.arrays(first, tiles)
+    model = load_diffusion_model(models, generator_sha256(models), *settings)
+    arrays = model.encoders.arrays(first, tiles)
     index = np.resize(np.arange(len(first)), size)
-    given, nothing = batch(arrays, generator.specs, index), null(arrays, generator.specs)
+    given, nulls = batch(arrays, model.specs, index), null(arrays, model.specs)
     one_step = params.sample.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
-    generator.latents(np.arange(size), given, nothing, one_step)
+    model.latents(np.arange(size), given, nulls, one_step)
     start = time.perf_counter()
-    latents = generator.latents(np.arange(size), given, nothing, one_step)
+    latents = model.latents(np.arange(size), given, nulls, one_step)
     stepped = time.perf_counter()
-    generator.codec.decode(latents)
+    model.codec.decode(latents)
     decoded = time.perf_counter()
     per_batch = (stepped - start) * params.sample.steps + (decoded - stepped)
     tile_mib = params.tile.tile_px**2 * 3 / 2**20

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from histoloom.slides.artefacts import PADDING, PEN
 from histoloom.slides.choose import Choice
-from histoloom.slides.facts import LeftOut, SlideFacts
+from histoloom.slides.record import LeftOut, SlideRecord
 from histoloom.slides.tissue import TissueMap
 
 MUCH_BEYOND_GRID = 0.03
@@ -42,7 +42,7 @@ def left_out(tissue: TissueMap, choices: list[Choice]) -> LeftOut:
     }
 
 
-def totals(slides: Sequence[SlideFacts]) -> TissueLeftOut:
+def totals(slides: Sequence[SlideRecord]) -> TissueLeftOut:
     """Over the slides of a study that were cut."""
     areas = [s["tissue_fraction"] * s["width_px"] * s["height_px"] * s["mpp_level0"] ** 2 for s in slides]
     beyond = sum(area * s["tissue_beyond_grid"] for area, s in zip(areas, slides))

@@ -21,12 +21,12 @@ from histoloom.slides.annotate import Annotations, load_annotations
 from histoloom.slides.choose import Choice, check_choice, choose_tiles
 from histoloom.slides.cut import fit_cutter
 from histoloom.slides.describe import TilePlace, group_of
-from histoloom.slides.facts import SlideFacts
 from histoloom.slides.grid import Corner
 from histoloom.slides.job import SlideJob
 from histoloom.slides.left_out import left_out
 from histoloom.slides.open import open_slide
 from histoloom.slides.overlay import draw_overlay
+from histoloom.slides.record import SlideRecord
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tissue import TissueMap, detect_tissue
@@ -46,7 +46,7 @@ class SlideResult:
     """
 
     entry: SlideEntry
-    facts: SlideFacts | None = None
+    facts: SlideRecord | None = None
     reason: str | None = None
     part: str = ""
     made: bool = False
@@ -63,11 +63,11 @@ def cut_slide(job: SlideJob) -> SlideResult:
         return SlideResult(job.entry, hidden=error.args[0])
     except BadSlide as error:
         return SlideResult(job.entry, reason=str(error))
-    facts = cast(SlideFacts, record["info"])
+    facts = cast(SlideRecord, record["info"])
     return SlideResult(job.entry, facts, part=name, made=made, hidden=facts["hidden"])
 
 
-def write_part(job: SlideJob, folder: Path) -> SlideFacts:
+def write_part(job: SlideJob, folder: Path) -> SlideRecord:
     """Cut a slide into a part's folder.
 
     Raises

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 
@@ -24,66 +25,91 @@ from histoloom.emit.leaving import Names
 from histoloom.progress import track
 from histoloom.studies.work import Work
 
+Counts = dict[str, dict[str, dict[str, int]]]
+"""Split to source to label to tiles."""
 _READ_TILES = 256
 
 
 def run(work: Work) -> None:
-    work.promote(
-        lambda folder: work.write_metrics(emit_dataset(work.study, folder, read_salt(work.study.salt))),
-        work.study.dataset,
-    )
+    def write(folder: Path) -> None:
+        work.write_metrics({**emit_dataset(work.study, folder, read_salt(work.study.salt))})
+
+    work.promote(write, work.study.dataset)
 
 
-def emit_dataset(study: Study, folder: Path, salt: bytes) -> dict[str, Any]:
-    """Write the dataset to a folder; what is measured of it.
+class EmitMetrics(TypedDict):
+    """What the stage reports.
+
+    counts : split to source to label to tiles. unlabelled_left_out : split to source to tiles.
+    unknown_ancestors : what models saw that nobody here knows, let through by params.
+    """
+
+    counts: Counts
+    classes: list[str]
+    unlabelled_left_out: dict[str, dict[str, int]]
+    synthetic_fraction_of_train: float
+    unknown_ancestors: list[str]
+
+
+def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
+    """Write the dataset to a folder.
 
     Raises
     ------
     HistoloomError
         when a synthetic tile's ancestors aren't all of the train split.
     """
-    params, config = study.params, study.params.emit
+    params, config, grid = study.params, study.params.emit, grid_of(study.params.tile.split)
     real, stores = study.real(), study.synthetic_stores()
     real_rows = real.rows()
     every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
     passed = [Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
     lineage = {generator: record for store in stores for generator, record in records_of(store.folder).items()}
-    grid = grid_of(params.tile.split)
-    accepted = pd.concat([s.rows for s in passed])
-    unknown = check_ancestors(accepted, lineage, real_rows, config.allow_unknown_ancestors, salt, grid)
+    accepted, allowed = pd.concat([s.rows for s in passed]), config.allow_unknown_ancestors
+    unknown = check_ancestors(accepted, lineage, real_rows, allow_unknown=allowed, salt=salt, grid=grid)
     sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     sources["train"] += passed
     classes = classes_of(params.tile.labels, sources)
     sources, unlabelled = labelled(params.tile.labels, sources)
+    _write_formats(folder, sources, classes, config, salt)
     counts = _counts(sources)
-    for format_name in config.formats:
-        for split in counts:
-            total = sum(len(s.rows) for s in sources[split])
-            items = track(_items(sources[split], config, salt), f"emit {format_name} {split}", total)
-            WRITERS[format_name](folder / format_name, split, items, classes, config.shard_tiles)
-    write_classes(folder, classes)
     facts = CardFacts(
-        config.name,
-        config.licence,
-        histoloom.__version__,
-        config.formats,
-        params.tile.tile_px,
-        params.tile.mpp,
-        classes,
-        params.tile.labels.given,
-        counts,
-        unlabelled,
-        {name: record | {"own": _own_groups(record, real_rows, salt, grid)} for name, record in lineage.items()},
-        _outside(unknown, lineage.values(), salt),
-        sum(len(rows) for _, rows in every),
-        len(accepted),
-        int(real_rows["patient_id"].nunique()),
-        config.captions,
+        name=config.name,
+        licence=config.licence,
+        version=histoloom.__version__,
+        formats=config.formats,
+        tile_px=params.tile.tile_px,
+        mpp=params.tile.mpp,
+        classes=classes,
+        labelled=params.tile.labels.given,
+        counts=counts,
+        unlabelled=unlabelled,
+        generators={n: record | {"own": _own_groups(record, real_rows, salt, grid)} for n, record in lineage.items()},
+        unknown=_outside(unknown, lineage.values(), salt),
+        synthetic=sum(len(rows) for _, rows in every),
+        accepted=len(accepted),
+        patients=int(real_rows["patient_id"].nunique()),
+        captions=config.captions,
     )
     (folder / "README.md").write_text(write_card(facts), encoding="utf-8")
-    metrics = {"counts": counts, "classes": list(classes), "unlabelled_left_out": unlabelled}
-    metrics |= {"synthetic_share_of_train": _share(counts), "unknown_ancestors": unknown}
-    return metrics
+    return {
+        "counts": counts,
+        "classes": list(classes),
+        "unlabelled_left_out": unlabelled,
+        "synthetic_fraction_of_train": _synthetic_fraction(counts["train"]),
+        "unknown_ancestors": unknown,
+    }
+
+
+def _write_formats(
+    folder: Path, sources: dict[str, list[Source]], classes: tuple[str, ...], config: Emit, salt: bytes
+) -> None:
+    for format_name in config.formats:
+        for split, parts in sources.items():
+            if total := sum(len(part.rows) for part in parts):
+                items = track(_items(parts, config, salt), f"emit {format_name} {split}", total)
+                WRITERS[format_name](folder / format_name, split, items, classes, config.shard_tiles)
+    write_classes(folder, classes)
 
 
 def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes, grid: str) -> int:
@@ -101,8 +127,8 @@ def _outside(unknown: list[str], records: Iterable[dict], salt: bytes) -> list[s
     return [*told.groups, *told.unknown]
 
 
-def _counts(sources: dict[str, list[Source]]) -> dict[str, dict[str, dict[str, int]]]:
-    out: dict = {}
+def _counts(sources: dict[str, list[Source]]) -> Counts:
+    out: Counts = {}
     for split, parts in sources.items():
         for part in parts:
             for (source, label), group in part.rows.groupby(["source", "label"]):
@@ -111,9 +137,9 @@ def _counts(sources: dict[str, list[Source]]) -> dict[str, dict[str, dict[str, i
     return out
 
 
-def _share(counts: dict) -> float:
-    train = {source: sum(by_label.values()) for source, by_label in counts.get("train", {}).items()}
-    return train.get("synthetic", 0) / max(sum(train.values()), 1)
+def _synthetic_fraction(train: dict[str, dict[str, int]]) -> float:
+    count = {source: sum(by_label.values()) for source, by_label in train.items()}
+    return count.get("synthetic", 0) / max(sum(count.values()), 1)
 
 
 def _items(sources: list[Source], config: Emit, salt: bytes) -> Iterator[Item]:
@@ -126,7 +152,11 @@ def _items(sources: list[Source], config: Emit, salt: bytes) -> Iterator[Item]:
 
 
 def _public(row: dict, config: Emit, salt: bytes) -> dict:
-    """The columns that leave, by allow-list; keys and codes hide slides, patients and places."""
+    """The columns that leave, by allow-list; keys and codes hide slides, patients and places.
+
+    A column has one type in all splits and formats, since readers tell it by the first rows that they see: what real tiles
+    don't have is '' or 0, and `guidance` is JSON.
+    """
     synthetic = row["source"] == "synthetic"
     key = hashlib.blake2b(f"{row['source']}/{row['tile_id']}".encode(), key=salt[:64], digest_size=8).hexdigest()
     out = {
@@ -137,9 +167,12 @@ def _public(row: dict, config: Emit, salt: bytes) -> dict:
         "mpp": float(row["mpp"]),
         "patient_code": "" if synthetic else code("p", row["patient_id"], salt),
         "slide_code": "" if synthetic else code("s", row["slide_id"], salt),
-        "generator_sha256": row.get("generator_sha256") or "",
+        "generator_sha256": row["generator_sha256"] if synthetic else "",
         "seed": str(row["seed"]) if synthetic else "",
-        "recipe": row.get("recipe") or "",
-        "guidance": row.get("guidance") or "",
+        "scheduler": row["scheduler"] if synthetic else "",
+        "steps": int(row["steps"]) if synthetic else 0,
+        "precision": row["precision"] if synthetic else "",
+        "window_layout": (row["window_layout"] or "") if synthetic else "",
+        "guidance": json.dumps(list(row["guidance"])) if synthetic else "",
     }
     return out | ({"caption": row["caption"]} if config.captions else {})

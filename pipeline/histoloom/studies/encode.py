@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save_file
 
 from histoloom.conditions.encode import study_encoders
-from histoloom.conditions.forms import FORMS, turn
+from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import FILE as LINEAGE_FILE
@@ -28,27 +28,29 @@ def run(work: Work) -> None:
     params, study, device = work.params, work.study, work.training_device()
     store, autoencoder, encoders = study.real(), study.autoencoder, study.encoders
     rows, codec = with_conditions(train_rows(store), params), load_codec(autoencoder, device, params.encode.precision)
-    bus = study_encoders(params, encoders, device)
+    conditions = study_encoders(params, encoders, device)
     names = [part for part in store.parts if (rows["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:
         mine = rows[rows["part"] == part]
         batches = store.batches(mine, params.encode.batch_size)
-        latents = torch.cat([_encode_forms(codec, images, params.encode.forms) for images in batches])
-        arrays = {"latents": latents.numpy(), **bus.arrays(mine, partial(store.read, mine))}
+        latents = torch.cat(
+            [_encode_symmetries(codec, images, SYMMETRIES[params.encode.symmetries]) for images in batches]
+        )
+        arrays = {"latents": latents.numpy(), **conditions.arrays(mine, partial(store.read, mine))}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoded.safetensors")
         return {"tiles": len(mine), "latent_std": float(latents.std())}
 
     for part in track(names, "encode", len(names)):
-        commit_part(work.parts, part, lambda folder, part=part: encode_part(part, folder))
+        commit_part(work.parts, part, partial(encode_part, part))
     lineage = read_lineage(autoencoder) | read_lineage(encoders) | Lineage.trained_on(rows, grid_of(params.tile.split))
-    specs = [asdict(spec) for spec in bus.specs()]
+    specs = [asdict(spec) for spec in conditions.specs()]
     work.promote_parts(names, study.encoded, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 
 
-def _encode_forms(codec: LatentCodec, images: np.ndarray, forms: str) -> torch.Tensor:
-    """Latents (n, forms, c, h, w) of the tiles in each of their forms (conditions/forms.py).
+def _encode_symmetries(codec: LatentCodec, images: np.ndarray, count: int) -> torch.Tensor:
+    """Latents (n, count, c, h, w) of the tiles under the first `count` symmetries.
 
     An autoencoder is not equivariant: a mirrored latent decodes to no tissue, so the tile is mirrored, then encoded.
     """
-    return torch.stack([codec.encode(turn(images, form, rows_axis=1)) for form in range(FORMS[forms])], 1)
+    return torch.stack([codec.encode(apply_symmetry(images, number, rows_axis=1)) for number in range(count)], 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.features import Extractor, ExtractorRecord, load_extractor
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
@@ -18,10 +20,30 @@ from histoloom.data.rows import held_out_rows, spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
-from histoloom.quality.filters.judge import FILTERS
-from histoloom.quality.metrics import clip_score, compare, inception_score
+from histoloom.quality.filters.filter_set import FILTERS
+from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
 from histoloom.studies.work import Work
 from histoloom.training.clip import likeness
+
+
+class EvaluateMetrics(TypedDict, total=False):
+    """What the stage reports.
+
+    extractor : the record of the network that tiles are compared through; extractor_also : what else looks through it.
+    reference : which real tiles, in words.
+    unfiltered, accepted, by_class : samples under held-out conditions, all, those that passed the filters, and all by class.
+    requests : by request, what else was asked for to evaluate. woven : tiles of woven slides.
+    """
+
+    extractor: ExtractorRecord
+    reference: str
+    patients: int
+    extractor_also: list[str]
+    unfiltered: Comparison
+    accepted: Comparison
+    by_class: dict[str, Comparison]
+    requests: dict[str, Comparison]
+    woven: Comparison
 
 
 @dataclass(frozen=True)
@@ -32,20 +54,55 @@ class _Part:
     features: np.ndarray
     images: np.ndarray
 
-    @property
-    def groups(self) -> np.ndarray:
-        return self.rows["split_group"].to_numpy(str)
-
     def of(self, label: str) -> _Part:
         chosen = (self.rows["label"] == label).to_numpy(bool)
         return _Part(self.rows[chosen], self.features[chosen], self.images[chosen])
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """Real tiles to compare with, and how; text : the folder of a CLIP with both towers, or None."""
+
+    params: Params
+    extractor: Extractor
+    held_out: _Part
+    train: _Part
+    text: Path | None
+
+    def distances(self, samples: _Part, held_out: _Part, train: _Part) -> Comparison:
+        config, groups = self.params.evaluate, held_out.rows["split_group"].to_numpy(str)
+        features = FeatureSets(samples.features, held_out.features, train.features, groups)
+        return compare(features, subsets=config.kid_subsets, neighbours=config.neighbours, seed=self.params.seed)
+
+    def __call__(self, samples: _Part) -> Comparison:
+        """Distances and scores of samples; empty where there are too few."""
+        found, head = self.distances(samples, self.held_out, self.train), self.extractor.head
+        if not found:
+            return found
+        if head is not None:
+            found["inception_score"] = inception_score(samples.features @ head, self.params.seed)
+            found["inception_score_floor"] = inception_score(self.held_out.features @ head, self.params.seed)
+        if self.text is not None:
+            compare_text = likeness(self.text, self.params.train_encoders.text.max_tokens)
+            found["clip_score"] = clip_score(compare_text, samples.images, samples.rows["caption"])
+            found["clip_score_floor"] = clip_score(compare_text, self.held_out.images, self.held_out.rows["caption"])
+        return found
+
+    def by_class(self, samples: _Part) -> dict[str, Comparison]:
+        """The distances of each class of which there are enough tiles."""
+        sets = {
+            name: [part.of(name) for part in (samples, self.held_out, self.train)]
+            for name in self.params.tile.labels.classes
+        }
+        found = {name: self.distances(*parts) for name, parts in sets.items()}
+        return {name: distances for name, distances in found.items() if distances}
+
+
 def run(work: Work) -> None:
-    work.write_metrics(measure_tiles(work.study, work.training_device()))
+    work.write_metrics({**measure_tiles(work.study, work.training_device())})
 
 
-def measure_tiles(study: Study, device: str) -> dict[str, Any]:
+def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
     """Measure unfiltered and accepted samples, and the tiles of requests and of woven slides, against real held-out tiles,
     each distance beside its floor.
 
@@ -54,41 +111,20 @@ def measure_tiles(study: Study, device: str) -> dict[str, Any]:
     HistoloomError
         when there is no held-out tile, or a generator was taught by one.
     """
-    params, config, real, encoders = study.params, study.params.evaluate, study.real(), study.encoders
+    params, config, real = study.params, study.params.evaluate, study.real()
     rows = real.rows()
     extractor = load_extractor(config.features, device, config.weights)
     test = held_out_rows(rows)
     if test.empty:
         raise HistoloomError("There is no held-out tile (test or val) to measure against. Change tile.split.")
 
-    def part(store: TileStore, chosen: pd.DataFrame) -> _Part:
-        chosen = spread(chosen, config.max_tiles)
-        images = store.read(chosen)
-        return _Part(chosen, extractor.features(images), images)
-
-    held_out, train = part(real, test), part(real, rows[rows["split"] == "train"])
-    options = {"subsets": config.kid_subsets, "neighbours": config.neighbours, "seed": params.seed}
-
-    def compared(samples: _Part, reference: _Part, other: _Part) -> dict:
-        sets = (part.features for part in (samples, reference, other))
-        return compare(*sets, groups=reference.groups, **options)
-
-    def measured(samples: _Part) -> dict:
-        found = compared(samples, held_out, train)
-        if not found:
-            return {}
-        scores = (("inception_score", samples), ("inception_score_floor", held_out))
-        if extractor.head is not None:
-            found |= {name: inception_score(p.features @ extractor.head, params.seed) for name, p in scores}
-        if (encoders / "text/open_clip_config.json").is_file():
-            compare_text = likeness(encoders / "text", params.train_encoders.text.max_tokens)
-            both = (("clip_score", samples), ("clip_score_floor", held_out))
-            found |= {name: clip_score(compare_text, p.images, p.rows["caption"]) for name, p in both}
-        return found
-
-    metrics = {
+    part = partial(_part, extractor, config.max_tiles)
+    text = study.encoders / "text"
+    both_towers = text if (text / "open_clip_config.json").is_file() else None
+    measure = _Measure(params, extractor, part(real, test), part(real, rows[rows["split"] == "train"]), both_towers)
+    metrics: EvaluateMetrics = {
         "extractor": extractor.record,
-        "reference": f"{test['split'].iloc[0]} split, {len(held_out.rows):,} of {len(test):,} tiles",
+        "reference": f"{test['split'].iloc[0]} split, {len(measure.held_out.rows):,} of {len(test):,} tiles",
         "patients": int(rows["patient_id"].nunique()),
         "extractor_also": _also(params),
     }
@@ -97,24 +133,29 @@ def measure_tiles(study: Study, device: str) -> dict[str, Any]:
     for store in stores:
         chosen = store.rows()
         if store.folder == study.woven_tiles:
-            metrics["woven"] = measured(part(store, chosen))
+            metrics["woven"] = measure(part(store, chosen))
             continue
         chosen = chosen[chosen["purpose"] == "evaluate"]
         drawn = chosen["request"] == EVALUATION  # as the held-out tiles are; what else was asked for is apart
         for name, asked in chosen[~drawn].groupby("request"):
-            metrics.setdefault("requests", {})[name] = measured(part(store, asked))
+            metrics.setdefault("requests", {})[str(name)] = measure(part(store, asked))
         if len(chosen := chosen[drawn]):
             samples = part(store, chosen)
-            metrics["unfiltered"] = measured(samples)
-            metrics["accepted"] = measured(part(store, chosen[chosen["accepted"]]))
-            sets = {name: [p.of(name) for p in (samples, held_out, train)] for name in params.tile.labels.classes}
-            by_class = {name: compared(*parts) for name, parts in sets.items()}
-            metrics["by_class"] = {name: found for name, found in by_class.items() if found}
+            metrics["unfiltered"] = measure(samples)
+            metrics["accepted"] = measure(part(store, chosen[chosen["accepted"]]))
+            metrics["by_class"] = measure.by_class(samples)
     return metrics
 
 
+def _part(extractor: Extractor, most: int, store: TileStore, rows: pd.DataFrame) -> _Part:
+    """At most so many of a store's rows, evenly spread."""
+    rows = spread(rows, most)
+    images = store.read(rows)
+    return _Part(rows, extractor.features(images), images)
+
+
 def _also(params: Params) -> list[str]:
-    """What else looks through the extractor: what told the generator what to make, or chose among what it made, flatters it."""
+    """What else looks through the extractor. What told the generator what to make, or chose among its tiles, flatters them."""
     name, conditions = params.evaluate.features, params.train_denoiser.conditions
     told = {"image": params.train_encoders.image.source, "text": params.train_encoders.text.source}
     also = [

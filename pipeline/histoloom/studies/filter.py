@@ -6,23 +6,40 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from histoloom.cluster import uses_torch
 from histoloom.conditions.features import load_extractor
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import model_sha256
+from histoloom.data.schema import VERDICT_COLUMNS
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.base import tiles_of
-from histoloom.quality.filters.judge import EXTRACTOR, FILTERS, Judge, load_judge
+from histoloom.quality.filters.filter_set import EXTRACTOR, FILTERS, FilterSet, load_filter_set
 from histoloom.studies.work import Work
 
 _LEAST_JUDGED = 10
-"""A class of which fewer tiles were made has no yield to speak of."""
+"""A class with fewer synthetic tiles has no yield to speak of."""
+
+
+class Yield(TypedDict):
+    """How many synthetic tiles there are, how many the filters accept, and how many they reject for each reason."""
+
+    synthetic: int
+    accepted: int
+    rejected_for: dict[str, int]
+
+
+class Funnel(Yield):
+    """The yield of tiles of one purpose, in all and by class."""
+
+    by_class: dict[str, Yield]
 
 
 @dataclass(frozen=True)
@@ -38,16 +55,14 @@ class FilterPart:
 
 
 @lru_cache(maxsize=1)
-def _judge(folder: Path, sha256: str) -> Judge:
-    return load_judge(folder)
+def _filter_set(folder: Path, sha256: str) -> FilterSet:
+    return load_filter_set(folder)
 
 
+@uses_torch
 def filter_part(job: FilterPart) -> dict:
-    """Score and judge one part, unless its verdicts are there."""
+    """Score one part and accept or reject its tiles, unless its verdicts are there."""
     return commit_part(job.parts, job.part, lambda folder: _write_verdicts(job, folder))["info"]
-
-
-filter_part.uses_torch = True
 
 
 def _write_verdicts(job: FilterPart, folder: Path) -> dict:
@@ -56,15 +71,15 @@ def _write_verdicts(job: FilterPart, folder: Path) -> dict:
     rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
     record = json.loads((job.filters / EXTRACTOR).read_text(encoding="utf-8"))
     extractor = load_extractor(record["name"], job.device).check(record)
-    verdicts = _judge(job.filters, job.filters_sha256)(tiles_of(store, rows, extractor))
+    verdicts = _filter_set(job.filters, job.filters_sha256)(tiles_of(store, rows, extractor))
     for name in verdicts.columns:
-        table = table.append_column(name, pa.array(verdicts[name]))
+        table = table.append_column(name, pa.array(verdicts[name], VERDICT_COLUMNS.get(name)))
     pq.write_table(table, folder / "rows.parquet")
     return {"tiles": len(rows), "accepted": int(verdicts["accepted"].sum())}
 
 
 def run(work: Work) -> None:
-    """Judge every synthetic tile. The verdicts are the synthetic stores' rows with scores, `accepted` and reasons.
+    """Accept or reject every synthetic tile. The verdicts are the stores' rows with scores, `accepted` and `reject_reasons`.
 
     Raises
     ------
@@ -78,29 +93,30 @@ def run(work: Work) -> None:
     with work.pool(len(jobs)) as call:
         call(filter_part, jobs, "filter")
     work.promote_parts([job.part for job in jobs], study.verdicts)
-    metrics, every = {}, []
+    metrics: dict[str, Funnel] = {}
+    every = []
     for store in study.synthetic_stores():
         rows = store.rows()
         every.append(rows[rows["purpose"] == "augment"])
         if store.folder == study.woven_tiles:
             metrics["woven"] = _funnel(rows)
         else:
-            metrics |= {purpose: _funnel(part) for purpose, part in rows.groupby("purpose")}
+            metrics |= {str(purpose): _funnel(part) for purpose, part in rows.groupby("purpose")}
     work.write_metrics(metrics)
-    of_all = _funnel(pd.concat(every))["by_class"] if every else {}
-    for classes in (
-        metrics.get("augment", {}).get("by_class", {}),
-        of_all,
-    ):  # slides don't excuse what fails tile by tile
-        _check_yields(classes, work.params.filter.min_yield)
+    if "augment" in metrics:  # slides don't excuse what fails tile by tile
+        _check_yields(metrics["augment"]["by_class"], work.params.filter.min_yield)
+    if every:
+        _check_yields(_funnel(pd.concat(every))["by_class"], work.params.filter.min_yield)
 
 
-def _check_yields(classes: dict[str, dict], least: float) -> None:
-    """Refuse verdicts that leave next to nothing of a class that was made to augment, tile by tile or in slides."""
-    poor = {c: n for c, n in classes.items() if n["made"] >= _LEAST_JUDGED and n["accepted"] < least * n["made"]}
+def _check_yields(classes: dict[str, Yield], least: float) -> None:
+    """Refuse verdicts that leave next to nothing of a class that was to be augmented, tile by tile or in slides."""
+    poor = {
+        c: n for c, n in classes.items() if n["synthetic"] >= _LEAST_JUDGED and n["accepted"] < least * n["synthetic"]
+    }
     if poor:
         said = "; ".join(
-            f"'{name}': {n['accepted']} of {n['made']} ({', '.join(f'{r}: {k}' for r, k in n['rejected_for'].items() if k)})"
+            f"'{name}': {n['accepted']} of {n['synthetic']} ({', '.join(f'{r}: {k}' for r, k in n['rejected_for'].items() if k)})"
             for name, n in poor.items()
         )
         raise HistoloomError(
@@ -110,15 +126,13 @@ def _check_yields(classes: dict[str, dict], least: float) -> None:
         )
 
 
-def _funnel(rows: pd.DataFrame) -> dict:
-    def rejected_for(part: pd.DataFrame) -> dict[str, int]:
-        reasons = part["reject_reasons"].str
-        used = [f.reason for name, f in FILTERS.items() if f"{name}_score" in part]
-        return {reason: int(reasons.contains(reason, regex=False).sum()) for reason in used}
+def _funnel(rows: pd.DataFrame) -> Funnel:
+    classes = rows.groupby(rows["label"].fillna("unlabelled"))
+    return {**_yield(rows), "by_class": {str(label): _yield(part) for label, part in classes}}
 
-    by_class = {
-        label: {"made": len(part), "accepted": int(part["accepted"].sum()), "rejected_for": rejected_for(part)}
-        for label, part in rows.groupby(rows["label"].fillna("unlabelled"))
-    }
-    facts = {"made": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": rejected_for(rows)}
-    return facts | {"by_class": by_class}
+
+def _yield(rows: pd.DataFrame) -> Yield:
+    count = rows["reject_reasons"].explode().value_counts()
+    used = [f.reason for name, f in FILTERS.items() if f"{name}_score" in rows]
+    rejected_for = {reason: int(count.get(reason, 0)) for reason in used}
+    return {"synthetic": len(rows), "accepted": int(rows["accepted"].sum()), "rejected_for": rejected_for}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from histoloom.config.package import packaged
-from histoloom.data.commit import command_files, digest, sha256_file, write_json
+from histoloom.data.commit import digest, sha256_file, write_json
 from histoloom.data.manifest import check_manifest
 from histoloom.data.slide_files import slide_files
 from histoloom.data.study_folder import Study
@@ -22,9 +23,9 @@ class Hashes:
     """sha256 of files, read again only where size, time or inode changed, as DVC does it."""
 
     def __init__(self, path: Path):
-        self.path, self.kept, self.asked = path, {}, {}
-        if path.is_file():
-            self.kept = json.loads(path.read_text(encoding="utf-8"))
+        self.path = path
+        self.kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.asked: dict[str, Any] = {}
 
     def of(self, path: Path, within: tuple[Path, ...] = ()) -> str:
         """Of a file, or of a folder's names and files, links followed; 'missing' where there is neither.
@@ -63,7 +64,7 @@ def files_of(study: Study, *sections: str) -> dict[str, dict[str, Any]]:
 def resolved(study: Study, keys: Iterable[str]) -> dict[str, Any]:
     """Keys of the resolved params, such as 'tile.labels' or 'files.tile', to their values."""
     keys = tuple(keys)
-    meant: dict[str, Any] = study.params.model_dump(mode="json")
+    meant: dict[str, Any] = study.stated.model_dump(mode="json")
     if sections := [key.removeprefix("files.") for key in keys if key.startswith("files.")]:
         meant["files"] = files_of(study, *sections)
     return {key: reduce(lambda inner, name: inner[name], key.split("."), meant) for key in keys}
@@ -78,6 +79,12 @@ def _of_source(source: str | None, hashes: Hashes, part: str = "") -> str | None
     """Of a model's folder, or of the part of a packaged model; None for what is no path here: 'scratch', a hub's name."""
     place = packaged(source, part) if source and part else source
     return hashes.of(Path(place)) if place and Path(place).exists() else None
+
+
+def _of_command(stated: str | None, placed: str | None) -> dict[str, str] | None:
+    """Of the files that a command names, by the words that params state."""
+    words = zip(shlex.split(stated or ""), shlex.split(placed or ""), strict=True)
+    return {word: sha256_file(Path(place)) for word, place in words if Path(place).is_file()} or None
 
 
 def _train_encoders(study: Study, hashes: Hashes) -> dict:
@@ -107,7 +114,7 @@ def _sample_slides(study: Study, hashes: Hashes) -> dict:
     slides = study.params.sample_slides.slides
     return {
         "masks": _held(hashes, *(name for slide in slides for name in (slide.mask, slide.instances))),
-        "fields": _held(hashes, *(slide.field for slide in slides)),
+        "condition_grids": _held(hashes, *(slide.condition_grid for slide in slides)),
         "holes": _held(hashes, *(slide.image.holes for slide in slides if slide.image)),
     }
 
@@ -119,7 +126,7 @@ def _tile(study: Study, hashes: Hashes) -> dict:
     out = {
         "manifest": hashes.of(Path(config.manifest)),
         "spots": hashes.of(Path(config.spots)) if config.spots else None,
-        "summarise": command_files(config.summarise) or None,
+        "summarise": _of_command(study.stated.tile.summarise, config.summarise),
     }
     with progress("looking at slides", len(entries)) as advance:
         found: dict[str, dict] = {}
@@ -148,7 +155,7 @@ def _evaluate(study: Study, hashes: Hashes) -> dict:
 
 
 def _uplift(study: Study, _: Hashes) -> dict:
-    return {"command": command_files(study.params.uplift.command) or None}
+    return {"command": _of_command(study.stated.uplift.command, study.params.uplift.command)}
 
 
 _READERS = {

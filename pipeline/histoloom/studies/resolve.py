@@ -18,7 +18,7 @@ def run(work: Work) -> None:
 
 def write_resolved(study: Study) -> None:
     """Write the resolved params of a study whole."""
-    meant = study.params.model_dump(mode="json") | {"files": files_of(study)}
+    meant = study.stated.model_dump(mode="json") | {"files": files_of(study)}
     study.resolved.parent.mkdir(parents=True, exist_ok=True)
     whole = study.resolved.with_name(".resolved.new")
     with whole.open("w", encoding="utf-8") as stream:

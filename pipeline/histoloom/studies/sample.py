@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histoloom.backbones.denoiser import read_conditions
-from histoloom.backbones.precision import native
+from histoloom.cluster import uses_torch
 from histoloom.conditions.encode import batch, captions_read, load_encoders, null
 from histoloom.config import Params
+from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.data.commit import commit_part
 from histoloom.data.plan import PLAN, planned_masks, planned_tiles
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
 from histoloom.data.store import TileWriter
-from histoloom.sampling.generator import (
+from histoloom.sampling.diffusion_model import (
     check_distilled,
-    generator_lineage,
     generator_sha256,
-    load_generator,
-    written_guidance,
+    lineage_of_models,
+    load_diffusion_model,
+    sampling_facts,
 )
 from histoloom.studies.work import Work
 
@@ -39,9 +39,11 @@ def run(work: Work) -> None:
     ]
     with work.pool(len(jobs)) as call:
         infos = call(sample_part, jobs, "sample")
-    work.promote_parts(names, study.synthetic, {"lineage.json": {identity: generator_lineage(models)}})
+    work.promote_parts(names, study.synthetic, {"lineage.json": {identity: lineage_of_models(models)}})
     metrics = {"tiles": sum(info["tiles"] for info in infos), "parts": len(names), "generator_sha256": identity}
-    texts = tuple(spec for spec in read_conditions(models / "denoiser")[0] if spec.name == "text")
+    record = read_denoiser_record(models / "denoiser")
+    assert record is not None, "train_denoiser writes one"
+    texts = tuple(spec for spec in record.conditions if spec.name == "text")
     captions = pd.read_parquet(plan / PLAN, columns=["caption"])["caption"]
     metrics |= captions_read(load_encoders(texts, 0, models / "encoders"), captions, "sample")
     work.write_metrics(metrics)
@@ -60,27 +62,25 @@ class SamplePart:
     parts: Path
 
 
+@uses_torch
 def sample_part(job: SamplePart) -> dict:
     """Make one part of the plan, unless it is there."""
     return commit_part(job.parts, job.part, lambda folder: _write_part(job, folder))["info"]
-
-
-sample_part.uses_torch = True
 
 
 def _write_part(job: SamplePart, folder: Path) -> dict:
     params = job.params
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
     settings = (params.train_denoiser.attention, job.device, params.sample.precision)
-    generator = load_generator(job.models, job.generator_sha256, *settings)
-    arrays = generator.encoders.arrays(plan, partial(planned_tiles, job.plan, job.part))
-    nothing = null(arrays, generator.specs)
+    model = load_diffusion_model(job.models, job.generator_sha256, *settings)
+    arrays = model.encoders.arrays(plan, partial(planned_tiles, job.plan, job.part))
+    nulls = null(arrays, model.specs)
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
     with TileWriter(folder, params.tile.tile_px, ("image", *masks)) as writer:
         for _, rows in plan.groupby("batch"):
             index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
-            given, seeds = batch(arrays, generator.specs, index), plan["seed"].to_numpy()[index]
-            images = generator.codec.decode(generator.latents(seeds, given, nothing, params.sample))
+            given, seeds = batch(arrays, model.specs, index), plan["seed"].to_numpy()[index]
+            images = model.codec.decode(model.latents(seeds, given, nulls, params.sample))
             for place, image in zip(rows.index, images):
                 writer.add(image=image, **{name: array[place] for name, array in masks.items()})
     write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)
@@ -88,7 +88,7 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
 
 
 def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
-    sampling = job.params.sample
+    sampling = sampling_facts(job.params.sample, job.params.train_denoiser.conditions, job.device)
     return plan.assign(
         source="synthetic",
         slide_id="",
@@ -99,7 +99,7 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         masked="mask" in planned_masks(job.plan),
         tissue_fraction=np.nan,
         generator_sha256=job.generator_sha256,
-        guidance=written_guidance(sampling, job.params.train_denoiser.conditions),
-        recipe=f"{sampling.scheduler}-{sampling.steps}-{native(sampling.precision, job.device)}",
+        window_layout=None,
+        **sampling | {"guidance": [sampling["guidance"]] * len(plan)},
         ancestors=[[group] for group in plan["split_group"]],
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from histoloom.data.commit import commit_part, link_tree, read_record, write_json
 from histoloom.data.manifest import read_manifest
-from histoloom.sampling.generator import check_distilled, generator_lineage, generator_sha256
-from histoloom.sampling.slide import Weaver, weave_slide
+from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
+from histoloom.sampling.slide import LoadModel, Weaver, weave_slide
 from histoloom.studies.named_files import files_of
 from histoloom.studies.work import Work
 
@@ -23,19 +23,23 @@ def run(work: Work) -> None:
         committed is kept.
     """
     study, params, models = work.study, work.params, work.study.models
-    slides, parts, lineage = params.sample_slides.slides, {}, {}
+    slides, lineage = params.sample_slides.slides, {}
+    parts: dict[str, str] = {}
+    metrics = {}
     if slides:
         check_distilled(models, params.sample_slides, "sample_slides")
         identity, manifest = generator_sha256(models), read_manifest(params.tile)
-        lineage = {identity: generator_lineage(models)}
+        lineage = {identity: lineage_of_models(models)}
         tables = files_of(study, "train_encoders")
-        weaver = Weaver(
-            study, params, models.resolve(), identity, work.device, manifest, tables, work.root.resolve(), work.code
-        )
+        attention, precision = params.train_denoiser.attention, params.sample_slides.precision
+        load = LoadModel(models.resolve(), identity, attention, work.device, precision)
+        weaver = Weaver(study, params, load, manifest, tables, work.root.resolve(), work.code)
         for slide in slides:
             parts[slide.name] = weaver.part(slide)
-            if read_record(work.parts / parts[slide.name]) is None:
-                commit_part(work.parts, parts[slide.name], weave_slide(slide, weaver, work.pool))
+            record = read_record(work.parts / parts[slide.name])
+            if record is None:
+                record = commit_part(work.parts, parts[slide.name], weave_slide(slide, weaver, work.pool))
+            metrics[slide.name] = record["info"]
 
     def publish(staged: Path) -> None:
         for name, part in parts.items():
@@ -45,5 +49,4 @@ def run(work: Work) -> None:
     work.promote(publish, study.woven)
     work.keep_parts(list(parts.values()))
     shutil.rmtree(work.root / "canvases", ignore_errors=True)  # every slide is committed
-    metrics = {"slides": {name: read_record(work.parts / part)["info"] for name, part in parts.items()}}
-    work.write_metrics(metrics)
+    work.write_metrics({"slides": metrics})

@@ -31,20 +31,16 @@ def run(work: Work) -> None:
         device=device,
         resume_from=config.resume_from,
     )
-    decoder_run = replace(
-        training, title="train_autoencoder: decoder", steps=config.decoder_steps, learning_rate=config.learning_rate / 2,
-        checkpoints=work.root / "decoder", resume_from=None, history=[],
-    )  # fmt: skip
 
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
-            codec = train_autoencoder(config, store, rows, params.seed, training, decoder_run, folder, log)
+            codec = train_autoencoder(config, store.read(rows), replace(training, log=log), folder)
         lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
         (lineage | Lineage.trained_on(rows, grid_of(params.tile.split))).save(folder)
         images = store.read(val_rows(store))
         metrics, rebuilt = reconstruction(codec, images)
         reconstruction_picture(images, rebuilt).save(reports / "reconstruction.png")
-        work.write_metrics(metrics)
+        work.write_metrics(dict(metrics))
 
     reports.mkdir(parents=True, exist_ok=True)
     work.promote(write, work.study.autoencoder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from histoloom.conditions.bus import ConditionSpec
+from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.package import packaged
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.studies.work import Work
@@ -37,7 +38,7 @@ def run(work: Work) -> None:
 
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
-            train_denoiser(config, read_encoded(encoded), specs, params.seed, training, folder, log)
+            train_denoiser(config, read_encoded(encoded), specs, replace(training, log=log), folder)
         lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "denoiser"))
         (lineage | read_lineage(encoded)).save(folder)
         last = [numbers["loss"] for _, numbers in training.history[-10:]]

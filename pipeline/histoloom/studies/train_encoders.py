@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from histoloom.conditions.encode import FACTS
 from histoloom.conditions.expression_encoder import load_expression_encoder
-from histoloom.conditions.features import OF_NO_PATIENT, load_extractor
+from histoloom.conditions.features import load_extractor
 from histoloom.conditions.genotype import TESTED, genotype_channels
 from histoloom.conditions.reader import tell_captions
 from histoloom.conditions.rna import CODES
 from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Params
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
@@ -44,12 +46,15 @@ def run(work: Work) -> None:
     makers = {"text": _text_encoder, "rna": _rna_encoder, "genotype": _genotype_encoder, "image": _image_encoder}
 
     def write(folder: Path) -> None:
-        metrics, facts, lineage = {}, {}, Lineage()
+        metrics: dict[str, object] = {}
+        facts: dict[str, object] = {}
+        lineage = Lineage()
         (reports / "curves").mkdir(parents=True, exist_ok=True)
         job = _EncoderJob(work, store, train_rows(store), device, folder)
         for name in [n for n in work.params.train_denoiser.conditions if n in makers]:
-            facts[name], metrics[name], ancestors = makers[name](job)
-            lineage |= ancestors
+            made = makers[name](job)
+            facts[name], metrics[name] = made.facts, made.metrics
+            lineage |= made.lineage
         lineage.save(folder)
         write_json(folder / FACTS, facts)
         work.write_metrics(metrics)
@@ -70,7 +75,8 @@ class _EncoderJob:
         return self.work.params
 
     @property
-    def seen(self) -> Lineage:
+    def lineage(self) -> Lineage:
+        """Of what is trained on these rows."""
         return Lineage.trained_on(self.rows, grid_of(self.params.tile.split))
 
     def check(self, found: list[Fault | Note]) -> None:
@@ -95,31 +101,36 @@ class _EncoderJob:
         )
 
 
-Made = tuple[dict, dict, Lineage]
-"""What a maker of an encoder gives: the facts that load it, what was measured, and what it saw."""
+@dataclass(frozen=True)
+class _Made:
+    """An encoder that was made: the facts that load it, what was measured of it, and what it was trained on."""
+
+    facts: Mapping[str, object]
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
 
 
-def _text_encoder(job: _EncoderJob) -> Made:
+def _text_encoder(job: _EncoderJob) -> _Made:
     config = job.params.train_encoders.text
-    facts = {"source": config.source, "revision": config.revision, "max_tokens": config.max_tokens}
+    facts: dict[str, object] = {"source": config.source, "revision": config.revision, "max_tokens": config.max_tokens}
     if config.source != "train":
         source = packaged(config.source, "encoders/text")
         reader = load_text_encoder(source, config.revision, config.max_tokens).reader
-        metrics = tell_captions(reader, job.store.rows()["caption"], "train_encoders")
+        told = tell_captions(reader, job.store.rows()["caption"], "train_encoders")
         lineage = read_lineage(Path(source).parent) if source != config.source else Lineage(unknown=(source,))
         if not Path(source).is_dir():
-            return facts, metrics, lineage
+            return _Made(facts, told, lineage)
         shutil.copytree(source, job.folder / "text")
-        return facts | {"source": "text"}, metrics, lineage
+        return _Made(facts | {"source": "text"}, told, lineage)
     run = job.run("text", config.steps, config.learning_rate)
     with curves(job.work.reports / "curves" / "text") as log:
-        train_clip(config, job.store, job.rows, job.params.seed, run, job.folder / "text", log)
-    metrics = tell_captions(new_reader(config), job.store.rows()["caption"], "train_encoders")
-    metrics |= retrieval_recall(job.folder / "text", job.store, val_rows(job.store), config.max_tokens)
-    return facts | {"source": "text"}, metrics, job.seen
+        train_clip(config, job.store, job.rows, replace(run, log=log), job.folder / "text")
+    told = tell_captions(new_reader(config), job.store.rows()["caption"], "train_encoders")
+    recall = retrieval_recall(job.folder / "text", job.store, val_rows(job.store), config.max_tokens)
+    return _Made(facts | {"source": "text"}, {**told, **recall}, job.lineage)
 
 
-def _rna_encoder(job: _EncoderJob) -> Made:
+def _rna_encoder(job: _EncoderJob) -> _Made:
     config = job.params.train_encoders.rna
     table, keys = read_expression(config), job.keys(config.key)
     job.check(check_matches(table.index, keys, config))
@@ -127,8 +138,8 @@ def _rna_encoder(job: _EncoderJob) -> Made:
     if config.init == "train":
         run = job.run("rna", config.steps, config.learning_rate)
         with curves(job.work.reports / "curves" / "rna") as log:
-            encoder = train_expression(config, train_samples, job.params.seed, run, log)
-        lineage = job.seen
+            encoder = train_expression(config, train_samples, replace(run, log=log))
+        lineage = job.lineage
     else:
         source = Path(packaged(config.init, "encoders/rna"))
         job.check(check_fit(config, table, source))
@@ -139,15 +150,15 @@ def _rna_encoder(job: _EncoderJob) -> Made:
     everyone = job.store.rows()
     held_out = table[table.index.isin(everyone[everyone["split"] != "train"][config.key].dropna())]
     without = int((~everyone[config.key].isin(table.index)).sum())
-    metrics = {"train_samples": len(train_samples), "tiles_without_profile": without}
+    metrics: dict[str, float] = {"train_samples": len(train_samples), "tiles_without_profile": without}
     metrics |= unmatched(table.index, keys) | encoder.fit_of(table)
     for name, samples in (("train", train_samples), ("held_out", held_out)):
         if len(samples):
             metrics[f"explained_variance_{name}"] = explained_variance(encoder, samples)
-    return {"key": config.key}, metrics, lineage
+    return _Made({"key": config.key}, metrics, lineage)
 
 
-def _genotype_encoder(job: _EncoderJob) -> Made:
+def _genotype_encoder(job: _EncoderJob) -> _Made:
     config = job.params.train_encoders.genotype
     genotypes, keys = read_genotype(config), job.keys(config.key)
     job.check(check_matches(genotypes.index, keys, config))
@@ -160,7 +171,7 @@ def _genotype_encoder(job: _EncoderJob) -> Made:
         if not channel.endswith(f" {TESTED}")
     }
     metrics = {"train_samples": len(mine), "tested": tested, "altered": altered} | unmatched(genotypes.index, keys)
-    return {"channels": channels}, metrics, Lineage()
+    return _Made({"channels": channels}, metrics)
 
 
 def _markers(channels: tuple[str, ...]) -> list[str]:
@@ -171,9 +182,10 @@ def _hot(text: str) -> set[str]:
     return {f"{marker} {state}" for marker, state in parse_genotype(text).items()}
 
 
-def _image_encoder(job: _EncoderJob) -> Made:
+def _image_encoder(job: _EncoderJob) -> _Made:
     source = job.params.train_encoders.image.source
     tower = load_extractor(source, job.device)
     features = tower.features(job.store.read(spread(job.rows, _MOST_FEATURE_TILES)))
     facts = {"source": source, "mean": features.mean(0).tolist(), "scale": (features.std(0) + 1e-6).tolist()}
-    return facts | {"tower": tower.record}, {}, Lineage() if source in OF_NO_PATIENT else Lineage(unknown=(source,))
+    lineage = Lineage() if source in OF_NO_PATIENT else Lineage(unknown=(source,))
+    return _Made(facts | {"tower": tower.record}, lineage=lineage)

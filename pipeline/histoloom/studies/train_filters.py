@@ -5,15 +5,16 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from histoloom.conditions.features import OF_NO_PATIENT, load_extractor
+from histoloom.conditions.features import load_extractor
+from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.tables import with_conditions
 from histoloom.quality.filters.base import Fitting, tiles_of
-from histoloom.quality.filters.calibration import draw_calibration, measure_judge
-from histoloom.quality.filters.judge import EXTRACTOR, fit_judge
+from histoloom.quality.filters.calibration import RealTiles, draw_calibration, measure_filter_set
+from histoloom.quality.filters.filter_set import EXTRACTOR, fit_filter_set
 from histoloom.studies.work import Work
 
 _HELD_OUT_TILES = 1000
@@ -30,20 +31,20 @@ def run(work: Work) -> None:
     unseen = with_conditions(spread(unseen[unseen["split"] == "test"], _HELD_OUT_TILES), params)
     rows = spread(every, _MOST_TRAIN_TILES), with_conditions(val_rows(store, _HELD_OUT_TILES), params), unseen
     extractor = load_extractor(config.features, device)
-    train, held_out, test = (tiles_of(store, part.reset_index(drop=True), extractor) for part in rows)
-    fitting = Fitting(train, every, partial(store.batches, every, _BATCH), work.study, work.root, device)
+    tiles = RealTiles(*(tiles_of(store, part.reset_index(drop=True), extractor) for part in rows))
+    fitting = Fitting(tiles.train, every, partial(store.batches, every, _BATCH), work.study, work.root, device)
 
     def write(folder: Path) -> None:
-        judge, scores, calibrated = fit_judge(params.filter.use, fitting, held_out, config)
-        judge.save(folder)
+        calibration = fit_filter_set(params.filter.use, fitting, tiles.held_out, config)
+        calibration.filter_set.save(folder)
         lineage = Lineage.trained_on(every, grid_of(params.tile.split))
         lineage |= Lineage(unknown=() if config.features in OF_NO_PATIENT else (config.features,))
         if {"text", "rna"} & set(params.filter.use):
             lineage |= read_lineage(encoders)
         lineage.save(folder)
         write_json(folder / EXTRACTOR, extractor.record)
-        metrics, bad = measure_judge(judge, held_out, train, test, scores, config, params.seed)
-        draw_calibration(judge, calibrated, bad, work.reports / "calibration.png")
-        work.write_metrics(metrics)
+        measured = measure_filter_set(calibration, tiles, config, params.seed)
+        draw_calibration(calibration, measured.bad, work.reports / "calibration.png")
+        work.write_metrics({**measured.together, **measured.by_filter})
 
     work.promote(write, work.study.filters)

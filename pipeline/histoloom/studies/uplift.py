@@ -7,31 +7,46 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from histoloom.cluster import uses_torch
 from histoloom.config import Params
 from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
 from histoloom.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
 from histoloom.data.lineage import check_generators
-from histoloom.data.rows import held_out_rows
-from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.errors import HistoloomError
-from histoloom.learners.classifier import learn, predict, training_run
-from histoloom.learners.command import masks_by_command, probabilities_by_command
+from histoloom.learners.classifier import predict, train_classifier, training_run
+from histoloom.learners.command import LearnerCommand
 from histoloom.learners.segmenter import train_segmenter
 from histoloom.progress import console
 from histoloom.studies.work import Work
-from histoloom.uplift.analysis import analyse
-from histoloom.uplift.answers import Answers, counted, label_answers, mask_answers
-from histoloom.uplift.protocol import Run, choose, protocol_of, runs_of
+from histoloom.uplift.analysis import Analysis, ArmKey, analyse
+from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
+from histoloom.uplift.tasks import counted
+from histoloom.uplift.tiles import UpliftTiles, check_tiles, left_out_arms, load_tiles
 
 PREDICTIONS = "predictions.parquet"
 ATTEMPTS = "uplift.jsonl"
-_LEAST_TEST = 10
+
+
+class UpliftMetrics(Analysis, total=False):
+    """What the stage reports.
+
+    labels : how much of the training set's labels everything saw. left_out : arm to why it was not tried.
+    protocols_tried : different ones that this study has begun.
+    """
+
+    task: str
+    labels: dict[str, Any]
+    left_out: dict[str, str]
+    classes_not_in_train: dict[str, int]
+    steps: int
+    protocols_tried: int
+    test_split: str
 
 
 def run(work: Work) -> None:
@@ -45,66 +60,85 @@ def run(work: Work) -> None:
         when there are too few tiles to test on, one label alone, or no mask; and when a generator was taught what is tested on.
     """
     study, params, config = work.study, work.params, work.params.uplift
-    data = _load(study, params)
+    tiles = load_tiles(study, params)
     if config.seeds == 0:
         work.promote_parts([], study.uplift)
         work.write_metrics({"left_out": "uplift.seeds is 0"})
         return
-    _check(data)
-    check_generators(data.made, data.real.rows(), known_salt(study.salt), grid_of(params.tile.split))
-    runs, left_out = _possible(runs_of(config), data)
-    answers, labels = data.answers, params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
-    read = {
-        "seed": params.seed,
-        "command_files": command_files(config.command),
-        "read_sha256": digest([hash_tree(study.root / place) for place in work.stage.inputs]),
-    }
-    protocol = protocol_of(config, runs, data.test, data.classes, answers.measure, labels) | read
+    check_tiles(tiles)
+    check_generators(tiles.synthetic_stores, tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split))
+    left_out = left_out_arms(trials_of(config), tiles)
+    for arm, why in left_out.items():
+        console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
+    trials = [trial for trial in trials_of(config) if trial.arm not in left_out]
+    labels = params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
+    read = _what_is_read(work)
+    protocol = {**protocol_of(config, trials, tiles.test, tiles.task, labels), **read}
     write_json(work.reports / "protocol.json", protocol)
     tried = _count(study.own / ATTEMPTS, digest(protocol))
-    own = config.model_dump(exclude={"arms", "ratios", "seeds"})
+    trained_on = _train(work, trials, read)
+    found = analyse(_predictions(study, trials, tiles), tiles.task, config.arms[0], params.seed)
+    for result in found["arms"]:
+        result["trained_on"] = trained_on[result["arm"], result["ratio"]]
+    metrics: UpliftMetrics = {
+        **found,
+        "task": config.task,
+        "labels": labels,
+        "left_out": left_out,
+        "classes_not_in_train": tiles.not_in_train,
+        "steps": config.steps,
+        "protocols_tried": tried,
+        "test_split": tiles.test["split"].iloc[0],
+    }
+    work.write_metrics({**metrics})
+
+
+def _what_is_read(work: Work) -> dict[str, Any]:
+    """What decides the predictions beside the section's own params."""
+    return {
+        "seed": work.params.seed,
+        "command_files": command_files(work.params.uplift.command),
+        "read_sha256": digest([hash_tree(work.study.root / place) for place in work.stage.inputs]),
+    }
+
+
+def _train(work: Work, trials: list[Trial], read: dict[str, Any]) -> dict[ArmKey, dict[str, int]]:
+    """Train the trials' models and publish their predictions; how many tiles of each source an arm was trained on."""
+    study, params, training = work.study, work.params, work.root / "training"
+    own = params.uplift.model_dump(exclude={"arms", "ratios", "seeds"})
     key = digest([own, params.tile.labels.model_dump(), params.tile.masks.model_dump(), read, work.code])[:16]
-    training = work.root / "training"
     where = (Study(study.root.resolve()), params, work.device, work.parts.resolve(), training.resolve())
-    jobs = [UpliftPart(run, key, *where) for run in runs]
+    jobs = [UpliftPart(trial, key, *where) for trial in trials]
     with work.pool(len(jobs)) as call:
         infos = call(uplift_part, jobs, "uplift")
 
     def publish(staged: Path) -> None:
         for job in jobs:
-            link_tree(work.parts / job.part, staged / job.run.name)
+            link_tree(work.parts / job.part, staged / job.trial.name)
 
     work.promote(publish, study.uplift)
     work.keep_parts([job.part for job in jobs])
     shutil.rmtree(training, ignore_errors=True)
-    predictions: dict[tuple[str, float], list[np.ndarray]] = {}
-    for run in runs:
-        table = pd.read_parquet(study.uplift / run.name / PREDICTIONS).set_index("tile_id").loc[data.test["tile_id"]]
-        predictions.setdefault((run.arm, run.ratio), []).append(table[list(answers.columns)].to_numpy())
-    found = analyse(predictions, answers, data.test["split_group"].to_numpy(str), config.arms[0], params.seed)
-    for arm in found["arms"]:
-        info = next(i for run, i in zip(runs, infos) if (run.arm, run.ratio) == (arm["arm"], arm["ratio"]))
-        arm["trained_on"] = info
-    found |= {
-        "task": config.task,
-        "labels": labels,
-        "left_out": left_out,
-        "classes_not_in_train": data.not_in_train,
-        "steps": config.steps,
-        "protocols_tried": tried,
-        "test_split": data.test["split"].iloc[0],
-    }
-    work.write_metrics(found)
+    return {(trial.arm, trial.ratio): info for trial, info in zip(trials, infos)}
+
+
+def _predictions(study: Study, trials: list[Trial], tiles: UpliftTiles) -> dict[ArmKey, list[np.ndarray]]:
+    out: dict[ArmKey, list[np.ndarray]] = {}
+    columns = list(tiles.task.columns)
+    for trial in trials:
+        table = pd.read_parquet(study.uplift / trial.name / PREDICTIONS).set_index("tile_id").loc[tiles.test["tile_id"]]
+        out.setdefault((trial.arm, trial.ratio), []).append(table[columns].to_numpy())
+    return out
 
 
 @dataclass(frozen=True)
 class UpliftPart:
     """One task of `uplift`: plain data, with paths that every worker can read.
 
-    key : of all that decides what a run predicts, but for the run itself: another seed, arm or ratio trains no run anew.
+    key : of all that decides what a model predicts, but for the trial itself: another seed, arm or ratio trains none anew.
     """
 
-    run: Run
+    trial: Trial
     key: str
     study: Study
     params: Params
@@ -114,136 +148,59 @@ class UpliftPart:
 
     @property
     def part(self) -> str:
-        return f"{self.run.name}@{self.key}"
+        return f"{self.trial.name}@{self.key}"
 
 
-@dataclass(frozen=True)
-class _Tiles:
-    """The rows that can answer the question, and the stores that their images lie in. classes : of labels, or of masks."""
-
-    real: TileStore
-    made: list[TileStore]
-    train: pd.DataFrame
-    synthetic: pd.DataFrame
-    test: pd.DataFrame
-    classes: tuple[str, ...]
-    masks: bool
-    not_in_train: dict[str, int]
-
-    @property
-    def answers(self) -> Answers:
-        return (mask_answers if self.masks else label_answers)(self.test, self.classes)
-
-    def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
-        """Of rows of any of the stores, in their order, (n, h, w[, 3]) uint8."""
-        parts = [(store, rows[rows["store"] == number]) for number, store in enumerate([self.real, *self.made])]
-        found = [store.read(part, name) for store, part in parts if len(part)]
-        order = np.argsort(np.concatenate([np.flatnonzero(rows["store"] == n) for n in range(len(parts))]))
-        return np.concatenate(found)[order]
-
-
-def _load(study: Study, params: Params) -> _Tiles:
-    real, stores = study.real(), study.synthetic_stores()
-    rows = real.rows().assign(store=0)
-    of_parts = [store.rows().assign(store=number) for number, store in enumerate(stores, 1)]
-    synthetic = pd.concat(of_parts, ignore_index=True) if of_parts else rows.head(0).assign(accepted=True, purpose="")
-    synthetic = synthetic[synthetic["purpose"] == "augment"].astype({"accepted": bool})
-    masks = params.uplift.task == "mask"
-    if masks:
-        classes = params.tile.masks.classes
-        kinds = [part[part["masked"].astype(bool)] for part in (rows, synthetic)]
-    else:
-        train = rows[rows["split"] == "train"]
-        classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
-        kinds = [part[part["label"].isin(classes)] for part in (rows, synthetic)]
-    known, synthetic = (part.reset_index(drop=True) for part in kinds)
-    train, test = (part.reset_index(drop=True) for part in (known[known["split"] == "train"], held_out_rows(known)))
-    missed = {} if masks else held_out_rows(rows)["label"].value_counts().drop(list(classes), errors="ignore").to_dict()
-    return _Tiles(real, stores, train, synthetic, test, classes, masks, missed)
-
-
-def uplift_part(job: UpliftPart) -> dict:
+@uses_torch
+def uplift_part(job: UpliftPart) -> dict[str, int]:
     """Train one model and predict the test tiles with it, unless that was done."""
     return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
 
 
-uplift_part.uses_torch = True
-
-
-def _write_predictions(job: UpliftPart, folder: Path) -> dict:
-    data = _load(job.study, job.params)
-    real, synthetic = choose(job.run, data.train, data.synthetic, job.params.seed)
+def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
+    tiles = load_tiles(job.study, job.params)
+    real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
     rows = pd.concat([real, synthetic], ignore_index=True)
-    seed = int(digest([job.params.seed, job.run.seed])[:7], 16)
-    found = (_masks if data.masks else _probabilities)(job, data, rows, seed)
-    table = pd.DataFrame(found, columns=list(data.answers.columns)).assign(tile_id=data.test["tile_id"])
+    found = (_masks if tiles.masks else _probabilities)(job, tiles, rows)
+    table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=tiles.test["tile_id"])
     table.to_parquet(folder / PREDICTIONS)
     return {"real": len(real), "synthetic": len(synthetic)}
 
 
-def _probabilities(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.ndarray:
+def _seed(job: UpliftPart) -> int:
+    return int(digest([job.params.seed, job.trial.seed])[:7], 16)
+
+
+def _command(job: UpliftPart) -> LearnerCommand | None:
+    config = job.params.uplift
+    return LearnerCommand(config.command, config.steps, _seed(job), job.work / job.part) if config.command else None
+
+
+def _probabilities(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame) -> np.ndarray:
     """(n, classes) of the test tiles."""
-    config, work = job.params.uplift, job.work / job.part
-    images, test = data.read(rows), data.read(data.test)
-    if config.command:
-        return probabilities_by_command(
-            config, images, rows["label"].tolist(), test, data.test["tile_id"].tolist(), data.classes, seed, work
+    config = job.params.uplift
+    images, test = tiles.read(rows), tiles.read(tiles.test)
+    if command := _command(job):
+        return command.probabilities(
+            images, rows["label"].tolist(), dict(zip(tiles.test["tile_id"], test)), tiles.classes
         )
-    truth = rows["label"].map({name: number for number, name in enumerate(data.classes)}).to_numpy(np.int64)
-    model = learn(
-        config, images, truth, len(data.classes), classical=job.run.classical, seed=seed, work=work, device=job.device
-    )
+    truth = rows["label"].map({name: number for number, name in enumerate(tiles.classes)}).to_numpy(np.int64)
+    run = training_run(config, _seed(job), job.work / job.part, job.device)
+    model = train_classifier(images, truth, len(tiles.classes), config, run, augment=job.trial.classical)
     return predict(model, test, config.image_px, job.device)
 
 
-def _masks(job: UpliftPart, data: _Tiles, rows: pd.DataFrame, seed: int) -> np.ndarray:
+def _masks(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame) -> np.ndarray:
     """(n, 3 x classes) pixels of each test tile: of each class in both masks, found, and stated."""
-    config, work = job.params.uplift, job.work / job.part
-    images, masks, test = data.read(rows), data.read(rows, "mask"), data.read(data.test)
-    if config.command:
-        found = masks_by_command(config, images, masks, test, data.test["tile_id"].tolist(), seed, work)
+    config, classes = job.params.uplift, len(tiles.classes)
+    images, masks, test = tiles.read(rows), tiles.read(rows, "mask"), tiles.read(tiles.test)
+    if command := _command(job):
+        found = command.masks(images, masks, dict(zip(tiles.test["tile_id"], test)))
     else:
-        run = training_run(config, seed, work, job.device)
-        model = train_segmenter(
-            images, masks, len(data.classes), run, augment=job.run.classical, batch_size=config.batch_size
-        )
-        found = model.segment(test)
-    return counted(found, data.read(data.test, "mask"), len(data.classes))
-
-
-def _check(data: _Tiles) -> None:
-    if data.masks and (not data.classes or data.train.empty):
-        raise HistoloomError(
-            "uplift.task is mask, and there are no train tiles with masks. Set tile.masks, or uplift.task: label."
-        )
-    if not data.masks and len(data.classes) < 2:
-        raise HistoloomError(
-            f"uplift needs two classes in the train split, and there are {len(data.classes)}. Label more, or set uplift.seeds: 0."
-        )
-    if len(data.test) < _LEAST_TEST:
-        raise HistoloomError(
-            f"uplift needs {'masks of' if data.masks else 'labelled'} held-out tiles to test on, and there are {len(data.test)}. "
-            "Change tile.split, or set uplift.seeds: 0."
-        )
-    if data.masks and not np.isin(data.read(data.test, "mask"), range(1, len(data.classes) + 1)).any():
-        raise HistoloomError(
-            f"No test tile's mask shows any of {', '.join(data.classes)}, so there is nothing to find. Change tile.split, or set "
-            "uplift.seeds: 0."
-        )
-
-
-def _possible(runs: list[Run], data: _Tiles) -> tuple[list[Run], dict[str, str]]:
-    """The runs that there are tiles for, and why the other arms are left out."""
-    accepted, left_out = data.synthetic[data.synthetic["accepted"]], {}
-    lacking = [] if data.masks else [c for c in data.classes if c not in set(accepted["label"])]
-    for run in runs:
-        if run.has_synthetic and accepted.empty:
-            left_out[run.arm] = "no synthetic tile was accepted"
-        elif run.arm == "synthetic" and lacking:
-            left_out[run.arm] = f"no synthetic tile shows {', '.join(lacking)}"
-    for arm, why in left_out.items():
-        console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
-    return [run for run in runs if run.arm not in left_out], left_out
+        run = training_run(config, _seed(job), job.work / job.part, job.device)
+        augment, batch_size = job.trial.classical, config.batch_size
+        found = train_segmenter(images, masks, classes, run, augment=augment, batch_size=batch_size).segment(test)
+    return counted(found, tiles.read(tiles.test, "mask"), classes)
 
 
 def _count(path: Path, protocol: str) -> int:

@@ -105,8 +105,9 @@ class Work:
     def _staging(self, output: Path | str) -> Path:
         output = Path(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        for stale in output.parent.glob(f".new-{output.name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        for kind in (".new", ".old"):  # left by a run that was killed while it published
+            for stale in output.parent.glob(f"{kind}-{output.name}-*"):
+                shutil.rmtree(stale, ignore_errors=True)
         staged = output.parent / f".new-{output.name}-{uuid.uuid4().hex[:8]}"
         staged.mkdir()
         return staged
@@ -165,6 +166,7 @@ def _fingerprint(stage: Stage, study: Study) -> str:
 def run_stage(name: str, study: Study | None = None) -> None:
     """Run one stage of a study, of the one in the working directory if none is given."""
     study = study or Study()
+    _ = study.params  # where there is no study, this says so before anything is written
     module = importlib.import_module(f"histoloom.studies.{name}")
     with open_work(name, study) as work:
         module.run(work)

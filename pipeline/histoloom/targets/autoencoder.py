@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,10 +16,15 @@ from histoloom.config.package import LATENT_SCALE
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 
+if TYPE_CHECKING:
+    from diffusers.models import AutoencoderKL, AutoencoderTiny
 
-def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
+    Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
+
+
+def build_autoencoder(config: TrainAutoencoder) -> Autoencoder:
     """A new autoencoder with `latent_channels` and `down_factor` as params state."""
-    from diffusers import AutoencoderKL, AutoencoderTiny
+    from diffusers.models import AutoencoderKL, AutoencoderTiny
 
     levels = config.down_factor.bit_length()
     if config.arch == "tiny":
@@ -42,7 +48,7 @@ def build_autoencoder(config: TrainAutoencoder) -> torch.nn.Module:
     )
 
 
-def load_autoencoder(source: str | Path, revision: str | None = None) -> torch.nn.Module:
+def load_autoencoder(source: str | Path, revision: str | None = None) -> Autoencoder:
     """Load an autoencoder from a folder or a hub id, safetensors only.
 
     Raises
@@ -50,7 +56,7 @@ def load_autoencoder(source: str | Path, revision: str | None = None) -> torch.n
     HistoloomError
         when there is none, or it is of another class.
     """
-    from diffusers import AutoencoderKL, AutoencoderTiny
+    from diffusers.models import AutoencoderKL, AutoencoderTiny
 
     classes = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny)}
     try:
@@ -62,13 +68,13 @@ def load_autoencoder(source: str | Path, revision: str | None = None) -> torch.n
         raise HistoloomError(f"No autoencoder could be loaded from '{source}': {error}") from error
 
 
-def factor_of(model: torch.nn.Module) -> int:
+def factor_of(model: Autoencoder) -> int:
     """Pixels to a latent pixel, along a side."""
-    widths = model.config.get("block_out_channels") or model.config.encoder_block_out_channels
+    widths = model.config.get("block_out_channels") or model.config["encoder_block_out_channels"]
     return 2 ** (len(widths) - 1)
 
 
-def posterior(model: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def posterior(model: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Raw latents (mean) and the KL divergence per image, or None for an autoencoder without one."""
     encoded = model.encode(images)
     if hasattr(encoded, "latent_dist"):
@@ -94,7 +100,7 @@ class LatentCodec:
     mean, std : (1, c, 1, 1), as measured on the train split.
     """
 
-    model: torch.nn.Module
+    model: Autoencoder
     mean: torch.Tensor
     std: torch.Tensor
     device: str
@@ -131,7 +137,8 @@ def read_latent_scale(folder: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def load_codec(folder: Path | str, device: str, precision: str = "fp32") -> LatentCodec:
     """Load what `train_autoencoder` wrote, to compute in fp32, bf16 or fp16."""
-    model = load_autoencoder(folder).to(device).eval().requires_grad_(False)
+    model = load_autoencoder(folder)
+    model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
     for part in (model.encoder, model.decoder):
         set_precision(part, precision, device)
     mean, std = (values.view(1, -1, 1, 1) for values in read_latent_scale(folder))

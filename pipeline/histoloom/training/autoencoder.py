@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from histoloom.config import TrainAutoencoder
 from histoloom.config.package import packaged
-from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import (
     LatentCodec,
@@ -26,67 +27,73 @@ from histoloom.targets.autoencoder import (
     to_model,
 )
 from histoloom.training.critic import PatchCritic
-from histoloom.training.loop import LossFunction, TrainingRun, epoch_order, train
+from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, train
 from histoloom.training.perceptual import PerceptualDistance
 
+if TYPE_CHECKING:
+    from histoloom.targets.autoencoder import Autoencoder
+
+LatentScale = tuple[torch.Tensor, torch.Tensor]
+"""Mean and standard deviation of each latent channel, (c,) each."""
 _BATCH = 64
 _SCALE_TILES = 4096
-"""Of so many tiles at most, evenly spread, the scale of the latents is measured."""
+"""The scale of the latents is measured on this many tiles at most, evenly spread."""
 _DETAIL_PX = 8
 _DECODING = ("decoder", "post_quant_conv")
 
 
-def train_autoencoder(
-    config: TrainAutoencoder,
-    store: TileStore,
-    rows: pd.DataFrame,
-    seed: int,
-    run: TrainingRun,
-    decoder_run: TrainingRun,
-    folder: Path,
-    log=None,
-) -> LatentCodec:
+def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: TrainingRun, folder: Path) -> LatentCodec:
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
     The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
-    distance in a network's features, and `kl_weight` times the KL divergence, where there is one. In `decoder_run` the decoder
-    learns alone, and `critic_weight` times what a critic says of its pictures takes the place of the last two.
+    distance in a network's features, and `kl_weight` times the KL divergence, where there is one. Then the decoder learns
+    alone, for `decoder_steps`, and `critic_weight` times what a critic says of its pictures takes the place of the last two.
+
+    Parameters
+    ----------
+    images : tiles (n, h, w, 3) uint8.
+    run : of the whole autoencoder; the decoder's checkpoints lie beside its own.
+    folder : where the autoencoder is saved.
+
+    Raises
+    ------
+    HistoloomError
+        when what `init` names has another factor than `down_factor`.
     """
-    if config.init == "scratch":
-        with torch.random.fork_rng():
-            torch.default_generator.manual_seed(seed)
-            model = build_autoencoder(config)
-    else:
-        source = packaged(config.init, "autoencoder")
-        model = load_autoencoder(source, config.revision)
-        if (factor := factor_of(model)) != config.down_factor:
-            raise HistoloomError(
-                f"train_autoencoder.init has a factor of {factor}: set train_autoencoder.down_factor to it."
-            )
-        kept = read_latent_scale(source) if config.scale == "kept" else None
-    model = model.to(run.device)
-    images = store.read(rows)
+    model, kept = _first_model(config, run.seed)
+    model.to(run.device)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
     if config.steps:
-        train(model, _whole_loss(config, model, images, seed, run.device), run, log)
+        train(model, _whole_loss(config, model, images, run), run)
     if config.decoder_steps:
-        _train_decoder(config, model, images, seed, decoder_run, log)
+        _train_decoder(config, model, images, _decoder_run(config, run))
     model.eval().requires_grad_(False)
-    if config.scale == "kept":
-        mean, std = kept
-    else:
-        mean, std = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
+    if kept is None:
+        kept = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
     model.save_pretrained(folder, safe_serialization=True)
-    save_latent_scale(folder, mean, std)
+    save_latent_scale(folder, *kept)
     return load_codec(folder, run.device)
 
 
-def _whole_loss(
-    config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, device: str
-) -> LossFunction:
-    perceptual = PerceptualDistance(device) if config.perceptual_weight else None
+def _first_model(config: TrainAutoencoder, seed: int) -> tuple[Autoencoder, LatentScale | None]:
+    """A new autoencoder, or a trained one; and the scale of its latents where `scale` says that it is kept."""
+    if config.init == "scratch":
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(seed)
+            return build_autoencoder(config), None
+    source = packaged(config.init, "autoencoder")
+    model = load_autoencoder(source, config.revision)
+    if (factor := factor_of(model)) != config.down_factor:
+        raise HistoloomError(
+            f"train_autoencoder.init has a factor of {factor}: set train_autoencoder.down_factor to it."
+        )
+    return model, read_latent_scale(source) if config.scale == "kept" else None
 
-    def loss(step: int, generator: torch.Generator):
-        batch = _batch(config, images, seed, step, generator, device)
+
+def _whole_loss(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray, run: TrainingRun) -> LossFunction:
+    perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        batch = _batch(config, images, run, step, generator)
         latents, kl = posterior(model, batch)
         if kl is not None:
             noise = torch.randn(latents.shape, generator=generator).to(latents)
@@ -101,17 +108,25 @@ def _whole_loss(
     return loss
 
 
-def _train_decoder(
-    config: TrainAutoencoder, model: torch.nn.Module, images: np.ndarray, seed: int, run: TrainingRun, log
-) -> None:
+def _decoder_run(config: TrainAutoencoder, run: TrainingRun) -> TrainingRun:
+    """The decoder's own training; its curve goes on where the whole's ends."""
+    log, steps = run.log, config.steps
+    return replace(
+        run, title=f"{run.title}: decoder", steps=config.decoder_steps, learning_rate=run.learning_rate / 2,
+        checkpoints=run.checkpoints.with_name("decoder"), resume_from=None, history=[],
+        log=log and (lambda step, numbers: log(steps + step, numbers)),
+    )  # fmt: skip
+
+
+def _train_decoder(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray, run: TrainingRun) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(_DECODING))
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(run.seed)
         critic = PatchCritic().to(run.device)
 
-    def loss(step: int, generator: torch.Generator):
-        batch = _batch(config, images, seed, step, generator, run.device)
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        batch = _batch(config, images, run, step, generator)
         with torch.no_grad():
             latents, _ = posterior(model, batch)
         rebuilt = model.decode(latents).sample
@@ -120,16 +135,15 @@ def _train_decoder(
         whole = error + config.detail_weight * detail_loss(rebuilt, batch) + own + config.critic_weight * fooling
         return whole, {"l1": error.detach(), "critic": own.detach()}
 
-    curve = log and (lambda step, numbers: log(config.steps + step, numbers))
-    train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run, curve)
+    train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run)
 
 
 def _batch(
-    config: TrainAutoencoder, images: np.ndarray, seed: int, step: int, generator: torch.Generator, device: str
+    config: TrainAutoencoder, images: np.ndarray, run: TrainingRun, step: int, generator: torch.Generator
 ) -> torch.Tensor:
     """A step's pictures (b, 3, h, w) in [-1, 1], cropped and mirrored."""
-    index = epoch_order(seed, len(images), config.batch_size, step)
-    batch = to_model(_crops(images, index, config.crop_px, generator), device)
+    index = epoch_order(run.seed, len(images), config.batch_size, step)
+    batch = to_model(_crops(images, index, config.crop_px, generator), run.device)
     for axis in (2, 3):
         if torch.rand((), generator=generator) < 0.5:
             batch = batch.flip(axis)
@@ -149,27 +163,36 @@ def detail_loss(rebuilt: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
     The absolute error alone is least for a blur; this asks for as much detail as there was, wherever exactly it lies.
     """
-    strengths = [
-        [torch.nn.functional.avg_pool2d(batch.diff(dim=axis).abs(), _DETAIL_PX) for axis in (2, 3)]
-        for batch in (rebuilt, images)
-    ]
-    return sum((ours - theirs).abs().mean() for ours, theirs in zip(*strengths))
+    rows, columns = (
+        [torch.nn.functional.avg_pool2d(batch.diff(dim=axis).abs(), _DETAIL_PX) for batch in (rebuilt, images)]
+        for axis in (2, 3)
+    )
+    return (rows[0] - rows[1]).abs().mean() + (columns[0] - columns[1]).abs().mean()
 
 
 @torch.inference_mode()
-def measure_latents(model: torch.nn.Module, images: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def measure_latents(model: Autoencoder, images: np.ndarray, device: str) -> LatentScale:
     """Mean and standard deviation of each latent channel over the images."""
-    total = squares = count = 0
+    sums, squares, count = [], [], 0
     for start in range(0, len(images), _BATCH):
         latents = posterior(model, to_model(images[start : start + _BATCH], device))[0].double().cpu()
-        total, squares = total + latents.sum((0, 2, 3)), squares + latents.square().sum((0, 2, 3))
+        sums.append(latents.sum((0, 2, 3)))
+        squares.append(latents.square().sum((0, 2, 3)))
         count += latents[:, 0].numel()
-    mean = total / count
-    return mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float()
+    mean, square = reduce(torch.add, sums) / count, reduce(torch.add, squares) / count
+    return mean.float(), (square - mean.square()).clamp_min(1e-8).sqrt().float()
 
 
-def reconstruction(codec: LatentCodec, images: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-    """PSNR (dB) and SSIM, averaged over the images, and the reconstructions (n, h, w, 3) uint8."""
+class Reconstruction(TypedDict):
+    """How well an autoencoder gives tiles back: means over so many tiles."""
+
+    psnr_db: float
+    ssim: float
+    tiles: int
+
+
+def reconstruction(codec: LatentCodec, images: np.ndarray) -> tuple[Reconstruction, np.ndarray]:
+    """What was measured of tiles (n, h, w, 3) uint8, and what came back of them, shaped alike."""
     rebuilt = np.concatenate(
         [codec.decode(codec.encode(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
     )

@@ -16,7 +16,7 @@ from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Text
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import TrainingRun, epoch_order, train
+from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
 
 _MEAN, _STD = 0.5, 0.5
 _BATCH = 64
@@ -43,9 +43,7 @@ def clip_config(config: Text) -> dict:
     }
 
 
-def train_clip(
-    config: Text, store: TileStore, rows: pd.DataFrame, seed: int, run: TrainingRun, folder: Path, log=None
-) -> None:
+def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: TrainingRun, folder: Path) -> None:
     """Train on `rows` and write an open_clip folder that `load_text_encoder` reads.
 
     Raises
@@ -63,19 +61,19 @@ def train_clip(
         )
     settings = clip_config(config)
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(run.seed)
         model = open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"]).to(run.device)
     ids, used = _chunked_ids(new_reader(config), captions)
     images = store.read(rows)
     criterion = open_clip.ClipLoss()
 
-    def loss(step: int, generator: torch.Generator):
-        index = epoch_order(seed, len(rows), min(config.batch_size, len(rows)), step)
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        index = epoch_order(run.seed, len(rows), min(config.batch_size, len(rows)), step)
         batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
         out = model(batch, ids[index, step % used[index]].to(run.device))  # a long caption's chunks in turn
         return criterion(out[0], out[1], out[2]), {}
 
-    train(model, loss, run, log)
+    train(model, loss, run)
     save_clip(model, settings, folder)
 
 
@@ -136,7 +134,7 @@ def likeness(folder: Path, max_tokens: int | None = None) -> Callable[[np.ndarra
 def retrieval_recall(
     folder: Path, store: TileStore, rows: pd.DataFrame, max_tokens: int | None = None, k: int = 5
 ) -> dict[str, float]:
-    """Share of held-out tiles whose own caption is among the k nearest of the distinct captions, and chance."""
+    """Fraction of held-out tiles whose own caption is among the k nearest of the distinct captions, and chance."""
     captions = sorted(set(rows["caption"].fillna("")))
     cosines = torch.from_numpy(likeness(folder, max_tokens)(store.read(rows), captions))
     k = min(k, len(captions))

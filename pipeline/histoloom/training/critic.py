@@ -1,4 +1,4 @@
-"""A critic of patches that learns beside an autoencoder, against the blur that no distance of pictures takes away."""
+"""A patch critic (PatchGAN) that is trained beside an autoencoder, against the blur that a perceptual distance leaves."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class PatchCritic(nn.Module):
         return self.layers(pictures)
 
     def losses(self, rebuilt: torch.Tensor, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the critic is to lower, and what the autoencoder is: each has gradients for its own weights alone (hinge loss; Lim & Ye
-        2017).
+        """The critic's loss and the autoencoder's, both scalars (hinge loss; Lim & Ye 2017).
+
+        Each has gradients for its own network's weights alone.
         """
         own = F.relu(1 - self(pictures)).mean() + F.relu(1 + self(rebuilt.detach())).mean()
         frozen = {name: value.detach() for name, value in self.named_parameters()}

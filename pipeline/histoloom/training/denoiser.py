@@ -13,21 +13,21 @@ from histoloom.backbones.denoiser import (
     build_denoiser,
     denoise,
     load_unet,
-    read_conditions,
     save_denoiser,
     set_attention,
 )
 from histoloom.backbones.few_steps import add_few_steps, check_few_steps
 from histoloom.backbones.lora import add_low_rank, merge_low_rank, refit
-from histoloom.conditions.bus import Conditions, ConditionSpec, dropped
+from histoloom.conditions.batch import Conditions, dropped
 from histoloom.conditions.encode import batch, null
 from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 from histoloom.process.loss_weights import loss_weights
 from histoloom.process.schedules import betas, signal_to_noise
 from histoloom.training.distil import Batches, distil
-from histoloom.training.loop import TrainingRun, epoch_order, on_device, train
+from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, on_device, train
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,49 +49,44 @@ def train_denoiser(
     config: TrainDenoiser,
     arrays: Arrays,
     specs: tuple[ConditionSpec, ...],
-    seed: int,
     run: TrainingRun,
     folder: Path,
-    log=None,
 ) -> None:
-    """Train on latents (n, forms, c, h, w), one form of each drawn at a step, and save the averaged weights.
+    """Train on latents (n, symmetries, c, h, w), one symmetry of each drawn at a step, and save the averaged weights.
 
-    Maps are turned with their tile's form.
+    Maps are turned with their tile.
 
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
     """
     latents = torch.from_numpy(arrays["latents"]).float()
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(run.seed)
         model, distilled = _first_model(config, specs, latents)
     model = model.to(run.device)
     set_attention(model, config.attention, run.device)
-    _check_windows(config, len(model.config.block_out_channels), latents.shape[3])
-    batches = _batches(config, latents, arrays, specs, seed, run.device)
+    if problem := config.windows_fault(latents.shape[3], levels=len(model.config["block_out_channels"])):
+        raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
+    batches = _batches(config, latents, arrays, specs, run)
     if config.distil:
-        distil(config, model, batches, null(arrays, specs).to(run.device), specs, run, log)
+        distil(config, model, batches, null(arrays, specs).to(run.device), specs, run)
     elif config.steps:
-        average = train(model, _loss(config, model, batches, run.device), run, log)
-        model.load_state_dict(average, strict=False)
+        average = train(model, _loss(config, model, batches, run.device), run)
+        model.load_state_dict(average or {}, strict=False)
     if config.adapt == "lora":
         merge_low_rank(model)
     if config.few_steps:
         distilled = add_few_steps(model, packaged(config.init, "denoiser"))
-    save_denoiser(
-        model,
-        specs,
-        {
-            "prediction": config.prediction,
-            "schedule": config.schedule,
-            "train_timesteps": config.train_timesteps,
-            "latent_px": latents.shape[3],
-            "latent_channels": latents.shape[2],
-            "map_input": config.map_input,
-            "distilled": config.distil.steps if config.distil else distilled,
-            "guidance_inside": not (config.few_steps and config.steps),
-        },
-        folder,
+    training = DenoiserTraining(
+        config.prediction,
+        config.schedule,
+        config.train_timesteps,
+        config.map_input,
+        latent_px=latents.shape[3],
+        latent_channels=latents.shape[2],
+        distilled=config.distil.steps if config.distil else distilled,
+        guidance_inside=not (config.few_steps and config.steps),
     )
+    save_denoiser(model, DenoiserRecord(specs, training), folder)
 
 
 def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor):
@@ -103,53 +98,57 @@ def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latent
     if config.few_steps:
         check_few_steps(source)
     model = load_unet(source, config.revision)
-    if model.config.out_channels != channels:
+    if (made := model.config["out_channels"]) != channels:
         raise HistoloomError(
-            f"train_denoiser.init makes latents of {model.config.out_channels} channels, and the autoencoder's have "
+            f"train_denoiser.init makes latents of {made} channels, and the autoencoder's have "
             f"{channels}. Take both from one model."
         )
-    before = read_conditions(source)
+    before = read_denoiser_record(source)
     if before is not None:
-        _check_training(config, before[1])
-    model, new = refit(model, specs if before is None else before[0], specs)
+        _check_training(config, before.training)
+    model, new = refit(model, specs if before is None else before.conditions, specs)
     if config.adapt == "lora":
         add_low_rank(model, config.lora_rank, new)
-    return model, None if before is None else before[1].get("distilled")
+    return model, None if before is None else before.training.distilled
 
 
-def _check_training(config: TrainDenoiser, facts: dict) -> None:
-    if facts.get("distilled") and (config.steps or config.distil):
+def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
+    if training.distilled and (config.steps or config.distil):
         raise HistoloomError(
-            f"train_denoiser.init was distilled to {facts['distilled']} steps, which more training would undo: take it as "
+            f"train_denoiser.init was distilled to {training.distilled} steps, which more training would undo: take it as "
             "it is (steps: 0), or begin from the model that it was distilled from."
         )
     for name in ("prediction", "schedule", "train_timesteps", "map_input"):
-        if facts[name] != getattr(config, name):
+        if (known := getattr(training, name)) != getattr(config, name):
             raise HistoloomError(
                 f"train_denoiser.{name} is {getattr(config, name)!r}, and train_denoiser.init was trained with "
-                f"{facts[name]!r}: use the same, or init: scratch."
+                f"{known!r}: use the same, or init: scratch."
             )
 
 
-def _batches(config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs, seed: int, device: str) -> Batches:
-    """Clean latents of a step's rows, a form of each drawn, with their conditions, some dropped; of windows where params say so."""
-    nothing, windows = null(arrays, specs), config.windows_latent_px
+def _batches(
+    config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs: tuple[ConditionSpec, ...], run: TrainingRun
+) -> Batches:
+    """Clean latents of a step's rows, a symmetry of each drawn, with their conditions, some dropped; of windows where params say so."""
+    nulls, windows = null(arrays, specs), config.windows_latent_px
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
-        index = epoch_order(seed, len(latents), config.batch_size, step)
-        forms = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
-        given = dropped(batch(arrays, specs, index.numpy(), forms.numpy()), nothing, specs, generator)
-        clean = latents[index, forms]
+        index = epoch_order(run.seed, len(latents), config.batch_size, step)
+        symmetries = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
+        given = dropped(batch(arrays, specs, index.numpy(), symmetries.numpy()), nulls, specs, generator)
+        clean = latents[index, symmetries]
         if windows:
             side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
             clean, given = windowed(clean, given, side, generator)
-        return clean.to(device), given.to(device)
+        return clean.to(run.device), given.to(run.device)
 
     return batches
 
 
-def windowed(clean: torch.Tensor, given: Conditions, side: int, generator: torch.Generator):
-    """A square window at a place of its own of each row's latents (b, c, h, w) and of its map; all else is said of the tile."""
+def windowed(
+    clean: torch.Tensor, given: Conditions, side: int, generator: torch.Generator
+) -> tuple[torch.Tensor, Conditions]:
+    """Cut a square window from each row's latents (b, c, h, w), each at a drawn place, and the same from its map."""
     places = torch.randint(0, clean.shape[3] - side + 1, (len(clean), 2), generator=generator).tolist()
 
     def cut(rows: torch.Tensor) -> torch.Tensor:
@@ -158,24 +157,14 @@ def windowed(clean: torch.Tensor, given: Conditions, side: int, generator: torch
     return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
 
 
-def _check_windows(config: TrainDenoiser, levels: int, latent_px: int) -> None:
-    halved = 2 ** (levels - 1)
-    for side in config.windows_latent_px:
-        if side > latent_px or side % halved:
-            raise HistoloomError(
-                f"train_denoiser.windows_latent_px names {side}, and a window must be a multiple of {halved} and no longer than "
-                f"a tile's latents, {latent_px}."
-            )
-
-
-def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str):
+def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str) -> LossFunction:
     snr = signal_to_noise(betas(config.schedule, config.train_timesteps))
     kind = config.loss_weight
     weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float().to(device)
     alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float().to(device)
     sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float().to(device)
 
-    def loss(step: int, generator: torch.Generator):
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         clean, given = batches(step, generator)
         noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
         times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator).to(device)

@@ -10,12 +10,12 @@ from histoloom.conditions.expression_encoder import ExpressionEncoder, Expressio
 from histoloom.config import Rna
 from histoloom.data.expression_values import normalised
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import TrainingRun, epoch_order, train
+from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
 
 _LEAST_STD = 1e-3
 
 
-def train_expression(config: Rna, table: pd.DataFrame, seed: int, run: TrainingRun, log=None) -> ExpressionEncoder:
+def train_expression(config: Rna, table: pd.DataFrame, run: TrainingRun) -> ExpressionEncoder:
     """Fit on samples by genes.
 
     The loss is the mean squared error over genes, standardised, plus beta times the KL divergence summed over the code.
@@ -37,14 +37,14 @@ def train_expression(config: Rna, table: pd.DataFrame, seed: int, run: TrainingR
     mean = values[list(genes)].mean(axis=0).to_numpy(np.float32)
     std = spread[list(genes)].to_numpy(np.float32)
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(run.seed)
         model = ExpressionVAE(len(genes), config.hidden, config.code).to(run.device)
     none = np.zeros(config.code, np.float32)
     raw = ExpressionEncoder(model, genes, config.transform, config.hidden, mean, std, none, none + 1)
     profiles = torch.from_numpy(raw.standardised(table))
 
-    def loss(step: int, generator: torch.Generator):
-        index = epoch_order(seed, len(profiles), min(config.batch_size, len(profiles)), step)
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        index = epoch_order(run.seed, len(profiles), min(config.batch_size, len(profiles)), step)
         clean = profiles[index].to(run.device)
         posterior, log_variance = model.encode(clean)
         noise = torch.randn(posterior.shape, generator=generator).to(run.device)
@@ -53,7 +53,7 @@ def train_expression(config: Rna, table: pd.DataFrame, seed: int, run: TrainingR
         kl = 0.5 * (posterior.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         return error + config.beta * kl, {"reconstruction": error.detach(), "kl": kl.detach()}
 
-    train(model, loss, run, log)
+    train(model, loss, run)
     model.cpu().requires_grad_(False)
     codes = raw.codes(table).to_numpy(np.float32)
     code_std = np.maximum(codes.std(0), _LEAST_STD)  # a dimension that the KL term switched off stays near zero
@@ -61,7 +61,7 @@ def train_expression(config: Rna, table: pd.DataFrame, seed: int, run: TrainingR
 
 
 def explained_variance(encoder: ExpressionEncoder, table: pd.DataFrame) -> float:
-    """Share of the standardised profiles' variance (around the train split's mean) that their codes give back."""
+    """Fraction of the standardised profiles' variance (around the train split's mean) that their codes give back."""
     profiles = torch.from_numpy(encoder.standardised(table))
     with torch.inference_mode():
         rebuilt = encoder.model.decoder(encoder.model.encode(profiles)[0])

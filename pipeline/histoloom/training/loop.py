@@ -23,7 +23,10 @@ from histoloom.data.commit import commit_part, read_record
 from histoloom.errors import HistoloomError
 from histoloom.progress import console, progress
 
-LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float | torch.Tensor]]]
+Numbers = dict[str, float | torch.Tensor]
+LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, Numbers]]
+"""(step, generator) to the loss of the step's batch, and what else is to be logged by name."""
+Log = Callable[[int, dict[str, float]], None]
 _KEPT_CHECKPOINTS = 2
 _LOG_EVERY = 10
 
@@ -37,6 +40,7 @@ class TrainingRun:
     ema_decay : decay of the average of the weights, or None for no average.
     checkpoints : folder for checkpoints; the newest there is resumed.
     resume_from : a checkpoint's folder that must be there, for a run that goes on from another.
+    log : called as log(step, numbers) every ten steps, and again for the history of a resumed run.
     """
 
     title: str
@@ -51,6 +55,7 @@ class TrainingRun:
     device: str = "cpu"
     weight_decay: float = 0.01
     resume_from: str | None = None
+    log: Log | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
 
@@ -77,20 +82,19 @@ def epoch_order(seed: int, count: int, batch_size: int, step: int) -> torch.Tens
 
 
 def learning_rate_factor(step: int, warmup_steps: int, steps: int) -> float:
-    """Share of the learning rate at a step: linear warm-up, then half a cosine down to a hundredth."""
+    """Fraction of the learning rate at a step: linear warm-up, then half a cosine down to a hundredth."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(steps - warmup_steps, 1)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None) -> dict[str, torch.Tensor] | None:
+def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[str, torch.Tensor] | None:
     """Train `model` in place.
 
     Parameters
     ----------
     loss : (step, generator) to the loss of that step's batch, and numbers to log.
-    log : called as log(step, numbers) every ten steps, and again for the history of a resumed run.
 
     Returns
     -------
@@ -101,72 +105,139 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun, log=None
     HistoloomError
         when `resume_from` holds no checkpoint, or the loss is not finite.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # else what is trained first in a process settles the precision of all
-    precision = native(run.mixed_precision, run.device)
-    if precision != run.mixed_precision:
-        console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=run.device == "cpu")
-    model.train().to(
-        memory_format=torch.channels_last
-    )  # as it will be used; a step is as fast either way (benchmarks/precision.py)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=run.learning_rate, weight_decay=run.weight_decay)
-    prepared, optimiser = accelerator.prepare(model, optimiser)
-    average = None if run.ema_decay is None else {n: p.detach().clone() for n, p in model.named_parameters()}
-    start = _resume(run, model, optimiser, average, accelerator)
-    for step, numbers in run.history if log else []:
-        log(step, numbers)
+    loop = _Loop(model, loss, run)
+    start = loop.resume()
+    if run.log:
+        for step, logged in run.history:
+            run.log(step, logged)
     with torch.random.fork_rng(), progress(run.title, run.steps) as advance:
         advance(start)
         shown = ""
         for step in range(start, run.steps):
-            numbers = _step(run, step, loss, prepared, parameters, optimiser, average, accelerator)
-            last = step + 1 == run.steps
-            logged, kept = ((step + 1) % every == 0 or last for every in (_LOG_EVERY, run.checkpoint_every))
+            numbers, done = loop.step(step), step + 1
+            logs, keeps = (done % every == 0 or done == run.steps for every in (_LOG_EVERY, run.checkpoint_every))
             # To read a number is to wait for a GPU, which has work for steps ahead.
-            if logged or kept or run.device == "cpu":
-                numbers = _read(run, step, numbers)
-                shown = f"loss {numbers['loss']:.4f}"
-            if logged:
-                run.history.append((step + 1, numbers))
-                if log:
-                    log(step + 1, numbers)
-            if kept:
-                _save(run, step + 1, model, optimiser, average, accelerator)
+            if logs or keeps or run.device == "cpu":
+                read = _read(run, step, numbers)
+                shown = f"loss {read['loss']:.4f}"
+            if logs:
+                run.history.append((done, read))
+                if run.log:
+                    run.log(done, read)
+            if keeps:
+                loop.save(done)
             advance(1, shown)
     model.eval()
-    return average
+    return loop.average
 
 
-def _step(
-    run: TrainingRun, step: int, loss: LossFunction, model, parameters, optimiser, average, accelerator
-) -> dict[str, float | torch.Tensor]:
-    for group in optimiser.param_groups:
-        group["lr"] = run.learning_rate * learning_rate_factor(step, run.warmup_steps, run.steps)
-    # On a CPU the fused attention's backward takes longer than plain products do, for as few tokens as latents have.
-    attention = sdpa_kernel(SDPBackend.MATH) if run.device == "cpu" else nullcontext()
-    generator = step_generator(run.seed, step)
-    # Dropout and stochastic depth draw from torch's own generators.
-    for own in (torch.default_generator, *torch.cuda.default_generators):
-        own.manual_seed(generator.initial_seed())
-    with accelerator.autocast(), attention:
-        value, numbers = loss(step, generator)
-    accelerator.backward(value)
-    accelerator.clip_grad_norm_(parameters, 1.0)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    if average is not None:
-        decay = min(run.ema_decay, (1 + step) / (10 + step))
-        now = dict(accelerator.unwrap_model(model).named_parameters())
+class _Loop:
+    """A model in training: its optimiser, the average of its weights, and what is kept of them."""
+
+    def __init__(self, model: torch.nn.Module, loss: LossFunction, run: TrainingRun):
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state()  # else what is trained first in a process settles the precision of all
+        precision = native(run.mixed_precision, run.device)
+        if precision != run.mixed_precision:
+            console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
+        self.model, self.loss, self.run = model, loss, run
+        self.accelerator = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision, cpu=run.device == "cpu"
+        )
+        # As it will be used; a step is as fast either way (benchmarks/precision.py).
+        model.train().to(memory_format=torch.channels_last)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(self.parameters, lr=run.learning_rate, weight_decay=run.weight_decay)
+        self.optimiser = self.accelerator.prepare(model, optimiser)[1]
+        keeps_average = run.ema_decay is not None
+        self.average = {n: p.detach().clone() for n, p in model.named_parameters()} if keeps_average else None
+
+    def step(self, step: int) -> Numbers:
+        """One step of the optimiser; the loss, and what it gave to log."""
+        run = self.run
+        for group in self.optimiser.param_groups:
+            group["lr"] = run.learning_rate * learning_rate_factor(step, run.warmup_steps, run.steps)
+        # On a CPU the fused attention's backward takes longer than plain products do, for as few tokens as latents have.
+        attention = sdpa_kernel(SDPBackend.MATH) if run.device == "cpu" else nullcontext()
+        generator = step_generator(run.seed, step)
+        # Dropout and stochastic depth draw from torch's own generators.
+        for own in (torch.default_generator, *torch.cuda.default_generators):
+            own.manual_seed(generator.initial_seed())
+        with self.accelerator.autocast(), attention:
+            value, numbers = self.loss(step, generator)
+        self.accelerator.backward(value)
+        self.accelerator.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._update_average(step)
+        return {"loss": value.detach(), **numbers}
+
+    def _update_average(self, step: int) -> None:
+        """An exponential moving average, whose decay grows to its own in the first steps."""
+        if self.average is None or self.run.ema_decay is None:
+            return
+        decay = min(self.run.ema_decay, (1 + step) / (10 + step))
+        now = dict(self.model.named_parameters())
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), [now[name] for name in average], 1 - decay)
-    return {"loss": value.detach(), **numbers}
+            torch._foreach_lerp_(list(self.average.values()), [now[name] for name in self.average], 1 - decay)
+
+    def save(self, step: int) -> None:
+        """Keep a checkpoint; of those before, the last one stays."""
+
+        def write(folder: Path) -> dict:
+            tensors = {f"model/{n}": t for n, t in self.model.state_dict().items()}
+            moments = self.optimiser.state_dict()["state"].items()
+            tensors |= {f"optimiser/{i}/{k}": torch.as_tensor(v) for i, values in moments for k, v in values.items()}
+            tensors |= {f"average/{n}": t for n, t in (self.average or {}).items()}
+            plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+            save_file(plain, folder / "state.safetensors")
+            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+            facts = {"step": step, "history": self.run.history, "scaler": scaler}
+            (folder / "run.json").write_text(json.dumps(facts))
+            return {"step": step}
+
+        commit_part(self.run.checkpoints, f"step-{step:07d}", write)
+        for old in _checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
+            for file in sorted(old.rglob("*"), reverse=True):
+                file.unlink()
+            old.rmdir()
+
+    def resume(self) -> int:
+        """Load the newest checkpoint, or the one that was asked for; return the step to go on from."""
+        folder = _begun_from(self.run)
+        if folder is None:
+            return 0
+        state = load_file(folder / "state.safetensors", device=self.run.device)
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        part = {
+            kind: {n.removeprefix(f"{kind}/"): t for n, t in state.items() if n.startswith(f"{kind}/")}
+            for kind in ("model", "optimiser", "average")
+        }
+        try:
+            self.model.load_state_dict(part["model"])
+        except RuntimeError as error:
+            raise HistoloomError(f"{self.run.title}: the checkpoint {folder} is of another model: {error}") from error
+        self._load_moments(part["optimiser"])
+        if self.average is not None:
+            for name, tensor in part["average"].items():
+                self.average[name].copy_(tensor)
+        if facts["scaler"] and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        self.run.history[:] = [(step, numbers) for step, numbers in facts["history"]]
+        return facts["step"]
+
+    def _load_moments(self, tensors: dict[str, torch.Tensor]) -> None:
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            index, key = name.split("/")
+            moments.setdefault(int(index), {})[key] = tensor.cpu() if key == "step" else tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _read(run: TrainingRun, step: int, numbers: dict[str, float | torch.Tensor]) -> dict[str, float]:
+def _read(run: TrainingRun, step: int, numbers: Numbers) -> dict[str, float]:
     read = {name: float(value) for name, value in numbers.items()}
     if not math.isfinite(read["loss"]):
         raise HistoloomError(
@@ -176,58 +247,21 @@ def _read(run: TrainingRun, step: int, numbers: dict[str, float | torch.Tensor])
     return read
 
 
-def _save(run: TrainingRun, step: int, model, optimiser, average, accelerator) -> None:
-    def write(folder: Path) -> dict:
-        tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
-        state = optimiser.state_dict()["state"]
-        tensors |= {f"optimiser/{i}/{k}": torch.as_tensor(v) for i, values in state.items() for k, v in values.items()}
-        tensors |= {f"average/{n}": t for n, t in (average or {}).items()}
-        save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, folder / "state.safetensors")
-        scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-        (folder / "run.json").write_text(json.dumps({"step": step, "history": run.history, "scaler": scaler}))
-        return {"step": step}
-
-    commit_part(run.checkpoints, f"step-{step:07d}", write)
-    kept = sorted(p for p in run.checkpoints.glob("step-*") if read_record(p))
-    for old in kept[:-_KEPT_CHECKPOINTS]:
-        for file in sorted(old.rglob("*"), reverse=True):
-            file.unlink()
-        old.rmdir()
+def _checkpoints(run: TrainingRun) -> list[Path]:
+    """The whole ones, the newest last."""
+    return sorted(p for p in run.checkpoints.glob("step-*") if read_record(p)) if run.checkpoints.is_dir() else []
 
 
-def _resume(run: TrainingRun, model, optimiser, average, accelerator) -> int:
-    """Load the newest checkpoint, or the one that was asked for; return the step to go on from."""
-    own = sorted(p for p in run.checkpoints.glob("step-*") if read_record(p)) if run.checkpoints.is_dir() else []
-    if own:
-        folder = own[-1]
-    elif run.resume_from is not None:
-        folder = Path(run.resume_from)
-        if read_record(folder) is None:
-            raise HistoloomError(
-                f"{run.title}: asked to resume from '{folder}', and there is no whole checkpoint there. "
-                "Mend resume_from, or set it to null to start anew."
-            )
-    else:
-        return 0
-    state = load_file(folder / "state.safetensors", device=run.device)
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    part = {
-        kind: {n.removeprefix(f"{kind}/"): t for n, t in state.items() if n.startswith(f"{kind}/")}
-        for kind in ("model", "optimiser", "average")
-    }
-    try:
-        model.load_state_dict(part["model"])
-    except RuntimeError as error:
-        raise HistoloomError(f"{run.title}: the checkpoint {folder} is of another model: {error}") from error
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in part["optimiser"].items():
-        index, key = name.split("/")
-        moments.setdefault(int(index), {})[key] = tensor.cpu() if key == "step" else tensor
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    for name, tensor in part["average"].items():
-        if average is not None:
-            average[name].copy_(tensor)
-    if facts["scaler"] and accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(facts["scaler"])
-    run.history[:] = [(step, numbers) for step, numbers in facts["history"]]
-    return facts["step"]
+def _begun_from(run: TrainingRun) -> Path | None:
+    """The checkpoint to go on from."""
+    if own := _checkpoints(run):
+        return own[-1]
+    if run.resume_from is None:
+        return None
+    folder = Path(run.resume_from)
+    if read_record(folder) is None:
+        raise HistoloomError(
+            f"{run.title}: asked to resume from '{folder}', and there is no whole checkpoint there. "
+            "Mend resume_from, or set it to null to start anew."
+        )
+    return folder

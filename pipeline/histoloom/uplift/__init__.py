@@ -1,1 +1,1 @@
-"""Did it help: the same classifier trained with and without synthetic tiles, on the same number of steps."""
+"""Did it help: the same model trained with and without synthetic tiles, for the same number of steps."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import TypedDict, cast
 
 import numpy as np
 from scipy.special import stdtrit
 
-from histoloom.uplift.answers import Answers, averaged
+from histoloom.uplift.tasks import Measures, Task, averaged
 
 FEW_GROUPS = 10
 _THIN = 3
@@ -17,57 +18,93 @@ _CONTRASTS = {
     "beside_classical": ("real+synthetic+classical", "real+classical"),
 }
 """What is asked of pairs of arms beside the first: an arm, and the one that it is compared with."""
+ArmKey = tuple[str, float]
+"""An arm and its ratio."""
+
+
+class Difference(TypedDict, total=False):
+    """The score of an arm less that of another.
+
+    interval : of 95 %, NaN where nothing can be said.
+    interval_of_all : so wide that 95 times of 100 those of all comparisons hold the truth.
+    covers : what the intervals are over.
+    """
+
+    difference: float
+    interval: list[float]
+    interval_of_all: list[float]
+    covers: str
+
+
+class Compared(Difference, total=False):
+    """against : the other arm. ratio : where pairs of arms are compared."""
+
+    ratio: float
+    against: str
+    verdict: str
+
+
+class Arm(Compared, Measures, total=False):
+    """Measures of an arm, averaged over its seeds, and its difference from the first arm.
+
+    trained_on : how many tiles of each source.
+    """
+
+    arm: str
+    seeds: int
+    balanced_accuracy_std_of_seeds: float
+    dice_std_of_seeds: float
+    trained_on: dict[str, int]
+
+
+class Analysis(TypedDict, total=False):
+    """thin_classes : class to its split groups among the test tiles, where they are few.
+    filtering, beside_classical : differences of pairs of arms, a ratio each.
+    """
+
+    arms: list[Arm]
+    comparisons: int
+    test_tiles: int
+    test_groups: int
+    primary_measure: str
+    thin_classes: dict[str, int]
+    filtering: list[Compared]
+    beside_classical: list[Compared]
 
 
 def paired_difference(
-    answers: Answers,
-    first: np.ndarray,
-    second: np.ndarray,
-    groups: np.ndarray,
-    rng: np.random.Generator,
-    folds: np.ndarray | None = None,
-    comparisons: int = 1,
-) -> dict:
-    """The second arm's score less that of the first, with a 95 % interval.
+    task: Task, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, comparisons: int = 1
+) -> Difference:
+    """The second arm's score less that of the first, with a 95 % interval, and one for `comparisons` together (Dunn 1961).
 
-    The variance is that of the units, by bootstrap of what the seeds have on average, and that of the seeds, over their number. The
-    interval is Student's, with the degrees of freedom of such a sum (Satterthwaite 1946), so that few seeds that differ much
-    make it wide.
+    The variance is that of the units, by bootstrap of what the seeds have on average, and that of the seeds, over their
+    number. The units are the split groups where there are at least ten, else the tiles. The interval is Student's, with the
+    degrees of freedom of such a sum (Satterthwaite 1946), so that few seeds that differ much make it wide.
 
     Parameters
     ----------
-    first, second : (seeds, n, ...) each seed's evidence of each test tile; seeds are paired.
-    groups : (n,) split groups, which are the units where there are at least ten; else the tiles are.
-    folds : (n,) which fold of a cross-validation each tile was held out in; models of different folds have no seed in common.
-    comparisons : of how many this is one.
-
-    Returns
-    -------
-    `difference`, `interval` (NaN where nothing can be said), `interval_of_all`, wide enough that 95 times of 100 all comparisons' hold
-    the truth (Dunn 1961), and in `covers` what the intervals cover.
+    first, second : (seeds, n, ...) each seed's evidence of each test tile. Seeds are paired; models of different folds have
+        no seed in common.
     """
-    names, which = np.unique(groups, return_inverse=True)
-    by_group, seeds = len(names) >= FEW_GROUPS, len(first)
-    units = len(names) if by_group else len(groups)
+    seeds, n = len(first), len(task.groups)
 
     def differences(weight: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
         """(seeds,) Each seed's; of a fold, each seed's there and what all have on average elsewhere."""
         arms = (first, second) if fold is None else (_varied(first, fold), _varied(second, fold))
-        return np.array([answers.score(b, weight) - answers.score(a, weight) for a, b in zip(*arms)])
+        return np.array([task.score(b, weight) - task.score(a, weight) for a, b in zip(*arms)])
 
-    found = differences(np.ones(len(groups)))
+    names, which = np.unique(task.groups, return_inverse=True)
+    by_group = len(names) >= FEW_GROUPS
+    units = len(names) if by_group else n
     drawn = []
     for _ in range(_ROUNDS):
         weight = np.bincount(rng.integers(0, units, units), minlength=units).astype(float)
         drawn.append(differences(weight[which] if by_group else weight).mean())
     known = np.array(drawn)[np.isfinite(drawn)]  # a draw that lacks a class asks another question
     of_units = known.var() * units / (units - 1) if len(known) > 1 and units > 1 else np.nan
-    of_seeds = [
-        (differences(np.ones(len(groups)), fold).var(ddof=1) / seeds, seeds - 1)
-        for fold in _members(folds, len(groups))
-        if seeds > 1
-    ]
-    mean, variances = float(found.mean()), [(of_units, units - 1), *of_seeds]
+    folds = [None] if task.folds is None else [task.folds == name for name in np.unique(task.folds)]
+    of_seeds = [(differences(np.ones(n), f).var(ddof=1) / seeds, seeds - 1) for f in folds if seeds > 1]
+    mean, variances = float(differences(np.ones(n)).mean()), [(of_units, units - 1), *of_seeds]
     one, together = (_half_width(variances, 0.05 / count) for count in (1, comparisons))
     covers = "patients (split groups)" if by_group else "test tiles, of too few patients to draw from"
     return {
@@ -76,11 +113,6 @@ def paired_difference(
         "interval_of_all": [mean - together, mean + together],
         "covers": covers + (" and seeds" if seeds > 1 else ", of one seed: another may give something else"),
     }
-
-
-def _members(folds: np.ndarray | None, n: int) -> list[np.ndarray]:
-    """(n,) bool for each fold."""
-    return [np.ones(n, bool)] if folds is None else [folds == name for name in np.unique(folds)]
 
 
 def _varied(evidence: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -97,7 +129,7 @@ def _half_width(variances: list[tuple[float, int]], error: float) -> float:
     return float(stdtrit(freedom, 1 - error / 2) * np.sqrt(whole))
 
 
-def verdict(difference: dict, arm: str, reference: str, groups: int, words: str) -> str:
+def verdict(difference: Difference, arm: str, reference: str, groups: int, words: str) -> str:
     """What may be said of an arm, in words."""
     low, high = difference["interval"]
     if not np.isfinite([low, high]).all():
@@ -119,64 +151,61 @@ def verdict(difference: dict, arm: str, reference: str, groups: int, words: str)
     return said
 
 
-def analyse(
-    predictions: dict[tuple[str, float], list[np.ndarray]],
-    answers: Answers,
-    groups: np.ndarray,
-    reference: str,
-    seed: int,
-    folds: np.ndarray | None = None,
-) -> dict:
+def analyse(predictions: dict[ArmKey, list[np.ndarray]], task: Task, reference: str, seed: int) -> Analysis:
     """Everything that the report says.
 
     Parameters
     ----------
-    predictions : (arm, ratio) to the predictions of each seed, rows in the order of the test tiles.
-    groups : (n,) split groups of the test tiles.
-    folds : (n,) of a cross-validation, which one each was held out in.
+    predictions : arm to the predictions of each seed, rows in the order of the test tiles.
+    reference : the arm that the others are compared with.
     """
-    evidence = {key: np.stack([answers.evidence(p) for p in parts]) for key, parts in predictions.items()}
+    evidence = {key: np.stack([task.evidence(p) for p in parts]) for key, parts in predictions.items()}
     base = next(key for key in predictions if key[0] == reference)
-    pairs = {
-        name: [
-            (key, found)
-            for key in predictions
-            if key[0] == arm and other != reference and (found := _matching(predictions, other, key[1])) is not None
-        ]
-        for name, (arm, other) in _CONTRASTS.items()
-    }
-    count, comparisons = len(set(groups)), len(predictions) - 1 + sum(map(len, pairs.values()))
+    pairs = {name: _pairs(predictions, *arms) for name, arms in _CONTRASTS.items() if arms[1] != reference}
+    count, comparisons = len(set(task.groups)), len(predictions) - 1 + sum(map(len, pairs.values()))
 
-    def compared(key: tuple[str, float], with_: tuple[str, float]) -> dict:
+    def compared(key: ArmKey, with_: ArmKey) -> Compared:
         rng = np.random.default_rng(seed)
-        change = paired_difference(answers, evidence[with_], evidence[key], groups, rng, folds, comparisons)
-        said = verdict(change, _named(key), _named(with_), count, answers.words)
+        change = paired_difference(task, evidence[with_], evidence[key], rng, comparisons)
+        said = verdict(change, _named(key), _named(with_), count, task.words)
         return {"against": _named(with_), **change, "verdict": said}
 
     arms = []
     for key, parts in predictions.items():
-        found = {"arm": key[0], "ratio": key[1], "seeds": len(parts)}
-        found |= averaged([answers.measures(p) for p in parts], answers.measure)
-        arms.append(found | (compared(key, base) if key != base else {}))
-    out = {
+        arm = _measured(key, parts, task)
+        arms.append(arm if key == base else cast(Arm, {**arm, **compared(key, base)}))
+    out: Analysis = {
         "arms": arms,
         "comparisons": comparisons,
-        "test_tiles": len(groups),
+        "test_tiles": len(task.groups),
         "test_groups": count,
-        "primary_measure": answers.measure,
-        "thin_classes": {name: held for name, held in answers.groups_by_class(groups).items() if held < _THIN},
+        "primary_measure": task.measure,
+        "thin_classes": {name: held for name, held in task.groups_by_class().items() if held < _THIN},
     }
-    return out | {
+    contrasts = {
         name: [{"ratio": key[1], **compared(key, other)} for key, other in found]
         for name, found in pairs.items()
         if found
     }
+    return cast(Analysis, {**out, **contrasts})
 
 
-def _matching(keys: Container[tuple[str, float]], arm: str, ratio: float) -> tuple[str, float] | None:
+def _measured(key: ArmKey, predictions: list[np.ndarray], task: Task) -> Arm:
+    each = [task.measures(p) for p in predictions]
+    spread = float(np.std([cast(dict, m)[task.measure] for m in each]))
+    facts = {"arm": key[0], "ratio": key[1], "seeds": len(predictions)}
+    return cast(Arm, {**facts, **averaged(each), f"{task.measure}_std_of_seeds": spread})
+
+
+def _pairs(keys: dict[ArmKey, list[np.ndarray]], arm: str, other: str) -> list[tuple[ArmKey, ArmKey]]:
+    """An arm at each of its ratios, and the other arm at the same, where it was tried."""
+    return [(key, found) for key in keys if key[0] == arm and (found := _matching(keys, other, key[1])) is not None]
+
+
+def _matching(keys: Container[ArmKey], arm: str, ratio: float) -> ArmKey | None:
     """The arm at this ratio, or as it is where it has none."""
     return next((key for key in ((arm, ratio), (arm, 1.0)) if key in keys), None)
 
 
-def _named(key: tuple[str, float]) -> str:
+def _named(key: ArmKey) -> str:
     return key[0] if key[1] == 1 else f"{key[0]}, ratio {key[1]:g}"

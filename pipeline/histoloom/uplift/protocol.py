@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from histoloom.config import Uplift
 from histoloom.data.commit import digest
+from histoloom.uplift.tasks import Task
 
 
 @dataclass(frozen=True)
-class Run:
+class Trial:
     """One model: trained on an arm's tiles, in one drawing of them and of its weights."""
 
     arm: str
@@ -40,46 +42,63 @@ class Run:
         return self.arm.endswith("+classical")
 
 
-def runs_of(config: Uplift) -> list[Run]:
-    """All runs; an arm without a mixture has no ratio, and is run once."""
+def trials_of(config: Uplift) -> list[Trial]:
+    """All trials; an arm without a mixture has no ratio, and is tried once a seed."""
     out = []
     for arm in config.arms:
         mixed = arm.startswith(("real+synthetic", "real+unfiltered"))
         for ratio in config.ratios if mixed else (1.0,):
-            out += [Run(arm, ratio, seed) for seed in range(config.seeds)]
+            out += [Trial(arm, ratio, seed) for seed in range(config.seeds)]
     return out
 
 
+class Protocol(TypedDict):
+    """What will be done, as a record.
+
+    test_tiles_sha256 : of the test tiles' ids. labels : how much of the training set's labels everything saw.
+    """
+
+    params: dict[str, Any]
+    trials: list[dict[str, Any]]
+    classes: list[str]
+    test_tiles: int
+    test_groups: int
+    test_tiles_sha256: str
+    primary_measure: str
+    labels: dict[str, Any]
+    compared_with: str
+    difference: str
+
+
 def protocol_of(
-    config: Uplift, runs: list[Run], test: pd.DataFrame, classes: tuple[str, ...], measure: str, labels: dict
-) -> dict:
-    """What will be done, as a record: the runs, the test tiles by a hash of their ids, the measure, the comparison, and in
-    `labels` how much of the training set's labels everything saw."""
+    config: Uplift, trials: list[Trial], test: pd.DataFrame, task: Task, labels: dict[str, Any]
+) -> Protocol:
+    """What will be done with these test tiles."""
     return {
         "params": config.model_dump(mode="json") | {"learning_rate": config.rate},
-        "runs": [asdict(run) for run in runs],
-        "classes": list(classes),
+        "trials": [asdict(trial) for trial in trials],
+        "classes": list(task.classes),
         "test_tiles": len(test),
         "test_groups": int(test["split_group"].nunique()),
         "test_tiles_sha256": digest(sorted(test["tile_id"])),
-        "primary_measure": measure,
+        "primary_measure": task.measure,
         "labels": labels,
         "compared_with": config.arms[0],
         "difference": "paired by seed, on the same test tiles",
     }
 
 
-def choose(run: Run, real: pd.DataFrame, synthetic: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The real and the synthetic rows that a run is trained on.
+def choose(trial: Trial, real: pd.DataFrame, synthetic: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The real and the synthetic rows that a trial's model is trained on.
 
     Of synthetic tiles there are `ratio` times as many as real ones, drawn without replacement, or as many as were accepted
     where these are fewer; an arm without a filter has as many, drawn of all.
     """
-    own = real if run.has_real else real.head(0)
-    if not run.has_synthetic:
+    own = real if trial.has_real else real.head(0)
+    if not trial.has_synthetic:
         return own, synthetic.head(0)
     accepted = synthetic[synthetic["accepted"]]
-    wanted = min(round(run.ratio * len(real)) if run.has_real else len(accepted), len(accepted))
-    pool = synthetic if run.unfiltered else accepted
-    draw = np.random.default_rng([seed, run.seed]).permutation(len(pool))[:wanted]
+    wanted = min(round(trial.ratio * len(real)) if trial.has_real else len(accepted), len(accepted))
+    pool = synthetic if trial.unfiltered else accepted
+    draw = np.random.default_rng([seed, trial.seed]).permutation(len(pool))[:wanted]
     return own, pool.iloc[np.sort(draw)]

@@ -1,1 +1,1 @@
-"""Filters: each scores tiles, and rejects those beyond a threshold calibrated on real held-out tiles."""
+"""Filters: each scores tiles, and rejects those beyond a threshold that is calibrated on real held-out tiles."""

@@ -44,18 +44,19 @@ class MaskFilter(Filter):
             raise HistoloomError(
                 "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
             )
-        known, name = cls.judges(fitting.train), "mask" if fitting.fold is None else f"mask-{fitting.fold + 1}"
+        known, name = cls.applies_to(fitting.train), "mask" if fitting.fold is None else f"mask-{fitting.fold + 1}"
         if not known.any():
             raise HistoloomError("filter.use names mask, and no train tile's mask is known. Take it out.")
-        images, masks = fitting.train.images[known], fitting.train.read("mask")[known]
+        masks = fitting.train.read("mask")
+        assert masks is not None, "a row says `masked` where its store has masks"
         run = TrainingRun(
             f"train_filters: {name}", config.segmenter_steps, 2e-3, fitting.params.seed, fitting.work / "checkpoints" / name, 100,
             warmup_steps=20, device=fitting.device,
         )  # fmt: skip
-        return cls(train_segmenter(images, masks, len(classes), run))
+        return cls(train_segmenter(fitting.train.images[known], masks[known], len(classes), run))
 
     @staticmethod
-    def judges(tiles: Tiles) -> np.ndarray:
+    def applies_to(tiles: Tiles) -> np.ndarray:
         return tiles.rows["masked"].to_numpy(bool)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
@@ -63,7 +64,7 @@ class MaskFilter(Filter):
         if stated is None:
             return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
         scores = dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)
-        return pd.DataFrame({self.column: np.where(self.judges(tiles), scores, np.nan)})
+        return pd.DataFrame({self.column: np.where(self.applies_to(tiles), scores, np.nan)})
 
     def save(self, folder: Path) -> None:
         self.segmenter.save(folder)

@@ -20,7 +20,7 @@ from histoloom.data.study_folder import Study
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles as filters are given them, real or made.
+    """Tiles as filters are given them, real or synthetic.
 
     images : (n, h, w, 3) uint8
     rows : a row each, with what they are to show: `label`, `caption`, `rna`, and whether `masked`
@@ -41,7 +41,7 @@ class Tiles:
         return len(self.images)
 
     def part(self, chosen: np.ndarray) -> Tiles:
-        """Those of chosen (n,) bool, with their features where they are known."""
+        """The tiles that `chosen` (n,) bool names, with their features where these are known."""
 
         def read(name: str) -> np.ndarray | None:
             whole = self.read(name)
@@ -58,9 +58,9 @@ class Fitting:
     """What a filter may be fitted to.
 
     train : real tiles of the train split, evenly spread over it where there are very many
-    everything, batches : all rows of the train split, and their images (b, h, w, 3) in order
+    everything, batches : all rows of the train split, and their images (b, h, w, 3) uint8 in order
     work : folder for checkpoints
-    fold : which fold of split groups is left out of train, where it is fitted to be cross-fitted
+    fold : of cross-fitting, the fold of split groups that train lacks; None otherwise
     """
 
     train: Tiles
@@ -87,7 +87,7 @@ class Filter(ABC):
     reason : why a tile is rejected, in words
     cross_fitted : whether its threshold rests on train tiles too, scored by a filter that was fitted without their split group
     sees_features : whether it looks at the tiles' features
-    high_is_bad : whether tiles are rejected above the threshold, rather than below
+    high_is_bad : whether it rejects tiles above the threshold, rather than below
     """
 
     name: ClassVar[str]
@@ -99,7 +99,7 @@ class Filter(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, fitting: Fitting) -> Filter | None:
-        """Fit to the train split; None where its tiles have nothing of the kind to judge.
+        """Fit to the train split; None where its tiles have nothing that the filter looks at.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Filter(ABC):
         """
 
     @staticmethod
-    def judges(tiles: Tiles) -> np.ndarray:
+    def applies_to(tiles: Tiles) -> np.ndarray:
         """(n,) bool: which tiles have what it looks at."""
         return np.ones(len(tiles), bool)
 
@@ -123,16 +123,17 @@ class Filter(ABC):
     @abstractmethod
     def load(cls, folder: Path) -> Filter: ...
 
-    def threshold(self, scores: np.ndarray, share: float) -> float | None:
-        """Where it would reject at most this share of real tiles like the held-out ones whose scores (n,) these are.
+    def threshold(self, scores: np.ndarray, fraction: float) -> float | None:
+        """Where it would reject at most this fraction of real tiles like the held-out ones whose scores (n,) these are.
 
-        It is one of the scores, the k-th worst: of new tiles k in n + 1 are worse. k is share (n + 1) or less, and 1 where that is below
-        1, so that fewer tiles than 1 / share give a higher share than was asked for. None where no tile has a score.
+        It is one of the scores, the k-th worst: of new tiles k in n + 1 are worse. k is fraction (n + 1), rounded down, but
+        at least 1, so that fewer tiles than 1 / fraction give a higher fraction than was asked for. None where no tile has
+        a score.
         """
         known = np.sort(scores[np.isfinite(scores)])
         if not len(known):
             return None
-        worst = max(int(share * (len(known) + 1) + 1e-9), 1)
+        worst = max(int(fraction * (len(known) + 1) + 1e-9), 1)
         return float(known[-worst] if self.high_is_bad else known[worst - 1])
 
     def rejects(self, scores: np.ndarray, threshold: float | None) -> np.ndarray:

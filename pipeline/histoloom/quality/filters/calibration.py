@@ -1,10 +1,11 @@
-"""What the filters' calibration rests on: measures of them on real held-out tiles and on tiles spoilt or copied on purpose,
+"""What the filters' calibration rests on: measures on real held-out tiles and on tiles spoilt or copied on purpose,
 and a picture of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,59 +14,116 @@ from histoloom.config import TrainFilters
 from histoloom.learners.linear import expected_calibration_error
 from histoloom.quality.degrade import degrade
 from histoloom.quality.filters.base import Filter, Tiles
-from histoloom.quality.filters.judge import Judge
+from histoloom.quality.filters.filter_set import Calibration, FilterSet
 from histoloom.quality.filters.labels import LabelFilter
 from histoloom.quality.plant import disguised
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _MOST_PLANTED = 64
 
 
-def measure_judge(
-    judge: Judge, held_out: Tiles, train: Tiles, test: Tiles, scores: pd.DataFrame, config: TrainFilters, seed: int
-) -> tuple[dict, dict[str, np.ndarray]]:
-    """Measures of a fitted judge: what it rejects of the tiles that it was calibrated on (`false_rejection_found`), and of
-    test tiles, which had no part in it.
+class RealTiles(NamedTuple):
+    """Real tiles: those that filters were fitted to, those they were calibrated on, and those that had no part in it."""
 
-    Returns
-    -------
-    Numbers by name; and by filter the scores of tiles that it should reject, where such can be made.
+    train: Tiles
+    held_out: Tiles
+    test: Tiles
+
+
+class FilterMetrics(TypedDict, total=False):
+    """Fractions of tiles that one filter rejects, and its threshold; None where nothing could be calibrated.
+
+    The last seven are there for the filter or the split that they are of.
     """
-    rng, found, bad = np.random.default_rng(seed), {}, {}
-    unseen = judge(test) if len(test) else None
-    for filter_ in judge.filters:
-        threshold = judge.thresholds[filter_.name]
-        share = _share_rejected(filter_, scores, threshold)
-        stated = config.share(filter_.name)
-        found[filter_.name] = {"threshold": threshold, "false_rejection_stated": stated, "false_rejection_found": share}
+
+    threshold: float | None
+    false_rejection_stated: float
+    false_rejection_found: float | None
+    false_rejection_of_test: float | None
+    test_tiles: int
+    spoilt_caught: dict[str, float]
+    planted_caught: float
+    accuracy: float
+    balanced_accuracy: float
+    recall: dict[str, float]
+    calibration_error: float
+
+
+class AllFiltersMetrics(TypedDict, total=False):
+    """Fractions of real tiles that all filters together reject; of test, where the study has a test split."""
+
+    held_out_tiles: int
+    false_rejection_of_all: float
+    test_tiles: int
+    false_rejection_of_all_of_test: float
+
+
+class Measured(NamedTuple):
+    """Measures of the filters together and one by one, and the scores (n,) of tiles that some of them should reject."""
+
+    together: AllFiltersMetrics
+    by_filter: dict[str, FilterMetrics]
+    bad: dict[str, np.ndarray]
+
+
+def measure_filter_set(calibration: Calibration, tiles: RealTiles, config: TrainFilters, seed: int) -> Measured:
+    """What fitted filters reject: of the tiles that they were calibrated on (`false_rejection_found`), of test tiles, which
+    had no part in it, and of tiles that were made bad on purpose.
+    """
+    filters, rng, held_out, test = calibration.filter_set, np.random.default_rng(seed), tiles.held_out, tiles.test
+    by_filter: dict[str, FilterMetrics] = {}
+    bad: dict[str, np.ndarray] = {}
+    unseen = filters(test) if len(test) else None
+    for filter_ in filters.filters:
+        name, threshold = filter_.name, filters.thresholds[filter_.name]
+        found: FilterMetrics = {
+            "threshold": threshold,
+            "false_rejection_stated": config.false_rejection_of(name),
+            "false_rejection_found": _fraction_rejected(filter_, calibration.held_out, threshold),
+        }
         if unseen is not None:
-            found[filter_.name]["false_rejection_of_test"] = _share_rejected(filter_, unseen, threshold)
-            found[filter_.name]["test_tiles"] = int(unseen[filter_.column].notna().sum())
-        if filter_.name == "quality":
+            found["false_rejection_of_test"] = _fraction_rejected(filter_, unseen, threshold)
+            found["test_tiles"] = int(unseen[filter_.column].notna().sum())
+        if name == "quality":
             spoilt, ways = degrade(held_out.images, rng)
-            bad["quality"] = filter_.scores(replace(held_out, images=spoilt))[filter_.column].to_numpy()
-            caught = pd.Series(filter_.rejects(bad["quality"], threshold)).groupby(ways).mean()
-            found["quality"]["spoilt_caught"] = {way: float(value) for way, value in caught.items()}
-        if filter_.name == "near_copy":
-            some = train.images[np.unique(np.linspace(0, len(train) - 1, _MOST_PLANTED).astype(int))]
-            copies = np.stack([disguised(image, rng) for image in some])
-            bad["near_copy"] = filter_.scores(replace(train, images=copies))[filter_.column].to_numpy()
-            found["near_copy"]["planted_caught"] = float(filter_.rejects(bad["near_copy"], threshold).mean())
+            bad[name] = filter_.scores(replace(held_out, images=spoilt))[filter_.column].to_numpy()
+            caught = pd.Series(filter_.rejects(bad[name], threshold)).groupby(ways).mean()
+            found["spoilt_caught"] = {str(way): float(value) for way, value in caught.items()}
+        if name == "near_copy":
+            bad[name] = _scores_of_copies(filter_, tiles.train, rng)
+            found["planted_caught"] = float(filter_.rejects(bad[name], threshold).mean())
         if type(filter_) is LabelFilter:
-            found["label"] |= _accuracy(filter_, held_out)
-    accepted = judge(held_out)["accepted"] if len(held_out) else pd.Series([], dtype=bool)
-    of_all = {"held_out_tiles": len(held_out), "false_rejection_of_all": float(1 - accepted.mean())}
+            found |= _accuracy(filter_, held_out)
+        by_filter[name] = found
+    return Measured(_together(filters, held_out, unseen), by_filter, bad)
+
+
+def _together(filters: FilterSet, held_out: Tiles, unseen: pd.DataFrame | None) -> AllFiltersMetrics:
+    accepted = filters(held_out)["accepted"] if len(held_out) else pd.Series([], dtype=bool)
+    found: AllFiltersMetrics = {
+        "held_out_tiles": len(held_out),
+        "false_rejection_of_all": float(1 - accepted.mean()),
+    }
     if unseen is not None:
-        of_all |= {"test_tiles": len(test), "false_rejection_of_all_of_test": float(1 - unseen["accepted"].mean())}
-    return of_all | found, bad
+        found |= {"test_tiles": len(unseen), "false_rejection_of_all_of_test": float(1 - unseen["accepted"].mean())}
+    return found
 
 
-def _share_rejected(filter_: Filter, scores: pd.DataFrame, threshold: float | None) -> float | None:
+def _scores_of_copies(filter_: Filter, train: Tiles, rng: np.random.Generator) -> np.ndarray:
+    some = train.images[np.unique(np.linspace(0, len(train) - 1, _MOST_PLANTED).astype(int))]
+    copies = np.stack([disguised(image, rng) for image in some])
+    return filter_.scores(replace(train, images=copies))[filter_.column].to_numpy()
+
+
+def _fraction_rejected(filter_: Filter, scores: pd.DataFrame, threshold: float | None) -> float | None:
     """Of the tiles that have what the filter looks at; None where none has, or nothing could be calibrated."""
     known = scores[filter_.column].dropna().to_numpy(float)
     return float(filter_.rejects(known, threshold).mean()) if len(known) and threshold is not None else None
 
 
-def _accuracy(filter_: LabelFilter, held_out: Tiles) -> dict:
+def _accuracy(filter_: LabelFilter, held_out: Tiles) -> FilterMetrics:
     classes = filter_.ensemble.classes
     known = np.flatnonzero(held_out.rows["label"].isin(classes))
     if not len(known):
@@ -82,25 +140,28 @@ def _accuracy(filter_: LabelFilter, held_out: Tiles) -> dict:
     }
 
 
-def draw_calibration(judge: Judge, calibrated: dict[str, np.ndarray], bad: dict[str, np.ndarray], path: Path) -> None:
+def draw_calibration(calibration: Calibration, bad: dict[str, np.ndarray], path: Path) -> None:
     """A histogram a filter: real tiles that it was not fitted to, tiles that it should reject, and the threshold between."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 1.9 * max(len(judge.filters), 1)), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(max(len(judge.filters), 1), 1))
-    for axis, filter_ in zip(axes, judge.filters):
-        _histogram(axis, filter_, judge.thresholds[filter_.name], calibrated[filter_.name], bad.get(filter_.name))
+    filters = calibration.filter_set
+    figure = Figure(figsize=(7, 1.9 * max(len(filters.filters), 1)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(max(len(filters.filters), 1), 1))
+    for axis, filter_ in zip(axes, filters.filters):
+        name = filter_.name
+        _histogram(axis, filter_, filters.thresholds[name], calibration.scores[name], bad.get(name))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
 
-def _histogram(axis, filter_: Filter, threshold: float | None, real: np.ndarray, bad: np.ndarray | None) -> None:
+def _histogram(axis: Axes, filter_: Filter, threshold: float | None, real: np.ndarray, bad: np.ndarray | None) -> None:
     real = real[np.isfinite(real)]
     bad = None if bad is None else bad[np.isfinite(bad)]
     values = np.concatenate([real, bad if bad is not None else []])
     if not len(values):
         return
-    bins = np.linspace(*np.quantile(values, [0.005, 1]), 50)
+    low, high = np.quantile(values, [0.005, 1])
+    bins = np.linspace(low, high, 50).tolist()
     axis.hist(np.clip(real, bins[0], None), bins, density=True, color="#5b3f9e", alpha=0.7, label="real, held out")
     if bad is not None:
         label = "copies, disguised" if filter_.name == "near_copy" else "real, spoilt"

@@ -38,10 +38,11 @@ class CopyFilter(Filter):
         ids = self.index.tile_ids[nearest] if len(tiles) and len(self.index.tile_ids) else np.full(len(tiles), "")
         return pd.DataFrame({self.column: np.where(score > 0, score, np.nan), "nearest_train_tile": ids})
 
-    def threshold(self, scores: np.ndarray, share: float) -> float | None:
-        """As for every filter, but a share smaller than one tile of those held out is read off the Gumbel distribution with
-        their median and upper tenth, since a score is the highest of many correlations, and such maxima have its tail; but no
-        higher than halfway from the highest of them to 1.
+    def threshold(self, scores: np.ndarray, fraction: float) -> float | None:
+        """As for every filter, but for a fraction smaller than one of the held-out tiles.
+
+        That is read off the Gumbel distribution with their median and upper tenth: a score is the highest of many
+        correlations, and such maxima have its tail. It is no higher than halfway from the highest score to 1.
 
         Raises
         ------
@@ -49,15 +50,15 @@ class CopyFilter(Filter):
             when held-out tiles are as near to train tiles as copies are.
         """
         known = scores[np.isfinite(scores)]
-        found = super().threshold(known, share)
+        found = super().threshold(known, fraction)
         if found is not None and found > _MOST:
             raise HistoloomError(
                 f"The near-copy filter can't be calibrated: real held-out tiles correlate with train tiles up to {found:.2f}. Either "
                 "no tile is held out (tile.split), or two splits hold the same tissue (histoloom validate --deep)."
             )
-        if 0 < share * len(known) < 1 and len(known) >= _LEAST_FITTED:
+        if 0 < fraction * len(known) < 1 and len(known) >= _LEAST_FITTED:
             middle, upper = np.quantile(known, [0.5, 0.9])
-            tail = middle + (upper - middle) * (_gumbel(1 - share) - _gumbel(0.5)) / (_gumbel(0.9) - _gumbel(0.5))
+            tail = middle + (upper - middle) * (_gumbel(1 - fraction) - _gumbel(0.5)) / (_gumbel(0.9) - _gumbel(0.5))
             found = float(min(tail, (known.max() + 1) / 2))
         return found
 
@@ -77,6 +78,6 @@ class CopyFilter(Filter):
         return cls(CopyIndex(np.array(ids, str), **load_file(folder / _ARRAYS), patches=patches))
 
 
-def _gumbel(share: float) -> float:
+def _gumbel(fraction: float) -> float:
     """The standard Gumbel distribution's quantile."""
-    return -np.log(-np.log(share))
+    return -np.log(-np.log(fraction))

@@ -1,4 +1,4 @@
-"""How far a tile lies from the real tiles of its class, in features: what no train tile is like is not trusted."""
+"""How far a tile lies from the real tiles of its class, in features. A tile that is like no train tile is not trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from histoloom.quality.filters.base import Filter, Fitting, Tiles
 
 _AXES = 48
 _TILES_AN_AXIS = 10
-"""So many tiles for each component at least, lest they fit the train tiles alone."""
+"""At least so many tiles a component, lest the components fit the train tiles alone."""
 _LEAST_TILES = 2 * _AXES
 """A class with fewer has too few for a covariance of its own, and takes the one that all classes have about their means."""
 _ANY = ""
@@ -23,12 +23,16 @@ _ANY = ""
 
 @dataclass(frozen=True)
 class DistanceFilter(Filter):
-    """Mahalanobis distance from the tile's class (Lee et al. 2018), on principal components of features, with the
-    shrinkage of Ledoit and Wolf 2004; what lies off those components counts by its variance, alike in all directions
-    (Tipping & Bishop 1999). Tiles of no class, or of one that train lacks, are compared with all.
+    """Mahalanobis distance from the tile's class (Lee et al. 2018), on principal components of features.
 
-    mean, axes : (d,), (d, k); classes : names, '' for all; centres (c, k); precisions (c, k, k); rest : (1,) variance off
-    the components
+    Covariances are shrunk (Ledoit & Wolf 2004). The part of a tile that lies off the components counts by its variance, alike
+    in all directions (Tipping & Bishop 1999). Tiles of no class, or of one that train lacks, are compared with all.
+
+    mean : (d,) of features
+    axes : (d, k) principal components
+    classes : c names, '' for all
+    centres, precisions : (c, k) and (c, k, k), of each class
+    rest : (1,) variance off the components
     """
 
     mean: np.ndarray
@@ -80,5 +84,5 @@ class DistanceFilter(Filter):
 
 
 def _off(features: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Squared length (n,) of what of features (n, d) lies off the axes (d, k)."""
+    """Squared length (n,) of the part of features (n, d) that lies off the axes (d, k)."""
     return np.square(features - features @ axes @ axes.T).sum(1)

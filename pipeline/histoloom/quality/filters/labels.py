@@ -1,7 +1,7 @@
-"""Does a tile show its label: an ensemble of classifiers on features, what it says and how far its members disagree.
+"""Does a tile show its label: what an ensemble of classifiers on features says, and how far its members disagree.
 
-After the curation of Akrout et al. 2023: tiles that are tissue at all are shown to an ensemble, and kept where it agrees
-with the label.
+After the curation of Akrout et al. 2023: an ensemble sees the tiles that are tissue at all, and those are kept whose label it
+agrees with.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ class Ensemble:
 
 @lru_cache(maxsize=1)
 def fit_ensemble(fitting: Fitting) -> Ensemble | None:
-    """Fit to draws of groups (of tiles, where there are few groups), all classes in each; None with one class alone. Both of
-    the filters below ask for it.
+    """Fit each member to a draw of groups (of tiles, where there are few groups) that has all classes.
+
+    None where there is one class alone. Both filters below share it.
     """
     tiles, classes = fitting.train, fitting.params.tile.labels.classes
-    labelled = np.flatnonzero(LabelFilter.judges(tiles))
+    labelled = np.flatnonzero(LabelFilter.applies_to(tiles))
     labels = tiles.rows["label"].to_numpy(object)[labelled]
     if len(set(labels)) < 2:
         return None
@@ -78,7 +79,7 @@ class LabelFilter(Filter):
         return ensemble and cls(ensemble)
 
     @staticmethod
-    def judges(tiles: Tiles) -> np.ndarray:
+    def applies_to(tiles: Tiles) -> np.ndarray:
         return tiles.rows["label"].notna().to_numpy(bool)
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
@@ -97,7 +98,7 @@ class LabelFilter(Filter):
 
 @dataclass(frozen=True)
 class DisagreementFilter(LabelFilter):
-    """How much the members' verdicts differ: entropy of their mean less their mean entropy, in nats (BALD; Houlsby et
+    """How much the members differ: entropy of their mean less their mean entropy, in nats (BALD; Houlsby et
     al. 2011, eq. 2)."""
 
     name = "disagreement"

@@ -1,4 +1,4 @@
-"""What a person said of a tile, in a blinded review."""
+"""A person's verdict on a tile, in a blinded review."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FILE = "verdicts.csv"
 
 @dataclass(frozen=True)
 class ReviewFilter(Filter):
-    """1 for a tile that a reader found unusable, 0 for one that they let pass; none for one that they didn't see.
+    """1 for a tile that a reader found unusable, 0 for one that they let pass; no score for one that they didn't see.
 
-    A verdict holds for a picture, pixel by pixel, and for no other of the same name.
+    A verdict holds for a picture, pixel by pixel. Another picture of the same name has none.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class ReviewFilter(Filter):
         found = [said.get(hash_image(image), np.nan) for image in tiles.images]
         return pd.DataFrame({self.column: np.array(found, float)})
 
-    def threshold(self, scores: np.ndarray, share: float) -> float:
+    def threshold(self, scores: np.ndarray, fraction: float) -> float:
         return 0.5
 
     def save(self, folder: Path) -> None:

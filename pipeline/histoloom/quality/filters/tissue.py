@@ -1,4 +1,4 @@
-"""Is it tissue at all, in focus and of this stain: physical measures within the range of real tiles'."""
+"""Is it tissue at all, in focus and of this stain: do its physical measures lie where those of real tiles do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What covers of a canvas are measured by: cost, seams at the borders of each step's own cells, likeness to tissue."""
+"""What window layouts of a canvas are measured by: cost, seams at the borders of each step's own cells, likeness to tissue."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from torch.nn import functional as F
 from benchmarks.canvases import LoadOpen, Sizes, Square, map_of
 from benchmarks.judges import Network, judged, train_judge
 from benchmarks.run import chip
-from histoloom.canvas.blocks import Layout, Weave
+from histoloom.canvas.blocks import BlockGrid, CanvasPlan
 from histoloom.canvas.decode import decode_rows
 from histoloom.canvas.weaving import weave_in_memory
-from histoloom.canvas.window_layouts import make_cover
+from histoloom.canvas.window_layouts import make_window_layout
 from histoloom.conditions.features import load_extractor
+from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.metrics import kid
 from histoloom.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
 
 CROP = 32
-COVERS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
+LAYOUTS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
 
 
 class Counted(torch.nn.Module):
@@ -40,24 +41,24 @@ class Counted(torch.nn.Module):
         return self.model(latents, *given, **named)
 
 
-def weave_of(cover: str, sizes: Sizes, seed: int, steps: int, channels: int) -> Weave:
-    halo = sizes.halo if cover == "lattice" else 0
-    kind = make_cover("lattice" if cover == "lattice_no_halo" else cover, sizes.window, (halo,))
-    return Weave(seed, kind, Layout((sizes.side,), (sizes.side,)), channels, 0, steps)
+def plan_of(layout: str, sizes: Sizes, seed: int, steps: int, channels: int) -> CanvasPlan:
+    halo = sizes.halo if layout == "lattice" else 0
+    windows = make_window_layout("lattice" if layout == "lattice_no_halo" else layout, sizes.window, (halo,))
+    return CanvasPlan(seed, windows, BlockGrid((sizes.side,), (sizes.side,)), channels, 0, steps)
 
 
-def batch_of(cover: str, sizes: Sizes) -> int:
+def batch_of(layout: str, sizes: Sizes) -> int:
     """How many windows are denoised at once where they are counted, so that none is there to fill a batch."""
     whole = sizes.side // sizes.window
-    return {"lattice": sizes.cells, "stride": 2 * whole, "random": 1}.get(cover, whole)
+    return {"lattice": sizes.cells, "stride": 2 * whole, "random": 1}.get(layout, whole)
 
 
-def owner_maps(weave: Weave) -> list[np.ndarray]:
+def owner_maps(plan: CanvasPlan) -> list[np.ndarray]:
     """For each step, whose prediction each pixel of the canvas took."""
     out = []
-    for step in range(weave.begin, weave.end):
-        origin = np.add(weave.origin(step), weave.move(step))
-        out.append(owners(weave.windows(step, 0), weave.layout.canvas, weave.cover.inset(step), tuple(origin)))
+    for step in range(plan.begin, plan.end):
+        origin = np.add(plan.origin(step), plan.move(step))
+        out.append(owners(plan.windows(step, 0), plan.blocks.canvas, plan.layout.inset(step), tuple(origin)))
     return out
 
 
@@ -66,8 +67,8 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
     side = latents.shape[1]
     out = np.zeros((side * factor, side * factor, 3), np.uint8)
 
-    def read(top: int, left: int, height: int, width: int) -> np.ndarray:
-        return latents[:, np.arange(top, top + height) % side][:, :, np.arange(left, left + width) % side]
+    def read(box: PixelBox[int]) -> np.ndarray:
+        return latents[:, np.arange(box.top, box.bottom) % side][:, :, np.arange(box.left, box.right) % side]
 
     def write(top: int, left: int, pixels: np.ndarray) -> None:
         out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
@@ -78,28 +79,28 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Woven:
-    """Canvases of one cover: latents (c, h, w), each one's wall time, and how many latent pixels the denoiser was given for all."""
+    """Canvases of one layout: latents (c, h, w), each one's wall time, and how many latent pixels the denoiser was given for all."""
 
-    weaves: list[Weave]
+    plans: list[CanvasPlan]
     latents: list[np.ndarray]
     times: list[float]
     pixels: int
 
 
-def weave_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path) -> Woven:
+def weave_layout(layout: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path) -> Woven:
     """Each under a mask of its own. What is `kept` is taken up by a run that was broken, or that has another decoder."""
-    denoiser, around = load()
+    denoiser, inputs = load()
     counted = Counted(denoiser.model)
-    denoiser = replace(denoiser, model=counted, batch_size=batch_of(cover, sizes))
-    canvases = sizes.fewer if cover in ("random", "stride") else sizes.canvases
-    weaves = [weave_of(cover, sizes, seed, load.steps, around.channels) for seed in range(canvases)]
+    denoiser = replace(denoiser, model=counted, batch_size=batch_of(layout, sizes))
+    canvases = sizes.fewer if layout in ("random", "stride") else sizes.canvases
+    plans = [plan_of(layout, sizes, seed, load.steps, inputs.channels) for seed in range(canvases)]
     latents, times, pixels = [], [], 0
     kept.mkdir(parents=True, exist_ok=True)
-    for weave, square in zip(weaves, real):
-        file = kept / f"{cover}-{load.steps}-{weave.seed}.npz"
+    for plan, square in zip(plans, real):
+        file = kept / f"{layout}-{load.steps}-{plan.seed}.npz"
         if not file.exists():
             start, counted.pixels = time.perf_counter(), 0
-            woven = weave_in_memory(weave, denoiser, replace(around, map=map_of(square.mask, denoiser.specs, sizes)))
+            woven = weave_in_memory(plan, denoiser, replace(inputs, map=map_of(square.mask, denoiser.specs, sizes)))
             took = time.perf_counter() - start
             with file.with_suffix(".new").open("wb") as stream:
                 np.savez(stream, latents=woven, wall_s=took, pixels=counted.pixels)
@@ -108,26 +109,26 @@ def weave_cover(cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], ke
             latents.append(found["latents"])
             times.append(float(found["wall_s"]))
             pixels += int(found["pixels"])
-    return Woven(weaves, latents, times, pixels)
+    return Woven(plans, latents, times, pixels)
 
 
-def measure_cover(
-    cover: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
+def measure_layout(
+    layout: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
 ) -> tuple[dict, list[np.ndarray]]:
-    """Cost, seams, likeness and time of one cover, over several canvases, and their pictures."""
-    woven, codec = weave_cover(cover, load, sizes, real, kept), load.generator.codec
+    """Cost, seams, likeness and time of one layout, over several canvases, and their pictures."""
+    woven, codec = weave_layout(layout, load, sizes, real, kept), load.model.codec
     pictures = [decoded(latents, codec, sizes.factor) for latents in woven.latents]
-    owned = [list(step) for step in zip(*(owner_maps(w) for w in woven.weaves))]
+    owned = [list(step) for step in zip(*(owner_maps(plan) for plan in woven.plans))]
     on_pictures = [gradients(picture, sizes.factor) for picture in pictures]
     on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in woven.latents], owned, sizes.rounds)
     worst = owned[int(np.argmax([seam_ratio(on_pictures, owners_) for owners_ in owned]))]
     found = {
-        "cost_over_minimum": woven.pixels / (sum(np.prod(w.layout.canvas) for w in woven.weaves) * load.steps),
+        "cost_over_minimum": woven.pixels / (sum(np.prod(plan.blocks.canvas) for plan in woven.plans) * load.steps),
         "wall_s": statistics.median(woven.times),
         **seams(on_pictures, owned, sizes.rounds),
         **{f"latent_{name}": value for name, value in on_latents.items()},
         **tell_apart(pictures, worst, sizes),
-        **likeness(pictures, [w.seed for w in woven.weaves], real, sizes),
+        **likeness(pictures, [plan.seed for plan in woven.plans], real, sizes),
     }
     return found, pictures
 
@@ -190,14 +191,14 @@ def tell_apart(pictures: list[np.ndarray], maps: list[np.ndarray], sizes: Sizes)
 
 
 def likeness(pictures: list[np.ndarray], seeds: list[int], real: list[Square], sizes: Sizes) -> dict:
-    """KID of random crops to the real tiles of the squares that lent the masks, their variance within 8 px, and the share of
+    """KID of random crops to the real tiles of the masks' squares, their variance within 8 px, and the fraction of
     their power in fine detail. `_inside` is of crops where the borders of independent tiles of the same seeds are not, where a
     window has room for one.
     """
     tower = load_extractor("efficientnet-lite0", chip())
     side, count = real[0].tiles.shape[1], sizes.kid_crops // len(pictures)
     known, found = np.concatenate([square.features for square in real]), {}
-    alone = [owner_maps(weave_of("independent", sizes, seed, 1, 1))[0] for seed in seeds]
+    alone = [owner_maps(plan_of("independent", sizes, seed, 1, 1))[0] for seed in seeds]
     clear = [clear_of(owner, sizes.factor) for owner in alone]
     for name, free in (("", [np.ones_like(part) for part in clear]), ("_inside", clear)):
         crops = [random_crops(*pair, side, count, np.random.default_rng(0)) for pair in zip(pictures, free)]
@@ -231,7 +232,7 @@ def random_crops(picture: np.ndarray, free: np.ndarray, side: int, count: int, r
 
 
 def difference_interval(ours: dict, theirs: dict, key: str) -> list[float]:
-    """95 % interval of the mean difference between two covers of the same seeds and masks, by bootstrap over canvases."""
+    """95 % interval of the mean difference between two layouts of the same seeds and masks, by bootstrap over canvases."""
     difference = np.subtract(ours[key], theirs[key])
     rng = np.random.default_rng(0)
     means = [rng.choice(difference, len(difference)).mean() for _ in range(2000)]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from histoloom.cli.validate import validate_study
 from histoloom.config.package import root
 from histoloom.data.lineage import Lineage
+from histoloom.data.study_folder import Study
 from histoloom.errors import faults_among
+from histoloom.studies.checks.study import check_study
 from tests.build import make_slide, make_study
 
 
@@ -25,12 +26,15 @@ def _faults(dataset: str, *, allow: bool = False) -> list[str]:
     for part in ("autoencoder", "denoiser", "encoders"):
         Lineage(("set:A", "set:B"), (), (), ("set",)).save(Path("package") / part)
     make_study(".", rows, train_denoiser={"init": "package"}, emit={"allow_unknown_ancestors": allow})
-    return [str(fault) for fault in faults_among(validate_study())]
+    return [str(fault) for fault in faults_among(check_study(Study()))]
 
 
 def test_a_held_out_slide_that_the_model_saw_is_a_fault(folder):
     (fault,) = _faults("SET")
-    assert "slides.csv, row 3, column 'split': 'b' is held out, and the model of train_denoiser.init saw it" in fault
+    assert (
+        "slides.csv, row 3, column 'split': 'b' is held out, and the model of train_denoiser.init was trained on it"
+        in fault
+    )
 
 
 def test_a_slide_that_may_be_one_of_a_public_set_is_asked_for(folder):
@@ -40,7 +44,7 @@ def test_a_slide_that_may_be_one_of_a_public_set_is_asked_for(folder):
 
 def test_ancestors_that_nobody_knows_are_a_fault_unless_they_are_allowed(folder):
     (fault,) = _faults("own")
-    assert "saw: set:A, set:B." in fault and "allow_unknown_ancestors" in fault
+    assert "was trained: set:A, set:B." in fault and "allow_unknown_ancestors" in fault
     assert _faults("own", allow=True) == []
 
 

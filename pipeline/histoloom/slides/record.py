@@ -24,7 +24,7 @@ class LeftOut(TypedDict):
     out_of_focus: NotRequired[int]
 
 
-class SlideFacts(LeftOut):
+class SlideRecord(LeftOut):
     """What is written down of a slide that was cut.
 
     hidden : split to the number of tiles, of tile.mpp, whose labels the study may not see.

@@ -1,4 +1,4 @@
-"""The condition bus. A condition is a sequence (b, tokens, d), a vector (b, d) or a map (b, c, h, w); nothing else.
+"""A batch of conditions. Each is a sequence (b, tokens, d), a vector (b, d) or a map (b, c, h, w).
 
 A sequence is read by cross-attention, vectors are joined and added to the time embedding, maps are joined and
 concatenated to the latents or read by SPADE. Each condition has a null, which stands for "not given", and a
@@ -7,28 +7,12 @@ probability of being dropped to it in training (Ho & Salimans 2022, "Classifier-
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
-
-@dataclass(frozen=True)
-class ConditionSpec:
-    """What the denoiser must know of a condition; kept beside its weights.
-
-    shape : which of the three forms.
-    size : channels of the sequence's tokens, of the vector, or of the map.
-    drop : probability of the null in training.
-    channels : what each channel stands for, where channels have names.
-    """
-
-    name: str
-    shape: Literal["sequence", "vector", "map"]
-    size: int
-    drop: float = 0.0
-    channels: tuple[str, ...] = ()
+from histoloom.config.denoiser_record import ConditionSpec
 
 
 @dataclass(frozen=True)
@@ -45,19 +29,19 @@ class Conditions:
     vector: torch.Tensor | None = None
     map: torch.Tensor | None = None
 
-    def each(self, change) -> Conditions:
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditions:
         return Conditions(
             *(None if v is None else change(v) for v in (self.sequence, self.sequence_mask, self.vector, self.map))
         )
 
-    def to(self, device) -> Conditions:
+    def to(self, device: torch.device | str) -> Conditions:
         return self.each(lambda value: value.to(device))
 
 
 def cat(batches: list[Conditions]) -> Conditions:
     """Join batches along their first axis."""
 
-    def join(name: str):
+    def join(name: str) -> torch.Tensor | None:
         values = [getattr(b, name) for b in batches]
         return None if values[0] is None else torch.cat(values)
 
@@ -75,6 +59,8 @@ def nulled(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...]
     out, starts = given, {"vector": 0, "map": 0}
     for spec, out_of_use in zip(specs, gone):
         if spec.shape == "sequence":
+            assert out.sequence is not None and out.sequence_mask is not None
+            assert null.sequence is not None and null.sequence_mask is not None
             out = replace(
                 out,
                 sequence=torch.where(out_of_use[:, None, None], null.sequence, out.sequence),

@@ -1,4 +1,4 @@
-"""`histoloom validate`: every fault at once."""
+"""Every check of a study, in the order of its files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from histoloom.cli.begun_from import check_begun_from
-from histoloom.cli.foreseen import check_study
-from histoloom.cli.probe import probe_slides
 from histoloom.config import Params, check_cluster, check_params
-from histoloom.config.foreseen import check_foreseen
+from histoloom.config.file_keys import placed
 from histoloom.config.package import packaged
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import study_keys, study_splits
@@ -20,31 +17,32 @@ from histoloom.data.requests import check_requests
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import check_tables
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
-from histoloom.slides.classes import AnnotatedClasses, check_classes
+from histoloom.slides.classes import check_classes
+from histoloom.studies.checks.manifests import check_captions, check_regions, check_splits
+from histoloom.studies.checks.models import check_lineage
+from histoloom.studies.checks.params import check_stages
+from histoloom.studies.checks.slides import SlideFacts, open_slides
 
 
-def validate_study(study: Study | None = None) -> list[Fault | Note]:
-    """All faults of a study, in the order of its files, and the notes on what it leaves out."""
-    study = study or Study()
-    (cluster, faults), (params, found) = (
-        check_cluster(study.root / "cluster.yaml"),
-        check_params(study.root / "params.yaml"),
-    )
-    faults += found
-    if params is None:
-        return faults
-    if cluster and not faults_among(faults):
-        faults += check_foreseen(params, cluster)
-    faults += _check_salt(study.salt)
-    manifest, found = check_manifest(params.tile)
-    faults += found
-    stated, of_slides = probe_slides(manifest, params.tile)
-    faults += of_slides
-    faults += _check_splits(study, manifest, params, stated) + _check_weights(params)
-    return faults
+def check_study(study: Study) -> list[Fault | Note]:
+    """All faults of a study, and notes on what it leaves out. Faults of params.yaml alone come alone."""
+    cluster, faults = check_cluster(study.root / "cluster.yaml")
+    stated, of_params = check_params(study.root / "params.yaml")
+    found = [*faults, *of_params]
+    if stated is None:
+        return found
+    params = placed(stated, study.root)
+    if cluster and not faults_among(found):
+        found += check_stages(params, cluster, study.reviews)
+    found += _check_salt(study.salt)
+    manifest, of_manifest = check_manifest(params.tile)
+    slides, of_slides = open_slides(manifest, params.tile)
+    return [
+        *found, *of_manifest, *of_slides, *_check_slides_and_splits(study, params, manifest, slides), *_check_weights(params),
+    ]  # fmt: skip
 
 
-def validate_deep(study: Study) -> list[Fault]:
+def check_tiles(study: Study) -> list[Fault]:
     """Faults that only the tiles show.
 
     Raises
@@ -59,24 +57,31 @@ def validate_deep(study: Study) -> list[Fault]:
     return find_duplicates(study.real(), study.params.tile)
 
 
-def _check_splits(
-    study: Study, manifest: Manifest, params: Params, stated: dict[str, AnnotatedClasses]
+def _check_slides_and_splits(
+    study: Study, params: Params, manifest: Manifest, slides: dict[str, SlideFacts]
 ) -> list[Fault | Note]:
+    """What follows from the manifest's slides and their splits; the tables, which need neither, are checked in any case."""
     config = params.tile
     if not manifest.slides:
         return _check_tables(params)
     try:
         splits = study_splits(manifest, config, params.seed)
     except ManifestFaults as error:
-        return error.faults + _check_tables(params)
+        return [*error.faults, *_check_tables(params)]
     if "train" not in splits.values():
         fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
         return [fault, *_check_tables(params)]
-    found = check_requests(params, manifest, splits) + _check_slides(params, splits, manifest)
-    found += check_begun_from(params, manifest, splits, study.salt) + check_study(params, manifest, splits)
+    found = [*check_requests(params, manifest, splits), *_check_canvases(params, splits, manifest)]
+    found += check_lineage(params, manifest, splits, study.salt)
+    found += [
+        *check_splits(params, manifest, splits),
+        *check_regions(params, slides),
+        *check_captions(params, manifest),
+    ]
     found += _check_tables(params, partial(study_keys, manifest, config, splits))
-    whole = {entry.slide_id for entry in manifest.slides} == {*stated}
-    return found + (check_classes(params, manifest, splits, stated) if whole else [])
+    if {entry.slide_id for entry in manifest.slides} == {*slides}:
+        found += check_classes(params, manifest, splits, {name: each.classes for name, each in slides.items()})
+    return found
 
 
 def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
@@ -96,14 +101,14 @@ def _check_salt(path: Path) -> list[Fault]:
 def _check_weights(params: Params) -> list[Fault]:
     if params.evaluate.weights is None:
         return []
-    from histoloom.conditions.features import check_weights
+    from histoloom.conditions.inception import check_weights  # which loads torch
 
     return check_weights(params.evaluate.features, params.evaluate.weights)
 
 
-def _check_slides(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault]:
+def _check_canvases(params: Params, splits: dict[str, str], manifest: Manifest) -> list[Fault | Note]:
     if not params.sample_slides.slides:
         return []
-    from histoloom.canvas.write_inputs import check_slides
+    from histoloom.canvas.write_inputs import check_slides  # which loads torch
 
     return check_slides(params, splits, [entry.slide_id for entry in manifest.slides])

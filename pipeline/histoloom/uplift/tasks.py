@@ -1,10 +1,11 @@
-"""What is asked of the test tiles, and how the answers are measured: their label, or their mask."""
+"""What the models learn and are tested on, a tile's label or its mask, and how their predictions are measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,58 @@ from histoloom.learners.linear import expected_calibration_error
 COUNTS = ("both", "found", "stated")
 
 
+class Measures(TypedDict, total=False):
+    """What is measured of a model, or of all seeds of an arm on average; the first four of labels, the others of masks."""
+
+    balanced_accuracy: float
+    auroc: float | None
+    calibration_error: float
+    recall: dict[str, float]
+    dice: float
+    dice_of_worst_group: float
+    dice_of_class: dict[str, float]
+
+
 @dataclass(frozen=True)
-class LabelAnswers:
-    """truth : (n,) class numbers of the test tiles. A prediction is (n, classes) probabilities."""
+class Task(ABC):
+    """A task on the test tiles.
+
+    groups : (n,) split groups of the test tiles.
+    folds : (n,) of a cross-validation, in which fold each was held out; None without one.
+    measure : the primary one of `Measures`. words : its name in a sentence.
+    """
 
     classes: tuple[str, ...]
+    groups: np.ndarray
+    folds: np.ndarray | None = field(default=None, kw_only=True)
+    measure: ClassVar[str]
+    words: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Of a table of predictions."""
+
+    @abstractmethod
+    def evidence(self, prediction: np.ndarray) -> np.ndarray:
+        """(n, ...) What the score is computed from."""
+
+    @abstractmethod
+    def score(self, evidence: np.ndarray, weight: np.ndarray) -> float:
+        """The primary measure, the tiles weighted (n,); NaN where the weights leave nothing to measure."""
+
+    @abstractmethod
+    def measures(self, prediction: np.ndarray) -> Measures: ...
+
+    def groups_by_class(self) -> dict[str, int]:
+        """How many split groups the test tiles of each class are of: of one alone nothing tells how groups differ in it."""
+        return {}
+
+
+@dataclass(frozen=True)
+class LabelTask(Task):
+    """truth : (n,) class numbers of the test tiles. A prediction is (n, classes) probabilities."""
+
     truth: np.ndarray
     measure = "balanced_accuracy"
     words = "balanced accuracy"
@@ -33,7 +81,7 @@ class LabelAnswers:
         return prediction.argmax(1) == self.truth
 
     def score(self, evidence: np.ndarray, weight: np.ndarray) -> float:
-        """Balanced accuracy: the mean over classes of the weighted share of tiles that were right; weight is (n,).
+        """Balanced accuracy: the mean over classes of the weighted fraction of tiles that were right; weight is (n,).
 
         NaN where a class weighs nothing: over the other classes the mean would answer another question.
         """
@@ -42,11 +90,10 @@ class LabelAnswers:
             return float("nan")
         return float(np.mean([np.average(evidence[k], weights=weight[k]) for k in of_class]))
 
-    def groups_by_class(self, groups: np.ndarray) -> dict[str, int]:
-        """How many split groups (n,) the test tiles of each class are of: of one alone nothing tells how groups differ in it."""
-        return {self.classes[k]: len(set(groups[self.truth == k])) for k in np.unique(self.truth)}
+    def groups_by_class(self) -> dict[str, int]:
+        return {self.classes[k]: len(set(self.groups[self.truth == k])) for k in np.unique(self.truth)}
 
-    def measures(self, prediction: np.ndarray) -> dict:
+    def measures(self, prediction: np.ndarray) -> Measures:
         """Balanced accuracy, AUROC (one class against the rest, averaged), recall by class and calibration error.
 
         Classes that the test tiles lack don't count.
@@ -63,11 +110,9 @@ class LabelAnswers:
 
 
 @dataclass(frozen=True)
-class MaskAnswers:
-    """groups : (n,) split groups of the test tiles. A prediction is `counted`'s (n, 3 x classes) pixels."""
+class MaskTask(Task):
+    """A prediction is `counted`'s (n, 3 x classes) pixels. A group's Dice is over the classes that it has."""
 
-    classes: tuple[str, ...]
-    groups: np.ndarray
     measure = "dice"
     words = "Dice"
 
@@ -85,11 +130,7 @@ class MaskAnswers:
         known = np.isfinite(dice)
         return float(np.average(dice[known], weights=counts[known])) if counts[known].sum() else float("nan")
 
-    def groups_by_class(self, groups: np.ndarray) -> dict[str, int]:
-        """None: a group's Dice is over the classes that it has."""
-        return {}
-
-    def measures(self, prediction: np.ndarray) -> dict:
+    def measures(self, prediction: np.ndarray) -> Measures:
         """Dice by patient (mean, and the worst), and of each class over all test tiles; classes that they lack don't count."""
         evidence = self.evidence(prediction)
         dice = self._of_groups(evidence, np.ones(len(evidence)))
@@ -123,26 +164,22 @@ def counted(found: np.ndarray, stated: np.ndarray, classes: int) -> np.ndarray:
     return np.stack(columns, 1)
 
 
-Answers = LabelAnswers | MaskAnswers
+def averaged(each: list[Measures]) -> Measures:
+    """The mean over seeds of what `measures` gave for each; None where none is known."""
+    return cast(Measures, {name: _mean([cast(dict, m)[name] for m in each]) for name in each[0]})
 
 
-def averaged(each: list[dict], measure: str) -> dict:
-    """The mean over seeds of what `measures` gave for each, and the spread of the first of them."""
-
-    def mean(of: Callable[[dict], object]):
-        values = [of(m) for m in each]
-        if isinstance(values[0], dict):
-            return {name: mean(lambda m, name=name: of(m)[name]) for name in values[0]}
-        known = [v for v in values if v is not None]
-        return float(np.mean(known)) if known else None
-
-    out = {name: mean(lambda m, name=name: m[name]) for name in each[0]}
-    return out | {f"{measure}_std_of_seeds": float(np.std([m[measure] for m in each]))}
+def _mean(values: list) -> float | dict[str, float] | None:
+    if isinstance(values[0], dict):
+        return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
 
 
-def label_answers(test: pd.DataFrame, classes: tuple[str, ...]) -> LabelAnswers:
-    return LabelAnswers(classes, test["label"].map({name: n for n, name in enumerate(classes)}).to_numpy(int))
+def label_task(test: pd.DataFrame, classes: tuple[str, ...], folds: np.ndarray | None = None) -> LabelTask:
+    truth = test["label"].map({name: n for n, name in enumerate(classes)}).to_numpy(int)
+    return LabelTask(classes, test["split_group"].to_numpy(str), truth, folds=folds)
 
 
-def mask_answers(test: pd.DataFrame, classes: tuple[str, ...]) -> MaskAnswers:
-    return MaskAnswers(classes, test["split_group"].to_numpy(str))
+def mask_task(test: pd.DataFrame, classes: tuple[str, ...], folds: np.ndarray | None = None) -> MaskTask:
+    return MaskTask(classes, test["split_group"].to_numpy(str), folds=folds)

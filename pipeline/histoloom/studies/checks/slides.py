@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from histoloom.config import Tile
 from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox
@@ -12,9 +14,9 @@ from histoloom.slides.annotate import Annotations, load_annotations, load_polygo
 from histoloom.slides.annotation_checks import check_annotations
 from histoloom.slides.choose import NoTiles, check_choice, choose_tiles
 from histoloom.slides.classes import AnnotatedClasses, annotated_classes
-from histoloom.slides.facts import LeftOut
 from histoloom.slides.left_out import left_out, remarks
 from histoloom.slides.open import open_slide
+from histoloom.slides.record import LeftOut
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tiler import check_scale
 from histoloom.slides.tissue import detect_tissue
@@ -22,19 +24,30 @@ from histoloom.slides.tissue import detect_tissue
 _PROBE_PX = 64
 
 
-def probe_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, AnnotatedClasses], list[Fault | Note]]:
-    """The classes that annotations name on each slide that can be used; faults of the slides, and notes on what is left out."""
-    classes: dict[str, AnnotatedClasses] = {}
+@dataclass(frozen=True)
+class SlideFacts:
+    """What is known of a slide that can be used. width_px, height_px : of level 0. mpp : of level 0, µm/px."""
+
+    width_px: int
+    height_px: int
+    mpp: float
+    classes: AnnotatedClasses
+
+
+def open_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, SlideFacts], list[Fault | Note]]:
+    """Slide id to the facts of each slide that can be used; faults of the slides, and notes on what is left out."""
+    usable: dict[str, SlideFacts] = {}
     found: list[Fault | Note] = []
-    facts: dict[str, LeftOut] = {}
+    counts: dict[str, LeftOut] = {}
     for entry in track(manifest.slides, "slides", len(manifest.slides)):
         annotations, bounds = None, None
         try:
             with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
                 bounds = slide.bounds
                 annotations = _read(slide, entry, manifest, config)
-                classes[entry.slide_id] = annotated_classes(annotations, slide.size)
-                facts[entry.slide_id] = _what_is_left_out(slide, config)
+                classes = annotated_classes(annotations, slide.size)
+                usable[entry.slide_id] = SlideFacts(slide.width, slide.height, slide.mpp, classes)
+                counts[entry.slide_id] = _what_is_left_out(slide, config)
         except NoTiles as error:
             found.append(Fault(config.manifest, error.problem, error.remedy, entry.row, "path"))
         except BadSlide as error:
@@ -43,11 +56,11 @@ def probe_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, AnnotatedC
         if annotations is None:
             annotations = load_polygons_and_spots(entry, config, manifest.spots, bounds)
         found += check_annotations(annotations, bounds)
-    return classes, found + [Note(config.manifest, remark) for remark in remarks(facts)]
+    return usable, found + [Note(config.manifest, remark) for remark in remarks(counts)]
 
 
 def _read(slide: Slide, entry: SlideEntry, manifest: Manifest, config: Tile) -> Annotations:
-    """Read small regions all over a slide, so that a file that breaks off shows, and its annotations."""
+    """Read small regions all over a slide, so that a file that breaks off shows; and its annotations."""
     check_scale(slide, config)
     for row in range(4):
         for col in range(4):

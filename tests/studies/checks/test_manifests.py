@@ -1,4 +1,4 @@
-"""`histoloom validate` says what stages that come late would refuse, each with its key; a study that goes through has no fault."""
+"""What the manifests tell of late stages is said by `histoloom validate`; a study that goes through has no fault."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from histoloom.cli.validate import validate_study
-from histoloom.config import Cluster, Params, Tile
-from histoloom.config.foreseen import check_foreseen
+from histoloom.config import Params, Tile
 from histoloom.data.manifest import Manifest, check_manifest
 from histoloom.data.slide_entry import SlideEntry
+from histoloom.data.study_folder import Study
 from histoloom.errors import Fault, Note, faults_among, notes_among
 from histoloom.slides.describe import known_captions
+from histoloom.studies.checks.manifests import check_splits
+from histoloom.studies.checks.study import check_study
 from tests.build import make_slide, make_study, write_csv
 
 CLASSES = {"labels": {"source": "slide", "classes": ["tumour", "stroma"]}}
@@ -41,7 +42,7 @@ def slides(folder):
 
 def study(rows=ROWS, tile: dict | None = None, **sections) -> list[Fault | Note]:
     make_study(".", rows, tile, **sections)
-    return validate_study()
+    return check_study(Study())
 
 
 def faults_of(rows=ROWS, tile: dict | None = None, **sections) -> dict[str, str]:
@@ -51,58 +52,7 @@ def faults_of(rows=ROWS, tile: dict | None = None, **sections) -> dict[str, str]
     }
 
 
-def foreseen(cluster: dict | None = None, tile: dict | None = None, **sections) -> dict[str, str]:
-    params = Params(tile={"mpp": 1.0, "tile_px": 64} | CLASSES | (tile or {}), **sections)
-    faults = check_foreseen(params, Cluster(**(cluster or {"device": "cpu"})))
-    assert all(fault.remedy for fault in faults)
-    return {fault.where.removeprefix("params.yaml, "): fault.problem for fault in faults}
-
-
-CANVAS = {"name": "c", "width_px": 256, "height_px": 256}
-STAIN = {"masks": {"source": "stain", "classes": ["nucleus"]}}
 REQUEST = {"name": "more", "tiles": 3}
-
-
-@pytest.mark.parametrize(
-    "key, word, tile, sections",
-    [
-        ("train_denoiser.channels", "halved 4 times", {}, {"train_denoiser": {"channels": [8] * 5, "steps": 4}, "train_autoencoder": {"down_factor": 8}}),
-        ("train_denoiser.windows_latent_px", "32", {}, {"train_denoiser": {"windows_latent_px": [32]}}),
-        ("train_denoiser.conditions", "label", {"labels": {"source": "none", "classes": []}}, {"plan": {"target": "none", "evaluation_tiles": 1}, "uplift": {"seeds": 0}}),
-        ("train_encoders.text.heads", "5", {}, {"train_encoders": {"text": {"heads": 5}}}),
-        ("train_denoiser.attention_head_dim", "96 channels", {}, {"train_denoiser": {"attention_head_dim": 1000}}),
-        ("tile.caption", "quotes nothing", {"caption": "H&E"}, {}),
-        ("train_denoiser.resume_from", "gone", {}, {"train_denoiser": {"resume_from": "gone"}}),
-        ("train_autoencoder.resume_from", "gone", {}, {"train_autoencoder": {"resume_from": "gone"}}),
-        ("train_denoiser.mixed_precision", "GPU", {}, {"train_denoiser": {"mixed_precision": "fp16"}}),
-        ("sample.precision", "GPU", {}, {"sample": {"precision": "fp16"}}),
-        ("train_denoiser.attention", "xformers", {}, {"train_denoiser": {"attention": "xformers"}}),
-        ("plan.target", "nothing to make", {}, {"plan": {"target": "none"}}),
-        ("plan.target", "one class", {"labels": {"source": "slide", "classes": ["a"]}}, {"uplift": {"seeds": 0}}),
-        ("sample.steps", "1000", {}, {"sample": {"steps": 5000}}),
-        ("sample_slides.steps", "1000", {}, {"sample_slides": {"slides": [CANVAS], "steps": 1001}}),
-        ("plan.requests[0].change.leave_out", "mask", STAIN, {"train_denoiser": {"conditions": ["mask"]}, "plan": {"requests": [REQUEST | {"change": {"leave_out": ["mask"]}}]}}),
-        ("sample_slides.slides, 'c'", "512", {}, {"sample_slides": {"slides": [CANVAS], "window_latent_px": 128}}),
-        ("sample_slides.halo_latent_px", "quarter", {}, {"sample_slides": {"slides": [CANVAS], "halo_latent_px": 6}}),
-        ("filter.use", "mask", {}, {"filter": {"use": ["mask"]}}),
-        ("filter.use", "rna", {}, {"filter": {"use": ["rna"]}}),
-        ("filter.use", "both towers", {}, {"filter": {"use": ["text"]}, "train_encoders": {"text": {"source": "transformers:vinid/plip"}}}),
-        ("filter.use", "review", {}, {"filter": {"use": ["review"]}}),
-        ("uplift.task", "mask", {}, {"uplift": {"task": "mask"}}),
-        ("uplift.seeds", "two classes", {"labels": {"source": "slide", "classes": ["a"]}}, {"plan": {"evaluation_tiles": 3}}),
-        ("tile.summarise", "no-such-program", {"summarise": "no-such-program -x"}, {}),
-        ("evaluate.features", "no/such", {}, {"evaluate": {"features": "no/such"}}),
-    ],
-)  # fmt: skip
-def test_what_params_alone_tell_of_late_stages_is_said(folder, key, word, tile, sections):
-    found = foreseen(None, tile, **sections)
-    assert list(found) == [key] and word in found[key]
-
-
-def test_params_that_every_stage_takes_have_no_fault(folder):
-    assert foreseen() == {}
-    few = {"labels": {"source": "slide", "classes": ["a"]}}
-    assert foreseen(None, few, plan={"evaluation_tiles": 3}, uplift={"seeds": 0}) == {}
 
 
 def test_a_study_with_the_fewest_keys_has_no_fault(slides):
@@ -130,14 +80,12 @@ def test_a_salt_that_emit_would_refuse_is_said(slides, monkeypatch, content):
 
 
 def test_nuclei_that_are_not_told_apart_are_said():
-    from histoloom.cli.foreseen import check_study
-
     masks = {"masks": {"source": "polygons", "classes": ["nucleus"]}}
     sections = {"train_denoiser": {"conditions": ["mask"]}, "encode": {"edges": True}}
     sections["plan"] = {"requests": [REQUEST | {"change": {"mask": {"scatter": True}}}]}
     params = Params(tile={"mpp": 1.0} | CLASSES | masks, **sections)
     manifest = Manifest((SlideEntry("s0", Path("s0.tif"), "p0", 2),), None)
-    wheres = [fault.where for fault in check_study(params, manifest, {"p0": "val"})]
+    wheres = [fault.where for fault in check_splits(params, manifest, {"p0": "val"})]
     assert wheres == ["params.yaml, encode.edges", "params.yaml, plan.requests, 'more', change.mask"]
 
 

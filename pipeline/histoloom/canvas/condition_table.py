@@ -1,0 +1,181 @@
+"""The conditions that a slide states, for its whole or point by point in a table, and the grid that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+
+from histoloom.canvas.condition_grid import ConditionGrid
+from histoloom.canvas.sources import InputSources
+from histoloom.conditions.batch import Conditions, cat
+from histoloom.conditions.encode import Encoders, batch, null
+from histoloom.conditions.rna import RnaEncoder
+from histoloom.config import Params, WovenSlide
+from histoloom.data.store import TileStore
+from histoloom.data.tables import with_conditions
+from histoloom.errors import Fault, ManifestFaults, refuse_faults
+
+_COLUMNS = ("label", "caption", "rna", "genotype")
+
+
+class PointConditions(TypedDict):
+    """What a point of the grid states; None for what it leaves open."""
+
+    label: str | None
+    caption: str | None
+    rna: str | None
+    genotype: str | None
+
+
+@dataclass(frozen=True)
+class StatedConditions:
+    """A slide's conditions other than maps.
+
+    source_groups : split groups of the tiles whose conditions or profiles they are.
+    points : what each point of the grid states, row by row.
+    """
+
+    grid: ConditionGrid
+    source_groups: frozenset[str]
+    points: list[list[PointConditions]]
+
+
+def state_conditions(slide: WovenSlide, sources: InputSources) -> StatedConditions:
+    """A slide's conditions other than maps, from its table and the tiles that it names.
+
+    Raises
+    ------
+    ManifestFaults
+        for a tile or an expression profile that isn't there.
+    """
+    params = sources.params
+    tiles = with_conditions(sources.tiles.rows(), params).drop_duplicates("tile_id").set_index("tile_id", drop=False)
+    table = read_condition_table(slide, params)
+    refuse_faults(_unknown(slide, table, tiles, sources.encoders))
+    table, groups = _filled_from_tiles(table, tiles)
+    if "rna" in sources.encoders.names and table["rna"].notna().any():
+        groups |= set(tiles.loc[tiles["rna"].isin(table["rna"].dropna()), "split_group"])
+    rows = table.assign(mpp=params.tile.mpp).replace({np.nan: None}).astype({"mpp": float})
+    shape = int(table["row"].max()) + 1, int(table["col"].max()) + 1
+    index = np.full(shape, -1)
+    index[table["row"].astype(int), table["col"].astype(int)] = np.arange(len(table))
+    down, along = slide.height_px / sources.factor / shape[0], slide.width_px / sources.factor / shape[1]
+    grid = ConditionGrid(_encoded(rows, tiles, sources), torch.from_numpy(index), (down, along))
+    stated = rows[list(_COLUMNS)].to_dict("records")
+    return StatedConditions(grid, frozenset(groups), [[stated[i] for i in row] for row in index])
+
+
+def _filled_from_tiles(table: pd.DataFrame, tiles: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
+    """The table with what its tiles state where it leaves a condition open, and those tiles' groups."""
+    if "tile_id" not in table:
+        return table, set()
+    named = tiles.reindex(table["tile_id"].to_numpy(object))
+    taken = {
+        name: table[name].where(table[name].notna(), pd.Series(named[name].to_numpy(object), table.index))
+        for name in _COLUMNS
+    }
+    return table.assign(**taken), set(named["split_group"].dropna())
+
+
+def _encoded(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> Conditions:
+    """The conditions of the rows, and after them the nulls of all."""
+    without_maps = Encoders(tuple(e for e in sources.encoders.encoders if e.shape != "map"))
+    arrays = without_maps.arrays(rows, _pictures(rows, tiles, sources.tiles))
+    if "image" in arrays:
+        without = rows["tile_id"].isna().to_numpy() if "tile_id" in rows else np.ones(len(rows), bool)
+        arrays["image"][without] = 0
+    specs = without_maps.specs()
+    return cat([batch(arrays, specs, np.arange(len(rows))), null(arrays, specs)])
+
+
+def _unknown(slide: WovenSlide, table: pd.DataFrame, tiles: pd.DataFrame, encoders: Encoders) -> Iterator[Fault]:
+    """Tiles and profiles that are named and aren't there."""
+    where = slide.condition_grid or f"params.yaml, slide '{slide.name}'"
+    profiles = next((e.codes.index for e in encoders.encoders if isinstance(e, RnaEncoder)), pd.Index([]))
+    checked: tuple[tuple[str, Collection[str], str], ...] = (
+        ("tile_id", tiles.index, "name a tile of data/tiles (histoloom preview shows them)."),
+        ("rna", profiles, "name a sample of train_encoders.rna.table."),
+    )
+    for column, known, remedy in checked:
+        named = table[column] if column in table else pd.Series(dtype=object)
+        for line in np.flatnonzero(named.notna() & ~named.isin(known)):
+            row = None if slide.condition_grid is None else int(line) + 2
+            yield Fault(where, f"'{named.iloc[line]}' isn't there.", remedy, row, column)
+
+
+def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Callable[[str], np.ndarray]:
+    """The tiles that rows name; black where a row names none."""
+
+    def read(name: str) -> np.ndarray:
+        named = rows["tile_id"].notna().to_numpy() if "tile_id" in rows else np.zeros(len(rows), bool)
+        found = store.read(tiles.loc[rows["tile_id"][named]] if named.any() else tiles.head(0), name)
+        out = np.zeros((len(rows), *found.shape[1:]), found.dtype)
+        out[named] = found
+        return out
+
+    return read
+
+
+def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
+    """A row a grid point: `row`, `col`, conditions, perhaps `tile_id`. What a row leaves open is as for the whole slide.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault of the slide's file.
+    """
+    whole = {name: getattr(slide, name) for name in _COLUMNS}
+    if slide.condition_grid is None:
+        return pd.DataFrame([whole | {"row": 0, "col": 0}])
+    table = _read_csv(slide, slide.condition_grid)
+    refuse_faults(_faults_of_columns(slide.condition_grid, table))
+    table = table.replace({"": None})
+    for column in ("row", "col"):
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+    refuse_faults(_faults_of_rows(slide.condition_grid, table, params))
+    return table.assign(**{n: table[n].where(table[n].notna(), v) if n in table else v for n, v in whole.items()})
+
+
+def _read_csv(slide: WovenSlide, where: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(Path(where), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestFaults(
+            [Fault(where, "the file is missing.", f"put it there, or mend slide '{slide.name}'.")]
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        problem = f"it is not a readable CSV ({error})."
+        raise ManifestFaults([Fault(where, problem, "save it as UTF-8 with a header line.")]) from None
+
+
+def _faults_of_columns(where: str, table: pd.DataFrame) -> Iterator[Fault]:
+    known = {"row", "col", "tile_id", *_COLUMNS}
+    for column in (c for c in table if c not in known):
+        yield Fault(where, "this column means nothing here.", f"use {sorted(known)}.", 1, column)
+    for column in (c for c in ("row", "col") if c not in table):
+        yield Fault(where, "the column is missing.", "add it.", 1, column)
+
+
+def _faults_of_rows(where: str, table: pd.DataFrame, params: Params) -> Iterator[Fault]:
+    wrong = False
+    for column in ("row", "col"):
+        for line in np.flatnonzero(table[column].isna() | (table[column] < 0) | (table[column] % 1 != 0)):
+            wrong = True
+            yield Fault(where, "it is no whole number from 0 up.", "count rows and columns.", int(line) + 2, column)
+    if "label" in table:
+        for line in np.flatnonzero(~table["label"].isin([None, *params.tile.labels.classes])):
+            wrong = True
+            problem = f"unknown label '{table['label'].iloc[line]}'."
+            yield Fault(where, problem, "use one of tile.labels.classes.", int(line) + 2, "label")
+    if wrong:
+        return
+    wanted = (table["row"].max() + 1) * (table["col"].max() + 1)
+    if table.duplicated(["row", "col"]).any() or len(table) != wanted:
+        problem = f"{len(table)} rows are no whole grid of {wanted:.0f} points."
+        yield Fault(where, problem, "state each point once.")

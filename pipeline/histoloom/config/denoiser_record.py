@@ -1,0 +1,139 @@
+"""What the folder of a trained denoiser tells of itself, read without torch: its conditions, its training, its sizes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from histoloom.config.package import check_weights, read_json, told
+
+CONDITIONS_FILE = "conditions.json"
+"""The file beside a denoiser's weights that holds its `DenoiserRecord`; a model from elsewhere has none."""
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Schedule = Literal["linear", "scaled_linear", "cosine", "quadratic"]
+
+
+Shape = Literal["sequence", "vector", "map"]
+
+
+@dataclass(frozen=True)
+class ConditionSpec:
+    """What the denoiser must know of a condition.
+
+    shape : which of the three forms it takes (see `Conditions`).
+    size : channels of the sequence's tokens, of the vector, or of the map.
+    drop : probability of the null in training.
+    channels : what each channel stands for, where channels have names.
+    """
+
+    name: str
+    shape: Shape
+    size: int
+    drop: float = 0.0
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DenoiserTraining:
+    """How a denoiser was trained, as far as whoever samples it or trains it further must know.
+
+    prediction, schedule, train_timesteps : of the forward process.
+    map_input : how maps enter the network.
+    latent_px, latent_channels : side and channels of the latents that it was trained on.
+    distilled : the number of steps that it was distilled to; None where it wasn't.
+    guidance_inside : whether a distilled denoiser learnt its teacher's guidance, and is to be sampled without.
+    """
+
+    prediction: Prediction
+    schedule: Schedule
+    train_timesteps: int
+    map_input: Literal["concat", "spade"]
+    latent_px: int
+    latent_channels: int
+    distilled: int | None = None
+    guidance_inside: bool = True
+
+
+@dataclass(frozen=True)
+class DenoiserRecord:
+    """What is kept beside a denoiser's weights: its conditions in their order, and its training."""
+
+    conditions: tuple[ConditionSpec, ...]
+    training: DenoiserTraining
+
+    @property
+    def channels(self) -> dict[str, tuple[str, ...]]:
+        """Condition to what its channels stand for."""
+        return {spec.name: spec.channels for spec in self.conditions}
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What `CONDITIONS_FILE` holds."""
+        return {"conditions": [asdict(spec) for spec in self.conditions], "training": asdict(self.training)}
+
+
+def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
+    """The record in a denoiser's folder; None of a model from elsewhere. Keys that nobody knows are left out.
+
+    Raises
+    ------
+    HistoloomError
+        when the file is damaged.
+    """
+    path = Path(folder) / CONDITIONS_FILE
+    if not path.is_file():
+        return None
+    written = read_json(path)
+    conditions = [
+        ConditionSpec(
+            told(found, "name", path),
+            told(found, "shape", path),
+            told(found, "size", path),
+            found.get("drop", 0.0),
+            tuple(told(found, "channels", path)),
+        )
+        for found in told(written, "conditions", path)
+    ]
+    training = told(written, "training", path)
+    needed = ("prediction", "schedule", "train_timesteps", "map_input", "latent_px", "latent_channels")
+    optional = {name: training[name] for name in ("distilled", "guidance_inside") if name in training}
+    facts = {name: told(training, name, path) for name in needed}
+    return DenoiserRecord(tuple(conditions), DenoiserTraining(**facts, **optional))
+
+
+@dataclass(frozen=True)
+class DenoiserFolder:
+    """What all files of a denoiser's folder tell.
+
+    latent_channels : of the latents that it makes.
+    sizes : channels, layers_per_block and attention_head_dim, as params name them.
+    record : None of a model from elsewhere.
+    few_steps : the number of steps that its updates for few steps lead to; None where it has none.
+    """
+
+    latent_channels: int
+    sizes: dict[str, Any]
+    record: DenoiserRecord | None = None
+    few_steps: int | None = None
+
+
+def read_denoiser_folder(folder: Path) -> DenoiserFolder:
+    """Read a denoiser's folder.
+
+    Raises
+    ------
+    HistoloomError
+        when it is damaged.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    check_weights(folder, "denoiser")
+    sizes = {
+        "channels": tuple(told(config, "block_out_channels", path)),
+        "layers_per_block": config.get("layers_per_block"),
+        "attention_head_dim": config.get("attention_head_dim"),
+    }
+    few = folder / "few_steps" / "few_steps.json"
+    steps = told(read_json(few), "steps", few) if few.is_file() else None
+    return DenoiserFolder(told(config, "out_channels", path), sizes, read_denoiser_record(folder), steps)

@@ -1,0 +1,201 @@
+"""What pretrained models tell of themselves, filled in where params leave it out.
+
+`train_denoiser.init` names a package: what it tells stands for every key that params leave out. It is filled in before params are
+checked. So checks and stages see whole params.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from histoloom.config.channels import BACKGROUND, EDGE, read_channels
+from histoloom.config.denoiser_record import DenoiserFolder, read_denoiser_folder
+from histoloom.config.file_keys import model_place
+from histoloom.config.package import autoencoder_facts, has_part, part_folder, rna_facts, scale_of, text_facts
+from histoloom.config.params import Params
+from histoloom.config.train_denoiser import Distil
+from histoloom.errors import Fault, HistoloomError, key_fault
+
+T = TypeVar("T")
+
+
+@dataclass
+class Pretrained:
+    """What is known of the pretrained models that params name; None where they name none, or where nothing is known.
+
+    mpp : the scale that they were trained at, µm/px.
+    faults : of folders that are damaged.
+    """
+
+    autoencoder: dict[str, Any] | None = None
+    denoiser: DenoiserFolder | None = None
+    text: dict[str, Any] | None = None
+    rna: dict[str, Any] | None = None
+    mpp: float | None = None
+    faults: list[Fault] = field(default_factory=list)
+
+
+def named_models(params: Params) -> dict[str, tuple[str, str]]:
+    """Key to the pretrained model that it names and the part of it that is read; of encoders, where their condition is in use."""
+    encoders, names = params.train_encoders, params.train_denoiser.conditions
+    named = {
+        "train_denoiser.init": (params.train_denoiser.init, "denoiser"),
+        "train_autoencoder.init": (params.train_autoencoder.init, "autoencoder"),
+        "train_encoders.text.source": (encoders.text.source if "text" in names else "train", "encoders/text"),
+        "train_encoders.rna.init": (encoders.rna.init if "rna" in names else "train", "encoders/rna"),
+    }
+    own = {"autoencoder": "scratch", "denoiser": "scratch"}
+    return {key: (source, part) for key, (source, part) in named.items() if source != own.get(part, "train")}
+
+
+def fill_in(written: Any, root: Path) -> tuple[Any, Pretrained]:
+    """Params as they were written, with what their pretrained models tell; `written` itself is left as it is.
+
+    root : the folder that names of files are relative to.
+    """
+    if not isinstance(written, dict):
+        return written, Pretrained()
+    filling = _Filling(deepcopy(written), root)
+    filling.fill()
+    return filling.params, filling.told
+
+
+@dataclass
+class _Filling:
+    """Params while they are filled in, and what the models told."""
+
+    params: dict[str, Any]
+    root: Path
+    told: Pretrained = field(default_factory=Pretrained)
+
+    def fill(self) -> None:
+        init = self.source("train_denoiser.init", "scratch")
+        for part, key in (
+            ("autoencoder", "train_autoencoder.init"),
+            ("encoders/text", "train_encoders.text.source"),
+            ("encoders/rna", "train_encoders.rna.init"),
+        ):
+            if init and self.has(init, "denoiser") and self.has(init, part):
+                self.take(key, init)
+        self.fill_autoencoder()
+        if init and (known := self.read("denoiser", "train_denoiser.init", init, read_denoiser_folder)):
+            self.told.denoiser = known
+            self.fill_denoiser(known)
+        self.fill_encoders()
+        for source in filter(None, (init, self.source("train_autoencoder.init", "scratch"))):
+            self.told.mpp = self.told.mpp or scale_of(model_place(source, self.root))
+        self.take("tile.mpp", self.told.mpp)
+        self.fill_steps()
+        self.fill_without_labels()
+
+    def fill_autoencoder(self) -> None:
+        if source := self.source("train_autoencoder.init", "scratch"):
+            self.told.autoencoder = self.read("autoencoder", "train_autoencoder.init", source, autoencoder_facts)
+        self.take_all("train_autoencoder", self.told.autoencoder)
+
+    def fill_denoiser(self, known: DenoiserFolder) -> None:
+        self.take_all("train_denoiser", known.sizes)
+        if known.record is None:
+            return
+        for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+            self.take(f"train_denoiser.{name}", getattr(known.record.training, name))
+        conditions = known.record.channels
+        labelled, masked = self.get("tile.labels.source") != "none", self.get("tile.masks.source") not in (None, "none")
+        has = {
+            "label": labelled,
+            "mask": masked,
+            "rna": self.get("train_encoders.rna.table") is not None,
+            "genotype": self.get("train_encoders.genotype.table") is not None,
+        }
+        usable = [name for name in conditions if has.get(name, True)]
+        self.take("train_denoiser.conditions", usable or list(conditions))
+        if "label" in conditions and labelled:
+            self.take("tile.labels.classes", list(conditions["label"]))
+        if "mask" in conditions and masked:
+            names, detail = read_channels(conditions["mask"])
+            self.take("tile.masks.classes", [name for name in names if name not in (BACKGROUND, EDGE)])
+            if "mask" in (self.get("train_denoiser.conditions") or ()):
+                self.take("encode.mask_detail", detail)
+                self.take("encode.edges", EDGE in names)
+
+    def fill_encoders(self) -> None:
+        text, rna = self.source("train_encoders.text.source", "train"), self.source("train_encoders.rna.init", "train")
+        if text and self.has(text, "encoders/text"):
+            self.told.text = self.read("encoders/text", "train_encoders.text.source", text, text_facts)
+        if rna:
+            self.told.rna = self.read("encoders/rna", "train_encoders.rna.init", rna, rna_facts)
+        self.take_all("train_encoders.text", self.told.text)
+        self.take_all("train_encoders.rna", self.told.rna)
+
+    def fill_steps(self) -> None:
+        """How a denoiser of few steps is sampled."""
+        steps, guided_inside = distilled_to(self.get("train_denoiser") or {}, self.told.denoiser)
+        for section in ("sample", "sample_slides") if steps else ():
+            self.take(f"{section}.scheduler", "ddim")
+            self.take(f"{section}.steps", steps)
+            self.take(f"{section}.guidance", 1 if guided_inside else None)
+
+    def fill_without_labels(self) -> None:
+        """What defaults would ask of labels that there aren't."""
+        classes = self.get("tile.labels.classes")
+        unlabelled = self.get("tile.labels.source") == "none" or classes == []
+        if unlabelled:
+            self.take("train_denoiser.conditions", ["text"])
+        alone = isinstance(classes, list) and len(classes) < 2
+        if (unlabelled or alone) and self.get("uplift.task") != "mask":
+            self.take("uplift.seeds", 0)
+
+    def get(self, key: str) -> Any:
+        """The value at a key such as 'tile.mpp'; None where it is left out, or written as null."""
+        value: Any = self.params
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def source(self, key: str, own: str) -> str | None:
+        """The pretrained model that a key names; None where it names none, which `own` says too."""
+        value = self.get(key)
+        return value if isinstance(value, str) and value not in ("", own) else None
+
+    def has(self, source: str, part: str) -> bool:
+        return has_part(model_place(source, self.root), part)
+
+    def read(self, part: str, key: str, source: str, read: Callable[[Path], T]) -> T | None:
+        """What a part's folder tells; a damaged one becomes a fault of the key that names it."""
+        folder = part_folder(model_place(source, self.root), part)
+        try:
+            return read(folder) if folder else None
+        except HistoloomError as error:
+            self.told.faults.append(key_fault(key, str(error), "fetch or package the model again, or name another."))
+            return None
+
+    def take_all(self, section: str, facts: dict[str, Any] | None) -> None:
+        for name, value in (facts or {}).items():
+            self.take(f"{section}.{name}", value)
+
+    def take(self, key: str, value: Any) -> None:
+        """State a value that isn't stated. A section that is no mapping is left to the checks."""
+        *sections, name = key.split(".")
+        if value is None or self.get(key) is not None:
+            return
+        place = self.params
+        for section in sections:
+            if place.get(section) is None:
+                place[section] = {}
+            if not isinstance(place[section], dict):
+                return
+            place = place[section]
+        place[name] = list(value) if isinstance(value, tuple) else value
+
+
+def distilled_to(train_denoiser: dict[str, Any], known: DenoiserFolder | None) -> tuple[int | None, bool]:
+    """To how many steps the denoiser will have been distilled, None for one that wasn't; and whether guidance is inside it."""
+    if (distil := train_denoiser.get("distil")) is not None:
+        return (distil.get("steps") or Distil.model_fields["steps"].default if isinstance(distil, dict) else None), True
+    if known and train_denoiser.get("few_steps") is True:
+        return known.few_steps, train_denoiser.get("steps") == 0
+    return (known.record.training.distilled if known and known.record else None), True

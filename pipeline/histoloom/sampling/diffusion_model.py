@@ -1,0 +1,156 @@
+"""A diffusion model, that is its autoencoder, denoiser and encoders: loaded once a process, and asked for latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import torch
+
+from histoloom.backbones.denoiser import load_denoiser
+from histoloom.backbones.precision import native
+from histoloom.conditions.batch import Conditions
+from histoloom.conditions.encode import Encoders, load_encoders
+from histoloom.config import Sample, SampleSlides
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read_denoiser_record
+from histoloom.data.commit import digest
+from histoloom.data.lineage import Lineage, model_sha256, read_lineage
+from histoloom.errors import HistoloomError
+from histoloom.process.guidance import Guidance
+from histoloom.process.noise import latent_noise
+from histoloom.process.sampler import make_scheduler, sample_latents
+from histoloom.targets.autoencoder import LatentCodec, load_codec
+
+if TYPE_CHECKING:
+    from diffusers.models import UNet2DConditionModel
+
+_MODELS = ("autoencoder", "denoiser", "encoders")
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """A loaded autoencoder, denoiser and encoders that were trained together."""
+
+    codec: LatentCodec
+    unet: UNet2DConditionModel
+    encoders: Encoders
+    record: DenoiserRecord
+    device: str
+
+    @property
+    def specs(self) -> tuple[ConditionSpec, ...]:
+        return self.record.conditions
+
+    def latents(self, seeds: np.ndarray, given: Conditions, nulls: Conditions, config: Sample) -> torch.Tensor:
+        """Sample one microbatch.
+
+        Parameters
+        ----------
+        seeds : (b,) uint64, of each row's noise.
+        given : b rows of conditions.
+        nulls : the nulls of all conditions, one row.
+
+        Returns
+        -------
+        (b, c, h, w) latents of unit variance, on the device
+        """
+        training = self.record.training
+        shape = (training.latent_channels, training.latent_px, training.latent_px)
+        noise = torch.from_numpy(latent_noise(seeds, shape)).to(self.device)
+        scheduler = make_scheduler(
+            config.scheduler,
+            prediction=training.prediction,
+            schedule=training.schedule,
+            train_timesteps=training.train_timesteps,
+        )
+        given, nulls = given.to(self.device), nulls.to(self.device)
+
+        names = [spec.name for spec in self.specs]
+
+        @cache  # few steps are guided differently
+        def guided(scales: tuple[float, ...]) -> Guidance:
+            return Guidance.of(given, nulls, self.specs, dict(zip(names, scales)).__getitem__)
+
+        def guidance(fraction: float) -> Guidance:
+            return guided(tuple(map(config.scale_at(fraction), names)))
+
+        return sample_latents(self.unet, scheduler, noise, guidance, steps=config.steps)
+
+
+@lru_cache(maxsize=1)
+def load_diffusion_model(
+    models: Path, sha256: str, attention: str, device: str, precision: str = "fp32"
+) -> DiffusionModel:
+    """Load a study's `models` once a process; `sha256` keys the cache, so that new weights are loaded anew."""
+    unet, record = load_denoiser(models / "denoiser", device, attention, precision)
+    encoders = load_encoders(record.conditions, record.training.latent_px, models / "encoders", device)
+    codec = load_codec(models / "autoencoder", device, precision)
+    return DiffusionModel(codec, unet, encoders, record, device)
+
+
+def generator_sha256(models: Path) -> str:
+    """The identity of autoencoder, denoiser and encoders together."""
+    return digest([model_sha256(models / name) for name in _MODELS])
+
+
+def lineage_of_models(models: Path) -> dict:
+    """What autoencoder, denoiser and encoders saw."""
+    lineage = Lineage()
+    for name in _MODELS:
+        lineage |= read_lineage(models / name)
+    return lineage.record
+
+
+class ConditionGuidance(TypedDict):
+    """One entry of a row's `guidance` (data.schema.GUIDANCE)."""
+
+    condition: str
+    scale: float
+    start: float
+    end: float
+
+
+class SamplingFacts(TypedDict):
+    """How tiles were sampled, as their rows state it (data.schema.SYNTHETIC_ROW), but for `window_layout`."""
+
+    scheduler: str
+    steps: int
+    precision: str
+    guidance: list[ConditionGuidance]
+
+
+def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...]) -> list[ConditionGuidance]:
+    """Guidance as a tile's row states it: one entry for all conditions where they have the same scale and interval."""
+    found = {name: (config.scale(name), *config.interval(name)) for name in conditions}
+    if len(set(found.values())) == 1:
+        found = {"all": found[conditions[0]]}
+    return [
+        {"condition": name, "scale": scale, "start": start, "end": end} for name, (scale, start, end) in found.items()
+    ]
+
+
+def sampling_facts(config: Sample | SampleSlides, conditions: tuple[str, ...], device: str) -> SamplingFacts:
+    return {
+        "scheduler": config.scheduler,
+        "steps": config.steps,
+        "precision": native(config.precision, device),
+        "guidance": written_guidance(config, conditions),
+    }
+
+
+def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:
+    """Refuse to step a distilled denoiser otherwise than it was distilled for.
+
+    Guidance is inside where the conditions are those of the teacher; a denoiser that was adapted to others may be guided.
+    """
+    if (record := read_denoiser_record(models / "denoiser")) is None:
+        return
+    steps, inside = record.training.distilled, record.training.guidance_inside
+    if steps and ((config.scheduler, config.steps) != ("ddim", steps) or (inside and config.guidance != 1)):
+        raise HistoloomError(
+            f"The denoiser was distilled to {steps} steps{', with guidance inside' if inside else ''}. Set {section}: "
+            f"{{scheduler: ddim, steps: {steps}{', guidance: 1' if inside else ''}}}."
+        )

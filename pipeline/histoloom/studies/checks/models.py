@@ -1,0 +1,67 @@
+"""What the pretrained models that params name were trained on, held against the manifest before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from histoloom.config import Params
+from histoloom.config.extractors import OF_NO_PATIENT
+from histoloom.config.package import packaged
+from histoloom.config.pretrained import named_models
+from histoloom.data.ancestry import Recognised, answer, grid_of, recognise
+from histoloom.data.codes import known_salt
+from histoloom.data.groups import split_groups
+from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.manifest import Manifest
+from histoloom.errors import Fault
+
+
+def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], salt: Path) -> list[Fault]:
+    """What the leak gate of `emit`, `evaluate` and `uplift` will refuse of the models that params name."""
+    columns = ["slide_id", "patient_id", "split_group", "split", "dataset"]
+    rows = [  # a row for each slide and group, as `tile` will write them
+        (entry.slide_id, entry.patient_id, group, splits[group], entry.extra.get("dataset"))
+        for entry in manifest.slides
+        for group in split_groups(entry, params.tile)
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    return [
+        fault
+        for key, lineage in _lineages(params).items()
+        for fault in _faults(
+            key, recognise(lineage.record, table, known_salt(salt), grid_of(params.tile.split)), manifest, params
+        )
+    ]
+
+
+def _lineages(params: Params) -> dict[str, Lineage]:
+    """Key of params to the lineage of the model that it names; each record once."""
+    out: dict[str, Lineage] = {}
+    for key, (source, part) in named_models(params).items():
+        place, record = packaged(source, part), ".." if part.startswith("encoders/") else ""
+        lineage = read_lineage(Path(place) / record if Path(place).is_dir() else place)
+        if lineage not in out.values():
+            out[key] = lineage
+    if "image" in params.train_denoiser.conditions:
+        tower = params.train_encoders.image.source
+        out["train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
+    return out
+
+
+def _faults(key: str, found: Recognised, manifest: Manifest, params: Params) -> Iterator[Fault]:
+    where, lines = params.tile.manifest, {entry.slide_id: entry.row for entry in manifest.slides}
+    for name in found.held_out:
+        problem = f"'{name}' is held out, and the model of {key} was trained on it."
+        yield Fault(where, problem, "state split: train for it, or name another model.", lines.get(name), "split")
+    for slide, name in found.unstated.items():
+        problem = f"the model of {key} was trained on '{name}', which may be this held-out slide, or its patient."
+        yield Fault(where, problem, answer(name), lines.get(slide), "dataset")
+    if found.unknown and not params.emit.allow_unknown_ancestors:
+        problem = (
+            f"nobody knows whose these are, on which the model of {key} was trained: {', '.join(found.unknown[:5])}."
+        )
+        remedy = "state `dataset` in slides.csv if they are slides of yours, or set emit.allow_unknown_ancestors: true."
+        yield Fault("params.yaml", problem, f"{remedy} Else emit refuses the tiles.")

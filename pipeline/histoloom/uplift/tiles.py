@@ -1,0 +1,109 @@
+"""The tiles of the experiment: those that can answer the question, and whether they are enough to ask it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from histoloom.config import Params
+from histoloom.data.rows import held_out_rows
+from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
+from histoloom.errors import HistoloomError
+from histoloom.uplift.protocol import Trial
+from histoloom.uplift.tasks import Task, label_task, mask_task
+
+_LEAST_TEST = 10
+
+
+@dataclass(frozen=True)
+class UpliftTiles:
+    """Rows that have what the task asks for, and the stores that their images lie in.
+
+    synthetic_stores : of synthetic tiles. `store` in the rows counts the stores: 0 is `real`, then these.
+    classes : of labels, or of masks.
+    not_in_train : class to the test tiles of it that aren't asked about, since train shows none.
+    """
+
+    real: TileStore
+    synthetic_stores: list[TileStore]
+    train: pd.DataFrame
+    synthetic: pd.DataFrame
+    test: pd.DataFrame
+    classes: tuple[str, ...]
+    masks: bool
+    not_in_train: dict[str, int]
+
+    @property
+    def task(self) -> Task:
+        return (mask_task if self.masks else label_task)(self.test, self.classes)
+
+    def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
+        """Of rows of any of the stores, in their order, (n, h, w[, 3]) uint8."""
+        stores = [self.real, *self.synthetic_stores]
+        parts = [(store, rows[rows["store"] == number]) for number, store in enumerate(stores)]
+        found = [store.read(part, name) for store, part in parts if len(part)]
+        order = np.argsort(np.concatenate([np.flatnonzero(rows["store"] == n) for n in range(len(parts))]))
+        return np.concatenate(found)[order]
+
+
+def load_tiles(study: Study, params: Params) -> UpliftTiles:
+    real, stores = study.real(), study.synthetic_stores()
+    rows = real.rows().assign(store=0)
+    of_parts = [store.rows().assign(store=number) for number, store in enumerate(stores, 1)]
+    synthetic = pd.concat(of_parts, ignore_index=True) if of_parts else rows.head(0).assign(accepted=True, purpose="")
+    synthetic = synthetic[synthetic["purpose"] == "augment"].astype({"accepted": bool})
+    masks = params.uplift.task == "mask"
+    if masks:
+        classes = params.tile.masks.classes
+        kinds = [part[part["masked"].astype(bool)] for part in (rows, synthetic)]
+    else:
+        train = rows[rows["split"] == "train"]
+        classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
+        kinds = [part[part["label"].isin(classes)] for part in (rows, synthetic)]
+    known, synthetic = (part.reset_index(drop=True) for part in kinds)
+    train, test = (part.reset_index(drop=True) for part in (known[known["split"] == "train"], held_out_rows(known)))
+    missed = {} if masks else held_out_rows(rows)["label"].value_counts().drop(list(classes), errors="ignore").to_dict()
+    return UpliftTiles(real, stores, train, synthetic, test, classes, masks, missed)
+
+
+def check_tiles(tiles: UpliftTiles) -> None:
+    """Refuse to ask what so few tiles can't answer.
+
+    Raises
+    ------
+    HistoloomError
+        when there are too few tiles to test on, one label alone, or no mask.
+    """
+    if tiles.masks and (not tiles.classes or tiles.train.empty):
+        raise HistoloomError(
+            "uplift.task is mask, and there are no train tiles with masks. Set tile.masks, or uplift.task: label."
+        )
+    if not tiles.masks and len(tiles.classes) < 2:
+        raise HistoloomError(
+            f"uplift needs two classes in the train split, and there are {len(tiles.classes)}. Label more, or set uplift.seeds: 0."
+        )
+    if len(tiles.test) < _LEAST_TEST:
+        raise HistoloomError(
+            f"uplift needs {'masks of' if tiles.masks else 'labelled'} held-out tiles to test on, and there are {len(tiles.test)}. "
+            "Change tile.split, or set uplift.seeds: 0."
+        )
+    if tiles.masks and not np.isin(tiles.read(tiles.test, "mask"), range(1, len(tiles.classes) + 1)).any():
+        raise HistoloomError(
+            f"No test tile's mask shows any of {', '.join(tiles.classes)}, so there is nothing to find. Change tile.split, or set "
+            "uplift.seeds: 0."
+        )
+
+
+def left_out_arms(trials: list[Trial], tiles: UpliftTiles) -> dict[str, str]:
+    """The arms that there are no tiles for, and why."""
+    accepted, left_out = tiles.synthetic[tiles.synthetic["accepted"]], {}
+    lacking = [] if tiles.masks else [c for c in tiles.classes if c not in set(accepted["label"])]
+    for trial in trials:
+        if trial.has_synthetic and accepted.empty:
+            left_out[trial.arm] = "no synthetic tile was accepted"
+        elif trial.arm == "synthetic" and lacking:
+            left_out[trial.arm] = f"no synthetic tile shows {', '.join(lacking)}"
+    return left_out

@@ -1,0 +1,95 @@
+"""The Python door, on the packaged model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import histoloom
+from histoloom.config import Sample
+from histoloom.errors import HistoloomError
+from tests.build import make_part, tile_rows, tiles
+
+pytestmark = pytest.mark.long
+
+FEW = Sample(steps=2, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return histoloom.load("histoloom-small", device="cpu")
+
+
+def pixels(samples) -> list[bytes]:
+    return [image.tobytes() for image in samples.images]
+
+
+def test_a_model_says_what_it_can_be_told(model):
+    assert model.conditions == ("label", "text", "mask", "rna") and model.labels == ("cancer", "immune", "other")
+    assert model.mask_classes == ("nucleus", "clear") and (model.tile_px, model.mpp) == (128, 0.69)
+
+
+def test_a_tile_is_its_seed_s_and_number_s_whatever_n_is(model):
+    many = model.sample(9, seed=3, label="cancer", settings=FEW)
+    assert [image.size for image in many.images] == [(128, 128)] * 9 and len(set(pixels(many))) == 9
+    assert pixels(model.sample(1, seed=3, label="cancer", settings=FEW)) == pixels(many)[:1]
+    assert many.rows["label"].tolist() == ["cancer"] * 9 and many.rows["caption"].isna().all()
+    assert len(set(many.rows["seed"])) == 9 and set(many.rows["mpp"]) == {0.69}
+
+
+def test_nuclei_lie_where_the_mask_has_them(model, tmp_path):
+    ids = np.zeros((128, 128), np.uint8)
+    ids[:, :64] = 1
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    grey = [
+        np.stack([np.asarray(image.convert("L"), float) for image in model.sample(2, mask=mask, text="H&E").images])
+        for mask in (ids, ids[:, ::-1], tmp_path / "mask.png")
+    ]
+    assert (grey[0] == grey[2]).all(), "a file is as its array"
+    left, right = ([g[:, :, half].mean() for g in grey[:2]] for half in (slice(0, 56), slice(72, 128)))
+    assert left[0] + 20 < right[0] and right[1] + 20 < left[1], "nuclei are darker"
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"label": "keratin"}, "not one that the model knows: cancer, immune, other"),
+        ({"mask": np.zeros((64, 64), int)}, "128 x 128"),
+        ({"mask": np.full((128, 128), 7)}, "0 background, 1 nucleus, 2 clear"),
+        ({"mask": np.full((128, 128), -1)}, "0 background, 1 nucleus, 2 clear"),
+        ({"mask": np.zeros((128, 128))}, "a whole number"),
+        ({"mask": "nowhere.png"}, "no mask at nowhere.png"),
+        ({"text": ["one", "two", "three"], "n": 2}, "3 values of text for 2 tiles"),
+        ({"n": 0}, "ask for one tile at least"),
+    ],
+)
+def test_what_a_model_can_t_be_told_is_an_error(model, given, said):
+    with pytest.raises(HistoloomError, match=said):
+        model.sample(**given)
+
+
+def test_a_model_that_isn_t_there_names_those_that_are(tmp_path):
+    with pytest.raises(HistoloomError, match=r"no model at 'nothing'.*histoloom-small"):
+        histoloom.load("nothing")
+    with pytest.raises(HistoloomError, match="no model at"):
+        histoloom.load(tmp_path)
+
+
+def test_a_store_gives_a_table_and_pictures(tmp_path):
+    images = tiles(3)
+    make_part(tmp_path / "store", "slide", tile_rows(3), images)
+    store = histoloom.open_store(tmp_path / "store")
+    assert (store.read(store.rows()) == images).all() and store.rows()["label"].tolist() == ["tumour"] * 3
+    with pytest.raises(HistoloomError, match="no tile store"):
+        histoloom.open_store(tmp_path / "none")
+
+
+def test_importing_does_no_work():
+    code = "import sys, histoloom; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        histoloom.lod  # noqa: B018

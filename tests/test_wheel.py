@@ -1,0 +1,51 @@
+"""What a wheel installs: one package, with all that a study needs inside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+pytestmark = pytest.mark.long
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with what the wheel holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def run(installed: Path, folder: Path, code: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_top_level_is_the_package_alone(installed):
+    assert {p.name for p in installed.iterdir() if p.suffix != ".dist-info"} == {"histoloom"}
+    assert (installed / "histoloom/py.typed").is_file()
+
+
+def test_it_makes_studies_and_has_its_packaged_model(installed, tmp_path):
+    code = (
+        "import histoloom; from histoloom.cli.main import cli; from histoloom.config.package import packaged\n"
+        "cli(['init', 'study', '--recipe', 'adapt'], standalone_mode=False)\n"
+        "print(histoloom.__file__, packaged('histoloom-small', 'denoiser'), sep='\\n')"
+    )
+    module, model = run(installed, tmp_path, code).splitlines()
+    assert Path(module).is_relative_to(installed) and Path(model).is_relative_to(installed)
+    assert "histoloom run tile" in (tmp_path / "study/dvc.yaml").read_text(encoding="utf-8")
