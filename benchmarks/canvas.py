@@ -35,11 +35,10 @@ from histoloom.cluster import Ref, Task, one_thread, open_pool
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Cluster
 from histoloom.data.commit import digest, hash_tree
-from histoloom.data.pixel_box import PixelBox
 from histoloom.process.solver import make_solver
 from histoloom.progress import progress
 from histoloom.slides.open import open_slide
-from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.slides.pyramid import PyramidPicture, level_sizes, write_pyramid
 from histoloom.studies.code import code_sha256
 from histoloom.targets.autoencoder import LatentCodec
 
@@ -253,15 +252,11 @@ def _whole(side_px: int, folder: Path, queue) -> None:
     with open_pool(Cluster(workers=0), tasks=1) as pool:
         run_canvas(job, pool.graph, f"{side_px} px")
         pool(decode_band, bands, "decoding")
-    picture = read_bands(bands)
-
-    def read(top: int, left: int, height: int, width: int) -> np.ndarray:
-        return picture(PixelBox(left, top, width, height))
-
+    picture = PyramidPicture(read_bands(bands), (side_px, side_px), 1.0)
     with progress(
         "pyramid", sum(-(-h // 256) * -(-w // 256) for h, w in level_sizes((side_px, side_px), 256))
     ) as advance:
-        write_pyramid(folder / "slide.tif", read, (side_px, side_px), 1.0, folder, advance=advance)
+        write_pyramid(folder / "slide.tif", picture, scratch=folder, advance=advance)
     with open_slide(folder / "slide.tif") as slide:
         queue.put((_status("VmHWM") / 1024, slide.width * slide.height))
 

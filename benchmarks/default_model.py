@@ -33,6 +33,7 @@ from histoloom.conditions.features import load_extractor
 from histoloom.config import TrainFilters
 from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.package import packaged
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.rows import train_rows, val_rows
 from histoloom.emit.model import package_few_steps
 from histoloom.learners.segmenter import dice
@@ -243,7 +244,7 @@ def measure_slide(study: Study, side: int, pictures: Path | None) -> dict:
     stated = float(rows.loc[entry, "mpp"]) if "mpp" in rows else None
     with open_slide(source, stated) as whole:
         level0 = math.ceil(side * mpp / whole.mpp)
-    segment_slide(source, ("nucleus", "clear"), mpp, (*corner, level0, level0), folder, stated)
+    segment_slide(source, ("nucleus", "clear"), mpp, PixelBox(*corner, level0, level0), folder, stated)
     height, width = np.asarray(Image.open(folder / "mask.png")).shape
     slide = {
         "name": "held-out", "width_px": width, "height_px": height, "mask": "manifests/canvas/mask.png",
@@ -278,7 +279,7 @@ def beside_single_tiles(study: Study, slide: Path, corner: tuple[int, int], down
         inside = ((places >= 0) & (places + side <= (whole.width, whole.height))).all(1)
         if inside.sum() < 20:
             return {}
-        woven = np.stack([whole.read(x, y, side, side, 1.0) for x, y in places[inside]])
+        woven = np.stack([whole.read(PixelBox(x, y, side, side), 1.0) for x, y in places[inside]])
     tower = load_extractor("efficientnet-lite0", chip())
     real = tower.features(study.tiles.read(rows[inside]))
     both = {"woven": woven, "single": made[inside]}

@@ -55,7 +55,7 @@ def her2st() -> np.ndarray:
     found = []
     for path in sorted((real_data() / "her2st/slides").glob("*.tif")):
         with open_slide(path, None) as slide:
-            picture = slide.read(0, 0, slide.width, slide.height, 1.0)
+            picture = slide.read(PixelBox(0, 0, slide.width, slide.height), 1.0)
         tiles = sliding_window_view(picture, (TILE_PX, TILE_PX), (0, 1))[::TILE_PX, ::TILE_PX]
         tiles = tiles.reshape(-1, 3, TILE_PX, TILE_PX).transpose(0, 2, 3, 1)
         found.append(tiles[tiles.mean((1, 2, 3)) < WHITE])

@@ -20,7 +20,7 @@ from skimage.filters import gaussian
 
 from benchmarks.run import arguments, report, seconds
 from histoloom.config import Labels, Tile
-from histoloom.data.manifest import SlideEntry
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.job import SlideJob
 from histoloom.slides.tiler import cut_slide
 

@@ -26,9 +26,9 @@ from histoloom.conditions.label import LabelEncoder
 from histoloom.conditions.mask import EDGE, MaskEncoder
 from histoloom.config import Params
 from histoloom.config.reading import check_section
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.sampling.slide import lay_windows
@@ -292,7 +292,7 @@ def test_a_region_of_any_shape_begins_as_its_slide_is(here, monkeypatch, x, y, w
     region = {"x_level0_px": x, "y_level0_px": y, "width_px": width, "height_px": height}
     found = write({"width_px": 200, "height_px": 200, "image": {"slide_id": "real", "keep": True, **region}}, (64, 64))
     with open_slide(Path("real.tif"), None) as slide:
-        whole = slide.read(0, 0, 200, 200, 1.0)
+        whole = slide.read(PixelBox(0, 0, 200, 200), 1.0)
     around = codec_of().encode(np.pad(whole, ((64, 64), (64, 64), (0, 0)), mode="edge")[None])[0].numpy()
     rows, columns = (slice((64 + start) // 4, (64 + start + side) // 4) for start, side in ((y, height), (x, width)))
     latents = found.arrays["image"][:, : height // 4, : width // 4]

@@ -8,7 +8,8 @@ import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.groups import study_keys
-from histoloom.data.manifest import Manifest, SlideEntry
+from histoloom.data.manifest import Manifest
+from histoloom.data.slide_entry import SlideEntry
 
 
 def test_ids_of_the_study_are_of_train_and_of_all():

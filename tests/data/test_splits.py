@@ -6,6 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from histoloom.config import Region
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.schema import SPLITS
 from histoloom.data.splits import assign_splits, inside_region, region_of
 
@@ -86,14 +88,14 @@ def test_tiles_accepted_in_different_regions_keep_the_gap(across, side, many, fe
         place, size, regions = (x, across), (560, 460), (few, many)
         if upright:
             place, size, regions = place[::-1], size[::-1], regions[::-1]
-        return function(*place, *more[:1], *size, *regions, *more[1:])
+        return function(PixelBox(*place, side, side), size, Region(rows=regions[0], cols=regions[1]), *more)
 
-    accepted = [x for x in range(560 - side) if ask(inside_region, x, side, gap)]
-    region = [ask(lambda x, y, *rest: region_of(x + side / 2, y + side / 2, *rest), x) for x in accepted]
+    accepted = [x for x in range(560 - side) if ask(inside_region, x, gap)]
+    region = [ask(lambda tile, *rest: region_of(tile.left + side / 2, tile.top + side / 2, *rest), x) for x in accepted]
     for x, other, here, there in zip(accepted, accepted[1:], region, region[1:]):
         assert here == there or other - x - side >= gap - 1e-6
 
 
 @given(place, side, st.floats(0, 50))
 def test_one_region_takes_every_tile(corner, side, gap):
-    assert inside_region(*corner, side, 560, 460, 1, 1, gap)
+    assert inside_region(PixelBox(*corner, side, side), (560, 460), Region(rows=1, cols=1), gap)

@@ -56,7 +56,7 @@ def test_padding_of_any_colour_is_no_tissue_and_changes_nothing_else(plain, colo
     padded[:, 400:] = colour
     found = _find(padded, jpeg)
     assert not found.mask[:, 51:].any() and (found.mask[:, :47] == alone.mask[:, :47]).mean() > 0.995
-    assert found.share_of(PADDING) + found.share_of(PEN) == pytest.approx(112 / SIDE, abs=0.03)
+    assert found.artefact_fraction(PADDING) + found.artefact_fraction(PEN) == pytest.approx(112 / SIDE, abs=0.03)
 
 
 @pytest.mark.parametrize("side", ["left", "top", "frame"])
@@ -73,7 +73,9 @@ def test_padding_on_any_side(plain, side):
     padded[where] = 0
     found = _find(padded)
     assert not found.mask[_coarse(where)].any()
-    assert found.share_of(PADDING) == pytest.approx(where.mean(), abs=0.05) and found.share_of(PEN) == 0
+    assert (
+        found.artefact_fraction(PADDING) == pytest.approx(where.mean(), abs=0.05) and found.artefact_fraction(PEN) == 0
+    )
 
 
 @pytest.mark.parametrize("ink", PENS.values(), ids=PENS)
@@ -85,7 +87,10 @@ def test_pen_beside_tissue_is_no_tissue_and_does_not_hide_pale_tissue(ink, stren
     picture[64:448, 384:448] = ink
     found = _find(picture)
     assert (found.mask == alone.mask).all() and alone.mask.mean() > 0.3
-    assert found.share_of(PEN) == pytest.approx(64 * 384 / SIDE**2, abs=0.01) and found.share_of(PADDING) == 0
+    assert (
+        found.artefact_fraction(PEN) == pytest.approx(64 * 384 / SIDE**2, abs=0.01)
+        and found.artefact_fraction(PADDING) == 0
+    )
 
 
 @pytest.mark.parametrize("ink", [name for name in PENS if name != "yellow"])  # which looks like a brown stain there
@@ -106,7 +111,7 @@ def test_pen_over_tissue_is_left_out_and_tissue_beside_it_is_not(plain, ink):
 def test_stained_tissue_is_neither_padding_nor_pen(seed, stains, strength, down):
     picture = tissue_picture(256, 256, seed, stains, strength)
     found = find_tissue(np.asarray(Image.fromarray(picture).reduce(down)), down, MPP, Tissue(mpp=down))
-    assert found.share_of(PADDING) == found.share_of(PEN) == 0 and 0.6 < found.mask.mean() < 0.75
+    assert found.artefact_fraction(PADDING) == found.artefact_fraction(PEN) == 0 and 0.6 < found.mask.mean() < 0.75
 
 
 @pytest.mark.parametrize("strength", [1, 1.5, 2])
@@ -129,7 +134,7 @@ def test_what_is_left_out_is_chosen(plain):
     marked[64:448, 200:264], marked[:, 480:] = PENS["green"], 0
     for chosen, pen, padding in ((["padding"], False, True), (["pen"], True, False), ([], False, False)):
         found = _find(marked, leave_out=chosen)
-        assert (found.share_of(PEN) > 0, found.share_of(PADDING) > 0) == (pen, padding)
+        assert (found.artefact_fraction(PEN) > 0, found.artefact_fraction(PADDING) > 0) == (pen, padding)
         assert found.mask[30, 28] != pen and found.mask[30, 62] != padding
 
 
@@ -145,10 +150,12 @@ def test_tiles_that_only_touch_padding_are_taken(tmp_path, colour, mpp, border):
         tissue = detect_tissue(slide, config.tissue)
         choice = choose_tiles(slide, tissue, config, mpp)
     assert sorted(choice.corners) == [(512, 512), (512, 768), (768, 512), (768, 768)]
-    assert tissue.share_of(PADDING) + tissue.share_of(PEN) == pytest.approx(1 - ((1024 - border) / 1536) ** 2, abs=0.03)
+    assert tissue.artefact_fraction(PADDING) + tissue.artefact_fraction(PEN) == pytest.approx(
+        1 - ((1024 - border) / 1536) ** 2, abs=0.03
+    )
 
 
 def test_much_padding_is_said_with_what_keeps_it():
-    slide = {"slide_id": "a", "tissue_beyond_grid": 0, "pen_share": 0, "padding_share": 0.6, "tissue_share": 0.2}
-    (line,) = remarks([slide, slide | {"slide_id": "b", "padding_share": 0.1}])
+    slide = {"tissue_beyond_grid": 0, "pen_fraction": 0, "padding_fraction": 0.6, "tissue_fraction": 0.2}
+    (line,) = remarks({"a": slide, "b": slide | {"padding_fraction": 0.1}})
     assert "as padding" in line and "1 slide(s): a (60%)" in line and "leave_out: [pen]" in line

@@ -15,7 +15,8 @@ from histoloom.config import Tile
 from histoloom.slides.artefacts import PADDING, PEN
 from histoloom.slides.choose import NoTiles, check_choice, choose_tiles
 from histoloom.slides.left_out import left_out, remarks, totals
-from histoloom.slides.open import Slide, open_slide
+from histoloom.slides.open import open_slide
+from histoloom.slides.slide import Slide
 from histoloom.slides.tissue import TissueMap, detect_tissue
 from tests.build import make_slide, tissue_picture
 
@@ -135,18 +136,18 @@ def test_tiles_with_too_much_pen_are_a_reason_of_their_own():
 
 
 def test_what_is_left_out_is_added_up_by_area_and_said_where_it_is_much():
-    slides = []
+    slides = {}
     for name, side in (("small", 96), ("large", 200)):
         tissue = TissueMap(np.ones((side, side), bool), 1.0, np.empty(0))
         facts = left_out(tissue, [choose_tiles(_plain(side, side), tissue, _config(), 1.0)])
         size = {"width_px": side, "height_px": side, "mpp_level0": 1.0, "with_tissue": 9, "out_of_focus": 0}
-        slides.append({"slide_id": name} | size | facts)
+        slides[name] = size | facts
     rest = 1 - (192 / 200) ** 2
-    assert [s["tissue_beyond_grid"] for s in slides] == [0, pytest.approx(rest, abs=1e-4)]
-    assert totals(slides)["tissue_beyond_grid"] == pytest.approx(rest * 200**2 / (200**2 + 96**2), abs=1e-4)
+    assert [s["tissue_beyond_grid"] for s in slides.values()] == [0, pytest.approx(rest, abs=1e-4)]
+    assert totals([*slides.values()])["tissue_beyond_grid"] == pytest.approx(rest * 200**2 / (200**2 + 96**2), abs=1e-4)
     assert remarks(slides) == [
         "Tissue at the right or lower border fills no tile and is left out; tile.edge: shift takes it. 1 slide(s): large (8%)."
     ]
-    slides[0] |= {"pen_share": 0.5, "tissue_share": 0.4, "out_of_focus": 3}
+    slides["small"] |= {"pen_fraction": 0.5, "tissue_fraction": 0.4, "out_of_focus": 3}
     said = " ".join(remarks(slides))
     assert "colours of pen" in said and "small (50%)" in said and "out of focus" in said and "small (33%)" in said

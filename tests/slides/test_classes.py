@@ -61,7 +61,7 @@ def _masks(source: str) -> list[dict]:
 
 SOURCES = {"slide": _slide_labels, "spots": _spots, "polygons": _polygons, "raster": _masks}
 RARE = "1 test slide(s), and no train slide, show 'rare': it can't be learned or made."
-MISSPELT = "look at the spelling: no slide whose labels are seen shows 'misspelt': it can't be learned or made."
+MISSPELT = "look at the spelling: no slide whose labels are visible shows 'misspelt': it can't be learned or made."
 
 
 def _found(source: str, labels: dict | None = None, plan: dict | None = None, **tile) -> list:
@@ -89,7 +89,7 @@ def test_labels_that_the_fraction_hides_do_not_show_a_class(slides):
     rows = [row | {"split": "train", "label": f"c{n}"} for n, row in enumerate(_rows())]
     labels = {"source": "slide", "classes": ["c0", "c1", "c2", "c3"], "fraction": 0.5, "fraction_of": "slide"}
     make_study(".", rows, {"labels": labels})
-    assert sum("no slide whose labels are seen" in note.fact for note in notes_among(check_study(Study()))) == 2
+    assert sum("no slide whose labels are visible" in note.fact for note in notes_among(check_study(Study()))) == 2
 
 
 @pytest.mark.parametrize(

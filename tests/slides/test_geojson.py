@@ -8,6 +8,7 @@ import json
 import pytest
 from shapely.geometry import Polygon
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import Fault, Note
 from histoloom.slides.geojson import read_geojson
 from tests.build import box_ring, feature, write_geojson
@@ -174,7 +175,7 @@ def test_what_has_neither_class_nor_area_is_counted_and_no_class(tmp_path, witho
     path = write_geojson(tmp_path / "a.geojson", feature(None, BIG) | {"geometry": without}, feature("tumour", BIG))
     regions, (note,) = read_geojson(path, CLASSES)
     assert isinstance(note, Note) and regions.names == ("tumour",)
-    assert regions.class_ids(CLASSES, (0, 0, 2, 2), 1.0).tolist() == [[2, 2], [2, 2]]
+    assert regions.class_ids(CLASSES, PixelBox(0, 0, 2, 2), 1.0).tolist() == [[2, 2], [2, 2]]
 
 
 def test_a_class_of_points_alone_is_no_class(tmp_path):

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histoloom.config import Tissue
-from histoloom.slides import open as opening
+from histoloom.data.pixel_box import PixelBox
+from histoloom.slides import slide as reading
 from histoloom.slides import tissue
-from histoloom.slides.open import BadSlide, open_slide, slide_sha256
+from histoloom.slides.open import open_slide, slide_sha256
+from histoloom.slides.slide import BadSlide
 from histoloom.slides.tissue import detect_tissue, read_whole
 from tests.build import make_scanned_part, make_slide, tissue_picture
 
@@ -31,7 +33,7 @@ def test_each_format_passes_one_door(tmp_path, name):
     path = make_slide(tmp_path / name, picture=picture)
     with open_slide(path, mpp=0.5) as slide:
         assert (slide.width, slide.height) == (WIDTH, HEIGHT)
-        read = slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+        read = slide.read(PixelBox(0, 0, WIDTH, HEIGHT), 1.0)
     assert read.shape == (HEIGHT, WIDTH, 3) and read.dtype == np.uint8
     difference = np.abs(read.astype(int) - picture)
     assert difference.mean() < 3 if name.endswith("jpg") else difference.max() == 0
@@ -70,7 +72,7 @@ def test_a_spoilt_file_is_a_bad_slide_when_opened_or_read(tmp_path, name, spoil,
     spoil(path)
     with pytest.raises(BadSlide, match=message), open_slide(path, mpp=1.0) as slide:
         detect_tissue(slide, Tissue())
-        slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+        slide.read(PixelBox(0, 0, WIDTH, HEIGHT), 1.0)
 
 
 @pytest.mark.parametrize("name", ["s.svs", "s.png", "s.jpg"])
@@ -92,14 +94,14 @@ def test_a_slide_over_the_cap_is_refused(tmp_path, name):
 def test_what_is_transparent_reads_as_white_glass(tmp_path, alpha, expected):
     Image.fromarray(np.full((64, 64, 4), (100, 100, 100, alpha), np.uint8)).save(tmp_path / "s.png")
     with open_slide(tmp_path / "s.png", 1.0) as slide:
-        assert (slide.read(0, 0, 64, 64, 1.0) == expected).all()
-        assert (slide.read(0, 0, 16, 16, 4.0) == expected).all()
+        assert (slide.read(PixelBox(0, 0, 64, 64), 1.0) == expected).all()
+        assert (slide.read(PixelBox(0, 0, 64, 64), 4.0) == expected).all()
 
 
 def test_outside_the_slide_is_white_glass(tmp_path):
     path = make_slide(tmp_path / "s.svs", picture=np.full((64, 64, 3), 100, np.uint8))
     with open_slide(path) as slide:
-        read = slide.read(32, 32, 64, 64, 1.0)
+        read = slide.read(PixelBox(32, 32, 64, 64), 1.0)
     assert (read[:32, :32] == 100).all() and (read[32:] == 255).all() and (read[:, 32:] == 255).all()
 
 
@@ -117,10 +119,12 @@ def large(tmp_path_factory):
 @settings(max_examples=25)
 def test_two_neighbouring_boxes_are_one_box(large, downsample, at, along):
     x, y = (place * downsample for place in at)
-    whole = large.read(x, y, 48, 48, downsample).astype(int)
-    half = (24, 48) if along else (48, 24)
-    step = (24 * downsample, 0) if along else (0, 24 * downsample)
-    pieces = [large.read(x, y, *half, downsample), large.read(x + step[0], y + step[1], *half, downsample)]
+    side = 48 * downsample
+    whole = large.read(PixelBox(x, y, side, side), downsample).astype(int)
+    half = (side / 2, side) if along else (side, side / 2)
+    step = (side / 2, 0) if along else (0, side / 2)
+    boxes = PixelBox(x, y, *half), PixelBox(x + step[0], y + step[1], *half)
+    pieces = [large.read(box, downsample) for box in boxes]
     difference = np.abs(np.concatenate(pieces, axis=1 if along else 0) - whole)
     assert difference.mean() < 1.5 and np.percentile(difference, 99) < 20
 
@@ -128,9 +132,9 @@ def test_two_neighbouring_boxes_are_one_box(large, downsample, at, along):
 @pytest.mark.parametrize("downsample", [1.0, 2.0, 3.0, 4.0, 5.5])
 def test_levels_agree_on_what_a_place_looks_like(large, downsample):
     size = int(600 / downsample)
-    read = large.read(0, 0, size, size, downsample).astype(float)
+    read = large.read(PixelBox(0, 0, size * downsample, size * downsample), downsample).astype(float)
     expected = np.asarray(
-        Image.fromarray(large.read(0, 0, 700, 600, 1.0)).resize(
+        Image.fromarray(large.read(PixelBox(0, 0, 700, 600), 1.0)).resize(
             (size, size), Image.Resampling.BOX, box=(0, 0, size * downsample, size * downsample)
         ),
         float,
@@ -141,8 +145,8 @@ def test_levels_agree_on_what_a_place_looks_like(large, downsample):
 def test_a_place_between_pixels_is_read_there(tmp_path):
     ramp = np.repeat(np.arange(0, 256, dtype=np.uint8)[None, :, None], 64, 0).repeat(3, 2)
     with open_slide(make_slide(tmp_path / "s.svs", picture=ramp, levels=1)) as slide:
-        middle = slide.read(100.5, 10, 8, 8, 1.0)[4, 4, 0]
-        coarse = slide.read(100, 10, 8, 8, 4.0)[4, 4, 0]
+        middle = slide.read(PixelBox(100.5, 10, 8, 8), 1.0)[4, 4, 0]
+        coarse = slide.read(PixelBox(100, 10, 32, 32), 4.0)[4, 4, 0]
     assert middle == pytest.approx(104.5, abs=1)
     assert coarse == pytest.approx(100 + 4 * 4 + 1.5, abs=1)
 
@@ -208,11 +212,11 @@ def test_a_file_that_tells_its_objective_or_no_likely_scale_is_refused_with_what
 )
 @settings(max_examples=30, deadline=None)
 def test_a_large_box_read_in_bands_has_the_bytes_of_one_read_at_once(single, downsample, at, band):
-    size = int(560 / downsample), int(520 / downsample)
-    whole = single.read(*at, *size, downsample)
+    box = PixelBox(*at, int(560 / downsample) * downsample, int(520 / downsample) * downsample)
+    whole = single.read(box, downsample)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "_BAND_PX", band)
-        assert np.array_equal(single.read(*at, *size, downsample), whole)
+        patch.setattr(reading, "_BAND_PX", band)
+        assert np.array_equal(single.read(box, downsample), whole)
 
 
 @pytest.fixture(scope="module", params=["s.svs", "s.png"])
@@ -231,6 +235,7 @@ def test_a_wide_slide_is_seen_whole_in_lower_strips(single, monkeypatch):
 _MEASURED = """
 import json, resource, sys
 from pathlib import Path
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.open import open_slide
 from histoloom.slides.rasters import read_raster
 from histoloom.slides.tissue import read_whole
@@ -238,10 +243,10 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 before = peak()
 with open_slide(Path(sys.argv[1]), 0.25) as slide:
     picture = read_whole(slide, 32.0)
-    corner = slide.read(slide.width - 64, slide.height - 64, 64, 64, 1.0)
+    corner = slide.read(PixelBox(slide.width - 64, slide.height - 64, 64, 64), 1.0)
     size = slide.width, slide.height
 mask = None if len(sys.argv) < 3 else read_raster(Path(sys.argv[2]), *size)
-ids = mask and mask.nearest((0, 0, 300, 300), 32.0)
+ids = mask and mask.nearest(PixelBox(0, 0, 9600, 9600), 32.0)
 print(json.dumps([peak() - before, picture.mean(), corner.mean(), ids is not None and int(ids.max())]))
 """
 
@@ -287,6 +292,6 @@ def test_bounds_are_what_the_file_says_was_scanned_else_all_of_it(tmp_path):
     picture = np.full((96, 64, 3), (200, 30, 30), np.uint8)
     with open_slide(make_scanned_part(tmp_path / "part.scn", picture, 128, 32, (256, 384))) as slide:
         assert (slide.size, slide.bounds) == ((256, 384), (128, 32, 64, 96))
-        assert (slide.read(*slide.bounds, 1.0) == picture).all()
+        assert (slide.read(slide.bounds, 1.0) == picture).all()
     with open_slide(make_slide(tmp_path / "whole.tif", width=130, height=70)) as slide:
         assert slide.bounds == (0, 0, 130, 70)

@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import label
 
 from histoloom.config import Tile
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.annotate import Annotations
 from histoloom.slides.artefacts import PADDING, PEN
 from histoloom.slides.overlay import draw_overlay
@@ -25,8 +26,8 @@ def test_dots_are_seen_and_stay_apart(stride, downsample):
     white = np.full((SIDE, SIDE, 3), 255, np.uint8)
     tissue = TissueMap(np.ones((SIDE, SIDE), bool), downsample, white)
     places = np.arange(0, SIDE * downsample - 64, stride)
-    tiles = [(x, y, "test") for y in places[:9] for x in places[:9]]
-    picture = draw_overlay(None, tissue, Annotations(config, None, Regions.of(), None, None, None), tiles, 64)
+    tiles = [(PixelBox(x, y, 64, 64), "test") for y in places[:9] for x in places[:9]]
+    picture = draw_overlay(None, tissue, Annotations(config, None, Regions.of(), None, None, None), tiles)
     dots, count = label((np.asarray(picture) == RED).all(-1))
     assert count == len(tiles)
     assert np.bincount(dots.ravel())[1:].min() >= max((stride / downsample / 4) ** 2, 4)
@@ -40,7 +41,7 @@ def test_what_was_left_out_is_yellow():
     artefacts[200:300], artefacts[300:400] = PEN, PADDING
     tissue = TissueMap(mask, 1.0, white, artefacts)
     picture = np.asarray(
-        draw_overlay(None, tissue, Annotations(config, None, Regions.of(), None, None, None), [], 64)
+        draw_overlay(None, tissue, Annotations(config, None, Regions.of(), None, None, None), [])
     ).astype(int)
     tissue, pen, padding, glass = (picture[y, 300] for y in (100, 250, 350, 500))
     assert (tissue == 255).all() and (pen == padding).all() and pen[0] > pen[2] + 60 and glass[0] < glass[2]

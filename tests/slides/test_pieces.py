@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.open import open_slide
 from histoloom.slides.pieces import Tiles
-from histoloom.slides.pixel_format import BadSlide
 from histoloom.slides.rasters import read_raster
+from histoloom.slides.slide import BadSlide
 from tests.build import tissue_picture
 
 SIDE = 256
@@ -77,7 +78,7 @@ MASKS = [
 def test_a_spoilt_mask_is_refused(tmp_path, compression, layout, how, palette):
     options = {"photometric": "palette", "colormap": np.arange(768, dtype=np.uint16).reshape(3, 256)} if palette else {}
     path = _tiff(tmp_path / "m.tif", IDS, compression=compression, **LAYOUTS[layout], **options)
-    assert np.array_equal(read_raster(path, SIDE, SIDE).read(0, 0, SIDE, SIDE), IDS)
+    assert np.array_equal(read_raster(path, SIDE, SIDE).read(PixelBox(0, 0, SIDE, SIDE)), IDS)
     SPOILT[how](path)
     with pytest.raises(BadSlide, match=r"m\.tif: .*"):
         read_raster(path, SIDE, SIDE)
@@ -90,12 +91,12 @@ def test_a_spoilt_slide_is_refused(tmp_path, compression, layout, how):
     options = {"compressionargs": {"lossless": True}} if compression == "webp" else {}
     path = _tiff(tmp_path / "s.tif", RGB, compression=compression, **LAYOUTS[layout], **options)
     with open_slide(path, 0.5) as slide:
-        assert np.array_equal(slide.read(0, 0, SIDE, SIDE, 1.0), RGB)
+        assert np.array_equal(slide.read(PixelBox(0, 0, SIDE, SIDE), 1.0), RGB)
     if how == "damaged" and compression == "none":
         return
     SPOILT[how](path)
     with pytest.raises(BadSlide, match=r"s\.tif: "), open_slide(path, 0.5) as slide:
-        slide.read(0, 0, SIDE, SIDE, 1.0)
+        slide.read(PixelBox(0, 0, SIDE, SIDE), 1.0)
 
 
 def test_a_cut_tiled_file_is_refused_before_a_pixel_is_read(tmp_path):
@@ -108,7 +109,7 @@ def test_a_cut_tiled_file_is_refused_before_a_pixel_is_read(tmp_path):
 def test_a_slide_s_tile_of_no_bytes_is_glass(tmp_path):
     _missing(path := _tiff(tmp_path / "s.tif", RGB, compression="zlib", tile=(64, 64)))
     with open_slide(path, 0.5) as slide:
-        read = slide.read(0, 0, SIDE, SIDE, 1.0)
+        read = slide.read(PixelBox(0, 0, SIDE, SIDE), 1.0)
     assert (read[-64:, -64:] == 255).all() and np.array_equal(read[:-64], RGB[:-64])
 
 
@@ -127,8 +128,9 @@ def test_boxes_of_tiles_are_those_of_the_picture(tmp_path, compression, planar, 
     stored = np.moveaxis(samples, -1, 0).copy() if planar == "separate" else samples
     options = {"planarconfig": planar, "compression": compression, "byteorder": byteorder, "tile": (64, 48)}
     tiles = Tiles(_tiff(tmp_path / "s.tif", stored, **options))
-    for x, y, width, height in ((0, 0, 210, 130), (47, 63, 2, 2), (50, 70, 1, 1), (209, 129, 1, 1), (10, 20, 180, 100)):
-        assert np.array_equal(tiles.read(x, y, width, height), samples[y : y + height, x : x + width])
+    for sides in ((0, 0, 210, 130), (47, 63, 2, 2), (50, 70, 1, 1), (209, 129, 1, 1), (10, 20, 180, 100)):
+        box = PixelBox(*sides)
+        assert np.array_equal(tiles.read(box), samples[box.top : box.bottom, box.left : box.right])
 
 
 def _overwritten(path, code, value, kind=4, count=1):
@@ -213,7 +215,7 @@ def test_a_resolution_that_is_a_plain_number_is_read(tmp_path, kind, value, layo
     for code in (282, 283):
         _overwritten(path, code, value, kind)
     with open_slide(path, 0.5) as slide:
-        assert np.array_equal(slide.read(0, 0, SIDE, SIDE, 1.0), RGB)
+        assert np.array_equal(slide.read(PixelBox(0, 0, SIDE, SIDE), 1.0), RGB)
     _overwritten(path, 283, struct.pack("<I", 36), 4)
     with pytest.raises(BadSlide, match="aren't square"):
         open_slide(path, 0.5)
@@ -226,7 +228,7 @@ def test_grey_with_opaque_alpha_is_exact_where_tiles_reach_over_the_border(tmp_p
     options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
     path = _tiff(tmp_path / "s.tif", np.dstack([grey, np.full_like(grey, 255)]), **options, **LAYOUTS[layout])
     with open_slide(path, 0.5) as slide:
-        assert np.array_equal(slide.read(0, 0, width, SIDE, 1.0), np.repeat(grey[..., None], 3, -1))
+        assert np.array_equal(slide.read(PixelBox(0, 0, width, SIDE), 1.0), np.repeat(grey[..., None], 3, -1))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -241,7 +243,7 @@ def test_inverted_grey_palettes_orientation_0_and_half_floats_are_read(tmp_path,
     }
     for name, (samples, more, expected) in shown.items():
         with open_slide(_tiff(tmp_path / name, samples, **options, **more), 0.5) as slide:
-            assert np.array_equal(slide.read(0, 0, SIDE, SIDE, 1.0), expected)
+            assert np.array_equal(slide.read(PixelBox(0, 0, SIDE, SIDE), 1.0), expected)
     if compression == "zstd":
         mask = read_raster(_tiff(tmp_path / "m.tif", IDS.astype(np.float16), **options), SIDE, SIDE)
-        assert np.array_equal(mask.read(0, 0, SIDE, SIDE), IDS)
+        assert np.array_equal(mask.read(PixelBox(0, 0, SIDE, SIDE)), IDS)

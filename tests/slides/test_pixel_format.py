@@ -8,10 +8,12 @@ import tifffile
 from PIL import Image
 
 from histoloom.data.manifest import read_manifest
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.study_folder import Study
 from histoloom.slides.job import SlideJob
-from histoloom.slides.open import BadSlide, open_slide
+from histoloom.slides.open import open_slide
 from histoloom.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
+from histoloom.slides.slide import BadSlide
 from histoloom.slides.tiler import cut_slide
 from histoloom.studies.checks.study import check_study
 from tests.build import make_slide, make_study, tissue_picture
@@ -30,7 +32,7 @@ def _tiff(path, samples, **options):
 def _read(path):
     with open_slide(path, 0.5) as slide:
         assert (slide.width, slide.height) == (WIDTH, HEIGHT)
-        return slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+        return slide.read(PixelBox(0, 0, WIDTH, HEIGHT), 1.0)
 
 
 def _with_alpha(value):
@@ -188,7 +190,7 @@ def test_damaged_data_in_a_jpeg_is_not_read_as_pixels(tmp_path):
     with open_slide(tmp_path / "s.jpg", 0.5) as slide:
         for _ in range(2):  # a second try doesn't give what the first refused
             with pytest.raises(BadSlide, match=r"s\.jpg: reading at"):
-                slide.read(0, 0, WIDTH, HEIGHT, 1.0)
+                slide.read(PixelBox(0, 0, WIDTH, HEIGHT), 1.0)
 
 
 def test_what_must_be_decoded_at_once_has_a_limit_that_is_stated():
@@ -210,5 +212,5 @@ def test_validate_and_tile_refuse_a_16_bit_slide_and_a_lossy_mask_for_the_same_r
     faults = [fault for fault in check_study(Study()) if fault.column == "path"]
     assert [fault.row for fault in faults] == [2, 3]
     for fault, entry, reason in zip(faults, read_manifest(params.tile).slides, ("unsigned, of 16 bits", "lossy")):
-        told = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))
-        assert reason in fault.problem and told["reason"] == fault.problem
+        result = cut_slide(SlideJob(entry, params.tile, {entry.slide_id: "train"}, None, tmp_path / "parts", ""))
+        assert reason in fault.problem and result.reason == fault.problem

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from shapely.geometry import Polygon, box
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.geojson import read_geojson
 from histoloom.slides.polygons import write_polygons
 from histoloom.slides.regions import Regions
@@ -31,7 +32,7 @@ def written(regions: Regions, raster: np.ndarray | None, size: tuple[int, int]) 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=16), elements=st.integers(0, 3)))
 def test_a_raster_is_written_and_read_as_it_was(raster):
     again = written(Regions.of(), raster, raster.shape)
-    frame = (0, 0, *raster.shape[::-1])
+    frame = PixelBox(0, 0, *raster.shape[::-1])
     np.testing.assert_array_equal(again.class_ids(CLASSES, frame, 1.0), raster)
     np.testing.assert_array_equal(written(again, None, raster.shape).class_ids(CLASSES, frame, 1.0), raster)
     assert sum(polygon.area for _, polygon in again) == np.count_nonzero(raster)

@@ -12,19 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.data.pixel_box import PixelBox
+from histoloom.slides.pyramid import PyramidPicture, TiffFormat, level_sizes, write_pyramid
 from histoloom.slides.raster_file import RasterFile
 from tests.build import tissue_picture
 
 
 def _reader(picture: np.ndarray):
-    return lambda top, left, height, width: picture[top : top + height, left : left + width]
+    return lambda box: picture[box.top : box.bottom, box.left : box.right]
 
 
 @pytest.mark.parametrize("compression, most", [("jpeg", 6.0), ("deflate", 0.0)])
 def test_openslide_opens_what_was_written(tmp_path, compression, most):
     picture = tissue_picture(700, 530)
-    write_pyramid(tmp_path / "s.tif", _reader(picture), (530, 700), 0.5, tmp_path, compression=compression)
+    drawn = PyramidPicture(_reader(picture), (530, 700), 0.5)
+    write_pyramid(tmp_path / "s.tif", drawn, TiffFormat(compression=compression), scratch=tmp_path)
     with openslide.open_slide(str(tmp_path / "s.tif")) as slide:
         assert slide.level_dimensions == ((700, 530), (350, 265), (175, 132))
         assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
@@ -42,7 +44,8 @@ def test_openslide_opens_what_was_written(tmp_path, compression, most):
 def test_class_ids_stay_class_ids_at_every_level(tmp_path):
     ids = np.zeros((300, 520, 1), np.uint8)
     ids[:, 200:] = 3
-    write_pyramid(tmp_path / "c.tif", _reader(ids), (300, 520), 1.0, tmp_path, compression="deflate")
+    drawn = PyramidPicture(_reader(ids), (300, 520), 1.0)
+    write_pyramid(tmp_path / "c.tif", drawn, TiffFormat(compression="deflate"), scratch=tmp_path)
     with tifffile.TiffFile(tmp_path / "c.tif") as file:
         assert all(set(np.unique(page.asarray())) <= {0, 3} for page in file.pages)
         assert np.array_equal(file.pages[0].asarray(), ids[..., 0])
@@ -64,12 +67,12 @@ def test_a_raster_file_gives_back_its_boxes(tmp_path_factory, data, height, widt
         top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
         rows, columns = data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
         expected[top : top + rows, left : left + columns] = value
-        raster.write(top, left, np.full((rows, columns, 3), value, np.uint8))
-    assert np.array_equal(raster.read(0, 0, height + 5, width + 5), expected)
+        raster.write(np.full((rows, columns, 3), value, np.uint8), left=left, top=top)
+    assert np.array_equal(raster.read(PixelBox(0, 0, width + 5, height + 5)), expected)
 
 
 def test_a_plain_viewer_reads_the_thumbnail_size(tmp_path):
     picture = tissue_picture(520, 300)
-    write_pyramid(tmp_path / "s.tif", _reader(picture), (300, 520), 1.0, tmp_path)
+    write_pyramid(tmp_path / "s.tif", PyramidPicture(_reader(picture), (300, 520), 1.0), scratch=tmp_path)
     with Image.open(tmp_path / "s.tif") as image:
         assert image.size == (520, 300)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides import rasters
-from histoloom.slides.open import BadSlide
 from histoloom.slides.rasters import read_raster
+from histoloom.slides.slide import BadSlide
 
 WIDTH, HEIGHT = 150, 90
 IDS = np.random.default_rng(0).integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
@@ -19,7 +20,7 @@ IDS = np.random.default_rng(0).integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
 
 def _read(path):
     raster = read_raster(path, WIDTH, HEIGHT)
-    found = raster.read(0, 0, WIDTH, HEIGHT)
+    found = raster.read(PixelBox(0, 0, WIDTH, HEIGHT))
     assert raster.shape == (HEIGHT, WIDTH) and raster.largest == found.max()
     return found
 
@@ -146,7 +147,10 @@ def test_boxes_read_in_bands_are_the_nearest_pixels(whole, x, y, width, height, 
     rows = np.clip((y + (np.arange(height) + 0.5) * downsample).astype(int), 0, HEIGHT - 1)
     before, rasters._BAND_PX = rasters._BAND_PX, band
     try:
-        assert np.array_equal(whole.nearest((x, y, width, height), downsample), IDS[np.ix_(rows, columns)])
+        assert np.array_equal(
+            whole.nearest(PixelBox(x, y, width * downsample, height * downsample), downsample),
+            IDS[np.ix_(rows, columns)],
+        )
     finally:
         rasters._BAND_PX = before
 

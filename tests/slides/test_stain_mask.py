@@ -11,6 +11,7 @@ from PIL import Image
 
 from histoloom.cli.main import cli
 from histoloom.config.tile import Masks
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.slides.open import open_slide
@@ -39,35 +40,35 @@ def _picture(centres, radius: float = 7.0, side: int = 160, hole=None) -> np.nda
 def test_nuclei_that_touch_are_parted_and_clear_space_is_no_nucleus():
     centres = [(30, 30), (30, 42), (90, 40), (60, 100), (120, 90)]
     picture = _picture(centres, hole=(120, 40, 16))
-    seen = fit_stain_mask(BOTH, picture[None], MPP).look(picture, MPP)
-    inner = seen.nuclei[:, :140]
+    found = fit_stain_mask(BOTH, picture[None], MPP).segment(picture, MPP)
+    inner = found.nuclei[:, :140]
     assert len(np.unique(inner)) - 1 == len(centres)
     numbers = [inner[y, x] for y, x in centres]
     assert 0 not in numbers and len(set(numbers)) == len(centres)
-    assert seen.mask[120, 40] == 2 and seen.mask[75, 75] == 0 and seen.mask[60, 100] == 1
+    assert found.mask[120, 40] == 2 and found.mask[75, 75] == 0 and found.mask[60, 100] == 1
     true = np.pi * 7**2 * len(centres)
-    assert (seen.mask == 1).sum() == pytest.approx(true, rel=0.35)
+    assert (found.mask == 1).sum() == pytest.approx(true, rel=0.35)
 
 
 def test_a_ring_of_nuclei_keeps_its_lumen():
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     picture = _picture([(80 + 28 * np.sin(a), 70 + 28 * np.cos(a)) for a in angles], hole=(80, 70, 19))
-    seen = fit_stain_mask(BOTH, picture[None], MPP).look(picture, MPP)
-    assert seen.mask[80, 70] == 2
+    found = fit_stain_mask(BOTH, picture[None], MPP).segment(picture, MPP)
+    assert found.mask[80, 70] == 2
 
 
 def test_blank_glass_has_no_nucleus():
     blank = np.full((2, 64, 64, 3), 242, np.uint8)
-    seen = fit_stain_mask((NUCLEUS,), blank, MPP).look(blank[0], MPP)
-    assert not seen.nuclei.any() and not seen.mask.any()
+    found = fit_stain_mask((NUCLEUS,), blank, MPP).segment(blank[0], MPP)
+    assert not found.nuclei.any() and not found.mask.any()
 
 
 def test_words_follow_what_is_there():
     sparse, dense = _picture([(40, 40)]), _picture([(y, x) for y in range(12, 150, 18) for x in range(12, 140, 18)])
     fitted = fit_stain_mask(BOTH, np.stack([sparse, dense]), MPP)
-    few, many = (fitted.words(fitted.look(p, MPP)) for p in (sparse, dense))
+    few, many = (fitted.words(fitted.segment(p, MPP)) for p in (sparse, dense))
     assert few.startswith("few nuclei") and many.startswith("crowded nuclei")
-    clear = fitted.look(_picture([(40, 40)], hole=(90, 80, 55)), MPP)
+    clear = fitted.segment(_picture([(40, 40)], hole=(90, 80, 55)), MPP)
     assert "much open space" in fitted.words(clear)
 
 
@@ -78,9 +79,9 @@ def test_a_box_with_its_margin_agrees_with_the_whole(y, x, seed):
     rng = np.random.default_rng(seed)
     picture = _picture(rng.integers(10, 250, (60, 2)), side=260)
     fitted, margin = fit_stain_mask(BOTH, picture[None], MPP), 48
-    whole = fitted.look(picture, MPP)
+    whole = fitted.segment(picture, MPP)
     y, x = y + margin, x + margin
-    part = fitted.look(picture[y - margin : y + 96 + margin, x - margin : x + 96 + margin], MPP)
+    part = fitted.segment(picture[y - margin : y + 96 + margin, x - margin : x + 96 + margin], MPP)
     inner = np.s_[margin : margin + 96, margin : margin + 96]
     agree = part.mask[inner] == whole.mask[y : y + 96, x : x + 96]
     assert agree.mean() > 0.995  # the smoothing's tails, beyond four sigmas, are cut
@@ -115,12 +116,12 @@ def test_a_study_without_annotations_gets_masks_and_words(folder):
 
 def test_a_slides_masks_become_files_that_a_woven_slide_takes(tmp_path):
     path = make_slide(tmp_path / "s.svs", width=1400, height=1200, mpp=0.5)
-    found = segment_slide(path, BOTH, 0.5, (100, 50, 1200, 1100), tmp_path / "out")
+    found = segment_slide(path, BOTH, 0.5, PixelBox(100, 50, 1200, 1100), tmp_path / "out")
     mask, numbers = (np.asarray(Image.open(tmp_path / "out" / name)) for name in ("mask.png", "instances.png"))
-    assert mask.shape == numbers.shape == (1100, 1200) and (found["width_px"], found["height_px"]) == (1200, 1100)
-    assert ((mask == 1) == (numbers > 0)).all() and len(np.unique(numbers)) - 1 == found["nuclei"] > 100
+    assert mask.shape == numbers.shape == (1100, 1200) and (found.width, found.height) == (1200, 1100)
+    assert ((mask == 1) == (numbers > 0)).all() and len(np.unique(numbers)) - 1 == found.nuclei > 100
     with open_slide(path) as slide:
-        grey = slide.read(100, 50, 1200, 1100, 1.0).mean(2)
+        grey = slide.read(PixelBox(100, 50, 1200, 1100), 1.0).mean(2)
     assert grey[mask == 1].mean() < grey[mask == 0].mean() < grey[mask == 2].mean()
 
 
@@ -143,7 +144,7 @@ def test_without_a_box_all_that_was_scanned_is_segmented_as_a_raster_that_lies_t
     picture = tissue_picture(512, 384)
     path = make_scanned_part(tmp_path / "s.scn", picture, 64, 128, (1024, 768))
     found = segment_slide(path, BOTH, 0.5, None, tmp_path / "out")
-    assert (found["width_px"], found["height_px"]) == (512, 384)
+    assert (found.width, found.height) == (512, 384)
     mask = np.asarray(Image.open(tmp_path / "out/mask.png"))
     grey = picture.mean(2)
     assert grey[mask == 1].mean() + 30 < grey[mask == 0].mean()
@@ -152,13 +153,13 @@ def test_without_a_box_all_that_was_scanned_is_segmented_as_a_raster_that_lies_t
 def test_a_box_beyond_the_slide_is_refused(tmp_path):
     path = make_slide(tmp_path / "s.svs", width=400, height=400)
     with pytest.raises(HistoloomError, match="reaches beyond it"):
-        segment_slide(path, BOTH, 1.0, (300, 0, 200, 200), tmp_path / "out")
+        segment_slide(path, BOTH, 1.0, PixelBox(300, 0, 200, 200), tmp_path / "out")
 
 
 def test_a_drawing_of_two_colours_has_no_nucleus():
     drawing = np.full((1, 64, 64, 3), 242, np.uint8)
     drawing[:, 20:40] = (90, 60, 130)
-    fit_stain_mask((NUCLEUS,), drawing, 30.0).look(drawing[0], 30.0)
+    fit_stain_mask((NUCLEUS,), drawing, 30.0).segment(drawing[0], 30.0)
 
 
 def test_the_command_says_what_it_found(tmp_path):

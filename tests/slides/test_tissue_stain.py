@@ -24,7 +24,7 @@ def _tissue(path, config: Tissue | None = None, mpp: float = 1.0) -> TissueMap:
 @pytest.mark.parametrize("glass", [255, 235, 196, 128, 0])
 def test_a_slide_of_one_grey_has_no_tissue(tmp_path, glass):
     tissue = _tissue(make_slide(tmp_path / "s.png", picture=np.full((256, 256, 3), glass, np.uint8)))
-    assert not tissue.mask.any() and tissue.share_of(PADDING) == (glass < 170)
+    assert not tissue.mask.any() and tissue.artefact_fraction(PADDING) == (glass < 170)
 
 
 def test_a_slide_without_glass_is_tissue_throughout(tmp_path):
@@ -47,7 +47,9 @@ def test_tissue_is_found_under_a_dim_lamp(tmp_path):
     dim = (tissue_picture(512, 512, 0) * 0.8).astype(np.uint8)
     found = _tissue(make_slide(tmp_path / "s.png", picture=dim))
     alone = _tissue(make_slide(tmp_path / "a.png", picture=tissue_picture(512, 512, 0)))
-    assert (found.mask == alone.mask).mean() > 0.95 and found.share_of(PADDING) == found.share_of(PEN) == 0
+    assert (found.mask == alone.mask).mean() > 0.95 and found.artefact_fraction(PADDING) == found.artefact_fraction(
+        PEN
+    ) == 0
 
 
 def test_noise_on_glass_is_no_tissue(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 import histoloom
 from histoloom.data.commit import contents
-from histoloom.data.manifest import SlideEntry
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.summarise import summarised
 from histoloom.studies import code
 from histoloom.studies.stages import STAGES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from histoloom.config import Params, Tile
 from histoloom.data.commit import hash_tree
-from histoloom.data.splits import chance
-from histoloom.data.store import UNKNOWN, TileStore
+from histoloom.data.pixel_box import PixelBox
+from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError, ManifestFaults
 from histoloom.slides.describe import describe
 from histoloom.slides.open import open_slide
@@ -24,45 +22,11 @@ from tests.build import (
     feature,
     make_scanned_part,
     make_slide,
-    make_study,
     tissue_picture,
     write_csv,
     write_geojson,
 )
-from tests.stages import run, study_of
-
-SIDE = 384
-
-
-def _tile(config: Tile, seed: int = 0, workers: int = 0) -> dict:
-    """The stage's metrics, and how many slides it cut anew."""
-    parts = Path(".work/tile/shared/parts")
-    before = set(parts.iterdir()) if parts.is_dir() else set()
-    metrics = run("tile", study_of(Params(tile=config, seed=seed), workers=workers))
-    return metrics | {"slides_made": len(set(parts.iterdir()) - before)}
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    for number in range(4):
-        make_slide(folder / f"s{number}.svs", width=SIDE, height=SIDE, seed=number)
-    return folder
-
-
-@pytest.fixture
-def slides(folder, drawn):
-    """A study's folder with three slides, and s3 as one more."""
-    shutil.copytree(drawn, folder / "data/slides")
-    return folder
-
-
-def _row(number: int, **changes) -> dict:
-    return {"slide_id": f"s{number}", "path": f"s{number}.svs", "patient_id": f"p{number}", "label": "tumour"} | changes
-
-
-ROWS = [_row(number) for number in range(3)]
-study = partial(make_study, ".")
+from tests.studies.tiling import ROWS, SIDE, slide_row, study, tile_slides
 
 
 def _report() -> dict[str, dict]:
@@ -71,13 +35,13 @@ def _report() -> dict[str, dict]:
 
 
 def test_a_tile_says_which_public_set_its_slide_is_of(slides):
-    _tile(study([_row(0, dataset="camelyon16"), _row(1, dataset=" own "), _row(2)]).tile)
+    tile_slides(study([slide_row(0, dataset="camelyon16"), slide_row(1, dataset=" own "), slide_row(2)]).tile)
     stated = TileStore("data/tiles").rows().groupby("slide_id")["dataset"].agg(lambda names: names.iloc[0])
     assert stated.to_dict() == {"s0": "camelyon16", "s1": "own", "s2": None}
 
 
 def test_tiles_are_the_slide_s_pixels_at_their_places(slides):
-    metrics = _tile(study(ROWS).tile)
+    metrics = tile_slides(study(ROWS).tile)
     store = TileStore("data/tiles")
     rows, images = store.rows(), store.read(store.rows())
     assert metrics["slides"] == metrics["slides_made"] == metrics["patients"] == 3
@@ -96,14 +60,15 @@ def test_tiles_are_the_slide_s_pixels_at_their_places(slides):
 
 @pytest.mark.parametrize("mpp, downsample", [(2.0, 2.0), (1.5, 1.5), (1.0, 1.0)])
 def test_a_coarser_target_shows_the_same_tissue(slides, mpp, downsample):
-    _tile(study(ROWS[:2], {"mpp": mpp, "tile_px": 32, "stride_px": 48}).tile)
+    tile_slides(study(ROWS[:2], {"mpp": mpp, "tile_px": 32, "stride_px": 48}).tile)
     store = TileStore("data/tiles")
     rows = store.rows()
     mine = rows[rows["slide_id"] == "s0"]
     assert set(rows["mpp"]) == {mpp}
     with open_slide(slides / "data/slides/s0.svs") as slide:
         for (_, row), image in zip(mine.iterrows(), store.read(mine)):
-            alone = slide.read(row["x_level0_px"], row["y_level0_px"], 32, 32, downsample)
+            box = PixelBox(row["x_level0_px"], row["y_level0_px"], 32 * downsample, 32 * downsample)
+            alone = slide.read(box, downsample)
             assert np.abs(alone.astype(int) - image).mean() < 12
     edge = 32 * downsample
     assert (rows[["x_level0_px", "y_level0_px"]].max() + edge <= SIDE).all()
@@ -119,8 +84,8 @@ def test_polygons_label_tiles_and_make_masks(slides):
         feature("tumour", box_ring(0, 0, 128, SIDE)),
         feature("stroma", box_ring(128, 0, 320, SIDE)),
     )
-    rows = [_row(n, annotations="a.geojson") for n in range(2)]
-    _tile(study(rows, POLYGONS | MASKS | {"caption": "{composition}"}).tile)
+    rows = [slide_row(n, annotations="a.geojson") for n in range(2)]
+    tile_slides(study(rows, POLYGONS | MASKS | {"caption": "{composition}"}).tile)
     store = TileStore("data/tiles")
     found, masks = store.rows(), store.read(store.rows(), "mask")
     x = found["x_level0_px"]
@@ -134,108 +99,21 @@ def test_polygons_label_tiles_and_make_masks(slides):
 def test_tiles_without_a_label_are_dropped_or_kept(slides, kept):
     write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, 90, SIDE)))
     labels = POLYGONS["labels"] | {"unlabelled": kept, "min_fraction": 0.6}
-    metrics = _tile(study([_row(n, annotations="a.geojson") for n in range(2)], {"labels": labels}).tile)
+    metrics = tile_slides(study([slide_row(n, annotations="a.geojson") for n in range(2)], {"labels": labels}).tile)
     rows = TileStore("data/tiles").rows()
     assert set(rows["label"].dropna()) == {"tumour"}
     assert rows["label"].isna().any() == (kept == "keep")
     assert metrics["tiles"] == len(rows)
 
 
-OVERLAPPING = {
-    "tile_px": 32,
-    "stride_px": 16,
-    "labels": {"source": "slide", "classes": ["tumour"]},
-    "caption": "{label}",
-}
-
-
-def test_a_label_fraction_hides_the_labels_of_the_other_train_tiles_and_no_test_tile_s(slides):
-    def cut(**labels):
-        splits = [ROWS[0] | {"split": "train"}, ROWS[1] | {"split": "val"}, ROWS[2] | {"split": "test"}]
-        tile = OVERLAPPING | {"labels": OVERLAPPING["labels"] | labels}
-        return _tile(study(splits, tile).tile), TileStore("data/tiles").rows().set_index("tile_id")
-
-    whole, kept = cut()[1], {}
-    for fraction in (0.3, 0.7):
-        metrics, rows = cut(fraction=fraction, unlabelled="keep")
-        kept[fraction] = rows[rows["label"].notna()]
-        train = rows[rows["split"] == "train"]
-        assert rows.index.equals(whole.index) and (rows["caption"][rows["label"].isna()] == "unlabelled").all()
-        assert metrics["train_tiles_hidden"] == train["label"].isna().sum() and metrics["label_fraction"] == fraction
-        assert 0 < train["label"].notna().mean() < fraction + 0.1
-        assert rows[rows["split"] == "test"]["label"].notna().all()
-    assert set(kept[0.3].index) < set(kept[0.7].index)
-    assert set(cut(fraction=0.3)[1].index) == set(kept[0.3].index)
-
-
-@pytest.mark.parametrize("source", ["polygons", "raster"])
-def test_no_pixel_of_a_hidden_mask_is_in_the_store(slides, source):
-    """Of overlapping tiles at two scales, none that is seen reaches into a square that is hidden."""
-    write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, SIDE, SIDE)))
-    Image.fromarray(np.ones((SIDE, SIDE), np.uint8)).save("data/slides/m.png")
-    rows = [_row(n, annotations="a.geojson", mask="m.png", split="train" if n else "test") for n in range(3)]
-    labels = {"source": source, "classes": ["tumour"], "fraction": 0.4}
-    tile = OVERLAPPING | {"labels": labels, "masks": {"source": source, "classes": ["tumour"]}, "more_mpp": [2.0]}
-    metrics = _tile(study(rows, tile).tile)
-    found = TileStore("data/tiles").rows()
-    train = found[found["split"] == "train"]
-    assert metrics["train_tiles_hidden"] > 0 and set(found["mpp"]) == {1.0, 2.0}
-    square, shown = 2 * 32 * 2, set()
-    for row in train.itertuples():
-        far = 32 * row.mpp - 1e-3
-        corners = [(row.x_level0_px + dx, row.y_level0_px + dy) for dx in (0, far) for dy in (0, far)]
-        shown |= {(row.slide_id, int(x // square), int(y // square)) for x, y in corners}
-    assert 0 < len(shown) < 2 * (SIDE // square) ** 2
-    for slide, x, y in shown:
-        assert chance(f"{slide}/train/{x}/{y}", 0) < 0.4
-
-
 def test_a_class_without_train_tiles_is_said_and_measured(slides, capsys):
-    rows = [_row(n, split="test" if n == 2 else "train", label="stroma" if n == 2 else "tumour") for n in range(3)]
+    rows = [slide_row(n, split="test" if n == 2 else "train", label="stroma" if n == 2 else "tumour") for n in range(3)]
     labels = {"source": "slide", "classes": ["tumour", "stroma", "misspelt"]}
-    metrics = _tile(study(rows, {"labels": labels}).tile)
+    metrics = tile_slides(study(rows, {"labels": labels}).tile)
     said = " ".join(capsys.readouterr().err.split())
     assert metrics["classes_without_train_tiles"] == ["stroma", "misspelt"]
     assert f"no train tile of 'stroma' ({metrics['tiles_by_split']['test']['stroma']} in test)" in said
     assert "no train tile of 'misspelt' (nor in val or test)" in said and "'tumour'" not in said
-
-
-def test_a_label_fraction_of_patients_leaves_whole_slides_out(slides):
-    rows = [_row(n, split="test" if n == 3 else "train") for n in range(4)]
-    labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.4, "fraction_of": "patient"}
-    metrics = _tile(study(rows, {"labels": labels}).tile)
-    assert metrics["slides"] == 3 and metrics["quarantined"] == 0  # two of three train slides, and the test slide
-    assert "s3" in TileStore("data/tiles").parts and metrics["train_tiles_hidden"] > 0
-
-
-def test_a_test_slide_without_labels_is_a_bad_slide_whatever_is_hidden(slides):
-    write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, SIDE, SIDE)))
-    write_geojson("manifests/annotations/b.geojson", feature("tumour", box_ring(0, 0, 8, 8)))
-    rows = [_row(n, annotations="a.geojson" if n else "b.geojson", split="train" if n else "test") for n in range(3)]
-    labels = {"source": "polygons", "classes": ["tumour"], "fraction": 0.5, "fraction_of": "patient"}
-    with pytest.raises(HistoloomError, match="none has a label"):
-        _tile(study(rows, {"labels": labels}).tile)
-
-
-@pytest.mark.parametrize("source", ["raster", "stain"])
-def test_a_tile_that_is_kept_shows_nothing_of_a_hidden_mask(slides, source):
-    """What was traced is unknown there, with its nuclei; what stain tells is nobody's label, and stays."""
-    ids = np.ones((SIDE, SIDE), np.uint8)
-    Image.fromarray(ids).save("data/slides/m.png")
-    Image.fromarray(np.arange(1, SIDE * SIDE + 1, dtype=np.int32).reshape(SIDE, SIDE)).save("data/slides/i.tif")
-    rows = [_row(n, mask="m.png", instances="i.tif", split="train" if n else "test") for n in range(3)]
-    labels = {"source": "slide", "classes": ["tumour"], "fraction": 0.4, "unlabelled": "keep"}
-    metrics = _tile(study(rows, {"labels": labels, "masks": {"source": source, "classes": ["nucleus"]}}).tile)
-    store = TileStore("data/tiles")
-    found = store.rows()
-    masks, instances, edges = (store.read(found, name) for name in ("mask", "instance", "edge"))
-    if source == "stain":
-        assert found["masked"].all() and (masks < 2).all() and metrics["train_tiles_hidden"] > 0
-        return
-    known = found["masked"].to_numpy()
-    assert metrics["train_tiles_hidden"] == (~known).sum() > 0 and known[found["split"] == "test"].all()
-    assert (masks[known] == 1).all() and (masks[~known] == UNKNOWN).all() and known[found["split"] == "train"].any()
-    assert (instances[known] > 0).all() and not instances[~known].any() and not edges[~known].any()
 
 
 def test_rasters_label_tiles_and_keep_instances(slides):
@@ -243,9 +121,9 @@ def test_rasters_label_tiles_and_keep_instances(slides):
     ids[:, :128], ids[:, 128:] = 1, 2
     Image.fromarray(ids).save("data/slides/m.png")
     Image.fromarray(np.arange(SIDE * SIDE, dtype=np.int32).reshape(SIDE, SIDE)).save("data/slides/i.tif")
-    rows = [_row(n, mask="m.png", instances="i.tif") for n in range(2)]
+    rows = [slide_row(n, mask="m.png", instances="i.tif") for n in range(2)]
     raster = {"source": "raster", "classes": ["tumour", "stroma"]}
-    _tile(study(rows, {"labels": raster, "masks": raster}).tile)
+    tile_slides(study(rows, {"labels": raster, "masks": raster}).tile)
     store = TileStore("data/tiles")
     found = store.rows()
     assert (found["label"] == np.where(found["x_level0_px"] < 128, "tumour", "stroma")).all()
@@ -259,7 +137,7 @@ def test_spots_label_the_tiles_near_them(slides):
     keys = ("slide_id", "x_level0_px", "y_level0_px", "label")
     write_csv("manifests/spots.csv", [{"spot_id": i} | dict(zip(keys, spot)) for i, spot in enumerate(spots)])
     labels = {"source": "spots", "classes": ["tumour", "stroma"], "spot_radius_um": 5}
-    _tile(study(ROWS[:2], {"labels": labels, "spots": "manifests/spots.csv"}).tile)
+    tile_slides(study(ROWS[:2], {"labels": labels, "spots": "manifests/spots.csv"}).tile)
     found = TileStore("data/tiles").rows()
     got = set(found[["slide_id", "x_level0_px", "y_level0_px", "label"]].itertuples(index=False, name=None))
     assert got == {(slide, x - 32, y - 32, label) for slide, x, y, label in spots}
@@ -293,17 +171,17 @@ def test_a_bad_slide_is_quarantined_within_the_budget_and_fails_past_it(slides, 
     with pytest.raises(
         HistoloomError, match=r"1 of 3 slides can't be used.*\n.*manifests/slides.csv, row 3: "
     ) as error:
-        _tile(study(ROWS, {"max_bad_slides": 0}).tile)
+        tile_slides(study(ROWS, {"max_bad_slides": 0}).tile)
     assert reason in str(error.value) and not (slides / "data/tiles").exists()
     assert reason in _report()["s1"]["reason"]
-    metrics = _tile(study(ROWS, {"max_bad_slides": 1}).tile)
+    metrics = tile_slides(study(ROWS, {"max_bad_slides": 1}).tile)
     assert (metrics["slides"], metrics["quarantined"], metrics["slides_made"]) == (2, 1, 0)
     assert TileStore("data/tiles").parts == ["s0", "s2"]
     assert [bool(row["reason"]) for row in _report().values()] == [False, True, False]
 
 
 def test_upsampling_is_done_where_it_is_asked_for(slides):
-    metrics = _tile(study(ROWS[:2], {"mpp": 0.8, "upsample": True}).tile)
+    metrics = tile_slides(study(ROWS[:2], {"mpp": 0.8, "upsample": True}).tile)
     assert metrics["slides"] == 2 and set(TileStore("data/tiles").rows()["mpp"]) == {0.8}
 
 
@@ -311,7 +189,7 @@ def test_no_good_slide_is_an_error_whatever_the_budget(slides):
     for number in range(2):
         _spoil(slides / f"data/slides/s{number}.svs", "text")
     with pytest.raises(HistoloomError, match="2 of 2 slides"):
-        _tile(study(ROWS[:2], {"max_bad_slides": 9}).tile)
+        tile_slides(study(ROWS[:2], {"max_bad_slides": 9}).tile)
 
 
 def _hashes() -> dict[str, str]:
@@ -322,13 +200,13 @@ ASSIGN = {"split": {"assign": {"p0": "train", "p1": "val", "p2": "test"}}}
 
 
 def test_one_slide_more_is_one_slide_s_work(slides):
-    _tile(study(ROWS, ASSIGN).tile)
+    tile_slides(study(ROWS, ASSIGN).tile)
     before = _hashes()
-    assert _tile(study(ROWS, ASSIGN).tile)["slides_made"] == 0
-    assert _tile(study([_row(3), *ROWS], ASSIGN).tile)["slides_made"] == 1
+    assert tile_slides(study(ROWS, ASSIGN).tile)["slides_made"] == 0
+    assert tile_slides(study([slide_row(3), *ROWS], ASSIGN).tile)["slides_made"] == 1
     after = _hashes()
     assert after.keys() == {"s0", "s1", "s2", "s3"} and before.items() <= after.items()
-    assert _tile(study(ROWS[:2], {"split": {"assign": {"p0": "train", "p1": "val"}}}).tile)["slides_made"] == 0
+    assert tile_slides(study(ROWS[:2], {"split": {"assign": {"p0": "train", "p1": "val"}}}).tile)["slides_made"] == 0
     assert _hashes() == {name: before[name] for name in ("s0", "s1")}
 
 
@@ -344,33 +222,33 @@ def test_one_slide_more_is_one_slide_s_work(slides):
 )
 def test_what_is_stated_anew_of_a_slide_redoes_that_slide(slides, row, tile):
     rows = [{"caption": "a report"} | row for row in ROWS]
-    _tile(study(rows, {"caption": "{caption}"} | ASSIGN).tile)
+    tile_slides(study(rows, {"caption": "{caption}"} | ASSIGN).tile)
     changed = study(
-        [rows[0], {"caption": "a report"} | _row(1, **row), rows[2]], {"caption": "{caption}"} | ASSIGN | tile
+        [rows[0], {"caption": "a report"} | slide_row(1, **row), rows[2]], {"caption": "{caption}"} | ASSIGN | tile
     )
-    assert _tile(changed.tile)["slides_made"] == 1
+    assert tile_slides(changed.tile)["slides_made"] == 1
 
 
 def test_any_number_of_workers_makes_the_same_bytes(slides):
     config = study(ROWS, ASSIGN).tile
-    _tile(config)
+    tile_slides(config)
     before = hash_tree(slides / "data/tiles")
     shutil.rmtree(".work")
-    _tile(config, workers=2)
+    tile_slides(config, workers=2)
     assert hash_tree(slides / "data/tiles") == before
 
 
 def test_what_no_tile_shows_is_counted_and_shifted_tiles_show_it(slides, capsys):
     picture = tissue_picture(3 * SIDE, 3 * SIDE, 5)[SIDE // 2 : SIDE // 2 + 220, SIDE // 2 : SIDE // 2 + 200]
     make_slide(slides / "data/slides/s2.svs", picture=picture)
-    metrics = _tile(study(ROWS).tile)
+    metrics = tile_slides(study(ROWS).tile)
     cut_off = 1 - 192 * 192 / (200 * 220)
     assert float(_report()["s2"]["tissue_beyond_grid"]) == pytest.approx(cut_off, abs=0.03)
     assert 0 < metrics["tissue_left_out"]["tissue_beyond_grid"] < cut_off
     assert "tile.edge: shift takes it. 1 slide(s): s2 (1" in capsys.readouterr().err
     store = TileStore("data/tiles")
     plain = dict(zip(store.rows()["tile_id"], store.read(store.rows())))
-    metrics = _tile(study(ROWS, {"edge": "shift"}).tile)
+    metrics = tile_slides(study(ROWS, {"edge": "shift"}).tile)
     rows = store.rows()
     shifted = dict(zip(rows["tile_id"], store.read(rows)))
     assert rows["tile_id"].is_unique and metrics["tissue_left_out"]["tissue_beyond_grid"] == 0
@@ -387,12 +265,12 @@ def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
     marked = plain.copy()
     marked[:, 320:], marked[16:368, 64:128] = 0, (10, 110, 60)
     make_slide(slides / "data/slides/s1.svs", picture=marked)
-    metrics = _tile(study(ROWS).tile)
+    metrics = tile_slides(study(ROWS).tile)
     rows = TileStore("data/tiles").rows()
     mine, facts = rows[rows["slide_id"] == "s1"], _report()["s1"]
     assert not mine["x_level0_px"].isin([64, 320]).any() and len(mine) > 7
-    assert float(facts["padding_share"]) == pytest.approx(1 / 6, abs=0.03)
-    assert float(facts["pen_share"]) == pytest.approx(352 * 64 / SIDE**2, abs=0.05)
+    assert float(facts["padding_fraction"]) == pytest.approx(1 / 6, abs=0.03)
+    assert float(facts["pen_fraction"]) == pytest.approx(352 * 64 / SIDE**2, abs=0.05)
     assert "tile.tissue.leave_out: [padding] keeps it" in capsys.readouterr().err
     assert metrics["tissue_left_out"]["slides_with_padding"] == metrics["tissue_left_out"]["slides_with_pen"] == 1
 
@@ -402,7 +280,7 @@ def test_tiles_out_of_focus_are_counted_and_dropped_where_that_is_asked_for(slid
     picture = tissue_picture(SIDE, SIDE, 1)
     picture[:, :192] = gaussian_filter(picture, (4, 4, 0))[:, :192]
     make_slide(slides / "data/slides/s1.svs", picture=picture)
-    metrics = _tile(study(ROWS, {"tissue": {"out_of_focus": kept}}).tile)
+    metrics = tile_slides(study(ROWS, {"tissue": {"out_of_focus": kept}}).tile)
     rows = TileStore("data/tiles").rows()
     left = rows[(rows["slide_id"] == "s1") & (rows["x_level0_px"] < 192)]
     facts = _report()["s1"]
@@ -415,13 +293,13 @@ def test_a_slide_wholly_out_of_focus_is_a_bad_slide_where_such_tiles_are_dropped
     blurred = gaussian_filter(tissue_picture(SIDE, SIDE, 1), (5, 5, 0))
     make_slide(slides / "data/slides/s1.svs", picture=blurred)
     with pytest.raises(HistoloomError, match=r"are out of focus.*Lower tile.tissue.min_sharpness"):
-        _tile(study(ROWS, {"tissue": {"out_of_focus": "drop"}}).tile)
+        tile_slides(study(ROWS, {"tissue": {"out_of_focus": "drop"}}).tile)
 
 
 def test_regions_of_one_patient_keep_their_gap(slides):
     gap = 24.0
     split = {"group": "region", "region": {"rows": 2, "cols": 3, "gap_um": gap}}
-    _tile(study(ROWS[:1], {"tile_px": 32, "stride_px": 8, "split": split}).tile)
+    tile_slides(study(ROWS[:1], {"tile_px": 32, "stride_px": 8, "split": split}).tile)
     rows = TileStore("data/tiles").rows()
     assert set(rows["split"]) == {"train", "val", "test"}
     assert rows.groupby("split_group")["split"].nunique().max() == 1
@@ -433,26 +311,26 @@ def test_regions_of_one_patient_keep_their_gap(slides):
 
 def test_an_assigned_group_that_is_not_there_and_a_bad_annotation_stop_before_any_work(slides):
     with pytest.raises(ManifestFaults, match="assign names 'p9'"):
-        _tile(study(ROWS, {"split": {"assign": {"p9": "test"}}}).tile)
+        tile_slides(study(ROWS, {"split": {"assign": {"p9": "test"}}}).tile)
     write_geojson("manifests/annotations/a.geojson", feature("tumor", box_ring(0, 0, 9, 9)))
     with pytest.raises(ManifestFaults, match="did you mean 'tumour'"):
-        _tile(study([_row(n, annotations="a.geojson") for n in range(2)], POLYGONS).tile)
+        tile_slides(study([slide_row(n, annotations="a.geojson") for n in range(2)], POLYGONS).tile)
     assert not list((slides / ".work/tile/shared/parts").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["macenko", "reinhard"])
 def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
-    _tile(study(ROWS, {"stain": kind}).tile)
+    tile_slides(study(ROWS, {"stain": kind}).tile)
     assert {row["stain"] for row in _report().values()} == {"fitted"}
     store = TileStore("data/tiles")
     first = store.rows().iloc[0]
     with open_slide(slides / f"data/slides/{first['slide_id']}.svs") as slide:
-        original = slide.read(first["x_level0_px"], first["y_level0_px"], 64, 64, 1.0)
+        original = slide.read(PixelBox(first["x_level0_px"], first["y_level0_px"], 64, 64), 1.0)
     assert 2 < np.abs(store.read(store.rows().iloc[:1])[0].astype(int) - original).mean() < 60
 
 
 @pytest.mark.parametrize(
-    "shares, label, fraction, words",
+    "fractions, label, tissue_fraction, words",
     [
         ({"a": 0.7, "b": 0.3}, "a", 1.0, "mostly a, b"),
         ({"a": 0.5, "b": 0.1, "c": 0.01}, "a", 0.5, "a, some b, open space"),
@@ -460,8 +338,8 @@ def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
         ({}, None, 1.0, "tissue"),
     ],
 )
-def test_composition_in_words(shares, label, fraction, words):
-    assert describe(shares, label, fraction) == words
+def test_composition_in_words(fractions, label, tissue_fraction, words):
+    assert describe(fractions, label, tissue_fraction) == words
 
 
 def test_tiles_of_a_scanned_part_have_the_labels_that_were_drawn_on_it(folder):
@@ -475,8 +353,8 @@ def test_tiles_of_a_scanned_part_have_the_labels_that_were_drawn_on_it(folder):
     labels = {"source": "polygons", "classes": ["tumour", "stroma"]}
     tissue_of = {"mpp": 4.0, "min_area_um2": 0.0}
     settings = {"mpp": 0.5, "labels": labels, "split": {"group": "slide"}, "tissue": tissue_of}
-    params = study([_row(0, path="s0.scn", annotations="a.geojson", label="")], settings)
-    metrics = _tile(params.tile)
+    params = study([slide_row(0, path="s0.scn", annotations="a.geojson", label="")], settings)
+    metrics = tile_slides(params.tile)
     (said,) = metrics["left_out"]
     assert "1 polygon(s) without a class" in said
     rows = TileStore("data/tiles").rows()

@@ -11,9 +11,10 @@ import pytest
 
 from histoloom.config import Params, Tissue
 from histoloom.data.commit import commit_part
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import TileStore, stores_in
 from histoloom.slides.polygons import write_polygons
-from histoloom.slides.pyramid import write_pyramid
+from histoloom.slides.pyramid import PyramidPicture, TiffFormat, write_pyramid
 from histoloom.studies.tile_slides import WovenJob, cut_woven
 from tests.build import tissue_picture
 from tests.stages import run, study_of
@@ -51,10 +52,11 @@ def make_woven(root: Path, picture: np.ndarray, **facts) -> Path:
     def write(folder: Path) -> None:
         for name, pixels in (("slide.tif", picture), ("condition.tif", ids)):
 
-            def read(top: int, left: int, height: int, width: int, pixels=pixels) -> np.ndarray:
-                return pixels[top : top + height, left : left + width]
+            def read(box: PixelBox[int], pixels=pixels) -> np.ndarray:
+                return pixels[box.top : box.bottom, box.left : box.right]
 
-            write_pyramid(folder / name, read, (192, 256), 1.0, root, compression="deflate")
+            drawn = PyramidPicture(read, (192, 256), 1.0)
+            write_pyramid(folder / name, drawn, TiffFormat(compression="deflate"), scratch=root)
         write_polygons(folder / "polygons.geojson", [], ids[..., 0], ("left", "right"), (192, 256))
         (folder / "canvas.json").write_text(json.dumps(FACTS | facts))
 

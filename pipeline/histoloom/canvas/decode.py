@@ -144,7 +144,11 @@ def decode_band(job: DecodeJob) -> None:
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
     raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
-    decode_rows(Latents(job.canvas).read, job.load(), job.factor, job.rows, job.width, raster.write)
+
+    def write(top: int, left: int, pixels: np.ndarray) -> None:
+        raster.write(pixels, left=left, top=top)
+
+    decode_rows(Latents(job.canvas).read, job.load(), job.factor, job.rows, job.width, write)
 
 
 def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:
@@ -155,7 +159,7 @@ def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:
         out, top, bottom = [], box.top, min(box.bottom, sum(r.height for r in rasters))
         while top < bottom:
             number, within = divmod(top, rows)
-            out.append(rasters[number].read(within, box.left, bottom - top, box.width))
+            out.append(rasters[number].read(PixelBox(box.left, within, box.width, bottom - top)))
             top += len(out[-1])
         return np.concatenate(out)
 

@@ -14,14 +14,15 @@ from histoloom.canvas.sources import InputSources
 from histoloom.conditions.mask import cell_fractions
 from histoloom.config import FromImage, Params, Tile, WovenSlide
 from histoloom.data.groups import split_groups
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import region_of
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, notes_among, refuse_faults
-from histoloom.slides.annotate import check_inside
+from histoloom.slides.annotation_checks import check_inside
 from histoloom.slides.geojson import read_geojson
-from histoloom.slides.open import Slide, open_slide
+from histoloom.slides.open import open_slide
 from histoloom.slides.regions import Regions
+from histoloom.slides.slide import Slide
 
 _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
 
@@ -160,7 +161,7 @@ def _read_padded(source: Slide, corner: tuple[float, float], size: tuple[int, in
     skip_x, skip_y = round((x - corner[0]) / scale), round((y - corner[1]) / scale)
     height = min(size[0] - skip_y, max(1, int((source.height - y) / scale)))
     width = min(size[1] - skip_x, max(1, int((source.width - x) / scale)))
-    read = source.read(x, y, width, height, scale)
+    read = source.read(PixelBox(x, y, width * scale, height * scale), scale)
     below, beyond = size[0] - skip_y - height, size[1] - skip_x - width
     return np.pad(read, ((skip_y, below), (skip_x, beyond), (0, 0)), mode="edge")
 
@@ -173,6 +174,6 @@ def _groups(entry: SlideEntry, params: Params, source: Slide, box: PixelBox[floa
     grid, size = config.split.region, (source.width, source.height)
     start = max(0, box.left - around), max(0, box.top - around)
     stop = min(source.width, box.right + around) - 1, min(source.height, box.bottom + around) - 1
-    first, last = (region_of(*place, *size, grid.rows, grid.cols) for place in (start, stop))
+    first, last = (region_of(*place, size, grid) for place in (start, stop))
     rows, columns = (range(a, b + 1) for a, b in zip(first, last))
     return {f"{entry.slide_id}/r{r}c{c}" for r in rows for c in columns}

@@ -12,7 +12,7 @@ from histoloom.canvas import torus
 from histoloom.config import Params, WovenSlide
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import Fault, ManifestFaults, Note, notes_among, refuse_faults
-from histoloom.slides.annotate import check_inside
+from histoloom.slides.annotation_checks import check_inside
 from histoloom.slides.geojson import read_geojson
 from histoloom.slides.rasters import Raster, read_raster
 from histoloom.slides.regions import Regions
@@ -38,13 +38,13 @@ class SlideMask:
         """(rows, width) uint8."""
         if self.raster is None:
             return self.regions.class_ids(self.classes, PixelBox(0, top, self.size[1], rows), 1.0)
-        return self.raster.read(0, top, self.size[1], rows).astype(np.uint8)
+        return self.raster.read(PixelBox(0, top, self.size[1], rows)).astype(np.uint8)
 
     def numbers(self, top: int, rows: int) -> np.ndarray:
         """(rows, width) int32, a number for each nucleus."""
         if self.raster is not None:
             assert self.instances is not None, "read_mask asks for them where outlines are read"
-            return self.instances.read(0, top, self.size[1], rows).astype(np.int32)
+            return self.instances.read(PixelBox(0, top, self.size[1], rows)).astype(np.int32)
         return self.regions.numbers(PixelBox(0, top, self.size[1], rows), 1.0)
 
     def on_canvas(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from histoloom.conditions.encode import Encoders
 from histoloom.config import Params, WovenSlide
-from histoloom.data.manifest import SlideEntry
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault
 from histoloom.targets.autoencoder import LatentCodec

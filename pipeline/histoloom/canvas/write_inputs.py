@@ -19,7 +19,7 @@ from histoloom.conditions.mask import EDGE, cell_fractions, mask_map, read_chann
 from histoloom.config import Params, WovenSlide
 from histoloom.data.nuclei_layout import outlines
 from histoloom.errors import Fault, ManifestFaults, Note
-from histoloom.slides.open import BadSlide
+from histoloom.slides.slide import BadSlide
 from histoloom.targets.autoencoder import LatentCodec
 
 _BAND = 256

@@ -208,12 +208,11 @@ def segment(
 
     FOLDER gets mask.png (1 nuclei, 2 clear space), instances.png and overlay.jpg.
     """
+    from histoloom.data.pixel_box import PixelBox
     from histoloom.slides.segment import segment_slide
 
-    found = segment_slide(slide, ("nucleus", "clear"), mpp, box, folder, slide_mpp)
-    console.print(
-        f"{folder}: {found['width_px']} x {found['height_px']} px, {found['nuclei']} nuclei; look at overlay.jpg"
-    )
+    found = segment_slide(slide, ("nucleus", "clear"), mpp, PixelBox(*box) if box else None, folder, slide_mpp)
+    console.print(f"{folder}: {found.width} x {found.height} px, {found.nuclei} nuclei; look at overlay.jpg")
 
 
 @cli.command()

@@ -81,11 +81,10 @@ def _told(name: str, values: set[str], words: dict[str, str], config: Genotype) 
     if stated != "auto":
         return stated
     read = {value: whole_number(value) for value in values if value.casefold() not in words}
-    written = {value: number for value, number in read.items() if number is not None}
-    numbers = {*written.values()}
+    numbers = {number for number in read.values() if number is not None}
     if not numbers or not numbers <= set(_GISTIC):
         return None
-    if min(numbers) < 0 or any(value.startswith("+") for value in written):
+    if min(numbers) < 0 or any(value.startswith("+") for value, number in read.items() if number is not None):
         return "gistic"
     if 2 in numbers:
         return "gistic" if 0 in numbers else "unsure"

@@ -15,15 +15,26 @@ import shlex
 import shutil
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from histoloom.errors import HistoloomError
 
 RECORD = "commit.json"
+
+
+class CommitRecord(TypedDict):
+    """What a part's commit.json says.
+
+    files : each file's place in the part, to its sha256.
+    info : what whoever wrote the part says of it.
+    """
+
+    files: dict[str, str]
+    info: dict[str, Any]
 
 
 def sha256_file(path: Path) -> str:
@@ -84,7 +95,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def read_record(part: Path) -> dict | None:
+def read_record(part: Path) -> CommitRecord | None:
     """The part's commit record, or None if it was never committed."""
     try:
         return json.loads((part / RECORD).read_text(encoding="utf-8"))
@@ -92,7 +103,7 @@ def read_record(part: Path) -> dict | None:
         return None
 
 
-def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> dict:
+def commit_part(root: Path, name: str, write: Callable[[Path], Mapping[str, object] | None]) -> CommitRecord:
     """Make the part `root/name` by calling `write(folder)`, unless it is there; return its record.
 
     Parameters
@@ -110,11 +121,12 @@ def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> 
     folder = root / f".tmp-{name}-{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)
     try:
-        info = write(folder) or {}
+        info = dict(write(folder) or {})
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         with ThreadPoolExecutor(max_workers=4) as pool:  # while the disk syncs one file, another is hashed
             hashes = list(pool.map(_seal, files))
-        record = {"files": {p.relative_to(folder).as_posix(): h for p, h in zip(files, hashes)}, "info": info}
+        places = (path.relative_to(folder).as_posix() for path in files)
+        record = CommitRecord(files=dict(zip(places, hashes)), info=info)
         write_json(folder / RECORD, record)
         sync(folder)
         return _settle(folder, target, record)
@@ -129,7 +141,7 @@ def commit_part(root: Path, name: str, write: Callable[[Path], dict | None]) -> 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _settle(folder: Path, target: Path, record: dict) -> dict:
+def _settle(folder: Path, target: Path, record: CommitRecord) -> CommitRecord:
     """Rename a whole part to its name; the record of the one that is there, if another task was first."""
     try:
         folder.rename(target)

@@ -49,13 +49,13 @@ def check_expression(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Not
         return None, [Fault(where, f"expression is asked for, and {config.section}.table names no table.", "name it.")]
     if not Path(where).is_file():
         return None, [Fault(where, "the file is missing.", f"put it there, or mend {config.section}.table.")]
+    found: list[Fault | Note]
     if Path(where).suffix.lower() == ".h5ad":
         table, found = read_h5ad(config)
     else:
         read = _read_text if Path(where).suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet
         table, faults = read(config)
-        found = [*faults, *_layer_fault(config)]
-        found += [] if table is None else check_values(table, config)
+        found = [*faults, *_layer_fault(config), *([] if table is None else check_values(table, config))]
     if table is None:
         return None, found
     table = table.set_axis([str(name).strip() for name in table.columns], axis=1)

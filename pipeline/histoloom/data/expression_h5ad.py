@@ -35,7 +35,7 @@ def read_h5ad(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Note]]:
     table = _table(data, source, config.key)
     others = {name: kind_of(_sample(matrix)) for name, matrix in held.items() if name != source}
     logged = "log1p" in data.uns and source in (_X, _RAW)
-    return table, check_values(table, config, _called(source), others, logged)
+    return table, check_values(table, config, _called(source), others, logged=logged)
 
 
 def _called(source: str) -> str:

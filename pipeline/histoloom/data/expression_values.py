@@ -43,7 +43,12 @@ def kind_of(values: np.ndarray) -> Kind:
 
 
 def check_values(
-    table: pd.DataFrame, config: Rna, source: str | None = None, others: Mapping[str, str] | None = None, logged=False
+    table: pd.DataFrame,
+    config: Rna,
+    source: str | None = None,
+    others: Mapping[str, str] | None = None,
+    *,
+    logged: bool = False,
 ) -> list[Fault | Note]:
     """Whether the values are what `transform` takes.
 

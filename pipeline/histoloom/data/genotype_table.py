@@ -79,8 +79,8 @@ def check_genotype(config: Genotype) -> tuple[pd.Series | None, list[Fault | Not
         return None, [Fault(where, problem, "name it.")]
     if _is_maf(Path(where)):
         return None, [_long_table(where, "a mutation (MAF)", config)]
-    table, read = read_csv_table(where)
-    found: list[Fault | Note] = [*read]
+    table, unread = read_csv_table(where)
+    found: list[Fault | Note] = [*unread]
     if table.columns.empty:
         return None, found
     wanted = config.columns or tuple(c for c in table.columns if c != config.key)

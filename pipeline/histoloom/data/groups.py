@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from histoloom.config import Tile
 from histoloom.data.keys import StudyKeys
-from histoloom.data.manifest import Manifest, SlideEntry
+from histoloom.data.manifest import Manifest
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import assign_splits, region_of
 from histoloom.errors import Fault, ManifestFaults
 
 
-def split_group(entry: SlideEntry, config: Tile, x: float, y: float, width: int, height: int) -> str:
-    """The leak unit that a point of a slide belongs to."""
+def split_group(entry: SlideEntry, config: Tile, point_px: tuple[float, float], size_px: tuple[int, int]) -> str:
+    """The leak unit that a point (x, y) of a slide of (width, height) belongs to, level-0 px."""
     if config.split.group == "region":
-        region = config.split.region
-        row, col = region_of(x, y, width, height, region.rows, region.cols)
+        row, col = region_of(*point_px, size_px, config.split.region)
         return f"{entry.slide_id}/r{row}c{col}"
     return entry.slide_id if config.split.group == "slide" else entry.patient_id
 
@@ -47,27 +47,19 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
                 for name in unknown
             ]
         )
+    fractions: dict[str, float] = dict(config.split.fractions.items())
     stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
-    return assign_splits(
-        groups,
-        {str(split): fraction for split, fraction in config.split.fractions.items()},
-        seed,
-        {**stated, **config.split.assign},
-    )
+    return assign_splits(groups, fractions, seed, {**stated, **config.split.assign})
 
 
 def study_keys(manifest: Manifest, config: Tile, splits: dict[str, str], key: str) -> StudyKeys:
     """The patients, slides or spots that the manifest names, before a tile is cut; `splits` are those of study_splits."""
-    train, every = set(), set()
+    train: set[str] = set()
+    every: set[str] = set()
     for entry in manifest.slides:
-        if key == "spot_id":
-            names = (
-                set()
-                if manifest.spots is None
-                else {*manifest.spots["spot_id"][manifest.spots["slide_id"] == entry.slide_id]}
-            )
-        else:
-            names = {getattr(entry, key)}
+        names = {getattr(entry, key)} if key != "spot_id" else set()
+        if key == "spot_id" and manifest.spots is not None:
+            names = {*manifest.spots["spot_id"][manifest.spots["slide_id"] == entry.slide_id]}
         every |= names
         if any(splits.get(group) == "train" for group in split_groups(entry, config)):
             train |= names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -40,7 +40,8 @@ def read_keys(
     lines : of each key's row, as an editor counts them.
     """
     where, texts = str(config.table), ["" if pd.isna(key) else str(key).strip() for key in written]
-    faults, places = [], dict(enumerate(lines or [])).get
+    places = dict(enumerate(lines or [])).get
+    faults: list[Fault] = []
     if gaps := [n for n, text in enumerate(texts) if not text]:
         faults.append(
             Fault(
@@ -68,8 +69,13 @@ def _id_in(key: str, pattern: str | None) -> str | None:
     return found[1].strip() if found and found[1] else None
 
 
-def _repeated(ids: list[str], texts: list[str], where: str, config: SampleTable, places) -> list[Fault]:
-    """Ids that several rows have, and ids that differ by case alone."""
+def _repeated(
+    ids: list[str], texts: list[str], where: str, config: SampleTable, places: Callable[[int], int | None]
+) -> list[Fault]:
+    """Ids that several rows have, and ids that differ by case alone.
+
+    places : number of a row to its line, where that is known.
+    """
     by_id: dict[str, list[int]] = {}
     for number, name in enumerate(ids):
         by_id.setdefault(name, []).append(number)
@@ -91,9 +97,9 @@ def _repeated(ids: list[str], texts: list[str], where: str, config: SampleTable,
     return faults
 
 
-def listed_numbers(numbers: Iterable[int]) -> str:
-    written = [str(number) for number in numbers]
-    return ", ".join(written[:_SHOWN]) + (", ..." if len(written) > _SHOWN else "")
+def listed_numbers(numbers: Iterable[int | None]) -> str:
+    texts = [str(number) for number in numbers]
+    return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
 
 
 def unmatched(ids: Iterable[str], keys: StudyKeys) -> dict[str, int]:

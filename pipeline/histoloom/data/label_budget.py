@@ -1,55 +1,65 @@
-"""Which labels a study sees that is to see a share of them."""
+"""The label budget: which labels are visible to a study that is to have a fraction of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from histoloom.config import Tile
 from histoloom.data.groups import split_groups
 from histoloom.data.manifest import Manifest
-from histoloom.data.splits import chance, seen_labels
+from histoloom.data.pixel_box import PixelBox
+from histoloom.data.splits import chance, shuffled
 
 SQUARE_TILES = 2
-"""Sides of a tile, of the coarsest scale, to a square that is seen or hidden as a whole."""
+"""Sides of a tile, of the coarsest scale, to a square that is visible or hidden as a whole."""
 
 
-def seen_shares(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, dict[str, float]]:
-    """Of each slide, split to the share of its squares whose labels are seen; splits that are seen whole are not named.
+def visible_fractions(
+    manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int
+) -> dict[str, dict[str, float]]:
+    """Of each slide, split to the fraction of its squares whose labels are visible; splits with nothing hidden are not named.
 
-    Labels of train are hidden, and of val where there is a test split. Where slides or patients are drawn, a share is 0
-    or 1, and each split has at least one.
+    Labels of train are hidden, and of val where there is a test split. Where slides or patients are drawn, a fraction is 0
+    or 1, and each split has at least one of 1.
     """
     fraction, of = config.labels.fraction, config.labels.fraction_of
-    out: dict[str, dict[str, float]] = {e.slide_id: {} for e in manifest.slides}
+    out: dict[str, dict[str, float]] = {entry.slide_id: {} for entry in manifest.slides}
     if fraction == 1:
         return out
     for split in ("train", "val") if "test" in splits.values() else ("train",):
         members = [e for e in manifest.slides if split in {splits[g] for g in split_groups(e, config)}]
         if of == "tile":
-            shares = dict.fromkeys((e.slide_id for e in members), fraction)
+            visible = dict.fromkeys((e.slide_id for e in members), fraction)
         else:
             units = {e.slide_id: e.patient_id if of == "patient" else e.slide_id for e in members}
-            drawn = seen_labels(units.values(), fraction, seed)
-            shares = {slide: float(unit in drawn) for slide, unit in units.items()}
-        for slide, share in shares.items():
-            if share < 1:
-                out[slide][split] = share
+            drawn = drawn_units(units.values(), fraction, seed)
+            visible = {slide: float(unit in drawn) for slide, unit in units.items()}
+        for slide, of_slide in visible.items():
+            if of_slide < 1:
+                out[slide][split] = of_slide
     return out
 
 
-def is_hidden(share: float, name: str, box: tuple[float, float, float], square: float, seed: int) -> bool:
+def drawn_units(units: Iterable[str], fraction: float, seed: int) -> set[str]:
+    """This fraction of the units, rounded up; a larger fraction holds those of a smaller one."""
+    order = shuffled(set(units), seed)
+    return set(order[: math.ceil(fraction * len(order) - 1e-9)])
+
+
+def is_hidden(tile: PixelBox[float], square_px: float, name: str, fraction: float, seed: int) -> bool:
     """Whether a tile shows anything of a hidden square.
 
     Parameters
     ----------
-    share : of squares that are seen. name : of the slide and the split. box : left, top and side of the tile. square : a square's
-        side, in the tile's unit.
+    tile : in the unit of `square_px`, the side of a square.
+    name : of the slide and the split.
+    fraction : of the squares that are visible.
     """
-    if share in (0.0, 1.0):
-        return share == 0
-    left, top, side = box
-    first, last = (
-        [int(v / square + e) for v in p] for p, e in (((left, top), 1e-6), ((left + side, top + side), -1e-6))
+    if fraction in (0.0, 1.0):
+        return fraction == 0
+    columns, rows = (
+        range(int(start / square_px + 1e-6), int(end / square_px - 1e-6) + 1)
+        for start, end in ((tile.left, tile.right), (tile.top, tile.bottom))
     )
-    touched = ((x, y) for x in range(first[0], last[0] + 1) for y in range(first[1], last[1] + 1))
-    return any(chance(f"{name}/{x}/{y}", seed) >= share for x, y in touched)
+    return any(chance(f"{name}/{x}/{y}", seed) >= fraction for x in columns for y in rows)

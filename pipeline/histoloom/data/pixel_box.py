@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-N = TypeVar("N", int, float)
+N = TypeVar("N", int, float, covariant=True)
 
 
 class PixelBox(NamedTuple, Generic[N]):
@@ -28,3 +28,15 @@ class PixelBox(NamedTuple, Generic[N]):
     @property
     def bottom(self) -> N:
         return self.top + self.height
+
+    def grown(self: PixelBox[float], margin: float) -> PixelBox[float]:
+        """The box with a margin on all four sides."""
+        return PixelBox(self.left - margin, self.top - margin, self.width + 2 * margin, self.height + 2 * margin)
+
+    def scaled(self: PixelBox[float], factor: float) -> PixelBox[float]:
+        """The box on a grid of `factor` pixels for each of this one's."""
+        return PixelBox(self.left * factor, self.top * factor, self.width * factor, self.height * factor)
+
+    def shape_at(self: PixelBox[float], downsample: float) -> tuple[int, int]:
+        """(height, width) of its picture, in whole pixels of a grid that has one for `downsample` of this one's."""
+        return round(self.height / downsample), round(self.width / downsample)

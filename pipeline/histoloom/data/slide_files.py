@@ -6,7 +6,6 @@ import glob
 import re
 import unicodedata
 from pathlib import Path, PureWindowsPath
-from typing import NoReturn
 
 
 def slide_files(path: Path) -> list[Path]:
@@ -29,7 +28,7 @@ class NoFile(Exception):
     `hinted` is False where nothing is known but that nothing is there.
     """
 
-    def __init__(self, problem: str, remedy: str, hinted: bool = True):
+    def __init__(self, problem: str, remedy: str, *, hinted: bool = True):
         self.problem, self.remedy, self.hinted = problem, remedy, hinted
         super().__init__(problem)
 
@@ -55,7 +54,7 @@ class Root:
         try:
             if path.is_file() and self._holds(path):
                 return path
-            self._refuse(value, path)
+            raise self._refusal(value, path)
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             reason = getattr(error, "strerror", None) or error
             raise NoFile(f"'{value}' can't be reached ({reason}).", "mend the path, the link or its rights.") from None
@@ -63,41 +62,43 @@ class Root:
     def _holds(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.folder.resolve())
 
-    def _refuse(self, value: str, path: Path) -> NoReturn:
+    def _refusal(self, value: str, path: Path) -> NoFile:
         elsewhere = f"put the file under {self.folder}, or name another root in params.yaml."
         if path.is_symlink() and not path.exists():
             target = path.readlink()
-            raise NoFile(f"'{value}' is a link to '{target}', which is not there.", "mend the link, or mount its disk.")
+            return NoFile(
+                f"'{value}' is a link to '{target}', which is not there.", "mend the link, or mount its disk."
+            )
         if PureWindowsPath(value).drive and not path.exists():
-            raise NoFile(
+            return NoFile(
                 f"'{value}' is a path of Windows.", f"state it from {self.folder} on, with '/' between folders."
             )
         if not self._holds(path):
             by_link = not Path(value).is_absolute() and ".." not in Path(value).parts
             how = "is a link, or lies behind one, that leads" if by_link else "leads"
-            raise NoFile(f"'{value}' {how} out of {self.folder}.", elsewhere)
+            return NoFile(f"'{value}' {how} out of {self.folder}.", elsewhere)
         if path.is_dir():
-            raise NoFile(f"'{value}' is a folder.", "name the file in it (of MIRAX, the .mrxs file beside it).")
+            return NoFile(f"'{value}' is a folder.", "name the file in it (of MIRAX, the .mrxs file beside it).")
         if path.exists():
-            raise NoFile(f"'{value}' is no regular file.", "name a file.")
-        self._refuse_missing(value)
+            return NoFile(f"'{value}' is no regular file.", "name a file.")
+        return self._missing(value)
 
-    def _refuse_missing(self, value: str) -> NoReturn:
+    def _missing(self, value: str) -> NoFile:
         missing = f"there is no file '{value}' under {self.folder}"
         turned = value.replace("\\", "/")
         near = self._spelt_otherwise(turned)
         if near and turned != value:
-            raise NoFile(f"{missing}, and there is '{near}'.", "write '/' between folders.")
+            return NoFile(f"{missing}, and there is '{near}'.", "write '/' between folders.")
         if near:
-            raise NoFile(
+            return NoFile(
                 f"{missing}, and there is '{near}', which differs by case or Unicode form alone.",
                 "write the path as the file is named.",
             )
         parts = Path(turned).parts
         ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
         if shorter := next((end for end in ends if (self.folder / end).is_file()), None):
-            raise NoFile(f"{missing}, and there is '{shorter}'.", f"state paths from {self.folder} on.")
-        raise NoFile(f"{missing}.", "mend the path or put the file there.", hinted=False)
+            return NoFile(f"{missing}, and there is '{shorter}'.", f"state paths from {self.folder} on.")
+        return NoFile(f"{missing}.", "mend the path or put the file there.", hinted=False)
 
     def _spelt_otherwise(self, value: str) -> str | None:
         """The one file whose path is the value's in another case or Unicode form."""

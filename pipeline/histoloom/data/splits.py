@@ -6,6 +6,8 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
+from histoloom.config import Region
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.schema import SPLITS
 
 
@@ -20,11 +22,11 @@ def assign_splits(
     Parameters
     ----------
     groups : names, in any order; repeats don't count.
-    fractions : split to share of the groups, adding up to 1.
+    fractions : split to fraction of the groups, adding up to 1.
     fixed : group to split, for groups whose split was stated; they don't count towards the fractions.
     """
     fixed = dict(fixed or {})
-    free = _shuffled(set(groups) - set(fixed), seed)
+    free = shuffled(set(groups) - set(fixed), seed)
     wanted = [s for s in SPLITS if fractions.get(s, 0) > 0 and (s not in fixed.values() or not free)]
     taken = {group: split for group, split in fixed.items() if group in set(groups)}
     start, done = 0, 0.0
@@ -42,7 +44,8 @@ def assign_splits(
     return taken
 
 
-def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """The names in an order that hashes of (seed, name) decide: a name more moves no other."""
     return sorted(names, key=lambda name: (_hash(name, seed), name))
 
 
@@ -55,25 +58,21 @@ def chance(name: str, seed: int) -> float:
     return int.from_bytes(_hash(name, seed)[:6], "big") / 2**48
 
 
-def seen_labels(units: Iterable[str], fraction: float, seed: int) -> set[str]:
-    """The units whose labels a study sees: this share of them, rounded up; a larger share holds those of a smaller one."""
-    order = _shuffled(set(units), seed)
-    return set(order[: math.ceil(fraction * len(order) - 1e-9)])
+def region_of(x_px: float, y_px: float, size_px: tuple[float, float], grid: Region) -> tuple[int, int]:
+    """Row and column of the region that a point lies in; regions divide a slide of (width, height) evenly."""
+    width, height = size_px
+    return min(int(y_px * grid.rows / height), grid.rows - 1), min(int(x_px * grid.cols / width), grid.cols - 1)
 
 
-def region_of(x_px: float, y_px: float, width_px: float, height_px: float, rows: int, cols: int) -> tuple[int, int]:
-    """Row and column of the region that a point lies in; regions divide a slide evenly."""
-    return min(int(y_px * rows / height_px), rows - 1), min(int(x_px * cols / width_px), cols - 1)
+def inside_region(tile: PixelBox[float], size_px: tuple[float, float], grid: Region, gap_px: float) -> bool:
+    """Whether a tile keeps half the gap from every border between the regions of a slide of (width, height).
 
-
-def inside_region(
-    x_px: float, y_px: float, side_px: float, width_px: float, height_px: float, rows: int, cols: int, gap_px: float
-) -> bool:
-    """Whether a square tile keeps half the gap from every border between regions."""
-    row, col = region_of(x_px + side_px / 2, y_px + side_px / 2, width_px, height_px, rows, cols)
-    half = gap_px / 2
-    left = -float("inf") if col == 0 else col * width_px / cols + half
-    right = float("inf") if col == cols - 1 else (col + 1) * width_px / cols - half
-    top = -float("inf") if row == 0 else row * height_px / rows + half
-    bottom = float("inf") if row == rows - 1 else (row + 1) * height_px / rows - half
-    return x_px >= left and x_px + side_px <= right and y_px >= top and y_px + side_px <= bottom
+    The tile's box, the size and the gap are in pixels of one grid, such as level 0.
+    """
+    row, col = region_of(tile.left + tile.width / 2, tile.top + tile.height / 2, size_px, grid)
+    (width, height), half = size_px, gap_px / 2
+    left = -math.inf if col == 0 else col * width / grid.cols + half
+    right = math.inf if col == grid.cols - 1 else (col + 1) * width / grid.cols - half
+    top = -math.inf if row == 0 else row * height / grid.rows + half
+    bottom = math.inf if row == grid.rows - 1 else (row + 1) * height / grid.rows - half
+    return tile.left >= left and tile.right <= right and tile.top >= top and tile.bottom <= bottom

@@ -1,8 +1,11 @@
 """The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
 
-`PART/images.zarr` holds `image` (n, h, w, 3) uint8 and, where there are masks, `mask` (n, h, w) uint8 class ids, all of
-it UNKNOWN where nobody says what a tile shows (rows have `masked` false); where
-there are instances, `instance` (n, h, w) int32 and their outlines `edge` (n, h, w) uint8, seen before the tile was cut. One tile a chunk, many chunks a shard. `PART/rows.parquet` has a row for each tile.
+`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard:
+
+- `image` (n, h, w, 3) uint8;
+- `mask` (n, h, w) uint8, class ids, where there are masks; all UNKNOWN where nobody says what a tile shows (`masked` is false);
+- `instance` (n, h, w) int32 and `edge` (n, h, w) uint8, where nuclei are told apart: their numbers, and their outlines as the
+  whole slide shows them.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import pandas as pd
 import zarr
 from zarr.codecs import ZstdCodec
 
-from histoloom.data.commit import RECORD, read_record
+from histoloom.data.commit import RECORD
 from histoloom.errors import HistoloomError
 
 UNKNOWN = 255
@@ -50,7 +53,7 @@ class TileWriter:
     def __enter__(self) -> TileWriter:
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.finish()
@@ -132,6 +135,13 @@ class TileStore:
         return pd.concat(filled, ignore_index=True)
 
     def array(self, part: str, name: str = "image") -> zarr.Array:
+        """An array of a part, which is read where it is indexed.
+
+        Raises
+        ------
+        HistoloomError
+            when the part holds rows alone, or no array of this name.
+        """
         if not (self.folder / part / "images.zarr").is_dir():
             raise HistoloomError(
                 f"{self.folder}/{part} holds rows without pictures, as verdicts do. Name the store that they are of and take the "
@@ -143,9 +153,9 @@ class TileStore:
                 f"{self.folder}/{part} has no '{name}'. A mask comes of tile.masks, and outlines ('edge') of the column "
                 "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them."
             )
-        found = group[name]
-        assert isinstance(found, zarr.Array), f"{name} is an array"
-        return found
+        array = group[name]
+        assert isinstance(array, zarr.Array), "a part holds no groups"
+        return array
 
     def has(self, name: str, part: str | None = None) -> bool:
         """Whether a part, the first if unstated, has an array of this name."""
@@ -167,13 +177,9 @@ class TileStore:
         return out
 
     def batches(self, rows: pd.DataFrame, size: int, name: str = "image") -> Iterator[np.ndarray]:
+        """The tiles of these rows, at most `size` at once."""
         for start in range(0, len(rows), size):
             yield self.read(rows.iloc[start : start + size], name)
-
-    def records(self) -> dict[str, dict]:
-        """Part to its commit record."""
-        found = {part: read_record(self.folder / part) for part in self.parts}
-        return {part: record for part, record in found.items() if record is not None}
 
 
 def stores_in(folders: Iterable[Path], rows_from: Path | None = None) -> list[TileStore]:
@@ -184,9 +190,9 @@ def stores_in(folders: Iterable[Path], rows_from: Path | None = None) -> list[Ti
 def _gather(array: zarr.Array, index: np.ndarray) -> np.ndarray:
     """Rows `index` of a zarr array, read shard by shard where many are wanted of it."""
     if len(index) < 8:
-        return np.stack([array[int(i)] for i in index])
+        return np.stack([np.asarray(array[int(i)]) for i in index])
     low, high = int(index.min()), int(index.max()) + 1
     if high - low <= 4 * len(index):
         return np.asarray(array[low:high])[index - low]
-    order = np.argsort(np.argsort(index, kind="stable"), kind="stable")
-    return np.asarray(array.oindex[np.sort(index)])[order]
+    places = np.argsort(np.argsort(index, kind="stable"), kind="stable")
+    return np.asarray(array.oindex[np.sort(index)])[places]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.config import Params, Rna
+from histoloom.config.train_encoders import SampleTable
 from histoloom.data.expression import check_expression
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
 from histoloom.data.genotype_table import check_genotype, read_genotype
@@ -40,7 +41,9 @@ def check_tables(
     return found
 
 
-def _matches(table: pd.DataFrame | pd.Series, config, keys) -> list[Fault | Note]:
+def _matches(
+    table: pd.DataFrame | pd.Series, config: SampleTable, keys: Callable[[str], StudyKeys] | None
+) -> list[Fault | Note]:
     if keys is None:
         return []
     study = keys(config.key)

@@ -38,7 +38,7 @@ from histoloom.progress import progress
 from histoloom.sampling.diffusion_model import DiffusionModel, load_diffusion_model, sampling_facts
 from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_polygons
-from histoloom.slides.pyramid import level_sizes, write_pyramid
+from histoloom.slides.pyramid import PyramidPicture, ReadBox, TiffFormat, level_sizes, write_pyramid
 from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE, THUMBNAIL
 from histoloom.targets.autoencoder import LatentCodec
 
@@ -269,39 +269,37 @@ def _write_slide(target: Path, slide: WovenSlide, params: Params, bands: list[De
     config, size = params.sample_slides, (slide.height_px, slide.width_px)
     picture, mask = read_bands(bands), read_mask(slide, params, edges=False)
 
-    def pixels(top: int, left: int, height: int, width: int) -> np.ndarray:
-        return picture(PixelBox(left, top, min(width, size[1] - left), min(height, size[0] - top)))
+    def pixels(box: PixelBox[int]) -> np.ndarray:
+        return picture(_clip(box, size))
 
     count = sum(-(-h // config.tile_px) * -(-w // config.tile_px) for h, w in level_sizes(size, config.tile_px))
     scratch.mkdir(parents=True, exist_ok=True)
     with progress(f"sample_slides: {slide.name}, pyramid", count * (1 + (mask is not None))) as advance:
-        write = partial(
-            write_pyramid,
-            size=size,
-            mpp=params.tile.mpp,
-            scratch=scratch,
-            tile_px=config.tile_px,
-            quality=config.quality,
-            advance=advance,
-        )
-        write(target / SLIDE, pixels, compression=config.compression)
+        write, mpp = partial(write_pyramid, scratch=scratch, advance=advance), params.tile.mpp
+        form = TiffFormat(config.tile_px, config.compression, config.quality)
+        write(target / SLIDE, PyramidPicture(pixels, size, mpp), form)
         if mask is not None:
-            write(target / CONDITION, _read_ids(mask), compression="deflate")
+            write(target / CONDITION, PyramidPicture(_read_ids(mask), size, mpp), TiffFormat(config.tile_px, "deflate"))
             drawn = None if mask.raster is None else mask.ids(0, size[0])
             write_polygons(target / POLYGONS, mask.regions, drawn, mask.classes, size)
     with open_slide(target / SLIDE) as made:
         made.handle.get_thumbnail((config.thumbnail_px,) * 2).convert("RGB").save(target / THUMBNAIL, quality=90)
 
 
-def _read_ids(mask: SlideMask) -> Callable[[int, int, int, int], np.ndarray]:
+def _clip(box: PixelBox[int], size: tuple[int, int]) -> PixelBox[int]:
+    """A box cut where a picture of (height, width) ends."""
+    return box._replace(width=min(box.width, size[1] - box.left), height=min(box.height, size[0] - box.top))
+
+
+def _read_ids(mask: SlideMask) -> ReadBox:
     """What `write_pyramid` reads of a mask."""
 
     @lru_cache(maxsize=1)  # a row of tiles is asked for from left to right
     def row_of_ids(top: int, height: int) -> np.ndarray:
         return mask.ids(top, height)
 
-    def ids(top: int, left: int, height: int, width: int) -> np.ndarray:
-        height, width = min(height, mask.size[0] - top), min(width, mask.size[1] - left)
-        return row_of_ids(top, height)[:, left : left + width, None]
+    def ids(box: PixelBox[int]) -> np.ndarray:
+        box = _clip(box, mask.size)
+        return row_of_ids(box.top, box.height)[:, box.left : box.right, None]
 
     return ids

@@ -14,7 +14,7 @@ DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
 """Optical density of each 8-bit value."""
 
 _GREY = 0.85
-"""A pixel is grey where its least dense channel has this share of its densest. No stain of tissue has."""
+"""A pixel is grey where its least dense channel has this fraction of its densest. No stain of tissue has."""
 _BLACK = 30
 """Below this value the noise of a JPEG is as large as the differences between channels."""
 _BRIGHT = 170

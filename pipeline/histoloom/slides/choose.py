@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from histoloom.config import Tile
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.splits import inside_region
 from histoloom.slides.artefacts import PADDING, PEN
-from histoloom.slides.grid import grid
-from histoloom.slides.open import BadSlide, Slide
+from histoloom.slides.grid import Corner, grid
+from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tissue import TissueMap
-
-Corner = tuple[int, int]
 
 
 class NoTiles(BadSlide):
@@ -28,22 +28,31 @@ class NoTiles(BadSlide):
 class Choice:
     """The tiles of one scale.
 
-    corners : (x, y) of the tiles that are taken, in pixels of the target scale
-    fractions : corner to the tile's share of tissue
-    of_grid : how many tiles the whole grid has
-    best : the largest share of tissue in a tile of the grid
-    with_artefacts : tiles with tissue enough that are left out for padding or pen
-    in_gaps : tiles with tissue enough that are left out because they reach into a gap between regions
-    beyond : share of the tissue that lies at the right and lower border and in no tile
+    mpp : the scale.
+    fractions : corner of each tile that is taken to its fraction of tissue, in the order of the grid.
+    of_grid : how many tiles the whole grid has.
+    best : the largest fraction of tissue in a tile of the grid.
+    with_artefacts : tiles with tissue enough that are left out for padding or pen.
+    in_gaps : tiles with tissue enough that are left out because they reach into a gap between regions.
+    beyond : fraction of the tissue that lies at the right and lower border and in no tile.
     """
 
-    corners: list[Corner]
+    mpp: float
     fractions: dict[Corner, float]
     of_grid: int
     best: float
     with_artefacts: int
     in_gaps: int
     beyond: float
+
+    @property
+    def corners(self) -> list[Corner]:
+        """Of the tiles that are taken."""
+        return [*self.fractions]
+
+    def without(self, corners: Container[Corner]) -> Choice:
+        """The choice without some of its tiles."""
+        return replace(self, fractions={c: value for c, value in self.fractions.items() if c not in corners})
 
 
 def choose_tiles(slide: Slide, tissue: TissueMap, config: Tile, mpp: float) -> Choice:
@@ -60,13 +69,13 @@ def choose_tiles(slide: Slide, tissue: TissueMap, config: Tile, mpp: float) -> C
     inside = _inside_regions(slide, places, side, config)
     kept = np.flatnonzero(enough & clean & inside)
     return Choice(
-        [corners[i] for i in kept],
+        mpp,
         {corners[i]: float(fractions[i]) for i in kept},
         len(corners),
         float(fractions.max(initial=0)),
         int((enough & ~clean).sum()),
         int((enough & clean & ~inside).sum()),
-        tissue.share_beyond(*(places.max(0) + side)) if len(places) else 1.0,
+        tissue.fraction_beyond(*(places.max(0) + side)) if len(places) else 1.0,
     )
 
 
@@ -74,15 +83,9 @@ def _inside_regions(slide: Slide, places: np.ndarray, side: float, config: Tile)
     """Of each tile, whether it keeps off the gaps between regions; places are upper left corners at level 0."""
     if config.split.group != "region":
         return np.ones(len(places), bool)
-    region = config.split.region
-    gap = region.gap_um / slide.mpp
-    return np.array(
-        [
-            inside_region(x, y, side, slide.width, slide.height, region.rows, region.cols, gap)
-            for x, y in places.tolist()
-        ],
-        bool,
-    )
+    grid = config.split.region
+    tiles = (PixelBox(x, y, side, side) for x, y in places.tolist())
+    return np.array([inside_region(tile, slide.size, grid, grid.gap_um / slide.mpp) for tile in tiles], bool)
 
 
 def check_choice(slide: Slide, tissue: TissueMap, config: Tile, choice: Choice) -> None:
@@ -93,7 +96,7 @@ def check_choice(slide: Slide, tissue: TissueMap, config: Tile, choice: Choice) 
     NoTiles
         with the reason and what helps.
     """
-    if choice.corners:
+    if choice.fractions:
         return
     name, least = slide.path.name, config.tissue.min_fraction
     if not choice.of_grid:
@@ -134,7 +137,7 @@ def _without_tissue(name: str, tissue: TissueMap, config: Tile) -> NoTiles:
             f"is {config.tissue.min_area_um2:g}.",
             "lower it, or remove the slide.",
         )
-    padding, pen = tissue.share_of(PADDING), tissue.share_of(PEN)
+    padding, pen = tissue.artefact_fraction(PADDING), tissue.artefact_fraction(PEN)
     if padding or pen:
         return NoTiles(
             f"{name}: no tile has tissue enough. There is nothing beside glass, padding ({padding:.0%} of the slide) and pen ({pen:.0%}).",

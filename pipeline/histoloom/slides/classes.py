@@ -1,4 +1,4 @@
-"""Classes that the train split can't show, told from what is stated about the slides before a tile is cut."""
+"""Classes that the train split can't show, told from the slides' annotations before a tile is cut."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from histoloom.config import Params, Request, Tile
 from histoloom.data.groups import split_groups
-from histoloom.data.label_budget import seen_shares
+from histoloom.data.label_budget import visible_fractions
 from histoloom.data.manifest import Manifest
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.schema import SPLITS
 from histoloom.errors import Fault, Note
 from histoloom.slides.annotate import Annotations
@@ -20,26 +21,25 @@ _BOX_PX = 4096
 
 
 @dataclass(frozen=True)
-class StatedClasses:
-    """The classes of tile labels and of masks that anything stated about a slide names."""
+class AnnotatedClasses:
+    """The classes of tile labels and of masks that a slide's annotations name."""
 
     labels: frozenset[str]
     masks: frozenset[str]
 
 
-def stated_classes(annotations: Annotations, width_px: int, height_px: int) -> StatedClasses:
-    """Those of a slide of this level-0 size."""
-    config, size = annotations.config, (width_px, height_px)
-    labels = _of_source(annotations, config.labels.source, config.labels.classes, size)
-    return StatedClasses(labels, _of_source(annotations, config.masks.source, config.masks.classes, size))
+def annotated_classes(annotations: Annotations, size_px: tuple[int, int]) -> AnnotatedClasses:
+    """The classes on a slide of this (width, height) at level 0."""
+    config = annotations.config
+    labels = _of_source(annotations, config.labels.source, config.labels.classes, size_px)
+    return AnnotatedClasses(labels, _of_source(annotations, config.masks.source, config.masks.classes, size_px))
 
 
 def _of_source(
     annotations: Annotations, source: str, classes: tuple[str, ...], size: tuple[int, int]
 ) -> frozenset[str]:
     if source == "slide":
-        label = annotations.entry.label
-        return frozenset({label} & {*classes}) if label is not None else frozenset()
+        return frozenset(name for name in classes if name == annotations.entry.label)
     if source == "spots":
         return frozenset(() if annotations.spots is None else annotations.spots["label"])
     if source == "polygons":
@@ -52,7 +52,7 @@ def _of_source(
 def _of_raster(annotations: Annotations, classes: tuple[str, ...], size: tuple[int, int]) -> frozenset[str]:
     found: set[int] = set()
     for x, y in product(*(range(0, side, _BOX_PX) for side in size)):
-        box = (x, y, min(_BOX_PX, size[0] - x), min(_BOX_PX, size[1] - y))
+        box = PixelBox(x, y, min(_BOX_PX, size[0] - x), min(_BOX_PX, size[1] - y))
         found |= {*np.unique(annotations.ids(classes, "raster", box, 1.0)).tolist()} - {0}
         if len(found) == len(classes):
             break
@@ -60,19 +60,20 @@ def _of_raster(annotations: Annotations, classes: tuple[str, ...], size: tuple[i
 
 
 def check_classes(
-    params: Params, manifest: Manifest, splits: Mapping[str, str], stated: Mapping[str, StatedClasses]
+    params: Params, manifest: Manifest, splits: Mapping[str, str], annotated: Mapping[str, AnnotatedClasses]
 ) -> list[Fault | Note]:
     """What can't be learned, as no train slide shows it: notes, and faults where the plan asks for it.
 
     Parameters
     ----------
-    splits : group to split. stated : slide to what is stated about it; of every slide of the manifest.
+    splits : group to split. annotated : slide to its classes; of every slide of the manifest.
     """
-    config, found = params.tile, []
+    config = params.tile
+    found: list[Fault | Note] = []
     places = _places(manifest, config, splits, params.seed)
     named = () if config.labels.source == "none" else config.labels.classes
-    labels = _slides_of(named, {slide: each.labels for slide, each in stated.items()}, places)
-    masks = _slides_of(config.masks.classes, {slide: each.masks for slide, each in stated.items()}, places)
+    labels = _slides_of(named, {slide: each.labels for slide, each in annotated.items()}, places)
+    masks = _slides_of(config.masks.classes, {slide: each.masks for slide, each in annotated.items()}, places)
     for column, classes in (("tile.labels.classes", labels), ("tile.masks.classes", masks)):
         for name, count in classes.items():
             if not count["train"]:
@@ -84,24 +85,26 @@ def check_classes(
 
 
 def _places(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, set[str]]:
-    """Slide to the splits in which its labels are seen."""
-    shares = seen_shares(manifest, config, splits, seed)
+    """Slide to the splits in which its labels are visible."""
+    visible = visible_fractions(manifest, config, splits, seed)
     return {
         entry.slide_id: {
             split
             for split in (splits[group] for group in split_groups(entry, config))
-            if shares[entry.slide_id].get(split, 1) > 0
+            if visible[entry.slide_id].get(split, 1) > 0
         }
         for entry in manifest.slides
     }
 
 
 def _slides_of(
-    classes: tuple[str, ...], stated: Mapping[str, frozenset[str]], places: Mapping[str, set[str]]
+    classes: tuple[str, ...], annotated: Mapping[str, frozenset[str]], places: Mapping[str, set[str]]
 ) -> dict[str, dict[str, int]]:
     """Class to split to the number of slides that show it there."""
     return {
-        name: {split: sum(name in stated[slide] and split in places[slide] for slide in stated) for split in SPLITS}
+        name: {
+            split: sum(name in annotated[slide] and split in places[slide] for slide in annotated) for split in SPLITS
+        }
         for name in classes
     }
 
@@ -109,7 +112,7 @@ def _slides_of(
 def _where_else(count: Mapping[str, int]) -> str:
     there = [f"{number} {split} slide(s)" for split, number in count.items() if number]
     if not there:
-        return "look at the spelling: no slide whose labels are seen shows"
+        return "look at the spelling: no slide whose labels are visible shows"
     return f"{' and '.join(there)}, and no train slide, show"
 
 
@@ -136,12 +139,12 @@ def _check_plan(
             found.append(Note("params.yaml", fact, None, "plan.target"))
     for number, request in enumerate(plan.requests):
         for name, classes in _asked(request, labels, masks):
-            lends = "train" if request.purpose == "augment" else held_out
-            if not classes.get(name, {}).get(lends):
-                add(f"it asks for '{name}', which is on no {lends} slide.", f"plan.requests[{number}].where")
+            split = "train" if request.purpose == "augment" else held_out
+            if not classes.get(name, {}).get(split):
+                add(f"it asks for '{name}', which is on no {split} slide.", f"plan.requests[{number}].where")
     return found
 
 
 def _asked(request: Request, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[tuple[str, Mapping]]:
     asked = [] if request.where.label is None else [(request.where.label, labels)]
-    return asked + [(name, masks) for name, share in request.where.contains.items() if share > 0]
+    return asked + [(name, masks) for name, fraction in request.where.contains.items() if fraction > 0]

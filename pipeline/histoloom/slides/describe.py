@@ -2,58 +2,93 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.groups import split_group
 from histoloom.data.manifest import Manifest
+from histoloom.slides.grid import Corner
 from histoloom.slides.job import SlideJob
-from histoloom.slides.open import Slide
+from histoloom.slides.slide import Slide
 
 
-def class_shares(ids: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, float]:
-    if ids is None:
-        return {}
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a tile lies on its slide: `corner` is in pixels of the tile's scale, `mpp`."""
+
+    slide: Slide
+    corner: Corner
+    mpp: float
+
+    @property
+    def downsample(self) -> float:
+        return self.mpp / self.slide.mpp
+
+    @property
+    def corner_level0_px(self) -> tuple[int, int]:
+        x, y = self.corner
+        return round(x * self.downsample), round(y * self.downsample)
+
+
+@dataclass(frozen=True)
+class TileLabel:
+    """What the annotations that the study may see say of a tile.
+
+    class_fractions : class to the fraction of the tile that it covers.
+    spot : its nearest spot, if there is one within reach.
+    """
+
+    label: str | None = None
+    class_fractions: dict[str, float] = field(default_factory=dict)
+    spot: pd.Series | None = None
+
+
+def class_fractions(ids: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:
+    """Class to the fraction of a map of class ids that it covers; classes that cover nothing are left out."""
     counts = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:]
     return {name: float(count) / ids.size for name, count in zip(classes, counts) if count}
 
 
-def label_of(job: SlideJob, shares: dict[str, float], spot: pd.Series | None) -> str | None:
+def label_tile(job: SlideJob, ids: np.ndarray | None, spot: pd.Series | None) -> TileLabel:
+    """The label of a tile, from the class ids (h, w) of its pixels, its spot or its slide, as params say."""
     labels = job.config.labels
+    fractions = {} if ids is None else class_fractions(ids, labels.classes)
     if labels.source == "slide":
-        return job.entry.label
+        return TileLabel(job.entry.label, fractions, spot)
     if labels.source == "spots":
-        return None if spot is None else spot["label"]
-    best = max(shares, key=lambda name: shares[name], default=None)
-    return best if best is not None and shares[best] >= labels.min_fraction else None
+        return TileLabel(None if spot is None else spot["label"], fractions, spot)
+    best = max(fractions, key=lambda name: fractions[name], default=None)
+    enough = best is not None and fractions[best] >= labels.min_fraction
+    return TileLabel(best if enough else None, fractions, spot)
 
 
 def tile_row(
-    job: SlideJob,
-    slide: Slide,
-    corner: tuple[int, int],
-    mpp: float,
-    label: str | None,
-    shares: dict[str, float],
-    tissue_fraction: float,
-    spot: pd.Series | None,
-    words: str,
-    masked: bool,
-) -> dict:
-    config, entry, downsample = job.config, job.entry, mpp / slide.mpp
-    x, y = round(corner[0] * downsample), round(corner[1] * downsample)
-    group = group_of(job, slide, corner, downsample)
+    job: SlideJob, place: TilePlace, found: TileLabel, tissue_fraction: float, *, measured: str, masked: bool
+) -> dict[str, Any]:
+    """A tile's row (schema.TILE_ROW).
+
+    Parameters
+    ----------
+    measured : what a mask by stain shows, in words; empty where there is none.
+    masked : whether the tile's mask says what it shows.
+    """
+    config, entry, label, spot = job.config, job.entry, found.label, found.spot
+    x, y = place.corner_level0_px
+    group = group_of(job, place)
     fields = {
         "label": label or "unlabelled",
         "caption": entry.caption or "",
         **entry.extra,
         **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
-        "composition": describe(shares, label, tissue_fraction),
-        "measured": words,
+        "composition": describe(found.class_fractions, label, tissue_fraction),
+        "measured": measured,
     }
     return {
-        "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if mpp == config.mpp else f"_{mpp:g}"),
+        "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if place.mpp == config.mpp else f"_{place.mpp:g}"),
         "source": "real",
         "slide_id": entry.slide_id,
         "patient_id": entry.patient_id,
@@ -62,7 +97,7 @@ def tile_row(
         "label": label,
         "x_level0_px": x,
         "y_level0_px": y,
-        "mpp": mpp,
+        "mpp": place.mpp,
         "tissue_fraction": tissue_fraction,
         "caption": _without_gaps(config.caption.format_map(fields)),
         "spot_id": None if spot is None else spot["spot_id"],
@@ -71,14 +106,20 @@ def tile_row(
     }
 
 
-def group_of(job: SlideJob, slide: Slide, corner: tuple[int, int], downsample: float) -> str:
-    x, y = (round(place * downsample) + job.config.tile_px * downsample / 2 for place in corner)
-    return split_group(job.entry, job.config, x, y, slide.width, slide.height)
+def group_of(job: SlideJob, place: TilePlace) -> str:
+    """The split group of a tile's middle."""
+    half = job.config.tile_px * place.downsample / 2
+    x, y = place.corner_level0_px
+    return split_group(job.entry, job.config, (x + half, y + half), place.slide.size)
 
 
 def _without_gaps(caption: str) -> str:
     """A caption without what its empty fields left between commas."""
     return ", ".join(part.strip() for part in caption.split(", ") if part.strip())
+
+
+_OF_TILES = ("label", "composition", "measured", "cluster", "annotation", "caption")
+"""Fields of captions that only tiles tell, unless their slide or their spot does."""
 
 
 def known_captions(manifest: Manifest, config: Tile) -> tuple[set[str], bool]:
@@ -91,28 +132,22 @@ def known_captions(manifest: Manifest, config: Tile) -> tuple[set[str], bool]:
     read = set() if config.summarise else {"caption"}
     captions = set()
     for entry in manifest.slides:
-        fields = (
-            dict.fromkeys(("label", "composition", "measured", "cluster", "annotation", "caption"), "") | entry.extra
-        )
+        fields = dict.fromkeys(_OF_TILES, "") | entry.extra
         fields |= {"label": entry.label or "unlabelled"} if of_slide else {}
         fields |= {"caption": entry.caption or ""} if read else {}
-        mine = (
-            manifest.spots[manifest.spots["slide_id"] == entry.slide_id]
-            if of_spot and manifest.spots is not None
-            else None
-        )
-        columns = [] if mine is None else [name for name in sorted(of_spot) if name in mine]
-        spots = [{}] if mine is None else mine[columns].drop_duplicates().to_dict("records")
+        spots: list[dict] = [{}]
+        if of_spot and manifest.spots is not None:
+            mine = manifest.spots[manifest.spots["slide_id"] == entry.slide_id]
+            spots = mine[[name for name in sorted(of_spot) if name in mine]].drop_duplicates().to_dict("records")
         captions |= {_without_gaps(config.caption.format_map(fields | spot)) for spot in spots}
-    told_by_tiles = {"label", "composition", "measured", "cluster", "annotation", "caption"} - of_slide - of_spot - read
-    return captions, not told_by_tiles & set(config.quoted)
+    return captions, not ({*_OF_TILES} - of_slide - of_spot - read) & set(config.quoted)
 
 
-def describe(shares: dict[str, float], label: str | None, tissue_fraction: float) -> str:
-    """A tile's composition in words, from the area that each class covers: 'mostly keratin, some epidermis'."""
+def describe(fractions: dict[str, float], label: str | None, tissue_fraction: float) -> str:
+    """A tile's composition in words, from the fraction of it that each class covers: 'mostly keratin, some epidermis'."""
     words = []
-    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
-        if share >= 0.05:
-            words.append(("mostly " if share >= 0.6 else "some " if share < 0.2 else "") + name)
+    for name, fraction in sorted(fractions.items(), key=lambda item: -item[1]):
+        if fraction >= 0.05:
+            words.append(("mostly " if fraction >= 0.6 else "some " if fraction < 0.2 else "") + name)
     text = ", ".join(words) or label or "tissue"
     return text + (", open space" if tissue_fraction < 0.75 else "")

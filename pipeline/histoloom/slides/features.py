@@ -92,5 +92,6 @@ def _next(text: str, at: int, end: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    gap = _GAP.match(text, at)  # which may be empty
-    return at if gap is None else gap.end()
+    gap = _GAP.match(text, at)
+    assert gap is not None, "the empty gap matches everywhere"
+    return gap.end()

@@ -74,14 +74,14 @@ class _Reader:
         self.nuclei = self.objects = 0
         self.faults: dict[tuple, list] = {}
 
-    def take(self, number: int, feature) -> None:
+    def take(self, number: int, feature: object) -> None:
         """Keep an object's polygons for later, or count it among what is left out, or note its fault."""
         self.objects = number
         before = self.left_out.total()
         try:
-            feature = as_feature(feature)
-            name = "" if self.classes is None else _class_of(feature.get("properties") or {})
-            areas = list(_areas(self._outline(feature), self.left_out))
+            read = as_feature(feature)
+            name = _class_of(read.get("properties") or {}) if self.classes is not None else ""
+            areas = list(_areas(self._outline(read), self.left_out))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error) if isinstance(error, Unreadable) else "its geometry isn't as GeoJSON states it"
             self._add((why,), f"the object can't be read: {why}.", "export it anew from QuPath, or delete it.", number)
@@ -89,7 +89,7 @@ class _Reader:
         if not areas and self.left_out.total() == before:
             self._add(("void",), "this geometry has no area.", "draw a closed polygon.", number)
         elif not areas:
-            return
+            pass  # what is left out is counted
         elif name is None:
             self.left_out["polygon(s) without a class"] += 1
         elif self.classes is not None and name not in self.classes:
@@ -187,11 +187,9 @@ def _hint(name: str, classes: Sequence[str]) -> str:
 
 def _areas(geometry: dict | None, left_out: Counter[str]) -> Iterator[list]:
     """The rings of each polygon in a geometry; what has no area is counted."""
-    if geometry is None or geometry["type"] is None:
+    if geometry is None or (kind := geometry["type"]) is None:
         left_out["object(s) without an outline"] += 1
-        return
-    kind = geometry["type"]
-    if kind == "Polygon" and geometry["coordinates"]:
+    elif kind == "Polygon" and geometry["coordinates"]:
         yield geometry["coordinates"]
     elif kind == "MultiPolygon":
         yield from geometry["coordinates"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from histoloom.data.pixel_box import PixelBox
+
+Corner = tuple[int, int]
+"""x and y of a tile's upper left corner, px of the target scale."""
 
 
 def grid(
     width_px: int, height_px: int, tile_px: int, stride_px: int, shift_from_px: int | None = None
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[Corner]:
     """Yield upper left corners (x, y) of whole tiles, row by row.
 
     All sizes are in pixels of the target scale.
@@ -31,34 +36,32 @@ def _starts(length_px: int, tile_px: int, stride_px: int, shift_from_px: int | N
     return starts
 
 
-def blocks(
-    corners: list[tuple[int, int]], tile_px: int, block_px: int
-) -> Iterator[tuple[tuple[int, int, int, int], list[tuple[int, int]]]]:
+def blocks(corners: Iterable[Corner], tile_px: int, block_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
     """Group tiles so that one read serves many.
 
     Yields
     ------
-    ((x, y, width, height), corners) : the box around the tiles whose corners lie in one block of side `block_px`;
-        where they are so sparse that the box is larger than all of them together, a box for each run of neighbours
-        in a row.
+    The box around the tiles whose corners lie in one block of side `block_px`, px of the target scale, and these corners.
+    Where they are so sparse that the box is larger than all of them together, there is a box for each run of neighbours in
+    a row.
     """
-    grouped: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    grouped: dict[tuple[int, int], list[Corner]] = {}
     for x, y in corners:
         grouped.setdefault((y // block_px, x // block_px), []).append((x, y))
     for _, members in sorted(grouped.items()):
         box = _box(members, tile_px)
-        if box[2] * box[3] <= len(members) * tile_px**2:
+        if box.width * box.height <= len(members) * tile_px**2:
             yield box, members
         else:
             yield from ((_box(run, tile_px), run) for run in _runs(members, tile_px))
 
 
-def _box(corners: list[tuple[int, int]], tile_px: int) -> tuple[int, int, int, int]:
+def _box(corners: list[Corner], tile_px: int) -> PixelBox[int]:
     xs, ys = zip(*corners)
-    return min(xs), min(ys), max(xs) + tile_px - min(xs), max(ys) + tile_px - min(ys)
+    return PixelBox(min(xs), min(ys), max(xs) + tile_px - min(xs), max(ys) + tile_px - min(ys))
 
 
-def _runs(corners: list[tuple[int, int]], tile_px: int) -> Iterator[list[tuple[int, int]]]:
+def _runs(corners: list[Corner], tile_px: int) -> Iterator[list[Corner]]:
     run = corners[:1]
     for x, y in corners[1:]:
         if y != run[-1][1] or not 0 <= x - run[-1][0] <= tile_px:

@@ -10,15 +10,27 @@ import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.commit import digest, hash_tree
-from histoloom.data.manifest import SlideEntry
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.open import slide_sha256
+
+_DECIDED_ELSEWHERE: dict[str, Any] = {
+    **dict.fromkeys(("manifest", "spots", "annotations_root", "slides_root", "max_bad_slides"), True),
+    **dict.fromkeys(("max_outside_fraction", "split"), True),
+    "labels": {"fraction", "fraction_of"},
+}
+"""Of the section `tile`: what says nothing of one slide, or is in what the job has of it."""
 
 
 @dataclass(frozen=True)
 class SlideJob:
     """Everything that decides one slide's part; plain data, so that any worker can do it.
 
-    shares : split to the share of its labels that the study sees (data/label_budget.py), where it doesn't see all.
+    splits : split group to split, of the slide's own groups.
+    spots : those of the slide.
+    parts : the folder of all parts.
+    code : sha256 of the code that decides what a part holds.
+    visible_fractions : split to the fraction of labels that are visible (data/label_budget.py), where some are hidden.
+    seed : the study's.
     """
 
     entry: SlideEntry
@@ -27,31 +39,21 @@ class SlideJob:
     spots: pd.DataFrame | None
     parts: Path
     code: str
-    shares: dict[str, float] = field(default_factory=dict)
+    visible_fractions: dict[str, float] = field(default_factory=dict)
     seed: int = 0
 
     @property
     def fingerprint(self) -> str:
         """Covers the slide's contents and what is stated about it, and nothing about other slides."""
         entry = self.entry
-        elsewhere = (
-            "manifest",
-            "spots",
-            "annotations_root",
-            "slides_root",
-            "max_bad_slides",
-            "max_outside_fraction",
-            "split",
-        )
-        hiding = {"labels": {"fraction", "fraction_of"}}
-        config = self.config.model_dump(exclude={**dict.fromkeys(elsewhere, True), **hiding})
+        config = self.config.model_dump(exclude=_DECIDED_ELSEWHERE)
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
-        stated_in = (entry.annotations, entry.mask, entry.instances)
-        files = [slide_sha256(entry.path), *(hash_tree(path) for path in stated_in if path is not None)]
+        annotations = (entry.annotations, entry.mask, entry.instances)
+        files = [slide_sha256(entry.path), *(hash_tree(path) for path in annotations if path is not None)]
         stated: list[Any] = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
-        if self.shares:
-            stated += [self.shares, self.seed]
+        if self.visible_fractions:
+            stated += [self.visible_fractions, self.seed]
         return digest([config, split, self.splits, spots, files, stated, self.code])[:16]
 
     @property

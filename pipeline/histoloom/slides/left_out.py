@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from histoloom.slides.artefacts import PADDING, PEN
 from histoloom.slides.choose import Choice
+from histoloom.slides.record import LeftOut, SlideRecord
 from histoloom.slides.tissue import TissueMap
 
 MUCH_BEYOND_GRID = 0.03
@@ -17,56 +19,67 @@ MUCH_OUT_OF_FOCUS = 0.1
 _SLIDES_NAMED = 4
 
 
-def left_out(tissue: TissueMap, choices: list[Choice]) -> dict:
-    """The columns of a slide in `slides.csv`; choices are those of all scales, tile.mpp's first."""
+class TissueLeftOut(TypedDict):
+    """What is left out of a study's slides: numbers of tiles and of slides, and the fraction of all tissue beyond the grids."""
+
+    tiles_with_artefacts: int
+    tiles_in_gaps: int
+    tiles_out_of_focus: int
+    slides_with_padding: int
+    slides_with_pen: int
+    tissue_beyond_grid: float
+
+
+def left_out(tissue: TissueMap, choices: list[Choice]) -> LeftOut:
+    """What a slide's choices leave out; they are those of all scales, tile.mpp's first."""
     return {
-        "tissue_share": round(float(tissue.mask.mean()), 4),
-        "padding_share": round(tissue.share_of(PADDING), 4),
-        "pen_share": round(tissue.share_of(PEN), 4),
+        "tissue_fraction": round(float(tissue.mask.mean()), 4),
+        "padding_fraction": round(tissue.artefact_fraction(PADDING), 4),
+        "pen_fraction": round(tissue.artefact_fraction(PEN), 4),
         "with_artefacts": sum(choice.with_artefacts for choice in choices),
         "in_gaps": sum(choice.in_gaps for choice in choices),
         "tissue_beyond_grid": round(choices[0].beyond, 4),
     }
 
 
-def totals(slides: list[dict]) -> dict:
-    """Over the slides of a study: tiles left out, tiles out of focus, and the share of all tissue that lies beyond the grids."""
-    areas = [s["tissue_share"] * s["width_px"] * s["height_px"] * s["mpp_level0"] ** 2 for s in slides]
+def totals(slides: Sequence[SlideRecord]) -> TissueLeftOut:
+    """Over the slides of a study that were cut."""
+    areas = [s["tissue_fraction"] * s["width_px"] * s["height_px"] * s["mpp_level0"] ** 2 for s in slides]
     beyond = sum(area * s["tissue_beyond_grid"] for area, s in zip(areas, slides))
     return {
         "tiles_with_artefacts": sum(s["with_artefacts"] for s in slides),
         "tiles_in_gaps": sum(s["in_gaps"] for s in slides),
         "tiles_out_of_focus": sum(s["out_of_focus"] for s in slides),
-        "slides_with_padding": sum(s["padding_share"] > 0 for s in slides),
-        "slides_with_pen": sum(s["pen_share"] > 0 for s in slides),
+        "slides_with_padding": sum(s["padding_fraction"] > 0 for s in slides),
+        "slides_with_pen": sum(s["pen_fraction"] > 0 for s in slides),
         "tissue_beyond_grid": round(beyond / max(sum(areas), 1e-9), 4),
     }
 
 
-def remarks(slides: Iterable[dict]) -> list[str]:
-    """What is much, in a sentence each that names the slides. A slide is its `slide_id` and `left_out`'s columns."""
+def remarks(slides: Mapping[str, LeftOut]) -> list[str]:
+    """What is much, in a sentence each that names the slides; `slides` are by their ids."""
     found: dict[str, list[tuple[float, str]]] = {}
-    for slide in slides:
-        for sentence, share in _remarks_on(slide):
-            found.setdefault(sentence, []).append((share, slide["slide_id"]))
+    for slide_id, facts in slides.items():
+        for sentence, fraction in _remarks_on(facts):
+            found.setdefault(sentence, []).append((fraction, slide_id))
     lines = []
     for sentence, names in found.items():
         names.sort(key=lambda each: (-each[0], each[1]))
-        named = ", ".join(f"{name} ({share:.0%})" for share, name in names[:_SLIDES_NAMED])
+        named = ", ".join(f"{name} ({fraction:.0%})" for fraction, name in names[:_SLIDES_NAMED])
         more = f", and {len(names) - _SLIDES_NAMED} more" if len(names) > _SLIDES_NAMED else ""
         lines.append(f"{sentence} {len(names)} slide(s): {named}{more}.")
     return lines
 
 
-def _remarks_on(slide: dict) -> list[tuple[str, float]]:
-    found, pen, padding = [], slide["pen_share"], slide["padding_share"]
+def _remarks_on(slide: LeftOut) -> list[tuple[str, float]]:
+    found, pen, padding = [], slide["pen_fraction"], slide["padding_fraction"]
     if slide["tissue_beyond_grid"] > MUCH_BEYOND_GRID:
         words = "Tissue at the right or lower border fills no tile and is left out; tile.edge: shift takes it."
         found.append((words, slide["tissue_beyond_grid"]))
-    if pen > MUCH_PEN * (pen + slide["tissue_share"]):
+    if pen > MUCH_PEN * (pen + slide["tissue_fraction"]):
         words = "Much of the slide has the colours of pen and is left out; tile.tissue.leave_out: [padding] keeps it, if it is a stain."
         found.append((words, pen))
-    if padding > MUCH_PADDING * (padding + slide["tissue_share"]):
+    if padding > MUCH_PADDING * (padding + slide["tissue_fraction"]):
         words = "Much of the slide is grey, black or flat up to its border and is left out as padding; tile.tissue.leave_out: [pen] keeps it, if it is tissue."
         found.append((words, padding))
     if slide.get("out_of_focus", 0) > MUCH_OUT_OF_FOCUS * slide.get("with_tissue", 0):

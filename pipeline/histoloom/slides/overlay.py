@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import shapely
 from PIL import Image, ImageDraw
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.annotate import Annotations
-from histoloom.slides.open import Slide
 from histoloom.slides.regions import Regions
+from histoloom.slides.slide import Slide
 from histoloom.slides.tissue import TissueMap, read_whole
 
 _COLOURS = ((230, 140, 20), (90, 60, 200), (40, 160, 90), (200, 40, 90), (20, 150, 190), (120, 120, 20))
@@ -21,47 +24,54 @@ _ENOUGH_PX = 500
 
 
 def draw_overlay(
-    slide: Slide,
-    tissue: TissueMap,
-    annotations: Annotations,
-    tiles: list[tuple[float, float, str]],
-    side_level0_px: float,
+    slide: Slide, tissue: TissueMap, annotations: Annotations, tiles: Sequence[tuple[PixelBox[float], str]]
 ) -> Image.Image:
     """Draw tissue (tinted outside it, yellow where padding or pen was left out), annotations (by class) and tiles (by split) on
     the slide's thumbnail.
 
     Parameters
     ----------
-    tiles : (x_level0_px, y_level0_px, split) of kept tiles; drawn as squares, or as dots where the grid overlaps.
+    tiles : boxes at level 0 of kept tiles, and their splits; drawn as squares, or as dots where the grid overlaps.
     """
     downsample, image = tissue.downsample, Image.fromarray(tissue.picture)
     if max(image.size) < _ENOUGH_PX:
         downsample = max(max(slide.width, slide.height) / _SIDE_PX, 1.0)
         image = Image.fromarray(read_whole(slide, downsample))
-    artefacts = tissue.is_artefact()
-    tints = (
-        (~tissue.mask & ~artefacts, _OUTSIDE, 0.35),
-        (artefacts, _ARTEFACT, 0.65),
-    )  # a blue pen is to be yellow, too
-    for where, colour, strength in tints:
-        mask = Image.fromarray(where).resize(image.size)
-        image.paste(Image.blend(image, Image.new("RGB", image.size, colour), strength), mask=mask)
-    scale, draw = 1 / downsample, ImageDraw.Draw(image)
-    stride_px, tile_px = annotations.config.stride_px, annotations.config.tile_px
-    overlap, stride = stride_px < tile_px, side_level0_px * scale * stride_px / tile_px
-    radius = min(max(stride / 8, 1), _LARGEST_DOT_PX)  # so that dots stay apart
-    inset = side_level0_px / 2 - radius / scale if overlap else 0
-    for x, y, split in tiles:
-        box = [x + inset, y + inset, x + side_level0_px - inset, y + side_level0_px - inset]
-        colour = _SPLIT_COLOURS.get(split, (90, 90, 90))
-        draw.rectangle([v * scale for v in box], outline=colour, fill=colour if overlap else None)
-    names = annotations.config.labels.classes + annotations.config.masks.classes
+    _tint(image, tissue)
+    config, scale, draw = annotations.config, 1 / downsample, ImageDraw.Draw(image)
+    _draw_tiles(draw, tiles, scale, config.stride_px / config.tile_px)
+    names = config.labels.classes + config.masks.classes
     _draw_regions(draw, annotations.regions, names, scale)
     spots = [] if annotations.spots is None else annotations.spots[["x_level0_px", "y_level0_px", "label"]].to_numpy()
     for x, y, label in spots:
         colour = _COLOURS[names.index(label) % len(_COLOURS)]
         draw.ellipse([x * scale - 4, y * scale - 4, x * scale + 4, y * scale + 4], outline=colour, width=2)
     return image
+
+
+def _tint(image: Image.Image, tissue: TissueMap) -> None:
+    artefacts = tissue.is_artefact()
+    tints = (
+        (~tissue.mask & ~artefacts, _OUTSIDE, 0.35),
+        (artefacts, _ARTEFACT, 0.65),  # a blue pen is to be yellow, too
+    )
+    for where, colour, strength in tints:
+        mask = Image.fromarray(where).resize(image.size)
+        image.paste(Image.blend(image, Image.new("RGB", image.size, colour), strength), mask=mask)
+
+
+def _draw_tiles(
+    draw: ImageDraw.ImageDraw, tiles: Sequence[tuple[PixelBox[float], str]], scale: float, stride: float
+) -> None:
+    """Draw tiles whose grid has this stride, in sides of a tile."""
+    for box, split in tiles:
+        radius = min(max(box.width * scale * stride / 8, 1), _LARGEST_DOT_PX)  # so that dots stay apart
+        inset = box.width / 2 - radius / scale if stride < 1 else 0
+        drawn = box.grown(-inset).scaled(scale)
+        colour = _SPLIT_COLOURS.get(split, (90, 90, 90))
+        draw.rectangle(
+            [drawn.left, drawn.top, drawn.right, drawn.bottom], outline=colour, fill=colour if stride < 1 else None
+        )
 
 
 def _draw_regions(draw: ImageDraw.ImageDraw, regions: Regions, names: tuple[str, ...], scale: float) -> None:

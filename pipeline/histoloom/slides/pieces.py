@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from histoloom.data.pixel_box import PixelBox
+
 _TILE_PX = 2**26
 _KEPT_BYTES = 2**26
 """Of decoded tiles: a row of them, up to slides of 80,000 px in colour."""
@@ -25,8 +27,7 @@ def fault_of_pieces(file: tifffile.TiffFile) -> str:
     """
     if file.is_ndpi:  # which counts offsets in its own way
         return ""
-    for page in file.pages:
-        assert isinstance(page, tifffile.TiffPage), "pages are read whole"
+    for page in map(as_page, file.pages):
         if page.is_tiled and page.tilewidth * page.tilelength > _TILE_PX:
             return (
                 f"its tiles have {page.tilewidth} x {page.tilelength} px, and {_TILE_PX / 1e6:.0f} megapixels are the most. "
@@ -42,6 +43,19 @@ def fault_of_pieces(file: tifffile.TiffFile) -> str:
         if (offsets + counts).max(initial=0) > file.filehandle.size:
             return "the file breaks off. Copy it again."
     return ""
+
+
+def as_page(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
+    """A page with all of its tags.
+
+    Raises
+    ------
+    ValueError
+        of a frame, which tifffile makes of the pages of some kinds of files.
+    """
+    if not isinstance(page, tifffile.TiffPage):
+        raise ValueError("its pages are read as frames, without their tags")
+    return page
 
 
 class Tiles:
@@ -61,8 +75,9 @@ class Tiles:
         tile_bytes = page.tilelength * page.tilewidth * samples * dtype.itemsize
         self._tile = lru_cache(max(1, _KEPT_BYTES // tile_bytes))(partial(_decoded, path, page, tables))
 
-    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width, channels) of a box inside the picture."""
+        x, y, width, height = box
         tall, wide = self._page.tilelength, self._page.tilewidth
         out = np.empty((self._planes, height, width, self._like.shape[-1]), self._like.dtype)
         rows, columns = range(y // tall, (y + height - 1) // tall + 1), range(x // wide, (x + width - 1) // wide + 1)
@@ -82,7 +97,6 @@ def _decoded(path: Path, page: tifffile.TiffPage, tables: dict, number: int) -> 
         data = stream.read(page.databytecounts[number])
     if len(data) < page.databytecounts[number]:
         raise OSError("the file breaks off")
-    samples = page.decode(data, number, **tables, _fullsize=True)[0]
-    if samples is None:
-        raise OSError("a tile holds nothing")
-    return samples[0]
+    tile = page.decode(data, number, **tables, _fullsize=True)[0]
+    assert tile is not None, "it has bytes"
+    return tile[0]

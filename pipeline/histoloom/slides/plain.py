@@ -14,13 +14,17 @@ import pyvips
 import tifffile
 from PIL import Image
 
+from histoloom.data.pixel_box import PixelBox
+from histoloom.slides.file_header import UNREADABLE, read_format
 from histoloom.slides.pieces import Tiles
-from histoloom.slides.pixel_format import UNREADABLE, BadSlide, PixelFormat, fault_of_rgb, read_format
+from histoloom.slides.pixel_format import PixelFormat, fault_of_rgb
+from histoloom.slides.slide import BadSlide
 
 _DISC_BYTES = 100e6
 """libvips keeps what it decodes in a file without a name once it is larger than this."""
 _ALPHA = 3
 _BAND_PX = 2**23
+_ReadBox = Callable[[PixelBox[int]], np.ndarray]
 
 
 class Pixels:
@@ -36,9 +40,9 @@ class Pixels:
         self._check_disk()
         pyvips.cache_set_max(0)  # an image that is closed must let go of its file
         with _as_os_error():
-            self._box: Callable[[int, int, int, int], np.ndarray] | None = _box_reader(path, found)
+            self._read: _ReadBox | None = _box_reader(path, found)
 
-    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width) or (height, width, channels) samples of a box inside the picture.
 
         Raises
@@ -46,23 +50,23 @@ class Pixels:
         OSError
             when the file breaks off or holds damaged data.
         """
-        if self._box is None:
+        if self._read is None:
             raise OSError("it is closed")
         with _as_os_error():
-            box = self._box(x, y, width, height).reshape(height, width, -1)
-        return box[..., 0] if box.shape[2] == 1 else box
+            samples = self._read(box).reshape(box.height, box.width, -1)
+        return samples[..., 0] if samples.shape[2] == 1 else samples
 
     def half_transparent(self) -> bool:
         """Whether alpha, the last channel, is anywhere neither 0 nor the most."""
         rows = max(1, _BAND_PX // self.found.width)
         for top in range(0, self.found.height, rows):
-            alpha = self.read(0, top, self.found.width, min(rows, self.found.height - top))[..., -1]
+            alpha = self.read(PixelBox(0, top, self.found.width, min(rows, self.found.height - top)))[..., -1]
             if ((alpha > 0) & (alpha < 255)).any():
                 return True
         return False
 
     def close(self) -> None:
-        self._box = None
+        self._read = None
 
     def _check_disk(self) -> None:
         found, folder = self.found, tempfile.gettempdir()
@@ -77,16 +81,15 @@ class Pixels:
             )
 
 
-def _box_reader(path: Path, found: PixelFormat) -> Callable[[int, int, int, int], np.ndarray]:
-    """What reads the box (x, y, width, height)."""
+def _box_reader(path: Path, found: PixelFormat) -> _ReadBox:
     if found.tiled:
         tiles = Tiles(path)
-        return lambda *box: _as_shown(tiles.read(*box), found)
+        return lambda box: _as_shown(tiles.read(box), found)
     if found.beyond_libvips:
         whole = _decoded_at_once(path, found)
-        return lambda x, y, width, height: _as_shown(whole[y : y + height, x : x + width], found)
+        return lambda box: _as_shown(whole[box.top : box.bottom, box.left : box.right], found)
     image = _from_libvips(path, found)
-    return lambda *box: image.crop(*box).numpy()
+    return lambda box: image.crop(*box).numpy()
 
 
 def _from_libvips(path: Path, found: PixelFormat) -> pyvips.Image:
@@ -119,7 +122,7 @@ def _decoded_at_once(path: Path, found: PixelFormat) -> np.ndarray:
 
 def _as_shown(samples: np.ndarray, found: PixelFormat) -> np.ndarray:
     if found.colours == "palette":
-        assert found.palette is not None, "a palette's colours are read with it"
+        assert found.palette is not None, "fault_of_samples asks for it"
         return found.palette[samples[..., 0]]
     if found.colours == "inverted grey":
         samples = samples.copy()
@@ -194,7 +197,7 @@ class PlainSlide(openslide.AbstractSlide):
         right, bottom = min(x + width, right), min(y + height, bottom)
         if right <= left or bottom <= top:
             return Image.new("RGBA", size)
-        inside = _as_rgb(self._pixels.read(left, top, right - left, bottom - top))
+        inside = _as_rgb(self._pixels.read(PixelBox(left, top, right - left, bottom - top)))
         if inside.size == size:
             return inside
         region = Image.new("RGBA", size)

@@ -6,56 +6,82 @@ Nothing of a patient or a source is written: the tags are those of the format.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.raster_file import RasterFile
 
-Read = Callable[[int, int, int, int], np.ndarray]
+ReadBox = Callable[[PixelBox[int]], np.ndarray]
+"""A box to its pixels, (h, w, 3) in colour or (h, w, 1) of class ids; a box is cut where the picture ends."""
 
-_CODECS = {"jpeg": lambda quality: ("jpeg", {"level": quality}), "deflate": lambda _: ("adobe_deflate", {})}
+
+@dataclass(frozen=True)
+class PyramidPicture:
+    """A picture that is read in boxes; of class ids, a coarser level takes every other.
+
+    size : (height, width), px.
+    mpp : µm/px.
+    """
+
+    read: ReadBox
+    size: tuple[int, int]
+    mpp: float
+
+
+@dataclass(frozen=True)
+class TiffFormat:
+    """How pixels are written: the side of a tile, 'jpeg' or 'deflate', and JPEG's quality."""
+
+    tile_px: int = 256
+    compression: Literal["jpeg", "deflate"] = "jpeg"
+    quality: int = 90
+
+    @property
+    def codec(self) -> dict[str, Any]:
+        """As tifffile takes it."""
+        if self.compression == "jpeg":
+            return {"compression": "jpeg", "compressionargs": {"level": self.quality}}
+        return {"compression": "adobe_deflate", "compressionargs": {}}
+
+
+JPEG = TiffFormat()
 
 
 def write_pyramid(
     path: Path,
-    read: Read,
-    size: tuple[int, int],
-    mpp: float,
-    scratch: Path,
+    picture: PyramidPicture,
+    form: TiffFormat = JPEG,
     *,
-    tile_px: int = 256,
-    compression: str = "jpeg",
-    quality: int = 90,
+    scratch: Path,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Stream a picture into a pyramid whose levels halve until one tile holds the last.
 
     Parameters
     ----------
-    read : (top, left, height, width) to pixels (h, w, 3) in colour, or (h, w, 1) of class ids, of which a coarser level
-        takes every other; a box ends where the picture does.
-    size : (height, width) px.
-    mpp : µm/px of level 0.
     scratch : an empty folder for the coarser levels, while they are being made.
     advance : called for each tile.
     """
-    codec, options = _CODECS[compression](quality)
-    channels = read(0, 0, 1, 1).shape[2]
+    read, mpp, size = picture.read, picture.mpp, picture.size
+    channels = read(PixelBox(0, 0, 1, 1)).shape[2]
+    sizes = level_sizes(size, form.tile_px)
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
-        for level, (height, width) in enumerate(sizes := level_sizes(size, tile_px)):
+        for level, (height, width) in enumerate(sizes):
             coarser = None
             if level + 1 < len(sizes):
                 coarser = RasterFile(scratch / f"level-{level + 1}", *sizes[level + 1], channels).create()
             writer.write(
-                _tiles(read, (height, width), tile_px, coarser, advance),
+                _tiles(read, (height, width), form.tile_px, coarser, advance),
                 shape=(height, width, channels) if channels == 3 else (height, width),
                 dtype=np.uint8,
-                tile=(tile_px, tile_px),
+                tile=(form.tile_px, form.tile_px),
                 photometric="rgb" if channels == 3 else "minisblack",
-                compression=codec,
-                compressionargs=options,
+                **form.codec,
                 subfiletype=int(level > 0),
                 resolution=(1e4 / (mpp * size[1] / width), 1e4 / (mpp * size[0] / height)),
                 resolutionunit="CENTIMETER",
@@ -76,15 +102,15 @@ def level_sizes(size: tuple[int, int], tile_px: int) -> list[tuple[int, int]]:
 
 
 def _tiles(
-    read: Read, size: tuple[int, int], tile_px: int, coarser: RasterFile | None, advance
+    read: ReadBox, size: tuple[int, int], tile_px: int, coarser: RasterFile | None, advance: Callable[[], None]
 ) -> Iterator[np.ndarray]:
     """A level's tiles in the order of the file, filled up at its borders; on the way the next level is written."""
     for top in range(0, size[0], tile_px):
         for left in range(0, size[1], tile_px):
-            pixels = read(top, left, tile_px, tile_px)
+            pixels = read(PixelBox(left, top, tile_px, tile_px))
             if coarser is not None:
                 half = _halved(pixels)[: coarser.height - top // 2, : coarser.width - left // 2]
-                coarser.write(top // 2, left // 2, half)
+                coarser.write(half, left=left // 2, top=top // 2)
             beyond = [(0, tile_px - side) for side in pixels.shape[:2]]
             advance()
             filled = np.pad(pixels, (*beyond, (0, 0)), mode="edge")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from histoloom.data.pixel_box import PixelBox
+
 
 @dataclass(frozen=True)
 class RasterFile:
@@ -26,20 +28,20 @@ class RasterFile:
             stream.truncate(self.height * self.width * self.channels)
         return self
 
-    def write(self, top: int, left: int, pixels: np.ndarray) -> None:
-        """Write (h, w, channels) pixels."""
+    def write(self, pixels: np.ndarray, *, left: int, top: int) -> None:
+        """Write (h, w, channels) pixels at an upper left corner."""
         rows = np.ascontiguousarray(pixels)
         with self.path.open("r+b", buffering=0) as stream:
             for number, row in enumerate(rows):
                 os.pwrite(stream.fileno(), row.tobytes(), self._offset(top + number, left))
 
-    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """(h, w, channels) pixels of a box, which ends where the picture does."""
-        height, width = min(height, self.height - top), min(width, self.width - left)
+    def read(self, box: PixelBox[int]) -> np.ndarray:
+        """(h, w, channels) pixels of a box, cut where the picture ends."""
+        height, width = min(box.height, self.height - box.top), min(box.width, self.width - box.left)
         out = np.empty((height, width, self.channels), np.uint8)
         with self.path.open("rb", buffering=0) as stream:
             for number, row in enumerate(out):
-                data = os.pread(stream.fileno(), row.nbytes, self._offset(top + number, left))
+                data = os.pread(stream.fileno(), row.nbytes, self._offset(box.top + number, box.left))
                 row[:] = np.frombuffer(data, np.uint8).reshape(row.shape)
         return out
 

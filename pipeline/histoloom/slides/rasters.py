@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from histoloom.slides.pixel_format import (
-    UNREADABLE,
-    BadSlide,
-    PixelFormat,
-    fault_of_ids,
-    pictures_of_any_size,
-    read_format,
-)
+from histoloom.data.pixel_box import PixelBox
+from histoloom.slides.file_header import UNREADABLE, pictures_of_any_size, read_format
+from histoloom.slides.pixel_format import PixelFormat, fault_of_ids
 from histoloom.slides.plain import Pixels
+from histoloom.slides.slide import BadSlide
 
 _BAND_PX = 2**23
 _LARGEST = 2**31 - 1
@@ -44,7 +41,7 @@ class Raster:
             self._pixels = Pixels(path, found)
         self.largest = max(int(band.max()) for band in self._bands())
 
-    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width) ids, uint8, uint16 or int32, of a box inside the raster.
 
         Raises
@@ -52,18 +49,18 @@ class Raster:
         BadSlide
             when it breaks off, or holds what is no id.
         """
-        if self._indices is not None:
-            return self._indices[y : y + height, x : x + width]
-        assert self._pixels is not None, "a raster has indices or pixels"
+        if self._pixels is None:
+            assert self._indices is not None, "a raster has either"
+            return self._indices[box.top : box.bottom, box.left : box.right]
         try:
-            samples = self._pixels.read(x, y, width, height)
+            samples = self._pixels.read(box)
         except OSError as error:
             raise BadSlide(f"{self.path.name}: the mask cannot be read ({error}). Copy it again.") from error
         return self._whole(samples)
 
-    def nearest(self, box: tuple[float, float, int, int], downsample: float) -> np.ndarray:
-        """Ids of a box (x_level0_px, y_level0_px, width_px, height_px) at the nearest pixel, borders repeated beyond."""
-        x, y, width, height = box
+    def nearest(self, box: PixelBox[float], downsample: float) -> np.ndarray:
+        """Ids of a box at level 0, at the nearest pixel, borders repeated beyond; sizes are as those of `Slide.read`."""
+        (x, y), (height, width) = box[:2], box.shape_at(downsample)
         columns = np.clip((x + (np.arange(width) + 0.5) * downsample).astype(int), 0, self.shape[1] - 1)
         rows = np.clip((y + (np.arange(height) + 0.5) * downsample).astype(int), 0, self.shape[0] - 1)
         left, across = int(columns[0]), int(columns[-1] - columns[0] + 1)
@@ -71,14 +68,14 @@ class Raster:
         out = []
         for start in range(0, height, step):
             of = rows[start : start + step]
-            band = self.read(left, int(of[0]), across, int(of[-1] - of[0] + 1))
+            band = self.read(PixelBox(left, int(of[0]), across, int(of[-1] - of[0] + 1)))
             out.append(band[np.ix_(of - of[0], columns - left)])
         return np.concatenate(out)
 
-    def _bands(self):
+    def _bands(self) -> Iterator[np.ndarray]:
         height, width = self.shape
         rows = max(1, _BAND_PX // width)
-        return (self.read(0, top, width, min(rows, height - top)) for top in range(0, height, rows))
+        return (self.read(PixelBox(0, top, width, min(rows, height - top))) for top in range(0, height, rows))
 
     def _whole(self, samples: np.ndarray) -> np.ndarray:
         if samples.dtype in (np.uint8, np.uint16):
@@ -98,7 +95,7 @@ class Raster:
 
 
 def read_raster(path: Path, width_px: int, height_px: int) -> Raster:
-    """The ids of a mask's file.
+    """The ids of a mask's file, which is to have this size.
 
     Raises
     ------

@@ -17,10 +17,9 @@ from rasterio import Affine
 from rasterio.features import rasterize
 from shapely.geometry import Polygon
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.small_areas import LONGEST_PX, are_small_and_apart, fit_areas, whole_areas
 
-Box = tuple[float, float, int, int]
-"""x and y of the upper left corner at level 0, then width and height in px of the raster."""
 _MANY_POINTS = 1000
 """A polygon of more points is cut at a raster's borders before it is burnt: the cost is its points times the rows."""
 
@@ -55,35 +54,47 @@ class Regions:
         return ((self.names[kind], polygon) for kind, polygon in zip(self.kinds, self.polygons))
 
     def moved(self, x_px: float, y_px: float) -> Regions:
+        """The same polygons, so many level-0 pixels further right and down."""
         if not (x_px or y_px):
             return self
         moved = shapely.transform(self.polygons, lambda points: points + np.array([x_px, y_px]))
         return Regions(self.names, self.kinds, moved)
 
-    def class_ids(self, classes: tuple[str, ...], box: Box, downsample: float) -> np.ndarray:
+    def class_ids(self, classes: tuple[str, ...], box: PixelBox[float], downsample: float) -> np.ndarray:
         """1 + index in `classes`, 0 outside; where polygons overlap, the later class wins.
+
+        Parameters
+        ----------
+        box : at level 0.
+        downsample : level-0 pixels per pixel of the raster.
 
         Returns
         -------
-        (height_px, width_px) uint8
+        (height, width) uint8; the box's size over `downsample`, rounded.
         """
         ids = np.array([classes.index(name) + 1 if name in classes else 0 for name in self.names], np.uint8)
-        hits = self._near(box, downsample)
+        hits = self._near(box)
         values = ids[self.kinds[hits]]
         return self._burnt(hits[values > 0], values[values > 0], box, downsample)
 
-    def numbers(self, box: Box, downsample: float) -> np.ndarray:
+    def numbers(self, box: PixelBox[float], downsample: float) -> np.ndarray:
         """1 + the polygon's place, 0 outside; where polygons overlap, the later one wins.
+
+        Parameters
+        ----------
+        box : at level 0.
+        downsample : level-0 pixels per pixel of the raster.
 
         Returns
         -------
-        (height_px, width_px) int32
+        (height, width) int32; the box's size over `downsample`, rounded.
         """
-        hits = self._near(box, downsample)
+        hits = self._near(box)
         return self._burnt(hits, (hits + 1).astype(np.int32), box, downsample)
 
-    def beyond(self, left: float, top: float, right: float, bottom: float) -> tuple[int, float]:
-        """How many polygons lie wholly beyond a frame, and which share of all polygons' area does."""
+    def beyond(self, frame: PixelBox[float]) -> tuple[int, float]:
+        """How many polygons lie wholly beyond a frame at level 0, and which fraction of all polygons' area does."""
+        left, top, right, bottom = frame.left, frame.top, frame.right, frame.bottom
         bounds = shapely.bounds(self.polygons).reshape(-1, 4)
         area = shapely.area(self.polygons)
         apart = (bounds[:, 2] <= left) | (bounds[:, 3] <= top) | (bounds[:, 0] >= right) | (bounds[:, 1] >= bottom)
@@ -93,7 +104,7 @@ class Regions:
         kept[cut] = shapely.area(shapely.intersection(self.polygons[cut], shapely.box(left, top, right, bottom)))
         return int((kept == 0).sum()), float(1 - kept.sum() / area.sum()) if len(self) else 0.0
 
-    def _burnt(self, places: np.ndarray, values: np.ndarray, box: Box, downsample: float) -> np.ndarray:
+    def _burnt(self, places: np.ndarray, values: np.ndarray, box: PixelBox[float], downsample: float) -> np.ndarray:
         """The largest of the values of the polygons that a pixel is of."""
         small = self._small(downsample)[places]
         out = _by_centres(self.polygons[places[~small]], values[~small], box, downsample)
@@ -101,11 +112,11 @@ class Regions:
             out = np.maximum(out, self._by_area(places[small], values[small], box, downsample))
         return out
 
-    def _by_area(self, places: np.ndarray, values: np.ndarray, box: Box, downsample: float) -> np.ndarray:
-        x, y, width, height = box
-        margin = LONGEST_PX + 2  # so that each is seen whole
-        left, top = x - margin * downsample, y - margin * downsample
-        wider = (left, top, width + 2 * margin, height + 2 * margin)
+    def _by_area(self, places: np.ndarray, values: np.ndarray, box: PixelBox[float], downsample: float) -> np.ndarray:
+        margin = LONGEST_PX + 2  # so that each is whole
+        height, width = box.shape_at(downsample)
+        left, top = box.left - margin * downsample, box.top - margin * downsample
+        wider = PixelBox(left, top, (width + 2 * margin) * downsample, (height + 2 * margin) * downsample)
         polygons = self.polygons[places]
         numbers = _by_centres(polygons, np.arange(1, len(places) + 1, dtype=np.int32), wider, downsample)
         outlines = shapely.transform(polygons, lambda points: (points - (left, top)) / downsample)
@@ -127,30 +138,27 @@ class Regions:
     def _tree(self) -> shapely.STRtree:
         return shapely.STRtree(self.polygons)
 
-    def _near(self, box: Box, downsample: float) -> np.ndarray:
+    def _near(self, box: PixelBox[float]) -> np.ndarray:
         """Places of the polygons that may touch a box, in order."""
-        x, y, width, height = box
-        frame = shapely.box(x, y, x + width * downsample, y + height * downsample)
+        frame = shapely.box(box.left, box.top, box.right, box.bottom)
         return np.sort(self._tree.query(frame)) if len(self) else np.empty(0, int)
 
 
-def _by_centres(polygons: np.ndarray, values: np.ndarray, box: Box, downsample: float) -> np.ndarray:
+def _by_centres(polygons: np.ndarray, values: np.ndarray, box: PixelBox[float], downsample: float) -> np.ndarray:
     """The largest of the values of the polygons that a pixel's centre lies in."""
-    x, y, width, height = box
     order = np.argsort(values, kind="stable")
     polygons, values = polygons[order], values[order]
-    out = np.zeros((height, width), values.dtype)
+    out = np.zeros(box.shape_at(downsample), values.dtype)
     large = shapely.get_num_coordinates(polygons) > _MANY_POINTS
     if large.any():
         margin = 2 * downsample
-        frame = x - margin, y - margin, x + width * downsample + margin, y + height * downsample + margin
+        frame = box.left - margin, box.top - margin, box.right + margin, box.bottom + margin
         polygons[large] = shapely.clip_by_rect(polygons[large], *frame)
         there = ~shapely.is_empty(polygons)
         polygons, values = polygons[there], values[there]
     if len(polygons):
-        rasterize(
-            zip(_as_geojson(polygons), values.tolist()), out=out, transform=Affine(downsample, 0, x, 0, downsample, y)
-        )
+        grid = Affine(downsample, 0, box.left, 0, downsample, box.top)
+        rasterize(zip(_as_geojson(polygons), values.tolist()), out=out, transform=grid)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,30 +10,41 @@ from PIL import Image
 
 from histoloom.config.tile import Tissue
 from histoloom.data.nuclei_layout import outlines
+from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 from histoloom.slides.open import open_slide
+from histoloom.slides.slide import Slide
 from histoloom.slides.stain_mask import REACH_UM, StainMask, fit_stain_mask
 from histoloom.slides.tissue import FIT_TILES, detect_tissue, fullest
 
-Box = tuple[int, int, int, int]
 _BAND_PX = 1024
 _SAMPLE_PX = 256
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """The size of what was written, px, and how many nuclei there are."""
+
+    width: int
+    height: int
+    nuclei: int
+
+
 def segment_slide(
-    path: Path, classes: tuple[str, ...], mpp: float, box: Box | None, out: Path, mpp_level0: float | None = None
-) -> dict[str, int]:
+    path: Path,
+    classes: tuple[str, ...],
+    mpp: float,
+    box: PixelBox[int] | None,
+    out: Path,
+    mpp_level0: float | None = None,
+) -> Segmented:
     """Write `mask.png` (class ids), `instances.png` (numbers of nuclei, uint16) and `overlay.jpg` of a slide's region.
 
     Parameters
     ----------
     mpp : scale of what is written, µm/px.
-    box : x, y, width and height at level 0; None is all that was scanned (Slide.bounds).
+    box : at level 0; None is all that was scanned (Slide.bounds).
     mpp_level0 : the slide's own scale, where its file doesn't tell it.
-
-    Returns
-    -------
-    The size of what was written, and how many nuclei there are.
 
     Raises
     ------
@@ -40,31 +52,38 @@ def segment_slide(
         when the slide has no tissue, or more nuclei in the region than a 16-bit raster can number.
     """
     with open_slide(path, mpp_level0) as slide:
-        x, y, width, height = box or slide.bounds
-        downsample = mpp / slide.mpp
-        if x < 0 or y < 0 or x + width > slide.width or y + height > slide.height:
+        box = box or slide.bounds
+        if box.left < 0 or box.top < 0 or box.right > slide.width or box.bottom > slide.height:
             raise HistoloomError(f"{path.name} is {slide.width} x {slide.height} px, and the box reaches beyond it.")
-        size = int(width / downsample), int(height / downsample)
-        fitted, margin = _fit(slide, classes, mpp), round(REACH_UM / mpp)
-        mask, numbers = np.zeros(size[::-1], np.uint8), np.zeros(size[::-1], np.int32)
-        picture, last = np.zeros((*size[::-1], 3), np.uint8), 0
-        for top in range(0, size[1], _BAND_PX):
-            rows = min(_BAND_PX, size[1] - top)
-            corner = x - margin * downsample, y + (top - margin) * downsample
-            band = slide.read(*corner, size[0] + 2 * margin, rows + 2 * margin, downsample)
-            seen = fitted.look(band, mpp).crop(np.s_[margin : margin + rows, margin : margin + size[0]])
-            here = np.s_[top : top + rows]
-            mask[here], picture[here] = seen.mask, band[margin : margin + rows, margin : margin + size[0]]
-            numbers[here], last = _numbered(seen.nuclei, numbers[top - 1] if top else None, last)
-            if last >= 2**16:
-                raise HistoloomError(f"{path.name} has more nuclei than a 16-bit raster numbers: name a smaller box.")
-    found, numbers = np.unique(numbers), numbers.astype(np.uint16)
+        picture, mask, numbers = _segmented(slide, _fit(slide, classes, mpp), box, mpp)
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(out / "mask.png")
-    Image.fromarray(numbers).save(out / "instances.png")
-    picture[outlines(numbers.astype(np.int32)) > 0] = (0, 160, 0)
+    Image.fromarray(numbers.astype(np.uint16)).save(out / "instances.png")
+    picture[outlines(numbers) > 0] = (0, 160, 0)
     Image.fromarray(picture).save(out / "overlay.jpg", quality=90)
-    return {"width_px": size[0], "height_px": size[1], "nuclei": int((found > 0).sum())}
+    height, width = mask.shape
+    return Segmented(width, height, int((np.unique(numbers) > 0).sum()))
+
+
+def _segmented(
+    slide: Slide, fitted: StainMask, box: PixelBox[int], mpp: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture of a box of level 0, its class ids and the numbers of its nuclei, made in bands."""
+    downsample, margin = mpp / slide.mpp, round(REACH_UM / mpp)
+    height, width = int(box.height / downsample), int(box.width / downsample)
+    mask, numbers = np.zeros((height, width), np.uint8), np.zeros((height, width), np.int32)
+    picture, last = np.zeros((height, width, 3), np.uint8), 0
+    for top in range(0, height, _BAND_PX):
+        rows = min(_BAND_PX, height - top)
+        left, above = box.left - margin * downsample, box.top + (top - margin) * downsample
+        wider = PixelBox(left, above, (width + 2 * margin) * downsample, (rows + 2 * margin) * downsample)
+        band, inner = slide.read(wider, downsample), np.s_[margin : margin + rows, margin : margin + width]
+        found, here = fitted.segment(band, mpp).crop(inner), np.s_[top : top + rows]
+        mask[here], picture[here] = found.mask, band[inner]
+        numbers[here], last = _numbered(found.nuclei, numbers[top - 1] if top else None, last)
+        if last >= 2**16:
+            raise HistoloomError(f"{slide.path.name} has more nuclei than a 16-bit raster numbers: name a smaller box.")
+    return picture, mask, numbers
 
 
 def _numbered(nuclei: np.ndarray, above: np.ndarray | None, last: int) -> tuple[np.ndarray, int]:
@@ -78,7 +97,7 @@ def _numbered(nuclei: np.ndarray, above: np.ndarray | None, last: int) -> tuple[
     return renamed[nuclei], last + len(found)
 
 
-def _fit(slide, classes: tuple[str, ...], mpp: float) -> StainMask:
+def _fit(slide: Slide, classes: tuple[str, ...], mpp: float) -> StainMask:
     """Fit to boxes of the slide's tissue, evenly spread."""
     downsample = mpp / slide.mpp
     side = _SAMPLE_PX * downsample
@@ -88,5 +107,5 @@ def _fit(slide, classes: tuple[str, ...], mpp: float) -> StainMask:
     chosen = fullest(fractions, FIT_TILES)
     if not len(chosen):
         raise HistoloomError(f"{slide.path.name} has no tissue to fit to.")
-    sample = [slide.read(*corners[i], _SAMPLE_PX, _SAMPLE_PX, downsample) for i in chosen]
-    return fit_stain_mask(classes, np.stack(sample), mpp)
+    boxes = [PixelBox(x, y, side, side) for x, y in corners[chosen].tolist()]
+    return fit_stain_mask(classes, np.stack([slide.read(box, downsample) for box in boxes]), mpp)

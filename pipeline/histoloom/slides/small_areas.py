@@ -27,9 +27,10 @@ def are_small_and_apart(polygons: np.ndarray, downsample: float) -> np.ndarray:
         (bounds[:, 2:] - bounds[:, :2]) < LONGEST_PX
     ).all(1)
     small[_crowded(bounds, np.flatnonzero(small))] = False
-    if not small.any():
+    places = np.flatnonzero(small)
+    if not len(places):
         return small
-    places, tree = np.flatnonzero(small), shapely.STRtree(polygons)
+    tree = shapely.STRtree(polygons)
     for start in range(0, len(places), _AT_ONCE):
         some = places[start : start + _AT_ONCE]
         frames = shapely.box(*((bounds[some] + np.array([-2, -2, 2, 2])) * downsample).T)

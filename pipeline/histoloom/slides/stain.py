@@ -35,16 +35,17 @@ class Normaliser:
             density = _OD_LUT.take(tile) @ self.matrix
             return np.clip(_GLASS * np.exp(-density) - 1, 0, 255).astype(np.uint8)
         if self.lab is not None:
-            return self._reinhard(tile, *self.lab)
+            return _reinhard(tile, *self.lab)
         return tile
 
-    def _reinhard(self, tile: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-        lab = rgb2lab(tile)
-        tissue = lab[..., 0] < 90
-        moved = (lab - mean) / std * _REFERENCE_LAB[1] + _REFERENCE_LAB[0]
-        moved[..., 0] = np.clip(moved[..., 0], 0, 100)
-        out = (lab2rgb(moved) * 255).round().astype(np.uint8)
-        return np.where(tissue[..., None], out, tile)
+
+def _reinhard(tile: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    lab = rgb2lab(tile)
+    tissue = lab[..., 0] < 90
+    moved = (lab - mean) / std * _REFERENCE_LAB[1] + _REFERENCE_LAB[0]
+    moved[..., 0] = np.clip(moved[..., 0], 0, 100)
+    out = (lab2rgb(moved) * 255).round().astype(np.uint8)
+    return np.where(tissue[..., None], out, tile)
 
 
 def fit(kind: str, sample: np.ndarray) -> Normaliser:

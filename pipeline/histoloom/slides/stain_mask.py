@@ -20,7 +20,7 @@ from skimage.segmentation import watershed
 
 NUCLEUS, CLEAR = "nucleus", "clear"
 REACH_UM = 24.0
-"""How far around a box is looked at, so that a nucleus on its border is seen whole."""
+"""How far around a box is looked at, so that a nucleus on its border is whole."""
 _SMOOTH_UM = 0.7
 _AROUND_UM = 8.0
 _APART_UM = 3.0
@@ -32,15 +32,15 @@ _LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
-class Seen:
+class Segmentation:
     """What a picture shows: class ids (h, w) uint8, numbers of nuclei (h, w) int32, eosin (h, w) float32."""
 
     mask: np.ndarray
     nuclei: np.ndarray
     eosin: np.ndarray
 
-    def crop(self, at) -> Seen:
-        return Seen(self.mask[at], self.nuclei[at], self.eosin[at])
+    def crop(self, at: tuple[slice, slice]) -> Segmentation:
+        return Segmentation(self.mask[at], self.nuclei[at], self.eosin[at])
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StainMask:
     pale: float
     strong: float
 
-    def look(self, picture: np.ndarray, mpp: float) -> Seen:
+    def segment(self, picture: np.ndarray, mpp: float) -> Segmentation:
         """Segment a picture (h, w, 3) uint8 of this scale."""
         density = _density(picture, self.glass)
         stains = _stains(density, mpp)
@@ -70,14 +70,14 @@ class StainMask:
             mask[_without_specks(clear, _LEAST_CLEAR_UM2, mpp)] = 1 + self.classes.index(CLEAR)
         if NUCLEUS in self.classes:
             mask[nuclei > 0] = 1 + self.classes.index(NUCLEUS)
-        return Seen(mask, nuclei, stains[..., 1])
+        return Segmentation(mask, nuclei, stains[..., 1])
 
-    def words(self, seen: Seen) -> str:
+    def words(self, found: Segmentation) -> str:
         """How many nuclei, how strong the eosin between them is, how much is clear: 'many nuclei, pale ground'."""
-        nuclei, clear = seen.nuclei > 0, np.zeros(seen.mask.shape, bool)
+        nuclei, clear = found.nuclei > 0, np.zeros(found.mask.shape, bool)
         if CLEAR in self.classes:
-            clear = seen.mask == 1 + self.classes.index(CLEAR)
-        ground = seen.eosin[~nuclei & ~clear]
+            clear = found.mask == 1 + self.classes.index(CLEAR)
+        ground = found.eosin[~nuclei & ~clear]
         eosin = float(ground.mean()) if ground.size else 0.0
         words = [
             ("few", "some", "many", "crowded")[int(np.searchsorted((0.08, 0.18, 0.3), nuclei.mean()))] + " nuclei",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from histoloom.data.commit import command_files, digest
-from histoloom.data.manifest import SlideEntry
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import HistoloomError
 
 

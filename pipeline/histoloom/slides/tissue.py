@@ -10,8 +10,9 @@ from skimage.measure import label
 from skimage.morphology import remove_small_objects
 
 from histoloom.config import Tissue
+from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.artefacts import GLASS, PADDING, PEN, find_artefacts, with_fringe
-from histoloom.slides.open import Slide
+from histoloom.slides.slide import Slide
 
 _STRIP_PX = 1024
 _STRIP_LEVEL_PX = 2**26
@@ -44,8 +45,8 @@ class TissueMap:
     artefacts: np.ndarray | None = None
     largest_speck_um2: float = 0.0
 
-    def share_of(self, artefact: int) -> float:
-        """Share of the slide that an artefact covers."""
+    def artefact_fraction(self, artefact: int) -> float:
+        """Fraction of the slide that an artefact, PADDING or PEN, covers."""
         return 0.0 if self.artefacts is None else float((self.artefacts == artefact).mean())
 
     def is_artefact(self) -> np.ndarray:
@@ -53,12 +54,12 @@ class TissueMap:
         return np.zeros_like(self.mask) if self.artefacts is None else np.isin(self.artefacts, (PADDING, PEN))
 
     def artefact_fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
-        """Share of padding and pen among the mask's pixels whose middle lies in a square tile, so that what it touches is none."""
+        """Fraction of padding and pen among the mask's pixels whose middle lies in a square tile, so that what it touches is none."""
         half = self.downsample / 2
-        return self._shares(self.is_artefact(), corners_level0_px + half, side_level0_px - 2 * half)
+        return self._fractions(self.is_artefact(), corners_level0_px + half, side_level0_px - 2 * half)
 
     def fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
-        """Share of tissue in square tiles.
+        """Fraction of tissue in square tiles.
 
         Parameters
         ----------
@@ -68,14 +69,14 @@ class TissueMap:
         -------
         (n,) in [0, 1]
         """
-        return self._shares(self.mask, corners_level0_px, side_level0_px)
+        return self._fractions(self.mask, corners_level0_px, side_level0_px)
 
-    def share_beyond(self, right_level0_px: float, bottom_level0_px: float) -> float:
-        """Share of the tissue that lies right of, or below, a place."""
+    def fraction_beyond(self, right_level0_px: float, bottom_level0_px: float) -> float:
+        """Fraction of the tissue that lies right of, or below, a place."""
         right, bottom = (int(np.ceil(place / self.downsample)) for place in (right_level0_px, bottom_level0_px))
         return 1 - float(self.mask[:bottom, :right].sum() / max(self.mask.sum(), 1)) if self.mask.any() else 0.0
 
-    def _shares(self, mask: np.ndarray, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
+    def _fractions(self, mask: np.ndarray, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
         if len(corners_level0_px) == 0:
             return np.zeros(0)
         h, w = mask.shape
@@ -90,7 +91,7 @@ class TissueMap:
 
 
 def fullest(fractions: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at most `count` tiles with tissue, evenly spread over the fuller half: what is fitted to a slide sees these."""
+    """Indices of at most `count` tiles with tissue, evenly spread over the fuller half: what is fitted to a slide is fitted to these."""
     order = np.argsort(-fractions, kind="stable")
     order = order[fractions[order] > 0]
     return order[:: max(1, len(order) // (2 * count))][:count]
@@ -104,7 +105,7 @@ def read_whole(slide: Slide, downsample: float) -> np.ndarray:
     out = np.empty((height, width, 3), np.uint8)
     for y in range(0, height, rows):
         strip = out[y : y + rows]
-        strip[:] = slide.read(0, y * downsample, width, len(strip), downsample)
+        strip[:] = slide.read(PixelBox(0, y, width, len(strip)).scaled(downsample), downsample)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from histoloom.data.commit import commit_part
 from histoloom.data.plan import CONDITIONS, PLAN, GivenTiles, condition_sources, deficits, given_arrays, make_plan
@@ -16,11 +16,21 @@ from histoloom.progress import console
 from histoloom.studies.work import Work
 
 
+class PlanMetrics(TypedDict):
+    """How many tiles are made to augment and to evaluate, in how many parts, of each class with the reason, for each request."""
+
+    augment: int
+    evaluate: int
+    parts: int
+    classes: dict[str, dict[str, Any]]
+    requests: dict[str, int]
+
+
 def run(work: Work) -> None:
-    work.promote(lambda folder: work.write_metrics(write_plan(work.study, folder)), work.study.plan)
+    work.promote(lambda folder: work.write_metrics({**write_plan(work.study, folder)}), work.study.plan)
 
 
-def write_plan(study: Study, output: Path) -> dict[str, Any]:
+def write_plan(study: Study, output: Path) -> PlanMetrics:
     """Write the plan, and the masks and pictures that its rows are given; how many are made of each class, and why."""
     params, store = study.params, study.real()
     rows = with_conditions(store.rows(), params)
@@ -30,16 +40,15 @@ def write_plan(study: Study, output: Path) -> dict[str, Any]:
     if arrays:
         tiles_of = GivenTiles(store, rows, params, arrays)
         for part, members in plan.groupby("part", sort=True):
-            commit_part(output / CONDITIONS, str(part), partial(tiles_of.write, members))
+            commit_part(output / CONDITIONS, part, partial(tiles_of.write, members))
     wanting = deficits(condition_sources(rows, params), params.plan, params.tile.labels.classes)
     for d in wanting:
         if d.reason:
             console.print(f"plan: '{d.label}' is short of {d.wanted} tiles and none is made: {d.reason}", markup=False)
-    metrics = {
+    return {
         "augment": int((plan["purpose"] == "augment").sum()),
         "evaluate": int((plan["purpose"] == "evaluate").sum()),
         "parts": int(plan["part"].nunique()),
         "classes": {d.label: asdict(d) for d in wanting},
         "requests": {request.name: int((plan["request"] == request.name).sum()) for request in params.plan.requests},
     }
-    return metrics

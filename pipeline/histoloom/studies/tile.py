@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 
@@ -13,25 +13,48 @@ from histoloom.cluster import Pool
 from histoloom.config import Tile
 from histoloom.data.commit import link_tree
 from histoloom.data.groups import split_groups, study_splits
-from histoloom.data.label_budget import seen_shares
-from histoloom.data.manifest import Manifest, SlideEntry, read_manifest
+from histoloom.data.label_budget import visible_fractions
+from histoloom.data.manifest import Manifest, read_manifest
 from histoloom.data.schema import SPLITS
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, HistoloomError, Note, lines_of, notes_among, refuse_faults
 from histoloom.progress import console
-from histoloom.slides.annotate import check_annotations, load_polygons_and_spots
+from histoloom.slides.annotate import load_polygons_and_spots
+from histoloom.slides.annotation_checks import check_annotations
 from histoloom.slides.job import SlideJob
-from histoloom.slides.left_out import remarks, totals
-from histoloom.slides.open import BadSlide, open_slide
+from histoloom.slides.left_out import TissueLeftOut, remarks, totals
+from histoloom.slides.open import open_slide
+from histoloom.slides.slide import BadSlide
 from histoloom.slides.summarise import summarised
-from histoloom.slides.tiler import cut_slide
+from histoloom.slides.tiler import SlideResult, cut_slide
 from histoloom.studies.work import Work
 
 
+class TileMetrics(TypedDict):
+    """What `tile` measures of the store.
+
+    tiles_by_split : split to label to tiles.
+    train_tiles_hidden : train tiles of tile.mpp whose labels tile.labels.fraction hides.
+    left_out : what was said of polygons and spots that are left out.
+    """
+
+    slides: int
+    quarantined: int
+    tiles: int
+    patients: int
+    tiles_by_split: dict[str, dict[str, int]]
+    label_fraction: float
+    train_tiles_hidden: int
+    left_out: list[str]
+    tissue_left_out: TissueLeftOut
+    classes_without_train_tiles: list[str]
+
+
 def run(work: Work) -> None:
-    work.write_metrics(cut_slides(work))
+    work.write_metrics({**cut_slides(work)})
 
 
-def cut_slides(work: Work) -> dict[str, Any]:
+def cut_slides(work: Work) -> TileMetrics:
     """Tile every slide of the manifest and publish the store; what is measured of it.
 
     Raises
@@ -41,30 +64,78 @@ def cut_slides(work: Work) -> dict[str, Any]:
     HistoloomError
         when more than `max_bad_slides` slides can't be used.
     """
-    config, seed, output = work.params.tile, work.params.seed, work.study.tiles
+    config = work.params.tile
     manifest = read_manifest(config)
-    splits = study_splits(manifest, config, seed)
+    splits = study_splits(manifest, config, work.params.seed)
     with work.pool(len(manifest.slides)) as call:
-        notes = _check_stated(manifest, config, call)
+        notes = _check_annotations(manifest, config, call)
         if config.summarise:
             slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
             manifest = replace(manifest, slides=slides)
-        shares = seen_shares(manifest, config, splits, seed)
-        jobs = [
-            _job(entry, manifest, config, splits, work.parts.resolve(), work.code, shares[entry.slide_id], seed)
-            for entry in manifest.slides
-        ]
-        results = call(cut_slide, jobs, "tile")
-    good = [r for r in results if "part" in r]
-    bad = [r for r in results if "reason" in r]
-    if unseen := len(results) - len(good) - len(bad):
-        console.print(f"tile: {unseen} slide(s) left out, whose labels tile.labels.fraction hides")
+        results = call(cut_slide, _jobs(manifest, splits, work), "tile")
+    _refuse_bad(results, work)
+    _publish(results, work)
+    metrics = _metrics(results, notes, work)
+    good = {result.entry.slide_id: result.facts for result in results if result.facts is not None}
+    for remark in remarks(good):
+        console.print(f"tile: {remark}", markup=False)
+    made = sum(result.made for result in results)
+    console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
+    return metrics
+
+
+def _check_annotations(manifest: Manifest, config: Tile, call: Pool) -> list[str]:
+    """Say what of polygons and spots is left out, and refuse their faults before any slide is cut; the lines that were said."""
+    if "polygons" not in (config.labels.source, config.masks.source) and manifest.spots is None:
+        return []
+    items = [(entry, config, _spots_of(entry, manifest)) for entry in manifest.slides]
+    found = [each for of_slide in call(check_slide_annotations, items, "tile, annotations") for each in of_slide]
+    said = lines_of(notes_among(found))
+    for line in said:
+        console.print(f"note: {line}", markup=False)
+    refuse_faults(found)
+    return said
+
+
+def check_slide_annotations(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
+    """Faults and notes of one slide's annotations; whether the slide itself can be used is not asked."""
+    entry, config, spots = item
+    try:
+        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+            bounds = slide.bounds
+    except BadSlide:
+        bounds = None
+    return check_annotations(load_polygons_and_spots(entry, config, spots, bounds), bounds)
+
+
+def _spots_of(entry: SlideEntry, manifest: Manifest) -> pd.DataFrame | None:
+    spots = manifest.spots
+    return None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
+
+
+def _jobs(manifest: Manifest, splits: dict[str, str], work: Work) -> list[SlideJob]:
+    config, seed, parts = work.params.tile, work.params.seed, work.parts.resolve()
+    visible, code = visible_fractions(manifest, config, splits, seed), work.code
+    jobs = []
+    for entry in manifest.slides:
+        own, spots = {group: splits[group] for group in split_groups(entry, config)}, _spots_of(entry, manifest)
+        jobs.append(SlideJob(entry, config, own, spots, parts, code, visible[entry.slide_id], seed))
+    return jobs
+
+
+def _refuse_bad(results: list[SlideResult], work: Work) -> None:
+    """Report all slides, and refuse more bad ones than params allow."""
+    config = work.params.tile
+    bad = [(result.entry.row, result.reason) for result in results if result.reason is not None]
+    good = sum(result.facts is not None for result in results)
+    if hidden := len(results) - good - len(bad):
+        console.print(f"tile: {hidden} slide(s) left out, whose labels tile.labels.fraction hides")
     if not good and not bad:
         raise HistoloomError(
             "tile.labels.fraction hides the labels of every slide. Raise it, or draw slides or patients."
         )
-    _write_slides([r for r in results if "part" in r or "reason" in r], work.reports)
-    said = lines_of([Note(config.manifest, r["reason"], r["row"]) for r in bad])
+    _write_slides(results, work.reports)
+    said = lines_of([Note(config.manifest, reason, row) for row, reason in bad])
     for line in said:
         console.print(f"quarantined: {line}", markup=False)
     if len(bad) > config.max_bad_slides or not good:
@@ -73,20 +144,71 @@ def cut_slides(work: Work) -> dict[str, Any]:
             + "\n".join(f"  - {line}" for line in said)
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
         )
-    _publish(good, work, output)
-    hidden = sum(r["hidden"].get("train", 0) for r in results if "hidden" in r)
-    metrics = _metrics(good, bad, output) | {
+
+
+_SLIDE_COLUMNS = (
+    "slide_id",
+    "tiles",
+    "with_tissue",
+    "mpp_level0",
+    "mpp_source",
+    "width_px",
+    "height_px",
+    "bounds_x_level0_px",
+    "bounds_y_level0_px",
+    "stain",
+    "tissue_fraction",
+    "padding_fraction",
+    "pen_fraction",
+    "with_artefacts",
+    "in_gaps",
+    "out_of_focus",
+    "tissue_beyond_grid",
+    "reason",
+)
+
+
+def _write_slides(results: list[SlideResult], reports: Path) -> None:
+    """Write slides.csv: a row for each slide that was cut or can't be used."""
+    reports.mkdir(parents=True, exist_ok=True)
+    with (reports / "slides.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, _SLIDE_COLUMNS, extrasaction="ignore", restval="")
+        writer.writeheader()
+        for result in results:
+            if result.facts is not None:
+                writer.writerow({"slide_id": result.entry.slide_id, **result.facts})
+            elif result.reason is not None:
+                writer.writerow({"slide_id": result.entry.slide_id, "reason": result.reason})
+
+
+def _publish(results: list[SlideResult], work: Work) -> None:
+    good = [result for result in results if result.facts is not None]
+
+    def write(staged: Path) -> None:
+        for result in good:
+            link_tree(work.parts / result.part, staged / result.entry.slide_id)
+
+    work.promote(write, work.study.tiles)
+    work.keep_parts([result.part for result in good])
+
+
+def _metrics(results: list[SlideResult], notes: list[str], work: Work) -> TileMetrics:
+    good, config = [result.facts for result in results if result.facts is not None], work.params.tile
+    rows = work.study.real().rows()
+    counts = rows.groupby(["split", rows["label"].fillna("unlabelled")]).size()
+    by_split = {split: {label: int(n) for (s, label), n in counts.items() if s == split} for split in SPLITS}
+    return {
+        "slides": len(good),
+        "quarantined": sum(result.reason is not None for result in results),
+        "tiles": len(rows),
+        "patients": int(rows["patient_id"].nunique()),
+        "tiles_by_split": by_split,
         "label_fraction": config.labels.fraction,
-        "train_tiles_hidden": hidden,
+        "train_tiles_hidden": sum(result.hidden.get("train", 0) for result in results),
         "left_out": notes,
         "tissue_left_out": totals(good),
+        "classes_without_train_tiles": _vanished(by_split, config),
     }
-    metrics["classes_without_train_tiles"] = _vanished(metrics["tiles_by_split"], config)
-    for remark in remarks(good):
-        console.print(f"tile: {remark}", markup=False)
-    made = sum(r["made"] for r in good)
-    console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
-    return metrics
 
 
 def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
@@ -102,87 +224,3 @@ def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
             markup=False,
         )
     return vanished
-
-
-def _check_stated(manifest: Manifest, config: Tile, call: Pool) -> list[str]:
-    """Say what of polygons and spots is left out, and refuse their faults before any slide is cut; the lines that were said."""
-    if "polygons" not in (config.labels.source, config.masks.source) and manifest.spots is None:
-        return []
-    items = [(entry, config, _spots_of(entry, manifest)) for entry in manifest.slides]
-    found = [each for of_slide in call(check_stated, items, "tile, annotations") for each in of_slide]
-    said = lines_of(notes_among(found))
-    for line in said:
-        console.print(f"note: {line}", markup=False)
-    refuse_faults(found)
-    return said
-
-
-def check_stated(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
-    """Faults and notes of what is stated about one slide; whether the slide itself can be used is not asked."""
-    entry, config, spots = item
-    try:
-        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
-            bounds = slide.bounds
-    except BadSlide:
-        bounds = None
-    return check_annotations(load_polygons_and_spots(entry, config, spots, bounds), bounds)
-
-
-def _spots_of(entry: SlideEntry, manifest: Manifest) -> pd.DataFrame | None:
-    spots = manifest.spots
-    return None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
-
-
-def _job(entry, manifest: Manifest, config: Tile, splits: dict[str, str], parts: Path, code: str, shares, seed: int):
-    own = {group: splits[group] for group in split_groups(entry, config)}
-    return SlideJob(entry, config, own, _spots_of(entry, manifest), parts, code, shares, seed)
-
-
-def _publish(good: list[dict], work: Work, output: Path) -> None:
-    def write(staged: Path) -> None:
-        for r in good:
-            link_tree(work.parts / r["part"], staged / r["slide_id"])
-
-    work.promote(write, output)
-    work.keep_parts([r["part"] for r in good])
-
-
-def _write_slides(results: list[dict], reports: Path) -> None:
-    reports.mkdir(parents=True, exist_ok=True)
-    columns = (
-        "slide_id",
-        "tiles",
-        "with_tissue",
-        "mpp_level0",
-        "mpp_source",
-        "width_px",
-        "height_px",
-        "bounds_x_level0_px",
-        "bounds_y_level0_px",
-        "stain",
-        "tissue_share",
-        "padding_share",
-        "pen_share",
-        "with_artefacts",
-        "in_gaps",
-        "out_of_focus",
-        "tissue_beyond_grid",
-        "reason",
-    )
-    with (reports / "slides.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(results)
-
-
-def _metrics(good: list[dict], bad: list[dict], output: Path) -> dict:
-    rows = pd.concat([pd.read_parquet(output / r["slide_id"] / "rows.parquet") for r in good])
-    counts = rows.groupby(["split", rows["label"].fillna("unlabelled")]).size()
-    by_split = {split: {label: int(n) for (s, label), n in counts.items() if s == split} for split in SPLITS}
-    return {
-        "slides": len(good),
-        "quarantined": len(bad),
-        "tiles": len(rows),
-        "patients": int(rows["patient_id"].nunique()),
-        "tiles_by_split": by_split,
-    }

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.commit import RECORD, commit_part
-from histoloom.data.manifest import SlideEntry
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.progress import console
 from histoloom.slides.job import SlideJob
-from histoloom.slides.open import BadSlide
+from histoloom.slides.slide import BadSlide
 from histoloom.slides.tiler import write_part
 from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE
 from histoloom.studies.work import Work
@@ -56,7 +57,7 @@ class WovenJob:
         return self.woven / self.name
 
 
-def cut_woven(job: WovenJob) -> dict:
+def cut_woven(job: WovenJob) -> dict[str, Any]:
     """Make a woven slide's part, unless it is there; `reason`, where no tile can be cut from it."""
     try:
         return commit_part(job.parts, job.part, lambda folder: _write(job, folder))["info"]
@@ -64,7 +65,7 @@ def cut_woven(job: WovenJob) -> dict:
         return {"tiles": 0, "reason": str(error)}
 
 
-def _write(job: WovenJob, folder: Path) -> dict:
+def _write(job: WovenJob, folder: Path) -> dict[str, Any]:
     facts = json.loads((job.folder / FACTS).read_text(encoding="utf-8"))
     mask = job.folder / CONDITION
     entry = SlideEntry(
@@ -77,14 +78,20 @@ def _write(job: WovenJob, folder: Path) -> dict:
         annotations=job.folder / POLYGONS if mask.exists() else None,
         mask=mask if mask.exists() else None,
     )
-    config = _config(job.config, mask.exists())
+    config = _config(job.config, masked=mask.exists())
     info = write_part(SlideJob(entry, config, {job.name: "train"}, None, folder, ""), folder)
-    rows = pd.read_parquet(folder / "rows.parquet")
-    middles = rows[["y_level0_px", "x_level0_px"]].to_numpy() + job.config.tile_px / 2
+    rows = _synthetic(pd.read_parquet(folder / "rows.parquet"), job, config, facts)
+    write_rows(rows.astype({"seed": "uint64"}), folder / "rows.parquet", SYNTHETIC_ROW)
+    return {**info}
+
+
+def _synthetic(rows: pd.DataFrame, job: WovenJob, config: Tile, facts: dict[str, Any]) -> pd.DataFrame:
+    """The rows of a woven slide's tiles, with what the slide was made under."""
+    middles = rows[["y_level0_px", "x_level0_px"]].to_numpy() + config.tile_px / 2
     given = pd.DataFrame([_given(facts, y, x) for y, x in middles], index=rows.index)
     # a field says more of a place than its slide does, and a mask more than both
     first, second = (given, rows) if config.labels.source == "slide" else (rows, given)
-    rows = rows.assign(
+    return rows.assign(
         tile_id=[f"woven-{name}" for name in rows["tile_id"]],
         source="synthetic",
         patient_id="",
@@ -102,18 +109,16 @@ def _write(job: WovenJob, folder: Path) -> dict:
         purpose=facts["purpose"],
         ancestors=[facts["ancestors"]] * len(rows),
     )
-    write_rows(rows.astype({"seed": "uint64"}), folder / "rows.parquet", SYNTHETIC_ROW)
-    return info
 
 
-def _given(facts: dict, y_px: float, x_px: float) -> dict:
-    """The conditions that were stated for the field's point nearest to a place."""
+def _given(facts: dict[str, Any], y_px: float, x_px: float) -> dict[str, Any]:
+    """The conditions of the field's point nearest to a place."""
     points = facts["points"]
     row = min(int(y_px * len(points) / facts["height_px"]), len(points) - 1)
     return points[row][min(int(x_px * len(points[row]) / facts["width_px"]), len(points[row]) - 1)]
 
 
-def _config(config: Tile, masked: bool) -> Tile:
+def _config(config: Tile, *, masked: bool) -> Tile:
     """How a woven slide is cut: as real ones are, without overlap, its stain as it is, labels and masks from its own."""
     labels = "slide"
     if masked and config.labels.source in ("polygons", "raster"):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from histoloom.config import Params, Tile
-from histoloom.data.manifest import Manifest, SlideEntry, check_manifest
+from histoloom.data.manifest import Manifest, check_manifest
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.study_folder import Study
 from histoloom.errors import Fault, Note, faults_among, notes_among
 from histoloom.slides.describe import known_captions

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from histoloom.config import Tile
-from histoloom.data.manifest import Manifest, SlideEntry
+from histoloom.data.manifest import Manifest
+from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note
 from histoloom.progress import track
-from histoloom.slides.annotate import Annotations, check_annotations, load_annotations, load_polygons_and_spots
+from histoloom.slides.annotate import Annotations, load_annotations, load_polygons_and_spots
+from histoloom.slides.annotation_checks import check_annotations
 from histoloom.slides.choose import NoTiles, check_choice, choose_tiles
-from histoloom.slides.classes import StatedClasses, stated_classes
+from histoloom.slides.classes import AnnotatedClasses, annotated_classes
 from histoloom.slides.left_out import left_out, remarks
-from histoloom.slides.open import BadSlide, Slide, open_slide
+from histoloom.slides.open import open_slide
+from histoloom.slides.record import LeftOut
+from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tiler import check_scale
 from histoloom.slides.tissue import detect_tissue
 
@@ -26,23 +31,23 @@ class SlideFacts:
     width_px: int
     height_px: int
     mpp: float
-    classes: StatedClasses
+    classes: AnnotatedClasses
 
 
 def open_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, SlideFacts], list[Fault | Note]]:
     """Slide id to the facts of each slide that can be used; faults of the slides, and notes on what is left out."""
     usable: dict[str, SlideFacts] = {}
     found: list[Fault | Note] = []
-    counts: list[dict] = []
+    counts: dict[str, LeftOut] = {}
     for entry in track(manifest.slides, "slides", len(manifest.slides)):
         annotations, bounds = None, None
         try:
             with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
                 bounds = slide.bounds
                 annotations = _read(slide, entry, manifest, config)
-                classes = stated_classes(annotations, *slide.size)
+                classes = annotated_classes(annotations, slide.size)
                 usable[entry.slide_id] = SlideFacts(slide.width, slide.height, slide.mpp, classes)
-                counts.append({"slide_id": entry.slide_id} | _what_is_left_out(slide, config))
+                counts[entry.slide_id] = _what_is_left_out(slide, config)
         except NoTiles as error:
             found.append(Fault(config.manifest, error.problem, error.remedy, entry.row, "path"))
         except BadSlide as error:
@@ -55,16 +60,16 @@ def open_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, SlideFacts]
 
 
 def _read(slide: Slide, entry: SlideEntry, manifest: Manifest, config: Tile) -> Annotations:
-    """Read small regions all over a slide, so that a file that breaks off shows; and what is stated about it."""
+    """Read small regions all over a slide, so that a file that breaks off shows; and its annotations."""
     check_scale(slide, config)
     for row in range(4):
         for col in range(4):
             x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
-            slide.read(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX, 1.0)
-    return load_annotations(entry, config, manifest.spots, *slide.size, slide.bounds)
+            slide.read(PixelBox(max(x, 0), max(y, 0), _PROBE_PX, _PROBE_PX), 1.0)
+    return load_annotations(entry, config, manifest.spots, slide.size, slide.bounds)
 
 
-def _what_is_left_out(slide: Slide, config: Tile) -> dict:
+def _what_is_left_out(slide: Slide, config: Tile) -> LeftOut:
     tissue = detect_tissue(slide, config.tissue)
     choice = choose_tiles(slide, tissue, config, config.mpp)
     check_choice(slide, tissue, config, choice)

@@ -1,0 +1,170 @@
+"""The tiles of one scale of a slide: read in blocks, labelled, masked, normalised and written."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from histoloom.data.nuclei_layout import outlines
+from histoloom.data.pixel_box import PixelBox
+from histoloom.data.store import UNKNOWN, TileWriter
+from histoloom.slides import stain
+from histoloom.slides.annotate import Annotations
+from histoloom.slides.choose import Choice
+from histoloom.slides.describe import TileLabel, TilePlace, label_tile, tile_row
+from histoloom.slides.focus import sharpness
+from histoloom.slides.grid import Corner, blocks
+from histoloom.slides.job import SlideJob
+from histoloom.slides.slide import Slide, read_ahead
+from histoloom.slides.stain_mask import REACH_UM, Segmentation, StainMask, fit_stain_mask
+from histoloom.slides.tissue import FIT_TILES, fullest
+
+BLOCK_PX = 2048
+"""Side of what is read at once, in pixels of the level that it is read from."""
+
+
+class CutTiles(NamedTuple):
+    """The rows of the tiles of one scale, and how many tiles are out of focus, dropped ones among them."""
+
+    rows: list[dict[str, Any]]
+    out_of_focus: int
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """A piece of a slide at one scale, with what is known of its pixels.
+
+    picture : (h, w, 3) uint8.
+    labels, mask : (h, w) uint8 class ids of tile labels and of masks.
+    nuclei : their numbers (h, w) int32, and their outlines (h, w) uint8.
+    """
+
+    picture: np.ndarray
+    labels: np.ndarray | None
+    mask: np.ndarray | None
+    nuclei: tuple[np.ndarray, np.ndarray] | None
+    segmented: Segmentation | None
+
+    def crop(self, at: tuple[slice, slice]) -> _Patch:
+        return _Patch(
+            self.picture[at],
+            None if self.labels is None else self.labels[at],
+            None if self.mask is None else self.mask[at],
+            None if self.nuclei is None else (self.nuclei[0][at], self.nuclei[1][at]),
+            None if self.segmented is None else self.segmented.crop(at),
+        )
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """What cuts the tiles of one slide.
+
+    normaliser, segmenter : fitted to the slide; the second where masks are told by stain.
+    """
+
+    job: SlideJob
+    slide: Slide
+    annotations: Annotations
+    normaliser: stain.Normaliser
+    segmenter: StainMask | None
+
+    @property
+    def arrays(self) -> list[str]:
+        """Names of the arrays that tiles have."""
+        nuclei = self.segmenter is not None or self.annotations.instances is not None
+        masked = self.job.config.masks.source != "none"
+        return ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei
+
+    def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
+        """Write the tiles of one scale.
+
+        Parameters
+        ----------
+        hidden : corners of the tiles whose labels the study may not see.
+        """
+        n, downsample = self.job.config.tile_px, choice.mpp / self.slide.mpp
+        margin = 0 if self.segmenter is None else round(REACH_UM / choice.mpp)
+        side = max(n, int(BLOCK_PX / self.slide.shrinkage(downsample)))
+        grouped = [(box.grown(margin), corners) for box, corners in blocks(choice.fractions, n, side)]
+        boxes = [box.scaled(downsample) for box, _ in grouped]
+        rows: list[dict[str, Any]] = []
+        blurred = 0
+        with read_ahead(self.slide, boxes, downsample) as pictures:
+            for (box, corners), level0, picture in zip(grouped, boxes, pictures):
+                block = self._annotated(picture, level0, choice.mpp)
+                for x, y in corners:
+                    top, left = int(y - box.top), int(x - box.left)
+                    patch = block.crop(np.s_[top : top + n, left : left + n])
+                    place = TilePlace(self.slide, (x, y), choice.mpp)
+                    found = self._label(place, patch, hidden=(x, y) in hidden)
+                    if self._lacks_label(found):
+                        continue
+                    sharp = sharpness(patch.picture, choice.mpp) >= self.job.config.tissue.min_sharpness
+                    blurred += not sharp
+                    if not sharp and self.job.config.tissue.out_of_focus == "drop":
+                        continue
+                    known = self.segmenter is not None or (x, y) not in hidden
+                    writer.add(**self._arrays(patch, known=known))
+                    rows.append(self._row(place, found, patch, choice.fractions[x, y], known=known))
+        return CutTiles(rows, blurred)
+
+    def _annotated(self, picture: np.ndarray, box: PixelBox[float], mpp: float) -> _Patch:
+        """A block with its annotations; its box is at level 0."""
+        config, downsample = self.annotations.config, mpp / self.slide.mpp
+        labels = mask = None
+        if config.labels.source in ("polygons", "raster"):
+            labels = self.annotations.ids(config.labels.classes, config.labels.source, box, downsample)
+        if config.masks.source in ("polygons", "raster"):
+            same = (config.masks.source, config.masks.classes) == (config.labels.source, config.labels.classes)
+            mask = labels if same else self.annotations.ids(config.masks.classes, config.masks.source, box, downsample)
+        if self.segmenter is None:
+            return _Patch(picture, labels, mask, self.annotations.instance_ids(box, downsample), None)
+        segmented = self.segmenter.segment(picture, mpp)
+        nuclei = segmented.nuclei, outlines(segmented.nuclei)
+        return _Patch(picture, labels, segmented.mask, nuclei, segmented)
+
+    def _label(self, place: TilePlace, patch: _Patch, *, hidden: bool) -> TileLabel:
+        half, (x, y) = self.job.config.tile_px / 2, place.corner
+        middle = (x + half) * place.downsample, (y + half) * place.downsample
+        spot = self.annotations.spot(*middle, self.slide.mpp)
+        if hidden:
+            return TileLabel(spot=None if spot is None else spot[["spot_id"]])
+        return label_tile(self.job, patch.labels, spot)
+
+    def _lacks_label(self, found: TileLabel) -> bool:
+        labels = self.job.config.labels
+        return found.label is None and labels.source != "none" and labels.unlabelled == "drop"
+
+    def _arrays(self, patch: _Patch, *, known: bool) -> dict[str, np.ndarray]:
+        """A tile's arrays by name; `known` is whether mask and nuclei may be shown."""
+        tiles = {"image": self.normaliser.apply(patch.picture)}
+        if patch.mask is not None:
+            tiles["mask"] = patch.mask if known else np.full(patch.mask.shape, UNKNOWN, np.uint8)
+        if patch.nuclei is not None:
+            tiles |= {name: array * known for name, array in zip(("instance", "edge"), patch.nuclei)}
+        return tiles
+
+    def _row(
+        self, place: TilePlace, found: TileLabel, patch: _Patch, tissue_fraction: float, *, known: bool
+    ) -> dict[str, Any]:
+        measured = ""
+        if self.segmenter is not None and patch.segmented is not None:
+            measured = self.segmenter.words(patch.segmented)
+        masked = patch.mask is not None and known
+        return tile_row(self.job, place, found, tissue_fraction, measured=measured, masked=masked)
+
+
+def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice) -> Cutter:
+    """Fit what is fitted once per slide, to those of the chosen tiles that hold most tissue."""
+    config, masks = job.config, job.config.masks
+    if config.stain == "none" and masks.source != "stain":
+        return Cutter(job, slide, annotations, stain.fit("none", np.empty(0)), None)
+    downsample, corners = choice.mpp / slide.mpp, choice.corners
+    chosen = [corners[i] for i in fullest(np.array([*choice.fractions.values()]), FIT_TILES)]
+    boxes = [PixelBox(x, y, config.tile_px, config.tile_px).scaled(downsample) for x, y in chosen]
+    sample = np.stack([slide.read(box, downsample) for box in boxes])
+    segmenter = fit_stain_mask(masks.classes, sample, choice.mpp) if masks.source == "stain" else None
+    return Cutter(job, slide, annotations, stain.fit(config.stain, sample), segmenter)
