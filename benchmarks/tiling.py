@@ -71,7 +71,7 @@ def cut(path: Path, stain: str, parts: Path) -> Path:
     )
     entry = SlideEntry("slide", path, "patient", 2, mpp=MPP, label="tissue")
     result = cut_slide(SlideJob(entry, config, {"patient": "train"}, None, parts, "benchmark"))
-    return parts / result["part"]
+    return parts / result.part
 
 
 def main() -> None:

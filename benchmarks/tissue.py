@@ -187,8 +187,8 @@ def measure_backgrounds() -> dict:
         side = tiles[0].shape[0]
         stack = np.concatenate(tiles)
         for name, method in METHODS.items():
-            shares = 1 - method(stack).reshape(len(tiles), side, -1).mean((1, 2))
-            errors[name] += np.abs(shares - rows["background_fraction"]).tolist()
+            fractions = 1 - method(stack).reshape(len(tiles), side, -1).mean((1, 2))
+            errors[name] += np.abs(fractions - rows["background_fraction"]).tolist()
     return {f"{name}.background_error": float(np.mean(values)) for name, values in errors.items()}
 
 

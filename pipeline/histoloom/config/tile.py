@@ -58,12 +58,12 @@ class Labels(Section):
         1.0,
         gt=0,
         le=1,
-        description="share of the labels, and of masks that were drawn or traced, that the study sees of train, and of val where "
+        description="fraction of the labels, and of masks that were drawn or traced, that is visible of train, and of val where "
         "there is a test split",
     )
     fraction_of: Literal["tile", "slide", "patient"] = Field(
         "tile",
-        description="what is drawn: squares of two tiles a side, all of a tile within seen ones; or slides; or patients",
+        description="what is drawn: squares of two tiles a side, all of a tile within visible ones; or slides; or patients",
     )
 
     @field_validator("classes")

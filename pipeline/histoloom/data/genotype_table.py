@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -53,7 +53,7 @@ def plain_name(column: str) -> str:
     return re.sub(r"[\W_]+", "", column).casefold()
 
 
-def dates_among(genes) -> list[str]:
+def dates_among(genes: Iterable[str]) -> list[str]:
     """Names of genes that a spreadsheet made into dates, as SEPTIN2 (once SEPT2) into 2-Sep."""
     return [name for name in genes if made_a_date(name) or looks_like_date(name)]
 

@@ -45,7 +45,8 @@ class Lineage:
         return Lineage(*(tuple(sorted({*getattr(self, f.name), *getattr(other, f.name)})) for f in fields(self)))
 
     @property
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
+        """As it is written: `public` only where it names any."""
         record = asdict(self)
         return record if self.public else {name: value for name, value in record.items() if name != "public"}
 

@@ -175,7 +175,8 @@ class GivenTiles:
             arrays |= edited_layouts(arrays, plan, self.store, self.rows, self.params)
         return arrays
 
-    def write(self, plan: pd.DataFrame, folder: Path) -> dict:
+    def write(self, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
+        """Write a part of the plan; how many tiles it has."""
         arrays = self.of(plan)
         with TileWriter(folder, self.params.tile.tile_px, self.names) as writer:
             for index in range(len(plan)):

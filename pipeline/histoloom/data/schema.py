@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -103,15 +104,15 @@ SYNTHETIC_ROW = pa.schema(
     ]
 )
 """A tile row of a synthetic tile. `steps` are the sampler's, `precision` is what the networks computed in, `window_layout` how
-windows were laid on the slide that it was cut from (null for a single tile); `ancestors` are the split groups that lent it
-conditions; its generator's are in the lineage.
+windows were laid on the slide that it was cut from (null for a single tile); `ancestors` are the split groups that
+its conditions come from; its generator's are in the lineage.
 """
 
 VERDICT_COLUMNS = {"accepted": pa.bool_(), "reject_reasons": pa.list_(pa.string())}
 """What verdicts add to a synthetic row beside the filters' scores; no reason where the tile is accepted."""
 
 
-def write_rows(rows: pd.DataFrame, path, schema: pa.Schema) -> None:
+def write_rows(rows: pd.DataFrame, path: Path, schema: pa.Schema) -> None:
     """Write a table with exactly the schema's columns in their order."""
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
     pq.write_table(table.replace_schema_metadata(None), path)

@@ -66,7 +66,9 @@ def _check_scale(where: str, regions: Regions, frame: PixelBox[int]) -> list[Fau
     largest = shapely.area(regions.polygons).max()
     fact = f"the largest polygon has {largest:.2g} px², and all lie within {right - left:.3g} x {bottom - top:.3g} px."
     if largest < 1:
-        return [Fault(where, fact, "export them in px at full resolution, neither in mm nor in shares of the slide.")]
+        return [
+            Fault(where, fact, "export them in px at full resolution, neither in mm nor in fractions of the slide.")
+        ]
     small = right - left < _SMALL_EXTENT * frame.width and bottom - top < _SMALL_EXTENT * frame.height
     return (
         [Note(where, f"{fact} The slide has {frame.width} x {frame.height} px: look whether they are in px.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator
+from typing import Any
 
 WITHOUT_AREA = {
     "Point": "point(s)",
@@ -21,7 +22,7 @@ class Unreadable(ValueError):
     """What an object has in the place of what GeoJSON asks for."""
 
 
-def as_feature(item) -> dict:
+def as_feature(item: object) -> dict[str, Any]:
     """An object of a file as a feature: a bare geometry has no properties."""
     if not isinstance(item, dict):
         raise Unreadable(f"it is {json.dumps(item)[:40]}, and no feature")

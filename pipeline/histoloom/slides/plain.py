@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -167,8 +168,8 @@ class PlainSlide(openslide.AbstractSlide):
         return f"PlainSlide({self._pixels.path.name})"
 
     @classmethod
-    def detect_format(cls, filename) -> str | None:
-        found = read_format(Path(filename))
+    def detect_format(cls, filename: str | bytes | os.PathLike) -> str | None:
+        found = read_format(Path(os.fsdecode(filename)))
         return None if fault_of_rgb(found) else found.kind
 
     def close(self) -> None:

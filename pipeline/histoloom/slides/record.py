@@ -24,7 +24,18 @@ class LeftOut(TypedDict):
     out_of_focus: NotRequired[int]
 
 
-class SlideRecord(LeftOut):
+class Scan(TypedDict):
+    """Scale and size of a slide at level 0, who states the scale, and the corner of what was scanned."""
+
+    mpp_level0: float
+    mpp_source: str
+    width_px: int
+    height_px: int
+    bounds_x_level0_px: int
+    bounds_y_level0_px: int
+
+
+class SlideRecord(LeftOut, Scan):
     """What is written down of a slide that was cut.
 
     hidden : split to the number of tiles, of tile.mpp, whose labels the study may not see.
@@ -33,10 +44,4 @@ class SlideRecord(LeftOut):
 
     tiles: int
     hidden: dict[str, int]
-    mpp_level0: float
-    mpp_source: str
-    width_px: int
-    height_px: int
-    bounds_x_level0_px: int
-    bounds_y_level0_px: int
     stain: str

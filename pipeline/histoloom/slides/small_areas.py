@@ -1,7 +1,7 @@
 """Small polygons as rasters that have their area: a nucleus of 7 px that pixel centres decide is 5 to 9.
 
 Each loses the border pixels whose centres are nearest to its outline, or gains such neighbours. Where its area is no
-whole number of pixels, it is rounded up for such a share of the polygons that all of them together are right.
+whole number of pixels, it is rounded up for such a fraction of the polygons that all of them together are right.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from histoloom.slides.job import SlideJob
 from histoloom.slides.left_out import left_out
 from histoloom.slides.open import open_slide
 from histoloom.slides.overlay import draw_overlay
-from histoloom.slides.record import SlideRecord
+from histoloom.slides.record import Scan, SlideRecord
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tissue import TissueMap, detect_tissue
@@ -101,19 +101,25 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
             write_rows(rows, folder / "rows.parquet", TILE_ROW)
             _write_overlay(job, slide, tissue, annotations, cut[0].rows, folder / "thumbnail.jpg")
         return {
+            **left_out(tissue, choices),
+            **_scan(slide),
             "tiles": len(rows),
             "hidden": dict(count),
             "with_tissue": sum(len(choice.fractions) for choice in choices),
             "out_of_focus": blurred,
-            **left_out(tissue, choices),
-            "mpp_level0": slide.mpp,
-            "mpp_source": slide.mpp_source,
-            "width_px": slide.width,
-            "height_px": slide.height,
-            "bounds_x_level0_px": slide.bounds.left,
-            "bounds_y_level0_px": slide.bounds.top,
             "stain": cutter.normaliser.note,
         }
+
+
+def _scan(slide: Slide) -> Scan:
+    return {
+        "mpp_level0": slide.mpp,
+        "mpp_source": slide.mpp_source,
+        "width_px": slide.width,
+        "height_px": slide.height,
+        "bounds_x_level0_px": slide.bounds.left,
+        "bounds_y_level0_px": slide.bounds.top,
+    }
 
 
 def _none_left(job: SlideJob, with_tissue: int, blurred: int) -> BadSlide:
