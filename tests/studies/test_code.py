@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import histoloom
-from histoloom.data.commit import contents
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.summarise import summarised
 from histoloom.studies import code
+from histoloom.studies.named_files import Hashes, _of_source
 from histoloom.studies.stages import STAGES
 
 
@@ -90,10 +90,13 @@ def test_a_new_key_of_another_section_discards_nothing(changed):
 
 
 def test_what_a_training_begins_from_counts_by_what_it_holds(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    before = contents("scratch", None, str(tmp_path))
-    (tmp_path / "config.json").write_text("{ }")
-    after = contents("scratch", None, str(tmp_path))
+    (tmp_path / "model/denoiser").mkdir(parents=True)
+    found = []
+    for text in ("{}", "{ }"):
+        (tmp_path / "model/denoiser/config.json").write_text(text)
+        hashes = Hashes(tmp_path / "hashes.json")
+        found.append([_of_source(name, hashes, "denoiser") for name in ("scratch", None, str(tmp_path / "model"))])
+    before, after = found
     assert before[:2] == after[:2] == [None, None] and before[2] != after[2]
 
 

@@ -65,14 +65,6 @@ def command_files(command: str | None) -> dict[str, str]:
     return {word: sha256_file(Path(word)) for word in shlex.split(command or "") if Path(word).is_file()}
 
 
-def contents(*sources: str | None) -> list[str | None]:
-    """What files and folders hold, as hashes: beside their names in a stage's identity, for what lies under a name may change.
-
-    None stands for what is no path: 'scratch', a hub's name.
-    """
-    return [hash_tree(Path(source)) if source and Path(source).exists() else None for source in sources]
-
-
 def sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
