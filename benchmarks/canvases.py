@@ -18,7 +18,7 @@ from histoloom.canvas.inputs import RegionInputs
 from histoloom.canvas.step import WindowDenoiser
 from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import null
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.conditions.mask import mask_map
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import read_record

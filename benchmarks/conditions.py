@@ -32,7 +32,7 @@ from benchmarks.judges import (
 )
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import Params
 from histoloom.data.expression import read_expression
 from histoloom.data.expression_values import normalised
@@ -62,7 +62,7 @@ class Judgement:
         return rows, self.study.tiles.read(rows)
 
     def real(self) -> np.ndarray:
-        return self.study.tiles.read(self.study.lenders())
+        return self.study.tiles.read(self.study.sources())
 
     def sample(self, *given: str) -> np.ndarray:
         """The plan's tiles under the named conditions, the others null."""
@@ -92,8 +92,8 @@ class Judgement:
 
     def agreement(self, of: Callable[[pd.DataFrame], np.ndarray], judge, images: np.ndarray, groups: str) -> dict:
         """Of the pictures whose conditions say something, with the judge's accuracy on their real tiles."""
-        lenders = self.study.lenders()
-        stated, by = of(lenders), lenders[groups].to_numpy(str)
+        sources = self.study.sources()
+        stated, by = of(sources), sources[groups].to_numpy(str)
         said = stated != ""
         real = float((judge(self.real()[said]) == stated[said]).mean())
         return agreement(judge(images[said]), stated[said], by[said], 0) | {"real": real}
@@ -113,8 +113,8 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
     def found(pictures: np.ndarray) -> np.ndarray:
         return judged(segmenter, pictures)[:, 0] > 0
 
-    lenders = study.lenders()
-    stated = study.tiles.read(lenders, "mask") > 0
+    sources = study.sources()
+    stated = study.tiles.read(sources, "mask") > 0
     deal = np.random.default_rng(0).permutation(len(stated))
     alone, label_alone, both = (judgement.sample(*names) for names in (("mask",), ("label",), ("mask", "label")))
     scores = {
@@ -133,7 +133,7 @@ def judge_masks(judgement: Judgement) -> tuple[dict, dict]:
     }
     _vary(judgement, "mask", stated.mean((1, 2)))
     _vary(judgement, "label", "label")
-    _picture(judgement, "mask", study.tiles.read(lenders, "mask"), judgement.real(), alone, both)
+    _picture(judgement, "mask", study.tiles.read(sources, "mask"), judgement.real(), alone, both)
     keys = {"mask": {"dice": scores}, "label": {"agreement": label}, "together": together}
     kids = {"mask": alone, "label": label_alone, "together": both}
     return keys, {name: judgement.kid(images) for name, images in kids.items()} | {"real_train": judgement.kid_floor()}
@@ -158,9 +158,9 @@ def rna_agreement(judgement: Judgement, made: np.ndarray, real: np.ndarray) -> d
     known = rows[key].isin(programmes.index).to_numpy()
     targets = programmes.loc[rows[key][known]].to_numpy(np.float32)
     judge = train_judge(lambda: Network(targets.shape[1]), images[known], targets, F.mse_loss, judgement.steps, 0)
-    lenders = judgement.study.lenders()
-    asked = lenders[key].isin(programmes.index).to_numpy()
-    stated, groups = programmes.loc[lenders[key][asked]].to_numpy(), lenders[key].to_numpy(str)[asked]
+    sources = judgement.study.sources()
+    asked = sources[key].isin(programmes.index).to_numpy()
+    stated, groups = programmes.loc[sources[key][asked]].to_numpy(), sources[key].to_numpy(str)[asked]
     found = correlation(judged(judge, made[asked]), stated, groups, 0)
     return found | {"real": correlation(judged(judge, real[asked]), stated, groups, 0)["matched"]}
 
@@ -168,11 +168,11 @@ def rna_agreement(judgement: Judgement, made: np.ndarray, real: np.ndarray) -> d
 def judge_spots(judgement: Judgement) -> tuple[dict, dict]:
     """RNA and text of one study, each alone."""
     study = judgement.study
-    key, lenders = study.params["train_encoders"]["rna"]["key"], study.lenders()
+    key, sources = study.params["train_encoders"]["rna"]["key"], study.sources()
     from_rna, from_text = judgement.sample("rna"), judgement.sample("text")
     rna = rna_agreement(judgement, from_rna, judgement.real())
     text = judgement.agreement(column("caption"), judgement.classes(column("caption")), from_text, key)
-    _vary(judgement, "rna", programmes_of(study)[0].loc[lenders[key]].to_numpy()[:, 0])
+    _vary(judgement, "rna", programmes_of(study)[0].loc[sources[key]].to_numpy()[:, 0])
     _vary(judgement, "text", "caption")
     _picture(judgement, "rna-text", None, judgement.real(), from_rna, from_text)
     keys = {"rna": {"correlation": rna}, "text": {"agreement": text}}
@@ -231,7 +231,7 @@ def _vary(judgement: Judgement, name: str, by: str | np.ndarray) -> None:
 
 
 def _picture(judgement: Judgement, name: str, masks: np.ndarray | None, *rows: np.ndarray, count: int = 10) -> None:
-    """A row each: the masks, the real tiles that lent their conditions, and what was made of these."""
+    """A row each: the masks, the real tiles that their conditions are taken from, and the synthetic tiles."""
     pick = np.linspace(0, len(rows[0]) - 1, count).astype(int)
     shown = [part[pick] for part in rows]
     if masks is not None:

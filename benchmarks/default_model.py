@@ -29,7 +29,7 @@ from benchmarks.studies import Study
 from histoloom.backbones.denoiser import load_unet, save_denoiser
 from histoloom.backbones.few_steps import add_few_steps, read_few_steps
 from histoloom.cli.recipe import merge
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import TrainFilters
 from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.package import packaged
@@ -37,9 +37,9 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.data.rows import train_rows, val_rows
 from histoloom.emit.model import package_few_steps
 from histoloom.learners.segmenter import dice
-from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.copy_search import build_index, copy_scores
+from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.metrics import fd, kid
-from histoloom.quality.near_copy import build_index, copy_scores
 from histoloom.report.pictures import contact_sheet
 from histoloom.slides.open import open_slide
 from histoloom.slides.segment import segment_slide
@@ -177,8 +177,8 @@ def measure_conditions(study: Study, tiles: int, steps: int, pictures: Path) -> 
     rows, images = judgement.train_tiles()
     truth = halved((study.tiles.read(rows, "mask") == 1).astype(np.uint8)[..., None] * 255)[..., 0] > 127
     segmenter = train_judge(Segmenter, images, truth.astype(np.uint8), segmentation_loss, steps, 0)
-    lenders = study.lenders()
-    stated = halved((study.tiles.read(lenders, "mask") == 1).astype(np.uint8)[..., None] * 255)[..., 0] > 127
+    sources = study.sources()
+    stated = halved((study.tiles.read(sources, "mask") == 1).astype(np.uint8)[..., None] * 255)[..., 0] > 127
     from_mask, real = judgement.sample("mask"), judgement.real()
     found = {name: judged(segmenter, part)[:, 0] > 0 for name, part in (("made", from_mask), ("real", real))}
     deal = np.random.default_rng(0).permutation(len(stated))

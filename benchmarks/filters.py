@@ -25,8 +25,8 @@ from histoloom.cluster import one_thread
 from histoloom.config import Params, TrainFilters
 from histoloom.data.lineage import model_sha256
 from histoloom.data.pixel_box import PixelBox
-from histoloom.quality.filters.copies import CopyFilter
-from histoloom.quality.near_copy import build_index, copy_scores
+from histoloom.quality.copy_search import build_index, copy_scores
+from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.plant import DISGUISES, cut, disguised
 from histoloom.sampling.diffusion_model import generator_sha256
 from histoloom.slides.open import open_slide

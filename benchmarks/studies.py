@@ -22,7 +22,7 @@ from histoloom.data.commit import digest, hash_tree
 from histoloom.data.plan import PLAN
 from histoloom.data.store import TileStore
 from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
-from histoloom.studies.work import run_stage
+from histoloom.studies.stage_work import run_stage
 
 
 class Study:
@@ -81,8 +81,8 @@ class Study:
         with self._inside():
             models = Path("models")
             model = load_diffusion_model(models, generator_sha256(models), "auto", chip())
-            lenders = self.tiles.rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
-            arrays = model.encoders.arrays(rows, partial(self.tiles.read, lenders))
+            sources = self.tiles.rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
+            arrays = model.encoders.arrays(rows, partial(self.tiles.read, sources))
             given = batch(arrays, model.specs, np.arange(len(rows)))
             guidance = {spec.name: scale if spec.name == name else 0.0 for spec in model.specs}
             seeds = np.full(len(rows), rows["seed"].iloc[0], np.uint64)
@@ -98,7 +98,7 @@ class Study:
     def tiles(self) -> TileStore:
         return TileStore(self.folder / "data/tiles")
 
-    def lenders(self) -> pd.DataFrame:
+    def sources(self) -> pd.DataFrame:
         """The real rows whose conditions the plan's tiles were given, in the plan's order."""
         return self.tiles.rows().set_index("tile_id", drop=False).loc[self.plan["condition_ref"]]
 

@@ -20,7 +20,7 @@ from histoloom.canvas.blocks import BlockGrid, CanvasPlan
 from histoloom.canvas.decode import decode_rows
 from histoloom.canvas.weaving import weave_in_memory
 from histoloom.canvas.window_layouts import make_window_layout
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.metrics import kid
 from histoloom.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance

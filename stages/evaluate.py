@@ -1,6 +1,6 @@
 """Measure synthetic against real held-out tiles, each distance beside its floor."""
 
-from histoloom.studies.work import main
+from histoloom.studies.stage_work import main
 
 if __name__ == "__main__":
     main("evaluate")

@@ -1,6 +1,6 @@
 """Score every synthetic tile, and reject those that the filters distrust."""
 
-from histoloom.studies.work import main
+from histoloom.studies.stage_work import main
 
 if __name__ == "__main__":
     main("filter")

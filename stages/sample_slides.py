@@ -1,6 +1,6 @@
 """Weave whole slides, each as one canvas of blocks on the cluster."""
 
-from histoloom.studies.work import main
+from histoloom.studies.stage_work import main
 
 if __name__ == "__main__":
     main("sample_slides")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from histoloom.config import Cluster, Params
 from histoloom.data.study_folder import Study
+from histoloom.studies.stage_work import run_stage
 from histoloom.studies.stages import STAGES
-from histoloom.studies.work import run_stage
 
 
 def study_of(params: Params, root: Path | str = ".", workers: int = 0) -> Study:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study import run
+from tests.tiny_study import run
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(

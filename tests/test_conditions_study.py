@@ -19,8 +19,8 @@ from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
 from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
-from histoloom.studies.checks.study import check_study
-from histoloom.studies.work import run_stage
+from histoloom.studies.checks.validate import check_study
+from histoloom.studies.stage_work import run_stage
 from tests.build import make_study, tissue_picture
 
 pytestmark = [
@@ -208,14 +208,14 @@ def test_pairs_differ_in_what_is_changed_alone(study):
 
 
 def planned(request: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a request's tiles are given, and what the tiles that lend their conditions have."""
+    """What a request's tiles are given, and what the tiles that their conditions are taken from have."""
     plan, store = pd.read_parquet(PLAN_FILE), TileStore("data/plan/conditions")
     rows = plan[plan["request"] == request]
-    lenders = TileStore("data/tiles").rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
+    sources = TileStore("data/tiles").rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
     given = np.concatenate(
         [store.array(part, name)[:][place] for part, place in zip(rows["part"], _place(plan, rows))], dtype=np.int32
     ).reshape(len(rows), 32, 32)
-    return given, TileStore("data/tiles").read(lenders, name).astype(np.int32)
+    return given, TileStore("data/tiles").read(sources, name).astype(np.int32)
 
 
 def _place(plan: pd.DataFrame, rows: pd.DataFrame) -> list[int]:
@@ -224,14 +224,14 @@ def _place(plan: pd.DataFrame, rows: pd.DataFrame) -> list[int]:
 
 
 def test_masks_are_edited_as_asked(study):
-    given, lent = planned("twice-the-nuclei", "mask")
-    assert (given > 0).sum() > 1.2 * (lent > 0).sum() and (given[lent > 0] == 1).all()
-    given, lent = planned("swapped", "mask")
-    assert (given == np.where(lent == 1, 2, lent)).all()
-    given, lent = planned("scattered", "mask")
-    assert (given != lent).any((1, 2)).all()
-    given, lent = planned("stroma-please", "edge")
-    assert (given == lent).all()
+    given, source = planned("twice-the-nuclei", "mask")
+    assert (given > 0).sum() > 1.2 * (source > 0).sum() and (given[source > 0] == 1).all()
+    given, source = planned("swapped", "mask")
+    assert (given == np.where(source == 1, 2, source)).all()
+    given, source = planned("scattered", "mask")
+    assert (given != source).any((1, 2)).all()
+    given, source = planned("stroma-please", "edge")
+    assert (given == source).all()
 
 
 def test_synthetic_tiles_keep_the_masks_that_they_were_given(study):

@@ -178,7 +178,7 @@ def test_each_stage_is_a_file_and_each_file_a_stage():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import histoloom.cli.main", "import stages.tile", "import histoloom.studies.work, histoloom.studies.plan"],
+    ["import histoloom.cli.main", "import stages.tile", "import histoloom.studies.stage_work, histoloom.studies.plan"],
 )
 def test_what_needs_no_torch_loads_none(statement):
     done = _run(sys.executable, "-c", f"import sys; {statement}; sys.exit('torch' in sys.modules)")

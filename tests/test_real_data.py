@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from histoloom.data.store import TileStore
-from tests.study import TINY, dvc, edit_yaml, run, stage
+from tests.tiny_study import TINY, dvc, edit_yaml, run, stage
 
 DATA = Path(os.environ.get("HISTOLOOM_REAL_DATA", "/nowhere"))
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not DATA.is_dir(), reason="HISTOLOOM_REAL_DATA names no folder")]

@@ -25,7 +25,7 @@ from histoloom.conditions.encode import Encoders
 from histoloom.conditions.label import LabelEncoder
 from histoloom.conditions.mask import EDGE, MaskEncoder
 from histoloom.config import Params
-from histoloom.config.reading import check_section
+from histoloom.config.yaml_reader import check_section
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry

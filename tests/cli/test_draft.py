@@ -15,7 +15,7 @@ from histoloom.cli.init import make_study
 from histoloom.data.ids import folder_problem, near_duplicates
 from histoloom.data.study_folder import Study
 from histoloom.errors import faults_among
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from tests.build import make_slide
 
 

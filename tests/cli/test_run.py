@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from histoloom.cli.main import cli
-from tests.study import add_slide, edit_yaml, environment, run, stage
+from tests.tiny_study import add_slide, edit_yaml, environment, run, stage
 
 pytestmark = pytest.mark.long
 

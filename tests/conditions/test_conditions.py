@@ -24,7 +24,7 @@ from histoloom.conditions.text import TextEncoder, load_text_encoder
 from histoloom.config import Encode
 from histoloom.config.channels import mask_channels, read_channels
 from histoloom.config.denoiser_record import ConditionSpec
-from histoloom.config.reading import check_section
+from histoloom.config.yaml_reader import check_section
 from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
 

@@ -11,7 +11,7 @@ import torch
 from skimage import data
 
 from histoloom.conditions.efficientnet_lite import load_efficientnet_lite
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import Params
 from histoloom.config.extractors import JUDGE, KNOWN_EXTRACTORS
 from histoloom.errors import HistoloomError

@@ -14,13 +14,13 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from histoloom.conditions import inception as published
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.conditions.inception import build_inception, read_weights
 from histoloom.conditions.text import load_text_encoder
 from histoloom.config import Params
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from tests.conditions.test_towers import own_clip
 
 

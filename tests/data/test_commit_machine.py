@@ -25,14 +25,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from histoloom.config import Params
 from histoloom.data.commit import RECORD, commit_part, discard, read_record, sha256_file
 from histoloom.data.store import TileStore
+from histoloom.studies.stage_work import open_work
 from histoloom.studies.stages import STAGES
-from histoloom.studies.work import open_work
 from tests.build import make_part, tile_rows, tiles
 from tests.stages import study_of
 
 STAGE, NAMES = "sample", ("a", "b", "c")
 _OPERATIONS = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir", "link", "chmod")
-_LEFTOVERS = (".tmp-", ".gone-", ".new-", ".old-", f".{RECORD}.")
+_LEFTOVERS = (".tmp-", ".gone-", ".new-", ".old-")
 
 SOME_NAMES = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True)
 MOMENT = st.none() | st.integers(0, 90)

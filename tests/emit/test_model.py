@@ -19,8 +19,8 @@ from histoloom.data.codes import code
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.data.study_folder import Study
-from histoloom.emit.leaving import FOLDER, Names, names_outside
 from histoloom.emit.model import Words, package_few_steps, package_models
+from histoloom.emit.redaction import FOLDER, Names, names_outside
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
 from tests.build import make_part, make_study, tile_rows, tiles

@@ -1,4 +1,4 @@
-"""Golden values of the tiny study of tests/study.py: they are kept with the code, and a new version must give them too.
+"""Golden values of the tiny study of tests/tiny_study.py: they are kept with the code, and a new version must give them too.
 
 Cut tiles and masks are kept as hashes, and so are the slides, which numpy may draw otherwise on another CPU. What a network made depends on the CPU: training carries the last bits of its sums up to a few grey levels. So
 it is kept as pixels, with the CPU that made them: the first tiles of each part, and the woven slide.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import Params
 from histoloom.data.store import TileStore
 from histoloom.quality.filters.base import Fitting, Tiles

@@ -16,9 +16,9 @@ from histoloom.config import TrainFilters
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.base import Fitting, Tiles
 from histoloom.quality.filters.calibration import RealTiles, _fraction_rejected, draw_calibration, measure_filter_set
-from histoloom.quality.filters.copies import CopyFilter
 from histoloom.quality.filters.filter_set import _cross_fitted, fit_filter_set
 from histoloom.quality.filters.labels import LabelFilter
+from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.filters.tissue import QualityFilter
 from tests.quality.filtered_tiles import FRACTION, USE, fitting_of, make_tiles, tiles_of_patients
 

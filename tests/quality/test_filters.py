@@ -11,8 +11,8 @@ import pytest
 
 from histoloom.errors import HistoloomError
 from histoloom.quality.degrade import WAYS, degrade
-from histoloom.quality.filters.agreement import RnaFilter
 from histoloom.quality.filters.base import Tiles
+from histoloom.quality.filters.conditions import RnaFilter
 from histoloom.quality.filters.distance import DistanceFilter
 from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter

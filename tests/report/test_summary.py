@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.report.summary import NEAR_COPY, excess_fraction, in_short, near_copies, severity, uplift_table
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
@@ -48,7 +48,7 @@ def test_classes_that_no_train_tile_shows_are_said():
     tile = TILE | {"classes_without_train_tiles": ["rare"]}
     said = in_short({"tile": tile, "plan": plan, "filter": {}, "evaluate": {}, "uplift": {}})
     assert said[1] == "No train tile shows rare: nothing was learned or made of it."
-    assert said[2] == "Nothing was made of unmasked: no train tile lends it conditions."
+    assert said[2] == "Nothing was made of unmasked: no train tile has conditions for it."
 
 
 def test_what_was_not_done_is_said_or_left_out():

@@ -13,9 +13,9 @@ from skimage.data import immunohistochemistry
 
 from histoloom.config import Tile, Tissue
 from histoloom.slides.artefacts import PADDING, PEN
-from histoloom.slides.choose import choose_tiles
 from histoloom.slides.left_out import remarks
 from histoloom.slides.open import open_slide
+from histoloom.slides.tile_selection import choose_tiles
 from histoloom.slides.tissue import TissueMap, detect_tissue, find_tissue
 from tests.build import OTHER_STAINS, STAINS, tissue_picture
 

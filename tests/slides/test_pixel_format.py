@@ -15,7 +15,7 @@ from histoloom.slides.open import open_slide
 from histoloom.slides.pixel_format import WHOLE_PX, PixelFormat, fault_of_ids, fault_of_size
 from histoloom.slides.slide import BadSlide
 from histoloom.slides.tiler import cut_slide
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from tests.build import make_slide, make_study, tissue_picture
 
 WIDTH, HEIGHT = 210, 150

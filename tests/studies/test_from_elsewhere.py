@@ -11,9 +11,9 @@ from ruamel.yaml import YAML
 from histoloom.config.package import root
 from histoloom.data.study_folder import Study
 from histoloom.errors import faults_among
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from histoloom.studies.resolve import write_resolved
-from histoloom.studies.work import run_stage
+from histoloom.studies.stage_work import run_stage
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
 pytestmark = pytest.mark.long

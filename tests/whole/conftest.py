@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.study import copy_study, dvc, make_tiny_study, run
+from tests.tiny_study import copy_study, dvc, make_tiny_study, run
 
 OPENED = Path(__file__).parents[1] / "opened"
 """On PYTHONPATH, it writes down which files each stage opens."""

@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from histoloom.data.commit import hash_tree
-from tests.study import add_slide, dvc, edit_yaml, environment, stage, woven_files
+from tests.tiny_study import add_slide, dvc, edit_yaml, environment, stage, woven_files
 
 pytestmark = pytest.mark.long
 

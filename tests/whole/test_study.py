@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from histoloom.config import Params
 from histoloom.data.commit import hash_tree
 from histoloom.data.store import TileStore
-from tests.study import dvc, edit_yaml, run, stage, woven_files
+from tests.tiny_study import dvc, edit_yaml, run, stage, woven_files
 
 pytestmark = pytest.mark.long
 

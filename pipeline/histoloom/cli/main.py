@@ -78,7 +78,7 @@ def validate(*, deep: bool) -> None:
     Those of params.yaml and cluster.yaml come first, then those of manifests and slides. A note says what is left out, and stops nothing.
     """
     from histoloom.data.study_folder import Study
-    from histoloom.studies.checks.study import check_study, check_tiles
+    from histoloom.studies.checks.validate import check_study, check_tiles
 
     found = check_study(Study())
     if deep and not faults_among(found):
@@ -105,7 +105,7 @@ def params() -> None:
 @click.argument("stage", type=click.Choice(_OF_STUDIES), metavar="STAGE")
 def run(stage: str) -> None:
     """Run one STAGE of the study in this folder. `dvc repro` runs all that are out of date, each by this command."""
-    from histoloom.studies.work import main
+    from histoloom.studies.stage_work import main
 
     main(stage)
 
@@ -247,8 +247,8 @@ def package(
 
     Weights are in half precision. `init` in params takes the folder. Ids leave as salted codes, unless --dataset NAME --public is given.
     """
-    from histoloom.emit.leaving import names_outside
     from histoloom.emit.model import Words, package_few_steps, package_models
+    from histoloom.emit.redaction import names_outside
 
     if distilled and (attribution or hardware or limits):
         raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")

@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 
 from histoloom.conditions.batch import Conditions
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.caption_length import tell_captions
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.conditions.genotype import GenotypeEncoder
 from histoloom.conditions.image import ImageEncoder
 from histoloom.conditions.label import LabelEncoder
 from histoloom.conditions.magnification import MagnificationEncoder
 from histoloom.conditions.mask import MaskEncoder, turned_maps
-from histoloom.conditions.reader import tell_captions
 from histoloom.conditions.rna import load_rna_encoder
 from histoloom.conditions.text import TextEncoder, load_text_encoder
 from histoloom.config import Params

@@ -68,7 +68,12 @@ class ExpressionEncoder:
         return pd.DataFrame((means - self.code_mean) / self.code_std, index=table.index, columns=names)
 
     def fit_of(self, table: pd.DataFrame) -> dict[str, int]:
-        """How a table's genes agree with the encoder's: how many are missing (and filled), how many unknown."""
+        """How a table's genes agree with the encoder's, by name.
+
+        genes : of the encoder
+        genes_missing : of the encoder, and not in the table; `codes` fills them with their mean
+        genes_unknown : of the table, and not in the encoder
+        """
         theirs = set(table.columns)
         return {
             "genes": len(self.genes),

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.features import Extractor
+from histoloom.conditions.feature_extractors import Extractor
 from histoloom.config.denoiser_record import Shape
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from histoloom.conditions.caption_length import TextReader
 from histoloom.conditions.loading import UNLOADABLE, hub_id
-from histoloom.conditions.reader import TextReader
 from histoloom.config import Text
 from histoloom.config.denoiser_record import Shape
 from histoloom.config.package import packaged

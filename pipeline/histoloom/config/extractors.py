@@ -65,6 +65,6 @@ def _refuse_the_judge(name: str) -> str:
 
 
 JudgeName = Annotated[str, AfterValidator(_check_extractor)]
-"""What `histoloom.conditions.features.load_extractor` takes."""
+"""What `histoloom.conditions.feature_extractors.load_extractor` takes."""
 ExtractorName = Annotated[JudgeName, AfterValidator(_refuse_the_judge)]
 """Of those, what conditions and filters may look through."""

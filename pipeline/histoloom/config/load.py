@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from histoloom.config.agreement import check_agreement
 from histoloom.config.cluster import Cluster
 from histoloom.config.file_keys import placed
 from histoloom.config.package import PACKAGED
 from histoloom.config.params import Params
 from histoloom.config.pretrained import fill_in
-from histoloom.config.reading import check_section, read_yaml
+from histoloom.config.pretrained_agreement import check_agreement
+from histoloom.config.yaml_reader import check_section, read_yaml
 from histoloom.errors import Fault, HistoloomError, Note, faults_among
 
 T = TypeVar("T")

@@ -81,7 +81,7 @@ def _seal(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole: to a neighbour, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
     sync(temporary)
     temporary.replace(path)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from histoloom.data.ancestry import recognise
 from histoloom.data.commit import hash_tree, write_json
+from histoloom.data.lineage_match import recognise
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from histoloom.config import Tile
 from histoloom.data import ids
-from histoloom.data.ancestry import is_code
 from histoloom.data.csv_table import as_number
+from histoloom.data.lineage_match import is_code
 from histoloom.data.schema import DATASET, REQUIRED_SLIDE_COLUMNS, SPLITS
 from histoloom.errors import Fault, Note
 

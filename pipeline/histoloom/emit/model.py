@@ -1,6 +1,6 @@
 """A study's models as a package: half the bytes, with a card written from what the study recorded.
 
-What leaves carries nothing of a patient: files, params and numbers by allow-lists, names as codes (emit/leaving.py).
+What leaves carries nothing of a patient: files, params and numbers by allow-lists, names as codes (emit/redaction.py).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from histoloom.backbones.few_steps import read_few_steps, save_few_steps
 from histoloom.config import Params, load_params
 from histoloom.config.denoiser_record import DenoiserRecord, read_denoiser_record
 from histoloom.config.package import packaged
-from histoloom.data.ancestry import without_region
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import read_lineage
+from histoloom.data.lineage_match import without_region
 from histoloom.data.rows import train_rows
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.emit.leaving import FOLDER, Names, is_path, names_outside, quoted, told_params, told_source
 from histoloom.emit.model_card import earlier_params, learnt_towers, write_model_card
+from histoloom.emit.redaction import FOLDER, Names, is_path, names_outside, quoted, told_params, told_source
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
 

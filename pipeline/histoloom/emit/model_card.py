@@ -10,8 +10,8 @@ from jinja2 import Environment
 
 from histoloom.backbones.few_steps import read_few_steps
 from histoloom.config import Params, load_params
-from histoloom.data.ancestry import is_code
 from histoloom.data.commit import let_read
+from histoloom.data.lineage_match import is_code
 
 _CARD = """---
 license: {{ params.emit.licence | lower }}

@@ -108,7 +108,7 @@ def _pairs(synthetic: TileStore, rows: pd.DataFrame, shown: int) -> Sheet | None
         return None
     captions = [text for request in as_is["request"] for text in (f"{request}: as is", "changed")]
     uri = _beside(synthetic.read(as_is), synthetic.read(changed), captions)
-    text = "Two tiles of one seed, unfiltered: under the conditions that were lent, and with one of them changed."
+    text = "Two tiles of one seed, unfiltered: under the conditions of a real tile, and with one of them changed."
     return {"title": "Counterfactual pairs", "text": text, "uri": uri}
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 from scipy.stats import binomtest
 
 NEAR_COPY = "near-copy of a train tile"
-"""The reason that `near_copy` gives (quality/filters/copies.py)."""
+"""The reason that `near_copy` gives (quality/filters/near_copy.py)."""
 _UPLIFT_COLUMNS = {
     "balanced_accuracy": "balanced accuracy (sd of seeds)", "auroc": "AUROC", "calibration_error": "calibration error",
     "recall": "recall of", "dice": "Dice by patient (sd of seeds)", "dice_of_worst_group": "worst patient", "dice_of_class": "Dice of",
@@ -78,9 +78,11 @@ def excess_fraction(first: int, n: int, second: int, m: int) -> tuple[float, flo
 
 def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
     """The classes that can't be made, and why."""
-    unlent = [name for name, deficit in planned.items() if deficit.get("reason") and name not in vanished]
+    without_source = [name for name, deficit in planned.items() if deficit.get("reason") and name not in vanished]
     said = [f"No train tile shows {', '.join(vanished)}: nothing was learned or made of it."] if vanished else []
-    return said + [f"Nothing was made of {', '.join(unlent)}: no train tile lends it conditions."] * bool(unlent)
+    return said + [f"Nothing was made of {', '.join(without_source)}: no train tile has conditions for it."] * bool(
+        without_source
+    )
 
 
 def in_short(measured: dict) -> list[str]:

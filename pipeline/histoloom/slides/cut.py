@@ -13,13 +13,13 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import UNKNOWN, TileWriter
 from histoloom.slides import stain
 from histoloom.slides.annotate import Annotations
-from histoloom.slides.choose import Choice
 from histoloom.slides.describe import TileLabel, TilePlace, label_tile, tile_row
 from histoloom.slides.focus import sharpness
 from histoloom.slides.grid import Corner, blocks
 from histoloom.slides.job import SlideJob
 from histoloom.slides.slide import Slide, read_ahead
 from histoloom.slides.stain_mask import REACH_UM, Segmentation, StainMask, fit_stain_mask
+from histoloom.slides.tile_selection import Choice
 from histoloom.slides.tissue import FIT_TILES, fullest
 
 BLOCK_PX = 2048

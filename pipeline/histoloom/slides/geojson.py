@@ -15,7 +15,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from histoloom.errors import Fault, Note
-from histoloom.slides.features import WITHOUT_AREA, Unreadable, as_feature, features
+from histoloom.slides.geojson_objects import WITHOUT_AREA, Unreadable, as_feature, features
 from histoloom.slides.regions import Regions
 
 _PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")

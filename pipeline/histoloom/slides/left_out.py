@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from histoloom.slides.artefacts import PADDING, PEN
-from histoloom.slides.choose import Choice
 from histoloom.slides.record import LeftOut, SlideRecord
+from histoloom.slides.tile_selection import Choice
 from histoloom.slides.tissue import TissueMap
 
 MUCH_BEYOND_GRID = 0.03

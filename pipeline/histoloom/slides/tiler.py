@@ -18,7 +18,6 @@ from histoloom.data.schema import TILE_ROW, write_rows
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileWriter
 from histoloom.slides.annotate import Annotations, load_annotations
-from histoloom.slides.choose import Choice, check_choice, choose_tiles
 from histoloom.slides.cut import fit_cutter
 from histoloom.slides.describe import TilePlace, group_of
 from histoloom.slides.grid import Corner
@@ -29,6 +28,7 @@ from histoloom.slides.overlay import draw_overlay
 from histoloom.slides.record import Scan, SlideRecord
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide, Slide
+from histoloom.slides.tile_selection import Choice, check_choice, choose_tiles
 from histoloom.slides.tissue import TissueMap, detect_tissue
 
 

@@ -12,18 +12,18 @@ import pandas as pd
 
 import histoloom
 from histoloom.config import Emit
-from histoloom.data.ancestry import grid_of, recognise
 from histoloom.data.codes import code, read_salt
 from histoloom.data.lineage import Lineage, records_of
+from histoloom.data.lineage_match import grid_of, recognise
 from histoloom.data.schema import SPLITS
 from histoloom.data.study_folder import Study
 from histoloom.emit.card import CardFacts, write_card
-from histoloom.emit.classes import Source, classes_of, labelled
+from histoloom.emit.dataset_classes import Source, classes_of, labelled
 from histoloom.emit.formats import WRITERS, Item, write_classes
-from histoloom.emit.gate import check_ancestors
-from histoloom.emit.leaving import Names
+from histoloom.emit.leak_gate import check_ancestors
+from histoloom.emit.redaction import Names
 from histoloom.progress import track
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Split to source to label to tiles."""

@@ -12,14 +12,14 @@ from safetensors.numpy import save_file
 
 from histoloom.conditions.encode import study_encoders
 from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
-from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import FILE as LINEAGE_FILE
 from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage_match import grid_of
 from histoloom.data.rows import train_rows
 from histoloom.data.tables import with_conditions
 from histoloom.progress import track
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 from histoloom.targets.autoencoder import LatentCodec, load_codec
 
 

@@ -10,11 +10,11 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.features import Extractor, ExtractorRecord, load_extractor
+from histoloom.conditions.feature_extractors import Extractor, ExtractorRecord, load_extractor
 from histoloom.config import Params
-from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
 from histoloom.data.lineage import check_generators
+from histoloom.data.lineage_match import grid_of
 from histoloom.data.plan import EVALUATION
 from histoloom.data.rows import held_out_rows, spread
 from histoloom.data.store import TileStore
@@ -22,7 +22,7 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 from histoloom.training.clip import likeness
 
 

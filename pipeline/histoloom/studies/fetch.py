@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from histoloom.data.demo_slide import fetch_demo_slide
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histoloom.cluster import uses_torch
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import model_sha256
 from histoloom.data.schema import VERDICT_COLUMNS
@@ -22,7 +22,7 @@ from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.base import tiles_of
 from histoloom.quality.filters.filter_set import EXTRACTOR, FILTERS, FilterSet, load_filter_set
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 _LEAST_JUDGED = 10
 """A class with fewer synthetic tiles has no yield to speak of."""

@@ -13,7 +13,7 @@ from histoloom.data.schema import PLAN_ROW, write_rows
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
 from histoloom.progress import console
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 class PlanMetrics(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from histoloom.progress import console
 from histoloom.report.page import write_report
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:

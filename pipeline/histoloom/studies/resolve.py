@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from histoloom.data.study_folder import Study
 from histoloom.studies.named_files import files_of
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:

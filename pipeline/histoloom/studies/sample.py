@@ -24,7 +24,7 @@ from histoloom.sampling.diffusion_model import (
     load_diffusion_model,
     sampling_facts,
 )
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:

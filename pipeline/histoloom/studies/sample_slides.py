@@ -10,7 +10,7 @@ from histoloom.data.manifest import read_manifest
 from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
 from histoloom.sampling.slide import LoadModel, Weaver, weave_slide
 from histoloom.studies.named_files import files_of
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:

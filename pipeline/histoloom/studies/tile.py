@@ -27,7 +27,7 @@ from histoloom.slides.open import open_slide
 from histoloom.slides.slide import BadSlide
 from histoloom.slides.summarise import summarised
 from histoloom.slides.tiler import SlideResult, cut_slide
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 class TileMetrics(TypedDict):

@@ -18,7 +18,7 @@ from histoloom.slides.job import SlideJob
 from histoloom.slides.slide import BadSlide
 from histoloom.slides.tiler import write_part
 from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:

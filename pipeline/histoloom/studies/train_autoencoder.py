@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from histoloom.config.package import packaged
-from histoloom.data.ancestry import grid_of
 from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage_match import grid_of
 from histoloom.data.rows import train_rows, val_rows
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 from histoloom.training.autoencoder import reconstruction, reconstruction_picture, train_autoencoder
 from histoloom.training.curves import curves
 from histoloom.training.loop import TrainingRun

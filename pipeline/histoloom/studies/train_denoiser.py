@@ -11,7 +11,7 @@ import numpy as np
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.package import packaged
 from histoloom.data.lineage import Lineage, read_lineage
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 from histoloom.training.curves import curves
 from histoloom.training.denoiser import read_encoded, train_denoiser
 from histoloom.training.loop import TrainingRun

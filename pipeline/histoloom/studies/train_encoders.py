@@ -9,29 +9,29 @@ from pathlib import Path
 
 import pandas as pd
 
+from histoloom.conditions.caption_length import tell_captions
 from histoloom.conditions.encode import FACTS
 from histoloom.conditions.expression_encoder import load_expression_encoder
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.conditions.genotype import TESTED, genotype_channels
-from histoloom.conditions.reader import tell_captions
 from histoloom.conditions.rna import CODES
 from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Params
 from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
-from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
 from histoloom.data.expression import read_expression
 from histoloom.data.genotype import parse_genotype
 from histoloom.data.genotype_table import read_genotype
 from histoloom.data.keys import StudyKeys, check_matches, unmatched
 from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage_match import grid_of
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.store import TileStore
 from histoloom.data.tables import check_fit
 from histoloom.errors import Fault, Note, notes_among, refuse_faults
 from histoloom.progress import console
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 from histoloom.training.clip import retrieval_recall, train_clip
 from histoloom.training.curves import curves
 from histoloom.training.expression_encoder import explained_variance, train_expression

@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from histoloom.conditions.features import load_extractor
+from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config.extractors import OF_NO_PATIENT
-from histoloom.data.ancestry import grid_of
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage_match import grid_of
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.tables import with_conditions
 from histoloom.quality.filters.base import Fitting, tiles_of
 from histoloom.quality.filters.calibration import RealTiles, draw_calibration, measure_filter_set
 from histoloom.quality.filters.filter_set import EXTRACTOR, fit_filter_set
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 
 _HELD_OUT_TILES = 1000
 _MOST_TRAIN_TILES = 20000

@@ -14,16 +14,16 @@ import pandas as pd
 
 from histoloom.cluster import uses_torch
 from histoloom.config import Params
-from histoloom.data.ancestry import grid_of
 from histoloom.data.codes import known_salt
 from histoloom.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
 from histoloom.data.lineage import check_generators
+from histoloom.data.lineage_match import grid_of
 from histoloom.data.study_folder import Study
 from histoloom.learners.classifier import predict, train_classifier, training_run
 from histoloom.learners.command import LearnerCommand
 from histoloom.learners.segmenter import train_segmenter
 from histoloom.progress import console
-from histoloom.studies.work import Work
+from histoloom.studies.stage_work import Work
 from histoloom.uplift.analysis import Analysis, ArmKey, analyse
 from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
 from histoloom.uplift.tasks import counted

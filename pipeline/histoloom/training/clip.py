@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from histoloom.conditions.reader import TextReader
+from histoloom.conditions.caption_length import TextReader
 from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Text
 from histoloom.data.store import TileStore

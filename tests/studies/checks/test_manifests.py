@@ -13,7 +13,7 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import Fault, Note, faults_among, notes_among
 from histoloom.slides.describe import known_captions
 from histoloom.studies.checks.manifests import check_splits
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from tests.build import make_slide, make_study, write_csv
 
 CLASSES = {"labels": {"source": "slide", "classes": ["tumour", "stroma"]}}

@@ -11,7 +11,7 @@ from histoloom.config.package import root
 from histoloom.data.lineage import Lineage
 from histoloom.data.study_folder import Study
 from histoloom.errors import faults_among
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from tests.build import make_slide, make_study
 
 

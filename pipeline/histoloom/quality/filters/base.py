@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.features import Extractor
+from histoloom.conditions.feature_extractors import Extractor
 from histoloom.config import Params
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study

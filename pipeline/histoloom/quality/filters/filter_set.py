@@ -14,11 +14,11 @@ from histoloom.config import TrainFilters
 from histoloom.data.commit import write_json
 from histoloom.data.rows import spread
 from histoloom.progress import console
-from histoloom.quality.filters.agreement import MaskFilter, RnaFilter, TextFilter
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
-from histoloom.quality.filters.copies import CopyFilter
+from histoloom.quality.filters.conditions import MaskFilter, RnaFilter, TextFilter
 from histoloom.quality.filters.distance import DistanceFilter
 from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
+from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.filters.reviewed import ReviewFilter
 from histoloom.quality.filters.tissue import QualityFilter
 

@@ -69,7 +69,7 @@ def check_captions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]
     # A token is a byte at least: what is this short is read whole, and need not wait for torch.
     if all(len(caption.encode()) + 2 <= length for caption in stated):
         return
-    from histoloom.conditions.reader import said
+    from histoloom.conditions.caption_length import said
     from histoloom.conditions.text import text_reader
 
     try:

@@ -11,10 +11,10 @@ from histoloom.config import Params
 from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.config.package import packaged
 from histoloom.config.pretrained import named_models
-from histoloom.data.ancestry import Recognised, answer, grid_of, recognise
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import split_groups
 from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage_match import Recognised, answer, grid_of, recognise
 from histoloom.data.manifest import Manifest
 from histoloom.errors import Fault
 

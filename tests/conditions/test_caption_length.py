@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
+from histoloom.conditions.caption_length import TextReader, said
 from histoloom.conditions.encode import Encoders, captions_read
-from histoloom.conditions.reader import TextReader, said
 from histoloom.conditions.text import load_text_encoder, new_reader, text_reader
 from histoloom.config import Text
 from histoloom.config.package import packaged

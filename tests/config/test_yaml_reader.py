@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.config import Params, check_cluster, check_params, load_params
-from histoloom.config.reading import check_section
+from histoloom.config.yaml_reader import check_section
 from histoloom.errors import HistoloomError
 
 GOOD = "tile: {mpp: 1.0, labels: {classes: [a, b]}}\n"

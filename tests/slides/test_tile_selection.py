@@ -13,10 +13,10 @@ from PIL import Image
 
 from histoloom.config import Tile
 from histoloom.slides.artefacts import PADDING, PEN
-from histoloom.slides.choose import NoTiles, check_choice, choose_tiles
 from histoloom.slides.left_out import left_out, remarks, totals
 from histoloom.slides.open import open_slide
 from histoloom.slides.slide import Slide
+from histoloom.slides.tile_selection import NoTiles, check_choice, choose_tiles
 from histoloom.slides.tissue import TissueMap, detect_tissue
 from tests.build import make_slide, tissue_picture
 

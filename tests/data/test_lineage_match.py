@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.config import Split
-from histoloom.data.ancestry import Recognised, coded, grid_of, recognise
 from histoloom.data.lineage import Lineage, check_generators, read_lineage
+from histoloom.data.lineage_match import Recognised, coded, grid_of, recognise
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles

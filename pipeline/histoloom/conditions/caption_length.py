@@ -54,8 +54,13 @@ class TextReader:
         return self.tokenize([chunk for caption in captions for chunk in self.chunks(caption)])
 
     def measure(self, captions: Iterable[str | None]) -> dict[str, int]:
-        """Of the distinct captions: how many there are, how many are cut, how many read as another one does, and at how many tokens
-        they are cut."""
+        """How much of the distinct captions is read, by name.
+
+        distinct_captions : how many there are
+        captions_cut : how many are longer than `tokens_read`
+        captions_alike : how many read as another one does
+        tokens_read : where captions are cut
+        """
         distinct = sorted({caption for caption in captions if caption})
         read = self.ids(distinct).unflatten(0, (len(distinct), -1)) if distinct else []
         return {

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.config import Params, load_params
-from histoloom.data.ancestry import coded, is_code
 from histoloom.data.lineage import Lineage
+from histoloom.data.lineage_match import coded, is_code
 from histoloom.data.study_folder import Study
-from histoloom.emit.leaving import FOLDER, Names, names_outside, told_params, told_source
+from histoloom.emit.redaction import FOLDER, Names, names_outside, told_params, told_source
 from histoloom.errors import HistoloomError
 from tests.build import make_part, make_study, tile_rows, tiles
 

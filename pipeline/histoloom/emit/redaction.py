@@ -12,9 +12,9 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from histoloom.config.package import root
-from histoloom.data.ancestry import coded, is_code, without_region
 from histoloom.data.codes import read_salt
 from histoloom.data.lineage import Lineage
+from histoloom.data.lineage_match import coded, is_code, without_region
 from histoloom.data.schema import DATASET
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study

@@ -11,8 +11,8 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from histoloom.errors import HistoloomError
+from histoloom.quality.copy_search import CopyIndex, build_index, copy_scores
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
-from histoloom.quality.near_copy import CopyIndex, build_index, copy_scores
 
 _ARRAYS, _IDS, _PATCHES = "copies.safetensors", "copies.json", "patches.faiss"
 _LEAST_FITTED = 30

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from histoloom.cli.main import cli
 from histoloom.config import Tile
 from histoloom.data.store import TileStore
-from histoloom.quality.duplicates import find_duplicates
+from histoloom.quality.shared_tissue import find_duplicates
 from tests.build import make_part, make_slide, make_study, tile_rows, tissue_picture
 
 pytestmark = pytest.mark.long

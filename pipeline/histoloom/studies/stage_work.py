@@ -151,9 +151,15 @@ def open_work(name: str, study: Study) -> Iterator[Work]:
             if other.is_dir() and other != root:
                 discard(other)
         (root / "parts").mkdir(parents=True, exist_ok=True)
-        for stale in [*(root / "parts").glob(".tmp-*"), *(root / "parts").glob(".gone-*")]:
-            shutil.rmtree(stale, ignore_errors=True)
+        _clear_leftovers(root, study.reports(name))
         yield Work(study, stage, root)
+
+
+def _clear_leftovers(*folders: Path) -> None:
+    """Delete what a killed run of this stage was about to write or to delete."""
+    for folder in folders:
+        for stale in [*folder.rglob(".tmp-*"), *folder.rglob(".gone-*")]:
+            shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(missing_ok=True)
 
 
 def _fingerprint(stage: Stage, study: Study) -> str:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoloom.data.ancestry import coded
 from histoloom.data.codes import code, read_salt
+from histoloom.data.lineage_match import coded
 from histoloom.data.study_folder import Study
-from histoloom.emit.gate import check_ancestors
+from histoloom.emit.leak_gate import check_ancestors
 from histoloom.errors import HistoloomError
 
 SPLITS = {"a": "train", "b": "train", "v": "val", "t": "test"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from histoloom.data.ancestry import recognise
+from histoloom.data.lineage_match import recognise
 from histoloom.errors import HistoloomError
 
 
@@ -21,7 +21,7 @@ def check_ancestors(
 
     Parameters
     ----------
-    synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that lent conditions), `purpose`.
+    synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that its conditions come from), `purpose`.
     lineage : generator_sha256 to {groups, slides, unknown}.
     real : the real store's rows, of all splits.
     salt, grid : the study's, to know its own codes and regions by.
@@ -62,11 +62,11 @@ def check_ancestors(
 
 
 def _check_sources(synthetic: pd.DataFrame, real: pd.DataFrame) -> None:
-    """Refuse tiles whose conditions a group of val or test lent."""
+    """Refuse tiles whose conditions come from a group of val or test."""
     splits = dict(zip(real["split_group"], real["split"]))
     for group in synthetic["ancestors"].explode().dropna().unique():
         if splits.get(group) != "train":
             raise HistoloomError(
                 f"Synthetic tiles were given conditions of group '{group}', whose split is "
-                f"{splits.get(group)}. Only train may lend conditions to emitted tiles."
+                f"{splits.get(group)}. Conditions of emitted tiles may come from train alone."
             )

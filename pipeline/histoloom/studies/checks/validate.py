@@ -17,7 +17,7 @@ from histoloom.data.requests import check_requests
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import check_tables
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
-from histoloom.slides.classes import check_classes
+from histoloom.slides.train_classes import check_classes
 from histoloom.studies.checks.manifests import check_captions, check_regions, check_splits
 from histoloom.studies.checks.models import check_lineage
 from histoloom.studies.checks.params import check_stages
@@ -50,7 +50,7 @@ def check_tiles(study: Study) -> list[Fault]:
     HistoloomError
         when there are no tiles yet.
     """
-    from histoloom.quality.duplicates import find_duplicates
+    from histoloom.quality.shared_tissue import find_duplicates
 
     if not any(study.tiles.glob("*/commit.json")):
         raise HistoloomError("validate --deep looks at data/tiles, and there are none: run dvc repro tile first.")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from histoloom.data.pixel_box import PixelBox
-from histoloom.quality import near_copy
-from histoloom.quality.filters.copies import CopyFilter
-from histoloom.quality.near_copy import build_index, copy_scores, grey_of, perceptual_hash, register, turned
+from histoloom.quality import copy_search
+from histoloom.quality.copy_search import build_index, copy_scores, grey_of, perceptual_hash, register, turned
+from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.plant import DISGUISES, cut, disguised
 from tests.build import tissue_picture
 
@@ -75,7 +75,7 @@ def test_the_nearest_hash_is_looked_at_however_many_lie_near(train):
     noise = np.random.default_rng(0).normal(0, 6, (12, *tile.shape[1:]))
     near = np.clip(np.roll(tile, 3, 2) + noise, 0, 255).astype(np.uint8)
     index = build_index(np.arange(13).astype(str), [near, tile])
-    assert near_copy._alike(perceptual_hash(grey_of(tile))[0], index, 4)[0] == 12
+    assert copy_search._alike(perceptual_hash(grey_of(tile))[0], index, 4)[0] == 12
 
 
 def test_none_and_nowhere(index):
@@ -85,7 +85,7 @@ def test_none_and_nowhere(index):
 
 
 def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index, monkeypatch, tmp_path):
-    monkeypatch.setattr(near_copy, "_MOST_FLAT", 100)
+    monkeypatch.setattr(copy_search, "_MOST_FLAT", 100)
     by_cells = build_index(index.tile_ids, [train[1][:9], train[1][9:]])
     assert by_cells.patches.ntotal == index.patches.ntotal and type(by_cells.patches) is not type(index.patches)
     CopyFilter(by_cells).save(tmp_path)
@@ -93,7 +93,7 @@ def test_a_large_split_is_searched_by_cells_with_the_same_findings(train, index,
     others = _tiles(2)[1]
     assert np.allclose(copy_scores(train[1], kept)[0], 1, atol=1e-5)
     assert (copy_scores(others, kept)[0] == copy_scores(others, by_cells)[0]).all()
-    monkeypatch.setattr(near_copy, "_alike", lambda *_: np.array([], int))  # so that patches alone propose
+    monkeypatch.setattr(copy_search, "_alike", lambda *_: np.array([], int))  # so that patches alone propose
     rng = np.random.default_rng(0)
     picture, _, places = train
     boxes = [PixelBox(x, y, SIDE, SIDE) for y, x in places]

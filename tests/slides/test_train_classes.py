@@ -8,7 +8,7 @@ from PIL import Image
 
 from histoloom.data.study_folder import Study
 from histoloom.errors import Fault, Note, faults_among, notes_among
-from histoloom.studies.checks.study import check_study
+from histoloom.studies.checks.validate import check_study
 from tests.build import box_ring, feature, make_slide, make_study, write_csv, write_geojson
 
 SIDE = 128

@@ -12,7 +12,7 @@ from histoloom.data.rows import spread
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault
 from histoloom.progress import track
-from histoloom.quality.near_copy import build_index, candidates, register, slide, turned
+from histoloom.quality.copy_search import build_index, candidates, register, slide, turned
 
 _BATCH = 512
 _QUERIES = 24
