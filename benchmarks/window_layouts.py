@@ -70,7 +70,7 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
     def read(box: PixelBox[int]) -> np.ndarray:
         return latents[:, np.arange(box.top, box.bottom) % side][:, :, np.arange(box.left, box.right) % side]
 
-    def write(top: int, left: int, pixels: np.ndarray) -> None:
+    def write(pixels: np.ndarray, *, left: int, top: int) -> None:
         out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
     decode_rows(read, codec, factor, slice(0, side), side, write)

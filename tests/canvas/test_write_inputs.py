@@ -321,7 +321,7 @@ def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
     def read(box: PixelBox[int]) -> np.ndarray:
         return smooth[:, np.arange(box.top, box.bottom) % height][:, :, np.arange(box.left, box.right) % width]
 
-    def into(top: int, left: int, pixels: np.ndarray) -> None:
+    def into(pixels: np.ndarray, *, left: int, top: int) -> None:
         out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
     decode_rows(read, codec, FACTOR, slice(0, height), width, into)

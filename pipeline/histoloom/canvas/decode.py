@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ from histoloom.slides.raster_file import RasterFile
 from histoloom.targets.autoencoder import LatentCodec
 
 ReadLatents = Callable[[PixelBox[int]], np.ndarray]
+
+
+class WritePixels(Protocol):
+    def __call__(self, pixels: np.ndarray, /, *, left: int, top: int) -> None: ...
+
+
 
 TILE, HALO = 128, 8
 """Side of what is decoded at once, and what is blended on each side of it, latent px."""
@@ -50,7 +57,7 @@ def decode_rows(
     factor: int,
     rows: slice,
     width: int,
-    write: Callable[[int, int, np.ndarray], None],
+    write: WritePixels,
 ) -> None:
     """Decode latent rows of a canvas.
 
@@ -60,7 +67,7 @@ def decode_rows(
     Parameters
     ----------
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
-    write : called with (top, left, pixels), px counted from the first row.
+    write : called with pixels (h, w, 3) and their upper left corner, px counted from the first row.
     """
     halo = reach(codec, factor) if is_local(codec) else None
     for top in range(rows.start, rows.stop, TILE):
@@ -68,7 +75,7 @@ def decode_rows(
         for left in range(0, width, TILE):
             box = PixelBox(left, top, min(TILE, width - left), height)
             pixels = _blended(read, codec, factor, box) if halo is None else _plain(read, codec, factor, box, halo)
-            write((top - rows.start) * factor, left * factor, pixels)
+            write(pixels, left=left * factor, top=(top - rows.start) * factor)
 
 
 def _plain(read: ReadLatents, codec: LatentCodec, factor: int, box: PixelBox[int], halo: int) -> np.ndarray:
@@ -144,11 +151,7 @@ def decode_band(job: DecodeJob) -> None:
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
     raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
-
-    def write(top: int, left: int, pixels: np.ndarray) -> None:
-        raster.write(pixels, left=left, top=top)
-
-    decode_rows(Latents(job.canvas).read, job.load(), job.factor, job.rows, job.width, write)
+    decode_rows(Latents(job.canvas).read, job.load(), job.factor, job.rows, job.width, raster.write)
 
 
 def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:
