@@ -11,7 +11,7 @@ from histoloom.config import Params, Section
 from histoloom.data.commit import digest
 from histoloom.studies.stages import STAGES
 
-_HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.work")}
+_HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.stage_work")}
 """Modules that decide where and how work is done and what is said of it, not what it makes."""
 
 
