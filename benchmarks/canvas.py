@@ -35,6 +35,8 @@ from histoloom.cluster import Ref, Task, one_thread, open_pool
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Cluster
 from histoloom.data.commit import digest, hash_tree
+from histoloom.process.predictor import Predictor
+from histoloom.process.process import Process
 from histoloom.process.solver import make_solver
 from histoloom.progress import progress
 from histoloom.slides.open import open_slide
@@ -154,9 +156,13 @@ def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
         denoiser, inputs = load()
         x = torch.zeros(sizes.batch_size, inputs.channels, sizes.window, sizes.window, device=chip())
         times, given = torch.full((len(x),), 500, device=chip()), rows_of(inputs.nulls, len(x)).to(chip())
-        denoise(denoiser.model, x, times, given)
+        denoise(denoiser.predictor.network, x, times, given)
         start.wait()
-        queue.put(seconds(lambda: [denoise(denoiser.model, x, times, given) for _ in range(2 * sizes.cells**2)]).wall)
+        queue.put(
+            seconds(
+                lambda: [denoise(denoiser.predictor.network, x, times, given) for _ in range(2 * sizes.cells**2)]
+            ).wall
+        )
 
 
 def _side_by_side(load: LoadOpen, sizes: Sizes, count: int) -> float:
@@ -195,10 +201,11 @@ class Tiny(torch.nn.Module):
 @dataclass(frozen=True)
 class LoadTiny:
     def __call__(self) -> tuple[WindowDenoiser, Open]:
-        solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=2)
-        return WindowDenoiser(
-            Tiny().eval(), (), Conditions(), lambda fraction: lambda name: 1.0, solver, 4, "cpu"
-        ), Open(4, Conditions(vector=torch.zeros(1, 1), map=torch.zeros(1, 0, 64, 64)))
+        process = Process("v_prediction", "cosine", 1000)
+        predictor = Predictor(Tiny().eval(), process, (), lambda level: lambda name: 1.0)
+        return WindowDenoiser(predictor, Conditions(), make_solver("ddim", process, 2), 4, "cpu"), Open(
+            4, Conditions(vector=torch.zeros(1, 1), map=torch.zeros(1, 0, 64, 64))
+        )
 
 
 def _peak(side: int, folder: Path, queue) -> None:

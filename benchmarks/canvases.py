@@ -151,12 +151,9 @@ class LoadOpen:
 
     def __call__(self) -> tuple[WindowDenoiser, Open]:
         model = self.model
-        facts = {key: getattr(model.record.training, key) for key in ("prediction", "schedule", "train_timesteps")}
-        solver, nulls = make_solver("ddim", steps=self.steps, **facts), nulls_of(model, self.window)
+        solver, nulls = make_solver("ddim", model.process, self.steps), nulls_of(model, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
-        denoiser = WindowDenoiser(
-            model.unet, model.specs, nulls, lambda fraction: scale, solver, self.batch_size, chip()
-        )
+        denoiser = WindowDenoiser(model.predictor(lambda level: scale), nulls, solver, self.batch_size, chip())
         return denoiser, Open(model.codec.channels, nulls)
 
     @property

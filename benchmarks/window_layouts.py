@@ -90,8 +90,9 @@ class Woven:
 def weave_layout(layout: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path) -> Woven:
     """Each under a mask of its own. What is `kept` is taken up by a run that was broken, or that has another decoder."""
     denoiser, inputs = load()
-    counted = Counted(denoiser.model)
-    denoiser = replace(denoiser, model=counted, batch_size=batch_of(layout, sizes))
+    counted = Counted(denoiser.predictor.network)
+    predictor = replace(denoiser.predictor, network=counted)
+    denoiser = replace(denoiser, predictor=predictor, batch_size=batch_of(layout, sizes))
     canvases = sizes.fewer if layout in ("random", "stride") else sizes.canvases
     plans = [plan_of(layout, sizes, seed, load.steps, inputs.channels) for seed in range(canvases)]
     latents, times, pixels = [], [], 0
@@ -100,7 +101,7 @@ def weave_layout(layout: str, load: LoadOpen, sizes: Sizes, real: list[Square], 
         file = kept / f"{layout}-{load.steps}-{plan.seed}.npz"
         if not file.exists():
             start, counted.pixels = time.perf_counter(), 0
-            woven = weave_in_memory(plan, denoiser, replace(inputs, map=map_of(square.mask, denoiser.specs, sizes)))
+            woven = weave_in_memory(plan, denoiser, replace(inputs, map=map_of(square.mask, predictor.specs, sizes)))
             took = time.perf_counter() - start
             with file.with_suffix(".new").open("wb") as stream:
                 np.savez(stream, latents=woven, wall_s=took, pixels=counted.pixels)

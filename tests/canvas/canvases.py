@@ -18,6 +18,8 @@ from histoloom.canvas.step import WindowDenoiser
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.process.predictor import Predictor
+from histoloom.process.process import Process
 from histoloom.process.solver import make_solver
 
 WINDOW, CHANNELS = 16, 4
@@ -58,7 +60,8 @@ def load_canvas(folder: Path, scheduler: str = "dpmsolver++", steps: int = 4, ba
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, CHANNELS, WINDOW).eval().requires_grad_(False)
-    solver = make_solver(scheduler, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
+    process = Process("v_prediction", "cosine", 1000)
     nulls = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
-    denoiser = WindowDenoiser(model, SPECS, nulls, Sample(guidance=2.0).scale_at, solver, batch_size, "cpu")
+    predictor = Predictor(model, process, SPECS, Sample(guidance=2.0).scale_at)
+    denoiser = WindowDenoiser(predictor, nulls, make_solver(scheduler, process, steps), batch_size, "cpu")
     return denoiser, CanvasInputs(folder)

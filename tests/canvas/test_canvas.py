@@ -23,9 +23,8 @@ from histoloom.config import Cluster
 from histoloom.data.commit import hash_tree
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
-from histoloom.process.guidance import Guidance
-from histoloom.process.sampler import make_scheduler, sample_latents
-from histoloom.process.solver import ELEMENTWISE, make_solver
+from histoloom.process.predictor import Given
+from histoloom.process.sampler import sample
 from tests.canvas.canvases import BACKGROUND, CHANNELS, WINDOW, Load, load_canvas, state_canvas
 
 pytestmark = pytest.mark.long
@@ -42,58 +41,6 @@ def on_one_thread():
 
 def plan_of(blocks: BlockGrid = BLOCKS, layout=None, begin: int = 0, end: int = 4) -> CanvasPlan:
     return CanvasPlan(3, layout or Lattice(WINDOW, (HALO,)), blocks, CHANNELS, begin, end)
-
-
-@pytest.mark.parametrize("name", ELEMENTWISE)
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("steps", [1, 4, 20])
-def test_a_solver_steps_as_diffusers_does(name, prediction, steps):
-    facts = {"prediction": prediction, "schedule": "cosine", "train_timesteps": 1000}
-    solver, scheduler = make_solver(name, steps=steps, **facts), make_scheduler(name, **facts)
-    scheduler.set_timesteps(steps)
-    ours = theirs = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
-
-    def model(x, t):
-        return torch.tanh(x) * (0.5 + float(t) / 2000)
-
-    before = None
-    for step, time in zip(solver.steps, scheduler.timesteps, strict=True):
-        clean = step.clean(ours, model(ours * step.scale, step.timestep), prediction)
-        ours, before = step.next(ours, clean, before if solver.history else None), clean
-        theirs = scheduler.step(model(scheduler.scale_model_input(theirs, time), time), time, theirs).prev_sample
-    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
-
-
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_what_keeps_its_latent_keeps_its_noise(name):
-    """Stepped with the latent that it hides, a pixel stays that latent with that noise: skipping changes no level."""
-    solver = make_solver(name, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=10)
-    clean, noise = 0.7, -1.3
-    x, before = solver.steps[0].noised(clean, noise), None
-    for step, following in zip(solver.steps, solver.steps[1:]):
-        x, before = step.next(x, clean, before), clean
-        assert x == pytest.approx(following.noised(clean, noise), rel=1e-3, abs=1e-4)
-    assert solver.steps[-1].next(x, clean, before) == pytest.approx(clean, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_what_is_noised_again_is_at_its_steps_level(name):
-    """As much of the latent, and noise of the variance, that the step is told to expect."""
-    solver = make_solver(name, prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=10)
-    assert solver.repeated(1) == solver
-    taken = solver.repeated(3).steps
-    assert len(taken) == 28 and [s.timestep for s in taken[::3]] == [s.timestep for s in solver.steps]
-    for number, (step, following) in enumerate(zip(solver.steps, solver.steps[1:])):
-        kept, added = taken[3 * number].back
-        assert taken[3 * number + 1].back == (kept, added) and taken[3 * number + 2].back is None
-        assert kept * following.alpha / following.scale == pytest.approx(step.alpha / step.scale, rel=1e-6)
-        variance = (kept * following.sigma / following.scale) ** 2 + added**2
-        assert variance == pytest.approx((step.sigma / step.scale) ** 2, rel=1e-6)
-
-
-def test_a_scheduler_that_is_not_elementwise_is_refused_by_name():
-    with pytest.raises(HistoloomError, match=r"unipc.*ddim, euler, dpmsolver\+\+"):
-        make_solver("unipc", prediction="epsilon", schedule="cosine", train_timesteps=1000, steps=4)
 
 
 @given(
@@ -154,11 +101,7 @@ def test_one_window_alone_is_what_the_tile_sampler_makes(tmp_path):
     noise = torch.from_numpy(torus.noise_field(3, CHANNELS, whole, blocks.canvas))[None]
     given_ = inputs.region(whole).conditions(np.zeros((1, 2), int), WINDOW)
 
-    def guidance(fraction: float) -> Guidance:
-        return Guidance.of(given_, denoiser.nulls, denoiser.specs, denoiser.scale_at(fraction))
-
-    scheduler = make_scheduler("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000)
-    tile = sample_latents(denoiser.model, scheduler, noise, guidance, steps=4)[0].numpy()
+    tile = sample(denoiser.predictor, denoiser.solver, noise, Given(given_, denoiser.nulls))[0].numpy()
     assert np.allclose(woven, tile, atol=1e-4)
 
 
@@ -235,8 +178,8 @@ def test_glass_is_not_denoised_and_ends_as_glass(tmp_path):
     free[8:40, 8:30] = 1
     denoiser, inputs = load_canvas(state_canvas(tmp_path / "c", HEIGHT, WIDTH, free=free))
     windows = []
-    real = denoiser.model.forward
-    denoiser.model.forward = lambda x, *a, **k: (windows.append(len(x)), real(x, *a, **k))[1]
+    real = denoiser.predictor.network.forward
+    denoiser.predictor.network.forward = lambda x, *a, **k: (windows.append(len(x)), real(x, *a, **k))[1]
     woven = weave_in_memory(plan_of(), denoiser, inputs)
     assert np.allclose(woven[:, free == 0], np.array(BACKGROUND)[:, None], atol=1e-5)
     assert woven[:, free > 0].std() > 0.1

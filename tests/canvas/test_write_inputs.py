@@ -128,7 +128,7 @@ def test_outlines_need_the_nuclei_of_a_raster(here):
     "slide, settings, message",
     [
         ({"mask": "m.png", "outside": None}, {}, "outside: glass .for masks of regions of tissue. or outside: tissue"),
-        ({}, {"scheduler": "unipc"}, "'ddim', 'euler' or 'dpmsolver\\+\\+'"),
+        ({}, {"scheduler": "heun"}, "'euler', 'dpmsolver..' or 'unipc'"),
         ({"rna": "x"}, {}, "'rna' is not among train_denoiser.conditions"),
         ({"label": "middle"}, {}, "'middle' is none of tile.labels.classes"),
         ({"image": {"slide_id": "x", "width_px": 9, "height_px": 9, "holes": "h.json"}}, {}, "set keep: true"),

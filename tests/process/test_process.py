@@ -1,4 +1,4 @@
-"""Schedules, weights, noise and guidance."""
+"""The forward process, noise, guidance and solvers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from histoloom.config import Sample, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.seeds import item_seed
 from histoloom.errors import HistoloomError
-from histoloom.process.guidance import Branch, Guidance, branches
-from histoloom.process.loss_weights import loss_weights
+from histoloom.process.guidance import Branch, branches
 from histoloom.process.noise import latent_noise
-from histoloom.process.sampler import make_scheduler, sample_latents
-from histoloom.process.schedules import betas, signal_to_noise
+from histoloom.process.predictor import Given, Predictor
+from histoloom.process.process import Process, loss_weights
+from histoloom.process.sampler import sample
+from histoloom.process.schedules import betas
+from histoloom.process.solver import make_solver
 from histoloom.sampling.diffusion_model import written_guidance
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
@@ -29,8 +31,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 @given(st.sampled_from(SCHEDULES), st.integers(20, 2000))
 def test_noise_grows_at_every_step(schedule, timesteps):
-    beta = betas(schedule, timesteps)
-    snr = signal_to_noise(beta)
+    beta, snr = betas(schedule, timesteps), Process("epsilon", schedule, timesteps).snr
     assert beta.shape == snr.shape == (timesteps,)
     assert ((beta > 0) & (beta < 1)).all()
     assert (np.diff(snr) < 0).all() and snr[-1] > 0
@@ -46,7 +47,7 @@ def test_schedules_have_their_papers_ends(schedule, first, last):
 
 @given(st.sampled_from(SCHEDULES), st.sampled_from([100, 250, 500, 2000]))
 def test_the_count_of_steps_hardly_changes_where_a_schedule_ends(schedule, timesteps):
-    ends = [np.log(signal_to_noise(betas(schedule, count))[-1]) for count in (timesteps, 1000)]
+    ends = [np.log(Process("epsilon", schedule, count).snr[-1]) for count in (timesteps, 1000)]
     assert ends[0] == pytest.approx(ends[1], abs=1.0)
 
 
@@ -66,6 +67,25 @@ def test_one_loss_has_one_weight_whatever_the_model_predicts(snr, kind, gamma, k
     cost = [loss_weights(snr, p, kind, gamma, k) * error[p] for p in PREDICTIONS]
     np.testing.assert_allclose(cost[0], cost[1], rtol=1e-9)
     np.testing.assert_allclose(cost[0], cost[2], rtol=1e-9)
+
+
+@given(st.sampled_from(PREDICTIONS), st.sampled_from(SCHEDULES), st.integers(0, 999), st.integers(1, 5))
+def test_data_noise_and_prediction_tell_each_other_at_any_rank(prediction, schedule, time, rank):
+    process = Process(prediction, schedule, 1000)
+    x0, noise = torch.randn(2, 3, *(2,) * (rank - 1), generator=torch.Generator().manual_seed(time)).double()
+    times = torch.full((3,), time)
+    for scales in (process.scales(time), process.scales_of(times, rank)):
+        noisy, told = process.noised(x0, noise, scales), process.target(x0, noise, scales)
+        assert noisy.shape == told.shape == x0.shape
+        near = {
+            "rtol": 1e-3,
+            "atol": 1e-3 / process.scales(time).sigma,
+        }  # float32 tables; sigma is small where noise is
+        torch.testing.assert_close(
+            process.x0(noisy, told, scales), x0, rtol=1e-3, atol=1e-3 / process.scales(time).alpha
+        )
+        torch.testing.assert_close(process.predicted(noisy, x0, scales), told, **near)
+    assert process.level(0) == 0 and process.level(999) < 1
 
 
 @given(st.floats(0.02, 0.98), st.floats(-2, 2), st.floats(-2, 2), st.floats(-1, 1))
@@ -140,14 +160,23 @@ def unet(request):
     return model, torch.randn(3, 2, 8, 8, generator=generator), given_, nulls, specs
 
 
+def _guided(unet, scale, time: int) -> torch.Tensor:
+    """The guided prediction, from a process in which it is the data itself."""
+    model, latents, given_, nulls, specs = unet
+    predictor = Predictor(model, Process("sample", "cosine", 1000), specs, lambda level: scale)
+    found = predictor.x0(latents, time, Given(given_, nulls))
+    assert torch.equal(found, predictor.x0(latents, [time] * len(latents), Given(given_, nulls)))
+    return found
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.0 + 1e-6, 2.5])
 def test_guidance_is_its_formula_also_where_it_is_cut_short(unet, scale):
-    model, latents, given_, nulls, specs = unet
+    model, latents, given_, nulls, _ = unet
     time = torch.tensor(500)
     rows = nulls.each(lambda value: value.expand(3, *value.shape[1:]))
     with_, without = (denoise(model, latents, time.expand(3), c) for c in (given_, rows))
     assert (with_ - without).abs().max() > 1e-3
-    found = Guidance.of(given_, nulls, specs, lambda _: scale).predict(model, latents, time)
+    found = _guided(unet, lambda _: scale, 500)
     torch.testing.assert_close(found, without + scale * (with_ - without), rtol=1e-4, atol=1e-5)
 
 
@@ -159,7 +188,7 @@ def test_two_scales_are_nested_in_the_conditions_order(unet):
         denoise(model, latents, time.expand(3), only(given_, nulls, specs, names))
         for names in ((), ("label",), ("label", "text"))
     )
-    found = Guidance.of(given_, nulls, specs, {"label": 3.0, "text": 1.5}.get).predict(model, latents, time)
+    found = _guided(unet, {"label": 3.0, "text": 1.5}.get, 300)
     torch.testing.assert_close(found, none + 3 * (label - none) + 1.5 * (both - label), rtol=1e-4, atol=1e-5)
 
 
@@ -191,16 +220,17 @@ def test_a_tile_depends_on_its_own_noise_and_conditions_alone(unet, name):
     model, _, given_, nulls, specs = unet
     noise = torch.from_numpy(latent_noise([1, 2, 3], (2, 8, 8)))
 
-    def sample(order):
-        scheduler = make_scheduler(name, prediction="v_prediction", schedule="cosine", train_timesteps=100)
-        guidance = Guidance.of(given_.each(lambda value: value[order]), nulls, specs, lambda _: 2.0)
-        return sample_latents(model, scheduler, noise[order], lambda fraction: guidance, steps=3)
+    process = Process("v_prediction", "cosine", 100)
+    predictor, solver = Predictor(model, process, specs, lambda level: lambda name: 2.0), make_solver(name, process, 3)
+
+    def sampled(order):
+        return sample(predictor, solver, noise[order], Given(given_, nulls).rows(order))
 
     order = torch.tensor([2, 0, 1])
-    found, shuffled = sample(torch.arange(3)), sample(order)
+    found, shuffled = sampled(torch.arange(3)), sampled(order)
     assert found.isfinite().all()
     torch.testing.assert_close(shuffled, found[order])
-    assert torch.equal(sample(order), shuffled)
+    assert torch.equal(sampled(order), shuffled)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -218,9 +248,10 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
             found = {"epsilon": epsilon, "v_prediction": v, "sample": target.expand_as(latents)}[prediction]
             return type("Output", (), {"sample": found})
 
-    scheduler = make_scheduler(name, prediction=prediction, schedule="cosine", train_timesteps=1000)
+    process = Process(prediction, "cosine", 1000)
+    predictor = Predictor(Perfect(), process, (), lambda level: lambda name: 1.0)
     noise = torch.from_numpy(latent_noise([5, 6], (2, 4, 4)))
-    found = sample_latents(Perfect(), scheduler, noise, lambda fraction: Guidance((1.0,), Conditions()), steps=20)
+    found = sample(predictor, make_solver(name, process, 20), noise, Given(Conditions(), Conditions()))
     assert (found - target).abs().max() < 0.1
 
 
@@ -241,9 +272,10 @@ def test_guidance_acts_in_its_interval_and_no_condition_counts_more_than_once_el
 
 
 def test_one_forward_of_one_branch_is_all_that_a_step_outside_takes(unet):
-    _, _, given_, nulls, specs = unet
     config = Sample(guidance=3.0, guidance_interval=(0.2, 0.6))
-    counts = [len(Guidance.of(given_, nulls, specs, config.scale_at(s)).coefficients) for s in (0.1, 0.5, 0.9)]
+    model, _, _, _, specs = unet
+    predictor = Predictor(model, Process("sample", "cosine", 1000), specs, config.scale_at)
+    counts = [len(predictor.branches(time)) for time in (100, 500, 900)]
     assert counts == [1, 2, 1]
 
 

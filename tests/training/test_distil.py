@@ -17,10 +17,12 @@ from histoloom.config import Sample, TrainDenoiser
 from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
+from histoloom.process.predictor import Predictor
+from histoloom.process.process import Process
 from histoloom.process.solver import make_solver
 from histoloom.sampling.diffusion_model import check_distilled
 from histoloom.training.denoiser import train_denoiser
-from histoloom.training.distil import Target
+from histoloom.training.distil import Lesson
 from histoloom.training.loop import TrainingRun
 
 pytestmark = pytest.mark.long
@@ -35,8 +37,7 @@ class Knows(torch.nn.Module):
     def __init__(self, clean: torch.Tensor, prediction: str):
         super().__init__()
         self.clean, self.prediction = clean, prediction
-        bars = np.cumprod(1 - _betas())
-        self.bars = torch.from_numpy(bars).float()
+        self.bars = torch.from_numpy(Process(prediction, "cosine", 1000).alpha_bar).float()
 
     def forward(self, x, times, **_):
         bar = self.bars[times].view(-1, 1, 1, 1)
@@ -47,23 +48,16 @@ class Knows(torch.nn.Module):
         return SimpleNamespace(sample=value)
 
 
-def _betas():
-    from histoloom.process.schedules import betas
-
-    return betas("cosine", 1000)
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(KINDS), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
 def test_where_the_teacher_knows_the_answer_the_student_is_asked_for_it(prediction, steps, seed):
     generator = torch.Generator().manual_seed(seed)
     clean, noise = torch.randn(2, 3, 4, 2, 2, generator=generator)
-    config = TrainDenoiser(prediction=prediction)
-    target = Target(
-        config, steps, Knows(clean, prediction), Conditions(vector=torch.zeros(1, 2)), (SPEC,), lambda _: lambda _: 2.0
-    )
+    process = Process(prediction, "cosine", 1000)
+    teacher = Predictor(Knows(clean, prediction), process, (SPEC,), lambda _: lambda _: 2.0)
+    lesson = Lesson(steps, teacher, Conditions(vector=torch.zeros(1, 2)))
     places = torch.randint(0, steps, (3,), generator=generator)
-    x, times, wanted = target(clean, noise, places, Conditions(vector=torch.ones(3, 2)))
+    x, times, wanted = lesson(clean, noise, places, Conditions(vector=torch.ones(3, 2)))
     right = Knows(clean, prediction)(x, times).sample
     # early steps hold hardly any signal, late ones hardly any noise: float32 divides by what is small there
     torch.testing.assert_close(wanted, right, atol=2e-2, rtol=2e-2)
@@ -82,16 +76,19 @@ def test_each_row_is_taught_under_the_guidance_of_its_own_step(interval, seed):
     """One step of the teacher from x, in whose prediction a label counts as often as guidance has it, or once."""
     generator = torch.Generator().manual_seed(seed)
     config = TrainDenoiser(init="m", distil={"steps": 2, "guidance": 3.0, "guidance_interval": {"label": interval}})
-    target = Target(config, 4, Echo(), Conditions(vector=torch.zeros(1, 2)), (SPEC,), config.distil.scale_at)
+    process = Process("v_prediction", "cosine", 1000)
+    lesson = Lesson(
+        4, Predictor(Echo(), process, (SPEC,), config.distil.scale_at), Conditions(vector=torch.zeros(1, 2))
+    )
     x, places = torch.randn(6, 4, 2, 2, generator=generator), torch.randint(0, 8, (6,), generator=generator)
     label = torch.randn(6, 2, generator=generator)
-    solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=8)
-    taught = target.taught(x, places, Conditions(vector=label))
+    solver = make_solver("ddim", process, 8)
+    taught = lesson.taught(x, places, Conditions(vector=label))
     for row, place in enumerate(places):
         step = solver.steps[place]
         times_told = 3.0 if interval[0] <= step.timestep / 1000 <= interval[1] else 1.0
         told = times_told * label[row, 0].expand(4, 2, 2)
-        wanted = step.next(x[row], step.clean(x[row], told, "v_prediction"))
+        wanted = step.next(x[row], process.x0(x[row], told, step.scales))
         torch.testing.assert_close(taught[row], wanted)
 
 
@@ -113,12 +110,12 @@ def _train(folder, **options):
 
 @torch.inference_mode()
 def _sampled(model, steps: int) -> torch.Tensor:
-    solver = make_solver("ddim", prediction="v_prediction", schedule="cosine", train_timesteps=1000, steps=steps)
+    process = Process("v_prediction", "cosine", 1000)
     torch.manual_seed(3)
     x, vector = torch.randn(16, 4, 8, 8), torch.eye(2).repeat(8, 1)
-    for step in solver.steps:
+    for step in make_solver("ddim", process, steps).steps:
         out = model(x, torch.full((16,), step.timestep), encoder_hidden_states=None, class_labels=vector).sample
-        x = step.next(x, step.clean(x, out, solver.prediction))
+        x = step.next(x, process.x0(x, out, step.scales))
     return x
 
 

@@ -177,14 +177,14 @@ class StepRecord(TypedDict):
 def start_block(plan: CanvasPlan, number: int, denoiser: WindowDenoiser, inputs: CanvasInputs) -> np.ndarray:
     """A block's state before the first step: noise, over what is fixed of it."""
     block = plan.blocks.block(number)
-    step, first = denoiser.solver.steps[plan.begin], plan.begin == 0
+    step = denoiser.solver.steps[plan.begin]
     noise = torus.noise_field(plan.seed, plan.channels, block, plan.blocks.canvas)
     region = inputs.region(block)
     x = step.noised(region.fixed, noise)
-    if first:
-        x[:, region.free] = noise[:, region.free] * (1.0 if step.scale == 1 else step.sigma / step.scale)
+    if plan.begin == 0:
+        x[:, region.free] = step.pure(noise[:, region.free])
     x = x.astype(np.float32)
-    return np.concatenate([x, np.zeros_like(x)]) if denoiser.solver.history else x
+    return np.concatenate([x, *[np.zeros_like(x)] * denoiser.solver.history])
 
 
 def advance_block(
@@ -208,9 +208,9 @@ def advance_block(
     top, left = np.add(plan.origin(step), (block.top + dy, block.left + dx)) % plan.blocks.canvas
     region = inputs.region(PixelBox(int(left), int(top), width, height))
     taken = denoiser.solver.steps
-    first = step == plan.begin or taken[step - 1].back is not None  # noise was added: no prediction before it holds
     state = state[:, dy : dy + height, dx : dx + width]
-    out = step_region(state, plan.windows(step, number), step, region, denoiser, first=first)
+    known = denoiser.solver.known(step, plan.begin)
+    out = step_region(state, plan.windows(step, number), step, region, denoiser, known)
     if (back := taken[step].back) is not None:
         top, left = np.add(plan.origin(step + 1), (block.top, block.left)) % plan.blocks.canvas
         place = PixelBox(int(left), int(top), block.width, block.height)

@@ -24,7 +24,6 @@ class WritePixels(Protocol):
     def __call__(self, pixels: np.ndarray, /, *, left: int, top: int) -> None: ...
 
 
-
 TILE, HALO = 128, 8
 """Side of what is decoded at once, and what is blended on each side of it, latent px."""
 BAND = TILE

@@ -1,12 +1,11 @@
 """One step of a canvas: windows cut from a region, predicted, put together, and every pixel stepped once.
 
-The state of a canvas is the solver's x, and below it the clean latents of the step before where the solver has a
-history; (channels or twice as many, height, width) float32.
+The state of a canvas is the solver's x, and below it the clean latents of as many steps before as the solver reads, the last one
+first: (channels x (1 + history), height, width) float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,7 @@ import torch
 from histoloom.canvas.inputs import RegionInputs
 from histoloom.canvas.window_layouts import Windows
 from histoloom.conditions.batch import Conditions
-from histoloom.config.denoiser_record import ConditionSpec
-from histoloom.process.guidance import Guidance
+from histoloom.process.predictor import Given, Predictor
 from histoloom.process.solver import Solver
 
 
@@ -25,14 +23,11 @@ class WindowDenoiser:
     """A trained denoiser as a canvas uses it.
 
     nulls : of all conditions, one row.
-    scale_at : fraction of the training timesteps to (condition to guidance scale).
     batch_size : windows in a forward; the last batch is padded, so that bytes don't depend on how many there are.
     """
 
-    model: torch.nn.Module
-    specs: tuple[ConditionSpec, ...]
+    predictor: Predictor
     nulls: Conditions
-    scale_at: Callable[[float], Callable[[str], float]]
     solver: Solver
     batch_size: int
     device: str
@@ -42,38 +37,35 @@ class WindowDenoiser:
         """The clean latents that are predicted of windows (n, c, w, w) of the solver's x at a step."""
         step, device = self.solver.steps[index], self.device
         x = torch.from_numpy(windows).to(device)
-        scale = self.scale_at(step.timestep / self.solver.train_timesteps)
-        guidance = Guidance.of(given.to(device), self.nulls.to(device), self.specs, scale)
-        time = torch.tensor(step.timestep, device=device)
-        predicted = guidance.predict(self.model, x * step.scale, time)
-        return step.clean(x, predicted, self.solver.prediction).float().cpu().numpy()
+        told = Given(given.to(device), self.nulls.to(device))
+        return self.predictor.x0(x * step.scale, step.timestep, told).float().cpu().numpy()
 
 
 def step_region(
-    region: np.ndarray, windows: Windows, index: int, inputs: RegionInputs, denoiser: WindowDenoiser, *, first: bool
+    region: np.ndarray, windows: Windows, index: int, inputs: RegionInputs, denoiser: WindowDenoiser, known: int
 ) -> np.ndarray:
     """Step a block.
 
     Parameters
     ----------
-    region : state of the block's region, (channels or twice as many, height, width) float32.
+    region : state of the block's region.
     index : of the step.
     inputs : what is stated about the region.
-    first : whether there is no history: at a run's first step, and where noise was added back.
+    known : how many clean latents of the steps before hold (`Solver.known`).
 
     Returns
     -------
     The block's own state one step on, (..., *the size of `windows.own`).
     """
     step, history, box = denoiser.solver.steps[index], denoiser.solver.history, windows.own
-    channels = len(region) // 2 if history else len(region)
-    clean = _cleaned(region[:channels], windows, index, inputs, denoiser)
+    x, *before = np.split(region, 1 + history)
+    clean = _cleaned(x, windows, index, inputs, denoiser)
     own = np.s_[:, box.top : box.bottom, box.left : box.right]
     kept = ~inputs.free[own[1:]]
     clean[:, kept] = inputs.fixed[own][:, kept]
-    before = region[channels:][own] if history and not first else None
-    stepped = step.next(region[:channels][own], clean, before).astype(np.float32)
-    return np.concatenate([stepped, clean]) if history else stepped
+    past = [values[own] for values in before]
+    stepped = step.next(x[own], clean, past[:known]).astype(np.float32)
+    return np.concatenate([stepped, clean, *past][: 1 + history])
 
 
 def _cleaned(x: np.ndarray, windows: Windows, index: int, inputs: RegionInputs, denoiser: WindowDenoiser) -> np.ndarray:

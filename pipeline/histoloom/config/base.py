@@ -16,6 +16,7 @@ Size = Annotated[int, Field(gt=0, le=2**14)]
 """Of what is held in memory whole: the side of a picture, a batch, the width of a network."""
 Scale = Annotated[float, Field(ge=0.01, le=100)]
 """µm/px"""
+Scheduler = Literal["ddim", "euler", "dpmsolver++", "unipc"]
 ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.base import Fraction, Guided, Natural, Positive, Scheduler, Section, Size
 from histoloom.config.file_keys import Names
 from histoloom.config.names import FileName
 
@@ -124,7 +124,7 @@ class SampleSlides(Guided):
         None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
     )
     block_latent_px: Size = Field(256, description="side of what one task advances, about")
-    scheduler: Literal["ddim", "euler", "dpmsolver++"] = "dpmsolver++"
+    scheduler: Scheduler = "dpmsolver++"
     steps: Positive = 20
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="what the networks compute in; bf16 is fp32 where a CPU hasn't it"

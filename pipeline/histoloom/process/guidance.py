@@ -1,4 +1,4 @@
-"""Classifier-free guidance over any number of conditions, its branches in one batch.
+"""Classifier-free guidance over any number of conditions, as a pure function of branches.
 
 With conditions c1..cn in their order and scales s1..sn, the prediction is
 
@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from histoloom.backbones.denoiser import denoise
-from histoloom.conditions.batch import Conditions, cat, only
 from histoloom.config.denoiser_record import ConditionSpec
+
+ScaleAt = Callable[[float], Callable[[str], float]]
+"""Level of noise, from 0 (data) to 1 (noise), to condition to guidance scale."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +46,3 @@ def branches(specs: tuple[ConditionSpec, ...], scale: Callable[[str], float]) ->
         if coefficient := scales[index] - scales[index + 1]:
             out.append(Branch(coefficient, names))
     return tuple(out)
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """What stays the same over the steps: the branches' coefficients, and their conditions, branch after branch."""
-
-    coefficients: tuple[float, ...]
-    conditions: Conditions
-
-    @classmethod
-    def of(
-        cls, given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], scale: Callable[[str], float]
-    ) -> Guidance:
-        """`given` has b rows, `null` one."""
-        chosen = branches(specs, scale)
-        return cls(
-            tuple(b.coefficient for b in chosen), cat([only(given, null, specs, branch.names) for branch in chosen])
-        )
-
-    def predict(self, model: torch.nn.Module, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """The guided prediction for latents (b, c, h, w) at one timestep, in one forward of all branches."""
-        return self.predict_at(model, latents, timestep.expand(len(self.coefficients) * len(latents)))
-
-    def predict_at(self, model: torch.nn.Module, latents: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """The same with a timestep for each row of each branch, branch after branch."""
-        count = len(self.coefficients)
-        parts = denoise(model, latents.repeat(count, 1, 1, 1), times, self.conditions).chunk(count)
-        first, *others = (coefficient * part for coefficient, part in zip(self.coefficients, parts))
-        return sum(others, first)

@@ -31,9 +31,3 @@ def betas(schedule: Schedule, timesteps: int) -> np.ndarray:
         bar = _LEAST_ALPHA_BAR + (1 - _LEAST_ALPHA_BAR) * bar / bar[0]
         return np.clip(1 - bar[1:] / bar[:-1], 1e-8, 0.999)
     raise ValueError(f"unknown schedule {schedule!r}")
-
-
-def signal_to_noise(beta: np.ndarray) -> np.ndarray:
-    """Signal-to-noise ratio at each timestep, (timesteps,): alpha_bar / (1 - alpha_bar)."""
-    bar = np.cumprod(1 - beta)
-    return bar / (1 - bar)

@@ -1,153 +1,148 @@
-"""Solvers as numbers: a step as a sum of what a pixel was, what is predicted of it and what was predicted before.
+"""Solvers as numbers: a step as a sum of what x was, what is predicted of the data, and what was predicted before.
 
-diffusers' DDIM, Euler and DPM-Solver++ (2M) step every pixel alike: with x0 the clean latent that the prediction implies,
+All solvers here step every pixel alike. With x0 the data that is predicted, and x0', x0'' those of the two steps before,
 
-    x_next = a x + b x0 + c x0_before
+    x_next = a x + b x0 + c x0' + d x0''
 
-The numbers are read off diffusers' own schedulers, so that a canvas can be stepped piece by piece, in any order and on
-any machine, and its history can be moved with it.
+DDIM and Euler read x0 alone, DPM-Solver++ (2M) reads one before it, and UniPC two. The numbers are read off diffusers' own
+schedulers. So a canvas can be stepped piece by piece, in any order and on any machine, and its history moves with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from functools import lru_cache, partial
+from typing import Any, get_args
 
-import numpy as np
 import torch
 
-from histoloom.config.denoiser_record import Prediction, Schedule
-from histoloom.errors import HistoloomError
-from histoloom.process.sampler import make_scheduler
+from histoloom.config.base import Scheduler
+from histoloom.process.process import Process, Scales
 from histoloom.process.schedules import betas
 
-ELEMENTWISE = ("ddim", "euler", "dpmsolver++")
-
-
-N = TypeVar("N", float, torch.Tensor)
+_HISTORY: dict[Scheduler, int] = {"ddim": 0, "euler": 0, "dpmsolver++": 1, "unipc": 2}
 
 
 @dataclass(frozen=True)
-class Step(Generic[N]):
-    """One step of a solver. A `Step[float]` is of all rows; a `Step[torch.Tensor]` has a step for each row of a batch.
+class Step:
+    """One step of a solver.
 
-    timestep : of the training schedule, what the denoiser is told.
-    alpha, sigma : a latent x0 with noise n is alpha x0 + sigma n at this step, for the denoiser.
-    scale : the solver's own x, times this, is what the denoiser reads (Euler's has unit signal, not unit variance).
-    first : a and b where there is no history.
-    later : a, b and c where there is.
+    timestep : of the process, what the network is told.
+    scale : the solver's own x, times this, is x_t. Euler's x has unit signal, not unit variance.
+    weights : (a, b), (a, b, c) and so on, by how many predictions before this one are known.
     back : what the stepped x is multiplied by, and noise that is added to it, to be at this step's level again; or None.
     """
 
-    timestep: N
-    alpha: N
-    sigma: N
-    scale: N
-    first: tuple[N, N]
-    later: tuple[N, N, N]
+    timestep: int
+    scales: Scales[float]
+    scale: float
+    weights: tuple[tuple[float, ...], ...]
     back: tuple[float, float] | None = None
 
-    def clean(self, x, predicted, prediction: Prediction):
-        """The x0 that a prediction implies, for arrays or tensors of the solver's x."""
-        if prediction == "sample":
-            return predicted
-        noisy = x * self.scale
-        if prediction == "epsilon":
-            return (noisy - self.sigma * predicted) / self.alpha
-        return self.alpha * noisy - self.sigma * predicted
+    def pure(self, noise):
+        """The solver's x where there is noise alone."""
+        return noise * (1.0 if self.scale == 1 else self.scales.sigma / self.scale)
 
-    def wanted(self, x, clean, prediction: Prediction):
-        """The prediction that implies this x0: `clean` the other way round."""
-        if prediction == "sample":
-            return clean
-        noisy = x * self.scale
-        noise = (noisy - self.alpha * clean) / self.sigma
-        return noise if prediction == "epsilon" else self.alpha * noise - self.sigma * clean
+    def noised(self, x0, noise):
+        """The solver's x of data with this noise."""
+        return (self.scales.alpha * x0 + self.scales.sigma * noise) / self.scale
 
-    def noised(self, clean, noise):
-        """The solver's x of a clean latent with this noise."""
-        return (self.alpha * clean + self.sigma * noise) / self.scale
-
-    def next(self, x, clean, before=None):
-        """The solver's x one step on; `before` is the x0 of the step before, or None at the first."""
-        if before is None:
-            return self.first[0] * x + self.first[1] * clean
-        return self.later[0] * x + self.later[1] * clean + self.later[2] * before
+    def next(self, x, x0, before: Sequence = ()):
+        """The solver's x one step on; `before` holds the predictions of the steps before, the last one first."""
+        a, b, *others = self.weights[len(before)]
+        out = a * x + b * x0
+        for weight, past in zip(others, before):
+            out = out + weight * past
+        return out
 
 
 @dataclass(frozen=True)
 class Solver:
-    """All steps of a run, from noise to the clean latent.
+    """All steps of a run, from noise to data.
 
-    history : whether the x0 of the step before is read, so that a canvas must keep it.
-    train_timesteps : of the training schedule.
+    history : how many predictions before the newest are read.
     """
 
-    steps: tuple[Step[float], ...]
-    prediction: Prediction
-    history: bool
-    train_timesteps: int
-
-    def at(self, places: torch.Tensor) -> Step[torch.Tensor]:
-        """The steps at `places` (b,) as one, its numbers (b, 1, 1, 1), its timestep (b,); without history."""
-        rows = [(s.alpha, s.sigma, s.scale, *s.first) for s in self.steps]
-        table = torch.tensor(rows, dtype=torch.float32, device=places.device)[places]
-        alpha, sigma, scale, a, b = table[..., None, None, None].unbind(1)
-        times = torch.tensor([s.timestep for s in self.steps], device=places.device)[places]
-        return Step(times, alpha, sigma, scale, (a, b), (a, b, torch.zeros_like(a)))
+    steps: tuple[Step, ...]
+    history: int
 
     def begin(self, strength: float) -> int:
         """The step at which a run begins that keeps 1 - `strength` of an image; 1 is pure noise."""
         return min(len(self.steps) - 1, round((1 - strength) * len(self.steps)))
+
+    def known(self, index: int, begin: int = 0) -> int:
+        """How many predictions before a step hold at it: none at a run's first step, and none from before noise was added."""
+        count = 0
+        while count < self.history and index - count > begin and self.steps[index - count - 1].back is None:
+            count += 1
+        return count
 
     def repeated(self, rounds: int) -> Solver:
         """Every step but the last taken `rounds` times, noise added back in between (Lugmayr et al. 2022, RePaint: jumps of one
         step), so that what is made can agree with what is kept beside it."""
         out = []
         for step, following in zip(self.steps, self.steps[1:]):
-            less = step.alpha / following.alpha
-            more = max(step.sigma**2 - (less * following.sigma) ** 2, 0.0) ** 0.5
+            less = step.scales.alpha / following.scales.alpha
+            more = max(step.scales.sigma**2 - (less * following.scales.sigma) ** 2, 0.0) ** 0.5
             back = less * following.scale / step.scale, more / step.scale
             out += [replace(step, back=back)] * (rounds - 1) + [step]
         return replace(self, steps=(*out, self.steps[-1]))
 
 
-def make_solver(name: str, *, prediction: Prediction, schedule: Schedule, train_timesteps: int, steps: int) -> Solver:
+@lru_cache(maxsize=8)
+def make_solver(name: Scheduler, process: Process, steps: int) -> Solver:
     """Read a solver off diffusers' scheduler.
 
-    Raises
-    ------
-    HistoloomError
-        for a scheduler whose steps are not elementwise in one prediction and the one before.
+    It starts at the last training timestep ('trailing', Lin et al. 2024), and draws no noise of its own.
     """
-    if name not in ELEMENTWISE:
-        raise HistoloomError(
-            f"A canvas can't be stepped by '{name}': it keeps a history that isn't carried over. "
-            f"Use one of {', '.join(ELEMENTWISE)}."
-        )
-
-    def scheduler():
-        made = make_scheduler(name, prediction="sample", schedule=schedule, train_timesteps=train_timesteps)
-        made.set_timesteps(steps)
-        return made
-
-    times = [int(t) for t in scheduler().timesteps]
-    bars = np.cumprod(1 - betas(schedule, train_timesteps))[times]
+    scheduler = partial(_scheduler, name, process, steps)
     found = []
-    for index, (time, bar) in enumerate(zip(times, bars)):
-        scale = bar**0.5 if name == "euler" else 1.0
-        first = _probe(scheduler(), index, None)
-        later = _probe(scheduler(), index, index - 1) if index else first
-        found.append(Step(time, float(bar**0.5), float((1 - bar) ** 0.5), float(scale), first[:2], later))
-    return Solver(tuple(found), prediction, any(step.later[2] for step in found), train_timesteps)
+    for index, time in enumerate(int(t) for t in scheduler().timesteps):
+        scales = process.scales(time)
+        weights = tuple(_weights(scheduler(), index, known) for known in range(min(index, _HISTORY[name]) + 1))
+        found.append(Step(time, scales, scales.alpha if name == "euler" else 1.0, weights))
+    return Solver(tuple(found), _HISTORY[name])
 
 
-def _probe(scheduler, index: int, before: int | None) -> tuple[float, float, float]:
-    """a, b and c of a step, from one pixel each for x, x0 and the x0 before."""
-    x, clean, past = torch.eye(3)
+def _scheduler(name: Scheduler, process: Process, steps: int):
+    """A diffusers scheduler at the start of its run, which is given the data as the prediction."""
+    import diffusers
+
+    classes: dict[str, tuple[type, dict[str, Any]]] = {
+        "ddim": (diffusers.DDIMScheduler, {"clip_sample": False}),
+        "euler": (diffusers.EulerDiscreteScheduler, {}),
+        "dpmsolver++": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+        "unipc": (diffusers.UniPCMultistepScheduler, {}),
+    }
+    if name not in classes:
+        raise ValueError(f"unknown scheduler {name!r}; there are {', '.join(get_args(Scheduler))}")
+    kind, own = classes[name]
+    made: Any = kind(
+        trained_betas=betas(process.schedule, process.train_timesteps).astype("float32"),
+        prediction_type="sample",
+        num_train_timesteps=process.train_timesteps,
+        timestep_spacing="trailing",
+        **own,
+    )
+    made.set_timesteps(steps)
+    made.is_scale_input_called = True  # Euler warns else; scaling is Step.scale's
+    return made
+
+
+def _weights(scheduler, index: int, known: int) -> tuple[float, ...]:
+    """a, b and those of `known` predictions before, from a run of the scheduler that ends with this step.
+
+    The run begins `known` steps earlier, at a pixel that only its x reaches, and each prediction reaches a pixel of its own. UniPC
+    mends its last step when it takes the next, so the run must be whole.
+    """
+    pixels = torch.eye(known + 2)[..., None, None]
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(index if before is None else before)
-    scheduler.is_scale_input_called = True  # Euler warns else; scaling is Step.scale's
-    if before is not None:
-        scheduler.step(past, scheduler.timesteps[before], torch.zeros(3))
-    return tuple(scheduler.step(clean, scheduler.timesteps[index], x).prev_sample.tolist())
+        scheduler.set_begin_index(index - known)
+    x = before = pixels[0]
+    for number in range(known + 1):
+        before = x
+        x = scheduler.step(pixels[number + 1], scheduler.timesteps[index - known + number], x).prev_sample
+    a = x[0] / before[0]
+    others = (x - a * before)[1:].flatten().flip(0)
+    return a.item(), *others.tolist()

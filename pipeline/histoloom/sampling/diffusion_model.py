@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -19,9 +19,12 @@ from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read
 from histoloom.data.commit import digest
 from histoloom.data.lineage import Lineage, model_sha256, read_lineage
 from histoloom.errors import HistoloomError
-from histoloom.process.guidance import Guidance
+from histoloom.process.guidance import ScaleAt
 from histoloom.process.noise import latent_noise
-from histoloom.process.sampler import make_scheduler, sample_latents
+from histoloom.process.predictor import Given, Predictor
+from histoloom.process.process import Process
+from histoloom.process.sampler import sample
+from histoloom.process.solver import make_solver
 from histoloom.targets.autoencoder import LatentCodec, load_codec
 
 if TYPE_CHECKING:
@@ -44,6 +47,15 @@ class DiffusionModel:
     def specs(self) -> tuple[ConditionSpec, ...]:
         return self.record.conditions
 
+    @cached_property
+    def process(self) -> Process:
+        training = self.record.training
+        return Process(training.prediction, training.schedule, training.train_timesteps)
+
+    def predictor(self, scale_at: ScaleAt) -> Predictor:
+        """The denoiser under this guidance."""
+        return Predictor(self.unet, self.process, self.specs, scale_at)
+
     def latents(self, seeds: np.ndarray, given: Conditions, nulls: Conditions, config: Sample) -> torch.Tensor:
         """Sample one microbatch.
 
@@ -60,24 +72,9 @@ class DiffusionModel:
         training = self.record.training
         shape = (training.latent_channels, training.latent_px, training.latent_px)
         noise = torch.from_numpy(latent_noise(seeds, shape)).to(self.device)
-        scheduler = make_scheduler(
-            config.scheduler,
-            prediction=training.prediction,
-            schedule=training.schedule,
-            train_timesteps=training.train_timesteps,
-        )
-        given, nulls = given.to(self.device), nulls.to(self.device)
-
-        names = [spec.name for spec in self.specs]
-
-        @cache  # few steps are guided differently
-        def guided(scales: tuple[float, ...]) -> Guidance:
-            return Guidance.of(given, nulls, self.specs, dict(zip(names, scales)).__getitem__)
-
-        def guidance(fraction: float) -> Guidance:
-            return guided(tuple(map(config.scale_at(fraction), names)))
-
-        return sample_latents(self.unet, scheduler, noise, guidance, steps=config.steps)
+        solver = make_solver(config.scheduler, self.process, config.steps)
+        told = Given(given.to(self.device), nulls.to(self.device))
+        return sample(self.predictor(config.scale_at), solver, noise, told)
 
 
 @lru_cache(maxsize=1)

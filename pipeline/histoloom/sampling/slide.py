@@ -86,10 +86,8 @@ class LoadCanvas:
         config, model = SampleSlides.model_validate_json(self.settings), self.load()
         inputs = CanvasInputs(self.inputs)
         denoiser = WindowDenoiser(
-            model.unet,
-            model.specs,
+            model.predictor(config.scale_at),
             nulls=replace(inputs.nulls, map=_null_map(model, self.window)),
-            scale_at=config.scale_at,
             solver=_solver(config, model, self.rounds),
             batch_size=config.batch_size,
             device=model.device,
@@ -103,14 +101,7 @@ def _null_map(model: DiffusionModel, window: int) -> torch.Tensor | None:
 
 
 def _solver(config: SampleSlides, model: DiffusionModel, rounds: int) -> Solver:
-    training = model.record.training
-    return make_solver(
-        config.scheduler,
-        prediction=training.prediction,
-        schedule=training.schedule,
-        train_timesteps=training.train_timesteps,
-        steps=config.steps,
-    ).repeated(rounds)
+    return make_solver(config.scheduler, model.process, config.steps).repeated(rounds)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
-from histoloom.process.loss_weights import loss_weights
-from histoloom.process.schedules import betas, signal_to_noise
+from histoloom.process.process import Process
 from histoloom.training.distil import Batches, distil
 from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, on_device, train
 
@@ -158,20 +157,16 @@ def windowed(
 
 
 def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str) -> LossFunction:
-    snr = signal_to_noise(betas(config.schedule, config.train_timesteps))
-    kind = config.loss_weight
-    weights = torch.from_numpy(loss_weights(snr, config.prediction, kind.kind, kind.gamma, kind.k)).float().to(device)
-    alpha = torch.from_numpy(np.sqrt(snr / (1 + snr))).float().to(device)
-    sigma = torch.from_numpy(np.sqrt(1 / (1 + snr))).float().to(device)
+    process, kind = Process(config.prediction, config.schedule, config.train_timesteps), config.loss_weight
+    weights = torch.from_numpy(process.loss_weights(kind.kind, kind.gamma, kind.k)).float().to(device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         clean, given = batches(step, generator)
         noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
-        times = torch.randint(0, config.train_timesteps, (len(clean),), generator=generator).to(device)
-        a, s = alpha[times].view(-1, 1, 1, 1), sigma[times].view(-1, 1, 1, 1)
-        target = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - s * clean}[config.prediction]
-        predicted = denoise(model, a * clean + s * noise, times, given)
-        error = (predicted - target).square().mean((1, 2, 3))
+        times = torch.randint(0, process.train_timesteps, (len(clean),), generator=generator).to(device)
+        scales = process.scales_of(times, clean.ndim)
+        predicted = denoise(model, process.noised(clean, noise, scales), times, given)
+        error = (predicted - process.target(clean, noise, scales)).square().mean((1, 2, 3))
         return (error * weights[times]).mean(), {"mse": error.detach().mean()}
 
     return loss

@@ -1,0 +1,82 @@
+"""The guided denoiser: what is predicted of the data, whoever asks: the tile sampler, a canvas, or a student in distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+import torch
+
+from histoloom.backbones.denoiser import denoise
+from histoloom.conditions.batch import Conditions, cat, only
+from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.process.guidance import Branch, ScaleAt, branches
+from histoloom.process.process import Process
+
+Branches = tuple[Branch, ...]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the rows of a batch are given.
+
+    conditions : b rows. nulls : one row, which stands for "not given".
+    """
+
+    conditions: Conditions
+    nulls: Conditions
+    _joined: dict[Branches, Conditions] = field(default_factory=dict, repr=False, compare=False)
+
+    def joined(self, of: Branches, specs: tuple[ConditionSpec, ...]) -> Conditions:
+        """The conditions of each branch's rows, branch after branch; joined once for all steps that take the same branches."""
+        if of not in self._joined:
+            self._joined[of] = cat([only(self.conditions, self.nulls, specs, branch.names) for branch in of])
+        return self._joined[of]
+
+    def rows(self, numbers: torch.Tensor) -> Given:
+        return Given(self.conditions.each(itemgetter(numbers)), self.nulls)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network with its guidance.
+
+    network : as `backbones.denoiser.denoise` calls it.
+    scale_at : how the conditions are guided at each level of noise.
+    """
+
+    network: torch.nn.Module
+    process: Process
+    specs: tuple[ConditionSpec, ...]
+    scale_at: ScaleAt
+
+    def x0(self, noisy: torch.Tensor, times: int | Sequence[int], given: Given) -> torch.Tensor:
+        """The data that is predicted of x_t (b, c, h, w).
+
+        Parameters
+        ----------
+        times : one time for all rows, or one for each.
+        """
+        if isinstance(times, int):
+            at = torch.tensor(times, device=noisy.device).expand(len(noisy))
+            predicted = self._guided(noisy, at, given, self.branches(times))
+            return self.process.x0(noisy, predicted, self.process.scales(times))
+        at, predicted = torch.tensor(times, device=noisy.device), torch.empty_like(noisy)
+        of_rows = [self.branches(time) for time in times]
+        for alike in dict.fromkeys(of_rows):
+            rows = torch.tensor([row for row, own in enumerate(of_rows) if own == alike], device=noisy.device)
+            predicted[rows] = self._guided(noisy[rows], at[rows], given.rows(rows), alike)
+        return self.process.x0(noisy, predicted, self.process.scales_of(at, noisy.ndim))
+
+    def branches(self, time: int) -> Branches:
+        """What guidance needs at a time."""
+        return branches(self.specs, self.scale_at(self.process.level(time)))
+
+    def _guided(self, noisy: torch.Tensor, times: torch.Tensor, given: Given, of: Branches) -> torch.Tensor:
+        """The guided prediction, in one forward of all branches."""
+        conditions, count = given.joined(of, self.specs), len(of)
+        rows = noisy.repeat(count, *(1,) * (noisy.ndim - 1))
+        parts = denoise(self.network, rows, times.repeat(count), conditions).chunk(count)
+        first, *others = (branch.coefficient * part for branch, part in zip(of, parts))
+        return sum(others, first)
