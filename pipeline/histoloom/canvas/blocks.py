@@ -207,11 +207,10 @@ def advance_block(
     height, width = block.height + reach, block.width + reach
     top, left = np.add(plan.origin(step), (block.top + dy, block.left + dx)) % plan.blocks.canvas
     region = inputs.region(PixelBox(int(left), int(top), width, height))
-    taken = denoiser.solver.steps
     state = state[:, dy : dy + height, dx : dx + width]
     known = denoiser.solver.known(step, plan.begin)
     out = step_region(state, plan.windows(step, number), step, region, denoiser, known)
-    if (back := taken[step].back) is not None:
+    if (back := denoiser.solver.steps[step].back) is not None:
         top, left = np.add(plan.origin(step + 1), (block.top, block.left)) % plan.blocks.canvas
         place = PixelBox(int(left), int(top), block.width, block.height)
         noise = torus.noise_field(item_seed(plan.seed, f"back/{step}"), plan.channels, place, plan.blocks.canvas)
