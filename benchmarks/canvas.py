@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report, seconds
 from benchmarks.studies import Study
 from benchmarks.window_layouts import LAYOUTS, detail, difference_interval, measure_layout, plan_of
-from histoloom.backbones.denoiser import denoise
 from histoloom.canvas.blocks import CanvasPlan, block_grid
 from histoloom.canvas.decode import BAND, DecodeJob, decode_band, read_bands
 from histoloom.canvas.step import WindowDenoiser
@@ -89,7 +87,7 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
         x, times = torch.from_numpy(noise).to(chip()), torch.full((size,), 500, device=chip())
         given = rows_of(ours[1].nulls, size).to(chip())
         for _ in range(steps * -(-windows // size)):
-            denoise(ours[0].model, x, times, given)
+            ours[0].predictor.network(x, times, given)
 
     rounds = {
         "lattice": lambda: weave_in_memory(lattice, *ours),
@@ -156,12 +154,10 @@ def _forwards(load: LoadOpen, sizes: Sizes, start, queue) -> None:
         denoiser, inputs = load()
         x = torch.zeros(sizes.batch_size, inputs.channels, sizes.window, sizes.window, device=chip())
         times, given = torch.full((len(x),), 500, device=chip()), rows_of(inputs.nulls, len(x)).to(chip())
-        denoise(denoiser.predictor.network, x, times, given)
+        denoiser.predictor.network(x, times, given)
         start.wait()
         queue.put(
-            seconds(
-                lambda: [denoise(denoiser.predictor.network, x, times, given) for _ in range(2 * sizes.cells**2)]
-            ).wall
+            seconds(lambda: [denoiser.predictor.network(x, times, given) for _ in range(2 * sizes.cells**2)]).wall
         )
 
 
@@ -194,8 +190,8 @@ class Tiny(torch.nn.Module):
             torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 3, padding=1)
         )
 
-    def forward(self, latents: torch.Tensor, *_, **__):
-        return SimpleNamespace(sample=self.layers(latents))
+    def forward(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
+        return self.layers(x)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from benchmarks.judges import Segmenter, judged, segmentation_loss, train_judge
 from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
-from histoloom.backbones.denoiser import load_unet, save_denoiser
+from histoloom.backbones.denoiser import save_denoiser
 from histoloom.backbones.few_steps import add_few_steps, read_few_steps
+from histoloom.backbones.unet import UNet
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import TrainFilters
@@ -138,7 +139,7 @@ def measure_few_steps(study: Study, model: str, name: str = "few_steps") -> dict
     # the study's, whose tiles may be smaller than those that the package saw
     record = read_denoiser_record(denoiser)
     shutil.rmtree(denoiser)
-    unet = load_unet(source)
+    unet = UNet.load(source, record)
     training = replace(record.training, distilled=add_few_steps(unet, source))
     save_denoiser(unet, replace(record, training=training), denoiser)
     made = load_extractor("efficientnet-lite0", chip()).features(sampled(student, STEPS[1]))

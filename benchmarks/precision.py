@@ -19,8 +19,9 @@ import torch
 
 from benchmarks.packaged import recipe
 from benchmarks.run import arguments, chip, flat, report, seconds
-from histoloom.backbones.denoiser import build_denoiser, denoise
+from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.precision import has_bf16
+from histoloom.backbones.unet import UNet
 from histoloom.cluster import one_thread
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Params
@@ -65,12 +66,11 @@ def _autoencoder(params: Params, memory: torch.memory_format) -> torch.nn.Module
     return build_autoencoder(params.train_autoencoder).to(chip(), memory_format=memory)
 
 
-def _denoiser(params: Params, memory: torch.memory_format) -> torch.nn.Module:
+def _denoiser(params: Params, memory: torch.memory_format) -> Backbone:
     config = params.train_denoiser
     side = params.tile.tile_px // params.train_autoencoder.down_factor
-    return build_denoiser(config, SPECS, params.train_autoencoder.latent_channels, side).to(
-        chip(), memory_format=memory
-    )
+    shape = params.train_autoencoder.latent_channels, side, side
+    return UNet.build(config, SPECS, shape).to(chip(), memory_format=memory)
 
 
 def _inputs(params: Params, count: int) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
@@ -117,7 +117,7 @@ def autoencoder_step(params: Params, count: int, memory: torch.memory_format, dt
 
 def denoiser_step(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
     model, inputs = _denoiser(params, memory), _inputs(params, _batch(params.train_denoiser.batch_size))
-    return _training(model, lambda: denoise(model, *inputs).float().square().mean(), dtype)
+    return _training(model, lambda: model(*inputs).square().mean(), dtype)
 
 
 def encode(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
@@ -133,11 +133,11 @@ def decode(params: Params, count: int, memory: torch.memory_format, dtype: torch
 
 def forward(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
     model, inputs = _denoiser(params, memory), _inputs(params, count)
-    return _frozen(lambda: denoise(model, *inputs), dtype)
+    return _frozen(lambda: model(*inputs), dtype)
 
 
 def _forward_of(model: torch.nn.Module, inputs: tuple) -> Work:
-    return _frozen(partial(denoise, model, *inputs), _fastest())
+    return _frozen(partial(model, *inputs), _fastest())
 
 
 def medians(forms: dict[str, Work], repeats: int) -> dict[str, float]:
@@ -160,11 +160,9 @@ def compiled(params: Params, count: int, repeats: int) -> tuple[float, float]:
 
 def graphed(params: Params, count: int, repeats: int) -> float:
     """How many times as fast a replayed forward is."""
-    from histoloom.backbones.graphs import Graphed
-
     model, other = (_denoiser(params, torch.channels_last).requires_grad_(False) for _ in range(2))
     works = {name: _forward_of(which, _inputs(params, count)) for name, which in (("bare", model), ("graphed", other))}
-    other.forward = Graphed(torch.autocast("cuda", _fastest())(other.forward))
+    other.freeze(chip(), precision="bf16")
     took = medians(works, repeats)
     return took["bare"] / took["graphed"]
 
@@ -176,9 +174,9 @@ def batched(params: Params, count: int, repeats: int) -> float:
 
     def singly() -> None:
         for _ in range(count):
-            denoise(model, *one)
+            model(*one)
 
-    together, half = partial(denoise, model, *all_of_them), _fastest()
+    together, half = partial(model, *all_of_them), _fastest()
     took = medians({"singly": _frozen(singly, half), "batched": _frozen(together, half)}, repeats)
     return took["singly"] / took["batched"]
 

@@ -22,7 +22,6 @@ import torch
 from benchmarks.inputs import drawn_slides
 from benchmarks.run import arguments, chip, report, seconds
 from benchmarks.studies import Study
-from histoloom.backbones.denoiser import denoise
 from histoloom.cluster import one_thread, open_pool, uses_torch
 from histoloom.conditions.batch import cat
 from histoloom.conditions.encode import batch, null
@@ -66,18 +65,18 @@ def bare(model: DiffusionModel, plan: pd.DataFrame, size: int, steps: int) -> No
     latents, times = latents.to(chip()), torch.full((2 * size,), 500, device=chip())
     for _ in range(-(-len(plan) // size)):
         for _ in range(steps):
-            denoise(model.unet, latents, times, given)
+            model.network(latents, times, given)
         model.codec.model.decode(latents[:size])
 
 
 def without_graphs(model: DiffusionModel, work: Callable[[Path], None], parts: Path) -> None:
     """The same, the denoiser's kernels started one by one; on a GPU alone, elsewhere they are anyway."""
-    graphed = model.unet.forward
-    model.unet.forward = graphed.forward
+    graphed = model.network._run
+    model.network._run = graphed.forward
     try:
         work(parts)
     finally:
-        model.unet.forward = graphed
+        model.network._run = graphed
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from benchmarks.canvases import LoadOpen, Sizes, Square, map_of
 from benchmarks.judges import Network, judged, train_judge
 from benchmarks.run import chip
+from histoloom.backbones.backbone import Forward
 from histoloom.canvas.blocks import BlockGrid, CanvasPlan
 from histoloom.canvas.decode import decode_rows
 from histoloom.canvas.weaving import weave_in_memory
 from histoloom.canvas.window_layouts import make_window_layout
+from histoloom.conditions.batch import Conditions
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.metrics import kid
@@ -32,13 +34,13 @@ LAYOUTS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
 class Counted(torch.nn.Module):
     """A denoiser that counts the latent pixels that it is given."""
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, network: Forward):
         super().__init__()
-        self.model, self.pixels = model, 0
+        self.network, self.pixels = network, 0
 
-    def forward(self, latents: torch.Tensor, *given, **named):
+    def forward(self, latents: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         self.pixels += latents.shape[0] * latents.shape[2] * latents.shape[3]
-        return self.model(latents, *given, **named)
+        return self.network(latents, times, given)
 
 
 def plan_of(layout: str, sizes: Sizes, seed: int, steps: int, channels: int) -> CanvasPlan:

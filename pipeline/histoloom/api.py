@@ -205,8 +205,8 @@ def load(source: str | Path, device: str = "auto") -> Model:
     """
     folder = _folder_of(source)
     where = device_of(Cluster.model_validate({"device": device}))
-    unet, record = load_denoiser(folder / "denoiser", where)
-    model = DiffusionModel(load_codec(folder / "autoencoder", where), unet, Encoders(()), record, where)
+    network, record = load_denoiser(folder / "denoiser", where)
+    model = DiffusionModel(load_codec(folder / "autoencoder", where), network, Encoders(()), record, where)
     return Model(folder, model, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from histoloom.backbones import precision
-from histoloom.backbones.denoiser import build_denoiser, denoise
 from histoloom.backbones.precision import has_bf16, native, set_precision
+from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainAutoencoder, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
@@ -50,11 +50,11 @@ def test_bf16_is_told_by_what_the_cpu_says_of_itself(monkeypatch, capability):
 
 def test_bf16_is_close_and_comes_back_as_float32(with_bf16):
     torch.manual_seed(0)
-    model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, 4, 8).eval().requires_grad_(False)
+    model = UNet.build(TrainDenoiser(channels=(16, 32)), SPECS, (4, 8, 8)).eval().requires_grad_(False)
     latents, times, given = torch.randn(2, 4, 8, 8), torch.tensor([10, 700]), Conditions(vector=torch.eye(3)[:2])
     with torch.inference_mode():
-        full = denoise(model, latents, times, given)
-        half = denoise(set_precision(model, "bf16", "cpu"), latents, times, given)
+        full = model(latents, times, given)
+        half = model.freeze("cpu", precision="bf16")(latents, times, given)
     assert half.dtype == torch.float32 and not torch.equal(full, half)
     assert (half - full).square().mean() < 1e-3 * full.square().mean()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from histoloom.backbones.denoiser import build_denoiser, denoise, load_denoiser, save_denoiser
-from histoloom.backbones.precision import set_precision
+from histoloom.backbones.denoiser import load_denoiser, save_denoiser
+from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
@@ -16,16 +16,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 SPECS = (ConditionSpec("mask", "map", 2, 0.1, ("background", "nucleus")),)
 
 
-def unet(map_input: str) -> torch.nn.Module:
+def unet(map_input: str) -> UNet:
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
-        return build_denoiser(TrainDenoiser(channels=(8, 16), map_input=map_input), SPECS, 2, 8).eval()
+        return UNet.build(TrainDenoiser(channels=(8, 16), map_input=map_input), SPECS, (2, 8, 8)).eval()
 
 
 def predict(model: torch.nn.Module, value: torch.Tensor) -> torch.Tensor:
     latents = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        return denoise(model, latents, torch.tensor([500] * 3), Conditions(map=value))
+        return model(latents, torch.tensor([500] * 3), Conditions(map=value))
 
 
 def maps(seed: int) -> torch.Tensor:
@@ -50,4 +50,4 @@ def test_a_denoiser_with_a_map_is_loaded_as_it_was_saved(tmp_path, map_input):
     save_denoiser(model, written, tmp_path)
     loaded, record = load_denoiser(tmp_path, "cpu")
     assert record == written
-    assert torch.equal(predict(loaded, maps(2)), predict(set_precision(model, "fp32", "cpu"), maps(2)))
+    assert torch.equal(predict(loaded, maps(2)), predict(model.freeze("cpu"), maps(2)))

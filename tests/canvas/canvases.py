@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import zarr
 
-from histoloom.backbones.denoiser import build_denoiser
+from histoloom.backbones.unet import UNet
 from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.inputs import ARRAYS, GRID, CanvasInputs
 from histoloom.canvas.step import WindowDenoiser
@@ -59,7 +59,9 @@ def load_canvas(folder: Path, scheduler: str = "dpmsolver++", steps: int = 4, ba
     """A denoiser with fixed weights, and what is stated."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_denoiser(TrainDenoiser(channels=(16, 32)), SPECS, CHANNELS, WINDOW).eval().requires_grad_(False)
+        model = (
+            UNet.build(TrainDenoiser(channels=(16, 32)), SPECS, (CHANNELS, WINDOW, WINDOW)).eval().requires_grad_(False)
+        )
     process = Process("v_prediction", "cosine", 1000)
     nulls = Conditions(vector=torch.zeros(1, 2), map=torch.zeros(1, 2, WINDOW, WINDOW))
     predictor = Predictor(model, process, SPECS, Sample(guidance=2.0).scale_at)

@@ -179,7 +179,7 @@ def test_glass_is_not_denoised_and_ends_as_glass(tmp_path):
     denoiser, inputs = load_canvas(state_canvas(tmp_path / "c", HEIGHT, WIDTH, free=free))
     windows = []
     real = denoiser.predictor.network.forward
-    denoiser.predictor.network.forward = lambda x, *a, **k: (windows.append(len(x)), real(x, *a, **k))[1]
+    denoiser.predictor.network.forward = lambda x, *given: (windows.append(len(x)), real(x, *given))[1]
     woven = weave_in_memory(plan_of(), denoiser, inputs)
     assert np.allclose(woven[:, free == 0], np.array(BACKGROUND)[:, None], atol=1e-5)
     assert woven[:, free > 0].std() > 0.1

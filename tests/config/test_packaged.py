@@ -30,14 +30,14 @@ def test_every_part_of_a_package_loads(package):
     codec = load_codec(packaged(package.name, "autoencoder"), "cpu")
     unet, record = load_denoiser(package / "denoiser", "cpu")
     tower = load_text_encoder(packaged(package.name, "encoders/text"))
-    assert unet.config.out_channels == codec.channels and not record.training.distilled
+    assert unet.channels == codec.channels and not record.training.distilled
     sizes = {spec.name: spec.size for spec in record.conditions}
     assert tower.encode(["many nuclei, pale"])[0].shape[-1] == sizes["text"]
     encoder = load_expression_encoder(package / "encoders/rna")
     nothing = pd.DataFrame(0.0, index=["s"], columns=list(encoder.genes))
     assert encoder.codes(nothing).shape == (1, sizes["rna"] - 1), "a code, and whether there is one"
-    before = unet.conv_out.weight.clone()
-    assert add_few_steps(unet, package / "denoiser") == 4 and not torch.equal(before, unet.conv_out.weight)
+    before = unet.network.conv_out.weight.clone()
+    assert add_few_steps(unet, package / "denoiser") == 4 and not torch.equal(before, unet.network.conv_out.weight)
 
 
 def test_a_package_is_small_and_says_whose_tissue_it_saw(package, tmp_path):

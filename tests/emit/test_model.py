@@ -11,7 +11,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from histoloom.backbones.denoiser import build_denoiser, load_denoiser, save_denoiser
+from histoloom.backbones.denoiser import load_denoiser, save_denoiser
+from histoloom.backbones.unet import UNet
 from histoloom.cli.main import cli
 from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
@@ -40,7 +41,7 @@ def params(folder, monkeypatch):
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
     save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
     record = DenoiserRecord((spec,), DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4))
-    save_denoiser(build_denoiser(TrainDenoiser(channels=(16, 32)), (spec,), 4, 8), record, models / "denoiser")
+    save_denoiser(UNet.build(TrainDenoiser(channels=(16, 32)), (spec,), (4, 8, 8)), record, models / "denoiser")
     (models / "encoders/rna").mkdir(parents=True)
     (models / "encoders/rna/codes.parquet").write_bytes(b"of samples")
     write_json(models / "encoders/encoders.json", {})

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoloom.backbones.denoiser import build_denoiser, denoise, set_attention
+from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions, only
 from histoloom.config import Sample, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
@@ -148,7 +148,7 @@ def unet(request):
     """A tiny UNet, latents and conditions for it, the nulls (one row), and what the conditions are."""
     specs = SPECS if "text" in request.param else SPECS[:1]
     generator = torch.Generator().manual_seed(0)
-    model = build_denoiser(TrainDenoiser(channels=(8, 16)), specs, 2, 8).eval().requires_grad_(False)
+    model = UNet.build(TrainDenoiser(channels=(8, 16)), specs, (2, 8, 8)).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     given_ = Conditions(vector=torch.eye(3))
@@ -174,7 +174,7 @@ def test_guidance_is_its_formula_also_where_it_is_cut_short(unet, scale):
     model, latents, given_, nulls, _ = unet
     time = torch.tensor(500)
     rows = nulls.each(lambda value: value.expand(3, *value.shape[1:]))
-    with_, without = (denoise(model, latents, time.expand(3), c) for c in (given_, rows))
+    with_, without = (model(latents, time.expand(3), c) for c in (given_, rows))
     assert (with_ - without).abs().max() > 1e-3
     found = _guided(unet, lambda _: scale, 500)
     torch.testing.assert_close(found, without + scale * (with_ - without), rtol=1e-4, atol=1e-5)
@@ -185,7 +185,7 @@ def test_two_scales_are_nested_in_the_conditions_order(unet):
     model, latents, given_, nulls, specs = unet
     time = torch.tensor(300)
     none, label, both = (
-        denoise(model, latents, time.expand(3), only(given_, nulls, specs, names))
+        model(latents, time.expand(3), only(given_, nulls, specs, names))
         for names in ((), ("label",), ("label", "text"))
     )
     found = _guided(unet, {"label": 3.0, "text": 1.5}.get, 300)
@@ -212,7 +212,7 @@ def test_what_a_mask_hides_does_not_count(unet):
     changed[1, 2:] = 7.0
     other = Conditions(changed, given_.sequence_mask, given_.vector)
     time = torch.tensor([500] * 3)
-    torch.testing.assert_close(denoise(model, latents, time, given_), denoise(model, latents, time, other))
+    torch.testing.assert_close(model(latents, time, given_), model(latents, time, other))
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "dpmsolver++", "unipc"])
@@ -241,12 +241,11 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
     bar = torch.from_numpy(np.cumprod(1 - betas("cosine", 1000))).float()
 
     class Perfect(torch.nn.Module):
-        def forward(self, latents, timesteps, **_):
+        def forward(self, latents, timesteps, _):
             a = bar[timesteps.long()][:, None, None, None]
             epsilon = (latents - a.sqrt() * target) / (1 - a).sqrt()
             v = a.sqrt() * epsilon - (1 - a).sqrt() * target
-            found = {"epsilon": epsilon, "v_prediction": v, "sample": target.expand_as(latents)}[prediction]
-            return type("Output", (), {"sample": found})
+            return {"epsilon": epsilon, "v_prediction": v, "sample": target.expand_as(latents)}[prediction]
 
     process = Process(prediction, "cosine", 1000)
     predictor = Predictor(Perfect(), process, (), lambda level: lambda name: 1.0)
@@ -318,10 +317,10 @@ def test_an_interval_that_ends_before_it_begins_is_refused(interval):
 
 def test_latents_that_cannot_be_halved_are_an_error():
     with pytest.raises(HistoloomError, match=r"10 px cannot be halved 2 times.*channels"):
-        build_denoiser(TrainDenoiser(channels=(8, 8, 8)), SPECS, 2, 10)
+        UNet.build(TrainDenoiser(channels=(8, 8, 8)), SPECS, (2, 10, 10))
 
 
 def test_xformers_asked_for_by_name_without_a_gpu_is_an_error_and_auto_is_not(unet):
-    assert set_attention(unet[0], "auto", "cpu") == set_attention(unet[0], "sdpa", "cpu") == "sdpa"
+    assert unet[0].set_attention("auto") == unet[0].set_attention("sdpa") == "sdpa"
     with pytest.raises(HistoloomError, match=r"kernels don't load .*attention: auto"):
-        set_attention(unet[0], "xformers", "cpu")
+        unet[0].set_attention("xformers")

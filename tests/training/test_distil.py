@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histoloom.backbones.denoiser import load_denoiser, load_unet
+from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.few_steps import save_few_steps
+from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
 from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, DenoiserTraining
@@ -39,13 +38,12 @@ class Knows(torch.nn.Module):
         self.clean, self.prediction = clean, prediction
         self.bars = torch.from_numpy(Process(prediction, "cosine", 1000).alpha_bar).float()
 
-    def forward(self, x, times, **_):
+    def forward(self, x, times, _):
         bar = self.bars[times].view(-1, 1, 1, 1)
         alpha, sigma = bar.sqrt(), (1 - bar).sqrt()
         clean = self.clean.repeat(len(x) // len(self.clean), 1, 1, 1)
         noise = (x - alpha * clean) / sigma
-        value = {"sample": clean, "epsilon": noise, "v_prediction": alpha * noise - sigma * clean}[self.prediction]
-        return SimpleNamespace(sample=value)
+        return {"sample": clean, "epsilon": noise, "v_prediction": alpha * noise - sigma * clean}[self.prediction]
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,7 +56,7 @@ def test_where_the_teacher_knows_the_answer_the_student_is_asked_for_it(predicti
     lesson = Lesson(steps, teacher, Conditions(vector=torch.zeros(1, 2)))
     places = torch.randint(0, steps, (3,), generator=generator)
     x, times, wanted = lesson(clean, noise, places, Conditions(vector=torch.ones(3, 2)))
-    right = Knows(clean, prediction)(x, times).sample
+    right = Knows(clean, prediction)(x, times, None)
     # early steps hold hardly any signal, late ones hardly any noise: float32 divides by what is small there
     torch.testing.assert_close(wanted, right, atol=2e-2, rtol=2e-2)
 
@@ -66,8 +64,8 @@ def test_where_the_teacher_knows_the_answer_the_student_is_asked_for_it(predicti
 class Echo(torch.nn.Module):
     """A teacher whose prediction is what it is told of the label."""
 
-    def forward(self, x, times, class_labels, **_):
-        return SimpleNamespace(sample=class_labels[:, :1, None, None].expand_as(x).clone())
+    def forward(self, x, times, given):
+        return given.vector[:, :1, None, None].expand_as(x).clone()
 
 
 @settings(max_examples=25, deadline=None)
@@ -114,7 +112,7 @@ def _sampled(model, steps: int) -> torch.Tensor:
     torch.manual_seed(3)
     x, vector = torch.randn(16, 4, 8, 8), torch.eye(2).repeat(8, 1)
     for step in make_solver("ddim", process, steps).steps:
-        out = model(x, torch.full((16,), step.timestep), encoder_hidden_states=None, class_labels=vector).sample
+        out = model(x, torch.full((16,), step.timestep), Conditions(vector=vector))
         x = step.next(x, process.x0(x, out, step.scales))
     return x
 
@@ -159,7 +157,7 @@ def test_few_steps_of_a_model_that_was_adapted_may_be_guided(tmp_path):
     _train(tmp_path / "first", steps=1)
     init = {"init": str(tmp_path / "first")}
     _train(tmp_path / "student", steps=1, distil={"steps": 1, "teacher_steps": 2}, **init)
-    save_few_steps(load_unet(tmp_path / "first"), load_unet(tmp_path / "student"), 1, tmp_path / "first")
+    save_few_steps(UNet.load(tmp_path / "first"), UNet.load(tmp_path / "student"), 1, tmp_path / "first")
     for steps, guided in ((0, False), (1, True)):
         (_, record), _ = _train(tmp_path / f"{steps}/denoiser", steps=steps, few_steps=True, **init)
         assert record.training.distilled == 1 and record.training.guidance_inside is not guided

@@ -62,7 +62,7 @@ def test_a_denoiser_learns_from_windows_and_so_does_its_student(tmp_path):
     distil = {"init": str(tmp_path / "first"), "distil": {"steps": 1, "teacher_steps": 2, "guidance": 2.0}}
     student, record = _train(tmp_path / "student", **distil)
     assert record.training.distilled == 1
-    assert not torch.equal(model.conv_in.weight, student.conv_in.weight)
+    assert not torch.equal(model.network.conv_in.weight, student.network.conv_in.weight)
 
 
 @pytest.mark.parametrize("sides", [(3,), (4, 16)])

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from safetensors.torch import load_file, save_file
 
-from histoloom.backbones.lora import merge_low_rank
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 
 if TYPE_CHECKING:
-    from diffusers.models import UNet2DConditionModel
+    from histoloom.backbones.unet import UNet
 
 _FOLDER = "few_steps"
 RANK = 32
@@ -31,9 +30,7 @@ def updated(name: str, weights: torch.Tensor) -> bool:
     return weights.ndim > 1 and not name.startswith(("conv_in.", "class_embedding."))
 
 
-def low_rank_difference(
-    before: torch.nn.Module, after: torch.nn.Module, rank: int = RANK
-) -> tuple[dict[str, torch.Tensor], float]:
+def low_rank_difference(before: UNet, after: UNet, rank: int = RANK) -> tuple[dict[str, torch.Tensor], float]:
     """The best updates of `rank` that lead from one model's layers to the other's; sockets of conditions, biases and norms are
     left as they are.
 
@@ -42,7 +39,7 @@ def low_rank_difference(
     lora_A (rank, in, ...) and lora_B (out, rank, ...) of each layer, in peft's names, half precision; and the fraction
     of the squared difference of these layers that is left out.
     """
-    changed, first = after.state_dict(), before.state_dict()
+    changed, first = after.network.state_dict(), before.network.state_dict()
     out, left, whole = {}, 0.0, 0.0
     for name in (n for n in first if updated(n, first[n])):
         change = (changed[name] - first[name]).float()
@@ -56,7 +53,7 @@ def low_rank_difference(
     return out, left / whole if whole else 0.0
 
 
-def save_few_steps(before: torch.nn.Module, after: torch.nn.Module, steps: int, denoiser: Path) -> None:
+def save_few_steps(before: UNet, after: UNet, steps: int, denoiser: Path) -> None:
     """Write the difference, and to how many steps it leads, into the folder of the denoiser `before`."""
     difference, left_out = low_rank_difference(before, after)
     folder = denoiser / _FOLDER
@@ -93,15 +90,17 @@ def check_few_steps(source: Path | str) -> FewSteps:
     return facts
 
 
-def add_few_steps(model: UNet2DConditionModel, source: Path | str) -> int:
+def add_few_steps(model: UNet, source: Path | str) -> int:
     """Add what a packaged denoiser's folder holds to the weights; returns the steps of DDIM that it then takes.
 
     Layers whose inputs are others than the packaged model's, as text of another width makes them, are left as they are.
     """
-    updates, shapes = load_file(Path(source) / _FOLDER / _WEIGHTS), {n: p.shape for n, p in model.named_parameters()}
+    network, updates = model.network, load_file(Path(source) / _FOLDER / _WEIGHTS)
+    shapes = {n: p.shape for n, p in network.named_parameters()}
     layers = sorted({name.rsplit(".lora_", 1)[0] for name in updates})
     fitting = [n for n in layers if shapes[f"{n}.weight"][1:] == updates[f"{n}.lora_A.weight"].shape[1:]]
     names = [f"{layer}.lora_{half}.weight" for layer in fitting for half in "AB"]
-    model.load_lora_adapter({name: updates[name].float() for name in names}, prefix=None)
-    merge_low_rank(model)
+    network.load_lora_adapter({name: updates[name].float() for name in names}, prefix=None)
+    network.fuse_lora()
+    network.unload_lora()
     return check_few_steps(source)["steps"]

@@ -6,12 +6,15 @@ A GPU ends a small network's kernels sooner than a CPU can start them; a replay 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+
+from histoloom.conditions.batch import Conditions
 
 _WARM_UP = 3
+_CONDITIONS = tuple(field.name for field in fields(Conditions))
 
 
 class _Recorded(NamedTuple):
@@ -21,36 +24,36 @@ class _Recorded(NamedTuple):
 
 
 class Graphed:
-    """The forward of a denoiser on a GPU, (latents, timesteps, and what else it takes by name) to an output with `sample`.
+    """The forward of a backbone on a GPU, its conditions' map among the inputs.
 
     What it gives can't be differentiated.
     """
 
-    def __init__(self, forward: Callable[..., UNet2DConditionOutput]):
+    def __init__(self, forward: Callable[[torch.Tensor, torch.Tensor, Conditions], torch.Tensor]):
         self.forward = forward
         self.recorded: dict[tuple, _Recorded] = {}
         self.pool = torch.cuda.graph_pool_handle()  # one for all, since no two are replayed at once
 
     @torch.inference_mode()
-    def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, **named: torch.Tensor | None
-    ) -> UNet2DConditionOutput:
-        given = (latents, timesteps, *named.values())
-        key = (*named, *(None if value is None else (value.shape, value.dtype) for value in given))
+    def __call__(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
+        values = (x, times, *(getattr(given, name) for name in _CONDITIONS))
+        key = tuple(None if value is None else (value.shape, value.dtype) for value in values)
         if key not in self.recorded:
-            self.recorded[key] = self._record(given, tuple(named))
+            self.recorded[key] = self._record(values)
         graph, inputs, output = self.recorded[key]
-        for mine, value in zip(inputs, given):
+        for mine, value in zip(inputs, values):
             if mine is not None and value is not None:  # of one key, both are or neither is
                 mine.copy_(value)
         graph.replay()
-        return UNet2DConditionOutput(sample=output.clone())
+        return output.clone()
 
-    def _record(self, given: tuple[torch.Tensor | None, ...], names: tuple[str, ...]) -> _Recorded:
-        inputs = tuple(None if value is None else value.clone() for value in given)
+    def _record(self, values: tuple[torch.Tensor | None, ...]) -> _Recorded:
+        inputs = tuple(None if value is None else value.clone() for value in values)
+        x, times, *conditions = inputs
+        assert x is not None and times is not None
 
         def forward() -> torch.Tensor:
-            return self.forward(*inputs[:2], **dict(zip(names, inputs[2:]))).sample
+            return self.forward(x, times, Conditions(*conditions))
 
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -24,9 +24,8 @@ def native(kind: str, device: str) -> str:
     return "fp32" if kind == "bf16" and not has_bf16(device) else kind
 
 
-def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:
-    """Have a frozen model compute in `kind` (fp32, fp16, or bf16 where the device has it), its weights and what it gives staying as
-    they are.
+def autocast_type(kind: str, device: str) -> torch.dtype | None:
+    """What a frozen network is cast to while it computes in `kind` (fp32, fp16, or bf16 where the device has it); None for fp32.
 
     Raises
     ------
@@ -35,9 +34,13 @@ def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Mo
     """
     if kind == "fp16" and device == "cpu":
         raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16 or fp32.")
-    if (kind := native(kind, device)) != "fp32":
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[native(kind, device)]
+
+
+def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:
+    """Have a frozen model compute in `kind`, its weights and what it gives staying as they are; errors as of `autocast_type`."""
+    if (dtype := autocast_type(kind, device)) is not None:
         from accelerate.utils import convert_outputs_to_fp32
 
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
         model.forward = convert_outputs_to_fp32(torch.autocast(device.split(":")[0], dtype)(model.forward))
     return model.to(memory_format=torch.channels_last)

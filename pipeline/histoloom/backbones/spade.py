@@ -31,14 +31,14 @@ class SpadeNorm(nn.Module):
         self._holder = holder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert self._holder.value is not None, "denoise() gives a map before each forward"
+        assert self._holder.value is not None, "the UNet gives a map before each forward"
         resized = F.adaptive_avg_pool2d(self._holder.value, (x.shape[2], x.shape[3]))
         scale, shift = self.scale_shift(F.silu(self.shared(resized.to(x.dtype)))).chunk(2, 1)
         return self.norm(x) * (1 + scale) + shift
 
 
-def install_spade(unet: UNet2DConditionModel, map_channels: int, hidden: int = 32) -> None:
-    """Turn every residual block's norms in a diffusers UNet's decoder into SPADE norms."""
+def install_spade(unet: UNet2DConditionModel, map_channels: int, hidden: int = 32) -> MapHolder:
+    """Turn every residual block's norms in a diffusers UNet's decoder into SPADE norms, which read the map from what is given back."""
     from diffusers.models.resnet import ResnetBlock2D
 
     holder = MapHolder()
@@ -46,4 +46,4 @@ def install_spade(unet: UNet2DConditionModel, map_channels: int, hidden: int = 3
     for block in blocks:
         block.register_module("norm1", SpadeNorm(block.norm1, map_channels, hidden, holder))
         block.register_module("norm2", SpadeNorm(block.norm2, map_channels, hidden, holder))
-    unet.spade_map = holder  # type: ignore[assignment]  # torch types every attribute as a tensor or a module
+    return holder

@@ -12,9 +12,8 @@ CONDITIONS_FILE = "conditions.json"
 """The file beside a denoiser's weights that holds its `DenoiserRecord`; a model from elsewhere has none."""
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "quadratic"]
-
-
 Shape = Literal["sequence", "vector", "map"]
+MapInput = Literal["concat", "spade"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class DenoiserTraining:
     prediction: Prediction
     schedule: Schedule
     train_timesteps: int
-    map_input: Literal["concat", "spade"]
+    map_input: MapInput
     latent_px: int
     latent_channels: int
     distilled: int | None = None

@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import histoloom
-from histoloom.backbones.denoiser import load_unet
 from histoloom.backbones.few_steps import read_few_steps, save_few_steps
+from histoloom.backbones.unet import UNet
 from histoloom.config import Params, load_params
 from histoloom.config.denoiser_record import DenoiserRecord, read_denoiser_record
 from histoloom.config.package import packaged
@@ -178,7 +178,7 @@ def package_few_steps(study: Study, folder: Path, names: Names | None = None) ->
     names, known = names or names_outside(study), read_lineage(teacher)
     both = names.outside(known) | names.outside(read_lineage(student))
     both.save(teacher)  # first: no weights without what they saw
-    save_few_steps(load_unet(teacher), load_unet(student), mine.training.distilled, teacher)
+    save_few_steps(UNet.load(teacher), UNet.load(student), mine.training.distilled, teacher)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
     write_model_card(folder)

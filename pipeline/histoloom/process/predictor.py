@@ -8,7 +8,7 @@ from operator import itemgetter
 
 import torch
 
-from histoloom.backbones.denoiser import denoise
+from histoloom.backbones.backbone import Forward
 from histoloom.conditions.batch import Conditions, cat, only
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.guidance import Branch, ScaleAt, branches
@@ -42,11 +42,10 @@ class Given:
 class Predictor:
     """A trained network with its guidance.
 
-    network : as `backbones.denoiser.denoise` calls it.
     scale_at : how the conditions are guided at each level of noise.
     """
 
-    network: torch.nn.Module
+    network: Forward
     process: Process
     specs: tuple[ConditionSpec, ...]
     scale_at: ScaleAt
@@ -77,6 +76,6 @@ class Predictor:
         """The guided prediction, in one forward of all branches."""
         conditions, count = given.joined(of, self.specs), len(of)
         rows = noisy.repeat(count, *(1,) * (noisy.ndim - 1))
-        parts = denoise(self.network, rows, times.repeat(count), conditions).chunk(count)
+        parts = self.network(rows, times.repeat(count), conditions).chunk(count)
         first, *others = (branch.coefficient * part for branch, part in zip(of, parts))
         return sum(others, first)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
 
+from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.precision import native
 from histoloom.conditions.batch import Conditions
@@ -27,9 +28,6 @@ from histoloom.process.sampler import sample
 from histoloom.process.solver import make_solver
 from histoloom.targets.autoencoder import LatentCodec, load_codec
 
-if TYPE_CHECKING:
-    from diffusers.models import UNet2DConditionModel
-
 _MODELS = ("autoencoder", "denoiser", "encoders")
 
 
@@ -38,7 +36,7 @@ class DiffusionModel:
     """A loaded autoencoder, denoiser and encoders that were trained together."""
 
     codec: LatentCodec
-    unet: UNet2DConditionModel
+    network: Backbone
     encoders: Encoders
     record: DenoiserRecord
     device: str
@@ -54,7 +52,7 @@ class DiffusionModel:
 
     def predictor(self, scale_at: ScaleAt) -> Predictor:
         """The denoiser under this guidance."""
-        return Predictor(self.unet, self.process, self.specs, scale_at)
+        return Predictor(self.network, self.process, self.specs, scale_at)
 
     def latents(self, seeds: np.ndarray, given: Conditions, nulls: Conditions, config: Sample) -> torch.Tensor:
         """Sample one microbatch.
@@ -82,10 +80,10 @@ def load_diffusion_model(
     models: Path, sha256: str, attention: str, device: str, precision: str = "fp32"
 ) -> DiffusionModel:
     """Load a study's `models` once a process; `sha256` keys the cache, so that new weights are loaded anew."""
-    unet, record = load_denoiser(models / "denoiser", device, attention, precision)
+    network, record = load_denoiser(models / "denoiser", device, attention, precision)
     encoders = load_encoders(record.conditions, record.training.latent_px, models / "encoders", device)
     codec = load_codec(models / "autoencoder", device, precision)
-    return DiffusionModel(codec, unet, encoders, record, device)
+    return DiffusionModel(codec, network, encoders, record, device)
 
 
 def generator_sha256(models: Path) -> str:

@@ -9,15 +9,10 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from histoloom.backbones.denoiser import (
-    build_denoiser,
-    denoise,
-    load_unet,
-    save_denoiser,
-    set_attention,
-)
+from histoloom.backbones.backbone import Backbone
+from histoloom.backbones.denoiser import save_denoiser
 from histoloom.backbones.few_steps import add_few_steps, check_few_steps
-from histoloom.backbones.lora import add_low_rank, merge_low_rank, refit
+from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions, dropped
 from histoloom.conditions.encode import batch, null
 from histoloom.config import TrainDenoiser
@@ -62,8 +57,8 @@ def train_denoiser(
         torch.default_generator.manual_seed(run.seed)
         model, distilled = _first_model(config, specs, latents)
     model = model.to(run.device)
-    set_attention(model, config.attention, run.device)
-    if problem := config.windows_fault(latents.shape[3], levels=len(model.config["block_out_channels"])):
+    model.set_attention(config.attention)
+    if problem := config.windows_fault(latents.shape[3], levels=model.levels):
         raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
     batches = _batches(config, latents, arrays, specs, run)
     if config.distil:
@@ -72,7 +67,7 @@ def train_denoiser(
         average = train(model, _loss(config, model, batches, run.device), run)
         model.load_state_dict(average or {}, strict=False)
     if config.adapt == "lora":
-        merge_low_rank(model)
+        model.merge_low_rank()
     if config.few_steps:
         distilled = add_few_steps(model, packaged(config.init, "denoiser"))
     training = DenoiserTraining(
@@ -88,26 +83,29 @@ def train_denoiser(
     save_denoiser(model, DenoiserRecord(specs, training), folder)
 
 
-def _first_model(config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor):
+def _first_model(
+    config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor
+) -> tuple[UNet, int | None]:
     """A new UNet, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
     channels, side = latents.shape[2], latents.shape[3]
     if config.init == "scratch":
-        return build_denoiser(config, specs, channels, side), None
+        return UNet.build(config, specs, (channels, side, side)), None
     source = packaged(config.init, "denoiser")
     if config.few_steps:
         check_few_steps(source)
-    model = load_unet(source, config.revision)
-    if (made := model.config["out_channels"]) != channels:
-        raise HistoloomError(
-            f"train_denoiser.init makes latents of {made} channels, and the autoencoder's have "
-            f"{channels}. Take both from one model."
-        )
     before = read_denoiser_record(source)
     if before is not None:
         _check_training(config, before.training)
-    model, new = refit(model, specs if before is None else before.conditions, specs)
+    known = specs if before is None else before.conditions
+    model = UNet.load(source, before, config.revision)
+    if model.channels != channels:
+        raise HistoloomError(
+            f"train_denoiser.init makes latents of {model.channels} channels, and the autoencoder's have "
+            f"{channels}. Take both from one model."
+        )
+    model, new = model.refit(known, specs)
     if config.adapt == "lora":
-        add_low_rank(model, config.lora_rank, new)
+        model.add_low_rank(config.lora_rank, new)
     return model, None if before is None else before.training.distilled
 
 
@@ -156,7 +154,7 @@ def windowed(
     return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
 
 
-def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, device: str) -> LossFunction:
+def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str) -> LossFunction:
     process, kind = Process(config.prediction, config.schedule, config.train_timesteps), config.loss_weight
     weights = torch.from_numpy(process.loss_weights(kind.kind, kind.gamma, kind.k)).float().to(device)
 
@@ -165,7 +163,7 @@ def _loss(config: TrainDenoiser, model: torch.nn.Module, batches: Batches, devic
         noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
         times = torch.randint(0, process.train_timesteps, (len(clean),), generator=generator).to(device)
         scales = process.scales_of(times, clean.ndim)
-        predicted = denoise(model, process.noised(clean, noise, scales), times, given)
+        predicted = model(process.noised(clean, noise, scales), times, given)
         error = (predicted - process.target(clean, noise, scales)).square().mean((1, 2, 3))
         return (error * weights[times]).mean(), {"mse": error.detach().mean()}
 

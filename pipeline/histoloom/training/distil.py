@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from histoloom.backbones.denoiser import denoise
+from histoloom.backbones.backbone import Backbone
 from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
@@ -28,7 +28,7 @@ Batches = Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]
 
 def distil(
     config: TrainDenoiser,
-    model: torch.nn.Module,
+    model: Backbone,
     batches: Batches,
     nulls: Conditions,
     specs: tuple[ConditionSpec, ...],
@@ -69,13 +69,13 @@ def _after(log: Log, first: int) -> Log:
     return lambda step, numbers: log(first + step, numbers)
 
 
-def _loss(lesson: Lesson, model: torch.nn.Module, batches: Batches) -> LossFunction:
+def _loss(lesson: Lesson, model: Backbone, batches: Batches) -> LossFunction:
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         clean, given = batches(step, generator)
         noise = torch.randn(clean.shape, generator=on_device(generator, clean.device), device=clean.device)
         places = torch.randint(0, lesson.steps, (len(clean),), generator=generator)
         x, times, wanted = lesson(clean, noise, places, given)
-        error = (denoise(model, x, times, given) - wanted).square().mean()
+        error = (model(x, times, given) - wanted).square().mean()
         return error, {"mse": error.detach()}
 
     return loss

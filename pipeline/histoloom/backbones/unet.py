@@ -1,0 +1,216 @@
+"""The UNet: diffusers' UNet2DConditionModel, with the conditions wired to its inputs."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from safetensors.torch import load_file
+
+from histoloom.backbones.backbone import Backbone, Specs
+from histoloom.backbones.spade import install_spade
+from histoloom.conditions.batch import Conditions
+from histoloom.errors import HistoloomError
+
+if TYPE_CHECKING:
+    from diffusers.models import UNet2DConditionModel
+
+    from histoloom.config import TrainDenoiser
+    from histoloom.config.denoiser_record import DenoiserRecord, MapInput
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_TEXT_SOCKET = re.compile(r".*\.attn2\.to_[kv]\.weight")
+_SPADE_SOCKET = re.compile(r".*\.norm[12]\.shared\.weight")
+
+
+class UNet(Backbone):
+    """A sequence is read by cross-attention and vectors are added to the time embedding. Maps are concatenated to the data, or scale and
+    shift the decoder's norms (SPADE).
+
+    network : the UNet, SPADE's norms in it where `map_input` says so.
+    """
+
+    low_rank_layers = r".*\.(to_q|to_k|to_v|to_out\.0|conv1|conv2|proj_in|proj_out|time_emb_proj|shared|scale_shift)"
+
+    def __init__(self, network: UNet2DConditionModel, map_channels: int, map_input: MapInput):
+        super().__init__()
+        self.network = network
+        self.map_input = map_input
+        self._map = install_spade(network, map_channels) if map_input == "spade" and map_channels else None
+
+    @classmethod
+    def build(cls, config: TrainDenoiser, specs: Specs, shape: tuple[int, ...]) -> Self:
+        """For (channels, px, px). The finest level is convolutional; the coarser ones attend, to the sequence where there is one."""
+        from diffusers.models import UNet2DConditionModel
+
+        (channels, px, _), levels = shape, len(config.channels)
+        if px % 2 ** (levels - 1):
+            raise HistoloomError(
+                f"A latent of {px} px cannot be halved {levels - 1} times: use fewer "
+                "train_denoiser.channels, or tiles of another size."
+            )
+        text = text_size(specs)
+        vector, maps = len(_channels(specs, "vector")), len(_channels(specs, "map"))
+        kind = "CrossAttn" if text else "Attn"
+        common, most = math.gcd(*config.channels), min(32, *(max(1, c // 4) for c in config.channels))
+        network = UNet2DConditionModel(
+            sample_size=px,
+            in_channels=channels + (maps if config.map_input == "concat" else 0),
+            out_channels=channels,
+            block_out_channels=config.channels,
+            layers_per_block=config.layers_per_block,
+            down_block_types=("DownBlock2D",) + (f"{kind}DownBlock2D",) * (levels - 1),
+            mid_block_type="UNetMidBlock2DCrossAttn" if text else "UNetMidBlock2D",
+            up_block_types=(f"{kind}UpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+            cross_attention_dim=text or 32,
+            attention_head_dim=config.attention_head_dim,
+            norm_num_groups=max(g for g in range(1, most + 1) if common % g == 0),
+            class_embed_type="projection" if vector else None,
+            projection_class_embeddings_input_dim=vector or None,
+        )
+        return cls(network, maps, config.map_input)
+
+    @classmethod
+    def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
+        from diffusers.models import UNet2DConditionModel
+
+        maps = len(_channels(record.conditions, "map")) if record else 0
+        map_input = record.training.map_input if record else "concat"
+        try:
+            if map_input == "spade" and maps:
+                made = cls(UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source)), maps, map_input)
+                made.network.load_state_dict(load_file(Path(source) / WEIGHTS))
+                return made
+            network = UNet2DConditionModel.from_pretrained(
+                source, revision=revision, use_safetensors=True, torch_dtype=torch.float32
+            )
+        except (OSError, ValueError) as error:
+            raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}") from error
+        return cls(network, maps, map_input)
+
+    def save(self, folder: Path) -> None:
+        self.network.save_pretrained(folder, safe_serialization=True)
+
+    @property
+    def channels(self) -> int:
+        return self.network.config["out_channels"]
+
+    @property
+    def levels(self) -> int:
+        """Sizes at which it computes; each is half of the one before."""
+        return len(self.network.config["block_out_channels"])
+
+    def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
+        if self._map is not None:
+            self._map.value = given.map
+        elif given.map is not None:
+            x = torch.cat([x, given.map], 1)
+        return self.network(
+            x,
+            times,
+            encoder_hidden_states=given.sequence,
+            encoder_attention_mask=given.sequence_mask,
+            class_labels=given.vector,
+        ).sample.float()
+
+    def refit(self, before: Specs, after: Specs) -> tuple[Self, tuple[str, ...]]:
+        """Channels are matched by the condition's and the channel's names. A text tower of another width gets new keys and values.
+
+        Raises
+        ------
+        HistoloomError
+            when one of the two has text and the other has none: their blocks differ.
+        """
+        _check_text(before, after)
+        fitted = self._with_inputs_for(after)
+        data = [("data", str(c)) for c in range(self.channels)] if self.map_input == "concat" else []
+        maps = data + _channels(before, "map"), data + _channels(after, "map")
+        vectors = _channels(before, "vector"), _channels(after, "vector")
+        old, new, names = self.network.state_dict(), fitted.network.state_dict(), []
+        for name, value in new.items():
+            columns = vectors if name == "class_embedding.linear_1.weight" else maps if self._reads_map(name) else None
+            if columns and columns[0] != columns[1] and name in old:
+                new[name] = _matched(old[name], *columns)
+                names.append(name)
+            elif name in old and old[name].shape == value.shape:
+                new[name] = old[name]
+            elif name.startswith("class_embedding"):
+                new[name] = torch.zeros_like(value) if "linear_2" in name else value
+                names.append(name)
+            elif _TEXT_SOCKET.fullmatch(name):
+                names.append(name)
+            else:
+                raise HistoloomError(f"train_denoiser.init holds no '{name}' of shape {tuple(value.shape)}.")
+        fitted.network.load_state_dict(new)
+        return fitted, tuple(f"network.{name}" for name in names)
+
+    def _reads_map(self, name: str) -> bool:
+        return bool(_SPADE_SOCKET.fullmatch(name)) if self._map is not None else name == "conv_in.weight"
+
+    def _with_inputs_for(self, specs: Specs) -> Self:
+        """A new UNet of the same sizes whose inputs take these conditions."""
+        from diffusers.models import UNet2DConditionModel
+
+        config, vectors, maps = self.network.config, len(_channels(specs, "vector")), len(_channels(specs, "map"))
+        network = UNet2DConditionModel.from_config(
+            dict(config)
+            | {
+                "in_channels": config["out_channels"] + (maps if self.map_input == "concat" else 0),
+                "class_embed_type": "projection" if vectors else None,
+                "projection_class_embeddings_input_dim": vectors or None,
+                "cross_attention_dim": text_size(specs) or config["cross_attention_dim"],
+            }
+        )
+        return type(self)(network, maps, self.map_input)
+
+    def set_attention(self, kind: str) -> str:
+        """`auto` takes xformers where its kernels load on this device, else PyTorch's scaled dot product.
+
+        Raises
+        ------
+        HistoloomError
+            when xformers is asked for by name and its kernels don't load.
+        """
+        on_gpu = self.network.device.type == "cuda"
+        if kind == "sdpa" or (kind == "auto" and not on_gpu):
+            return "sdpa"
+        try:
+            if not on_gpu:
+                raise RuntimeError("xformers has no CPU kernels")
+            self.network.enable_xformers_memory_efficient_attention()
+        except (ImportError, RuntimeError, ValueError) as error:
+            if kind == "auto":
+                return "sdpa"
+            raise HistoloomError(
+                f"train_denoiser.attention is xformers, and its kernels don't load ({error}). Install "
+                "histoloom[xformers] on a machine with a GPU, or set attention: auto."
+            ) from error
+        return "xformers"
+
+
+def text_size(specs: Specs) -> int | None:
+    """Channels of the sequence's tokens; None without a sequence."""
+    return next((s.size for s in specs if s.shape == "sequence"), None)
+
+
+def _check_text(before: Specs, after: Specs) -> None:
+    had, has = (text_size(specs) is not None for specs in (before, after))
+    if had != has:
+        way = "with" if had else "without"
+        raise HistoloomError(
+            f"train_denoiser.init was trained {way} text: adapt it {way} text in train_denoiser.conditions too."
+        )
+
+
+def _channels(specs: Specs, shape: str) -> list[tuple[str, str]]:
+    return [(s.name, c) for s in specs if s.shape == shape for c in (s.channels or map(str, range(s.size)))]
+
+
+def _matched(old: torch.Tensor, before: list[tuple[str, str]], after: list[tuple[str, str]]) -> torch.Tensor:
+    """The columns (axis 1) of `old` that `after` names, zeros where `before` has none."""
+    place = {channel: number for number, channel in enumerate(before)}
+    columns = [old[:, place[c]] if c in place else torch.zeros_like(old[:, 0]) for c in after]
+    return torch.stack(columns, 1)
