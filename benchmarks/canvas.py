@@ -31,7 +31,7 @@ from histoloom.canvas.weaving import CanvasJob, begin_task, run_canvas, segment,
 from histoloom.canvas.window_layouts import Lattice
 from histoloom.cluster import Ref, Task, one_thread, open_pool
 from histoloom.conditions.batch import Conditions
-from histoloom.config import Cluster
+from histoloom.config import Cluster, Params
 from histoloom.data.commit import digest, hash_tree
 from histoloom.process.predictor import Predictor
 from histoloom.process.process import Process
@@ -40,7 +40,7 @@ from histoloom.progress import progress
 from histoloom.slides.open import open_slide
 from histoloom.slides.pyramid import PyramidPicture, level_sizes, write_pyramid
 from histoloom.studies.code import code_sha256
-from histoloom.targets.autoencoder import LatentCodec
+from histoloom.targets.latents import Latents
 
 PARTS = ("window_layouts", "wall", "workers", "memory", "gigapixel")
 GIGAPIXEL_PX = 32768
@@ -53,7 +53,11 @@ def measure_layouts(study: Study, sizes: Sizes, pictures: Path | None, root: Pat
     real, found = squares(study, sizes), {}
     # all that latents depend on; the decoder is not of it
     inputs = [hash_tree(study.folder / part) for part in ("data/tiles", "models/denoiser", "models/encoders")]
-    kept = root / "latents" / digest([code_sha256("sample_slides"), vars(sizes), inputs])[:12]
+    kept = (
+        root
+        / "latents"
+        / digest([code_sha256("sample_slides", Params.model_validate(study.params)), vars(sizes), inputs])[:12]
+    )
     tiles = np.concatenate([square.tiles for square in real])
     for steps in sizes.steps:
         load = LoadOpen(study.folder / "models", steps, sizes.window, 1, masked=True)
@@ -236,12 +240,12 @@ def measure_memory(root: Path, smoke: bool) -> dict:
 
 @dataclass(frozen=True)
 class LoadTinyCodec:
-    def __call__(self) -> LatentCodec:
+    def __call__(self) -> Latents:
         from diffusers import AutoencoderTiny
 
         widths = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
         model = AutoencoderTiny(**widths, num_encoder_blocks=(1,) * 3, num_decoder_blocks=(1,) * 3)
-        return LatentCodec(model.eval(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
+        return Latents(model.eval(), torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
 
 
 def _whole(side_px: int, folder: Path, queue) -> None:

@@ -154,7 +154,7 @@ class LoadOpen:
         solver, nulls = make_solver("ddim", model.process, self.steps), nulls_of(model, self.window)
         scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
         denoiser = WindowDenoiser(model.predictor(lambda level: scale), nulls, solver, self.batch_size, chip())
-        return denoiser, Open(model.codec.channels, nulls)
+        return denoiser, Open(model.target.channels, nulls)
 
     @property
     def model(self) -> DiffusionModel:

@@ -44,7 +44,7 @@ from histoloom.quality.metrics import fd, kid
 from histoloom.report.pictures import contact_sheet
 from histoloom.slides.open import open_slide
 from histoloom.slides.segment import segment_slide
-from histoloom.targets.autoencoder import load_codec
+from histoloom.targets.latents import Latents
 from histoloom.training.autoencoder import reconstruction, reconstruction_picture
 
 PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
@@ -57,9 +57,9 @@ CORNER_PX = (3000, 3000)
 
 
 def measure_reconstruction(study: Study, pictures: Path | None) -> dict:
-    rows, codec = val_rows(study.tiles, 800), load_codec(study.folder / "models/autoencoder", chip())
+    rows, target = val_rows(study.tiles, 800), Latents.load(study.folder / "models/autoencoder", chip())
     images = study.tiles.read(rows)
-    found, rebuilt = reconstruction(codec, images)
+    found, rebuilt = reconstruction(target, images)
     if pictures is not None:
         some = np.linspace(0, len(images) - 1, 8).astype(int)
         reconstruction_picture(images[some], rebuilt[some]).save(pictures / "reconstruction.png")

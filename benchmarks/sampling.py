@@ -66,7 +66,7 @@ def bare(model: DiffusionModel, plan: pd.DataFrame, size: int, steps: int) -> No
     for _ in range(-(-len(plan) // size)):
         for _ in range(steps):
             model.network(latents, times, given)
-        model.codec.model.decode(latents[:size])
+        model.target.model.decode(latents[:size])
 
 
 def without_graphs(model: DiffusionModel, work: Callable[[Path], None], parts: Path) -> None:

@@ -88,7 +88,7 @@ class Study:
             seeds = np.full(len(rows), rows["seed"].iloc[0], np.uint64)
             sample = Sample(**self.params["sample"] | {"guidance": guidance})
             nothing = null(arrays, model.specs)
-            return model.codec.decode(model.latents(seeds, given, nothing, sample))
+            return model.target.decode(model.latents(seeds, given, nothing, sample))["image"]
 
     @property
     def plan(self) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.metrics import kid
 from histoloom.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
+from histoloom.targets.target import Target
 
 CROP = 32
 LAYOUTS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
@@ -64,9 +65,9 @@ def owner_maps(plan: CanvasPlan) -> list[np.ndarray]:
     return out
 
 
-def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
+def decoded(latents: np.ndarray, target: Target) -> np.ndarray:
     """A torus of latents (c, h, w) as (h * factor, w * factor, 3) uint8."""
-    side = latents.shape[1]
+    side, factor = latents.shape[1], target.factor
     out = np.zeros((side * factor, side * factor, 3), np.uint8)
 
     def read(box: PixelBox[int]) -> np.ndarray:
@@ -75,7 +76,7 @@ def decoded(latents: np.ndarray, codec, factor: int) -> np.ndarray:
     def write(pixels: np.ndarray, *, left: int, top: int) -> None:
         out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
-    decode_rows(read, codec, factor, slice(0, side), side, write)
+    decode_rows(read, target, slice(0, side), side, write)
     return out
 
 
@@ -119,8 +120,8 @@ def measure_layout(
     layout: str, load: LoadOpen, sizes: Sizes, real: list[Square], kept: Path
 ) -> tuple[dict, list[np.ndarray]]:
     """Cost, seams, likeness and time of one layout, over several canvases, and their pictures."""
-    woven, codec = weave_layout(layout, load, sizes, real, kept), load.model.codec
-    pictures = [decoded(latents, codec, sizes.factor) for latents in woven.latents]
+    woven, target = weave_layout(layout, load, sizes, real, kept), load.model.target
+    pictures = [decoded(latents, target) for latents in woven.latents]
     owned = [list(step) for step in zip(*(owner_maps(plan) for plan in woven.plans))]
     on_pictures = [gradients(picture, sizes.factor) for picture in pictures]
     on_latents = seams([gradients(np.moveaxis(z, 0, -1), 1) for z in woven.latents], owned, sizes.rounds)

@@ -21,8 +21,7 @@ from histoloom.config.package import root, scale_of
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled
-from histoloom.targets.autoencoder import factor_of, load_codec
+from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target
 
 _PARTS = ("autoencoder", "denoiser", "encoders")
 _BATCH = 8
@@ -57,7 +56,7 @@ class Model:
 
     @property
     def tile_px(self) -> int:
-        return self.model.record.training.latent_px * factor_of(self.model.codec.model)
+        return self.model.record.training.px * self.model.target.factor
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -144,20 +143,20 @@ class Model:
     def _arrays(self, rows: pd.DataFrame, masks: np.ndarray | None) -> Arrays:
         """Each condition's array, the null's where it isn't given."""
         arrays: Arrays = {}
-        latent_px, specs = self.model.record.training.latent_px, self.model.specs
+        px, specs = self.model.record.training.px, self.model.specs
         for spec in specs:
             if spec.name == "label":
                 arrays["label"] = encode_labels(rows["label"].tolist(), spec.channels)
             elif spec.shape == "sequence":
-                arrays |= load_encoders((spec,), latent_px, self.folder / "encoders").arrays(rows, _no_tiles)
+                arrays |= load_encoders((spec,), px, self.folder / "encoders").arrays(rows, _no_tiles)
             elif spec.name == "mask" and masks is not None:
                 if EDGE in read_channels(spec.channels)[0]:
                     raise HistoloomError(
                         f"{self.folder} reads outlines of nuclei beside a mask: plan its tiles in a study."
                     )
-                arrays["mask"] = mask_map(masks, None, spec.channels, latent_px, latent_px)
+                arrays["mask"] = mask_map(masks, None, spec.channels, px, px)
             else:
-                shape = (spec.size, latent_px, latent_px) if spec.shape == "map" else (spec.size,)
+                shape = (spec.size, px, px) if spec.shape == "map" else (spec.size,)
                 arrays[spec.name] = np.zeros((len(rows), *shape), np.float32)
         return arrays
 
@@ -167,7 +166,7 @@ class Model:
         for start in range(0, len(seeds), _BATCH):
             index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
             given = batch(arrays, self.model.specs, index)
-            out.append(self.model.codec.decode(self.model.latents(seeds[index], given, nulls, settings)))
+            out.append(self.model.target.decode(self.model.latents(seeds[index], given, nulls, settings))["image"])
         return np.concatenate(out)[: len(seeds)]
 
 
@@ -206,7 +205,7 @@ def load(source: str | Path, device: str = "auto") -> Model:
     folder = _folder_of(source)
     where = device_of(Cluster.model_validate({"device": device}))
     network, record = load_denoiser(folder / "denoiser", where)
-    model = DiffusionModel(load_codec(folder / "autoencoder", where), network, Encoders(()), record, where)
+    model = DiffusionModel(load_target(folder, record, where), network, Encoders(()), record, where)
     return Model(folder, model, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
 
 

@@ -33,7 +33,7 @@ def test_a_replay_gives_what_the_forward_gives(tmp_path, precision, map_input):
     for name, parameter in made.named_parameters():
         if "scale_shift" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    training = DenoiserTraining("v_prediction", "cosine", 1000, map_input, 8, 4)
+    training = DenoiserTraining("v_prediction", "cosine", 1000, map_input, (4, 8, 8))
     save_denoiser(made, DenoiserRecord(SPECS, training), tmp_path)
     model, *_ = load_denoiser(tmp_path, "cuda", precision=precision)
     graphed, made = model._run, []

@@ -168,7 +168,7 @@ def test_few_steps_are_added_to_what_was_adapted(tmp_path):
 def _arrays(count: int, classes: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {
-        "latents": rng.standard_normal((count, 1, 4, 8, 8)).astype(np.float32),
+        "data": rng.standard_normal((count, 1, 4, 8, 8)).astype(np.float32),
         "label": np.eye(classes, dtype=np.float32)[rng.integers(0, classes, count)],
     }
 
@@ -203,8 +203,8 @@ def test_a_model_trained_otherwise_is_refused(tmp_path):
         _train(
             tmp_path / "x", label("a", "b"), _arrays(8, 2), steps=1, prediction="epsilon", init=str(tmp_path / "first")
         )
-    wider = _arrays(8, 2) | {"latents": np.zeros((8, 1, 8, 8, 8), np.float32)}
-    with pytest.raises(HistoloomError, match="latents of 4 channels"):
+    wider = _arrays(8, 2) | {"data": np.zeros((8, 1, 8, 8, 8), np.float32)}
+    with pytest.raises(HistoloomError, match="diffuses 4 channels, and what is diffused here has 8"):
         _train(tmp_path / "y", label("a", "b"), wider, steps=1, init=str(tmp_path / "first"))
 
 

@@ -13,7 +13,8 @@ from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainAutoencoder, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.errors import HistoloomError
-from histoloom.targets.autoencoder import build_autoencoder, load_codec, save_latent_scale
+from histoloom.targets.autoencoder import build_autoencoder
+from histoloom.targets.latents import Latents, save_latent_scale
 
 SPECS = (ConditionSpec("label", "vector", 3),)
 
@@ -70,7 +71,7 @@ def test_an_autoencoder_in_bf16_encodes_and_decodes(with_bf16, tmp_path, arch):
     build_autoencoder(config).save_pretrained(tmp_path)
     save_latent_scale(tmp_path, torch.zeros(4), torch.ones(4))
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    full, half = (load_codec(tmp_path, "cpu", kind) for kind in ("fp32", "bf16"))
-    latents = half.encode(image)
-    assert latents.dtype == torch.float32 and (latents - full.encode(image)).abs().max() < 0.2
-    assert half.decode(latents).shape == image.shape
+    full, half = (Latents.load(tmp_path, "cpu", kind) for kind in ("fp32", "bf16"))
+    latents = half.encode({"image": image})
+    assert latents.dtype == torch.float32 and (latents - full.encode({"image": image})).abs().max() < 0.2
+    assert half.decode(latents)["image"].shape == image.shape

@@ -46,7 +46,7 @@ def test_a_denoiser_with_a_map_is_loaded_as_it_was_saved(tmp_path, map_input):
     model = unet(map_input)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-    written = DenoiserRecord(SPECS, DenoiserTraining("epsilon", "linear", 100, map_input, 8, 2))
+    written = DenoiserRecord(SPECS, DenoiserTraining("epsilon", "linear", 100, map_input, (2, 8, 8)))
     save_denoiser(model, written, tmp_path)
     loaded, record = load_denoiser(tmp_path, "cpu")
     assert record == written

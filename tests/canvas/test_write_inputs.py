@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from histoloom.canvas import decode, from_image, torus
 from histoloom.canvas import write_inputs as stated
-from histoloom.canvas.decode import HALO, decode_rows, is_local, reach
+from histoloom.canvas.decode import HALO, decode_rows
 from histoloom.canvas.inputs import CanvasInputs
 from histoloom.canvas.slide_mask import read_mask
 from histoloom.canvas.sources import InputSources
@@ -33,7 +33,8 @@ from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.sampling.slide import lay_windows
 from histoloom.slides.open import open_slide
-from histoloom.targets.autoencoder import LatentCodec, build_autoencoder
+from histoloom.targets.autoencoder import build_autoencoder
+from histoloom.targets.latents import Latents
 from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
 
 SPLITS = {"a": "train", "v": "val"}
@@ -155,12 +156,12 @@ def test_a_canvas_that_cannot_be_laid_out_is_refused(slide, settings, message):
         lay_windows(params.sample_slides.slides[0], params.sample_slides, FACTOR, 16)
 
 
-def codec_of(arch: str = "tiny") -> LatentCodec:
+def target_of(arch: str = "tiny") -> Latents:
     config = params_of({}).train_autoencoder.model_copy(update={"arch": arch, "channels": 16})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_autoencoder(config).eval().requires_grad_(False)
-    return LatentCodec(model, torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
+    return Latents(model, torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
 
 
 ENCODERS = Encoders((LabelEncoder(("left", "right")), MaskEncoder(("background", "left", "right"), 16)))
@@ -181,7 +182,7 @@ def write(slide: dict, canvas=(48, 56), encoders=ENCODERS) -> Written:
     make_slide("real.tif", width=200, height=200, mpp=1.0)
     entry = SlideEntry("real", Path("real.tif"), "a", 2)
     Path("stated").mkdir()
-    sources = InputSources(params, codec_of(), encoders, TileStore("tiles"), {"real": entry})
+    sources = InputSources(params, target_of(), encoders, TileStore("tiles"), {"real": entry})
     groups, points = write_inputs(Path("stated"), params.sample_slides.slides[0], canvas, sources)
     inputs = CanvasInputs(Path("stated"))
     return Written(groups, points, inputs, inputs.arrays)
@@ -293,7 +294,7 @@ def test_a_region_of_any_shape_begins_as_its_slide_is(here, monkeypatch, x, y, w
     found = write({"width_px": 200, "height_px": 200, "image": {"slide_id": "real", "keep": True, **region}}, (64, 64))
     with open_slide(Path("real.tif"), None) as slide:
         whole = slide.read(PixelBox(0, 0, 200, 200), 1.0)
-    around = codec_of().encode(np.pad(whole, ((64, 64), (64, 64), (0, 0)), mode="edge")[None])[0].numpy()
+    around = target_of().encode({"image": np.pad(whole, ((64, 64), (64, 64), (0, 0)), mode="edge")[None]})[0].numpy()
     rows, columns = (slice((64 + start) // 4, (64 + start + side) // 4) for start, side in ((y, height), (x, width)))
     latents = found.arrays["image"][:, : height // 4, : width // 4]
     np.testing.assert_allclose(latents, around[:, rows, columns], atol=1e-4)
@@ -313,7 +314,7 @@ def test_a_slide_that_is_not_there_cannot_be_begun_from(here):
 def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
     """But for rounding, where the decoder does not normalise; else nearly, and blended."""
     monkeypatch.setattr(decode, "TILE", 24)
-    codec, height, width = codec_of(arch), 40, 56
+    target, height, width = target_of(arch), 40, 56
     latents = torch.randn(4, height, width, generator=torch.Generator().manual_seed(0)).numpy()
     smooth = latents if arch == "tiny" else 0.3 * latents
     out = np.zeros((height * FACTOR, width * FACTOR, 3), np.uint8)
@@ -324,11 +325,10 @@ def test_tiles_of_a_canvas_decode_as_the_whole_does(arch, monkeypatch):
     def into(pixels: np.ndarray, *, left: int, top: int) -> None:
         out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
-    decode_rows(read, codec, FACTOR, slice(0, height), width, into)
-    whole = codec.decode(torch.from_numpy(smooth)[None])[0]
+    decode_rows(read, target, slice(0, height), width, into)
+    whole = target.decode(torch.from_numpy(smooth)[None])["image"][0]
     inside = np.s_[HALO * FACTOR : -HALO * FACTOR, HALO * FACTOR : -HALO * FACTOR]
-    assert is_local(codec) == (arch == "tiny")
-    assert arch != "tiny" or 4 < reach(codec, FACTOR) <= 10
+    assert target.reach is None if arch == "kl" else 4 < target.reach <= 10
     apart = np.abs(out.astype(int) - whole)[inside]
     assert apart.max() <= 1 if arch == "tiny" else apart.mean() < 3
 

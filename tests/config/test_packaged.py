@@ -16,7 +16,7 @@ from histoloom.conditions.text import load_text_encoder
 from histoloom.config.package import packaged, root
 from histoloom.data.lineage import read_lineage
 from histoloom.emit.model_card import write_model_card
-from histoloom.targets.autoencoder import load_codec
+from histoloom.targets.latents import Latents
 
 PACKAGES = sorted(path.name for path in root().iterdir() if path.is_dir())
 
@@ -27,10 +27,10 @@ def package(request):
 
 
 def test_every_part_of_a_package_loads(package):
-    codec = load_codec(packaged(package.name, "autoencoder"), "cpu")
+    target = Latents.load(packaged(package.name, "autoencoder"), "cpu")
     unet, record = load_denoiser(package / "denoiser", "cpu")
     tower = load_text_encoder(packaged(package.name, "encoders/text"))
-    assert unet.channels == codec.channels and not record.training.distilled
+    assert unet.channels == target.channels and not record.training.distilled
     sizes = {spec.name: spec.size for spec in record.conditions}
     assert tower.encode(["many nuclei, pale"])[0].shape[-1] == sizes["text"]
     encoder = load_expression_encoder(package / "encoders/rna")

@@ -23,7 +23,8 @@ from histoloom.data.study_folder import Study
 from histoloom.emit.model import Words, package_few_steps, package_models
 from histoloom.emit.redaction import FOLDER, Names, names_outside
 from histoloom.errors import HistoloomError
-from histoloom.targets.autoencoder import build_autoencoder, load_autoencoder, load_codec, save_latent_scale
+from histoloom.targets.autoencoder import build_autoencoder, load_autoencoder
+from histoloom.targets.latents import Latents, save_latent_scale
 from tests.build import make_part, make_study, tile_rows, tiles
 from tests.stages import study_of
 
@@ -40,7 +41,7 @@ def params(folder, monkeypatch):
     models, spec = Path("models"), ConditionSpec("label", "vector", 2, 0.5, ("tumour", "stroma"))
     build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(models / "autoencoder")
     save_latent_scale(models / "autoencoder", torch.zeros(4), torch.ones(4))
-    record = DenoiserRecord((spec,), DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4))
+    record = DenoiserRecord((spec,), DenoiserTraining("v_prediction", "cosine", 1000, "concat", (4, 8, 8)))
     save_denoiser(UNet.build(TrainDenoiser(channels=(16, 32)), (spec,), (4, 8, 8)), record, models / "denoiser")
     (models / "encoders/rna").mkdir(parents=True)
     (models / "encoders/rna/codes.parquet").write_bytes(b"of samples")
@@ -58,7 +59,7 @@ def test_a_package_loads_and_its_card_says_whose_it_is(params):
     assert all(t.dtype == torch.float16 for t in load_file(out / "denoiser" / WEIGHTS).values())
     model, record = load_denoiser(out / "denoiser", "cpu")
     assert next(model.parameters()).dtype == torch.float32 and record.channels["label"] == ("tumour", "stroma")
-    assert load_codec(out / "autoencoder", "cpu").channels == 4
+    assert Latents.load(out / "autoencoder", "cpu").channels == 4
     lineage = read_lineage(out / "denoiser")
     assert lineage.groups == tuple(sorted(code("g", name, SALT) for name in ("p1", "p2")))
     assert lineage.slides == (code("s", "s1", SALT),) and not lineage.public
@@ -84,7 +85,7 @@ def test_a_package_does_not_say_where_its_model_was_begun(params):
     assert "_name_or_path" in Path("models/autoencoder/config.json").read_text(encoding="utf-8")
     package_models(study_of(params), Path("out"), MINE)
     assert "_name_or_path" not in Path("out/autoencoder/config.json").read_text(encoding="utf-8")
-    load_codec("out/autoencoder", "cpu")
+    Latents.load("out/autoencoder", "cpu")
 
 
 def test_a_packages_groups_are_told_from_another_studys(params):

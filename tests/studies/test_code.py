@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import histoloom
+from histoloom.config import Params
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.summarise import summarised
 from histoloom.studies import code
@@ -30,11 +31,17 @@ def package(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def before(package) -> dict[str, str]:
-    return {name: code.code_sha256(name) for name in STAGES}
+    return _codes("latents")
+
+
+def _codes(target: str) -> dict[str, str]:
+    tile = {"mpp": 1.0, "tile_px": 8, "stride_px": 8, "labels": {"source": "slide", "classes": ["tumour"]}}
+    params = Params.model_validate({"tile": tile, "train_denoiser": {"target": target}})
+    return {name: code.code_sha256(name, params) for name in STAGES}
 
 
 def _forget() -> None:
-    for function in (code.code_sha256, code._imported, code._meaning):
+    for function in (code._sha256, code._imported, code._meaning):
         function.cache_clear()
 
 
@@ -47,7 +54,7 @@ def changed(package, before) -> Callable[..., set[str]]:
         text = path.read_text(encoding="utf-8")
         path.write_text(edit(text), encoding="utf-8")
         _forget()
-        found = {name for name in STAGES if code.code_sha256(name) != before[name]}
+        found = {name for name, sha256 in _codes("latents").items() if sha256 != before[name]}
         path.write_text(text, encoding="utf-8")
         return found
 
@@ -66,6 +73,7 @@ def add_code(text: str) -> str:
         ("slides/grid.py", {"tile", "tile_slides"}),
         ("canvas/torus.py", {"sample_slides"}),
         ("config/uplift.py", {"uplift"}),
+        ("targets/latents.py", {"train_autoencoder", "encode", "sample", "sample_slides"}),
         ("report/page.py", {"report"}),
         ("data/store.py", set(STAGES) - {"fetch"}),
         ("cli/main.py", set()),
@@ -75,6 +83,11 @@ def add_code(text: str) -> str:
 )
 def test_a_stage_s_code_is_what_it_imports(changed, file, stages):
     assert changed(file, add_code) == stages
+
+
+def test_a_target_that_no_param_names_counts_for_nothing(package, before):
+    pixels = _codes("pixels")
+    assert {name for name in STAGES if pixels[name] != before[name]} == {"encode", "sample", "sample_slides"}
 
 
 def test_what_is_written_for_people_doesn_t_count(changed):

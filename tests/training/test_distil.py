@@ -94,7 +94,7 @@ def _arrays(count: int = 32) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     label = np.eye(2, dtype=np.float32)[rng.integers(0, 2, count)]
     latents = rng.standard_normal((count, 1, 4, 8, 8)).astype(np.float32) * 0.3 + label[:, :1, None, None, None] * 2 - 1
-    return {"latents": latents.astype(np.float32), "label": label}
+    return {"data": latents.astype(np.float32), "label": label}
 
 
 def _train(folder, **options):
@@ -143,7 +143,7 @@ def test_a_student_is_known_as_one_wherever_it_is_loaded_and_not_trained_on(tmp_
 
 
 def test_a_student_is_not_stepped_otherwise(tmp_path):
-    training = DenoiserTraining("v_prediction", "cosine", 1000, "concat", 8, 4, distilled=4)
+    training = DenoiserTraining("v_prediction", "cosine", 1000, "concat", (4, 8, 8), distilled=4)
     write_json(tmp_path / "denoiser" / CONDITIONS_FILE, DenoiserRecord((), training).json)
     with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
         check_distilled(tmp_path, Sample(), "sample")

@@ -43,7 +43,7 @@ def test_every_window_of_a_tile_is_shown():
 def _train(folder, **options):
     rng = np.random.default_rng(0)
     arrays = {
-        "latents": rng.standard_normal((8, 4, 4, 8, 8)).astype(np.float16),
+        "data": rng.standard_normal((8, 4, 4, 8, 8)).astype(np.float16),
         "label": np.eye(2, dtype=np.float32)[rng.integers(0, 2, 8)],
         "mask": rng.random((8, 3, 8, 8)).astype(np.float16),
     }
@@ -58,7 +58,7 @@ def _train(folder, **options):
 
 def test_a_denoiser_learns_from_windows_and_so_does_its_student(tmp_path):
     model, record = _train(tmp_path / "first")
-    assert record.training.latent_px == 8
+    assert record.training.px == 8
     distil = {"init": str(tmp_path / "first"), "distil": {"steps": 1, "teacher_steps": 2, "guidance": 2.0}}
     student, record = _train(tmp_path / "student", **distil)
     assert record.training.distilled == 1

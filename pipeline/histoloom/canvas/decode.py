@@ -15,7 +15,7 @@ from histoloom.cluster import uses_torch
 from histoloom.data.commit import commit_part
 from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.raster_file import RasterFile
-from histoloom.targets.autoencoder import LatentCodec
+from histoloom.targets.target import Target
 
 ReadLatents = Callable[[PixelBox[int]], np.ndarray]
 
@@ -28,32 +28,12 @@ TILE, HALO = 128, 8
 """Side of what is decoded at once, and what is blended on each side of it, latent px."""
 BAND = TILE
 """Rows of one task, latent px: one row of tiles, so that small slides take all workers too."""
-_PROBE = 40
 PIXELS = "pixels"
-
-
-def is_local(codec: LatentCodec) -> bool:
-    """Whether a pixel depends on its surroundings alone: nothing in the decoder looks at the whole tile."""
-    whole, decoder = (torch.nn.GroupNorm, torch.nn.LayerNorm), codec.model.decoder
-    return not any(isinstance(m, whole) or "Attention" in type(m).__name__ for m in decoder.modules())
-
-
-@torch.inference_mode()
-def reach(codec: LatentCodec, factor: int) -> int:
-    """How far a latent pixel shows in what is decoded, latent px, found by changing one."""
-    side = 2 * _PROBE + 1
-    latents = torch.zeros(2, codec.channels, side, side, device=codec.device)
-    latents[1, :, _PROBE, _PROBE] = 1
-    plain, changed = codec.model.decode(latents).sample
-    rows = torch.nonzero((plain != changed).any(0))[:, 0]
-    middle = _PROBE * factor
-    return -(-max(middle - int(rows.min()), int(rows.max()) + 1 - middle - factor) // factor)
 
 
 def decode_rows(
     read: ReadLatents,
-    codec: LatentCodec,
-    factor: int,
+    target: Target,
     rows: slice,
     width: int,
     write: WritePixels,
@@ -68,28 +48,28 @@ def decode_rows(
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
     write : called with pixels (h, w, 3) and their upper left corner, px counted from the first row.
     """
-    halo = reach(codec, factor) if is_local(codec) else None
+    halo, factor = target.reach, target.factor
     for top in range(rows.start, rows.stop, TILE):
         height = min(TILE, rows.stop - top)
         for left in range(0, width, TILE):
             box = PixelBox(left, top, min(TILE, width - left), height)
-            pixels = _blended(read, codec, factor, box) if halo is None else _plain(read, codec, factor, box, halo)
+            pixels = _blended(read, target, box) if halo is None else _plain(read, target, box, halo)
             write(pixels, left=left * factor, top=(top - rows.start) * factor)
 
 
-def _plain(read: ReadLatents, codec: LatentCodec, factor: int, box: PixelBox[int], halo: int) -> np.ndarray:
+def _plain(read: ReadLatents, target: Target, box: PixelBox[int], halo: int) -> np.ndarray:
     latents = read(PixelBox(box.left - halo, box.top - halo, box.width + 2 * halo, box.height + 2 * halo))
-    pixels = codec.decode(torch.from_numpy(latents)[None])[0]
+    pixels, factor = target.decode(torch.from_numpy(latents)[None])["image"][0], target.factor
     inside = halo * factor
     return pixels[inside : inside + box.height * factor, inside : inside + box.width * factor]
 
 
-def _blended(read: ReadLatents, codec: LatentCodec, factor: int, box: PixelBox[int]) -> np.ndarray:
+def _blended(read: ReadLatents, target: Target, box: PixelBox[int]) -> np.ndarray:
     """The pixels of a box from the tiles that lie over it, each fading out over its halo.
 
     Tiles lie on one grid over the whole canvas, so that a box next to this one sees the same tiles.
     """
-    left, top, width, height = box
+    (left, top, width, height), factor = box, target.factor
     total = np.zeros((height * factor, width * factor, 3), np.float32)
     weights = np.zeros((height * factor, width * factor, 1), np.float32)
     side = TILE + 2 * HALO
@@ -102,7 +82,8 @@ def _blended(read: ReadLatents, codec: LatentCodec, factor: int, box: PixelBox[i
             ys, xs = (slice(max(0, o), min(n, o + side)) for o, n in ((y0, height), (x0, width)))
             if ys.start >= ys.stop or xs.start >= xs.stop:
                 continue
-            pixels = codec.decode(torch.from_numpy(read(PixelBox(x - HALO, y - HALO, side, side)))[None])[0]
+            latents = torch.from_numpy(read(PixelBox(x - HALO, y - HALO, side, side)))
+            pixels = target.decode(latents[None])["image"][0]
             into = np.s_[ys.start * factor : ys.stop * factor, xs.start * factor : xs.stop * factor]
             rows, columns = (slice((s.start - o) * factor, (s.stop - o) * factor) for s, o in ((ys, y0), (xs, x0)))
             weight = np.outer(ramp[rows], ramp[columns])[..., None].astype(np.float32)
@@ -116,7 +97,7 @@ class DecodeJob:
     """One band of a canvas to pixels; plain data.
 
     height, width : of the slide, latent px.
-    load : gives the codec; called for each band.
+    load : gives the target that decodes; called for each band.
     factor : pixels to a latent pixel.
     """
 
@@ -124,7 +105,7 @@ class DecodeJob:
     number: int
     height: int
     width: int
-    load: Callable[[], LatentCodec]
+    load: Callable[[], Target]
     factor: int
     parts: Path
 
@@ -150,7 +131,7 @@ def decode_band(job: DecodeJob) -> None:
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
     raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
-    decode_rows(Latents(job.canvas).read, job.load(), job.factor, job.rows, job.width, raster.write)
+    decode_rows(Latents(job.canvas).read, job.load(), job.rows, job.width, raster.write)
 
 
 def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:

@@ -45,7 +45,7 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
             f"sample_slides.slides, '{slide.name}': '{image.slide_id}' is no slide of {params.tile.manifest}."
         )
     entry = sources.slides[image.slide_id]
-    latents = create(group, "image", (sources.codec.channels,), _canvas(group), "float32")
+    latents = create(group, "image", (sources.target.channels,), _canvas(group), "float32")
     latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
     region = PixelBox(
         image.x_px // factor,
@@ -110,7 +110,7 @@ def _encoded_pieces(
             x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
             size = height * factor + 2 * halo, width * factor + 2 * halo
             picture = _read_padded(source, (x - halo * scale, y - halo * scale), size, scale)
-            encoded = sources.codec.encode(picture[None])[0].numpy()
+            encoded = sources.target.encode({"image": picture[None]})[0].numpy()
             place = PixelBox(region.left + left, region.top + top, width, height)
             yield place, encoded[:, around : around + height, around : around + width]
 

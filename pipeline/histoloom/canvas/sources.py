@@ -10,20 +10,20 @@ from histoloom.config import Params, WovenSlide
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault
-from histoloom.targets.autoencoder import LatentCodec
+from histoloom.targets.target import Target
 
 
 @dataclass(frozen=True)
 class InputSources:
     """What the inputs of a study's canvases are made from.
 
-    codec, encoders : of the trained model.
+    target, encoders : of the trained model.
     tiles : the study's real tiles, whose conditions a grid may take.
     slides : slide_id to the manifest's entry; a canvas may begin from a region of one.
     """
 
     params: Params
-    codec: LatentCodec
+    target: Target
     encoders: Encoders
     tiles: TileStore
     slides: dict[str, SlideEntry]
@@ -31,7 +31,7 @@ class InputSources:
     @property
     def factor(self) -> int:
         """Pixels to a latent pixel."""
-        return self.params.train_autoencoder.down_factor
+        return self.target.factor
 
 
 def check_source_groups(slide: WovenSlide, groups: Iterable[str], splits: dict[str, str]) -> list[Fault]:

@@ -20,7 +20,7 @@ from histoloom.config import Params, WovenSlide
 from histoloom.data.nuclei_layout import outlines
 from histoloom.errors import Fault, ManifestFaults, Note
 from histoloom.slides.slide import BadSlide
-from histoloom.targets.autoencoder import LatentCodec
+from histoloom.targets.target import Target
 
 _BAND = 256
 """Latent rows that are written at once."""
@@ -76,7 +76,7 @@ class InputsRecord(NamedTuple):
 def write_inputs(folder: Path, slide: WovenSlide, canvas: tuple[int, int], sources: InputSources) -> InputsRecord:
     """Write what is stated about a slide's canvas of (height, width) latent px, as `CanvasInputs` reads it."""
     group = zarr.create_group(folder / ARRAYS)
-    group.attrs["background"] = _glass(sources.codec, sources.params.sample_slides.glass_rgb)
+    group.attrs["background"] = _glass(sources.target, sources.params.sample_slides.glass_rgb)
     _write_mask(group, slide, canvas, sources)
     conditions = state_conditions(slide, sources)
     conditions.grid.save(folder / GRID)
@@ -139,8 +139,8 @@ def _bands(mask: SlideMask, canvas: tuple[int, int], factor: int, *, edges: bool
         yield Band(rows, mask.on_canvas(mask.ids, top, count, px), edge)
 
 
-def _glass(codec: LatentCodec, colour: tuple[int, ...]) -> list[float]:
+def _glass(target: Target, colour: tuple[int, ...]) -> list[float]:
     """The clean latents of a pixel amid glass, (channels,)."""
     flat = np.full((1, 128, 128, 3), colour, np.uint8)
-    latents = codec.encode(flat)[0]
+    latents = target.encode({"image": flat})[0]
     return latents[:, latents.shape[1] // 2, latents.shape[2] // 2].tolist()

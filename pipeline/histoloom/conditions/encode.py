@@ -78,23 +78,21 @@ def study_encoders(params: Params, folder: Path | str, device: str = "cpu") -> E
     """The encoders that params name, those that learn from the folder that `train_encoders` wrote."""
     masks = mask_channels(params.tile.masks.classes, edges=params.encode.edges, detail=params.encode.mask_detail)
     known = {"label": params.tile.labels.classes, "mask": masks}
-    latent_px = params.tile.tile_px // params.train_autoencoder.down_factor
+    px = params.tile.tile_px // params.factor
     names = params.train_denoiser.conditions
-    return Encoders(tuple(_encoder(n, known.get(n, ()), latent_px, Path(folder), device) for n in names))
+    return Encoders(tuple(_encoder(n, known.get(n, ()), px, Path(folder), device) for n in names))
 
 
-def load_encoders(
-    specs: tuple[ConditionSpec, ...], latent_px: int, folder: Path | str, device: str = "cpu"
-) -> Encoders:
+def load_encoders(specs: tuple[ConditionSpec, ...], px: int, folder: Path | str, device: str = "cpu") -> Encoders:
     """The encoders of a trained denoiser's conditions."""
-    return Encoders(tuple(_encoder(s.name, s.channels, latent_px, Path(folder), device) for s in specs))
+    return Encoders(tuple(_encoder(s.name, s.channels, px, Path(folder), device) for s in specs))
 
 
-def _encoder(name: str, channels: tuple[str, ...], latent_px: int, folder: Path, device: str) -> Encoder:
+def _encoder(name: str, channels: tuple[str, ...], px: int, folder: Path, device: str) -> Encoder:
     if name == "label":
         return LabelEncoder(tuple(channels))
     if name == "mask":
-        return MaskEncoder(tuple(channels), latent_px)
+        return MaskEncoder(tuple(channels), px)
     if name == "magnification":
         return MagnificationEncoder()
     if name == "rna":

@@ -21,18 +21,18 @@ from histoloom.config.denoiser_record import Shape
 
 @dataclass(frozen=True)
 class MaskEncoder:
-    """channels : as `mask_channels` names them."""
+    """channels : as `mask_channels` names them. px : side of the data that the map lies beside."""
 
     channels: tuple[str, ...]
-    latent_px: int
+    px: int
     name = "mask"
     shape: ClassVar[Shape] = "map"
 
     def arrays(self, _: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-        """(n, channels, latent_px, latent_px) float16 in [0, 1]."""
+        """(n, channels, px, px) float16 in [0, 1]."""
         edges = EDGE in read_channels(self.channels)[0]
         edge = tiles("edge") if edges else None
-        return {self.name: mask_map(tiles("mask"), edge, self.channels, self.latent_px, self.latent_px)}
+        return {self.name: mask_map(tiles("mask"), edge, self.channels, self.px, self.px)}
 
 
 def mask_map(

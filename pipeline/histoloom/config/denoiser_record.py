@@ -39,19 +39,26 @@ class DenoiserTraining:
 
     prediction, schedule, train_timesteps : of the forward process.
     map_input : how maps enter the network.
-    latent_px, latent_channels : side and channels of the latents that it was trained on.
+    shape : (channels, ...) of the data that it was trained on.
     distilled : the number of steps that it was distilled to; None where it wasn't.
     guidance_inside : whether a distilled denoiser learnt its teacher's guidance, and is to be sampled without.
+    target, backbone : what it diffuses, and its network, as params name them.
     """
 
     prediction: Prediction
     schedule: Schedule
     train_timesteps: int
     map_input: MapInput
-    latent_px: int
-    latent_channels: int
+    shape: tuple[int, ...]
     distilled: int | None = None
     guidance_inside: bool = True
+    target: str = "latents"
+    backbone: str = "unet"
+
+    @property
+    def px(self) -> int:
+        """Side of the data."""
+        return self.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,15 @@ def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
         for found in told(written, "conditions", path)
     ]
     training = told(written, "training", path)
-    needed = ("prediction", "schedule", "train_timesteps", "map_input", "latent_px", "latent_channels")
-    optional = {name: training[name] for name in ("distilled", "guidance_inside") if name in training}
-    facts = {name: told(training, name, path) for name in needed}
-    return DenoiserRecord(tuple(conditions), DenoiserTraining(**facts, **optional))
+    if "shape" not in training:  # as packages of the first version state it
+        px = told(training, "latent_px", path)
+        training = training | {"shape": (told(training, "latent_channels", path), px, px)}
+    needed = ("prediction", "schedule", "train_timesteps", "map_input", "shape")
+    facts = {name: told(training, name, path) for name in needed} | {"shape": tuple(training["shape"])}
+    facts |= {
+        name: training[name] for name in ("distilled", "guidance_inside", "target", "backbone") if name in training
+    }
+    return DenoiserRecord(tuple(conditions), DenoiserTraining(**facts))
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,13 @@ class Params(Section):
     def _agree(self):
         if self.tile.stride_px > self.tile.tile_px * 16:
             raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
-        if self.tile.tile_px % self.train_autoencoder.down_factor:
+        if self.tile.tile_px % self.factor:
             raise ValueError("tile.tile_px must be a multiple of train_autoencoder.down_factor")
-        if self.train_autoencoder.down_factor % self.encode.mask_detail:
-            raise ValueError("encode.mask_detail must divide train_autoencoder.down_factor")
+        if self.factor % self.encode.mask_detail:
+            pixels = self.train_denoiser.target == "pixels"
+            raise ValueError(
+                f"encode.mask_detail must {'be 1 for pixels' if pixels else 'divide train_autoencoder.down_factor'}"
+            )
         for where, classes in (
             ("tile.labels", self.tile.labels.classes),
             ("tile.masks", self.tile.masks.classes),
@@ -73,6 +76,11 @@ class Params(Section):
         self._check_slides()
         return self
 
+    @property
+    def factor(self) -> int:
+        """Pixels to a pixel of what is diffused, along a side."""
+        return self.train_autoencoder.down_factor if self.train_denoiser.target == "latents" else 1
+
     def _check_slides(self) -> None:
         slides, names = self.sample_slides.slides, self.train_denoiser.conditions
         _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
@@ -85,7 +93,7 @@ class Params(Section):
                 raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
             if slide.image and self.tile.stain != "none":
                 raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
-            factor = self.train_autoencoder.down_factor
+            factor = self.factor
             if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
                 raise ValueError(
                     f"{where}: image.x_px and image.y_px are to be multiples of {factor} px, the side of a latent pixel"

@@ -74,15 +74,17 @@ class _Filling:
 
     def fill(self) -> None:
         init = self.source("train_denoiser.init", "scratch")
+        known = self.read("denoiser", "train_denoiser.init", init, read_denoiser_folder) if init else None
         for part, key in (
             ("autoencoder", "train_autoencoder.init"),
             ("encoders/text", "train_encoders.text.source"),
             ("encoders/rna", "train_encoders.rna.init"),
         ):
-            if init and self.has(init, "denoiser") and self.has(init, part):
+            without = part == "autoencoder" and known and known.record and known.record.training.target != "latents"
+            if init and self.has(init, "denoiser") and self.has(init, part) and not without:
                 self.take(key, init)
         self.fill_autoencoder()
-        if init and (known := self.read("denoiser", "train_denoiser.init", init, read_denoiser_folder)):
+        if known:
             self.told.denoiser = known
             self.fill_denoiser(known)
         self.fill_encoders()
@@ -101,7 +103,7 @@ class _Filling:
         self.take_all("train_denoiser", known.sizes)
         if known.record is None:
             return
-        for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+        for name in ("target", "prediction", "schedule", "train_timesteps", "map_input"):
             self.take(f"train_denoiser.{name}", getattr(known.record.training, name))
         conditions = known.record.channels
         labelled, masked = self.get("tile.labels.source") != "none", self.get("tile.masks.source") not in (None, "none")

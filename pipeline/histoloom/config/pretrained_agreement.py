@@ -17,7 +17,7 @@ from histoloom.errors import Fault, Note, Problem, key_fault
 _DECIDED = (
     "train_autoencoder.down_factor",
     "train_autoencoder.latent_channels",
-    *(f"train_denoiser.{name}" for name in ("prediction", "schedule", "train_timesteps", "map_input")),
+    *(f"train_denoiser.{name}" for name in ("target", "prediction", "schedule", "train_timesteps", "map_input")),
     "train_encoders.rna.transform",
 )
 """Keys that a model has decided: another value is a fault."""
@@ -93,7 +93,7 @@ def _section(params: Params, name: str) -> Any:
 def _of_the_denoiser(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     config, autoencoder = params.train_denoiser, params.train_autoencoder
     latents_known = autoencoder.init == "scratch" or part_folder(autoencoder.init, "autoencoder") is not None
-    if latents_known and autoencoder.latent_channels != known.latent_channels:
+    if config.target == "latents" and latents_known and autoencoder.latent_channels != known.latent_channels:
         problem = (
             f"'{config.init}' makes latents of {known.latent_channels} channels, and those of train_autoencoder (init: "
             f"{autoencoder.init}) have {autoencoder.latent_channels}."
@@ -144,7 +144,7 @@ def _differs(mpp: float, other: float) -> bool:
 
 def _windows(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     """Windows of a loaded denoiser; those of a new one are checked with the params."""
-    latent_px, levels = params.tile.tile_px // params.train_autoencoder.down_factor, len(known.sizes["channels"])
+    latent_px, levels = params.tile.tile_px // params.factor, len(known.sizes["channels"])
     if problem := params.train_denoiser.windows_fault(latent_px, levels):
         yield "train_denoiser.windows_latent_px", problem, "name other sides."
 

@@ -53,6 +53,10 @@ class TrainDenoiser(Section):
         False,
         description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim",
     )
+    target: Literal["latents", "pixels"] = Field(
+        "latents",
+        description="what is diffused: an autoencoder's latents, or the pixels themselves, without an autoencoder",
+    )
     conditions: tuple[ConditionName, ...] = ("label", "text")
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
     map_input: Literal["concat", "spade"] = Field(

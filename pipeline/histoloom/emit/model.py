@@ -100,7 +100,7 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
         **words.stripped,
         "millions": millions,
         "lineage": read_lineage(folder / "denoiser").record,
-        "metrics": {s: _metrics(study.reports(s)) for s in ("train_encoders", "train_autoencoder", "train_denoiser")},
+        "metrics": {stage: _metrics(study.reports(stage)) for stage in _trainings(params)},
         "training": _trained(params),
     }
     if before:
@@ -115,6 +115,11 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
     folder.replace(target)
 
 
+def _trainings(params: Params) -> tuple[str, ...]:
+    """The stages whose numbers are told: of pixels there is no autoencoder."""
+    return ("train_encoders", *["train_autoencoder"] * (params.train_denoiser.target == "latents"), "train_denoiser")
+
+
 def _begun_from(params: Params) -> Path | None:
     """The package that the study's denoiser was begun from, if it was."""
     if params.train_denoiser.init == "scratch":
@@ -127,14 +132,15 @@ def _trained(params: Params) -> list[dict]:
     """What was trained by these params, in their order."""
     ae, denoiser = params.train_autoencoder, params.train_denoiser
     windows = " and ".join(map(str, denoiser.windows_latent_px))
-    rows = (
+    rows = [
         ("autoencoder", ae.steps, ae.batch_size, ae.learning_rate),
         ("its decoder alone, against a critic", ae.decoder_steps, ae.batch_size, ae.learning_rate / 2),
         (
             f"denoiser, windows of {windows} latent px" if windows else "denoiser",
             denoiser.steps, denoiser.batch_size, denoiser.learning_rate,
         ),
-    )  # fmt: skip
+    ]  # fmt: skip
+    rows = rows if denoiser.target == "latents" else rows[2:]
     return [dict(zip(("what", "steps", "batch_size", "learning_rate"), row)) for row in rows if row[1]]
 
 

@@ -20,7 +20,11 @@ tags: [histopathology, latent-diffusion, histoloom]
 ---
 # {{ name }}
 
+{% if params.train_denoiser.target == "latents" -%}
 A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
+{% else -%}
+A diffusion model of histology: a denoiser of \
+{% endif -%}
 {{ millions.denoiser }} M, for tiles of {{ sides | join(" and ") }} px at {{ params.tile.mpp }} µm/px. Made with histoloom {{ version }}; `params.yaml`
 says how it was made{% if earlier %}, after {{ earlier | join(", ") }}{% endif %}.
 
@@ -104,7 +108,7 @@ def write_model_card(folder: Path) -> None:
     learnt = {name for p in (params, *map(load_params, earlier)) for name in learnt_towers(p)}
     card = Environment(autoescape=False).from_string(_CARD).render(
         facts, conditions=conditions["conditions"], params=params, few_steps=read_few_steps(folder / "denoiser"),
-        sides=[side * params.train_autoencoder.down_factor for side in windows] or [params.tile.tile_px],
+        sides=[side * params.factor for side in windows] or [params.tile.tile_px],
         earlier=[path.name for path in earlier], codes=codes, clear=[name for name in groups if not is_code(name)],
         text_learnt="text" in learnt, rna_learnt="rna" in learnt,
     )  # fmt: skip

@@ -41,7 +41,7 @@ _KEPT = {
     "train_autoencoder": "init revision arch latent_channels down_factor channels blocks crop_px kl_weight detail_weight scale "
     "perceptual_weight steps decoder_steps critic_weight batch_size learning_rate mixed_precision",
     "encode": "batch_size symmetries mask_detail precision edges",
-    "train_denoiser": "init revision adapt lora_rank few_steps conditions drop map_input channels layers_per_block "
+    "train_denoiser": "init revision adapt lora_rank few_steps target conditions drop map_input channels layers_per_block "
     "attention_head_dim attention prediction schedule train_timesteps ema_decay steps batch_size windows_latent_px "
     "learning_rate warmup_steps mixed_precision",
     "train_denoiser.loss_weight": "kind gamma k",

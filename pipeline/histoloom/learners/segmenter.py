@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from histoloom.targets.autoencoder import to_model
+from histoloom.targets.pixels import to_model
 from histoloom.training.loop import TrainingRun, epoch_order, train
 
 _BATCH = 64

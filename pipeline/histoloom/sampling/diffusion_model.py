@@ -1,4 +1,4 @@
-"""A diffusion model, that is its autoencoder, denoiser and encoders: loaded once a process, and asked for latents."""
+"""A diffusion model, that is its target, denoiser and encoders: loaded once a process, and asked for data."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from histoloom.process.predictor import Given, Predictor
 from histoloom.process.process import Process
 from histoloom.process.sampler import sample
 from histoloom.process.solver import make_solver
-from histoloom.targets.autoencoder import LatentCodec, load_codec
+from histoloom.registry import registered
+from histoloom.targets.target import Target
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
 
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """A loaded autoencoder, denoiser and encoders that were trained together."""
+    """A loaded target, denoiser and encoders that were trained together."""
 
-    codec: LatentCodec
+    target: Target
     network: Backbone
     encoders: Encoders
     record: DenoiserRecord
@@ -68,8 +69,7 @@ class DiffusionModel:
         (b, c, h, w) latents of unit variance, on the device
         """
         training = self.record.training
-        shape = (training.latent_channels, training.latent_px, training.latent_px)
-        noise = torch.from_numpy(latent_noise(seeds, shape)).to(self.device)
+        noise = torch.from_numpy(latent_noise(seeds, training.shape)).to(self.device)
         solver = make_solver(config.scheduler, self.process, config.steps)
         told = Given(given.to(self.device), nulls.to(self.device))
         return sample(self.predictor(config.scale_at), solver, noise, told)
@@ -81,9 +81,14 @@ def load_diffusion_model(
 ) -> DiffusionModel:
     """Load a study's `models` once a process; `sha256` keys the cache, so that new weights are loaded anew."""
     network, record = load_denoiser(models / "denoiser", device, attention, precision)
-    encoders = load_encoders(record.conditions, record.training.latent_px, models / "encoders", device)
-    codec = load_codec(models / "autoencoder", device, precision)
-    return DiffusionModel(codec, network, encoders, record, device)
+    encoders = load_encoders(record.conditions, record.training.px, models / "encoders", device)
+    target = load_target(models, record, device, precision)
+    return DiffusionModel(target, network, encoders, record, device)
+
+
+def load_target(models: Path, record: DenoiserRecord, device: str, precision: str = "fp32") -> Target:
+    """What a denoiser diffuses, from the folder that holds the models."""
+    return registered("target", record.training.target).load(models / "autoencoder", device, precision)
 
 
 def generator_sha256(models: Path) -> str:

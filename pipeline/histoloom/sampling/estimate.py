@@ -50,7 +50,7 @@ def estimate(
     start = time.perf_counter()
     latents = model.latents(np.arange(size), given, nulls, one_step)
     stepped = time.perf_counter()
-    model.codec.decode(latents)
+    model.target.decode(latents)
     decoded = time.perf_counter()
     per_batch = (stepped - start) * params.sample.steps + (decoded - stepped)
     tile_mib = params.tile.tile_px**2 * 3 / 2**20

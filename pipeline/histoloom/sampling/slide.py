@@ -40,7 +40,7 @@ from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_polygons
 from histoloom.slides.pyramid import PyramidPicture, ReadBox, TiffFormat, level_sizes, write_pyramid
 from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE, THUMBNAIL
-from histoloom.targets.autoencoder import LatentCodec
+from histoloom.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class LoadModel:
 
 
 @dataclass(frozen=True)
-class LoadCodec:
+class LoadTarget:
     """What decodes."""
 
     load: LoadModel
 
-    def __call__(self) -> LatentCodec:
-        return self.load().codec
+    def __call__(self) -> Target:
+        return self.load().target
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def weave_slide(
 ) -> Callable[[Path], SlideMetrics]:
     """Weave and decode a slide; returns what writes it."""
     params, model, config = weaver.params, weaver.load(), weaver.params.sample_slides
-    factor, window = params.train_autoencoder.down_factor, config.window_latent_px or model.record.training.latent_px
+    factor, window = model.target.factor, config.window_latent_px or model.record.training.px
     layout, blocks = lay_windows(slide, config, factor, window)
     folder = weaver.root / "canvases" / weaver.part(slide)
     with one_thread():
@@ -160,12 +160,12 @@ def weave_slide(
     solver = _solver(config, model, slide.rounds)
     begin = solver.begin(slide.image.strength) if slide.image else 0
     seed = item_seed(params.seed, f"slide/{slide.name}")
-    plan = CanvasPlan(seed, layout, blocks, model.codec.channels, begin, len(solver.steps))
+    plan = CanvasPlan(seed, layout, blocks, model.target.channels, begin, len(solver.steps))
     settings = config.model_dump_json(exclude={"slides"})
     load = LoadCanvas(weaver.load, settings, window, folder / "inputs", slide.rounds)
     job = CanvasJob(plan, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     shutil.rmtree(job.scratch, ignore_errors=True)
-    bands = _decode_jobs(job, slide, LoadCodec(weaver.load), factor)
+    bands = _decode_jobs(job, slide, LoadTarget(weaver.load), factor)
     with pool(blocks.count, woven=True) as run:
         start = time.monotonic()
         run_canvas(job, run.graph, f"sample_slides: {slide.name}")
@@ -188,7 +188,7 @@ SlideMetrics = dict[str, float | int | tuple[int, int]]
 """How long a slide took, and what it was made of; as the stage's metrics state it."""
 
 
-def _decode_jobs(job: CanvasJob, slide: WovenSlide, load: LoadCodec, factor: int) -> list[DecodeJob]:
+def _decode_jobs(job: CanvasJob, slide: WovenSlide, load: LoadTarget, factor: int) -> list[DecodeJob]:
     height, width = -(-slide.height_px // factor), -(-slide.width_px // factor)
     folder = job.checkpoints.parent / "bands"
     return [DecodeJob(job, n, height, width, load, factor, folder) for n in range(-(-height // BAND))]
@@ -197,7 +197,7 @@ def _decode_jobs(job: CanvasJob, slide: WovenSlide, load: LoadCodec, factor: int
 def _write_inputs(target: Path, slide: WovenSlide, weaver: Weaver, blocks: BlockGrid) -> dict:
     params, model = weaver.params, weaver.load()
     entries = {entry.slide_id: entry for entry in weaver.manifest.slides}
-    sources = InputSources(params, model.codec, model.encoders, weaver.study.real(), entries)
+    sources = InputSources(params, model.target, model.encoders, weaver.study.real(), entries)
     written = write_inputs(target, slide, blocks.canvas, sources)
     splits = study_splits(weaver.manifest, params.tile, params.seed)
     refuse_faults(check_source_groups(slide, written.source_groups, splits))
@@ -250,7 +250,7 @@ def _facts(slide: WovenSlide, weaver: Weaver, plan: CanvasPlan) -> dict:
         },
         "label": slide.label,
         "canvas_latent_px": plan.blocks.canvas,
-        "down_factor": params.train_autoencoder.down_factor,
+        "down_factor": params.factor,
         "steps": plan.log(),
     }
 

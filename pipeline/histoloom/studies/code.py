@@ -9,24 +9,36 @@ from pathlib import Path
 import histoloom
 from histoloom.config import Params, Section
 from histoloom.data.commit import digest
+from histoloom.registry import PLACES, Kind, module_of
 from histoloom.studies.stages import STAGES
 
 _HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.stage_work")}
 """Modules that decide where and how work is done and what is said of it, not what it makes."""
 
 
-@cache
-def code_sha256(stage: str) -> str:
-    """sha256 of the code that decides what a stage makes: its file and all that it imports, and its sections of params.
+def code_sha256(stage: str, params: Params) -> str:
+    """sha256 of the code that decides what a stage makes: its file, its sections of params, the registered pieces that params name, and
+    all that these import.
 
     Comments, docstrings and descriptions don't count.
     """
-    return digest({name: _meaning(_file(name)) for name in code_of(stage)})
+    return _sha256(stage, _pieces(stage, params))
 
 
-def code_of(stage: str) -> list[str]:
-    """The modules, as 'histoloom.data.store', that a stage's file imports, directly or not, wherever the import stands."""
-    found, open_ = set(), {f"histoloom.studies.{stage}", *_sections(stage)}
+def _pieces(stage: str, params: Params) -> frozenset[str]:
+    names: dict[Kind, str] = {"target": params.train_denoiser.target, "backbone": "unet"}
+    return frozenset(module_of(kind, names[kind]) for kind in STAGES[stage].loads)
+
+
+@cache
+def _sha256(stage: str, pieces: frozenset[str]) -> str:
+    return digest({name: _meaning(_file(name)) for name in code_of(stage, pieces)})
+
+
+def code_of(stage: str, pieces: frozenset[str] = frozenset()) -> list[str]:
+    """The modules, as 'histoloom.data.store', that a stage's file and these pieces import, directly or not, wherever the import
+    stands."""
+    found, open_ = set(), {f"histoloom.studies.{stage}", *_sections(stage), *pieces}
     while open_:
         found.add(name := open_.pop())
         open_ |= {module for module in _imported(_file(name)) if _decides(module)} - found
@@ -34,8 +46,9 @@ def code_of(stage: str) -> list[str]:
 
 
 def folders_of(stage: str) -> list[str]:
-    """The package's folders, from this repository's top, that hold that code, and the stage's own file."""
-    parts = [module.split(".")[1:] for module in code_of(stage)]
+    """The package's folders, from this repository's top, that hold that code and all that params may name, and the stage's own file."""
+    pieces = frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in PLACES[kind])
+    parts = [module.split(".")[1:] for module in code_of(stage, pieces)]
     folders = {part[0] for part in parts if len(part) > 1 and part[0] not in ("config", "studies")}
     return [f"pipeline/histoloom/studies/{stage}.py", *(f"pipeline/histoloom/{name}" for name in sorted(folders))]
 

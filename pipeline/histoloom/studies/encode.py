@@ -19,27 +19,28 @@ from histoloom.data.lineage_match import grid_of
 from histoloom.data.rows import train_rows
 from histoloom.data.tables import with_conditions
 from histoloom.progress import track
+from histoloom.registry import registered
 from histoloom.studies.stage_work import Work
-from histoloom.targets.autoencoder import LatentCodec, load_codec
+from histoloom.targets.target import Target
 
 
 def run(work: Work) -> None:
     """Cache latents and condition arrays of the train split, a part for each part of the store."""
     params, study, device = work.params, work.study, work.training_device()
     store, autoencoder, encoders = study.real(), study.autoencoder, study.encoders
-    rows, codec = with_conditions(train_rows(store), params), load_codec(autoencoder, device, params.encode.precision)
+    rows = with_conditions(train_rows(store), params)
+    target = registered("target", params.train_denoiser.target).load(autoencoder, device, params.encode.precision)
     conditions = study_encoders(params, encoders, device)
     names = [part for part in store.parts if (rows["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:
         mine = rows[rows["part"] == part]
-        batches = store.batches(mine, params.encode.batch_size)
-        latents = torch.cat(
-            [_encode_symmetries(codec, images, SYMMETRIES[params.encode.symmetries]) for images in batches]
-        )
-        arrays = {"latents": latents.numpy(), **conditions.arrays(mine, partial(store.read, mine))}
+        size, count = params.encode.batch_size, SYMMETRIES[params.encode.symmetries]
+        batches = zip(*(store.batches(mine, size, name) for name in target.reads))
+        data = torch.cat([_encode_symmetries(target, dict(zip(target.reads, arrays)), count) for arrays in batches])
+        arrays = {"data": data.numpy(), **conditions.arrays(mine, partial(store.read, mine))}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoded.safetensors")
-        return {"tiles": len(mine), "latent_std": float(latents.std())}
+        return {"tiles": len(mine), "std": float(data.std())}
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, partial(encode_part, part))
@@ -48,9 +49,10 @@ def run(work: Work) -> None:
     work.promote_parts(names, study.encoded, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 
 
-def _encode_symmetries(codec: LatentCodec, images: np.ndarray, count: int) -> torch.Tensor:
-    """Latents (n, count, c, h, w) of the tiles under the first `count` symmetries.
+def _encode_symmetries(target: Target, arrays: dict[str, np.ndarray], count: int) -> torch.Tensor:
+    """Data (n, count, c, h, w) of the tiles under the first `count` symmetries.
 
     An autoencoder is not equivariant: a mirrored latent decodes to no tissue, so the tile is mirrored, then encoded.
     """
-    return torch.stack([codec.encode(apply_symmetry(images, number, rows_axis=1)) for number in range(count)], 1)
+    turned = [{name: apply_symmetry(a, number, rows_axis=1) for name, a in arrays.items()} for number in range(count)]
+    return torch.stack([target.encode(one) for one in turned], 1)

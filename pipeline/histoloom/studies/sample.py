@@ -80,7 +80,7 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
         for _, rows in plan.groupby("batch"):
             index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
             given, seeds = batch(arrays, model.specs, index), plan["seed"].to_numpy()[index]
-            images = model.codec.decode(model.latents(seeds, given, nulls, params.sample))
+            images = model.target.decode(model.latents(seeds, given, nulls, params.sample))["image"]
             for place, image in zip(rows.index, images):
                 writer.add(image=image, **{name: array[place] for name, array in masks.items()})
     write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)

@@ -58,7 +58,7 @@ class Work:
     @property
     def code(self) -> str:
         """sha256 of the code that decides what the stage makes."""
-        return code_sha256(self.stage.name)
+        return code_sha256(self.stage.name, self.params)
 
     @property
     def device(self) -> str:
@@ -166,7 +166,7 @@ def _fingerprint(stage: Stage, study: Study) -> str:
     """Of what a stage's work is made of: exactly what the stage states that it depends on."""
     stated = resolved(study, stage.params) if stage.params else {}
     inputs = [hash_tree(study.root / place) for place in stage.inputs]
-    return digest({"params": stated, "code": code_sha256(stage.name), "inputs": inputs})[:16]
+    return digest({"params": stated, "code": code_sha256(stage.name, study.params), "inputs": inputs})[:16]
 
 
 def run_stage(name: str, study: Study | None = None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_TRAINED_ON = ("train_denoiser.conditions", "train_encoders")
+from histoloom.registry import Kind
+
+_TRAINED_ON = ("train_denoiser.conditions", "train_denoiser.target", "train_encoders")
 _SYNTHETIC = ("data/synthetic", "data/woven_tiles")
 _MODELS = ("models/encoders", "models/autoencoder", "models/denoiser")
 
@@ -24,6 +26,7 @@ class Stage:
     gpu : whether its tasks use a GPU.
     demo : whether it is this repository's demo alone that has it.
     always : whether it runs each time.
+    loads : the kinds of registered pieces that it loads by the names that params give them.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Stage:
     gpu: bool = False
     demo: bool = False
     always: bool = False
+    loads: tuple[Kind, ...] = ()
 
 
 STAGES = {
@@ -75,11 +79,12 @@ STAGES = {
         Stage(
             "train_autoencoder",
             "Train, fine-tune or load the autoencoder, and measure the scale of its latents.",
-            params=("seed", "train_autoencoder", "files.train_autoencoder"),
+            params=("seed", "train_autoencoder", "train_denoiser.target", "files.train_autoencoder"),
             inputs=("data/tiles",),
             outputs=("models/autoencoder",),
             curves=True,
             pictures=("reconstruction.png",),
+            loads=("target",),
         ),
         Stage(
             "encode",
@@ -88,6 +93,7 @@ STAGES = {
             inputs=("data/tiles", "models/encoders", "models/autoencoder"),
             outputs=("data/encoded",),
             metrics=False,
+            loads=("target",),
         ),
         Stage(
             "train_denoiser",
@@ -111,6 +117,7 @@ STAGES = {
             inputs=("data/plan", *_MODELS),
             outputs=("data/synthetic",),
             gpu=True,
+            loads=("target", "backbone"),
         ),
         Stage(
             "sample_slides",
@@ -130,6 +137,7 @@ STAGES = {
             outputs=("data/woven",),
             keeps_parts=True,
             gpu=True,
+            loads=("target", "backbone"),
         ),
         Stage(
             "tile_slides",

@@ -1,4 +1,4 @@
-"""What is diffused: an autoencoder's latents."""
+"""What is diffused: an autoencoder's latents, or pixels."""
 
 import os
 

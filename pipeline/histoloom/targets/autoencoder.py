@@ -1,19 +1,13 @@
-"""The autoencoder: diffusers' AutoencoderKL or AutoencoderTiny, and latents of unit variance."""
+"""The autoencoder: diffusers' AutoencoderKL or AutoencoderTiny."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 import torch
 
-from histoloom.backbones.precision import set_precision
 from histoloom.config import TrainAutoencoder
-from histoloom.config.package import LATENT_SCALE
-from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 
 if TYPE_CHECKING:
@@ -80,66 +74,3 @@ def posterior(model: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor, t
     if hasattr(encoded, "latent_dist"):
         return encoded.latent_dist.mean, encoded.latent_dist.kl()
     return encoded.latents, None
-
-
-def to_model(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
-    """(n, h, w, 3) uint8 to (n, 3, h, w) float in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_images(values: torch.Tensor) -> np.ndarray:
-    """(n, 3, h, w) in [-1, 1] to (n, h, w, 3) uint8."""
-    out = ((values.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return out.permute(0, 2, 3, 1).cpu().numpy()
-
-
-@dataclass
-class LatentCodec:
-    """Images to latents of zero mean and unit variance per channel, and back.
-
-    mean, std : (1, c, 1, 1), as measured on the train split.
-    """
-
-    model: Autoencoder
-    mean: torch.Tensor
-    std: torch.Tensor
-    device: str
-
-    @property
-    def channels(self) -> int:
-        return self.mean.shape[1]
-
-    @torch.inference_mode()
-    def encode(self, images: np.ndarray) -> torch.Tensor:
-        """(n, h, w, 3) uint8 to (n, c, h / f, w / f) float32 on the CPU."""
-        latents, _ = posterior(self.model, to_model(images, self.device))
-        return ((latents.cpu() - self.mean) / self.std).float()
-
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """(n, c, h, w) to (n, h * f, w * f, 3) uint8."""
-        raw = latents.float().cpu() * self.std + self.mean
-        return to_images(self.model.decode(raw.to(self.device)).sample)
-
-
-def save_latent_scale(folder: Path, mean: torch.Tensor, std: torch.Tensor) -> None:
-    write_json(folder / LATENT_SCALE, {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()})
-
-
-def read_latent_scale(folder: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each latent channel, as kept beside an autoencoder."""
-    path = Path(folder) / LATENT_SCALE
-    if not path.is_file():
-        raise HistoloomError(f"'{folder}' has no {LATENT_SCALE}: set train_autoencoder.scale to measured.")
-    scale = json.loads(path.read_text(encoding="utf-8"))
-    return torch.tensor(scale["mean"]), torch.tensor(scale["std"])
-
-
-def load_codec(folder: Path | str, device: str, precision: str = "fp32") -> LatentCodec:
-    """Load what `train_autoencoder` wrote, to compute in fp32, bf16 or fp16."""
-    model = load_autoencoder(folder)
-    model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
-    for part in (model.encoder, model.decoder):
-        set_precision(part, precision, device)
-    mean, std = (values.view(1, -1, 1, 1) for values in read_latent_scale(folder))
-    return LatentCodec(model, mean, std, device)

@@ -15,17 +15,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from histoloom.config import TrainAutoencoder
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
-from histoloom.targets.autoencoder import (
-    LatentCodec,
-    build_autoencoder,
-    factor_of,
-    load_autoencoder,
-    load_codec,
-    posterior,
-    read_latent_scale,
-    save_latent_scale,
-    to_model,
-)
+from histoloom.targets.autoencoder import build_autoencoder, factor_of, load_autoencoder, posterior
+from histoloom.targets.latents import Latents, read_latent_scale, save_latent_scale
+from histoloom.targets.pixels import to_model
+from histoloom.targets.target import Target
 from histoloom.training.critic import PatchCritic
 from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, train
 from histoloom.training.perceptual import PerceptualDistance
@@ -42,7 +35,7 @@ _DETAIL_PX = 8
 _DECODING = ("decoder", "post_quant_conv")
 
 
-def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: TrainingRun, folder: Path) -> LatentCodec:
+def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: TrainingRun, folder: Path) -> Latents:
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
     The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
@@ -71,7 +64,7 @@ def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: Trainin
         kept = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
     model.save_pretrained(folder, safe_serialization=True)
     save_latent_scale(folder, *kept)
-    return load_codec(folder, run.device)
+    return Latents.load(folder, run.device)
 
 
 def _first_model(config: TrainAutoencoder, seed: int) -> tuple[Autoencoder, LatentScale | None]:
@@ -184,17 +177,20 @@ def measure_latents(model: Autoencoder, images: np.ndarray, device: str) -> Late
 
 
 class Reconstruction(TypedDict):
-    """How well an autoencoder gives tiles back: means over so many tiles."""
+    """How well a target gives tiles back: means over so many tiles."""
 
     psnr_db: float
     ssim: float
     tiles: int
 
 
-def reconstruction(codec: LatentCodec, images: np.ndarray) -> tuple[Reconstruction, np.ndarray]:
+def reconstruction(target: Target, images: np.ndarray) -> tuple[Reconstruction, np.ndarray]:
     """What was measured of tiles (n, h, w, 3) uint8, and what came back of them, shaped alike."""
     rebuilt = np.concatenate(
-        [codec.decode(codec.encode(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
+        [
+            target.decode(target.encode({"image": images[i : i + _BATCH]}))["image"]
+            for i in range(0, len(images), _BATCH)
+        ]
     )
     with np.errstate(divide="ignore"):  # a perfect tile has infinite PSNR
         psnr = [min(peak_signal_noise_ratio(a, b), 100.0) for a, b in zip(images, rebuilt)]

@@ -1,4 +1,4 @@
-"""Training the denoiser on cached latents, under conditions."""
+"""Training the denoiser on cached data, under conditions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def read_encoded(folder: Path | str) -> Arrays:
-    """Join what `encode` wrote, part by part: latents, and the conditions' arrays."""
+    """Join what `encode` wrote, part by part: data, and the conditions' arrays."""
     parts = [load_file(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
     out: Arrays = {}
     for key in parts[0]:
@@ -46,21 +46,21 @@ def train_denoiser(
     run: TrainingRun,
     folder: Path,
 ) -> None:
-    """Train on latents (n, symmetries, c, h, w), one symmetry of each drawn at a step, and save the averaged weights.
+    """Train on data (n, symmetries, c, h, w), one symmetry of each drawn at a step, and save the averaged weights.
 
     Maps are turned with their tile.
 
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
     """
-    latents = torch.from_numpy(arrays["latents"]).float()
+    data = torch.from_numpy(arrays["data"]).float()
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(run.seed)
-        model, distilled = _first_model(config, specs, latents)
+        model, distilled = _first_model(config, specs, data)
     model = model.to(run.device)
     model.set_attention(config.attention)
-    if problem := config.windows_fault(latents.shape[3], levels=model.levels):
+    if problem := config.windows_fault(data.shape[3], levels=model.levels):
         raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
-    batches = _batches(config, latents, arrays, specs, run)
+    batches = _batches(config, data, arrays, specs, run)
     if config.distil:
         distil(config, model, batches, null(arrays, specs).to(run.device), specs, run)
     elif config.steps:
@@ -75,19 +75,19 @@ def train_denoiser(
         config.schedule,
         config.train_timesteps,
         config.map_input,
-        latent_px=latents.shape[3],
-        latent_channels=latents.shape[2],
+        tuple(data.shape[2:]),
         distilled=config.distil.steps if config.distil else distilled,
         guidance_inside=not (config.few_steps and config.steps),
+        target=config.target,
     )
     save_denoiser(model, DenoiserRecord(specs, training), folder)
 
 
 def _first_model(
-    config: TrainDenoiser, specs: tuple[ConditionSpec, ...], latents: torch.Tensor
+    config: TrainDenoiser, specs: tuple[ConditionSpec, ...], data: torch.Tensor
 ) -> tuple[UNet, int | None]:
     """A new UNet, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
-    channels, side = latents.shape[2], latents.shape[3]
+    channels, side = data.shape[2], data.shape[3]
     if config.init == "scratch":
         return UNet.build(config, specs, (channels, side, side)), None
     source = packaged(config.init, "denoiser")
@@ -100,8 +100,8 @@ def _first_model(
     model = UNet.load(source, before, config.revision)
     if model.channels != channels:
         raise HistoloomError(
-            f"train_denoiser.init makes latents of {model.channels} channels, and the autoencoder's have "
-            f"{channels}. Take both from one model."
+            f"train_denoiser.init diffuses {model.channels} channels, and what is diffused here has {channels}. Take both from one "
+            "model."
         )
     model, new = model.refit(known, specs)
     if config.adapt == "lora":
@@ -115,7 +115,7 @@ def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
             f"train_denoiser.init was distilled to {training.distilled} steps, which more training would undo: take it as "
             "it is (steps: 0), or begin from the model that it was distilled from."
         )
-    for name in ("prediction", "schedule", "train_timesteps", "map_input"):
+    for name in ("target", "prediction", "schedule", "train_timesteps", "map_input"):
         if (known := getattr(training, name)) != getattr(config, name):
             raise HistoloomError(
                 f"train_denoiser.{name} is {getattr(config, name)!r}, and train_denoiser.init was trained with "
@@ -124,16 +124,16 @@ def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
 
 
 def _batches(
-    config: TrainDenoiser, latents: torch.Tensor, arrays: Arrays, specs: tuple[ConditionSpec, ...], run: TrainingRun
+    config: TrainDenoiser, data: torch.Tensor, arrays: Arrays, specs: tuple[ConditionSpec, ...], run: TrainingRun
 ) -> Batches:
-    """Clean latents of a step's rows, a symmetry of each drawn, with their conditions, some dropped; of windows where params say so."""
+    """Clean data of a step's rows, a symmetry of each drawn, with their conditions, some dropped; of windows where params say so."""
     nulls, windows = null(arrays, specs), config.windows_latent_px
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
-        index = epoch_order(run.seed, len(latents), config.batch_size, step)
-        symmetries = torch.randint(0, latents.shape[1], (len(index),), generator=generator)
+        index = epoch_order(run.seed, len(data), config.batch_size, step)
+        symmetries = torch.randint(0, data.shape[1], (len(index),), generator=generator)
         given = dropped(batch(arrays, specs, index.numpy(), symmetries.numpy()), nulls, specs, generator)
-        clean = latents[index, symmetries]
+        clean = data[index, symmetries]
         if windows:
             side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
             clean, given = windowed(clean, given, side, generator)
@@ -145,7 +145,7 @@ def _batches(
 def windowed(
     clean: torch.Tensor, given: Conditions, side: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, Conditions]:
-    """Cut a square window from each row's latents (b, c, h, w), each at a drawn place, and the same from its map."""
+    """Cut a square window from each row's data (b, c, h, w), each at a drawn place, and the same from its map."""
     places = torch.randint(0, clean.shape[3] - side + 1, (len(clean), 2), generator=generator).tolist()
 
     def cut(rows: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ def _training(params: Params) -> Iterator[Problem]:
 
 def _new_denoiser(params: Params) -> Iterator[Problem]:
     config = params.train_denoiser
-    latent_px, levels = params.tile.tile_px // params.train_autoencoder.down_factor, len(config.channels)
+    latent_px, levels = params.tile.tile_px // params.factor, len(config.channels)
     if latent_px % 2 ** (levels - 1):
         problem = f"latents of a tile are {latent_px} px, which can't be halved {levels - 1} times."
         yield "train_denoiser.channels", problem, "name fewer, or cut tiles of another size."
@@ -115,7 +115,7 @@ def _steps(params: Params) -> Iterator[Problem]:
 
 
 def _canvases(params: Params) -> Iterator[Problem]:
-    config, factor = params.sample_slides, params.train_autoencoder.down_factor
+    config, factor = params.sample_slides, params.factor
     window = config.window_latent_px or params.tile.tile_px // factor
     if not config.slides:
         return
