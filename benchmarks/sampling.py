@@ -59,7 +59,7 @@ def bare(model: DiffusionModel, plan: pd.DataFrame, size: int, steps: int) -> No
     """The forwards and decodes that the plan takes, and nothing else."""
     training = model.record.training
     latents = torch.zeros(2 * size, training.latent_channels, training.latent_px, training.latent_px)
-    arrays = model.encoders.arrays(plan.head(size), lambda _: None)
+    arrays = model.conditions.arrays(plan.head(size), lambda _: None)
     nulls = null(arrays, model.specs).each(lambda value: value.expand(size, *value.shape[1:]))
     given = cat([batch(arrays, model.specs, plan.index[:size]), nulls]).to(chip())
     latents, times = latents.to(chip()), torch.full((2 * size,), 500, device=chip())

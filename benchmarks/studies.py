@@ -82,7 +82,7 @@ class Study:
             models = Path("models")
             model = load_diffusion_model(models, generator_sha256(models), "auto", chip())
             sources = self.tiles.rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
-            arrays = model.encoders.arrays(rows, partial(self.tiles.read, sources))
+            arrays = model.conditions.arrays(rows, partial(self.tiles.read, sources))
             given = batch(arrays, model.specs, np.arange(len(rows)))
             guidance = {spec.name: scale if spec.name == name else 0.0 for spec in model.specs}
             seeds = np.full(len(rows), rows["seed"].iloc[0], np.uint64)

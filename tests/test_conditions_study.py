@@ -147,7 +147,7 @@ def sampler(study: Path, guidance=1.0):
     rows = plan[plan["part"] == part].reset_index(drop=True).head(8)
     models = Path("models")
     model = load_diffusion_model(models, generator_sha256(models), "auto", "cpu")
-    arrays = model.encoders.arrays(rows, lambda name: planned_tiles(Path("data/plan"), part, name)[:8])
+    arrays = model.conditions.arrays(rows, lambda name: planned_tiles(Path("data/plan"), part, name)[:8])
 
     def sample(changed: dict | None = None) -> torch.Tensor:
         given = batch(arrays | (changed or {}), model.specs, np.arange(8))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.cluster import device as device_of
-from histoloom.conditions.encode import Arrays, Encoders, batch, load_encoders, null
+from histoloom.conditions.encode import Arrays, ConditionSet, batch, load_conditions, null
 from histoloom.conditions.label import encode_labels
 from histoloom.conditions.mask import mask_map
 from histoloom.config import Cluster, Sample
@@ -148,7 +148,7 @@ class Model:
             if spec.name == "label":
                 arrays["label"] = encode_labels(rows["label"].tolist(), spec.channels)
             elif spec.shape == "sequence":
-                arrays |= load_encoders((spec,), px, self.folder / "encoders").arrays(rows, _no_tiles)
+                arrays |= load_conditions((spec,), px, self.folder / "encoders").arrays(rows, _no_tiles)
             elif spec.name == "mask" and masks is not None:
                 if EDGE in read_channels(spec.channels)[0]:
                     raise HistoloomError(
@@ -205,7 +205,7 @@ def load(source: str | Path, device: str = "auto") -> Model:
     folder = _folder_of(source)
     where = device_of(Cluster.model_validate({"device": device}))
     network, record = load_denoiser(folder / "denoiser", where)
-    model = DiffusionModel(load_target(folder, record, where), network, Encoders(()), record, where)
+    model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where)
     return Model(folder, model, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
 
 

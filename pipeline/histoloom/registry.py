@@ -5,12 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import Any, Literal
 
-Kind = Literal["target", "backbone"]
+Kind = Literal["target", "backbone", "condition", "fit"]
 PLACES: dict[Kind, dict[str, str]] = {
     "target": {"latents": "histoloom.targets.latents:Latents", "pixels": "histoloom.targets.pixels:Pixels"},
     "backbone": {"unet": "histoloom.backbones.unet:UNet"},
+    "condition": {
+        "label": "histoloom.conditions.label:LabelCondition",
+        "text": "histoloom.conditions.text:TextCondition",
+        "mask": "histoloom.conditions.mask:MaskCondition",
+        "rna": "histoloom.conditions.rna:RnaCondition",
+        "genotype": "histoloom.conditions.genotype:GenotypeCondition",
+        "magnification": "histoloom.conditions.magnification:MagnificationCondition",
+        "image": "histoloom.conditions.image:ImageCondition",
+    },
+    "fit": {"text": "histoloom.training.fits:fit_text", "rna": "histoloom.training.fits:fit_rna"},
 }
-"""Kind, to name, to module:class."""
+"""Kind, to name, to module:class. `fit` is of conditions that train a network; the others fit themselves (`Condition.fit`)."""
 
 
 def registered(kind: Kind, name: str) -> Any:

@@ -21,9 +21,9 @@ from histoloom.canvas.inputs import CanvasInputs
 from histoloom.canvas.slide_mask import read_mask
 from histoloom.canvas.sources import InputSources
 from histoloom.canvas.write_inputs import PointConditions, check_slides, write_inputs
-from histoloom.conditions.encode import Encoders
-from histoloom.conditions.label import LabelEncoder
-from histoloom.conditions.mask import EDGE, MaskEncoder
+from histoloom.conditions.encode import ConditionSet
+from histoloom.conditions.label import LabelCondition
+from histoloom.conditions.mask import EDGE, MaskCondition
 from histoloom.config import Params
 from histoloom.config.yaml_reader import check_section
 from histoloom.data.nuclei_layout import outlines
@@ -164,8 +164,8 @@ def target_of(arch: str = "tiny") -> Latents:
     return Latents(model, torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
 
 
-ENCODERS = Encoders((LabelEncoder(("left", "right")), MaskEncoder(("background", "left", "right"), 16)))
-WITH_EDGES = Encoders((MaskEncoder(("background", "left", "right", EDGE), 16),))
+ENCODERS = ConditionSet((LabelCondition(("left", "right")), MaskCondition(("background", "left", "right"), 16)))
+WITH_EDGES = ConditionSet((MaskCondition(("background", "left", "right", EDGE), 16),))
 
 
 @dataclass

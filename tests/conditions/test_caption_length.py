@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
 from histoloom.conditions.caption_length import TextReader, said
-from histoloom.conditions.encode import Encoders, captions_read
+from histoloom.conditions.encode import ConditionSet, captions_read
 from histoloom.conditions.text import load_text_encoder, new_reader, text_reader
 from histoloom.config import Text
 from histoloom.config.package import packaged
@@ -97,7 +97,7 @@ def test_a_hub_s_tower_is_not_asked():
 
 def test_stages_write_and_say_what_is_not_read(capsys):
     tower = load_text_encoder(packaged("histoloom-small", "encoders/text"))
-    found = captions_read(Encoders((tower,)), [ENGLISH, "short"], "sample")
+    found = captions_read(ConditionSet((tower,)), [ENGLISH, "short"], "sample")
     assert (found["captions_cut"], found["distinct_captions"]) == (1, 2)
     assert "sample: 1 of 2 distinct captions are cut" in " ".join(capsys.readouterr().err.split())
-    assert captions_read(Encoders(()), [ENGLISH], "sample") == {} and Path(tower.source).is_dir()
+    assert captions_read(ConditionSet(()), [ENGLISH], "sample") == {} and Path(tower.source).is_dir()

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoloom.conditions.batch import Conditions, cat, dropped, only
-from histoloom.conditions.encode import Encoders, batch, null
-from histoloom.conditions.genotype import GenotypeEncoder, genotype_channels
-from histoloom.conditions.label import LabelEncoder, encode_labels
-from histoloom.conditions.magnification import MagnificationEncoder
-from histoloom.conditions.mask import MaskEncoder, mask_map, turned_maps
-from histoloom.conditions.rna import RnaEncoder
+from histoloom.conditions.encode import ConditionSet, batch, null
+from histoloom.conditions.genotype import GenotypeCondition, genotype_channels
+from histoloom.conditions.label import LabelCondition, encode_labels
+from histoloom.conditions.magnification import MagnificationCondition
+from histoloom.conditions.mask import MaskCondition, mask_map, turned_maps
+from histoloom.conditions.rna import RnaCondition
 from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
-from histoloom.conditions.text import TextEncoder, load_text_encoder
+from histoloom.conditions.text import TextCondition, load_text_encoder
 from histoloom.config import Encode
 from histoloom.config.channels import mask_channels, read_channels
 from histoloom.config.denoiser_record import ConditionSpec
@@ -99,19 +99,19 @@ def test_an_unknown_label_is_an_error_that_names_the_known(label):
         encode_labels(["stroma", label], CLASSES)
 
 
-def _letters() -> TextEncoder:
+def _letters() -> TextCondition:
     """A text tower of four tokens: a letter's code in each of three channels."""
 
     def tokenize(captions):
         return torch.tensor([[ord(c) for c in caption[:4].ljust(4, "\0")] for caption in captions])
 
-    return TextEncoder("letters", 3, tokenize, lambda ids: ids[..., None].repeat(1, 1, 3), lambda ids: ids > 0)
+    return TextCondition("letters", 3, tokenize, lambda ids: ids[..., None].repeat(1, 1, 3), lambda ids: ids > 0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["abc", "", "x", None]), st.sampled_from([*CLASSES, None])), min_size=1))
 def test_distinct_captions_are_encoded_once_and_given_back_to_their_rows(rows):
     table = pd.DataFrame(rows, columns=["caption", "label"], dtype=object)
-    encoders = Encoders((LabelEncoder(CLASSES), _letters()))
+    encoders = ConditionSet((LabelCondition(CLASSES), _letters()))
     arrays, specs = encoders.arrays(table, None), encoders.specs()
     assert len(arrays["text_tokens"]) == 1 + len({caption for caption, _ in rows if caption})
     found = batch(arrays, specs, np.arange(len(rows))[::-1])
@@ -124,7 +124,7 @@ def test_distinct_captions_are_encoded_once_and_given_back_to_their_rows(rows):
 
 @pytest.mark.parametrize("names", [("label",), ("text",)])
 def test_a_condition_that_is_not_in_use_is_absent(names):
-    encoders = Encoders(tuple({"label": LabelEncoder(CLASSES), "text": _letters()}[name] for name in names))
+    encoders = ConditionSet(tuple({"label": LabelCondition(CLASSES), "text": _letters()}[name] for name in names))
     arrays = encoders.arrays(pd.DataFrame({"label": ["tumour"], "caption": ["a"]}), None)
     found = batch(arrays, encoders.specs(), np.array([0]))
     assert (found.vector is not None, found.sequence is not None) == ("label" in names, "text" in names)
@@ -201,8 +201,8 @@ def test_a_turned_map_is_the_map_of_the_turned_tile_at_any_detail(detail, symmet
 def test_a_mask_turns_with_its_tile(symmetry, seed):
     """Turning the map at the latents' scale is turning the mask."""
     mask = np.random.default_rng(seed).integers(0, 3, (1, 16, 16), dtype=np.uint8)
-    encoder = MaskEncoder(("background", "nucleus", "gland"), 4)
-    (spec,) = Encoders((encoder,)).specs()
+    encoder = MaskCondition(("background", "nucleus", "gland"), 4)
+    (spec,) = ConditionSet((encoder,)).specs()
     arrays, turned = (encoder.arrays(None, lambda _, m=m: m) for m in (mask, apply_symmetry(mask, symmetry)))
     found = batch(arrays, (spec,), np.array([0]), np.array([symmetry])).map
     torch.testing.assert_close(found, batch(turned, (spec,), np.array([0])).map)
@@ -212,7 +212,7 @@ def test_a_mask_turns_with_its_tile(symmetry, seed):
 def test_a_mask_s_edges_part_what_touches():
     tiles = {"mask": np.ones((1, 8, 8), np.uint8), "edge": np.zeros((1, 8, 8), np.uint8)}
     tiles["edge"][:, :, 4] = 1
-    found = MaskEncoder(("background", "nucleus", "edge"), 4).arrays(None, tiles.get)["mask"][0]
+    found = MaskCondition(("background", "nucleus", "edge"), 4).arrays(None, tiles.get)["mask"][0]
     assert found[1].min() == 1 and found[0].max() == 0
     assert found[2, 0].tolist() == [0, 0, 0.5, 0]
 
@@ -224,8 +224,8 @@ def test_an_unknown_mask_is_the_null():
 
 
 def test_a_background_mask_is_not_the_null():
-    encoder = MaskEncoder(("background", "nucleus"), 2)
-    arrays, specs = encoder.arrays(None, lambda _: np.zeros((1, 8, 8), np.uint8)), Encoders((encoder,)).specs()
+    encoder = MaskCondition(("background", "nucleus"), 2)
+    arrays, specs = encoder.arrays(None, lambda _: np.zeros((1, 8, 8), np.uint8)), ConditionSet((encoder,)).specs()
     assert batch(arrays, specs, np.array([0])).map.any() and not null(arrays, specs).map.any()
 
 
@@ -233,7 +233,7 @@ GENOTYPES = pd.Series(["TP53=altered;ERBB2=gain", "TP53=wt", "", None, "ERBB2=lo
 
 
 def test_genotypes_have_three_states_and_untested_is_the_null():
-    encoder = GenotypeEncoder(genotype_channels(GENOTYPES))
+    encoder = GenotypeCondition(genotype_channels(GENOTYPES))
     assert encoder.channels == ("TP53 tested", "TP53 altered", "ERBB2 tested", "ERBB2 gain", "ERBB2 loss")
     found = encoder.arrays(pd.DataFrame({"genotype": GENOTYPES, "tile_id": "t"}), None)["genotype"]
     assert found.tolist() == [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [0] * 5, [0] * 5, [0, 0, 1, 0, 1]]
@@ -241,17 +241,17 @@ def test_genotypes_have_three_states_and_untested_is_the_null():
 
 @pytest.mark.parametrize("text", ["KRAS=wt", "TP53=loss"])
 def test_a_genotype_that_the_model_never_saw_is_an_error(text):
-    encoder = GenotypeEncoder(genotype_channels(GENOTYPES))
+    encoder = GenotypeCondition(genotype_channels(GENOTYPES))
     with pytest.raises(HistoloomError, match="is not one that the model was made for"):
         encoder.arrays(pd.DataFrame({"genotype": [text], "tile_id": "t"}), None)
 
 
 def test_a_tile_without_a_profile_has_the_null_code():
     codes = pd.DataFrame([[0.5, -1.0], [0.0, 0.0]], index=["p1", "p2"], columns=["code 0", "code 1"])
-    found = RnaEncoder(codes).arrays(pd.DataFrame({"rna": ["p2", None, "p1", "other"]}), None)["rna"]
+    found = RnaCondition(codes).arrays(pd.DataFrame({"rna": ["p2", None, "p1", "other"]}), None)["rna"]
     assert found.tolist() == [[0, 0, 1], [0, 0, 0], [0.5, -1, 1], [0, 0, 0]]
 
 
 def test_magnification_is_a_logarithm_and_knows_when_it_is_not_given():
-    found = MagnificationEncoder().arrays(pd.DataFrame({"mpp": [0.25, 1.0, None]}), None)["magnification"]
+    found = MagnificationCondition().arrays(pd.DataFrame({"mpp": [0.25, 1.0, None]}), None)["magnification"]
     assert found.tolist() == [[-2, 1], [0, 1], [0, 0]]

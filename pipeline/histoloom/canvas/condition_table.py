@@ -14,8 +14,8 @@ import torch
 from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.sources import InputSources
 from histoloom.conditions.batch import Conditions, cat
-from histoloom.conditions.encode import Encoders, batch, null
-from histoloom.conditions.rna import RnaEncoder
+from histoloom.conditions.encode import ConditionSet, batch, null
+from histoloom.conditions.rna import RnaCondition
 from histoloom.config import Params, WovenSlide
 from histoloom.data.store import TileStore
 from histoloom.data.tables import with_conditions
@@ -57,9 +57,9 @@ def state_conditions(slide: WovenSlide, sources: InputSources) -> StatedConditio
     params = sources.params
     tiles = with_conditions(sources.tiles.rows(), params).drop_duplicates("tile_id").set_index("tile_id", drop=False)
     table = read_condition_table(slide, params)
-    refuse_faults(_unknown(slide, table, tiles, sources.encoders))
+    refuse_faults(_unknown(slide, table, tiles, sources.conditions))
     table, groups = _filled_from_tiles(table, tiles)
-    if "rna" in sources.encoders.names and table["rna"].notna().any():
+    if "rna" in sources.conditions.names and table["rna"].notna().any():
         groups |= set(tiles.loc[tiles["rna"].isin(table["rna"].dropna()), "split_group"])
     rows = table.assign(mpp=params.tile.mpp).replace({np.nan: None}).astype({"mpp": float})
     shape = int(table["row"].max()) + 1, int(table["col"].max()) + 1
@@ -85,7 +85,7 @@ def _filled_from_tiles(table: pd.DataFrame, tiles: pd.DataFrame) -> tuple[pd.Dat
 
 def _encoded(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> Conditions:
     """The conditions of the rows, and after them the nulls of all."""
-    without_maps = Encoders(tuple(e for e in sources.encoders.encoders if e.shape != "map"))
+    without_maps = ConditionSet(tuple(c for c in sources.conditions.conditions if c.shape != "map"))
     arrays = without_maps.arrays(rows, _pictures(rows, tiles, sources.tiles))
     if "image" in arrays:
         without = rows["tile_id"].isna().to_numpy() if "tile_id" in rows else np.ones(len(rows), bool)
@@ -94,10 +94,10 @@ def _encoded(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> 
     return cat([batch(arrays, specs, np.arange(len(rows))), null(arrays, specs)])
 
 
-def _unknown(slide: WovenSlide, table: pd.DataFrame, tiles: pd.DataFrame, encoders: Encoders) -> Iterator[Fault]:
+def _unknown(slide: WovenSlide, table: pd.DataFrame, tiles: pd.DataFrame, conditions: ConditionSet) -> Iterator[Fault]:
     """Tiles and profiles that are named and aren't there."""
     where = slide.condition_grid or f"params.yaml, slide '{slide.name}'"
-    profiles = next((e.codes.index for e in encoders.encoders if isinstance(e, RnaEncoder)), pd.Index([]))
+    profiles = next((c.codes.index for c in conditions.conditions if isinstance(c, RnaCondition)), pd.Index([]))
     checked: tuple[tuple[str, Collection[str], str], ...] = (
         ("tile_id", tiles.index, "name a tile of data/tiles (histoloom preview shows them)."),
         ("rna", profiles, "name a sample of train_encoders.rna.table."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from histoloom.conditions.encode import Encoders
+from histoloom.conditions.encode import ConditionSet
 from histoloom.config import Params, WovenSlide
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
@@ -17,14 +17,14 @@ from histoloom.targets.target import Target
 class InputSources:
     """What the inputs of a study's canvases are made from.
 
-    target, encoders : of the trained model.
+    target, conditions : of the trained model.
     tiles : the study's real tiles, whose conditions a grid may take.
     slides : slide_id to the manifest's entry; a canvas may begin from a region of one.
     """
 
     params: Params
     target: Target
-    encoders: Encoders
+    conditions: ConditionSet
     tiles: TileStore
     slides: dict[str, SlideEntry]
 

@@ -88,7 +88,7 @@ def write_inputs(folder: Path, slide: WovenSlide, canvas: tuple[int, int], sourc
 
 def _write_mask(group: zarr.Group, slide: WovenSlide, canvas: tuple[int, int], sources: InputSources) -> None:
     """Write `free`, and `map` where the denoiser reads one."""
-    factor, maps = sources.factor, next((s.channels for s in sources.encoders.specs() if s.shape == "map"), ())
+    factor, maps = sources.factor, next((s.channels for s in sources.conditions.specs() if s.shape == "map"), ())
     edges = EDGE in read_channels(maps)[0]
     mask = read_mask(slide, sources.params, edges=edges)
     free = create(group, "free", (), canvas, "uint8")

@@ -1,4 +1,4 @@
-"""Rows to conditions: which encoders there are, and how their arrays become a batch."""
+"""Rows to conditions: those that a study or a denoiser has, and how their arrays become a batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,104 +13,60 @@ import torch
 
 from histoloom.conditions.batch import Conditions
 from histoloom.conditions.caption_length import tell_captions
-from histoloom.conditions.feature_extractors import load_extractor
-from histoloom.conditions.genotype import GenotypeEncoder
-from histoloom.conditions.image import ImageEncoder
-from histoloom.conditions.label import LabelEncoder
-from histoloom.conditions.magnification import MagnificationEncoder
-from histoloom.conditions.mask import MaskEncoder, turned_maps
-from histoloom.conditions.rna import load_rna_encoder
-from histoloom.conditions.text import TextEncoder, load_text_encoder
+from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
+from histoloom.conditions.mask import turned_maps
+from histoloom.conditions.text import TextCondition
 from histoloom.config import Params
-from histoloom.config.channels import mask_channels
-from histoloom.config.denoiser_record import ConditionSpec, Shape
+from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.registry import registered
 
-Arrays = dict[str, np.ndarray]
 FACTS = "encoders.json"
 
 
-class Encoder(Protocol):
-    """Turns rows into one condition's arrays.
-
-    name, shape : of the condition.
-    channels : what each channel stands for; empty of a text tower, whose channels have no names.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> Shape: ...
-    @property
-    def channels(self) -> tuple[str, ...]: ...
-
-    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray], /) -> Arrays:
-        """Arrays with a row each; `tiles` gives the rows' own `image`, `mask` or `edge`."""
-        ...
-
-
 @dataclass(frozen=True)
-class Encoders:
-    """The encoders in use, in the order of their conditions."""
+class ConditionSet:
+    """The conditions in use, in their order."""
 
-    encoders: tuple[Encoder, ...]
+    conditions: tuple[Condition, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(encoder.name for encoder in self.encoders)
+        return tuple(condition.name for condition in self.conditions)
 
     def specs(self, drop: Callable[[str], float] = lambda _: 0.0) -> tuple[ConditionSpec, ...]:
-        return tuple(ConditionSpec(e.name, e.shape, _size(e), drop(e.name), tuple(e.channels)) for e in self.encoders)
+        return tuple(ConditionSpec(c.name, c.shape, c.size, drop(c.name), tuple(c.channels)) for c in self.conditions)
 
-    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> Arrays:
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         """All conditions' arrays of rows with `label`, `caption`, `mpp` and what `tables.with_conditions` adds."""
         out: Arrays = {}
-        for encoder in self.encoders:
-            out |= encoder.arrays(rows, tiles)
+        for condition in self.conditions:
+            out |= condition.arrays(rows, tiles)
         return out
 
 
-def _size(encoder: Encoder) -> int:
-    return encoder.width if isinstance(encoder, TextEncoder) else len(encoder.channels)
-
-
-def study_encoders(params: Params, folder: Path | str, device: str = "cpu") -> Encoders:
-    """The encoders that params name, those that learn from the folder that `train_encoders` wrote."""
-    masks = mask_channels(params.tile.masks.classes, edges=params.encode.edges, detail=params.encode.mask_detail)
-    known = {"label": params.tile.labels.classes, "mask": masks}
+def study_conditions(params: Params, folder: Path | str, device: str = "cpu") -> ConditionSet:
+    """The conditions that params name; what they learnt lies in the folder that `train_encoders` wrote."""
     px = params.tile.tile_px // params.factor
     names = params.train_denoiser.conditions
-    return Encoders(tuple(_encoder(n, known.get(n, ()), px, Path(folder), device) for n in names))
+    channels = {name: registered("condition", name).known_channels(params) for name in names}
+    return _loaded(channels, px, Path(folder), device)
 
 
-def load_encoders(specs: tuple[ConditionSpec, ...], px: int, folder: Path | str, device: str = "cpu") -> Encoders:
-    """The encoders of a trained denoiser's conditions."""
-    return Encoders(tuple(_encoder(s.name, s.channels, px, Path(folder), device) for s in specs))
+def load_conditions(specs: tuple[ConditionSpec, ...], px: int, folder: Path | str, device: str = "cpu") -> ConditionSet:
+    """The conditions of a trained denoiser."""
+    return _loaded({spec.name: spec.channels for spec in specs}, px, Path(folder), device)
 
 
-def _encoder(name: str, channels: tuple[str, ...], px: int, folder: Path, device: str) -> Encoder:
-    if name == "label":
-        return LabelEncoder(tuple(channels))
-    if name == "mask":
-        return MaskEncoder(tuple(channels), px)
-    if name == "magnification":
-        return MagnificationEncoder()
-    if name == "rna":
-        return load_rna_encoder(folder / "rna")
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))[name]
-    if name == "genotype":
-        return GenotypeEncoder(tuple(facts["channels"]))
-    if name == "image":
-        tower = load_extractor(facts["source"], device).check(facts["tower"])
-        return ImageEncoder(tower, np.array(facts["mean"], np.float32), np.array(facts["scale"], np.float32))
-    inside = folder / facts["source"]
-    return load_text_encoder(
-        str(inside) if inside.is_dir() else facts["source"], facts["revision"], facts["max_tokens"]
-    )
+def _loaded(channels: dict[str, tuple[str, ...]], px: int, folder: Path, device: str) -> ConditionSet:
+    path = folder / FACTS
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    sources = {name: Source(of, px, folder, facts.get(name, {}), device) for name, of in channels.items()}
+    return ConditionSet(tuple(registered("condition", name).load(source) for name, source in sources.items()))
 
 
-def captions_read(encoders: Encoders, captions: Iterable[str | None], stage: str) -> dict[str, int]:
+def captions_read(conditions: ConditionSet, captions: Iterable[str | None], stage: str) -> dict[str, int]:
     """How much of the captions the text tower reads, as metrics. What is not read is printed. Empty without a text tower."""
-    for tower in (encoder for encoder in encoders.encoders if isinstance(encoder, TextEncoder)):
+    for tower in (one for one in conditions.conditions if isinstance(one, TextCondition)):
         return tell_captions(tower.reader, captions, stage)
     return {}
 

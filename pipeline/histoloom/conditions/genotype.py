@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from histoloom.config.denoiser_record import Shape
+from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
+from histoloom.config import Params
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
+from histoloom.data.genotype_table import read_genotype
+from histoloom.data.keys import check_matches, unmatched
 from histoloom.errors import HistoloomError
 
 TESTED = "tested"
 
 
 @dataclass(frozen=True)
-class GenotypeEncoder:
-    """channels : `MARKER STATE`, one for each alteration of a marker that occurs, and `MARKER tested`."""
+class GenotypeCondition(Condition):
+    """channel_names : `MARKER STATE`, one for each alteration of a marker that occurs, and `MARKER tested`."""
 
-    channels: tuple[str, ...]
+    channel_names: tuple[str, ...]
     name = "genotype"
-    shape: ClassVar[Shape] = "vector"
+    shape = "vector"
+    column = "genotype"
 
-    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.channel_names
+
+    @classmethod
+    def stated(cls, rows: pd.DataFrame, params: Params) -> pd.Series:
+        """A tile's genotype as text."""
+        config = params.train_encoders.genotype
+        return rows[config.key].map(read_genotype(config)).astype(object)
+
+    @classmethod
+    def fit(cls, job: FitJob) -> Fitted:
+        """The markers of the table, and every alteration that occurs."""
+        config = job.params.train_encoders.genotype
+        genotypes, keys = read_genotype(config), job.keys(config.key)
+        job.check(check_matches(genotypes.index, keys, config))
+        channels = genotype_channels(genotypes)
+        mine = genotypes[genotypes.index.isin(keys.train)]
+        tested = {marker: sum(marker in parse_genotype(text) for text in mine) for marker in _markers(channels)}
+        altered = {
+            channel: sum(channel in _hot(text) for text in mine)
+            for channel in channels
+            if not channel.endswith(f" {TESTED}")
+        }
+        metrics = {"train_samples": len(mine), "tested": tested, "altered": altered} | unmatched(genotypes.index, keys)
+        return Fitted({"channels": channels}, metrics)
+
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        return cls(tuple(source.facts["channels"]))
+
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         """(n, channels) of 0 and 1. Nothing tested is all zeros, which is the null.
 
         Raises
@@ -56,3 +91,11 @@ def genotype_channels(genotypes: pd.Series) -> tuple[str, ...]:
         for marker, states in states_of.items()
         for channel in (f"{marker} {TESTED}", *(f"{marker} {state}" for state in sorted(states - {WILD_TYPE})))
     )
+
+
+def _markers(channels: tuple[str, ...]) -> list[str]:
+    return [channel.removesuffix(f" {TESTED}") for channel in channels if channel.endswith(f" {TESTED}")]
+
+
+def _hot(text: str) -> set[str]:
+    return {f"{marker} {state}" for marker, state in parse_genotype(text).items()}

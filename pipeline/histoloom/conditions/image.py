@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from histoloom.conditions.feature_extractors import Extractor
-from histoloom.config.denoiser_record import Shape
+from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
+from histoloom.conditions.feature_extractors import Extractor, load_extractor
+from histoloom.config.extractors import OF_NO_PATIENT
+from histoloom.data.lineage import Lineage
+from histoloom.data.rows import spread
+
+_MOST_FIT_TILES = 2000
 
 
 @dataclass(frozen=True)
-class ImageEncoder:
+class ImageCondition(Condition):
     """mean, scale : of the train split's features, (d,)."""
 
     tower: Extractor
     mean: np.ndarray
     scale: np.ndarray
     name = "image"
-    shape: ClassVar[Shape] = "vector"
+    shape = "vector"
+    reads = ("image",)
+
+    @classmethod
+    def fit(cls, job: FitJob) -> Fitted:
+        """The mean and scale of the tower's features over train tiles."""
+        source = job.params.train_encoders.image.source
+        tower = load_extractor(source, job.device)
+        features = tower.features(job.store.read(spread(job.rows, _MOST_FIT_TILES)))
+        facts = {"source": source, "mean": features.mean(0).tolist(), "scale": (features.std(0) + 1e-6).tolist()}
+        lineage = Lineage() if source in OF_NO_PATIENT else Lineage(unknown=(source,))
+        return Fitted(facts | {"tower": tower.record}, lineage=lineage)
+
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        facts = source.facts
+        tower = load_extractor(facts["source"], source.device).check(facts["tower"])
+        return cls(tower, np.array(facts["mean"], np.float32), np.array(facts["scale"], np.float32))
 
     @property
     def channels(self) -> tuple[str, ...]:
         return (*(f"{self.tower.name} {index}" for index in range(self.tower.size)), "given")
 
-    def arrays(self, rows: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         values = (self.tower.features(tiles("image")) - self.mean) / self.scale
         return {self.name: np.concatenate([values, np.ones((len(rows), 1))], 1).astype(np.float32)}

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from histoloom.config.denoiser_record import Shape
+from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
+from histoloom.config import Params
 from histoloom.errors import HistoloomError
 
 
 @dataclass(frozen=True)
-class LabelEncoder:
+class LabelCondition(Condition):
     classes: tuple[str, ...]
     name = "label"
-    shape: ClassVar[Shape] = "vector"
+    shape = "vector"
+    column = "label"
+
+    @classmethod
+    def known_channels(cls, params: Params) -> tuple[str, ...]:
+        return params.tile.labels.classes
+
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        return cls(source.channels)
 
     @property
     def channels(self) -> tuple[str, ...]:
         return self.classes
 
-    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         return {self.name: encode_labels(rows["label"].tolist(), self.classes)}
 
 

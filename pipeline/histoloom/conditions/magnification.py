@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from histoloom.config.denoiser_record import Shape
+from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
 
 
 @dataclass(frozen=True)
-class MagnificationEncoder:
+class MagnificationCondition(Condition):
     name = "magnification"
-    shape: ClassVar[Shape] = "vector"
+    shape = "vector"
+    column = "mpp"
     channels = ("log2 mpp", "given")
 
-    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        return cls()
+
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         mpp = rows["mpp"].to_numpy(float)
         given = np.isfinite(mpp)
         return {self.name: np.stack([np.log2(np.where(given, mpp, 1)), given], 1).astype(np.float32)}

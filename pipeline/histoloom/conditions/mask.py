@@ -7,28 +7,42 @@ shows, `detail` parts it into detail x detail cells, each with channels of its o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
+from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
 from histoloom.conditions.symmetries import apply_symmetry
-from histoloom.config.channels import EDGE, read_channels
-from histoloom.config.denoiser_record import Shape
+from histoloom.config import Params
+from histoloom.config.channels import EDGE, mask_channels, read_channels
 
 
 @dataclass(frozen=True)
-class MaskEncoder:
-    """channels : as `mask_channels` names them. px : side of the data that the map lies beside."""
+class MaskCondition(Condition):
+    """channel_names : as `mask_channels` names them. px : side of the data that the map lies beside."""
 
-    channels: tuple[str, ...]
+    channel_names: tuple[str, ...]
     px: int
     name = "mask"
-    shape: ClassVar[Shape] = "map"
+    shape = "map"
+    reads = ("mask",)
+    carries = ("instance", "edge")
 
-    def arrays(self, _: pd.DataFrame, tiles: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.channel_names
+
+    @classmethod
+    def known_channels(cls, params: Params) -> tuple[str, ...]:
+        return mask_channels(params.tile.masks.classes, edges=params.encode.edges, detail=params.encode.mask_detail)
+
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        return cls(source.channels, source.px)
+
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         """(n, channels, px, px) float16 in [0, 1]."""
         edges = EDGE in read_channels(self.channels)[0]
         edge = tiles("edge") if edges else None

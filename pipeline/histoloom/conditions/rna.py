@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from histoloom.config.denoiser_record import Shape
+from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
+from histoloom.config import Params
 
 CODES = "codes.parquet"
 
 
 @dataclass(frozen=True)
-class RnaEncoder:
+class RnaCondition(Condition):
     """codes : a row a sample, indexed by the sample's key. A tile whose sample isn't there has the null, zeros."""
 
     codes: pd.DataFrame
     name = "rna"
-    shape: ClassVar[Shape] = "vector"
+    shape = "vector"
+    column = "rna"
+
+    @classmethod
+    def stated(cls, rows: pd.DataFrame, params: Params) -> pd.Series:
+        """The key of a tile's profile."""
+        return rows[params.train_encoders.rna.key]
+
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        return cls(pd.read_parquet(source.folder / "rna" / CODES))
 
     @property
     def channels(self) -> tuple[str, ...]:
         return (*self.codes.columns, "given")
 
-    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         found = self.codes.reindex(rows["rna"].to_numpy(object)).to_numpy(np.float32)
         given = np.isfinite(found[:, :1]).astype(np.float32)
         return {self.name: np.concatenate([np.nan_to_num(found), given], 1)}
-
-
-def load_rna_encoder(folder: Path) -> RnaEncoder:
-    return RnaEncoder(pd.read_parquet(folder / CODES))

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 
 from histoloom.conditions.caption_length import TextReader
+from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
 from histoloom.conditions.loading import UNLOADABLE, hub_id
 from histoloom.config import Text
-from histoloom.config.denoiser_record import Shape
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 
@@ -22,7 +22,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class TextEncoder:
+class TextCondition(Condition):
     """A frozen text tower.
 
     tokenize : captions to (n, tokens) ids
@@ -39,14 +39,25 @@ class TextEncoder:
     max_tokens: int | None = None
     count: Callable[[str], int] | None = None
     name = "text"
-    shape: ClassVar[Shape] = "sequence"
+    shape = "sequence"
+    column = "caption"
     channels: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def load(cls, source: Source) -> TextCondition:
+        facts, inside = source.facts, source.folder / source.facts["source"]
+        place = str(inside) if inside.is_dir() else facts["source"]
+        return load_text_encoder(place, facts["revision"], facts["max_tokens"])
+
+    @property
+    def size(self) -> int:
+        return self.width
 
     @property
     def reader(self) -> TextReader:
         return TextReader(self.tokenize, self.padding, self.max_tokens, self.count)
 
-    def arrays(self, rows: pd.DataFrame, _) -> dict[str, np.ndarray]:
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         """`text_tokens` (u, tokens, d) and `text_mask` (u, tokens) of the distinct captions, the null first, and
         `text_index` (n,) into them.
         """
@@ -116,7 +127,7 @@ def _up_to_the_end(ids: torch.Tensor) -> torch.Tensor:
     return torch.arange(ids.shape[1]) <= ids.argmax(-1, keepdim=True)
 
 
-def load_text_encoder(source: str, revision: str | None = None, max_tokens: int | None = None) -> TextEncoder:
+def load_text_encoder(source: str, revision: str | None = None, max_tokens: int | None = None) -> TextCondition:
     """Load a text tower.
 
     Parameters
@@ -156,7 +167,7 @@ def _pinned(source: str, revision: str | None) -> str:
     return source if revision is None or "@" in source else f"{source}@{revision}"
 
 
-def _from_open_clip(name: str, source: str, max_tokens: int | None) -> TextEncoder:
+def _from_open_clip(name: str, source: str, max_tokens: int | None) -> TextCondition:
     import open_clip
 
     load = {"load_weights": True} if name.startswith("hf-hub:") else {}
@@ -173,16 +184,16 @@ def _from_open_clip(name: str, source: str, max_tokens: int | None) -> TextEncod
     )
 
 
-def _clip_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEncoder:
+def _clip_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextCondition:
     def features(ids: torch.Tensor) -> torch.Tensor:
         x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
         return tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[: ids.shape[1], : ids.shape[1]]))
 
     width = tower.ln_final.weight.shape[0]
-    return TextEncoder(source, width, tokenizer, features, _up_to_the_end, max_tokens, _counter(tokenizer))
+    return TextCondition(source, width, tokenizer, features, _up_to_the_end, max_tokens, _counter(tokenizer))
 
 
-def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEncoder:
+def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextCondition:
     """The tower of CLIPs such as BiomedCLIP, whose text is read by a BERT."""
     pad = tower.config.pad_token_id or 0
 
@@ -193,10 +204,10 @@ def _hf_tower(source: str, tower, tokenizer, max_tokens: int | None) -> TextEnco
         return tower.transformer(input_ids=ids, attention_mask=padding(ids).long()).last_hidden_state
 
     width = tower.config.hidden_size
-    return TextEncoder(source, width, tokenizer, features, padding, max_tokens, _counter(tokenizer))
+    return TextCondition(source, width, tokenizer, features, padding, max_tokens, _counter(tokenizer))
 
 
-def _from_transformers(name: str, revision: str | None, max_tokens: int | None) -> TextEncoder:
+def _from_transformers(name: str, revision: str | None, max_tokens: int | None) -> TextCondition:
     from transformers import AutoTokenizer, CLIPTextModel
 
     # None is "main" to it, which its type of `revision` doesn't say.
@@ -216,7 +227,7 @@ def _from_transformers(name: str, revision: str | None, max_tokens: int | None) 
         first_end = (ids == tokenizer.eos_token_id).int().argmax(-1, keepdim=True)
         return torch.arange(ids.shape[1]) <= first_end
 
-    return TextEncoder(
+    return TextCondition(
         name,
         model.config.hidden_size,
         tokenize,

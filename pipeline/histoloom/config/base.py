@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from histoloom.registry import PLACES
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Fraction, Fraction]
@@ -17,12 +19,15 @@ Size = Annotated[int, Field(gt=0, le=2**14)]
 Scale = Annotated[float, Field(ge=0.01, le=100)]
 """µm/px"""
 Scheduler = Literal["ddim", "euler", "dpmsolver++", "unipc"]
-ConditionName = Literal["label", "text", "mask", "rna", "genotype", "magnification", "image"]
 
 
-def as_condition(name: str) -> ConditionName:
-    """For type checkers: a key of a mapping of conditions. Of a name that is none, the mapping holds nothing."""
-    return cast("ConditionName", name)
+def _condition(name: str) -> str:
+    if name not in PLACES["condition"]:
+        raise ValueError(f"'{name}' is no condition; there are {', '.join(PLACES['condition'])}")
+    return name
+
+
+ConditionName = Annotated[str, AfterValidator(_condition)]
 
 
 Key = Literal["patient_id", "slide_id", "spot_id"]
@@ -66,7 +71,7 @@ def _takes_bool(kind: Any) -> bool:
     return kind is bool or any(_takes_bool(inner) for inner in get_args(kind))
 
 
-_INTERVALS: dict[ConditionName, Interval] = {"mask": (0.2, 0.6)}
+_INTERVALS: dict[str, Interval] = {"mask": (0.2, 0.6)}
 
 
 class Guided(Section):
@@ -91,11 +96,11 @@ class Guided(Section):
         return self
 
     def scale(self, condition: str) -> float:
-        return self.guidance.get(as_condition(condition), 1.0) if isinstance(self.guidance, dict) else self.guidance
+        return self.guidance.get(condition, 1.0) if isinstance(self.guidance, dict) else self.guidance
 
     def interval(self, condition: str) -> Interval:
         stated = self.guidance_interval
-        return stated.get(as_condition(condition), (0.0, 1.0)) if isinstance(stated, dict) else stated
+        return stated.get(condition, (0.0, 1.0)) if isinstance(stated, dict) else stated
 
     def scale_at(self, fraction: float) -> Callable[[str], float]:
         """Condition to its guidance scale at a fraction of the training timesteps."""

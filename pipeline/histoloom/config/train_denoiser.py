@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size, as_condition
+from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size
 from histoloom.config.file_keys import Names
+from histoloom.registry import PLACES
 
 
 class LossWeight(Section):
@@ -57,7 +58,9 @@ class TrainDenoiser(Section):
         "latents",
         description="what is diffused: an autoencoder's latents, or the pixels themselves, without an autoencoder",
     )
-    conditions: tuple[ConditionName, ...] = ("label", "text")
+    conditions: tuple[ConditionName, ...] = Field(
+        ("label", "text"), description=f"what the denoiser is told: any of {', '.join(PLACES['condition'])}"
+    )
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
     map_input: Literal["concat", "spade"] = Field(
         "concat",
@@ -87,7 +90,7 @@ class TrainDenoiser(Section):
     )
 
     def drop_of(self, condition: str) -> float:
-        return self.drop.get(as_condition(condition), 0.1)
+        return self.drop.get(condition, 0.1)
 
     def windows_fault(self, latent_px: int, levels: int) -> str | None:
         """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""

@@ -16,6 +16,7 @@ from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore, TileWriter
 from histoloom.errors import HistoloomError
+from histoloom.registry import registered
 
 PLAN, CONDITIONS = "plan.parquet", "conditions"
 EVALUATION = "evaluate"
@@ -153,9 +154,10 @@ def _pack(plan: pd.DataFrame, purpose: str, config: Plan) -> pd.DataFrame:
 
 def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
     """Which of a tile's arrays its conditions are made of, and so go into the plan."""
-    names = params.train_denoiser.conditions
-    masks = ("mask", "instance", "edge") if store.has("instance") else ("mask",)
-    return (("image",) if "image" in names else ()) + (masks if "mask" in names else ())
+    found: dict[str, None] = {}
+    for condition in (registered("condition", name) for name in params.train_denoiser.conditions):
+        found |= dict.fromkeys([*condition.reads, *filter(store.has, condition.carries)])
+    return tuple(found)
 
 
 @dataclass(frozen=True)

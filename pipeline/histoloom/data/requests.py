@@ -17,6 +17,7 @@ from histoloom.data.rows import spread
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError
+from histoloom.registry import registered
 
 NOT_TESTED = "not_tested"
 AS_IS, CHANGED = "-as-is", "-changed"
@@ -122,12 +123,12 @@ def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: 
     if change.genotype:
         out["genotype"] = [_with_states(text, change.genotype) for text in out["genotype"]]
     for name in change.leave_out:
-        if name in ("mask", "image"):
+        if (column := registered("condition", name).column) is None:
             raise HistoloomError(
                 f"plan.requests, '{request.name}': '{name}' can't be left out of single tiles; sample.guidance can "
                 f"leave it out of all ({name}: 0)."
             )
-        out[{"text": "caption", "magnification": "mpp"}.get(name, name)] = None
+        out[column] = None
     if not request.counterfactual:
         return out
     both = [drawn.assign(tile_id=drawn["tile_id"] + AS_IS), out.assign(tile_id=out["tile_id"] + CHANGED)]

@@ -12,9 +12,10 @@ from histoloom.config import Params, Rna
 from histoloom.config.train_encoders import SampleTable
 from histoloom.data.expression import check_expression
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
-from histoloom.data.genotype_table import check_genotype, read_genotype
+from histoloom.data.genotype_table import check_genotype
 from histoloom.data.keys import StudyKeys, check_matches, listed
 from histoloom.errors import Fault, Note
+from histoloom.registry import registered
 
 
 def check_tables(
@@ -131,10 +132,10 @@ def _check_states(genotypes: pd.Series, params: Params) -> list[Fault]:
 
 
 def with_conditions(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Add to real rows the columns `rna` (the key of its profile) and `genotype` (text), empty where not in use."""
-    names, config = params.train_denoiser.conditions, params.train_encoders
-    rna = rows[config.rna.key] if "rna" in names else None
-    genotype = None
-    if "genotype" in names:
-        genotype = rows[config.genotype.key].map(read_genotype(config.genotype)).astype(object)
-    return rows.assign(rna=rna, genotype=genotype)
+    """Add to real rows what the conditions in use state of them: the columns `rna` (the key of a profile) and `genotype` (text), which
+    are empty where not in use."""
+    out = rows.assign(rna=None, genotype=None)
+    for condition in (registered("condition", name) for name in params.train_denoiser.conditions):
+        if (values := condition.stated(rows, params)) is not None:
+            out[condition.column] = values
+    return out

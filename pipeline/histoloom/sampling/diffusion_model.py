@@ -14,7 +14,7 @@ from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.precision import native
 from histoloom.conditions.batch import Conditions
-from histoloom.conditions.encode import Encoders, load_encoders
+from histoloom.conditions.encode import ConditionSet, load_conditions
 from histoloom.config import Sample, SampleSlides
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read_denoiser_record
 from histoloom.data.commit import digest
@@ -34,11 +34,11 @@ _MODELS = ("autoencoder", "denoiser", "encoders")
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """A loaded target, denoiser and encoders that were trained together."""
+    """A loaded target, denoiser and conditions that were trained together."""
 
     target: Target
     network: Backbone
-    encoders: Encoders
+    conditions: ConditionSet
     record: DenoiserRecord
     device: str
 
@@ -81,9 +81,9 @@ def load_diffusion_model(
 ) -> DiffusionModel:
     """Load a study's `models` once a process; `sha256` keys the cache, so that new weights are loaded anew."""
     network, record = load_denoiser(models / "denoiser", device, attention, precision)
-    encoders = load_encoders(record.conditions, record.training.px, models / "encoders", device)
+    conditions = load_conditions(record.conditions, record.training.px, models / "encoders", device)
     target = load_target(models, record, device, precision)
-    return DiffusionModel(target, network, encoders, record, device)
+    return DiffusionModel(target, network, conditions, record, device)
 
 
 def load_target(models: Path, record: DenoiserRecord, device: str, precision: str = "fp32") -> Target:

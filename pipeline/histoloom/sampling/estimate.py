@@ -42,7 +42,7 @@ def estimate(
     size, first = params.plan.batch_size, plan.head(params.plan.batch_size)
     settings = (params.train_denoiser.attention, device, params.sample.precision)
     model = load_diffusion_model(models, generator_sha256(models), *settings)
-    arrays = model.encoders.arrays(first, tiles)
+    arrays = model.conditions.arrays(first, tiles)
     index = np.resize(np.arange(len(first)), size)
     given, nulls = batch(arrays, model.specs, index), null(arrays, model.specs)
     one_step = params.sample.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})

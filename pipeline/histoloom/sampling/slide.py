@@ -174,7 +174,7 @@ def weave_slide(
         seconds = {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
     facts = _facts(slide, weaver, plan) | written
     captions = {point["caption"] for row in written["points"] for point in row}
-    read = captions_read(model.encoders, captions, f"sample_slides: {slide.name}")
+    read = captions_read(model.conditions, captions, f"sample_slides: {slide.name}")
 
     def write(target: Path) -> SlideMetrics:
         _write_slide(target, slide, params, bands, folder / "levels")
@@ -197,7 +197,7 @@ def _decode_jobs(job: CanvasJob, slide: WovenSlide, load: LoadTarget, factor: in
 def _write_inputs(target: Path, slide: WovenSlide, weaver: Weaver, blocks: BlockGrid) -> dict:
     params, model = weaver.params, weaver.load()
     entries = {entry.slide_id: entry for entry in weaver.manifest.slides}
-    sources = InputSources(params, model.target, model.encoders, weaver.study.real(), entries)
+    sources = InputSources(params, model.target, model.conditions, weaver.study.real(), entries)
     written = write_inputs(target, slide, blocks.canvas, sources)
     splits = study_splits(weaver.manifest, params.tile, params.seed)
     refuse_faults(check_source_groups(slide, written.source_groups, splits))

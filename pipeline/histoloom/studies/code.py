@@ -26,8 +26,14 @@ def code_sha256(stage: str, params: Params) -> str:
 
 
 def _pieces(stage: str, params: Params) -> frozenset[str]:
-    names: dict[Kind, str] = {"target": params.train_denoiser.target, "backbone": "unet"}
-    return frozenset(module_of(kind, names[kind]) for kind in STAGES[stage].loads)
+    config = params.train_denoiser
+    names: dict[Kind, tuple[str, ...]] = {
+        "target": (config.target,),
+        "backbone": ("unet",),
+        "condition": config.conditions,
+        "fit": tuple(name for name in config.conditions if name in PLACES["fit"]),
+    }
+    return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
 
 
 @cache

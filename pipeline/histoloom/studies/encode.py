@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from histoloom.conditions.encode import study_encoders
+from histoloom.conditions.encode import study_conditions
 from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import FILE as LINEAGE_FILE
@@ -30,7 +30,7 @@ def run(work: Work) -> None:
     store, autoencoder, encoders = study.real(), study.autoencoder, study.encoders
     rows = with_conditions(train_rows(store), params)
     target = registered("target", params.train_denoiser.target).load(autoencoder, device, params.encode.precision)
-    conditions = study_encoders(params, encoders, device)
+    conditions = study_conditions(params, encoders, device)
     names = [part for part in store.parts if (rows["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.cluster import uses_torch
-from histoloom.conditions.encode import batch, captions_read, load_encoders, null
+from histoloom.conditions.encode import batch, captions_read, load_conditions, null
 from histoloom.config import Params
 from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.data.commit import commit_part
@@ -45,7 +45,7 @@ def run(work: Work) -> None:
     assert record is not None, "train_denoiser writes one"
     texts = tuple(spec for spec in record.conditions if spec.name == "text")
     captions = pd.read_parquet(plan / PLAN, columns=["caption"])["caption"]
-    metrics |= captions_read(load_encoders(texts, 0, models / "encoders"), captions, "sample")
+    metrics |= captions_read(load_conditions(texts, 0, models / "encoders"), captions, "sample")
     work.write_metrics(metrics)
 
 
@@ -73,7 +73,7 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
     settings = (params.train_denoiser.attention, job.device, params.sample.precision)
     model = load_diffusion_model(job.models, job.generator_sha256, *settings)
-    arrays = model.encoders.arrays(plan, partial(planned_tiles, job.plan, job.part))
+    arrays = model.conditions.arrays(plan, partial(planned_tiles, job.plan, job.part))
     nulls = null(arrays, model.specs)
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
     with TileWriter(folder, params.tile.tile_px, ("image", *masks)) as writer:

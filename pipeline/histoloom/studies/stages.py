@@ -75,6 +75,7 @@ STAGES = {
             inputs=("data/tiles",),
             outputs=("models/encoders",),
             curves=True,
+            loads=("condition", "fit"),
         ),
         Stage(
             "train_autoencoder",
@@ -93,7 +94,7 @@ STAGES = {
             inputs=("data/tiles", "models/encoders", "models/autoencoder"),
             outputs=("data/encoded",),
             metrics=False,
-            loads=("target",),
+            loads=("target", "condition"),
         ),
         Stage(
             "train_denoiser",
@@ -109,6 +110,7 @@ STAGES = {
             params=("seed", "plan", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON, "files.train_encoders"),
             inputs=("data/tiles",),
             outputs=("data/plan",),
+            loads=("condition",),
         ),
         Stage(
             "sample",
@@ -117,7 +119,7 @@ STAGES = {
             inputs=("data/plan", *_MODELS),
             outputs=("data/synthetic",),
             gpu=True,
-            loads=("target", "backbone"),
+            loads=("target", "backbone", "condition"),
         ),
         Stage(
             "sample_slides",
@@ -137,7 +139,7 @@ STAGES = {
             outputs=("data/woven",),
             keeps_parts=True,
             gpu=True,
-            loads=("target", "backbone"),
+            loads=("target", "backbone", "condition"),
         ),
         Stage(
             "tile_slides",
@@ -161,6 +163,7 @@ STAGES = {
             inputs=("data/tiles", "models/encoders"),
             outputs=("models/filters",),
             pictures=("calibration.png",),
+            loads=("condition",),
         ),
         Stage(
             "filter",

@@ -10,6 +10,7 @@ from pathlib import Path
 from histoloom.config import Cluster, Params
 from histoloom.config.package import packaged
 from histoloom.errors import Fault, Problem, key_fault
+from histoloom.registry import registered
 
 
 def check_stages(params: Params, cluster: Cluster, reviews: Path) -> list[Fault]:
@@ -97,7 +98,7 @@ def _plan(params: Params) -> Iterator[Problem]:
         problem = f"it is {plan.target}, and there is one class, which no other outnumbers: there is nothing to make."
         yield "plan.target", problem, "state a number, plan.requests or plan.evaluation_tiles."
     for number, request in enumerate(plan.requests):
-        for name in (n for n in request.change.leave_out if n in ("mask", "image")):
+        for name in (n for n in request.change.leave_out if registered("condition", n).column is None):
             key, remedy = f"plan.requests[{number}].change.leave_out", "sample.guidance can leave it out of all"
             yield key, f"'{name}' can't be left out of single tiles.", f"{remedy} ({name}: 0)."
 
