@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histoloom.config import Uplift
 from histoloom.data.commit import command_files
 from histoloom.errors import HistoloomError
 from histoloom.learners.command import LearnerCommand
@@ -78,3 +79,10 @@ def test_a_command_that_fails_is_told_how(script, said, folder):
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
     with pytest.raises(HistoloomError, match=said):
         run_uplift(params_of(arms=["real"], seeds=1, classifier="command", command=command))
+
+
+def test_a_command_is_asked_for_no_augmentation_that_it_would_not_know_of():
+    command = {"classifier": "command", "command": "mine {dataset} {predictions}"}
+    assert Uplift.model_validate(command).arms == ("real", "real+synthetic", "synthetic")
+    with pytest.raises(ValueError, match=r"names real\+classical, and a command is given the same tiles"):
+        Uplift.model_validate(command | {"arms": ["real", "real+classical"]})

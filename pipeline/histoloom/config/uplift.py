@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ class Uplift(Section):
     )
     arms: tuple[ArmName, ...] = Field(
         ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic"),
-        description="what is trained on; the others are compared with the first. real+unfiltered has as many synthetic "
+        description="what is trained on; the others are compared with the first. A command has no arms with classical. real+unfiltered has as many synthetic "
         "tiles as real+synthetic, drawn of all, accepted or not",
     )
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
@@ -55,6 +55,14 @@ class Uplift(Section):
         """The learning rate, where it is unstated too."""
         return self.learning_rate or (2e-3 if self.task == "mask" else 3e-4)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _arms_of_a_command(cls, data: Any) -> Any:
+        """A command augments as it likes: unless stated, no arm asks it for more."""
+        if isinstance(data, dict) and data.get("classifier") == "command" and data.get("arms") is None:
+            return data | {"arms": [arm for arm in cls.model_fields["arms"].default if "classical" not in arm]}
+        return data
+
     @model_validator(mode="after")
     def _has_what_it_compares(self):
         if len(set(self.arms)) != len(self.arms) or not self.arms:
@@ -68,6 +76,11 @@ class Uplift(Section):
             )
         if (self.classifier == "command") != (self.command is not None):
             raise ValueError("uplift.command and uplift.classifier: command go together")
+        if self.command and (asked := [arm for arm in self.arms if "classical" in arm]):
+            raise ValueError(
+                f"uplift.arms names {asked[0]}, and a command is given the same tiles with it as without: take it out, and augment in the "
+                "command"
+            )
         if self.command and not all(part in self.command for part in ("{dataset}", "{predictions}")):
             raise ValueError("uplift.command must have {dataset} and {predictions} in it")
         return self
