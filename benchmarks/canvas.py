@@ -39,7 +39,7 @@ from histoloom.process.solver import make_solver
 from histoloom.progress import progress
 from histoloom.slides.open import open_slide
 from histoloom.slides.pyramid import PyramidPicture, level_sizes, write_pyramid
-from histoloom.studies.code import code_sha256
+from histoloom.studies.code_identity import code_sha256
 from histoloom.targets.latents import Latents
 
 PARTS = ("window_layouts", "wall", "workers", "memory", "gigapixel")

@@ -27,7 +27,7 @@ from histoloom.data.lineage import model_sha256
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.copy_search import build_index, copy_scores
 from histoloom.quality.filters.near_copy import CopyFilter
-from histoloom.quality.plant import DISGUISES, cut, disguised
+from histoloom.quality.planted_copies import DISGUISES, cut, disguised
 from histoloom.sampling.diffusion_model import generator_sha256
 from histoloom.slides.open import open_slide
 from histoloom.studies.filter import FilterPart, filter_part

@@ -28,7 +28,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 LONGEST = (
     "test_study.py", "test_broken_generator.py", "test_conditions_study.py", "test_resuming.py", "test_real_data.py",
-    "test_uplift.py", "test_canvas.py", "test_duplicates.py",
+    "test_uplift.py", "test_canvas.py", "test_shared_tissue.py",
 )  # fmt: skip
 
 

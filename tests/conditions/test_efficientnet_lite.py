@@ -65,6 +65,7 @@ def test_loading_draws_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.long
 def test_the_judge_knows_a_cup_of_coffee():
     judge, picture = load_extractor(JUDGE, "cpu"), data.coffee()[:, 100:500]
     features = judge.features(picture[None])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from histoloom.config import Params
-from histoloom.config.names import class_folders
+from histoloom.config.file_names import class_folders
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.errors import HistoloomError
 from histoloom.studies.emit import emit_dataset

@@ -22,6 +22,8 @@ from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.filters.tissue import QualityFilter
 from tests.quality.filtered_tiles import FRACTION, USE, fitting_of, make_tiles, tiles_of_patients
 
+pytestmark = pytest.mark.long
+
 
 def test_the_fraction_that_is_stated_is_the_fraction_of_real_tiles_rejected(calibration, held_out, train):
     filter_set = calibration.filter_set

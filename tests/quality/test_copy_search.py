@@ -12,7 +12,7 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.quality import copy_search
 from histoloom.quality.copy_search import build_index, copy_scores, grey_of, perceptual_hash, register, turned
 from histoloom.quality.filters.near_copy import CopyFilter
-from histoloom.quality.plant import DISGUISES, cut, disguised
+from histoloom.quality.planted_copies import DISGUISES, cut, disguised
 from tests.build import tissue_picture
 
 SIDE = 64

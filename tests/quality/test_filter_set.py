@@ -12,6 +12,8 @@ from histoloom.studies.filter import _check_yields, _yield
 from tests.build import synthetic_rows
 from tests.quality.filtered_tiles import USE
 
+pytestmark = pytest.mark.long
+
 
 def test_filters_that_were_kept_decide_the_same(filter_set, held_out, tmp_path):
     filter_set.save(tmp_path)

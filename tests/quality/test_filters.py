@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from histoloom.errors import HistoloomError
-from histoloom.quality.degrade import WAYS, degrade
 from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.conditions import RnaFilter
 from histoloom.quality.filters.distance import DistanceFilter
 from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
 from histoloom.quality.filters.tissue import QualityFilter
+from histoloom.quality.spoilt_tiles import WAYS, degrade
 from tests.quality.filtered_tiles import LABELS, fitting_of, make_tiles, with_images
 
 pytestmark = pytest.mark.long

@@ -254,6 +254,7 @@ print(json.dumps([peak() - before, picture.mean(), corner.mean(), ids is not Non
 _SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("striped.tif", "one_strip.tif", "s.jpg")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["tiled.tif", "s.png", *_SLOW])
 def test_memory_does_not_grow_with_a_slide_without_levels(tmp_path, kind):
     """14,000 px a side: over what Pillow takes for an attack, 588 MB of RGB."""

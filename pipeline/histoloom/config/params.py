@@ -11,8 +11,8 @@ from histoloom.config.base import Guided, Section
 from histoloom.config.emit import Emit
 from histoloom.config.encode import Encode
 from histoloom.config.evaluate import Evaluate
+from histoloom.config.file_names import alike
 from histoloom.config.filter import Filter
-from histoloom.config.names import alike
 from histoloom.config.plan import Change, Plan
 from histoloom.config.report import Report
 from histoloom.config.sample import Sample

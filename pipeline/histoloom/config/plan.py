@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from histoloom.config.base import ConditionName, Fraction, Natural, Positive, Scale, Section, Size
-from histoloom.config.names import FileName
+from histoloom.config.file_names import FileName
 
 
 class Where(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from histoloom.config.base import Fraction, Guided, Natural, Positive, Scheduler, Section, Size
 from histoloom.config.file_keys import Names
-from histoloom.config.names import FileName
+from histoloom.config.file_names import FileName
 
 
 class FromImage(Section):

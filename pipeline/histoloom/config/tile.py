@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Natural, Positive, Scale, Section, Size
 from histoloom.config.file_keys import Names
-from histoloom.config.names import ClassName
+from histoloom.config.file_names import ClassName
 
 
 class Tissue(Section):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from histoloom.config.names import class_folders
+from histoloom.config.file_names import class_folders
 from histoloom.data.commit import write_json
 
 Item = tuple[dict, np.ndarray]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from histoloom.config.names import class_folders
+from histoloom.config.file_names import class_folders
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 

@@ -26,7 +26,7 @@ def study_yaml() -> str:
 
 def repository_yaml() -> str:
     """Of this repository's demo, whose stages depend on its code."""
-    from histoloom.studies.code import folders_of
+    from histoloom.studies.code_identity import folders_of
 
     return _HEAD + "\n".join(
         _entry(stage, f"python -m stages.{stage.name}", [f"stages/{stage.name}.py", *folders_of(stage.name)])

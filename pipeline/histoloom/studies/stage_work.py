@@ -24,7 +24,7 @@ from histoloom.data.commit import digest, discard, hash_tree, link_tree, read_re
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
-from histoloom.studies.code import code_sha256
+from histoloom.studies.code_identity import code_sha256
 from histoloom.studies.named_files import resolved
 from histoloom.studies.stages import STAGES, Stage
 

@@ -12,11 +12,11 @@ import pandas as pd
 
 from histoloom.config import TrainFilters
 from histoloom.learners.linear import expected_calibration_error
-from histoloom.quality.degrade import degrade
 from histoloom.quality.filters.base import Filter, Tiles
 from histoloom.quality.filters.filter_set import Calibration, FilterSet
 from histoloom.quality.filters.labels import LabelFilter
-from histoloom.quality.plant import disguised
+from histoloom.quality.planted_copies import disguised
+from histoloom.quality.spoilt_tiles import degrade
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
-from histoloom.quality.measures import TissueRange, fit_range, load_range
+from histoloom.quality.tissue_measures import TissueRange, fit_range, load_range
 
 
 @dataclass(frozen=True)

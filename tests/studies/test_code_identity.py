@@ -12,7 +12,7 @@ import histoloom
 from histoloom.config import Params
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.summarise import summarised
-from histoloom.studies import code
+from histoloom.studies import code_identity
 from histoloom.studies.named_files import Hashes, _of_source
 from histoloom.studies.stages import STAGES
 
@@ -37,11 +37,11 @@ def before(package) -> dict[str, str]:
 def _codes(target: str) -> dict[str, str]:
     tile = {"mpp": 1.0, "tile_px": 8, "stride_px": 8, "labels": {"source": "slide", "classes": ["tumour"]}}
     params = Params.model_validate({"tile": tile, "train_denoiser": {"target": target}})
-    return {name: code.code_sha256(name, params) for name in STAGES}
+    return {name: code_identity.code_sha256(name, params) for name in STAGES}
 
 
 def _forget() -> None:
-    for function in (code._sha256, code._imported, code._meaning):
+    for function in (code_identity._sha256, code_identity._imported, code_identity._meaning):
         function.cache_clear()
 
 
