@@ -203,6 +203,7 @@ def tile_rows(count: int, **columns) -> pd.DataFrame:
         "caption": "H&E",
         "spot_id": None,
         "dataset": None,
+        "slide_fields": "{}",
     }
     return pd.DataFrame(fields | columns, index=range(count))
 
@@ -243,6 +244,8 @@ def synthetic_rows(count: int, **columns) -> pd.DataFrame:
         "patient_id": "",
         "rna": None,
         "genotype": None,
+        "cohort": None,
+        "number": None,
         "seed": 1,
         "scheduler": "ddim",
         "steps": 20,

@@ -28,8 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers"),
 ]
 
-CONDITIONS = ("label", "text", "mask", "rna", "genotype", "magnification", "image")
-VECTORS = ("label", "rna", "genotype", "magnification", "image")
+CONDITIONS = ("label", "text", "mask", "rna", "genotype", "magnification", "image", "cohort", "number")
+VECTORS = ("label", "rna", "genotype", "magnification", "image", "cohort", "number")
 SIDE = 128
 REQUESTS = [
     {"name": "stroma-please", "tiles": 5, "where": {"label": "stroma"}},
@@ -40,6 +40,9 @@ REQUESTS = [
     {"name": "nuclear", "tiles": 4, "where": {"contains": {"nucleus": 0.05}}},
     {"name": "were-it-mutant", "tiles": 3, "where": {"genotype": {"TP53": "wt"}},
      "change": {"genotype": {"TP53": "altered"}}, "counterfactual": True},
+    {"name": "other-hospital", "tiles": 3, "where": {"cohort": {"site": "north"}}, "change": {"cohort": {"site": "south"}},
+     "counterfactual": True},
+    {"name": "older", "tiles": 3, "change": {"number": {"meta_age": 90.0}}},
     {"name": "no-rna", "tiles": 2, "change": {"leave_out": ["rna", "text"], "label": "stroma"}},
     {"name": "held-out", "tiles": 3, "where": {"patient_id": "p4"}, "purpose": "evaluate"},
 ]  # fmt: skip
@@ -73,7 +76,7 @@ def write_inputs(folder: Path) -> list[dict]:
         Image.fromarray(instances).save(folder / f"data/slides/i{number}.png")
         rows.append(
             {"slide_id": f"s{number}", "path": f"s{number}.png", "patient_id": f"p{number}", "mpp": 0.5,
-             "label": ("tumour", "stroma")[number % 2], "instances": f"i{number}.png", "caption": f"report of {number}",
+             "label": ("tumour", "stroma")[number % 2], "instances": f"i{number}.png", "caption": f"report of {number}", "site": ("north", "south")[number % 2], "meta_age": str(40 + 5 * number),
              "split": ("train", "train", "train", "val", "test")[number]}
         )  # fmt: skip
     counts = np.random.default_rng(0).poisson(9, (4, 8)) + np.arange(4)[:, None] * 20 * (np.arange(8) < 4)
@@ -103,6 +106,8 @@ def params(folder: Path, rows: list[dict], **sections):
             "text": {"image_px": 32, "width": 32, "layers": 1, "steps": 4, "batch_size": 8, "max_tokens": 30},
             "rna": {"table": "manifests/expression.parquet", "hidden": [16], "code": 4, "steps": 10},
             "genotype": {"table": "manifests/genotype.csv"},
+            "cohort": {"columns": ["site"]},
+            "number": {"columns": ["meta_age"]},
         },
         "train_autoencoder": {"channels": 16, "steps": 4, "decoder_steps": 2, "batch_size": 8},
         "encode": {"edges": True, "symmetries": "turns"},

@@ -17,6 +17,8 @@ PLACES: dict[Kind, dict[str, str]] = {
         "genotype": "histoloom.conditions.genotype:GenotypeCondition",
         "magnification": "histoloom.conditions.magnification:MagnificationCondition",
         "image": "histoloom.conditions.image:ImageCondition",
+        "cohort": "histoloom.conditions.cohort:CohortCondition",
+        "number": "histoloom.conditions.number:NumberCondition",
     },
     "fit": {"text": "histoloom.training.fits:fit_text", "rna": "histoloom.training.fits:fit_rna"},
 }

@@ -26,8 +26,9 @@ SAMPLING = {
 FACTS = {
     "name": "s", "mpp": 1.0, "label": None, "width_px": 256, "height_px": 192, "seed": 2**63 + 5, "sampling": SAMPLING,
     "generator_sha256": "g", "purpose": "augment", "ancestors": ["a"],
-    "points": [[{"label": "stroma", "caption": None, "rna": None, "genotype": None},
-                {"label": "tumour", "caption": "PINK", "rna": "k", "genotype": "TP53=wt"}]],
+    "points": [[{"label": "stroma", "caption": None, "rna": None, "genotype": None, "cohort": None, "number": None},
+                {"label": "tumour", "caption": "PINK", "rna": "k", "genotype": "TP53=wt",
+                 "cohort": None, "number": None}]],
 }  # fmt: skip
 
 

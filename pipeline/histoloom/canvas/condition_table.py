@@ -17,11 +17,13 @@ from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import ConditionSet, batch, null
 from histoloom.conditions.rna import RnaCondition
 from histoloom.config import Params, WovenSlide
+from histoloom.data.slide_fields import written
 from histoloom.data.store import TileStore
 from histoloom.data.tables import with_conditions
 from histoloom.errors import Fault, ManifestFaults, refuse_faults
 
-_COLUMNS = ("label", "caption", "rna", "genotype")
+_IN_TABLES = ("label", "caption", "rna", "genotype")
+_COLUMNS = (*_IN_TABLES, "cohort", "number")
 
 
 class PointConditions(TypedDict):
@@ -31,6 +33,8 @@ class PointConditions(TypedDict):
     caption: str | None
     rna: str | None
     genotype: str | None
+    cohort: str | None
+    number: str | None
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,9 @@ def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
     ManifestFaults
         with every fault of the slide's file.
     """
-    whole = {name: getattr(slide, name) for name in _COLUMNS}
+    whole = {name: getattr(slide, name) for name in _IN_TABLES}
+    whole |= {"cohort": written(slide.cohort) if slide.cohort else None}
+    whole |= {"number": written(slide.number) if slide.number else None}
     if slide.condition_grid is None:
         return pd.DataFrame([whole | {"row": 0, "col": 0}])
     table = _read_csv(slide, slide.condition_grid)
@@ -155,7 +161,7 @@ def _read_csv(slide: WovenSlide, where: str) -> pd.DataFrame:
 
 
 def _faults_of_columns(where: str, table: pd.DataFrame) -> Iterator[Fault]:
-    known = {"row", "col", "tile_id", *_COLUMNS}
+    known = {"row", "col", "tile_id", *_IN_TABLES}
     for column in (c for c in table if c not in known):
         yield Fault(where, "this column means nothing here.", f"use {sorted(known)}.", 1, column)
     for column in (c for c in ("row", "col") if c not in table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,6 +16,7 @@ from histoloom.config.denoiser_record import Shape
 from histoloom.data.keys import StudyKeys
 from histoloom.data.lineage import Lineage
 from histoloom.data.lineage_match import grid_of
+from histoloom.data.manifest import Manifest
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, Note, notes_among, refuse_faults
 from histoloom.progress import console
@@ -100,6 +101,11 @@ class Condition(ABC):
     def stated(cls, rows: pd.DataFrame, params: Params) -> pd.Series | None:
         """The values of `column` for real rows; None where the rows have it."""
         return None
+
+    @classmethod
+    def check(cls, params: Params, manifest: Manifest) -> Iterable[Fault | Note]:
+        """What `fit` or later stages would refuse, as far as params and the manifest tell."""
+        return ()
 
     @classmethod
     def known_channels(cls, params: Params) -> tuple[str, ...]:

@@ -86,7 +86,13 @@ class Params(Section):
         _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
         for slide in slides:
             where = f"sample_slides.slides, {slide.name!r}"
-            stated = {"label": slide.label, "text": slide.caption, "rna": slide.rna, "genotype": slide.genotype}
+            stated: dict[str, object] = {
+                "label": slide.label,
+                "text": slide.caption,
+                "rna": slide.rna,
+                "genotype": slide.genotype,
+            }
+            stated |= {"cohort": slide.cohort or None, "number": slide.number or None}
             for name in [n for n, value in stated.items() if value is not None and n not in names]:
                 raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
             if slide.label not in (None, *self.tile.labels.classes):
@@ -136,11 +142,17 @@ class Params(Section):
                 "genotype": bool(where.genotype or change.genotype),
                 "text": change.caption is not None,
                 "magnification": change.mpp is not None,
+                "cohort": bool(where.cohort or change.cohort),
+                "number": bool(change.number),
             }
             for name in [n for n, needed in needs.items() if needed and n not in names] + sorted(
                 set(change.leave_out) - set(names)
             ):
                 raise ValueError(f"plan.requests, {request.name!r}: '{name}' is not among train_denoiser.conditions")
+            columns = {"cohort": {*where.cohort, *change.cohort}, "number": {*change.number}}
+            for name, named in columns.items():
+                if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
+                    raise ValueError(f"plan.requests, {request.name!r}: {others} are no train_encoders.{name}.columns")
             stated = {*where.contains, *mask.swap, *mask.swap.values(), *mask.multiply} - {"background"}
             if extra := stated - set(self.tile.masks.classes):
                 raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.masks.classes")

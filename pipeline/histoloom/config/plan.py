@@ -18,6 +18,7 @@ class Where(Section):
     patient_id: str | None = None
     gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
     genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
+    cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to the value that the slide has")
     contains: dict[str, Fraction] = Field({}, description="mask class to the least fraction of the tile")
 
 
@@ -36,6 +37,8 @@ class Change(Section):
     caption: str | None = None
     rna: str | None = Field(None, description="key of another expression profile, of the train split")
     genotype: dict[str, str] = Field({}, description="marker to state; not_tested takes a marker out")
+    cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to another value")
+    number: dict[str, float] = Field({}, description="column of train_encoders.number to another value")
     mpp: Scale | None = None
     mask: Edit = Edit()
     leave_out: tuple[ConditionName, ...] = Field((), description="conditions that are not given")

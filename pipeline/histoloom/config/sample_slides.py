@@ -61,6 +61,8 @@ class WovenSlide(Section):
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
     genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
+    cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to value")
+    number: dict[str, float] = Field({}, description="column of train_encoders.number to value")
     condition_grid: Annotated[str | None, Names.FILE] = Field(
         None,
         description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "

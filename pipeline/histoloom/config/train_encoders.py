@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import Fraction, Key, Positive, Section, Size
+from histoloom.config.base import Distinct, Fraction, Key, Positive, Section, Size
 from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
 
@@ -158,6 +158,12 @@ class ImageTower(Section):
     )
 
 
+class SlideColumns(Section):
+    """Columns of slides.csv that a condition is read from. A slide whose field is empty is given none of it."""
+
+    columns: Annotated[tuple[str, ...], Distinct] = ()
+
+
 class TrainEncoders(Section):
     """What turns conditions into numbers; only those that train_denoiser.conditions names are made."""
 
@@ -165,3 +171,7 @@ class TrainEncoders(Section):
     rna: Rna = Rna()
     genotype: Genotype = Genotype()
     image: ImageTower = ImageTower()
+    cohort: SlideColumns = Field(
+        SlideColumns(), description="such as site, scanner or protocol; one hot over the values of each"
+    )
+    number: SlideColumns = Field(SlideColumns(), description="such as meta_age; at the train split's mean and scale")

@@ -123,7 +123,7 @@ def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[
         yield _draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed)
 
 
-_CONDITION_COLUMNS = ("label", "caption", "rna", "genotype", "mpp", "split_group", "split")
+_CONDITION_COLUMNS = ("label", "caption", "rna", "genotype", "cohort", "number", "mpp", "split_group", "split")
 
 
 def _draw(sources: pd.DataFrame, count: int, purpose: str, request: str, seed: int) -> pd.DataFrame:

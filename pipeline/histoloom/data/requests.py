@@ -15,6 +15,7 @@ from histoloom.data.manifest import Manifest
 from histoloom.data.nuclei_layout import NucleiLayout, Nucleus, multiplied, outlines, scattered, swapped
 from histoloom.data.rows import spread
 from histoloom.data.seeds import item_seed
+from histoloom.data.slide_fields import parsed, written
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError
 from histoloom.registry import registered
@@ -45,6 +46,8 @@ def chosen(rows: pd.DataFrame, request: Request, params: Params, masks: ReadMask
         keep &= rows[params.train_encoders.rna.key].isin(_samples(rows, where.gene, request, params))
     for marker, state in where.genotype.items():
         keep &= rows["genotype"].map(lambda text, m=marker, s=state: parse_genotype(text).get(m, NOT_TESTED) == s)
+    if where.cohort:
+        keep &= rows["cohort"].map(lambda text: where.cohort.items() <= parsed(text).items())
     if where.contains:
         keep &= _containing(rows, keep, where.contains, params.tile.masks.classes, masks)
     if not keep.any():
@@ -122,6 +125,9 @@ def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: 
             out[column] = value
     if change.genotype:
         out["genotype"] = [_with_states(text, change.genotype) for text in out["genotype"]]
+    for column, stated in (("cohort", change.cohort), ("number", change.number)):
+        if stated:
+            out[column] = [written(parsed(text) | stated) for text in out[column]]
     for name in change.leave_out:
         if (column := registered("condition", name).column) is None:
             raise HistoloomError(

@@ -47,11 +47,12 @@ TILE_ROW = pa.schema(
         ("spot_id", pa.string()),
         ("masked", pa.bool_()),
         ("dataset", pa.string()),
+        ("slide_fields", pa.string()),
     ]
 )
 """One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`,
-`y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the public set that its slide is of;
-older stores lack it.
+`y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the public set that its slide is of, and
+`slide_fields` what slides.csv says of the slide in columns of the user's own, as JSON; older stores lack both.
 """
 
 PLAN_ROW = pa.schema(
@@ -67,6 +68,8 @@ PLAN_ROW = pa.schema(
         ("caption", pa.string()),
         ("rna", pa.string()),
         ("genotype", pa.string()),
+        ("cohort", pa.string()),
+        ("number", pa.string()),
         ("mpp", pa.float64()),
         ("condition_ref", pa.string()),
         ("split_group", pa.string()),
@@ -75,7 +78,8 @@ PLAN_ROW = pa.schema(
 )
 """One row a tile to be made. `condition_ref` is the tile whose conditions it is given, `request` what asked for it.
 
-`rna` is the key of an expression profile, `genotype` the markers' states as text (conditions/genotype.py).
+`rna` is the key of an expression profile, `genotype` the markers' states as text (conditions/genotype.py), `cohort` and `number` are
+JSON of a column of slides.csv to its value.
 """
 
 GUIDANCE = pa.list_(
@@ -87,9 +91,11 @@ GUIDANCE = pa.list_(
 
 SYNTHETIC_ROW = pa.schema(
     [
-        *(field for field in TILE_ROW if field.name != "dataset"),
+        *(field for field in TILE_ROW if field.name not in ("dataset", "slide_fields")),
         ("rna", pa.string()),
         ("genotype", pa.string()),
+        ("cohort", pa.string()),
+        ("number", pa.string()),
         ("seed", pa.uint64()),
         ("scheduler", pa.string()),
         ("steps", pa.int64()),

@@ -11,6 +11,7 @@ import pandas as pd
 from histoloom.config import Tile
 from histoloom.data.groups import split_group
 from histoloom.data.manifest import Manifest
+from histoloom.data.slide_fields import written
 from histoloom.slides.grid import Corner
 from histoloom.slides.job import SlideJob
 from histoloom.slides.slide import Slide
@@ -103,6 +104,7 @@ def tile_row(
         "spot_id": None if spot is None else spot["spot_id"],
         "masked": masked,
         "dataset": entry.extra.get("dataset") or None,
+        "slide_fields": written({name: value for name, value in entry.extra.items() if value and name != "dataset"}),
     }
 
 

@@ -90,7 +90,7 @@ STAGES = {
         Stage(
             "encode",
             "Cache the latents and condition arrays of the train split.",
-            params=("encode", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON),
+            params=("encode", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON, "files.train_encoders"),
             inputs=("data/tiles", "models/encoders", "models/autoencoder"),
             outputs=("data/encoded",),
             metrics=False,

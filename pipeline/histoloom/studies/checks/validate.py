@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,15 @@ from histoloom.data.requests import check_requests
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import check_tables
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
+from histoloom.registry import registered
 from histoloom.slides.train_classes import check_classes
 from histoloom.studies.checks.manifests import check_captions, check_regions, check_splits
 from histoloom.studies.checks.models import check_lineage
 from histoloom.studies.checks.params import check_stages
 from histoloom.studies.checks.slides import SlideFacts, open_slides
+
+_CHECKED_WITHOUT_TORCH = ("text", "rna", "image")
+"""Conditions whose modules load torch, which takes seconds; check_captions and check_tables look at what they need."""
 
 
 def check_study(study: Study) -> list[Fault | Note]:
@@ -71,7 +75,8 @@ def _check_slides_and_splits(
     if "train" not in splits.values():
         fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
         return [fault, *_check_tables(params)]
-    found = [*check_requests(params, manifest, splits), *_check_canvases(params, splits, manifest)]
+    found: list[Fault | Note] = [*_check_conditions(params, manifest)]
+    found += [*check_requests(params, manifest, splits), *_check_canvases(params, splits, manifest)]
     found += check_lineage(params, manifest, splits, study.salt)
     found += [
         *check_splits(params, manifest, splits),
@@ -82,6 +87,11 @@ def _check_slides_and_splits(
     if {entry.slide_id for entry in manifest.slides} == {*slides}:
         found += check_classes(params, manifest, splits, {name: each.classes for name, each in slides.items()})
     return found
+
+
+def _check_conditions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
+    for name in [n for n in params.train_denoiser.conditions if n not in _CHECKED_WITHOUT_TORCH]:
+        yield from registered("condition", name).check(params, manifest)
 
 
 def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
