@@ -164,7 +164,7 @@ class LoadOpen:
 def nulls_of(model: DiffusionModel, window: int) -> Conditions:
     """The nulls of all conditions, one row; a map's as large as a window."""
     row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
-    side = 8 * model.record.training.latent_px  # whole cells at any detail of a mask
+    side = 8 * model.record.training.px  # whole cells at any detail of a mask
     picture = np.zeros((1, side, side), np.uint8)
     nulls = null(model.conditions.arrays(row, lambda _: picture), model.specs)
     return replace(nulls, map=torch.zeros(1, nulls.map.shape[1], window, window))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
-from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -13,10 +12,12 @@ from ruamel.yaml import YAML
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
-from histoloom.config import Params, load_params
+from histoloom.config import Params
+from histoloom.config.denoiser_record import CONDITIONS_FILE, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.data.commit import write_json
-from histoloom.emit.model import package_models
+from histoloom.data.study_folder import Study as StudyFolder
+from histoloom.emit.model import Words, package_models
 
 MODEL = "histoloom-small"
 FORMER = {
@@ -44,11 +45,11 @@ def recipe() -> dict:
 
 def as_packaged(params: dict, model: str) -> dict:
     """Params of a study that takes the packaged model as it is."""
-    params = copy.deepcopy(params)
+    params, told = copy.deepcopy(params), params["train_denoiser"]["conditions"]
     merge(
         params,
         {
-            "train_encoders": {"text": {"source": model}, "rna": {"init": model}},
+            "train_encoders": {"text": {"source": model}, **({"rna": {"init": model}} if "rna" in told else {})},
             "train_autoencoder": {"init": model, "steps": 0, "decoder_steps": 0, "scale": "kept"},
             "train_denoiser": {"init": model, "steps": 0},
             "encode": {"symmetries": "none"},
@@ -65,10 +66,11 @@ class Packaged(Study):
         denoiser = self.folder / "models/denoiser"
         shutil.rmtree(denoiser, ignore_errors=True)
         shutil.copytree(packaged(self.params["train_denoiser"]["init"], "denoiser"), denoiser)
-        facts = json.loads((denoiser / "conditions.json").read_text(encoding="utf-8"))
-        sizes = Params.model_validate(self.params)
-        facts["training"]["latent_px"] = sizes.tile.tile_px // sizes.train_autoencoder.down_factor
-        write_json(denoiser / "conditions.json", facts)  # it may have seen larger tiles than these
+        record, sizes = read_denoiser_record(denoiser), Params.model_validate(self.params)
+        assert record is not None, "a package has one"
+        px = sizes.tile.tile_px // sizes.factor  # it may have seen larger tiles than these
+        training = replace(record.training, shape=(record.training.shape[0], px, px))
+        write_json(denoiser / CONDITIONS_FILE, replace(record, training=training).json)
         self.run("plan")
 
 
@@ -103,6 +105,5 @@ def smoke(root: Path) -> tuple[Packaged, Study]:
     first = Study(root / "first", params, rows, {}, 0)
     first.train()
     if not (root / "model").exists():
-        with chdir(first.folder):
-            package_models(load_params(), root / "model", "Drawn slides.")
+        package_models(StudyFolder(first.folder), root / "model", Words("Drawn slides."))
     return Packaged(root / "packaged", as_packaged(params, str(root / "model")), rows, {}, 0), first

@@ -58,7 +58,7 @@ def demo_study(root: Path, tiles: int, size: int, steps: int) -> Study:
 def bare(model: DiffusionModel, plan: pd.DataFrame, size: int, steps: int) -> None:
     """The forwards and decodes that the plan takes, and nothing else."""
     training = model.record.training
-    latents = torch.zeros(2 * size, training.latent_channels, training.latent_px, training.latent_px)
+    latents = torch.zeros(2 * size, *training.shape)
     arrays = model.conditions.arrays(plan.head(size), lambda _: None)
     nulls = null(arrays, model.specs).each(lambda value: value.expand(size, *value.shape[1:]))
     given = cat([batch(arrays, model.specs, plan.index[:size]), nulls]).to(chip())

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from histoloom.config import Evaluate, Params
 from histoloom.studies.named_files import Hashes, files_of, resolved
 from histoloom.studies.resolve import write_resolved
+from histoloom.studies.stage_work import _fingerprint
 from histoloom.studies.stages import STAGES
 from tests.stages import study_of
 
@@ -102,6 +103,15 @@ def test_a_file_that_changes_changes_the_keys_that_name_it(study, name, keys):
     assert {f"{s}.{k}" for s in after for k in after[s] if after[s][k] != before[s][k]} == keys
     path.unlink()
     assert files_of(study_of(params())) != after
+
+
+def test_a_changed_genotype_encodes_its_tiles_anew(study):
+    """Markers and states stay the same, so that no encoder changes."""
+    for place in STAGES["encode"].inputs:
+        (study / place).mkdir(parents=True)
+    before = _fingerprint(STAGES["encode"], study_of(params()))
+    (study / "../outside/genotype.csv").write_text("patient_id,TP53\np,WT\n")
+    assert _fingerprint(STAGES["encode"], study_of(params())) != before
 
 
 def test_a_study_that_is_opened_from_elsewhere_finds_the_same_files(study, monkeypatch):
