@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from histoloom.backbones.backbone import Backbone
-from histoloom.backbones.unet import UNet
 from histoloom.config.denoiser_record import CONDITIONS_FILE, DenoiserRecord, read_denoiser_record
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
+from histoloom.registry import registered
 
 
 def save_denoiser(model: Backbone, record: DenoiserRecord, folder: Path) -> None:
@@ -30,5 +30,5 @@ def load_denoiser(
     record = read_denoiser_record(folder)
     if record is None:
         raise HistoloomError(f"'{folder}' holds no denoiser of histoloom's: it has no {CONDITIONS_FILE}.")
-    model = UNet.load(folder, record)
+    model: Backbone = registered("backbone", record.training.backbone).load(folder, record)
     return model.freeze(device, attention=attention, precision=precision), record
