@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,23 +13,15 @@ from histoloom.data.commit import hash_tree
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError, ManifestFaults
-from histoloom.slides.describe import describe
 from histoloom.slides.open import open_slide
 from tests.build import (
     box_ring,
     feature,
-    make_scanned_part,
     make_slide,
     tissue_picture,
-    write_csv,
     write_geojson,
 )
-from tests.studies.tiling import ROWS, SIDE, slide_row, study, tile_slides
-
-
-def _report() -> dict[str, dict]:
-    with Path("reports/tile/slides.csv").open(encoding="utf-8") as stream:
-        return {row["slide_id"]: row for row in csv.DictReader(stream)}
+from tests.studies.tiling import POLYGONS, ROWS, SIDE, slide_row, slides_report, study, tile_slides
 
 
 def test_a_tile_says_which_public_set_its_slide_is_of(slides):
@@ -74,75 +64,6 @@ def test_a_coarser_target_shows_the_same_tissue(slides, mpp, downsample):
     assert (rows[["x_level0_px", "y_level0_px"]].max() + edge <= SIDE).all()
 
 
-POLYGONS = {"labels": {"source": "polygons", "classes": ["tumour", "stroma"]}}
-MASKS = {"masks": {"source": "polygons", "classes": ["stroma", "tumour"]}}
-
-
-def test_polygons_label_tiles_and_make_masks(slides):
-    write_geojson(
-        "manifests/annotations/a.geojson",
-        feature("tumour", box_ring(0, 0, 128, SIDE)),
-        feature("stroma", box_ring(128, 0, 320, SIDE)),
-    )
-    rows = [slide_row(n, annotations="a.geojson") for n in range(2)]
-    tile_slides(study(rows, POLYGONS | MASKS | {"caption": "{composition}"}).tile)
-    store = TileStore("data/tiles")
-    found, masks = store.rows(), store.read(store.rows(), "mask")
-    x = found["x_level0_px"]
-    assert (found["label"] == np.where(x < 128, "tumour", "stroma")).all() and x.max() < 320
-    assert found["caption"].str.startswith(("mostly tumour", "mostly stroma")).all()
-    inner = masks[:, 2:-2, 2:-2]
-    assert (inner == np.where(x < 128, 2, 1)[:, None, None]).all()
-
-
-@pytest.mark.parametrize("kept", ["drop", "keep"])
-def test_tiles_without_a_label_are_dropped_or_kept(slides, kept):
-    write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, 90, SIDE)))
-    labels = POLYGONS["labels"] | {"unlabelled": kept, "min_fraction": 0.6}
-    metrics = tile_slides(study([slide_row(n, annotations="a.geojson") for n in range(2)], {"labels": labels}).tile)
-    rows = TileStore("data/tiles").rows()
-    assert set(rows["label"].dropna()) == {"tumour"}
-    assert rows["label"].isna().any() == (kept == "keep")
-    assert metrics["tiles"] == len(rows)
-
-
-def test_a_class_without_train_tiles_is_said_and_measured(slides, capsys):
-    rows = [slide_row(n, split="test" if n == 2 else "train", label="stroma" if n == 2 else "tumour") for n in range(3)]
-    labels = {"source": "slide", "classes": ["tumour", "stroma", "misspelt"]}
-    metrics = tile_slides(study(rows, {"labels": labels}).tile)
-    said = " ".join(capsys.readouterr().err.split())
-    assert metrics["classes_without_train_tiles"] == ["stroma", "misspelt"]
-    assert f"no train tile of 'stroma' ({metrics['tiles_by_split']['test']['stroma']} in test)" in said
-    assert "no train tile of 'misspelt' (nor in val or test)" in said and "'tumour'" not in said
-
-
-def test_rasters_label_tiles_and_keep_instances(slides):
-    ids = np.zeros((SIDE, SIDE), np.uint8)
-    ids[:, :128], ids[:, 128:] = 1, 2
-    Image.fromarray(ids).save("data/slides/m.png")
-    Image.fromarray(np.arange(SIDE * SIDE, dtype=np.int32).reshape(SIDE, SIDE)).save("data/slides/i.tif")
-    rows = [slide_row(n, mask="m.png", instances="i.tif") for n in range(2)]
-    raster = {"source": "raster", "classes": ["tumour", "stroma"]}
-    tile_slides(study(rows, {"labels": raster, "masks": raster}).tile)
-    store = TileStore("data/tiles")
-    found = store.rows()
-    assert (found["label"] == np.where(found["x_level0_px"] < 128, "tumour", "stroma")).all()
-    first = store.read(found, "instance")[:, 0, 0]
-    assert (first == found["y_level0_px"] * SIDE + found["x_level0_px"]).all()
-    assert (store.read(found, "mask") == np.where(found["x_level0_px"] < 128, 1, 2)[:, None, None]).all()
-
-
-def test_spots_label_the_tiles_near_them(slides):
-    spots = [("s0", 160, 160, "tumour"), ("s0", 224, 160, "stroma"), ("s1", 160, 160, "stroma")]
-    keys = ("slide_id", "x_level0_px", "y_level0_px", "label")
-    write_csv("manifests/spots.csv", [{"spot_id": i} | dict(zip(keys, spot)) for i, spot in enumerate(spots)])
-    labels = {"source": "spots", "classes": ["tumour", "stroma"], "spot_radius_um": 5}
-    tile_slides(study(ROWS[:2], {"labels": labels, "spots": "manifests/spots.csv"}).tile)
-    found = TileStore("data/tiles").rows()
-    got = set(found[["slide_id", "x_level0_px", "y_level0_px", "label"]].itertuples(index=False, name=None))
-    assert got == {(slide, x - 32, y - 32, label) for slide, x, y, label in spots}
-
-
 def _spoil(path, kind: str) -> None:
     if kind == "text":
         path.write_text("no slide")
@@ -173,11 +94,11 @@ def test_a_bad_slide_is_quarantined_within_the_budget_and_fails_past_it(slides, 
     ) as error:
         tile_slides(study(ROWS, {"max_bad_slides": 0}).tile)
     assert reason in str(error.value) and not (slides / "data/tiles").exists()
-    assert reason in _report()["s1"]["reason"]
+    assert reason in slides_report()["s1"]["reason"]
     metrics = tile_slides(study(ROWS, {"max_bad_slides": 1}).tile)
     assert (metrics["slides"], metrics["quarantined"], metrics["slides_made"]) == (2, 1, 0)
     assert TileStore("data/tiles").parts == ["s0", "s2"]
-    assert [bool(row["reason"]) for row in _report().values()] == [False, True, False]
+    assert [bool(row["reason"]) for row in slides_report().values()] == [False, True, False]
 
 
 def test_upsampling_is_done_where_it_is_asked_for(slides):
@@ -243,7 +164,7 @@ def test_what_no_tile_shows_is_counted_and_shifted_tiles_show_it(slides, capsys)
     make_slide(slides / "data/slides/s2.svs", picture=picture)
     metrics = tile_slides(study(ROWS).tile)
     cut_off = 1 - 192 * 192 / (200 * 220)
-    assert float(_report()["s2"]["tissue_beyond_grid"]) == pytest.approx(cut_off, abs=0.03)
+    assert float(slides_report()["s2"]["tissue_beyond_grid"]) == pytest.approx(cut_off, abs=0.03)
     assert 0 < metrics["tissue_left_out"]["tissue_beyond_grid"] < cut_off
     assert "tile.edge: shift takes it. 1 slide(s): s2 (1" in capsys.readouterr().err
     store = TileStore("data/tiles")
@@ -267,7 +188,7 @@ def test_padding_and_pen_give_no_tiles_and_are_counted(slides, capsys):
     make_slide(slides / "data/slides/s1.svs", picture=marked)
     metrics = tile_slides(study(ROWS).tile)
     rows = TileStore("data/tiles").rows()
-    mine, facts = rows[rows["slide_id"] == "s1"], _report()["s1"]
+    mine, facts = rows[rows["slide_id"] == "s1"], slides_report()["s1"]
     assert not mine["x_level0_px"].isin([64, 320]).any() and len(mine) > 7
     assert float(facts["padding_fraction"]) == pytest.approx(1 / 6, abs=0.03)
     assert float(facts["pen_fraction"]) == pytest.approx(352 * 64 / SIDE**2, abs=0.05)
@@ -283,7 +204,7 @@ def test_tiles_out_of_focus_are_counted_and_dropped_where_that_is_asked_for(slid
     metrics = tile_slides(study(ROWS, {"tissue": {"out_of_focus": kept}}).tile)
     rows = TileStore("data/tiles").rows()
     left = rows[(rows["slide_id"] == "s1") & (rows["x_level0_px"] < 192)]
-    facts = _report()["s1"]
+    facts = slides_report()["s1"]
     assert (len(left) == 0) == (kept == "drop") and metrics["tissue_left_out"]["tiles_out_of_focus"] > 8
     assert int(facts["tiles"]) == int(facts["with_tissue"]) - (kept == "drop") * int(facts["out_of_focus"])
     assert "Many tiles are out of focus" in capsys.readouterr().err
@@ -321,45 +242,9 @@ def test_an_assigned_group_that_is_not_there_and_a_bad_annotation_stop_before_an
 @pytest.mark.parametrize("kind", ["macenko", "reinhard"])
 def test_stain_is_fitted_once_a_slide_and_said(slides, kind):
     tile_slides(study(ROWS, {"stain": kind}).tile)
-    assert {row["stain"] for row in _report().values()} == {"fitted"}
+    assert {row["stain"] for row in slides_report().values()} == {"fitted"}
     store = TileStore("data/tiles")
     first = store.rows().iloc[0]
     with open_slide(slides / f"data/slides/{first['slide_id']}.svs") as slide:
         original = slide.read(PixelBox(first["x_level0_px"], first["y_level0_px"], 64, 64), 1.0)
     assert 2 < np.abs(store.read(store.rows().iloc[:1])[0].astype(int) - original).mean() < 60
-
-
-@pytest.mark.parametrize(
-    "fractions, label, tissue_fraction, words",
-    [
-        ({"a": 0.7, "b": 0.3}, "a", 1.0, "mostly a, b"),
-        ({"a": 0.5, "b": 0.1, "c": 0.01}, "a", 0.5, "a, some b, open space"),
-        ({}, "a", 1.0, "a"),
-        ({}, None, 1.0, "tissue"),
-    ],
-)
-def test_composition_in_words(fractions, label, tissue_fraction, words):
-    assert describe(fractions, label, tissue_fraction) == words
-
-
-def test_tiles_of_a_scanned_part_have_the_labels_that_were_drawn_on_it(folder):
-    """QuPath counts from the part's corner; rows say level 0."""
-    tissue = np.zeros((256, 256, 3), np.uint8)
-    tissue[:, :128], tissue[:, 128:] = (200, 100, 150), (130, 80, 160)
-    (folder / "data/slides").mkdir(parents=True)
-    make_scanned_part(folder / "data/slides/s0.scn", tissue, 128, 64, (512, 512))
-    halves = [feature("tumour", box_ring(0, 0, 128, 256)), feature("stroma", box_ring(128, 0, 256, 256))]
-    write_geojson("manifests/annotations/a.geojson", *halves, feature(None, box_ring(0, 0, 256, 256)))
-    labels = {"source": "polygons", "classes": ["tumour", "stroma"]}
-    tissue_of = {"mpp": 4.0, "min_area_um2": 0.0}
-    settings = {"mpp": 0.5, "labels": labels, "split": {"group": "slide"}, "tissue": tissue_of}
-    params = study([slide_row(0, path="s0.scn", annotations="a.geojson", label="")], settings)
-    metrics = tile_slides(params.tile)
-    (said,) = metrics["left_out"]
-    assert "1 polygon(s) without a class" in said
-    rows = TileStore("data/tiles").rows()
-    assert len(rows) == 16
-    assert (rows["label"] == np.where(rows["x_level0_px"] < 128 + 128, "tumour", "stroma")).all()
-    assert (rows["x_level0_px"].min(), rows["y_level0_px"].min()) == (128, 64)
-    (report,) = _report().values()
-    assert (report["bounds_x_level0_px"], report["bounds_y_level0_px"]) == ("128", "64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from functools import partial
 from pathlib import Path
 
@@ -24,5 +25,12 @@ def slide_row(number: int, **changes) -> dict:
     return {"slide_id": f"s{number}", "path": f"s{number}.svs", "patient_id": f"p{number}", "label": "tumour"} | changes
 
 
+POLYGONS = {"labels": {"source": "polygons", "classes": ["tumour", "stroma"]}}
 ROWS = [slide_row(number) for number in range(3)]
 study = partial(make_study, ".")
+
+
+def slides_report() -> dict[str, dict]:
+    """reports/tile/slides.csv: slide_id to its row."""
+    with Path("reports/tile/slides.csv").open(encoding="utf-8") as stream:
+        return {row["slide_id"]: row for row in csv.DictReader(stream)}
