@@ -45,7 +45,7 @@ from histoloom.report.pictures import contact_sheet
 from histoloom.slides.open import open_slide
 from histoloom.slides.segment import segment_slide
 from histoloom.targets.latents import Latents
-from histoloom.training.autoencoder import reconstruction, reconstruction_picture
+from histoloom.training.reconstruction import reconstruction, reconstruction_picture
 
 PARTS = ("reconstruction", "distances", "scratch", "few_steps", "distilled", "copies", "slide", "conditions")
 STEPS = (20, 4)
@@ -59,7 +59,8 @@ CORNER_PX = (3000, 3000)
 def measure_reconstruction(study: Study, pictures: Path | None) -> dict:
     rows, target = val_rows(study.tiles, 800), Latents.load(study.folder / "models/autoencoder", chip())
     images = study.tiles.read(rows)
-    found, rebuilt = reconstruction(target, images)
+    found, arrays = reconstruction(target, {"image": images})
+    rebuilt = arrays["image"]
     if pictures is not None:
         some = np.linspace(0, len(images) - 1, 8).astype(int)
         reconstruction_picture(images[some], rebuilt[some]).save(pictures / "reconstruction.png")

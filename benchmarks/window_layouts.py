@@ -26,7 +26,7 @@ from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality.metrics import kid
 from histoloom.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
-from histoloom.targets.target import Target
+from histoloom.targets.target import Raster
 
 CROP = 32
 LAYOUTS = ("lattice", "lattice_no_halo", "random", "stride", "independent")
@@ -65,7 +65,7 @@ def owner_maps(plan: CanvasPlan) -> list[np.ndarray]:
     return out
 
 
-def decoded(latents: np.ndarray, target: Target) -> np.ndarray:
+def decoded(latents: np.ndarray, target: Raster) -> np.ndarray:
     """A torus of latents (c, h, w) as (h * factor, w * factor, 3) uint8."""
     side, factor = latents.shape[1], target.factor
     out = np.zeros((side * factor, side * factor, 3), np.uint8)

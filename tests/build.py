@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from histoloom.config import Params, load_params
 from histoloom.data.commit import commit_part
 from histoloom.data.schema import SYNTHETIC_ROW, TILE_ROW, VERDICT_COLUMNS, write_rows
-from histoloom.data.store import TileWriter
+from histoloom.data.store import TileWriter, cut_arrays
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.17, 0.90, 0.40]])
 """Optical density of haematoxylin and eosin, a row each, in red, green and blue."""
@@ -226,7 +226,7 @@ def make_part(
     rows = rows if "masked" in rows else rows.assign(masked=masks is not None)
 
     def write(folder: Path) -> None:
-        with TileWriter(folder, images.shape[1], list(arrays)) as writer:
+        with TileWriter(folder, cut_arrays(images.shape[1], arrays)) as writer:
             for number in range(len(images)):
                 writer.add(**{name: array[number] for name, array in arrays.items()})
         write_rows(rows, folder / "rows.parquet", schema)

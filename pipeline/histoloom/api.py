@@ -56,7 +56,7 @@ class Model:
 
     @property
     def tile_px(self) -> int:
-        return self.model.record.training.px * self.model.target.factor
+        return self.model.record.training.px * self.model.raster.factor
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import Any, Literal
 
-Kind = Literal["target", "backbone", "condition", "fit"]
+Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit"]
 PLACES: dict[Kind, dict[str, str]] = {
-    "target": {"latents": "histoloom.targets.latents:Latents", "pixels": "histoloom.targets.pixels:Pixels"},
-    "backbone": {"unet": "histoloom.backbones.unet:UNet"},
+    "target": {
+        "latents": "histoloom.targets.latents:Latents",
+        "pixels": "histoloom.targets.pixels:Pixels",
+        "masks": "histoloom.targets.masks:Masks",
+        "instances": "histoloom.targets.instances:Instances",
+        "vectors": "histoloom.targets.vectors:Vectors",
+        "volumes": "histoloom.targets.volumes:Volumes",
+    },
+    "backbone": {"unet": "histoloom.backbones.unet:UNet", "mlp": "histoloom.backbones.mlp:MLP"},
     "condition": {
         "label": "histoloom.conditions.label:LabelCondition",
         "text": "histoloom.conditions.text:TextCondition",
@@ -20,9 +27,14 @@ PLACES: dict[Kind, dict[str, str]] = {
         "cohort": "histoloom.conditions.cohort:CohortCondition",
         "number": "histoloom.conditions.number:NumberCondition",
     },
-    "fit": {"text": "histoloom.training.fits:fit_text", "rna": "histoloom.training.fits:fit_rna"},
+    "target_fit": {"latents": "histoloom.training.fit_target:fit_latents"},
+    "condition_fit": {
+        "text": "histoloom.training.fit_condition:fit_text",
+        "rna": "histoloom.training.fit_condition:fit_rna",
+    },
 }
-"""Kind, to name, to module:class. `fit` is of conditions that train a network; the others fit themselves (`Condition.fit`)."""
+"""Kind, to name, to module:class. Targets and conditions that train a network have a function of their name that fits them; the others fit
+themselves (`Target.fit`, `Condition.fit`)."""
 
 
 def registered(kind: Kind, name: str) -> Any:

@@ -23,7 +23,7 @@ from histoloom.data.commit import (
     sha256_file,
     write_json,
 )
-from histoloom.data.store import TileWriter
+from histoloom.data.store import TileWriter, cut_arrays
 from histoloom.errors import HistoloomError
 from tests.build import tiles
 
@@ -147,7 +147,7 @@ def _fill_disk(folder: Path) -> None:
 
 
 def _fill_disk_with_tiles(folder: Path) -> None:
-    with TileWriter(folder, 64) as writer:
+    with TileWriter(folder, cut_arrays(64)) as writer:
         for tile in tiles(100, 64):
             writer.add(image=tile)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from histoloom.data.commit import commit_part, hash_tree
 from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.seeds import item_seed
-from histoloom.data.store import SHARD_TILES, TileStore, TileWriter
+from histoloom.data.store import SHARD_TILES, TileStore, TileWriter, cut_arrays
 from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
 
@@ -59,7 +59,7 @@ def test_masks_and_instances_round_trip(tmp_path):
     images = tiles(9, 8)
 
     def write(folder):
-        with TileWriter(folder, 8, ("image", "mask", "instance")) as writer:
+        with TileWriter(folder, cut_arrays(8, ("image", "mask", "instance"))) as writer:
             for image, mask, instance in zip(images, masks, instances):
                 writer.add(image=image, mask=mask, instance=instance)
         tile_rows(9).to_parquet(folder / "rows.parquet")
@@ -75,7 +75,7 @@ def test_masks_and_instances_round_trip(tmp_path):
 @pytest.mark.parametrize("count", [1, SHARD_TILES, SHARD_TILES + 3])
 def test_shards_have_the_bytes_that_zarr_would_write(tmp_path, count):
     images = tiles(count, 4)
-    with TileWriter(tmp_path / "ours", 4) as writer:
+    with TileWriter(tmp_path / "ours", cut_arrays(4)) as writer:
         for image in images:
             writer.add(image=image)
     ours = zarr.open_group(tmp_path / "ours/images.zarr")["image"]

@@ -5,42 +5,117 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from histoloom.config import TrainAutoencoder
+from histoloom.config.package import TARGET_FACTS
+from histoloom.data.commit import write_json
 from histoloom.registry import PLACES, registered
 from histoloom.targets.autoencoder import build_autoencoder
+from histoloom.targets.instances import Instances, depths
 from histoloom.targets.latents import save_latent_scale
-from histoloom.targets.target import Target
+from histoloom.targets.masks import Masks
+from histoloom.targets.pixels import Pixels
+from histoloom.targets.target import Raster, Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+RNG = np.random.default_rng(0)
+DISCS = np.zeros((3, 32, 32), np.int32)
+for number, (row, column) in enumerate([(8, 8), (8, 17), (22, 20)], 1):
+    DISCS[:, np.hypot(*np.ogrid[-row : 32 - row, -column : 32 - column]) < 5] = 70_000 + number
+ARRAYS = {
+    "image": RNG.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8),
+    "mask": (DISCS > 0).astype(np.uint8),
+    "instance": DISCS,
+    "volume": RNG.integers(0, 256, (3, 4, 32, 32), dtype=np.uint8),
+    "label": np.eye(3, 5, dtype=np.float32),
+}
+STATED = {
+    "masks": {"classes": 2, "factor": 1, "coding": "one_hot"},
+    "instances": {"classes": 1, "factor": 1, "coding": "bits"},
+    "vectors": {"condition": "label"},
+}
 
 
 @pytest.fixture(params=sorted(PLACES["target"]))
 def target(request, tmp_path) -> Target:
-    build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(tmp_path)
-    save_latent_scale(tmp_path, torch.zeros(4), torch.ones(4))
+    if request.param == "latents":
+        build_autoencoder(TrainAutoencoder(channels=16)).save_pretrained(tmp_path)
+        save_latent_scale(tmp_path, torch.zeros(4), torch.ones(4))
+    elif request.param in STATED:
+        write_json(tmp_path / TARGET_FACTS, STATED[request.param])
     return registered("target", request.param).load(tmp_path, "cpu")
 
 
-def test_data_has_the_stated_shape_and_gives_arrays_of_the_same_form(target):
-    assert target.reads == ("image",)
-    data = target.encode({"image": IMAGES})
-    assert data.shape == (3, target.channels, 32 // target.factor, 32 // target.factor)
-    assert data.dtype == torch.float32 and data.device.type == "cpu"
-    found = target.decode(data)["image"]
-    assert found.shape == IMAGES.shape and found.dtype == np.uint8
+def test_data_has_the_stated_shape_and_gives_the_stated_arrays(target):
+    data = target.encode(ARRAYS)
+    assert len(data) == 3 and data.dtype == torch.float32 and data.device.type == "cpu"
+    if isinstance(target, Raster):
+        assert data.shape == (3, target.channels, 32 // target.factor, 32 // target.factor)
+    found = target.decode(data)
+    stated = {spec.name: (spec.shape, spec.dtype) for spec in target.arrays(tuple(data.shape[1:]))}
+    assert {name: (values.shape[1:], str(values.dtype)) for name, values in found.items()} == stated
+    assert {*target.reads} <= {*found}
 
 
-def test_pixels_are_given_back_to_the_bit():
-    pixels = registered("target", "pixels").load("nowhere", "cpu")
-    assert (pixels.decode(pixels.encode({"image": IMAGES}))["image"] == IMAGES).all()
+def test_what_loses_nothing_gives_it_back_to_the_bit(target):
+    if type(target).__name__ in ("Latents", "Instances"):
+        return
+    found = target.decode(target.encode(ARRAYS))
+    for name, values in found.items():
+        assert (values == ARRAYS["label" if name == "vector" else name]).all()
 
 
 def test_no_pixel_beyond_its_reach_shows(target):
-    data = target.encode({"image": IMAGES[:1]})
+    if not isinstance(target, Raster) or target.reads != ("image",):
+        return
+    data = target.encode({"image": ARRAYS["image"][:1]})
     changed = data.clone()
     changed[..., 0] += 1
     differs = (target.decode(data)["image"] != target.decode(changed)["image"]).any((0, 1, 3))
     assert differs.any() and not differs[(target.reach + 1) * target.factor :].any()
+
+
+def test_nuclei_that_touch_are_told_apart_again():
+    target = Instances(1)
+    found = target.decode(target.encode(ARRAYS))
+    assert (found["mask"] == ARRAYS["mask"]).all()
+    for before, after in zip(DISCS, found["instance"]):
+        numbers = {int(number) for number in np.unique(before[before > 0])}
+        assert len(np.unique(after[after > 0])) == len(numbers)
+        for number in numbers:
+            inside = after[before == number]
+            assert (inside == np.bincount(inside).argmax()).mean() > 0.95
+    assert found["edge"].any() and not found["edge"][found["instance"] == 0].any()
+
+
+def test_depth_is_one_in_the_middle_and_nothing_outside():
+    depth = depths(DISCS[0])
+    assert (depth[DISCS[0] == 0] == 0).all() and {depth[8, 8], depth[22, 20]} == {1.0}
+
+
+@given(st.integers(1, 20), st.sampled_from(["one_hot", "bits"]), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
+def test_masks_of_whole_cells_come_back(classes, coding, factor, seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, classes + 1, (2, 4, 4), dtype=np.uint8).repeat(factor, 1).repeat(factor, 2)
+    target = Masks(classes, factor, coding)
+    data = target.encode({"mask": mask})
+    assert data.shape == (2, target.channels, 4, 4) and {*data.unique().tolist()} <= {-1.0, 1.0}
+    noisy = data + 0.4 * torch.from_numpy(rng.uniform(-1, 1, data.shape)).float()
+    assert (target.decode(noisy)["mask"] == mask).all()
+
+
+def test_a_cell_is_the_class_that_most_of_it_shows():
+    mask = np.zeros((1, 4, 4), np.uint8)
+    mask[0, :2, :2] = [[2, 1], [2, 0]]
+    assert Masks(2, 2).decode(Masks(2, 2).encode({"mask": mask}))["mask"][0, :2, :2].tolist() == [[2, 2], [2, 2]]
+
+
+def test_coarse_pixels_keep_the_mean():
+    flat = np.full((1, 16, 16, 3), 90, np.uint8)
+    assert (Pixels(4).decode(Pixels(4).encode({"image": flat}))["image"] == 90).all()
+    data = Pixels(4).encode(ARRAYS)
+    means = ARRAYS["image"].reshape(3, 8, 4, 8, 4, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 127.5 - 1
+    assert np.abs(data.numpy() - means).max() < 1e-5

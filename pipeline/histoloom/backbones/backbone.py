@@ -61,6 +61,11 @@ class Backbone(nn.Module, ABC):
     def channels(self) -> int:
         """Of the data."""
 
+    @property
+    def multiple(self) -> int:
+        """What the sides of the data must be multiples of."""
+        return 1
+
     @abstractmethod
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         """One forward of the network itself."""

@@ -99,9 +99,9 @@ class UNet(Backbone):
         return self.network.config["out_channels"]
 
     @property
-    def levels(self) -> int:
-        """Sizes at which it computes; each is half of the one before."""
-        return len(self.network.config["block_out_channels"])
+    def multiple(self) -> int:
+        """Each level computes at half the size of the one before."""
+        return 2 ** (len(self.network.config["block_out_channels"]) - 1)
 
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         if self._map is not None:

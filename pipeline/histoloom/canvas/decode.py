@@ -15,7 +15,7 @@ from histoloom.cluster import uses_torch
 from histoloom.data.commit import commit_part
 from histoloom.data.pixel_box import PixelBox
 from histoloom.slides.raster_file import RasterFile
-from histoloom.targets.target import Target
+from histoloom.targets.target import Raster
 
 ReadLatents = Callable[[PixelBox[int]], np.ndarray]
 
@@ -33,7 +33,7 @@ PIXELS = "pixels"
 
 def decode_rows(
     read: ReadLatents,
-    target: Target,
+    target: Raster,
     rows: slice,
     width: int,
     write: WritePixels,
@@ -57,14 +57,14 @@ def decode_rows(
             write(pixels, left=left * factor, top=(top - rows.start) * factor)
 
 
-def _plain(read: ReadLatents, target: Target, box: PixelBox[int], halo: int) -> np.ndarray:
+def _plain(read: ReadLatents, target: Raster, box: PixelBox[int], halo: int) -> np.ndarray:
     latents = read(PixelBox(box.left - halo, box.top - halo, box.width + 2 * halo, box.height + 2 * halo))
     pixels, factor = target.decode(torch.from_numpy(latents)[None])["image"][0], target.factor
     inside = halo * factor
     return pixels[inside : inside + box.height * factor, inside : inside + box.width * factor]
 
 
-def _blended(read: ReadLatents, target: Target, box: PixelBox[int]) -> np.ndarray:
+def _blended(read: ReadLatents, target: Raster, box: PixelBox[int]) -> np.ndarray:
     """The pixels of a box from the tiles that lie over it, each fading out over its halo.
 
     Tiles lie on one grid over the whole canvas, so that a box next to this one sees the same tiles.
@@ -105,7 +105,7 @@ class DecodeJob:
     number: int
     height: int
     width: int
-    load: Callable[[], Target]
+    load: Callable[[], Raster]
     factor: int
     parts: Path
 

@@ -10,7 +10,7 @@ from histoloom.config import Params, WovenSlide
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault
-from histoloom.targets.target import Target
+from histoloom.targets.target import Raster
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class InputSources:
     """
 
     params: Params
-    target: Target
+    target: Raster
     conditions: ConditionSet
     tiles: TileStore
     slides: dict[str, SlideEntry]

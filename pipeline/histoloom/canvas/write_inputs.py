@@ -20,7 +20,7 @@ from histoloom.config import Params, WovenSlide
 from histoloom.data.nuclei_layout import outlines
 from histoloom.errors import Fault, ManifestFaults, Note
 from histoloom.slides.slide import BadSlide
-from histoloom.targets.target import Target
+from histoloom.targets.target import Raster
 
 _BAND = 256
 """Latent rows that are written at once."""
@@ -139,7 +139,7 @@ def _bands(mask: SlideMask, canvas: tuple[int, int], factor: int, *, edges: bool
         yield Band(rows, mask.on_canvas(mask.ids, top, count, px), edge)
 
 
-def _glass(target: Target, colour: tuple[int, ...]) -> list[float]:
+def _glass(target: Raster, colour: tuple[int, ...]) -> list[float]:
     """The clean latents of a pixel amid glass, (channels,)."""
     flat = np.full((1, 128, 128, 3), colour, np.uint8)
     latents = target.encode({"image": flat})[0]

@@ -25,6 +25,7 @@ class CohortCondition(Condition):
     channel_names: tuple[str, ...]
     name = "cohort"
     shape = "vector"
+    hot = True
     column = "cohort"
 
     @property

@@ -89,6 +89,7 @@ class Condition(ABC):
     shape : sequence, vector or map (see `batch.Conditions`).
     column : of rows and plans that states it; None of a condition that is made of a tile's arrays.
     reads : the arrays of a tile that it is made of. carries : those that synthetic tiles get along with them, where there are any.
+    hot : whether its numbers are 0 or 1.
     """
 
     name: ClassVar[str]
@@ -96,6 +97,7 @@ class Condition(ABC):
     column: ClassVar[str | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
     carries: ClassVar[tuple[str, ...]] = ()
+    hot: ClassVar[bool] = False
 
     @classmethod
     def stated(cls, rows: pd.DataFrame, params: Params) -> pd.Series | None:

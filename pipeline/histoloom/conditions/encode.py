@@ -47,7 +47,7 @@ class ConditionSet:
 def study_conditions(params: Params, folder: Path | str, device: str = "cpu") -> ConditionSet:
     """The conditions that params name; what they learnt lies in the folder that `train_encoders` wrote."""
     px = params.tile.tile_px // params.factor
-    names = params.train_denoiser.conditions
+    names = params.train_denoiser.encoded
     channels = {name: registered("condition", name).known_channels(params) for name in names}
     return _loaded(channels, px, Path(folder), device)
 

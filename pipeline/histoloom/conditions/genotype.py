@@ -25,6 +25,7 @@ class GenotypeCondition(Condition):
     channel_names: tuple[str, ...]
     name = "genotype"
     shape = "vector"
+    hot = True
     column = "genotype"
 
     @property

@@ -19,6 +19,7 @@ class LabelCondition(Condition):
     classes: tuple[str, ...]
     name = "label"
     shape = "vector"
+    hot = True
     column = "label"
 
     @classmethod

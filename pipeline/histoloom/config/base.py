@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from histoloom.registry import PLACES
+from histoloom.registry import PLACES, Kind
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Fraction, Fraction]
@@ -21,13 +21,18 @@ Scale = Annotated[float, Field(ge=0.01, le=100)]
 Scheduler = Literal["ddim", "euler", "dpmsolver++", "unipc"]
 
 
-def _condition(name: str) -> str:
-    if name not in PLACES["condition"]:
-        raise ValueError(f"'{name}' is no condition; there are {', '.join(PLACES['condition'])}")
-    return name
+def _of_kind(kind: Kind) -> AfterValidator:
+    def known(name: str) -> str:
+        if name not in PLACES[kind]:
+            raise ValueError(f"'{name}' is no {kind}; there are {', '.join(PLACES[kind])}")
+        return name
+
+    return AfterValidator(known)
 
 
-ConditionName = Annotated[str, AfterValidator(_condition)]
+ConditionName = Annotated[str, _of_kind("condition")]
+TargetName = Annotated[str, _of_kind("target")]
+BackboneName = Annotated[str, _of_kind("backbone")]
 
 
 Key = Literal["patient_id", "slide_id", "spot_id"]

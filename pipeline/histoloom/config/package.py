@@ -18,6 +18,7 @@ from histoloom.errors import HistoloomError
 
 PACKAGED = "facts.json"
 """The file that makes a folder of models a package."""
+TARGET_FACTS = "target.json"
 LATENT_SCALE = "latents.json"
 """The file beside an autoencoder that holds the mean and deviation of its latents."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -54,12 +54,9 @@ class Params(Section):
         if self.tile.stride_px > self.tile.tile_px * 16:
             raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
         if self.tile.tile_px % self.factor:
-            raise ValueError("tile.tile_px must be a multiple of train_autoencoder.down_factor")
+            raise ValueError(f"tile.tile_px must be a multiple of {self._factor_key}")
         if self.factor % self.encode.mask_detail:
-            pixels = self.train_denoiser.target == "pixels"
-            raise ValueError(
-                f"encode.mask_detail must {'be 1 for pixels' if pixels else 'divide train_autoencoder.down_factor'}"
-            )
+            raise ValueError(f"encode.mask_detail must divide {self._factor_key}, which is {self.factor}")
         for where, classes in (
             ("tile.labels", self.tile.labels.classes),
             ("tile.masks", self.tile.masks.classes),
@@ -79,7 +76,13 @@ class Params(Section):
     @property
     def factor(self) -> int:
         """Pixels to a pixel of what is diffused, along a side."""
-        return self.train_autoencoder.down_factor if self.train_denoiser.target == "latents" else 1
+        config = self.train_denoiser
+        return self.train_autoencoder.down_factor if config.target.name == "latents" else config.target.factor
+
+    @property
+    def _factor_key(self) -> str:
+        latents = self.train_denoiser.target.name == "latents"
+        return "train_autoencoder.down_factor" if latents else "train_denoiser.target.factor"
 
     def _check_slides(self) -> None:
         slides, names = self.sample_slides.slides, self.train_denoiser.conditions
@@ -115,8 +118,11 @@ class Params(Section):
             key = getattr(self.train_encoders, name).key
             if name in names and key == "spot_id" and self.tile.labels.source != "spots":
                 raise ValueError(f"train_encoders.{name}.key is spot_id, and tile.labels.source is not spots")
-        if "mask" in names and self.tile.masks.source == "none":
-            raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
+        if self.tile.masks.source == "none":
+            if "mask" in names:
+                raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
+            if (target := self.train_denoiser.target.name) in ("masks", "instances"):
+                raise ValueError(f"train_denoiser.target is {target}, and tile.masks.source is none")
         default = Guided.model_fields["guidance_interval"].default
         by_condition: dict[str, object] = {"train_denoiser.drop": self.train_denoiser.drop}
         for section in ("sample", "sample_slides"):

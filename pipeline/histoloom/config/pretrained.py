@@ -15,9 +15,18 @@ from typing import Any, TypeVar
 from histoloom.config.channels import BACKGROUND, EDGE, read_channels
 from histoloom.config.denoiser_record import DenoiserFolder, read_denoiser_folder
 from histoloom.config.file_keys import model_place
-from histoloom.config.package import autoencoder_facts, has_part, part_folder, rna_facts, scale_of, text_facts
+from histoloom.config.package import (
+    TARGET_FACTS,
+    autoencoder_facts,
+    has_part,
+    part_folder,
+    read_json,
+    rna_facts,
+    scale_of,
+    text_facts,
+)
 from histoloom.config.params import Params
-from histoloom.config.train_denoiser import Distil
+from histoloom.config.train_denoiser import DiffusedData, Distil
 from histoloom.errors import Fault, HistoloomError, key_fault
 
 T = TypeVar("T")
@@ -103,7 +112,8 @@ class _Filling:
         self.take_all("train_denoiser", known.sizes)
         if known.record is None:
             return
-        for name in ("target", "prediction", "schedule", "train_timesteps", "map_input"):
+        self.take("train_denoiser.target", self.diffused(known.record.training.target))
+        for name in ("backbone", "prediction", "schedule", "train_timesteps", "map_input"):
             self.take(f"train_denoiser.{name}", getattr(known.record.training, name))
         conditions = known.record.channels
         labelled, masked = self.get("tile.labels.source") != "none", self.get("tile.masks.source") not in (None, "none")
@@ -123,6 +133,13 @@ class _Filling:
             if "mask" in (self.get("train_denoiser.conditions") or ()):
                 self.take("encode.mask_detail", detail)
                 self.take("encode.edges", EDGE in names)
+
+    def diffused(self, name: str) -> str | dict[str, Any]:
+        """What a package's denoiser diffuses, as params state it."""
+        folder = part_folder(model_place(self.get("train_denoiser.init"), self.root), "autoencoder")
+        facts = read_json(folder / TARGET_FACTS) if folder and (folder / TARGET_FACTS).is_file() else {}
+        stated = {key: facts[key] for key in DiffusedData.model_fields if key in facts}
+        return {"name": name, **stated} if stated else name
 
     def fill_encoders(self) -> None:
         text, rna = self.source("train_encoders.text.source", "train"), self.source("train_encoders.rna.init", "train")

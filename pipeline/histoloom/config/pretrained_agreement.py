@@ -12,12 +12,16 @@ from histoloom.config.denoiser_record import DenoiserFolder
 from histoloom.config.package import LATENT_SCALE, is_hub_id, packaged, part_folder, root
 from histoloom.config.params import Params
 from histoloom.config.pretrained import Pretrained, distilled_to, named_models
+from histoloom.config.train_denoiser import DiffusedData
 from histoloom.errors import Fault, Note, Problem, key_fault
 
 _DECIDED = (
     "train_autoencoder.down_factor",
     "train_autoencoder.latent_channels",
-    *(f"train_denoiser.{name}" for name in ("target", "prediction", "schedule", "train_timesteps", "map_input")),
+    *(
+        f"train_denoiser.{name}"
+        for name in ("target", "backbone", "prediction", "schedule", "train_timesteps", "map_input")
+    ),
     "train_encoders.rna.transform",
 )
 """Keys that a model has decided: another value is a fault."""
@@ -82,7 +86,9 @@ def _differing(params: Params, told: Pretrained, keys: tuple[str, ...]) -> Itera
     for key in keys:
         section, _, name = key.rpartition(".")
         config, has = _section(params, section), (facts[section] or {}).get(name)
-        if has not in (None, stated := getattr(config, name)):
+        stated = getattr(config, name)
+        stated = stated.name if isinstance(stated, DiffusedData) else stated
+        if has not in (None, stated):
             yield key, config.init, stated, has
 
 
@@ -93,7 +99,7 @@ def _section(params: Params, name: str) -> Any:
 def _of_the_denoiser(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     config, autoencoder = params.train_denoiser, params.train_autoencoder
     latents_known = autoencoder.init == "scratch" or part_folder(autoencoder.init, "autoencoder") is not None
-    if config.target == "latents" and latents_known and autoencoder.latent_channels != known.latent_channels:
+    if config.target.name == "latents" and latents_known and autoencoder.latent_channels != known.latent_channels:
         problem = (
             f"'{config.init}' makes latents of {known.latent_channels} channels, and those of train_autoencoder (init: "
             f"{autoencoder.init}) have {autoencoder.latent_channels}."
@@ -144,8 +150,8 @@ def _differs(mpp: float, other: float) -> bool:
 
 def _windows(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     """Windows of a loaded denoiser; those of a new one are checked with the params."""
-    latent_px, levels = params.tile.tile_px // params.factor, len(known.sizes["channels"])
-    if problem := params.train_denoiser.windows_fault(latent_px, levels):
+    latent_px, halved = params.tile.tile_px // params.factor, 2 ** (len(known.sizes["channels"]) - 1)
+    if problem := params.train_denoiser.windows_fault(latent_px, halved):
         yield "train_denoiser.windows_latent_px", problem, "name other sides."
 
 

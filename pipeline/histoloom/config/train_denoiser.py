@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from histoloom.config.base import ConditionName, Fraction, Guided, Natural, Positive, Section, Size
+from histoloom.config.base import (
+    BackboneName,
+    ConditionName,
+    Fraction,
+    Guided,
+    Natural,
+    Positive,
+    Section,
+    Size,
+    TargetName,
+)
 from histoloom.config.file_keys import Names
 from histoloom.registry import PLACES
 
@@ -37,6 +47,36 @@ class Distil(Guided):
         return self
 
 
+class DiffusedData(Section):
+    """What is diffused. `target: pixels` is short for `target: {name: pixels}`."""
+
+    name: TargetName = Field(
+        "latents",
+        description="an autoencoder's latents; or without one pixels, masks, instances (masks whose nuclei are told apart), "
+        "vectors or volumes",
+    )
+    factor: Literal[1, 2, 4, 8, 16] = Field(
+        1, description="pixels of a tile to a pixel of what is diffused, of pixels, masks and instances"
+    )
+    coding: Literal["one_hot", "bits"] = Field(
+        "one_hot", description="of masks: a channel a class, or the bits of its number (Chen et al. 2023)"
+    )
+    condition: ConditionName | None = Field(
+        None, description="of vectors: the condition whose numbers are diffused, such as label or image"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _has_a_condition(self):
+        if (self.name == "vectors") != (self.condition is not None):
+            raise ValueError("name: vectors and the condition that they are of go together")
+        return self
+
+
 class TrainDenoiser(Section):
     init: Annotated[str, Names.MODEL] = Field(
         "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
@@ -54,10 +94,8 @@ class TrainDenoiser(Section):
         False,
         description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim",
     )
-    target: Literal["latents", "pixels"] = Field(
-        "latents",
-        description="what is diffused: an autoencoder's latents, or the pixels themselves, without an autoencoder",
-    )
+    target: DiffusedData = Field(DiffusedData(), description="what is diffused: a name, or its keys")
+    backbone: BackboneName = Field("unet", description="the network: unet, or mlp for vectors")
     conditions: tuple[ConditionName, ...] = Field(
         ("label", "text"), description=f"what the denoiser is told: any of {', '.join(PLACES['condition'])}"
     )
@@ -89,15 +127,27 @@ class TrainDenoiser(Section):
         None, description="a checkpoint folder to go on from; missing is an error"
     )
 
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """The conditions whose arrays are needed: those that are given, and the one that is diffused."""
+        return self.conditions if self.target.condition is None else (*self.conditions, self.target.condition)
+
     def drop_of(self, condition: str) -> float:
         return self.drop.get(condition, 0.1)
 
-    def windows_fault(self, latent_px: int, levels: int) -> str | None:
-        """What is wrong with the windows of tiles of `latent_px`, which a UNet of so many levels must be able to halve."""
-        halved = 2 ** (levels - 1)
+    def windows_fault(self, latent_px: int, halved: int) -> str | None:
+        """What is wrong with the windows of tiles of `latent_px`, whose sides must be multiples of `halved`."""
         bad = [side for side in self.windows_latent_px if side > latent_px or side % halved]
         limits = f"a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
         return f"it names {bad[0]}, and {limits}" if bad else None
+
+    @model_validator(mode="after")
+    def _fits_its_target(self):
+        if self.target.condition in self.conditions:
+            raise ValueError(f"{self.target.condition} is what is diffused (target): it can't be among conditions too")
+        if (self.target.name == "vectors") != (self.backbone == "mlp") and self.backbone in ("unet", "mlp"):
+            raise ValueError("target: vectors needs backbone: mlp, which diffuses nothing else")
+        return self
 
     @model_validator(mode="after")
     def _has_what_it_adapts(self):

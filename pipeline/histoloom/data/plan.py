@@ -14,7 +14,7 @@ from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
 from histoloom.data.rows import held_out_rows
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
-from histoloom.data.store import TileStore, TileWriter
+from histoloom.data.store import TileStore, TileWriter, cut_arrays
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
@@ -180,7 +180,7 @@ class GivenTiles:
     def write(self, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
         """Write a part of the plan; how many tiles it has."""
         arrays = self.of(plan)
-        with TileWriter(folder, self.params.tile.tile_px, self.names) as writer:
+        with TileWriter(folder, cut_arrays(self.params.tile.tile_px, self.names)) as writer:
             for index in range(len(plan)):
                 writer.add(**{name: array[index] for name, array in arrays.items()})
         return {"tiles": len(plan)}

@@ -1,6 +1,7 @@
 """The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
 
-`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard:
+`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard. Each array is
+declared by an `ArraySpec`. Those of tiles that are cut from slides:
 
 - `image` (n, h, w, 3) uint8;
 - `mask` (n, h, w) uint8, class ids, where there are masks; all UNKNOWN where nobody says what a tile shows (`masked` is false);
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,26 @@ UNKNOWN = 255
 SHARD_TILES = 128
 _AT_ONCE = {"codec_pipeline.batch_size": 64}  # one tile at a time, zarr's own bookkeeping costs more than zstd
 _ZSTD_LEVEL = -1  # stained tissue is noise to a compressor: level 1 saves 3 % more for three times the time
-_FORM = {"image": ("uint8", (3,)), "mask": ("uint8", ()), "instance": ("int32", ()), "edge": ("uint8", ())}
+_CUT: dict[str, tuple[str, tuple[int, ...]]] = {
+    "image": ("uint8", (3,)),
+    "mask": ("uint8", ()),
+    "instance": ("int32", ()),
+    "edge": ("uint8", ()),
+}
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An array of a store. shape : of one tile's. dtype : as numpy names it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def cut_arrays(tile_px: int, names: Iterable[str] = ("image",)) -> tuple[ArraySpec, ...]:
+    """The arrays `image`, `mask`, `instance` and `edge` of square tiles, those that are named."""
+    return tuple(ArraySpec(name, (tile_px, tile_px, *_CUT[name][1]), _CUT[name][0]) for name in names)
 
 
 class TileWriter:
@@ -38,14 +59,13 @@ class TileWriter:
     Parameters
     ----------
     folder : the part's folder.
-    tile_px : side of the square tiles.
-    arrays : which of `image`, `mask`, `instance` and `edge` there will be.
+    arrays : those that each tile has.
     """
 
-    def __init__(self, folder: Path, tile_px: int, arrays: Sequence[str] = ("image",)):
+    def __init__(self, folder: Path, arrays: Sequence[ArraySpec]):
         group = zarr.create_group(folder / "images.zarr")
-        self._arrays = {name: _create(group, name, tile_px) for name in arrays}
-        self._pending: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
+        self._arrays = {spec.name: _create(group, spec) for spec in arrays}
+        self._pending: dict[str, list[np.ndarray]] = {name: [] for name in self._arrays}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer")
         self._writing: Future | None = None
         self.count = 0
@@ -62,7 +82,7 @@ class TileWriter:
             self._pool.shutdown(cancel_futures=True)
 
     def add(self, **tiles: np.ndarray) -> None:
-        """Add one tile's arrays by name; each (tile_px, tile_px[, 3]). They must not be changed afterwards."""
+        """Add one tile's arrays by name, shaped as declared. They must not be changed afterwards."""
         for name, tile in tiles.items():
             self._pending[name].append(tile)
         self.count += 1
@@ -89,14 +109,13 @@ class TileWriter:
             self._writing.result()
 
 
-def _create(group: zarr.Group, name: str, tile_px: int) -> zarr.Array:
-    dtype, tail = _FORM[name]
+def _create(group: zarr.Group, spec: ArraySpec) -> zarr.Array:
     return group.create_array(
-        name,
-        shape=(0, tile_px, tile_px, *tail),
-        dtype=dtype,
-        chunks=(1, tile_px, tile_px, *tail),
-        shards=(SHARD_TILES, tile_px, tile_px, *tail),
+        spec.name,
+        shape=(0, *spec.shape),
+        dtype=spec.dtype,
+        chunks=(1, *spec.shape),
+        shards=(SHARD_TILES, *spec.shape),
         compressors=ZstdCodec(level=_ZSTD_LEVEL),
         config={"write_empty_chunks": True},  # looking for empty tiles costs as much as compressing them
     )
@@ -162,7 +181,7 @@ class TileStore:
         return name in zarr.open_group(self.folder / (part or self.parts[0]) / "images.zarr", mode="r")
 
     def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
-        """The tiles of these rows, in their order: (n, h, w[, 3])."""
+        """An array of these rows' tiles, in their order: (n, h, w[, 3]) of a picture or a mask."""
         out: np.ndarray | None = None
         positions = pd.Series(np.arange(len(rows)))
         for part, places in positions.groupby(rows["part"].to_numpy()):

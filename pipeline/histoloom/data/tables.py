@@ -135,7 +135,7 @@ def with_conditions(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Add to real rows what the conditions in use state of them: the columns `rna` (the key of a profile), `genotype` (text), `cohort` and
     `number` (JSON), which are empty where not in use."""
     out = rows.assign(rna=None, genotype=None, cohort=None, number=None)
-    for condition in (registered("condition", name) for name in params.train_denoiser.conditions):
+    for condition in (registered("condition", name) for name in params.train_denoiser.encoded):
         if (values := condition.stated(rows, params)) is not None:
             out[condition.column] = values
     return out

@@ -39,7 +39,7 @@ PARTS = ("autoencoder", "denoiser", "encoders")
 _FOLDERS = ("", "text", "rna")
 _FILES = re.compile(
     r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
-    r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|conditions|lineage|encoders)\.json"
+    r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|target|conditions|lineage|encoders)\.json"
     r"|(tokenizer|vocab|added_tokens|special_tokens_map)\.json|vocab\.txt|merges\.txt"
 )
 """What of a part's folders is taken; profiles of the samples themselves (codes.parquet) are not among it."""
@@ -117,7 +117,11 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
 
 def _trainings(params: Params) -> tuple[str, ...]:
     """The stages whose numbers are told: of pixels there is no autoencoder."""
-    return ("train_encoders", *["train_autoencoder"] * (params.train_denoiser.target == "latents"), "train_denoiser")
+    return (
+        "train_encoders",
+        *["train_autoencoder"] * (params.train_denoiser.target.name == "latents"),
+        "train_denoiser",
+    )
 
 
 def _begun_from(params: Params) -> Path | None:
@@ -140,7 +144,7 @@ def _trained(params: Params) -> list[dict]:
             denoiser.steps, denoiser.batch_size, denoiser.learning_rate,
         ),
     ]  # fmt: skip
-    rows = rows if denoiser.target == "latents" else rows[2:]
+    rows = rows if denoiser.target.name == "latents" else rows[2:]
     return [dict(zip(("what", "steps", "batch_size", "learning_rate"), row)) for row in rows if row[1]]
 
 

@@ -20,7 +20,7 @@ tags: [histopathology, latent-diffusion, histoloom]
 ---
 # {{ name }}
 
-{% if params.train_denoiser.target == "latents" -%}
+{% if params.train_denoiser.target.name == "latents" -%}
 A latent diffusion model of histology: an autoencoder of {{ millions.autoencoder }} M parameters, a denoiser of \
 {% else -%}
 A diffusion model of histology: a denoiser of \

@@ -27,7 +27,7 @@ from histoloom.process.process import Process
 from histoloom.process.sampler import sample
 from histoloom.process.solver import make_solver
 from histoloom.registry import registered
-from histoloom.targets.target import Target
+from histoloom.targets.target import Raster, Target
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
 
@@ -45,6 +45,22 @@ class DiffusionModel:
     @property
     def specs(self) -> tuple[ConditionSpec, ...]:
         return self.record.conditions
+
+    @property
+    def raster(self) -> Raster:
+        """Its target, which must be one of pictures where a slide is to be woven.
+
+        Raises
+        ------
+        HistoloomError
+            when it is another.
+        """
+        names = {spec.name for spec in self.target.arrays(self.record.training.shape)}
+        if not isinstance(self.target, Raster) or "image" not in names:
+            raise HistoloomError(
+                f"The model makes {self.record.training.target}, and slides are woven of pictures: take out sample_slides.slides."
+            )
+        return self.target
 
     @cached_property
     def process(self) -> Process:

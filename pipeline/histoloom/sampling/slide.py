@@ -40,7 +40,7 @@ from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_polygons
 from histoloom.slides.pyramid import PyramidPicture, ReadBox, TiffFormat, level_sizes, write_pyramid
 from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE, THUMBNAIL
-from histoloom.targets.target import Target
+from histoloom.targets.target import Raster
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class LoadTarget:
 
     load: LoadModel
 
-    def __call__(self) -> Target:
-        return self.load().target
+    def __call__(self) -> Raster:
+        return self.load().raster
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def weave_slide(
 ) -> Callable[[Path], SlideMetrics]:
     """Weave and decode a slide; returns what writes it."""
     params, model, config = weaver.params, weaver.load(), weaver.params.sample_slides
-    factor, window = model.target.factor, config.window_latent_px or model.record.training.px
+    factor, window = model.raster.factor, config.window_latent_px or model.record.training.px
     layout, blocks = lay_windows(slide, config, factor, window)
     folder = weaver.root / "canvases" / weaver.part(slide)
     with one_thread():
@@ -160,7 +160,7 @@ def weave_slide(
     solver = _solver(config, model, slide.rounds)
     begin = solver.begin(slide.image.strength) if slide.image else 0
     seed = item_seed(params.seed, f"slide/{slide.name}")
-    plan = CanvasPlan(seed, layout, blocks, model.target.channels, begin, len(solver.steps))
+    plan = CanvasPlan(seed, layout, blocks, model.raster.channels, begin, len(solver.steps))
     settings = config.model_dump_json(exclude={"slides"})
     load = LoadCanvas(weaver.load, settings, window, folder / "inputs", slide.rounds)
     job = CanvasJob(plan, load, folder / "steps", folder / "scratch", config.checkpoint_every)
@@ -197,7 +197,7 @@ def _decode_jobs(job: CanvasJob, slide: WovenSlide, load: LoadTarget, factor: in
 def _write_inputs(target: Path, slide: WovenSlide, weaver: Weaver, blocks: BlockGrid) -> dict:
     params, model = weaver.params, weaver.load()
     entries = {entry.slide_id: entry for entry in weaver.manifest.slides}
-    sources = InputSources(params, model.target, model.conditions, weaver.study.real(), entries)
+    sources = InputSources(params, model.raster, model.conditions, weaver.study.real(), entries)
     written = write_inputs(target, slide, blocks.canvas, sources)
     splits = study_splits(weaver.manifest, params.tile, params.seed)
     refuse_faults(check_source_groups(slide, written.source_groups, splits))

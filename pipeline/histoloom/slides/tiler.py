@@ -16,7 +16,7 @@ from histoloom.data.label_budget import SQUARE_TILES, is_hidden
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.schema import TILE_ROW, write_rows
 from histoloom.data.slide_entry import SlideEntry
-from histoloom.data.store import TileWriter
+from histoloom.data.store import TileWriter, cut_arrays
 from histoloom.slides.annotate import Annotations, load_annotations
 from histoloom.slides.cut import fit_cutter
 from histoloom.slides.describe import TilePlace, group_of
@@ -91,7 +91,7 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
             choices = [choice.without(of_scale) for choice, of_scale in zip(choices, hidden)]
         if not choices[0].fractions:
             raise AllLabelsHidden(dict(count))
-        with TileWriter(folder, config.tile_px, cutter.arrays) as writer:
+        with TileWriter(folder, cut_arrays(config.tile_px, cutter.arrays)) as writer:
             cut = [cutter.cut(choice, of_scale, writer) for choice, of_scale in zip(choices, hidden)]
             rows = pd.DataFrame([row for of_scale in cut for row in of_scale.rows], columns=TILE_ROW.names)
             blurred = sum(of_scale.out_of_focus for of_scale in cut)

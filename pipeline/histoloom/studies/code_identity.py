@@ -28,10 +28,11 @@ def code_sha256(stage: str, params: Params) -> str:
 def _pieces(stage: str, params: Params) -> frozenset[str]:
     config = params.train_denoiser
     names: dict[Kind, tuple[str, ...]] = {
-        "target": (config.target,),
-        "backbone": ("unet",),
-        "condition": config.conditions,
-        "fit": tuple(name for name in config.conditions if name in PLACES["fit"]),
+        "target": (config.target.name,),
+        "target_fit": tuple(name for name in (config.target.name,) if name in PLACES["target_fit"]),
+        "backbone": (config.backbone,),
+        "condition": config.encoded,
+        "condition_fit": tuple(name for name in config.encoded if name in PLACES["condition_fit"]),
     }
     return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
 

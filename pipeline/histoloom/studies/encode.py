@@ -1,4 +1,4 @@
-"""Turn train tiles into latents and conditions into arrays, part by part."""
+"""Turn train tiles into data and conditions into arrays, part by part."""
 
 from __future__ import annotations
 
@@ -25,27 +25,34 @@ from histoloom.targets.target import Target
 
 
 def run(work: Work) -> None:
-    """Cache latents and condition arrays of the train split, a part for each part of the store."""
+    """Cache data and condition arrays of the train split, a part for each part of the store."""
     params, study, device = work.params, work.study, work.training_device()
+    config = params.train_denoiser
     store, autoencoder, encoders = study.real(), study.autoencoder, study.encoders
     rows = with_conditions(train_rows(store), params)
-    target = registered("target", params.train_denoiser.target).load(autoencoder, device, params.encode.precision)
+    target = registered("target", config.target.name).load(autoencoder, device, params.encode.precision)
     conditions = study_conditions(params, encoders, device)
+    rows = rows[rows["masked"]] if "mask" in target.reads else rows
     names = [part for part in store.parts if (rows["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:
         mine = rows[rows["part"] == part]
-        size, count = params.encode.batch_size, SYMMETRIES[params.encode.symmetries]
-        batches = zip(*(store.batches(mine, size, name) for name in target.reads))
-        data = torch.cat([_encode_symmetries(target, dict(zip(target.reads, arrays)), count) for arrays in batches])
-        arrays = {"data": data.numpy(), **conditions.arrays(mine, partial(store.read, mine))}
+        size, count = params.encode.batch_size, SYMMETRIES[params.encode.symmetries] if target.mirrored else 1
+        arrays = conditions.arrays(mine, partial(store.read, mine))
+        batches = [mine.iloc[start : start + size] for start in range(0, len(mine), size)]
+        own = ({name: store.read(rows, name) for name in target.reads} for rows in batches)
+        data = torch.cat([_encode_symmetries(target, of, count) for of in (own if target.reads else (arrays,))])
+        arrays = {
+            "data": data.numpy(),
+            **{name: values for name, values in arrays.items() if name != config.target.condition},
+        }
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoded.safetensors")
         return {"tiles": len(mine), "std": float(data.std())}
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, partial(encode_part, part))
     lineage = read_lineage(autoencoder) | read_lineage(encoders) | Lineage.trained_on(rows, grid_of(params.tile.split))
-    specs = [asdict(spec) for spec in conditions.specs()]
+    specs = [asdict(spec) for spec in conditions.specs() if spec.name in config.conditions]
     work.promote_parts(names, study.encoded, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 
 

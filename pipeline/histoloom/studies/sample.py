@@ -16,7 +16,7 @@ from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.data.commit import commit_part
 from histoloom.data.plan import PLAN, planned_masks, planned_tiles
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
-from histoloom.data.store import TileWriter
+from histoloom.data.store import TileWriter, cut_arrays
 from histoloom.sampling.diffusion_model import (
     check_distilled,
     generator_sha256,
@@ -76,13 +76,16 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
     arrays = model.conditions.arrays(plan, partial(planned_tiles, job.plan, job.part))
     nulls = null(arrays, model.specs)
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
-    with TileWriter(folder, params.tile.tile_px, ("image", *masks)) as writer:
+    made = model.target.arrays(model.record.training.shape)
+    kept = cut_arrays(params.tile.tile_px, (name for name in masks if name not in {spec.name for spec in made}))
+    with TileWriter(folder, (*made, *kept)) as writer:
         for _, rows in plan.groupby("batch"):
             index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
             given, seeds = batch(arrays, model.specs, index), plan["seed"].to_numpy()[index]
-            images = model.target.decode(model.latents(seeds, given, nulls, params.sample))["image"]
-            for place, image in zip(rows.index, images):
-                writer.add(image=image, **{name: array[place] for name, array in masks.items()})
+            made_of = model.target.decode(model.latents(seeds, given, nulls, params.sample))
+            for place, row in enumerate(rows.index):
+                own = {spec.name: masks[spec.name][row] for spec in kept}
+                writer.add(**own, **{name: values[place] for name, values in made_of.items()})
     write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)
     return {"tiles": len(plan)}
 

@@ -23,7 +23,7 @@ def run(work: Work) -> None:
         lineage = Lineage()
         curves.mkdir(parents=True, exist_ok=True)
         job = FitJob(work.params, store, train_rows(store), device, folder, work.root / "checkpoints", curves)
-        for name in work.params.train_denoiser.conditions:
+        for name in work.params.train_denoiser.encoded:
             if (fitted := _fitted(name, job)) is not None:
                 facts[name], metrics[name] = fitted.facts, fitted.metrics
                 lineage |= fitted.lineage
@@ -35,5 +35,5 @@ def run(work: Work) -> None:
 
 
 def _fitted(name: str, job: FitJob) -> Fitted | None:
-    trains = name in PLACES["fit"]
-    return registered("fit", name)(job) if trains else registered("condition", name).fit(job)
+    trains = name in PLACES["condition_fit"]
+    return registered("condition_fit", name)(job) if trains else registered("condition", name).fit(job)

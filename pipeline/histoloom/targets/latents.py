@@ -14,10 +14,11 @@ import torch
 from histoloom.backbones.precision import set_precision
 from histoloom.config.package import LATENT_SCALE
 from histoloom.data.commit import write_json
+from histoloom.data.store import ArraySpec, cut_arrays
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import factor_of, load_autoencoder, posterior
 from histoloom.targets.pixels import to_images, to_model
-from histoloom.targets.target import Arrays, Target
+from histoloom.targets.target import Arrays, Raster
 
 if TYPE_CHECKING:
     from histoloom.targets.autoencoder import Autoencoder
@@ -26,7 +27,7 @@ _PROBE = 40
 
 
 @dataclass
-class Latents(Target):
+class Latents(Raster):
     """mean, std : (1, c, 1, 1) of the autoencoder's own latents, as measured on the train split."""
 
     model: Autoencoder
@@ -51,6 +52,9 @@ class Latents(Target):
     @property
     def factor(self) -> int:
         return factor_of(self.model)
+
+    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
+        return cut_arrays(shape[-1] * self.factor)
 
     @torch.inference_mode()
     def encode(self, arrays: Arrays) -> torch.Tensor:

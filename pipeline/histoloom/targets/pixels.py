@@ -8,8 +8,11 @@ from typing import Self
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from histoloom.targets.target import Arrays, Target
+from histoloom.conditions.condition import FitJob, Fitted
+from histoloom.data.store import ArraySpec, cut_arrays
+from histoloom.targets.target import Arrays, Raster, read_facts
 
 
 def to_model(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
@@ -24,20 +27,40 @@ def to_images(values: torch.Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Pixels(Target):
-    """Pixels in [-1, 1]; there is no autoencoder."""
+class Pixels(Raster):
+    """Pixels in [-1, 1]; there is no autoencoder.
 
+    factor : where it exceeds 1, each pixel of the data is the mean of factor x factor pixels, and is decoded by bicubic
+        interpolation. So begin cascades (Ho et al. 2022).
+    """
+
+    factor: int = 1
     reads = ("image",)
     channels = 3
-    factor = 1
-    reach = 0
+
+    @classmethod
+    def fit(cls, job: FitJob) -> Fitted:
+        return Fitted({} if job.params.factor == 1 else {"factor": job.params.factor})
 
     @classmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:
-        return cls()
+        return cls(read_facts(folder).get("factor", 1))
+
+    @property
+    def reach(self) -> int:
+        return 0 if self.factor == 1 else 2
+
+    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
+        return cut_arrays(shape[-1] * self.factor)
 
     def encode(self, arrays: Arrays) -> torch.Tensor:
-        return to_model(arrays["image"])
+        images = to_model(arrays["image"])
+        return images if self.factor == 1 else F.avg_pool2d(images, self.factor)
 
     def decode(self, data: torch.Tensor) -> dict[str, np.ndarray]:
-        return {"image": to_images(data)}
+        return {"image": to_images(enlarged(data, self.factor))}
+
+
+def enlarged(data: torch.Tensor, factor: int) -> torch.Tensor:
+    """(n, c, h, w) by bicubic interpolation to (n, c, factor h, factor w)."""
+    return data if factor == 1 else F.interpolate(data.float(), scale_factor=factor, mode="bicubic")

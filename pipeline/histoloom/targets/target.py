@@ -5,26 +5,59 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 
+from histoloom.conditions.condition import FitJob, Fitted
+from histoloom.config.package import TARGET_FACTS, read_json
+from histoloom.data.store import ArraySpec
+
 Arrays = Mapping[str, np.ndarray]
 
 
+def read_facts(folder: Path | str) -> dict[str, Any]:
+    """What `Target.fit` said; empty of a target that says nothing."""
+    path = Path(folder) / TARGET_FACTS
+    return read_json(path) if path.is_file() else {}
+
+
 class Target(ABC):
-    """Arrays of tiles to data (n, channels, ...), and back.
+    """Arrays of tiles to data (n, channels, ...) or (n, size), and back.
 
     reads : names of the arrays of a tile that are encoded.
+    mirrored : whether a tile that is mirrored and turned is another example.
     """
 
-    reads: ClassVar[tuple[str, ...]]
+    reads: ClassVar[tuple[str, ...]] = ()
+    mirrored: ClassVar[bool] = True
+
+    @classmethod
+    def fit(cls, job: FitJob) -> Fitted:
+        """Learn from train rows what `load` needs. Its facts are kept in the job's folder, in `TARGET_FACTS`."""
+        return Fitted()
 
     @classmethod
     @abstractmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:
-        """Load what `train_autoencoder` wrote."""
+        """Load what `fit` wrote."""
+
+    @abstractmethod
+    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
+        """What `decode` gives of data of this shape, without the batch."""
+
+    @abstractmethod
+    def encode(self, arrays: Arrays) -> torch.Tensor:
+        """Arrays (n, h, w, ...) to data float32, on the CPU: (n, channels, h / factor, w / factor) of a picture."""
+
+    @abstractmethod
+    def decode(self, data: torch.Tensor) -> dict[str, np.ndarray]:
+        """Data to the arrays of a tile by name, (n, h, w, ...)."""
+
+
+class Raster(Target):
+    """A target with a place for each pixel, so that a canvas can be woven of it."""
 
     @property
     @abstractmethod
@@ -40,11 +73,3 @@ class Target(ABC):
     @abstractmethod
     def reach(self) -> int | None:
         """How far a pixel of the data shows in what is decoded, px of the data; None where all of it shows everywhere."""
-
-    @abstractmethod
-    def encode(self, arrays: Arrays) -> torch.Tensor:
-        """Arrays (n, h, w, ...) to data (n, channels, h / factor, w / factor) float32, on the CPU."""
-
-    @abstractmethod
-    def decode(self, data: torch.Tensor) -> dict[str, np.ndarray]:
-        """Data to the arrays of a tile by name, (n, h, w, ...)."""

@@ -1,16 +1,14 @@
-"""Training the autoencoder, measuring it, and measuring the scale of its latents."""
+"""Training the autoencoder, and measuring the scale of its latents."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from histoloom.config import TrainAutoencoder
 from histoloom.config.package import packaged
@@ -18,7 +16,6 @@ from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import build_autoencoder, factor_of, load_autoencoder, posterior
 from histoloom.targets.latents import Latents, read_latent_scale, save_latent_scale
 from histoloom.targets.pixels import to_model
-from histoloom.targets.target import Target
 from histoloom.training.critic import PatchCritic
 from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, train
 from histoloom.training.perceptual import PerceptualDistance
@@ -174,33 +171,3 @@ def measure_latents(model: Autoencoder, images: np.ndarray, device: str) -> Late
         count += latents[:, 0].numel()
     mean, square = reduce(torch.add, sums) / count, reduce(torch.add, squares) / count
     return mean.float(), (square - mean.square()).clamp_min(1e-8).sqrt().float()
-
-
-class Reconstruction(TypedDict):
-    """How well a target gives tiles back: means over so many tiles."""
-
-    psnr_db: float
-    ssim: float
-    tiles: int
-
-
-def reconstruction(target: Target, images: np.ndarray) -> tuple[Reconstruction, np.ndarray]:
-    """What was measured of tiles (n, h, w, 3) uint8, and what came back of them, shaped alike."""
-    rebuilt = np.concatenate(
-        [
-            target.decode(target.encode({"image": images[i : i + _BATCH]}))["image"]
-            for i in range(0, len(images), _BATCH)
-        ]
-    )
-    with np.errstate(divide="ignore"):  # a perfect tile has infinite PSNR
-        psnr = [min(peak_signal_noise_ratio(a, b), 100.0) for a, b in zip(images, rebuilt)]
-    ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(images, rebuilt)]
-    return {"psnr_db": float(np.mean(psnr)), "ssim": float(np.mean(ssim)), "tiles": len(images)}, rebuilt
-
-
-def reconstruction_picture(images: np.ndarray, rebuilt: np.ndarray, count: int = 12) -> Image.Image:
-    """Originals above, reconstructions below."""
-    pick = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
-    rows = [np.concatenate(list(part[pick]), axis=1) for part in (images, rebuilt)]
-    picture = Image.fromarray(np.concatenate(rows))
-    return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)

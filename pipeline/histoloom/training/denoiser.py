@@ -20,6 +20,7 @@ from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, Deno
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 from histoloom.process.process import Process
+from histoloom.registry import registered
 from histoloom.training.distil import Batches, distil
 from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, on_device, train
 
@@ -46,7 +47,7 @@ def train_denoiser(
     run: TrainingRun,
     folder: Path,
 ) -> None:
-    """Train on data (n, symmetries, c, h, w), one symmetry of each drawn at a step, and save the averaged weights.
+    """Train on data (n, symmetries, c, ...), one symmetry of each drawn at a step, and save the averaged weights.
 
     Maps are turned with their tile.
 
@@ -58,7 +59,7 @@ def train_denoiser(
         model, distilled = _first_model(config, specs, data)
     model = model.to(run.device)
     model.set_attention(config.attention)
-    if problem := config.windows_fault(data.shape[3], levels=model.levels):
+    if config.windows_latent_px and (problem := config.windows_fault(data.shape[3], halved=model.multiple)):
         raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
     batches = _batches(config, data, arrays, specs, run)
     if config.distil:
@@ -69,7 +70,7 @@ def train_denoiser(
     if config.adapt == "lora":
         model.merge_low_rank()
     if config.few_steps:
-        distilled = add_few_steps(model, packaged(config.init, "denoiser"))
+        distilled = add_few_steps(_unet(model), packaged(config.init, "denoiser"))
     training = DenoiserTraining(
         config.prediction,
         config.schedule,
@@ -78,18 +79,19 @@ def train_denoiser(
         tuple(data.shape[2:]),
         distilled=config.distil.steps if config.distil else distilled,
         guidance_inside=not (config.few_steps and config.steps),
-        target=config.target,
+        target=config.target.name,
+        backbone=config.backbone,
     )
     save_denoiser(model, DenoiserRecord(specs, training), folder)
 
 
 def _first_model(
     config: TrainDenoiser, specs: tuple[ConditionSpec, ...], data: torch.Tensor
-) -> tuple[UNet, int | None]:
-    """A new UNet, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
-    channels, side = data.shape[2], data.shape[3]
+) -> tuple[Backbone, int | None]:
+    """A new network, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
+    shape, backbone = tuple(data.shape[2:]), registered("backbone", config.backbone)
     if config.init == "scratch":
-        return UNet.build(config, specs, (channels, side, side)), None
+        return backbone.build(config, specs, shape), None
     source = packaged(config.init, "denoiser")
     if config.few_steps:
         check_few_steps(source)
@@ -97,10 +99,10 @@ def _first_model(
     if before is not None:
         _check_training(config, before.training)
     known = specs if before is None else before.conditions
-    model = UNet.load(source, before, config.revision)
-    if model.channels != channels:
+    model: Backbone = backbone.load(source, before, config.revision)
+    if model.channels != shape[0]:
         raise HistoloomError(
-            f"train_denoiser.init diffuses {model.channels} channels, and what is diffused here has {channels}. Take both from one "
+            f"train_denoiser.init diffuses {model.channels} channels, and what is diffused here has {shape[0]}. Take both from one "
             "model."
         )
     model, new = model.refit(known, specs)
@@ -109,16 +111,25 @@ def _first_model(
     return model, None if before is None else before.training.distilled
 
 
+def _unet(model: Backbone) -> UNet:
+    if not isinstance(model, UNet):
+        raise HistoloomError(
+            f"train_denoiser.few_steps is of a unet, and backbone is a {type(model).__name__}: set it to false."
+        )
+    return model
+
+
 def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
     if training.distilled and (config.steps or config.distil):
         raise HistoloomError(
             f"train_denoiser.init was distilled to {training.distilled} steps, which more training would undo: take it as "
             "it is (steps: 0), or begin from the model that it was distilled from."
         )
-    for name in ("target", "prediction", "schedule", "train_timesteps", "map_input"):
-        if (known := getattr(training, name)) != getattr(config, name):
+    for name in ("target", "backbone", "prediction", "schedule", "train_timesteps", "map_input"):
+        own = config.target.name if name == "target" else getattr(config, name)
+        if (known := getattr(training, name)) != own:
             raise HistoloomError(
-                f"train_denoiser.{name} is {getattr(config, name)!r}, and train_denoiser.init was trained with "
+                f"train_denoiser.{name} is {own!r}, and train_denoiser.init was trained with "
                 f"{known!r}: use the same, or init: scratch."
             )
 
@@ -164,7 +175,7 @@ def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str)
         times = torch.randint(0, process.train_timesteps, (len(clean),), generator=generator).to(device)
         scales = process.scales_of(times, clean.ndim)
         predicted = model(process.noised(clean, noise, scales), times, given)
-        error = (predicted - process.target(clean, noise, scales)).square().mean((1, 2, 3))
+        error = (predicted - process.target(clean, noise, scales)).square().flatten(1).mean(1)
         return (error * weights[times]).mean(), {"mse": error.detach().mean()}
 
     return loss

@@ -31,8 +31,8 @@ def _training(params: Params) -> Iterator[Problem]:
     if "label" in config.conditions and not tile.labels.classes:
         problem = "it has label, and tile.labels.classes names none."
         yield "train_denoiser.conditions", problem, "take label out, or name the classes."
-    if config.init == "scratch":
-        yield from _new_denoiser(params)
+    if config.init == "scratch" and config.backbone == "unet":
+        yield from _new_unet(params)
     if "text" in config.conditions and text.source == "train":
         if text.width % text.heads:
             problem = f"{text.heads} don't divide the width, {text.width}."
@@ -45,13 +45,13 @@ def _training(params: Params) -> Iterator[Problem]:
             yield f"{name}.resume_from", f"there is no folder '{place}'.", "mend it, or leave it out."
 
 
-def _new_denoiser(params: Params) -> Iterator[Problem]:
+def _new_unet(params: Params) -> Iterator[Problem]:
     config = params.train_denoiser
-    latent_px, levels = params.tile.tile_px // params.factor, len(config.channels)
-    if latent_px % 2 ** (levels - 1):
-        problem = f"latents of a tile are {latent_px} px, which can't be halved {levels - 1} times."
+    latent_px, halvings = params.tile.tile_px // params.factor, len(config.channels) - 1
+    if latent_px % 2**halvings:
+        problem = f"{config.target.name} of a tile are {latent_px} px, which can't be halved {halvings} times."
         yield "train_denoiser.channels", problem, "name fewer, or cut tiles of another size."
-    elif bad := config.windows_fault(latent_px, levels):
+    elif bad := config.windows_fault(latent_px, 2**halvings):
         yield "train_denoiser.windows_latent_px", bad, "name other sides."
     attending = min(config.channels[1:] or config.channels)
     if "text" in config.conditions and config.attention_head_dim > attending:

@@ -1,0 +1,95 @@
+"""A multilayer perceptron for vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from histoloom.backbones.backbone import Backbone, Specs
+from histoloom.backbones.unet import WEIGHTS
+from histoloom.conditions.batch import Conditions
+from histoloom.config.package import read_json
+from histoloom.data.commit import write_json
+from histoloom.errors import HistoloomError
+
+if TYPE_CHECKING:
+    from histoloom.config import TrainDenoiser
+    from histoloom.config.denoiser_record import DenoiserRecord
+
+
+class MLP(Backbone):
+    """Layers of stated widths over (b, size). Each is scaled and shifted by what the time, the vector and the mean token of the
+    sequence say (Perez et al. 2018, FiLM).
+
+    size : of the data. vector, token : of the conditions; 0 where there is none.
+    """
+
+    low_rank_layers = r".*(layers|film)\.\d+"
+
+    def __init__(self, size: int, widths: tuple[int, ...], vector: int, token: int):
+        super().__init__()
+        from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+
+        self.sizes = {"out_channels": size, "block_out_channels": list(widths), "vector": vector, "token": token}
+        told = max(widths)
+        self.waves = Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time = TimestepEmbedding(64, told)
+        self.vector = nn.Linear(vector, told) if vector else None
+        self.token = nn.Linear(token, told) if token else None
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip((size, *widths), widths))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+        self.film = nn.ModuleList(nn.Linear(told, 2 * width) for width in widths)
+        self.out = nn.Linear(widths[-1], size)
+
+    @classmethod
+    def build(cls, config: TrainDenoiser, specs: Specs, shape: tuple[int, ...]) -> Self:
+        """For (size,).
+
+        Raises
+        ------
+        HistoloomError
+            for data or a condition that has places.
+        """
+        if len(shape) > 1:
+            raise HistoloomError(
+                f"train_denoiser.backbone is mlp, and '{config.target.name}' has {len(shape)} axes: take another."
+            )
+        if maps := [spec.name for spec in specs if spec.shape == "map"]:
+            raise HistoloomError(
+                f"train_denoiser.conditions has {maps[0]}, a map, which an mlp can't read: take it out."
+            )
+        sizes = {kind: sum(spec.size for spec in specs if spec.shape == kind) for kind in ("vector", "sequence")}
+        return cls(shape[0], config.channels, sizes["vector"], sizes["sequence"])
+
+    @classmethod
+    def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
+        sizes = read_json(Path(source) / "config.json")
+        made = cls(sizes["out_channels"], tuple(sizes["block_out_channels"]), sizes["vector"], sizes["token"])
+        made.load_state_dict(load_file(Path(source) / WEIGHTS))
+        return made
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / "config.json", {"_class_name": "MLP", **self.sizes})
+        save_file({name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
+
+    @property
+    def channels(self) -> int:
+        return self.out.out_features
+
+    def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
+        told = self.time(self.waves(times).to(x.dtype))
+        if self.vector is not None and given.vector is not None:
+            told = told + self.vector(given.vector)
+        if self.token is not None and given.sequence is not None and given.sequence_mask is not None:
+            weights = given.sequence_mask[..., None].to(given.sequence.dtype)
+            told = told + self.token((given.sequence * weights).sum(1) / weights.sum(1))
+        told = nn.functional.silu(told)
+        for layer, norm, film in zip(self.layers, self.norms, self.film):
+            scale, shift = film(told).chunk(2, 1)
+            out = nn.functional.silu(norm(layer(x)) * (1 + scale) + shift)
+            x = x + out if x.shape == out.shape else out
+        return self.out(x).float()

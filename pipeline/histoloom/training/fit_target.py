@@ -1,0 +1,32 @@
+"""The fits of targets that train a network: an autoencoder for latents."""
+
+from __future__ import annotations
+
+from histoloom.conditions.condition import FitJob, Fitted
+from histoloom.config.package import packaged
+from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.training.autoencoder import train_autoencoder
+from histoloom.training.curves import curves
+from histoloom.training.loop import TrainingRun
+
+
+def fit_latents(job: FitJob) -> Fitted:
+    """An autoencoder trained on train tiles, or the one that params name, with the scale of its latents."""
+    config = job.params.train_autoencoder
+    with curves(job.curves) as log:
+        run = TrainingRun(
+            "train_autoencoder",
+            config.steps,
+            config.learning_rate,
+            job.params.seed,
+            job.checkpoints,
+            config.checkpoint_every,
+            warmup_steps=20,
+            mixed_precision=config.mixed_precision,
+            device=job.device,
+            resume_from=config.resume_from,
+            log=log,
+        )
+        train_autoencoder(config, job.store.read(job.rows), run, job.folder)
+    lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
+    return Fitted(lineage=lineage | job.lineage)
