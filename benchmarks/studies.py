@@ -22,6 +22,7 @@ from histoloom.data.commit import digest, hash_tree
 from histoloom.data.plan import PLAN
 from histoloom.data.store import TileStore
 from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
+from histoloom.sampling.drawn import Drawn, Rows
 from histoloom.studies.stage_work import run_stage
 
 
@@ -88,7 +89,7 @@ class Study:
             seeds = np.full(len(rows), rows["seed"].iloc[0], np.uint64)
             sample = Sample(**self.params["sample"] | {"guidance": guidance})
             nothing = null(arrays, model.specs)
-            return model.target.decode(model.latents(seeds, given, nothing, sample))["image"]
+            return Drawn(model, sample, Rows(seeds, given, nothing)).samples[0]["image"]
 
     @property
     def plan(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
 from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
+from histoloom.sampling.drawn import Drawn, Rows
 from histoloom.studies.checks.validate import check_study
 from histoloom.studies.stage_work import run_stage
 from tests.build import make_study, tissue_picture
@@ -157,7 +158,7 @@ def sampler(study: Path, guidance=1.0):
     def sample(changed: dict | None = None) -> torch.Tensor:
         given = batch(arrays | (changed or {}), model.specs, np.arange(8))
         nulls = null(arrays, model.specs)
-        return model.latents(rows["seed"].to_numpy(), given, nulls, Sample(steps=3, guidance=guidance))
+        return Drawn(model, Sample(steps=3, guidance=guidance), Rows(rows["seed"].to_numpy(), given, nulls)).data()
 
     return arrays, sample
 

@@ -22,6 +22,7 @@ from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target
+from histoloom.sampling.drawn import Drawn, Rows
 
 _PARTS = ("autoencoder", "denoiser", "encoders")
 _BATCH = 8
@@ -166,7 +167,7 @@ class Model:
         for start in range(0, len(seeds), _BATCH):
             index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
             given = batch(arrays, self.model.specs, index)
-            out.append(self.model.target.decode(self.model.latents(seeds[index], given, nulls, settings))["image"])
+            out.append(Drawn(self.model, settings, Rows(seeds[index], given, nulls)).samples[0]["image"])
         return np.concatenate(out)[: len(seeds)]
 
 

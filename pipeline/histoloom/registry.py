@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Literal
 
-Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit"]
+Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit", "reduce"]
 PLACES: dict[Kind, dict[str, str]] = {
     "target": {
         "latents": "histoloom.targets.latents:Latents",
@@ -31,6 +31,15 @@ PLACES: dict[Kind, dict[str, str]] = {
     "condition_fit": {
         "text": "histoloom.training.fit_condition:fit_text",
         "rna": "histoloom.training.fit_condition:fit_rna",
+    },
+    "reduce": {
+        "each": "histoloom.sampling.reduce.each:each",
+        "mean": "histoloom.sampling.reduce.mean:mean",
+        "vote": "histoloom.sampling.reduce.masks:vote",
+        "staple": "histoloom.sampling.reduce.masks:staple",
+        "best": "histoloom.sampling.reduce.best:best",
+        "residual": "histoloom.sampling.reduce.residual:residual",
+        "features": "histoloom.sampling.reduce.features:features",
     },
 }
 """Kind, to name, to module:class. Targets and conditions that train a network have a function of their name that fits them; the others fit

@@ -73,7 +73,7 @@ def add_code(text: str) -> str:
         ("slides/grid.py", {"tile", "tile_slides"}),
         ("canvas/torus.py", {"sample_slides"}),
         ("config/uplift.py", {"uplift"}),
-        ("targets/latents.py", {"train_autoencoder", "encode", "sample", "sample_slides"}),
+        ("targets/latents.py", {"train_autoencoder", "encode", "plan", "sample", "sample_slides"}),
         ("report/page.py", {"report"}),
         ("data/store.py", set(STAGES) - {"fetch"}),
         ("cli/main.py", set()),
@@ -90,6 +90,7 @@ def test_a_target_that_no_param_names_counts_for_nothing(package, before):
     assert {name for name in STAGES if pixels[name] != before[name]} == {
         "train_autoencoder",
         "encode",
+        "plan",
         "sample",
         "sample_slides",
     }

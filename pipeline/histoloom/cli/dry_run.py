@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from histoloom.cluster import device, one_thread
-from histoloom.data.plan import GivenTiles, condition_sources, deficits, given_arrays, make_plan
+from histoloom.data.plan import PURPOSES, GivenTiles, condition_sources, deficits, given_arrays, make_plan
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
 from histoloom.progress import console
@@ -23,9 +23,10 @@ def print_dry_run(study: Study) -> None:
     for request in params.plan.requests:
         table.add_row(request.name, "", str(request.tiles), str(int((plan["request"] == request.name).sum())))
     console.print(table)
-    made = int((plan["purpose"] == "augment").sum())
+    of = {purpose: int((plan["purpose"] == purpose).sum()) for purpose in PURPOSES}
+    said = ", ".join(f"{count} to {purpose}" for purpose, count in of.items() if count or purpose != "predict")
     console.print(
-        f"{made} tiles to augment, {len(plan) - made} to evaluate, in {plan['part'].nunique()} parts "
+        f"tiles: {said}, in {plan['part'].nunique()} parts "
         f"of at most {params.plan.batch_size * params.plan.batches_per_part}"
     )
     given = GivenTiles(store, rows, params, given_arrays(store, params))

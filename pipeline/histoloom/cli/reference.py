@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import get_args
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from histoloom.config import Params
+from histoloom.config import Params, Section
 
 _LEFT_OUT = (
     "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
@@ -22,20 +21,20 @@ def reference() -> str:
     lines = ["# params.yaml", "", "Written by `histoloom params`. Unknown keys are errors.", "", _LEFT_OUT, ""]
     lines += _table(_rows(Params, "", own=True))
     for name, field in Params.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             note = (field.annotation.__doc__ or "").strip()
             lines += [f"## {name}", "", *([note, ""] if note else []), *_table(_rows(field.annotation, ""))]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(model: type[BaseModel], prefix: str, *, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
-    for name, field in model.model_fields.items():
+def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in model.written_keys().items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if isinstance(kind, type) and issubclass(kind, Section):
             if not own:
                 yield from _rows(kind, f"{prefix}{name}.")
             continue
-        if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]:
+        if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Section)]:
             one = field.default is None  # else a list of them
             note = field.description or " ".join((inner[0].__doc__ or "").split())
             yield f"{prefix}{name}", "mapping or None" if one else "list", f"`{field.default!r}`", note

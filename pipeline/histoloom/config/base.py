@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from histoloom.registry import PLACES, Kind
 
@@ -33,6 +34,7 @@ def _of_kind(kind: Kind) -> AfterValidator:
 ConditionName = Annotated[str, _of_kind("condition")]
 TargetName = Annotated[str, _of_kind("target")]
 BackboneName = Annotated[str, _of_kind("backbone")]
+ReduceName = Annotated[str, _of_kind("reduce")]
 
 
 Key = Literal["patient_id", "slide_id", "spot_id"]
@@ -62,14 +64,17 @@ class Section(BaseModel):
     def _stated(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        fields = cls.written_keys()
         for key, value in data.items():
-            if (
-                isinstance(value, bool)
-                and key in cls.model_fields
-                and not _takes_bool(cls.model_fields[key].annotation)
-            ):
+            if isinstance(value, bool) and key in fields and not _takes_bool(fields[key].annotation):
                 raise ValueError(f"{key} is {str(value).lower()}, and it is no switch")
-        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+        return {key: value for key, value in data.items() if value is not None or key not in fields}
+
+    @classmethod
+    def written_keys(cls) -> dict[str, FieldInfo]:
+        """Keys as they are written to their fields, those of this section alone before those that it shares with others."""
+        fields = sorted(cls.model_fields.items(), key=lambda item: item[0] not in cls.__annotations__)
+        return {field.alias or name: field for name, field in fields}
 
 
 def _takes_bool(kind: Any) -> bool:

@@ -150,6 +150,7 @@ class Params(Section):
                 "magnification": change.mpp is not None,
                 "cohort": bool(where.cohort or change.cohort),
                 "number": bool(change.number),
+                "image": request.like is not None,
             }
             for name in [n for n, needed in needs.items() if needed and n not in names] + sorted(
                 set(change.leave_out) - set(names)
@@ -159,7 +160,14 @@ class Params(Section):
             for name, named in columns.items():
                 if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
                     raise ValueError(f"plan.requests, {request.name!r}: {others} are no train_encoders.{name}.columns")
+            if request.start.inverted and self.sample.scheduler not in ("ddim", "euler"):
+                raise ValueError(
+                    f"plan.requests, {request.name!r}: inversion goes back over steps of ddim or euler: set sample.scheduler to one of them"
+                )
             stated = {*where.contains, *mask.swap, *mask.swap.values(), *mask.multiply} - {"background"}
+            stated |= {*request.remake.classes, *(request.start.where.contains if request.start.where else ())} - {
+                "background"
+            }
             if extra := stated - set(self.tile.masks.classes):
                 raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.masks.classes")
             if extra := {label for label in (where.label, change.label) if label is not None} - {

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from histoloom.config.base import ConditionName, Fraction, Natural, Positive, Scale, Section, Size
+from histoloom.config.base import ConditionName, Natural, Positive, Scale, Section, Size
 from histoloom.config.file_names import FileName
-
-
-class Where(Section):
-    """The tiles whose conditions are taken; all that is stated must hold."""
-
-    label: str | None = None
-    slide_id: str | None = None
-    patient_id: str | None = None
-    gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
-    genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
-    cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to the value that the slide has")
-    contains: dict[str, Fraction] = Field({}, description="mask class to the least fraction of the tile")
+from histoloom.config.program import Program
+from histoloom.config.where import Where
 
 
 class Edit(Section):
@@ -44,18 +34,36 @@ class Change(Section):
     leave_out: tuple[ConditionName, ...] = Field((), description="conditions that are not given")
 
 
-class Request(Section):
+class Request(Program):
     """So many tiles, under the conditions of tiles such as these, so changed."""
 
     renamed: ClassVar[dict[str, str]] = {"pairs": "counterfactual"}
     name: FileName
-    tiles: Positive
+    tiles: Positive | Literal["all"] = Field(
+        description="whose conditions are taken; all, to predict every one that `where` picks"
+    )
     where: Where = Where()
     change: Change = Change()
-    counterfactual: bool = Field(False, description="make each tile twice with one seed: as it is, and changed")
-    purpose: Literal["augment", "evaluate"] = Field(
-        "augment", description="evaluate: held-out conditions, never emitted"
+    like: Literal["tile"] | None = Field(
+        None, description="tile: make variations of each tile, whose embedding is given (condition image)"
     )
+    counterfactual: bool = Field(False, description="make each tile twice with one seed: as it is, and changed")
+    purpose: Literal["augment", "evaluate", "predict"] = Field(
+        "augment",
+        description="augment: conditions and tiles of the train split; evaluate: held-out ones, never emitted; predict: tiles of any split "
+        "are read, and what is made of them goes to data/predicted, never emitted",
+    )
+
+    @model_validator(mode="after")
+    def _makes_tiles(self):
+        if self.purpose != "predict":
+            if self.tiles == "all":
+                raise ValueError(f"tiles: all is of purpose: predict, and it is {self.purpose}: state how many")
+            if self.reduce.name not in ("each", "best"):
+                raise ValueError(f"reduce: {self.reduce.name} makes no tiles to {self.purpose}: set purpose: predict")
+        if self.counterfactual and self.reduce.name == "each" and self.samples > 1:
+            raise ValueError("counterfactual tiles are made one by one: leave samples out, and raise tiles")
+        return self
 
 
 class Plan(Section):

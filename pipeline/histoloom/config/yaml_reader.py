@@ -93,15 +93,15 @@ def _nearest(keys: list, model: type[Section]) -> str:
     name, section = str(keys[-1]), model
     for key in (key for key in keys[:-1] if isinstance(key, str)):
         section = (
-            next(iter(_inner(section.model_fields[key].annotation)), section)
-            if key in section.model_fields
+            next(iter(_inner(section.written_keys()[key].annotation)), section)
+            if key in section.written_keys()
             else section
         )
     if name in section.renamed:
         return f"it is called '{section.renamed[name]}' now."
-    if near := difflib.get_close_matches(name, section.model_fields, 1):
+    if near := difflib.get_close_matches(name, section.written_keys(), 1):
         return f"did you mean '{near[0]}'?"
-    elsewhere = [place for place, known in _sections(model) if name in known.model_fields]
+    elsewhere = [place for place, known in _sections(model) if name in known.written_keys()]
     return (
         f"it is a key of {' and of '.join(elsewhere)}."
         if elsewhere
@@ -119,7 +119,7 @@ def _inner(kind: Any) -> Iterator[type[Section]]:
 
 def _sections(model: type[Section], place: str = "") -> Iterator[tuple[str, type[Section]]]:
     """Every section with its place: 'tile', 'tile.labels', ..."""
-    for name, known in model.model_fields.items():
+    for name, known in model.written_keys().items():
         for inner in _inner(known.annotation):
             yield place + name, inner
             yield from _sections(inner, f"{place}{name}.")

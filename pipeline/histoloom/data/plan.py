@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from histoloom.config import Params, Plan
+from histoloom.data.inputs import CONDITION_COLUMNS, with_program
 from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
 from histoloom.data.rows import held_out_rows
 from histoloom.data.schema import PLAN_ROW
@@ -18,6 +20,7 @@ from histoloom.data.store import TileStore, TileWriter, cut_arrays
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
+PURPOSES = ("augment", "evaluate", "predict")
 PLAN, CONDITIONS = "plan.parquet", "conditions"
 EVALUATION = "evaluate"
 """The request of tiles that are drawn to measure the generator by, under conditions as the held-out tiles have them."""
@@ -84,7 +87,8 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> pd.DataFr
     Returns
     -------
     One row a tile (schema.PLAN_ROW). Rows to `augment` take conditions from the train split alone; rows to
-    `evaluate` take them from the test split (val where there is no test) and can never be emitted.
+    `evaluate` take them from the test split (val where there is no test) and can never be emitted. Rows to `predict` read tiles of
+    any split; what is made of them goes to a store of its own.
     """
     pieces = [piece for piece in _drawn(condition_sources(rows, params), params, masks) if len(piece)]
     if not pieces:
@@ -94,9 +98,19 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> pd.DataFr
         )
     plan = pd.concat(pieces, ignore_index=True)
     return pd.concat(
-        [_pack(plan[plan["purpose"] == purpose], purpose, params.plan) for purpose in ("augment", "evaluate")],
+        [_pack(rows, name, params.plan) for name, rows in _by_program(plan)],
         ignore_index=True,
     )[PLAN_ROW.names]
+
+
+def _by_program(plan: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows that are run alike, and the name of their parts."""
+    for purpose in PURPOSES:
+        mine = plan[plan["purpose"] == purpose]
+        simple = mine["program"] == ""
+        yield purpose, mine[simple]
+        for request, rows in mine[~simple].groupby("request", sort=False):
+            yield f"{purpose}-{request}", rows
 
 
 def condition_sources(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
@@ -110,10 +124,13 @@ def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[
     train, held_out = sources[sources["split"] == "train"], held_out_rows(sources)
     for deficit in deficits(sources, config, params.tile.labels.classes):
         yield _draw(train[train["label"] == deficit.label], deficit.made, "augment", deficit.label, seed)
+    pools = {"augment": train, "evaluate": held_out, "predict": sources}
     for request in config.requests:
-        of_request = chosen(train if request.purpose == "augment" else held_out, request, params, masks)
+        pool = pools[request.purpose]
+        of_request = chosen(pool, request, request.where, params, masks)
         drawn = _draw(of_request, request.tiles, request.purpose, request.name, seed)
-        yield changed(drawn, request, train, params)
+        begin_from = chosen(pool, request, request.start.where, params, masks) if request.start.where else None
+        yield changed(with_program(drawn, request, begin_from, sources, seed), request, train, params)
     if config.evaluation_tiles:
         if held_out.empty:
             raise HistoloomError(
@@ -123,15 +140,15 @@ def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[
         yield _draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed)
 
 
-_CONDITION_COLUMNS = ("label", "caption", "rna", "genotype", "cohort", "number", "mpp", "split_group", "split")
-
-
-def _draw(sources: pd.DataFrame, count: int, purpose: str, request: str, seed: int) -> pd.DataFrame:
-    """Draw sources in shuffled rounds, so that none is drawn twice before each was drawn once."""
-    order = np.random.default_rng(item_seed(seed, f"plan/{request}-"))
-    rounds = -(-count // max(len(sources), 1))
-    index: list[np.ndarray] = [order.permutation(len(sources)) for _ in range(rounds)]
-    drawn = sources.iloc[np.concatenate(index)[:count] if index else []]
+def _draw(sources: pd.DataFrame, count: int | Literal["all"], purpose: str, request: str, seed: int) -> pd.DataFrame:
+    """Draw sources in shuffled rounds, so that none is drawn twice before each was drawn once; or all, in their order."""
+    if count == "all":
+        drawn = sources
+    else:
+        order = np.random.default_rng(item_seed(seed, f"plan/{request}-"))
+        rounds = -(-count // max(len(sources), 1))
+        index: list[np.ndarray] = [order.permutation(len(sources)) for _ in range(rounds)]
+        drawn = sources.iloc[np.concatenate(index)[:count] if index else []]
     ids = [f"{request}-{number:06d}" for number in range(len(drawn))]
     return pd.DataFrame(
         {
@@ -140,15 +157,19 @@ def _draw(sources: pd.DataFrame, count: int, purpose: str, request: str, seed: i
             "purpose": purpose,
             "request": request,
             "condition_ref": drawn["tile_id"].to_numpy(),
+            "program": "",
+            "input_ref": None,
+            "input_group": None,
+            "input_conditions": None,
         }
-        | {name: drawn[name].to_numpy() for name in _CONDITION_COLUMNS}
+        | {name: drawn[name].to_numpy() for name in (*CONDITION_COLUMNS, "split_group", "split")}
     )
 
 
-def _pack(plan: pd.DataFrame, purpose: str, config: Plan) -> pd.DataFrame:
+def _pack(plan: pd.DataFrame, name: str, config: Plan) -> pd.DataFrame:
     place = np.arange(len(plan))
     batch = place // config.batch_size
-    part = [f"{purpose}-{b // config.batches_per_part:05d}" for b in batch]
+    part = [f"{name}-{b // config.batches_per_part:05d}" for b in batch]
     return plan.assign(slot=place % config.batch_size, batch=batch % config.batches_per_part, part=part)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from histoloom.config import Edit, Params, Request
+from histoloom.config import Edit, Params, Request, Where
 from histoloom.data.expression import read_expression
 from histoloom.data.expression_values import normalised
 from histoloom.data.genotype import parse_genotype, write_genotype
@@ -29,15 +29,14 @@ ReadMasks = Callable[[pd.DataFrame], np.ndarray]
 """Rows to their masks (n, h, w)."""
 
 
-def chosen(rows: pd.DataFrame, request: Request, params: Params, masks: ReadMasks) -> pd.DataFrame:
-    """The rows that a request's `where` picks.
+def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, masks: ReadMasks) -> pd.DataFrame:
+    """The rows that a request's `where`, or that of its start, picks.
 
     Raises
     ------
     HistoloomError
         when there is none; where the request would take held-out conditions to augment, it says so.
     """
-    where = request.where
     keep = pd.Series(True, index=rows.index)
     for column in ("label", "slide_id", "patient_id"):
         if (value := getattr(where, column)) is not None:
@@ -51,9 +50,9 @@ def chosen(rows: pd.DataFrame, request: Request, params: Params, masks: ReadMask
     if where.contains:
         keep &= _containing(rows, keep, where.contains, params.tile.masks.classes, masks)
     if not keep.any():
-        split = "train" if request.purpose == "augment" else "held-out"
+        split = {"augment": "train ", "evaluate": "held-out ", "predict": ""}[request.purpose]
         raise HistoloomError(
-            f"plan.requests, '{request.name}': no {split} tile is as 'where' states ({where.model_dump(exclude_defaults=True)}). "
+            f"plan.requests, '{request.name}': no {split}tile is as 'where' states ({where.model_dump(exclude_defaults=True)}). "
             "Held-out conditions are for purpose: evaluate alone; else mend 'where'."
         )
     return rows[keep]

@@ -74,9 +74,16 @@ PLAN_ROW = pa.schema(
         ("condition_ref", pa.string()),
         ("split_group", pa.string()),
         ("split", pa.string()),
+        ("program", pa.string()),
+        ("input_ref", pa.string()),
+        ("input_group", pa.string()),
+        ("input_conditions", pa.string()),
     ]
 )
 """One row a tile to be made. `condition_ref` is the tile whose conditions it is given, `request` what asked for it.
+
+`program` is how the model is run (config/program.py), empty where it begins from noise alone. `input_ref` is the tile whose arrays are read then,
+`input_group` its split group, and `input_conditions` JSON of its own conditions by column, where it is inverted under them.
 
 `rna` is the key of an expression profile, `genotype` the markers' states as text (conditions/genotype.py), `cohort` and `number` are
 JSON of a column of slides.csv to its value.
@@ -103,6 +110,8 @@ SYNTHETIC_ROW = pa.schema(
         ("window_layout", pa.string()),
         ("generator_sha256", pa.string()),
         ("condition_ref", pa.string()),
+        ("program", pa.string()),
+        ("input_ref", pa.string()),
         ("guidance", GUIDANCE),
         ("request", pa.string()),
         ("purpose", pa.string()),

@@ -11,7 +11,7 @@ declared by an `ArraySpec`. Those of tiles that are cut from slides:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,11 @@ class ArraySpec:
 def cut_arrays(tile_px: int, names: Iterable[str] = ("image",)) -> tuple[ArraySpec, ...]:
     """The arrays `image`, `mask`, `instance` and `edge` of square tiles, those that are named."""
     return tuple(ArraySpec(name, (tile_px, tile_px, *_CUT[name][1]), _CUT[name][0]) for name in names)
+
+
+def specs_of(arrays: Mapping[str, np.ndarray]) -> tuple[ArraySpec, ...]:
+    """The specs of arrays with a tile each in their first axis."""
+    return tuple(ArraySpec(name, values.shape[1:], str(values.dtype)) for name, values in arrays.items())
 
 
 class TileWriter:

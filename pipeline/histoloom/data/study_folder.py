@@ -59,6 +59,11 @@ class Study:
         return self.root / "data/synthetic"
 
     @property
+    def predicted(self) -> Path:
+        """The store of what was made of real tiles to predict, and is never emitted."""
+        return self.root / "data/predicted"
+
+    @property
     def woven(self) -> Path:
         """The woven slides, a folder each."""
         return self.root / "data/woven"

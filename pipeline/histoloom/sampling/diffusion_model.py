@@ -7,13 +7,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
-import torch
-
 from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.precision import native
-from histoloom.conditions.batch import Conditions
 from histoloom.conditions.encode import ConditionSet, load_conditions
 from histoloom.config import Sample, SampleSlides
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read_denoiser_record
@@ -21,11 +17,8 @@ from histoloom.data.commit import digest
 from histoloom.data.lineage import Lineage, model_sha256, read_lineage
 from histoloom.errors import HistoloomError
 from histoloom.process.guidance import ScaleAt
-from histoloom.process.noise import latent_noise
-from histoloom.process.predictor import Given, Predictor
+from histoloom.process.predictor import Predictor
 from histoloom.process.process import Process
-from histoloom.process.sampler import sample
-from histoloom.process.solver import make_solver
 from histoloom.registry import registered
 from histoloom.targets.target import Raster, Target
 
@@ -70,25 +63,6 @@ class DiffusionModel:
     def predictor(self, scale_at: ScaleAt) -> Predictor:
         """The denoiser under this guidance."""
         return Predictor(self.network, self.process, self.specs, scale_at)
-
-    def latents(self, seeds: np.ndarray, given: Conditions, nulls: Conditions, config: Sample) -> torch.Tensor:
-        """Sample one microbatch.
-
-        Parameters
-        ----------
-        seeds : (b,) uint64, of each row's noise.
-        given : b rows of conditions.
-        nulls : the nulls of all conditions, one row.
-
-        Returns
-        -------
-        (b, c, h, w) latents of unit variance, on the device
-        """
-        training = self.record.training
-        noise = torch.from_numpy(latent_noise(seeds, training.shape)).to(self.device)
-        solver = make_solver(config.scheduler, self.process, config.steps)
-        told = Given(given.to(self.device), nulls.to(self.device))
-        return sample(self.predictor(config.scale_at), solver, noise, told)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from histoloom.conditions.encode import batch, null
 from histoloom.config import Params
 from histoloom.config.denoiser_record import CONDITIONS_FILE
 from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
+from histoloom.sampling.drawn import Drawn, Rows
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ def estimate(
     index = np.resize(np.arange(len(first)), size)
     given, nulls = batch(arrays, model.specs, index), null(arrays, model.specs)
     one_step = params.sample.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
-    model.latents(np.arange(size), given, nulls, one_step)
+    drawn = Drawn(model, one_step, Rows(np.arange(size), given, nulls))
+    drawn.data()
     start = time.perf_counter()
-    latents = model.latents(np.arange(size), given, nulls, one_step)
+    data = drawn.data()
     stepped = time.perf_counter()
-    model.target.decode(latents)
+    model.target.decode(data)
     decoded = time.perf_counter()
     per_batch = (stepped - start) * params.sample.steps + (decoded - stepped)
     tile_mib = params.tile.tile_px**2 * 3 / 2**20

@@ -139,12 +139,19 @@ def _check_plan(
             found.append(Note("params.yaml", fact, None, "plan.target"))
     for number, request in enumerate(plan.requests):
         for name, classes in _asked(request, labels, masks):
-            split = "train" if request.purpose == "augment" else held_out
-            if not classes.get(name, {}).get(split):
-                add(f"it asks for '{name}', which is on no {split} slide.", f"plan.requests[{number}].where")
+            count = classes.get(name, {})
+            split = {"augment": "train", "evaluate": held_out, "predict": ""}[request.purpose]
+            if not (count.get(split) if split else any(count.values())):
+                add(
+                    f"it asks for '{name}', which is on no {split} slide.".replace("  ", " "),
+                    f"plan.requests[{number}].where",
+                )
     return found
 
 
 def _asked(request: Request, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[tuple[str, Mapping]]:
-    asked = [] if request.where.label is None else [(request.where.label, labels)]
-    return asked + [(name, masks) for name, fraction in request.where.contains.items() if fraction > 0]
+    asked: list[tuple[str, Mapping]] = []
+    for where in filter(None, (request.where, request.start.where)):
+        asked += [] if where.label is None else [(where.label, labels)]
+        asked += [(name, masks) for name, fraction in where.contains.items() if fraction > 0]
+    return asked

@@ -32,6 +32,7 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
         "target_fit": tuple(name for name in (config.target.name,) if name in PLACES["target_fit"]),
         "backbone": (config.backbone,),
         "condition": config.encoded,
+        "reduce": tuple(dict.fromkeys(request.reduce.name for request in params.plan.requests)) or ("each",),
         "condition_fit": tuple(name for name in config.encoded if name in PLACES["condition_fit"]),
     }
     return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])

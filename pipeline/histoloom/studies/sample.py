@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from histoloom.cluster import uses_torch
 from histoloom.conditions.encode import batch, captions_read, load_conditions, null
 from histoloom.config import Params
 from histoloom.config.denoiser_record import read_denoiser_record
+from histoloom.config.program import Program
 from histoloom.data.commit import commit_part
 from histoloom.data.plan import PLAN, planned_masks, planned_tiles
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
-from histoloom.data.store import TileWriter, cut_arrays
+from histoloom.data.store import TileWriter, specs_of
+from histoloom.registry import registered
 from histoloom.sampling.diffusion_model import (
     check_distilled,
     generator_sha256,
@@ -24,14 +26,17 @@ from histoloom.sampling.diffusion_model import (
     load_diffusion_model,
     sampling_facts,
 )
+from histoloom.sampling.drawn import Drawn, Rows
+from histoloom.sampling.part_tiles import PartTiles
 from histoloom.studies.stage_work import Work
 
 
 def run(work: Work) -> None:
-    """Sample every part of the plan and publish the store, with the generator's lineage keyed by its sha256."""
+    """Sample every part of the plan. Predictions have a store of their own; each store has the generator's lineage, keyed by its sha256."""
     params, study, plan, models = work.params, work.study, work.study.plan, work.study.models
     check_distilled(models, params.sample, "sample")
-    names = sorted(pd.read_parquet(plan / PLAN, columns=["part"])["part"].unique())
+    rows = pd.read_parquet(plan / PLAN, columns=["part", "purpose", "caption"])
+    names = sorted(rows["part"].unique())
     identity = generator_sha256(models)
     jobs = [
         SamplePart(name, plan.resolve(), models.resolve(), identity, params, work.device, work.parts.resolve())
@@ -39,13 +44,21 @@ def run(work: Work) -> None:
     ]
     with work.pool(len(jobs)) as call:
         infos = call(sample_part, jobs, "sample")
-    work.promote_parts(names, study.synthetic, {"lineage.json": {identity: lineage_of_models(models)}})
-    metrics = {"tiles": sum(info["tiles"] for info in infos), "parts": len(names), "generator_sha256": identity}
+    predicted = {*rows["part"][rows["purpose"] == "predict"]}
+    lineage = {"lineage.json": {identity: lineage_of_models(models)}}
+    work.promote_parts([name for name in names if name not in predicted], study.synthetic, lineage)
+    work.promote_parts(sorted(predicted), study.predicted, lineage)
+    count = {name: info["tiles"] for name, info in zip(names, infos)}
+    metrics = {
+        "tiles": sum(count.values()),
+        "predicted": sum(count[name] for name in predicted),
+        "parts": len(names),
+        "generator_sha256": identity,
+    }
     record = read_denoiser_record(models / "denoiser")
     assert record is not None, "train_denoiser writes one"
     texts = tuple(spec for spec in record.conditions if spec.name == "text")
-    captions = pd.read_parquet(plan / PLAN, columns=["caption"])["caption"]
-    metrics |= captions_read(load_conditions(texts, 0, models / "encoders"), captions, "sample")
+    metrics |= captions_read(load_conditions(texts, 0, models / "encoders"), rows["caption"], "sample")
     work.write_metrics(metrics)
 
 
@@ -73,19 +86,29 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
     settings = (params.train_denoiser.attention, job.device, params.sample.precision)
     model = load_diffusion_model(job.models, job.generator_sha256, *settings)
-    arrays = model.conditions.arrays(plan, partial(planned_tiles, job.plan, job.part))
-    nulls = null(arrays, model.specs)
+    program, tiles = Program.read(plan["program"].iloc[0]), PartTiles(plan, job.plan, job.part)
+    given, nulls = tiles.given(model), null(tiles.given(model), model.specs)
+    own = tiles.given_inputs(model) if program.start.inverted else None
+    inputs = tiles.inputs(model.target.reads)
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
-    made = model.target.arrays(model.record.training.shape)
-    kept = cut_arrays(params.tile.tile_px, (name for name in masks if name not in {spec.name for spec in made}))
-    with TileWriter(folder, (*made, *kept)) as writer:
+    with ExitStack() as stack:
+        writer: TileWriter | None = None
         for _, rows in plan.groupby("batch"):
             index = np.resize(rows.index.to_numpy(), params.plan.batch_size)  # the last microbatch is padded, then cut
-            given, seeds = batch(arrays, model.specs, index), plan["seed"].to_numpy()[index]
-            made_of = model.target.decode(model.latents(seeds, given, nulls, params.sample))
-            for place, row in enumerate(rows.index):
-                own = {spec.name: masks[spec.name][row] for spec in kept}
-                writer.add(**own, **{name: values[place] for name, values in made_of.items()})
+            batch_ = Rows(
+                plan["seed"].to_numpy()[index],
+                batch(given, model.specs, index),
+                nulls,
+                {name: values[index] for name, values in inputs.items()},
+                None if own is None else batch(own, model.specs, index),
+            )
+            drawn = Drawn(model, params.sample, batch_, program)
+            made = registered("reduce", program.reduce.name)(drawn, program.reduce)
+            arrays = {name: masks[name][index] for name in masks if name not in made} | made
+            if writer is None:
+                writer = stack.enter_context(TileWriter(folder, specs_of(arrays)))
+            for place in range(len(rows)):
+                writer.add(**{name: values[place] for name, values in arrays.items()})
     write_rows(_rows(plan, job), folder / "rows.parquet", SYNTHETIC_ROW)
     return {"tiles": len(plan)}
 
@@ -104,5 +127,5 @@ def _rows(plan: pd.DataFrame, job: SamplePart) -> pd.DataFrame:
         generator_sha256=job.generator_sha256,
         window_layout=None,
         **sampling | {"guidance": [sampling["guidance"]] * len(plan)},
-        ancestors=[[group] for group in plan["split_group"]],
+        ancestors=[sorted({*pair} - {None}) for pair in zip(plan["split_group"], plan["input_group"])],
     )

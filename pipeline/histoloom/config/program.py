@@ -1,0 +1,137 @@
+"""How a trained model is run on a row: what a run begins from, how many, what is kept, and what becomes of the samples."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from histoloom.config.base import Distinct, Fraction, Positive, ReduceName, Section
+from histoloom.config.where import Where
+
+
+class Start(Section):
+    """What a run begins from. `{inverted: true}` is short for `{from: tile, inverted: true}`."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    source: Literal["noise", "tile"] = Field(
+        "noise",
+        alias="from",
+        description="noise, or a real tile; unless `where` says otherwise, the one whose conditions are given",
+    )
+    strength: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of a tile: 1 keeps nothing but what inversion keeps, 0.1 nearly all (Meng et al. 2022)",
+    )
+    inverted: bool = Field(
+        False,
+        description="a tile's own noise, found by DDIM backwards under its own conditions, takes the place of drawn noise (Su et al. 2023)",
+    )
+    where: Where | None = Field(
+        None, description="begin from other tiles than those whose conditions are given, drawn of these"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_tile(cls, data: Any) -> Any:
+        return (
+            data | {"from": "tile"}
+            if isinstance(data, dict) and data.get("inverted") and not data.get("from")
+            else data
+        )
+
+    @model_validator(mode="after")
+    def _has_a_tile(self):
+        if self.source == "noise" and (self.strength < 1 or self.inverted or self.where):
+            raise ValueError("strength, inverted and where are of a start from a tile: state from: tile")
+        if self.source == "tile" and self.strength == 1 and not self.inverted:
+            raise ValueError(
+                "a tile that is noised at strength 1 leaves no trace: state strength, such as 0.4, or inverted: true"
+            )
+        return self
+
+
+class Remake(Section):
+    """The region of a real tile that is made anew; all else stays to the bit. Regions that are stated are joined."""
+
+    classes: Annotated[tuple[str, ...], Distinct] = Field((), description="where the tile's mask has one of these")
+    edited: bool = Field(False, description="where change.mask makes the mask another than the tile's")
+    centre_um: float | None = Field(None, gt=0, description="a disc in the middle, of this diameter")
+    grow_um: float = Field(0.0, ge=0, description="how far the region is widened")
+    rounds: Positive = Field(
+        1,
+        description="how often each step is taken, so that what is made agrees with what is kept (Lugmayr et al. 2022)",
+    )
+
+    @property
+    def any(self) -> bool:
+        return bool(self.classes or self.edited or self.centre_um)
+
+    @model_validator(mode="after")
+    def _has_a_region(self):
+        if (self.grow_um or self.rounds > 1) and not self.any:
+            raise ValueError("remake names no region: state classes, edited or centre_um")
+        return self
+
+
+class Reduction(Section):
+    """What becomes of a row's samples. `reduce: vote` is short for `reduce: {name: vote}`."""
+
+    name: ReduceName = Field(
+        "each",
+        description="each: a tile each; mean: of pictures, with their deviation; vote, staple: of masks, with their agreement; best: the one "
+        "that `by` says; residual: how far it is from the tile that it began from; features: of the network",
+    )
+    by: Literal["consensus", "input"] = Field(
+        "consensus", description="of best: the sample nearest to the mean of all, or to the tile that it began from"
+    )
+    taps: Annotated[tuple[str, ...], Distinct] = Field(
+        (), description="of features: modules of the network, as torch names them"
+    )
+    level: Fraction = Field(0.1, description="of features: how much noise the tile has, 0 none, 1 noise alone")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _has_taps(self):
+        if (self.name == "features") != bool(self.taps):
+            raise ValueError("reduce: features and taps go together")
+        return self
+
+
+class Program(Section):
+    """How a trained model is run on a row."""
+
+    start: Start = Start()
+    samples: Positive = Field(1, description="made of each row, each from noise of its own")
+    reduce: Reduction = Field(Reduction(), description="what becomes of a row's samples: a name, or its keys")
+    remake: Remake = Remake()
+
+    @property
+    def reads_tile(self) -> bool:
+        """Whether it needs the arrays of a real tile, beside its conditions."""
+        found = self.reduce.name in ("residual", "features") or (
+            self.reduce.name == "best" and self.reduce.by == "input"
+        )
+        return found or self.start.source == "tile" or self.remake.any
+
+    @property
+    def text(self) -> str:
+        """As a plan's row states it: JSON, empty where a tile is made from noise alone."""
+        own = Program(**{name: getattr(self, name) for name in Program.model_fields})
+        stated = own.model_dump(mode="json", exclude_defaults=True)
+        if own.reduce.name == "each":
+            stated.pop("samples", None)  # each has a row of its own
+        if "start" in stated:
+            stated["start"].pop("where", None)  # the row names the tile
+        return json.dumps(stated, sort_keys=True) if stated else ""
+
+    @classmethod
+    def read(cls, text: str | None) -> Program:
+        return cls(**json.loads(text)) if text else cls()
