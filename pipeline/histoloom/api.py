@@ -212,7 +212,10 @@ def load(source: str | Path, device: str = "auto") -> Model:
 
 def _folder_of(source: str | Path) -> Path:
     """The folder that holds the model's parts."""
-    places = (root() / str(source), Path(source), Path(source) / "models")
+    from histoloom.data.study_folder import Study
+
+    of_study = Study(Path(source)).models if (Path(source) / "params.yaml").is_file() else Path(source) / "models"
+    places = (root() / str(source), Path(source), of_study)
     for place in places:
         if all((place / part).is_dir() for part in _PARTS):
             return place
@@ -227,8 +230,10 @@ def _scale_of_study(models: Path) -> float | None:
     """tile.mpp of the study that holds a folder of models."""
     from histoloom.data.study_folder import Study
 
-    study = Study(models.parent)
-    return study.params.tile.mpp if (study.root / "params.yaml").is_file() else None
+    for root_ in (models.parent, models.parent.parent):
+        if (root_ / "params.yaml").is_file():
+            return Study(root_).params.tile.mpp
+    return None
 
 
 def open_store(path: str | Path, rows_from: str | Path | None = None) -> TileStore:

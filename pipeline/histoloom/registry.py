@@ -24,6 +24,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "genotype": "histoloom.conditions.genotype:GenotypeCondition",
         "magnification": "histoloom.conditions.magnification:MagnificationCondition",
         "image": "histoloom.conditions.image:ImageCondition",
+        "picture": "histoloom.conditions.picture:PictureCondition",
         "cohort": "histoloom.conditions.cohort:CohortCondition",
         "number": "histoloom.conditions.number:NumberCondition",
     },

@@ -106,9 +106,10 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
 
 def _write_dvc_yaml(folder: Path) -> None:
     """The stages, and what git is to leave alone."""
-    (folder / "dvc.yaml").write_text(study_yaml(), encoding="utf-8")
+    models = tuple(YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8")).get("models") or ())
+    (folder / "dvc.yaml").write_text(study_yaml(models), encoding="utf-8")
     # DVC names outputs to git as they are made, and takes that back where a later stage fails: they hold patients' ids.
-    made = (place for stage in STAGES.values() if not stage.demo for place in outputs(stage))
+    made = (place for stage in STAGES.values() if not stage.demo for place in outputs(stage, models))
     (folder / ".gitignore").write_text(
         "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made))), encoding="utf-8"
     )

@@ -103,11 +103,20 @@ def params() -> None:
 
 @cli.command(epilog=f"Stages, in the order in which they run: {', '.join(_OF_STUDIES)}.")
 @click.argument("stage", type=click.Choice(_OF_STUDIES), metavar="STAGE")
-def run(stage: str) -> None:
+@click.option("--model", help="Of several models (`models` in params.yaml), the one that it is run for.")
+def run(stage: str, model: str | None) -> None:
     """Run one STAGE of the study in this folder. `dvc repro` runs all that are out of date, each by this command."""
     from histoloom.studies.stage_work import main
 
-    main(stage)
+    main(stage, model)
+
+
+@cli.command()
+def stages() -> None:
+    """Print the dvc.yaml that params.yaml asks for. Where params name other models than before: histoloom stages > dvc.yaml"""
+    from histoloom.studies.dvc_yaml import study_yaml
+
+    click.echo(study_yaml(tuple(_study().stated.models)), nl=False)
 
 
 @cli.command()
@@ -231,6 +240,9 @@ def segment(
 )
 @click.option("--limits", type=_FILE, help="What the model can't do, as a list in Markdown, for the card.")
 @click.option(
+    "--model", help="Of several models (`models` in params.yaml), the one; unstated, the last of sample.chain."
+)
+@click.option(
     "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
 )
 def package(
@@ -239,6 +251,7 @@ def package(
     hardware: str,
     dataset: str,
     limits: Path | None,
+    model: str | None,
     *,
     public: bool,
     distilled: bool,
@@ -255,6 +268,9 @@ def package(
     if public and not dataset:
         raise click.UsageError("--public needs --dataset NAME: the public set whose ids stay clear.")
     study = _study()
+    if model is not None and model not in study.params.models:
+        raise click.UsageError(f"--model: params.yaml states no model '{model}'.")
+    study = study.of(model or [*study.params.links][-1])
     names = names_outside(study, dataset, public=public)
     if distilled:
         package_few_steps(study, folder, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -33,6 +33,9 @@ def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[t
         if isinstance(kind, type) and issubclass(kind, Section):
             if not own:
                 yield from _rows(kind, f"{prefix}{name}.")
+            continue
+        if get_origin(kind) is dict and isinstance(get_args(kind)[1], type) and issubclass(get_args(kind)[1], Section):
+            yield f"{prefix}{name}", "mapping", f"`{field.default!r}`", field.description or ""
             continue
         if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Section)]:
             one = field.default is None  # else a list of them

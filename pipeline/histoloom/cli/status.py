@@ -30,12 +30,17 @@ def print_status(study: Study) -> None:
         write_resolved(study)
     changed, ran = _changed(study), _read(study.root / "dvc.lock").get("stages", {})
     table = Table("stage", "state", "in flight")
-    for name in stages:
+    for name in (each for stage, entry in stages.items() for each in _names(stage, entry)):
         if name == "resolve":
             continue
         state = f"out of date: {changed[name]}" if name in changed else "done"
         table.add_row(name, state if name in ran else "not run yet", in_flight(study.work(name)))
     console.print(table)
+
+
+def _names(stage: str, entry: dict) -> list[str]:
+    """A stage's names in dvc.lock: one for each model where it is run for each."""
+    return [f"{stage}@{item}" for item in entry["foreach"]] if "foreach" in entry else [stage]
 
 
 def _changed(study: Study) -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from histoloom.config.cluster import Cluster
 from histoloom.config.file_keys import placed
+from histoloom.config.models import ModelParams, inherited
 from histoloom.config.package import PACKAGED
 from histoloom.config.params import Params
-from histoloom.config.pretrained import fill_in
+from histoloom.config.pretrained import Pretrained, fill_in
 from histoloom.config.pretrained_agreement import check_agreement
 from histoloom.config.yaml_reader import check_section, read_yaml
 from histoloom.errors import Fault, HistoloomError, Note, faults_among
@@ -31,8 +33,29 @@ def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[
         params, faults = check_section(written, Params, path)
         return params, [*faults]
     filled, told = fill_in(written, path.parent)
+    of_models = _fill_models(filled, written, path.parent)
     params, faults = check_section(filled, Params, path)
-    return params, check_agreement(placed(params, path.parent), told) if params else [*told.faults, *faults]
+    if params is None:
+        return None, [*told.faults, *faults]
+    if not of_models:
+        return params, check_agreement(placed(params, path.parent), told)
+    return params, [
+        replace(each, column=f"models.{name}.{each.column}") if each.column else each
+        for name, told in of_models.items()
+        for each in check_agreement(placed(params.of(name), path.parent), told)
+    ]
+
+
+def _fill_models(filled: Any, written: Any, root: Path) -> dict[str, Pretrained]:
+    """Fill in each of several models, as if the study had no other; what their pretrained models tell."""
+    found: dict[str, Pretrained] = {}
+    if isinstance(written, dict) and isinstance(written.get("models"), dict):
+        for name in written["models"]:
+            if isinstance(own := inherited(written, name), dict):
+                alone = {key: value for key, value in written.items() if key != "models"} | own
+                whole, found[name] = fill_in(alone, root)
+                filled["models"][name] = {key: whole[key] for key in ModelParams.model_fields if key in whole}
+    return found
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -11,8 +11,9 @@ from histoloom.config.base import Guided, Section
 from histoloom.config.emit import Emit
 from histoloom.config.encode import Encode
 from histoloom.config.evaluate import Evaluate
-from histoloom.config.file_names import alike
+from histoloom.config.file_names import FileName, alike
 from histoloom.config.filter import Filter
+from histoloom.config.models import TAKEN, ModelParams, inherited
 from histoloom.config.plan import Change, Plan
 from histoloom.config.report import Report
 from histoloom.config.sample import Sample
@@ -32,6 +33,9 @@ def _refuse_alike(where: str, names: Sequence[str]) -> None:
         raise ValueError(f"{where} names {found[0]!r} and {found[1]!r}, which differ by case or Unicode form alone")
 
 
+_NO_PICTURES = ("masks", "instances", "vectors", "volumes")
+
+
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     tile: Tile
@@ -48,15 +52,44 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     uplift: Uplift = Uplift()
     report: Report = Report()
+    models: dict[FileName, ModelParams] = Field(
+        {}, description="several models, by names of yours; each states what it has otherwise than the sections above"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, written: Any) -> Any:
+        if not isinstance(written, dict) or not isinstance(written.get("models"), dict):
+            return written
+        return written | {"models": {name: inherited(written, name) for name in written["models"]}}
+
+    def of(self, name: str) -> Params:
+        """The params of one of several models, as those of a study that has no other."""
+        own = {key: getattr(self.models[name], key) for key in ModelParams.model_fields}
+        weaves = name == (self.sample.chain or [*self.models])[-1]
+        return self.model_copy(update=own | ({} if weaves else {"sample_slides": SampleSlides()}) | {"models": {}})
+
+    @property
+    def links(self) -> dict[str, Params]:
+        """The models that are run one after another, by name; one without a name where there are no others."""
+        names = self.sample.chain or tuple(self.models)
+        return {name: self.of(name) for name in names} or {"": self}
+
+    @property
+    def last(self) -> Params:
+        """The params of the model that makes what the study emits."""
+        return [*self.links.values()][-1]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What any model that is run is told, or diffuses."""
+        return tuple(dict.fromkeys(name for link in self.links.values() for name in link.train_denoiser.encoded))
 
     @model_validator(mode="after")
     def _agree(self):
         if self.tile.stride_px > self.tile.tile_px * 16:
             raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
-        if self.tile.tile_px % self.factor:
-            raise ValueError(f"tile.tile_px must be a multiple of {self._factor_key}")
-        if self.factor % self.encode.mask_detail:
-            raise ValueError(f"encode.mask_detail must divide {self._factor_key}, which is {self.factor}")
+        self._check_models()
         for where, classes in (
             ("tile.labels", self.tile.labels.classes),
             ("tile.masks", self.tile.masks.classes),
@@ -68,10 +101,35 @@ class Params(Section):
         unknown = set(self.plan.classes) - set(self.tile.labels.classes)
         if unknown:
             raise ValueError(f"plan.classes names {sorted(unknown)}, which tile.labels.classes does not")
-        self._check_conditions()
         self._check_requests()
         self._check_slides()
         return self
+
+    def _check_models(self) -> None:
+        if not self.models:
+            if self.sample.chain:
+                raise ValueError("sample.chain names models, and the section models states none")
+            self._check_model()
+        elif unknown := sorted({*self.sample.chain} - {*self.models}):
+            raise ValueError(f"sample.chain names {unknown}, which models does not")
+        elif not self.sample.chain and len(self.models) > 1:
+            raise ValueError("models states several: name in sample.chain those that are run, in their order")
+        elif taken := sorted({*self.models} & {*TAKEN}):
+            raise ValueError(f"models: {taken} are names of other folders; name them otherwise")
+        for name in self.models:
+            try:
+                self.of(name)._check_model()
+            except ValueError as error:
+                raise ValueError(f"models.{name}: {error}") from None
+
+    def _check_model(self) -> None:
+        if self.tile.tile_px % self.factor:
+            raise ValueError(f"tile.tile_px must be a multiple of {self._factor_key}")
+        if "picture" in self.train_denoiser.conditions and self.tile.tile_px % self.train_encoders.picture.factor:
+            raise ValueError("tile.tile_px must be a multiple of train_encoders.picture.factor")
+        if self.factor % self.encode.mask_detail:
+            raise ValueError(f"encode.mask_detail must divide {self._factor_key}, which is {self.factor}")
+        self._check_conditions()
 
     @property
     def factor(self) -> int:
@@ -85,7 +143,7 @@ class Params(Section):
         return "train_autoencoder.down_factor" if latents else "train_denoiser.target.factor"
 
     def _check_slides(self) -> None:
-        slides, names = self.sample_slides.slides, self.train_denoiser.conditions
+        slides, names = self.sample_slides.slides, self.last.train_denoiser.conditions
         _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
         for slide in slides:
             where = f"sample_slides.slides, {slide.name!r}"
@@ -102,7 +160,7 @@ class Params(Section):
                 raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
             if slide.image and self.tile.stain != "none":
                 raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
-            factor = self.factor
+            factor = self.last.factor
             if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
                 raise ValueError(
                     f"{where}: image.x_px and image.y_px are to be multiples of {factor} px, the side of a latent pixel"
@@ -135,10 +193,17 @@ class Params(Section):
                 raise ValueError(f"{key} names {sorted(extra)}, which train_denoiser.conditions does not")
 
     def _check_requests(self) -> None:
-        requests, names = self.plan.requests, self.train_denoiser.conditions
+        requests, names = self.plan.requests, self.conditions
         _refuse_alike("plan.requests", [request.name for request in requests])
         if taken := {r.name for r in requests} & {"evaluate", *self.tile.labels.classes}:
             raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
+        made = self.last.train_denoiser.target.name
+        wanted = [r.name for r in requests if r.purpose != "predict"] or ["plan.target"] * (self.plan.target != "none")
+        if made in _NO_PICTURES and (wanted or self.plan.evaluation_tiles):
+            raise ValueError(
+                f"train_denoiser.target: the model that runs last makes {made}, and no pictures: set plan.target: none and "
+                "purpose: predict for every request, or name in sample.chain a model that paints them"
+            )
         for request in requests:
             where, change = request.where, request.change
             mask = change.mask
@@ -160,7 +225,7 @@ class Params(Section):
             for name, named in columns.items():
                 if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
                     raise ValueError(f"plan.requests, {request.name!r}: {others} are no train_encoders.{name}.columns")
-            if request.start.inverted and self.sample.scheduler not in ("ddim", "euler"):
+            if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
                 raise ValueError(
                     f"plan.requests, {request.name!r}: inversion goes back over steps of ddim or euler: set sample.scheduler to one of them"
                 )

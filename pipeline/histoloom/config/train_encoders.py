@@ -158,6 +158,17 @@ class ImageTower(Section):
     )
 
 
+class Degrade(Section):
+    """What a picture that lies over the tile lost, in this order; nothing where none is stated."""
+
+    blur_px: float = Field(0.0, ge=0, description="deviation of a Gaussian")
+    factor: Literal[1, 2, 4, 8, 16] = Field(
+        1, description="px of the tile to a px of the picture, which is enlarged again"
+    )
+    noise: float = Field(0.0, ge=0, description="deviation, grey levels")
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+
+
 class SlideColumns(Section):
     """Columns of slides.csv that a condition is read from. A slide whose field is empty is given none of it."""
 
@@ -171,6 +182,9 @@ class TrainEncoders(Section):
     rna: Rna = Rna()
     genotype: Genotype = Genotype()
     image: ImageTower = ImageTower()
+    picture: Degrade = Field(
+        Degrade(), description="of the picture that the condition `picture` shows: the tile, degraded so"
+    )
     cohort: SlideColumns = Field(
         SlideColumns(), description="such as site, scanner or protocol; one hot over the values of each"
     )

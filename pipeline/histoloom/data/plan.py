@@ -16,7 +16,7 @@ from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
 from histoloom.data.rows import held_out_rows
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
-from histoloom.data.store import TileStore, TileWriter, cut_arrays
+from histoloom.data.store import TileStore, TileWriter, specs_of
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
@@ -115,7 +115,7 @@ def _by_program(plan: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def condition_sources(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows whose conditions may be taken: an unknown mask asks for nothing."""
-    return rows[rows["masked"]] if "mask" in params.train_denoiser.conditions else rows
+    return rows[rows["masked"]] if "mask" in _read(params) else rows
 
 
 def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.DataFrame]:
@@ -175,10 +175,20 @@ def _pack(plan: pd.DataFrame, name: str, config: Plan) -> pd.DataFrame:
 
 def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
     """Which of a tile's arrays its conditions are made of, and so go into the plan."""
-    found: dict[str, None] = {}
-    for condition in (registered("condition", name) for name in params.train_denoiser.conditions):
-        found |= dict.fromkeys([*condition.reads, *filter(store.has, condition.carries)])
-    return tuple(found)
+    return tuple(name for name, needed in _read(params).items() if needed or store.has(name))
+
+
+def _read(params: Params) -> dict[str, bool]:
+    """The arrays of a tile that conditions are made of, to whether they must be there; without those that a model before made."""
+    found: dict[str, bool] = {}
+    made: tuple[str, ...] = ()
+    for link in params.links.values():
+        for condition in (registered("condition", name) for name in link.train_denoiser.conditions):
+            found |= {name: True for name in condition.reads if name not in made}
+            found |= {name: False for name in condition.carries if name not in (*made, *found)}
+        if len(params.links) > 1:
+            made += registered("target", link.train_denoiser.target.name).makes
+    return found
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,7 @@ class GivenTiles:
     def write(self, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
         """Write a part of the plan; how many tiles it has."""
         arrays = self.of(plan)
-        with TileWriter(folder, cut_arrays(self.params.tile.tile_px, self.names)) as writer:
+        with TileWriter(folder, specs_of(arrays)) as writer:
             for index in range(len(plan)):
                 writer.add(**{name: array[index] for name, array in arrays.items()})
         return {"tiles": len(plan)}

@@ -18,9 +18,22 @@ class Study:
     Parameters
     ----------
     root : the folder that holds params.yaml. Files that params name are relative to it.
+    model : of several models, the one that is meant; unstated, the last that is run.
     """
 
     root: Path = Path()
+    model: str = ""
+
+    def of(self, model: str) -> Study:
+        """The study as if it had this model alone; '' stands for the only one."""
+        own = Study(self.root, model)
+        vars(own).update(stated=self.stated.of(model) if model else self.stated, cluster=self.cluster)
+        return own
+
+    @property
+    def links(self) -> dict[str, Study]:
+        """The models that are run one after another, by name, each as a study of its own."""
+        return {name: self.of(name) for name in self.stated.links}
 
     @cached_property
     def stated(self) -> Params:
@@ -46,8 +59,12 @@ class Study:
         return self.root / "data/tiles"
 
     @property
+    def _model(self) -> str:
+        return self.model or [*self.stated.links][-1]
+
+    @property
     def encoded(self) -> Path:
-        return self.root / "data/encoded"
+        return self.root / "data/encoded" / self._model
 
     @property
     def plan(self) -> Path:
@@ -88,8 +105,8 @@ class Study:
 
     @property
     def models(self) -> Path:
-        """Holds the folders autoencoder, denoiser, encoders and filters."""
-        return self.root / "models"
+        """Holds the folders autoencoder, denoiser and encoders."""
+        return self.root / "models" / self._model
 
     @property
     def encoders(self) -> Path:
@@ -105,7 +122,7 @@ class Study:
 
     @property
     def filters(self) -> Path:
-        return self.models / "filters"
+        return self.root / "models/filters"
 
     @property
     def reviews(self) -> Path:
@@ -131,11 +148,11 @@ class Study:
         return self.own / "hashes.json"
 
     def reports(self, stage: str = "") -> Path:
-        return self.root / "reports" / stage
+        return self.root / "reports" / stage / self.model
 
     def work(self, stage: str) -> Path:
         """Where a stage keeps its lock, its parts and its checkpoints between runs."""
-        return self.root / ".work" / stage
+        return self.root / ".work" / (f"{stage}@{self.model}" if self.model else stage)
 
     def real(self) -> TileStore:
         """The store of real tiles, to be read."""

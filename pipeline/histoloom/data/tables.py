@@ -26,7 +26,7 @@ def check_tables(
     keys : a table's key column to the ids that the study has in it, where those are known.
     encoder : folder of the expression encoder that is loaded, where one is.
     """
-    config, names = params.train_encoders, params.train_denoiser.conditions
+    config, names = params.train_encoders, params.conditions
     found: list[Fault | Note] = []
     if "rna" in names or any(request.where.gene for request in params.plan.requests):
         expression, faults = check_expression(config.rna)
@@ -135,7 +135,8 @@ def with_conditions(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Add to real rows what the conditions in use state of them: the columns `rna` (the key of a profile), `genotype` (text), `cohort` and
     `number` (JSON), which are empty where not in use."""
     out = rows.assign(rna=None, genotype=None, cohort=None, number=None)
-    for condition in (registered("condition", name) for name in params.train_denoiser.encoded):
-        if (values := condition.stated(rows, params)) is not None:
-            out[condition.column] = values
+    for link in params.links.values():
+        for condition in (registered("condition", name) for name in link.train_denoiser.encoded):
+            if (values := condition.stated(rows, link)) is not None:
+                out[condition.column] = values
     return out

@@ -27,6 +27,8 @@ _MEASURED = (
     "tile", "train_encoders", "train_autoencoder", "train_denoiser", "plan", "sample", "sample_slides", "train_filters",
     "filter", "evaluate", "emit", "uplift",
 )  # fmt: skip
+_TRAINED = ("train_encoders", "train_autoencoder", "train_denoiser")
+"""Those that each of several models has."""
 Metrics = dict[str, Any]
 """What a stage measured, or what all did: stage to its metrics."""
 
@@ -37,7 +39,10 @@ def write_report(study: Study, output: Path) -> None:
     real, shown = study.real(), params.report.tiles_shown
     synthetic = TileStore(study.synthetic, rows_from=study.verdicts)
     woven = stores_in([study.woven_tiles], rows_from=study.verdicts)
+    models = [*params.models] or [""]
     measured = {name: _read(reports / name / "metrics.json") for name in _MEASURED}
+    for name in _TRAINED if params.models else ():
+        measured[name] = {model: _read(reports / name / model / "metrics.json") for model in models}
     environment = Environment(loader=PackageLoader("histoloom.report", "."), autoescape=True, undefined=StrictUndefined)
     with (reports / "tile" / "slides.csv").open(encoding="utf-8") as stream:
         slides = list(csv.DictReader(stream))
@@ -58,8 +63,8 @@ def write_report(study: Study, output: Path) -> None:
         **_of_distances(measured["evaluate"]),
         uplift=measured["uplift"],
         uplift_table=uplift_table(measured["uplift"]),
-        curves=_curves(reports),
-        reconstruction=_picture(reports / "train_autoencoder" / "reconstruction.png"),
+        curves=[picture for model in models for picture in _curves(reports, model)],
+        reconstruction=_picture(reports / "train_autoencoder" / models[-1] / "reconstruction.png"),
         measured=_measured(measured),
         provenance=_provenance(measured, synthetic),
         params_text=params_file.read_text(encoding="utf-8") if params_file.exists() else "",
@@ -159,16 +164,24 @@ def _woven(folder: Path, measured: Metrics, pages: Path) -> list[dict]:
     return out
 
 
-def _curves(reports: Path) -> list[str]:
+def _curves(reports: Path, model: str) -> list[str]:
+    """The curves of one of several models; '' stands for the only one."""
     stages = (
-        "train_encoders/curves/text",
-        "train_encoders/curves/rna",
-        "train_autoencoder/curves",
-        "train_denoiser/curves",
+        ("train_encoders", "text"),
+        ("train_encoders", "rna"),
+        ("train_autoencoder", ""),
+        ("train_denoiser", ""),
     )
-    tables = {stage: reports / stage / "plots" / "metrics" / "loss.tsv" for stage in stages}
-    titled = {stage.replace("/curves", "").replace("/", ": "): table for stage, table in tables.items()}
-    return [data_uri(curve_picture(t, f"{stage}: loss"), "svg+xml") for stage, t in titled.items() if t.exists()]
+    tables = {
+        ": ".join(filter(None, (model, stage, part))): reports
+        / stage
+        / model
+        / "curves"
+        / part
+        / "plots/metrics/loss.tsv"
+        for stage, part in stages
+    }
+    return [data_uri(curve_picture(t, f"{title}: loss"), "svg+xml") for title, t in tables.items() if t.exists()]
 
 
 def _measured(measured: Metrics) -> list[tuple[str, str]]:

@@ -48,8 +48,7 @@ class DiffusionModel:
         HistoloomError
             when it is another.
         """
-        names = {spec.name for spec in self.target.arrays(self.record.training.shape)}
-        if not isinstance(self.target, Raster) or "image" not in names:
+        if not isinstance(self.target, Raster) or "image" not in self.target.makes:
             raise HistoloomError(
                 f"The model makes {self.record.training.target}, and slides are woven of pictures: take out sample_slides.slides."
             )
@@ -65,7 +64,7 @@ class DiffusionModel:
         return Predictor(self.network, self.process, self.specs, scale_at)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def load_diffusion_model(
     models: Path, sha256: str, attention: str, device: str, precision: str = "fp32"
 ) -> DiffusionModel:
@@ -81,16 +80,18 @@ def load_target(models: Path, record: DenoiserRecord, device: str, precision: st
     return registered("target", record.training.target).load(models / "autoencoder", device, precision)
 
 
-def generator_sha256(models: Path) -> str:
-    """The identity of autoencoder, denoiser and encoders together."""
-    return digest([model_sha256(models / name) for name in _MODELS])
+def generator_sha256(*models: Path) -> str:
+    """The identity of autoencoder, denoiser and encoders together, of one folder or of a chain of them."""
+    each = [digest([model_sha256(folder / name) for name in _MODELS]) for folder in models]
+    return each[0] if len(each) == 1 else digest(each)
 
 
-def lineage_of_models(models: Path) -> dict:
-    """What autoencoder, denoiser and encoders saw."""
+def lineage_of_models(*models: Path) -> dict:
+    """What autoencoder, denoiser and encoders saw, those of all folders."""
     lineage = Lineage()
-    for name in _MODELS:
-        lineage |= read_lineage(models / name)
+    for folder in models:
+        for name in _MODELS:
+            lineage |= read_lineage(folder / name)
     return lineage.record
 
 

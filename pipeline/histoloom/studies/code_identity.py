@@ -26,8 +26,17 @@ def code_sha256(stage: str, params: Params) -> str:
 
 
 def _pieces(stage: str, params: Params) -> frozenset[str]:
+    names: dict[Kind, set[str]] = {kind: set() for kind in PLACES}
+    for link in params.links.values():
+        for kind, named in _named(link).items():
+            names[kind] |= {*named}
+    return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
+
+
+def _named(params: Params) -> dict[Kind, tuple[str, ...]]:
+    """What the params of one model name."""
     config = params.train_denoiser
-    names: dict[Kind, tuple[str, ...]] = {
+    return {
         "target": (config.target.name,),
         "target_fit": tuple(name for name in (config.target.name,) if name in PLACES["target_fit"]),
         "backbone": (config.backbone,),
@@ -35,7 +44,6 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
         "reduce": tuple(dict.fromkeys(request.reduce.name for request in params.plan.requests)) or ("each",),
         "condition_fit": tuple(name for name in config.encoded if name in PLACES["condition_fit"]),
     }
-    return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
 
 
 @cache

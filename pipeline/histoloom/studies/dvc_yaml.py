@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from histoloom.studies.stages import STAGES, Stage
+from histoloom.studies.stages import STAGES, Stage, of_model, places
 
 VERSION_FILE = "histoloom.version"
 RESOLVED = ".histoloom/resolved.yaml"
@@ -18,10 +19,35 @@ stages:
 """
 
 
-def study_yaml() -> str:
-    """Of a user's study, whose stages depend on histoloom's version."""
+def study_yaml(models: Sequence[str] = ()) -> str:
+    """Of a user's study, whose stages depend on histoloom's version.
+
+    models : names of several models; empty where there is one.
+    """
     stages = [stage for stage in STAGES.values() if not stage.demo]
-    return _HEAD + "\n".join(_entry(stage, f"histoloom run {stage.name}", [VERSION_FILE]) for stage in stages)
+    return _HEAD + "\n".join(_entries(stage, models) for stage in stages)
+
+
+def _entries(stage: Stage, models: Sequence[str]) -> str:
+    """A stage's entry, for each of several models where it is run for each."""
+    command = f"histoloom run {stage.name}"
+    if not models:
+        return _entry(stage, command, [VERSION_FILE])
+    if not stage.per_model:
+        everything = replace(stage, params=stage.keys(several=True), inputs=tuple(places(stage.inputs, models)))
+        return _entry(everything, command, [VERSION_FILE])
+    item = "${item}"
+    own = replace(
+        stage,
+        params=tuple(f"models.{item}.{key}" if of_model(key) else key for key in stage.params),
+        inputs=tuple(places(stage.inputs, [item])),
+        outputs=tuple(places(stage.outputs, [item])),
+    )
+    lines = _entry(own, f"{command} --model {item}", [VERSION_FILE], f"reports/{stage.name}/{item}").splitlines()
+    return "".join(
+        f"{line}\n"
+        for line in [lines[0], f"    foreach: [{', '.join(models)}]", "    do:", *(f"  {x}" for x in lines[1:])]
+    )
 
 
 def repository_yaml() -> str:
@@ -34,20 +60,19 @@ def repository_yaml() -> str:
     )
 
 
-def outputs(stage: Stage) -> list[str]:
-    """All that a stage writes, metrics and plots too."""
-    reports = f"reports/{stage.name}"
-    metrics = [f"{reports}/metrics.json"] if stage.metrics else []
-    return [
-        *stage.outputs,
-        *metrics,
-        *([f"{reports}/curves"] if stage.curves else []),
-        *(f"{reports}/{p}" for p in stage.pictures),
-    ]
+def outputs(stage: Stage, models: Sequence[str] = ()) -> list[str]:
+    """All that a stage writes, metrics and plots too; for each of several models, where it is run for each."""
+    out = places(stage.outputs, models)
+    for reports in [f"reports/{stage.name}/{name}" for name in models if stage.per_model] or [f"reports/{stage.name}"]:
+        out += [f"{reports}/metrics.json"] if stage.metrics else []
+        out += [f"{reports}/curves"] if stage.curves else []
+        out += [f"{reports}/{picture}" for picture in stage.pictures]
+    return out
 
 
-def _entry(stage: Stage, command: str, code: Sequence[str]) -> str:
-    reports, made_elsewhere = f"reports/{stage.name}", ["data/slides"] if stage.always and "stages/" in code[0] else []
+def _entry(stage: Stage, command: str, code: Sequence[str], reports: str = "") -> str:
+    reports = reports or f"reports/{stage.name}"
+    made_elsewhere = ["data/slides"] if stage.always and "stages/" in code[0] else []
     lines = [f"{stage.name}:", f"  desc: {stage.desc}", f"  cmd: {command}"]
     if stage.always:
         lines.append("  always_changed: true")
@@ -59,7 +84,7 @@ def _entry(stage: Stage, command: str, code: Sequence[str]) -> str:
     else:
         lines += _list("outs", stage.outputs)
     if stage.metrics:
-        lines.append(f"  metrics: [{reports}/metrics.json]")
+        lines += _list("metrics", [f"{reports}/metrics.json"])
     plots = [f"{reports}/{picture}" for picture in stage.pictures]
     if stage.curves:
         plots.append(f"{reports}/curves: {{x: step, y: loss}}")
@@ -69,6 +94,6 @@ def _entry(stage: Stage, command: str, code: Sequence[str]) -> str:
 
 
 def _list(key: str, values: Sequence[str]) -> list[str]:
-    """A YAML list on one line, or on several where it is long."""
+    """A YAML list on one line, or on several where it is long, or a name that DVC fills in would end it."""
     line = f"  {key}: [{', '.join(values)}]"
-    return [line] if len(line) <= _WIDTH else [f"  {key}:", *(f"    - {value}" for value in values)]
+    return [line] if len(line) <= _WIDTH and "${" not in line else [f"  {key}:", *(f"    - {v}" for v in values)]

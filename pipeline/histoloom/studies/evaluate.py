@@ -83,7 +83,7 @@ class _Measure:
             found["inception_score"] = inception_score(samples.features @ head, self.params.seed)
             found["inception_score_floor"] = inception_score(self.held_out.features @ head, self.params.seed)
         if self.text is not None:
-            compare_text = likeness(self.text, self.params.train_encoders.text.max_tokens)
+            compare_text = likeness(self.text, self.params.last.train_encoders.text.max_tokens)
             found["clip_score"] = clip_score(compare_text, samples.images, samples.rows["caption"])
             found["clip_score_floor"] = clip_score(compare_text, self.held_out.images, self.held_out.rows["caption"])
         return found
@@ -156,8 +156,9 @@ def _part(extractor: Extractor, most: int, store: TileStore, rows: pd.DataFrame)
 
 def _also(params: Params) -> list[str]:
     """What else looks through the extractor. What told the generator what to make, or chose among its tiles, flatters them."""
-    name, conditions = params.evaluate.features, params.train_denoiser.conditions
-    told = {"image": params.train_encoders.image.source, "text": params.train_encoders.text.source}
+    name, last = params.evaluate.features, params.last
+    conditions, encoders = last.train_denoiser.conditions, last.train_encoders
+    told = {"image": encoders.image.source, "text": encoders.text.source}
     also = [
         f"the encoder of the {kind} condition" for kind, source in told.items() if kind in conditions and source == name
     ]

@@ -9,6 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from histoloom.config.models import ModelParams
 from histoloom.config.package import packaged
 from histoloom.data.commit import digest, sha256_file, write_json
 from histoloom.data.manifest import check_manifest
@@ -65,9 +66,20 @@ def resolved(study: Study, keys: Iterable[str]) -> dict[str, Any]:
     """Keys of the resolved params, such as 'tile.labels' or 'files.tile', to their values."""
     keys = tuple(keys)
     meant: dict[str, Any] = study.stated.model_dump(mode="json")
+    if "models" in keys:
+        meant["models"] = resolved_models(study)
     if sections := [key.removeprefix("files.") for key in keys if key.startswith("files.")]:
         meant["files"] = files_of(study, *sections)
     return {key: reduce(lambda inner, name: inner[name], key.split("."), meant) for key in keys}
+
+
+def resolved_models(study: Study) -> dict[str, Any]:
+    """What each of several models states, and under `files` what the files hold that it names."""
+    sections = tuple(section for section in ModelParams.model_fields if section in _READERS)
+    return {
+        name: own.model_dump(mode="json") | {"files": files_of(study.of(name), *sections)}
+        for name, own in study.stated.models.items()
+    }
 
 
 def _held(hashes: Hashes, *names: str | None) -> str | None:

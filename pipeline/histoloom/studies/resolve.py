@@ -8,7 +8,7 @@ from __future__ import annotations
 from ruamel.yaml import YAML
 
 from histoloom.data.study_folder import Study
-from histoloom.studies.named_files import files_of
+from histoloom.studies.named_files import files_of, resolved_models
 from histoloom.studies.stage_work import Work
 
 
@@ -18,7 +18,7 @@ def run(work: Work) -> None:
 
 def write_resolved(study: Study) -> None:
     """Write the resolved params of a study whole."""
-    meant = study.stated.model_dump(mode="json") | {"files": files_of(study)}
+    meant = study.stated.model_dump(mode="json") | {"files": files_of(study), "models": resolved_models(study)}
     study.resolved.parent.mkdir(parents=True, exist_ok=True)
     whole = study.resolved.with_name(".resolved.new")
     with whole.open("w", encoding="utf-8") as stream:

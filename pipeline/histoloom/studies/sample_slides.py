@@ -22,7 +22,8 @@ def run(work: Work) -> None:
         for a slide smaller than a window, a mask whose classes the model doesn't know, a full disk; what was
         committed is kept.
     """
-    study, params, models = work.study, work.params, work.study.models
+    study = [*work.study.links.values()][-1]
+    params, models = study.params, study.models
     slides, lineage = params.sample_slides.slides, {}
     parts: dict[str, str] = {}
     metrics = {}

@@ -26,7 +26,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 from histoloom.studies.code_identity import code_sha256
 from histoloom.studies.named_files import resolved
-from histoloom.studies.stages import STAGES, Stage
+from histoloom.studies.stages import STAGES, Stage, places
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def open_work(name: str, study: Study) -> Iterator[Work]:
         when an input is missing; it is named.
     """
     stage, folder = STAGES[name], study.work(name)
-    missing = [place for place in stage.inputs if not (study.root / place).exists()]
+    missing = [place for place in _inputs(stage, study) if not (study.root / place).exists()]
     if missing:
         raise HistoloomError(f"Stage '{name}' needs {', '.join(missing)}, which is missing. Run: dvc repro {name}")
     with _lock(folder, name):
@@ -162,26 +162,47 @@ def _clear_leftovers(*folders: Path) -> None:
             shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(missing_ok=True)
 
 
+def _inputs(stage: Stage, study: Study) -> list[str]:
+    """What a stage reads: of one of several models its own, else what all that are run have."""
+    several = [study.model] if study.model else [*study.stated.sample.chain] or [*study.stated.models]
+    return places(stage.inputs, several)
+
+
 def _fingerprint(stage: Stage, study: Study) -> str:
     """Of what a stage's work is made of: exactly what the stage states that it depends on."""
-    stated = resolved(study, stage.params) if stage.params else {}
-    inputs = [hash_tree(study.root / place) for place in stage.inputs]
+    keys = stage.keys(several=bool(study.stated.models))
+    stated = resolved(study, keys) if keys else {}
+    inputs = [hash_tree(study.root / place) for place in _inputs(stage, study)]
     return digest({"params": stated, "code": code_sha256(stage.name, study.params), "inputs": inputs})[:16]
 
 
-def run_stage(name: str, study: Study | None = None) -> None:
-    """Run one stage of a study, of the one in the working directory if none is given."""
+def run_stage(name: str, study: Study | None = None, model: str | None = None) -> None:
+    """Run one stage of a study, of the one in the working directory if none is given.
+
+    model : of several, the one that it is run for; unstated, a stage that every model has is run for each.
+
+    Raises
+    ------
+    HistoloomError
+        for a model that params don't state, or a stage that all models share.
+    """
     study = study or Study()
-    _ = study.params  # where there is no study, this says so before anything is written
+    models = study.params.models  # where there is no study, this says so before anything is written
+    if model is not None and (model not in models or not STAGES[name].per_model):
+        known = (
+            f"its models are {', '.join(models) or 'not named'}" if STAGES[name].per_model else "all models share it"
+        )
+        raise HistoloomError(f"Stage '{name}' can't be run for the model '{model}': {known}.")
     module = importlib.import_module(f"histoloom.studies.{name}")
-    with open_work(name, study) as work:
-        module.run(work)
+    for each in ([model] if model else models) if STAGES[name].per_model and models else [""]:
+        with open_work(name, study.of(each) if each else study) as work:
+            module.run(work)
 
 
-def main(name: str) -> None:
+def main(name: str, model: str | None = None) -> None:
     """Run a stage as a process: an error that the user can mend ends as words, not as a traceback."""
     try:
-        run_stage(name)
+        run_stage(name, model=model)
     except HistoloomError as error:
         console.print("[bold red]error:[/] " + str(error).replace("[", r"\["))
         sys.exit(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from histoloom.config.models import ModelParams
 from histoloom.registry import Kind
 
 _TRAINED_ON = ("train_denoiser.conditions", "train_denoiser.target", "train_encoders")
@@ -27,6 +29,7 @@ class Stage:
     demo : whether it is this repository's demo alone that has it.
     always : whether it runs each time.
     loads : the kinds of registered pieces that it loads by the names that params give them.
+    per_model : whether it runs for each of several models (`models` of params).
     """
 
     name: str
@@ -42,6 +45,32 @@ class Stage:
     demo: bool = False
     always: bool = False
     loads: tuple[Kind, ...] = ()
+    per_model: bool = False
+
+    def keys(self, *, several: bool) -> tuple[str, ...]:
+        """Its params; of a stage that reads all of several models, `models` in place of what each states."""
+        found = ["models" if several and not self.per_model and of_model(key) else key for key in self.params]
+        return tuple(dict.fromkeys(found))
+
+
+_PLACES_OF_MODELS = (*_MODELS, "data/encoded")
+
+
+def of_model(key: str) -> bool:
+    """Whether a key of the resolved params is stated for each of several models."""
+    return key.removeprefix("files.").partition(".")[0] in ModelParams.model_fields
+
+
+def places(stated: Iterable[str], models: Sequence[str]) -> list[str]:
+    """The places that a stage states, those of models once for each of several; `models` is empty where there is one."""
+    out: list[str] = []
+    for place in stated:
+        head, _, rest = place.partition("/")
+        if not models or place not in _PLACES_OF_MODELS:
+            out.append(place)
+        else:
+            out += [f"models/{name}/{rest}" if head == "models" else f"{place}/{name}" for name in models]
+    return out
 
 
 STAGES = {
@@ -82,6 +111,7 @@ STAGES = {
             outputs=("models/encoders",),
             curves=True,
             loads=("condition", "condition_fit"),
+            per_model=True,
         ),
         Stage(
             "train_autoencoder",
@@ -98,6 +128,7 @@ STAGES = {
             curves=True,
             pictures=("reconstruction.png",),
             loads=("target", "target_fit"),
+            per_model=True,
         ),
         Stage(
             "encode",
@@ -107,6 +138,7 @@ STAGES = {
             outputs=("data/encoded",),
             metrics=False,
             loads=("target", "condition"),
+            per_model=True,
         ),
         Stage(
             "train_denoiser",
@@ -116,6 +148,7 @@ STAGES = {
             outputs=("models/denoiser",),
             curves=True,
             loads=("backbone",),
+            per_model=True,
         ),
         Stage(
             "plan",

@@ -12,7 +12,6 @@ from skimage.segmentation import relabel_sequential, watershed
 from torch.nn import functional as F
 
 from histoloom.data.nuclei_layout import outlines
-from histoloom.data.store import ArraySpec, cut_arrays
 from histoloom.targets.masks import Masks
 from histoloom.targets.target import Arrays
 
@@ -28,13 +27,11 @@ class Instances(Masks):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("mask", "instance")
+    makes: ClassVar[tuple[str, ...]] = ("mask", "instance", "edge")
 
     @property
     def channels(self) -> int:
         return self.code_size + 1
-
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        return cut_arrays(shape[-1] * self.factor, ("mask", "instance", "edge"))
 
     def encode(self, arrays: Arrays) -> torch.Tensor:
         depth = torch.from_numpy(np.stack([depths(numbers) for numbers in arrays["instance"]]))[:, None]

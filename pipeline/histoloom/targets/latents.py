@@ -14,7 +14,6 @@ import torch
 from histoloom.backbones.precision import set_precision
 from histoloom.config.package import LATENT_SCALE
 from histoloom.data.commit import write_json
-from histoloom.data.store import ArraySpec, cut_arrays
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import factor_of, load_autoencoder, posterior
 from histoloom.targets.pixels import to_images, to_model
@@ -35,6 +34,7 @@ class Latents(Raster):
     std: torch.Tensor
     device: str
     reads = ("image",)
+    makes = ("image",)
 
     @classmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:
@@ -52,9 +52,6 @@ class Latents(Raster):
     @property
     def factor(self) -> int:
         return factor_of(self.model)
-
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        return cut_arrays(shape[-1] * self.factor)
 
     @torch.inference_mode()
     def encode(self, arrays: Arrays) -> torch.Tensor:

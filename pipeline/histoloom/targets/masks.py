@@ -11,7 +11,6 @@ import torch
 
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.conditions.mask import cell_fractions
-from histoloom.data.store import ArraySpec, cut_arrays
 from histoloom.targets.target import Arrays, Raster, read_facts
 
 Coding = Literal["one_hot", "bits"]
@@ -29,6 +28,7 @@ class Masks(Raster):
     factor: int = 1
     coding: Coding = "one_hot"
     reads: ClassVar[tuple[str, ...]] = ("mask",)
+    makes: ClassVar[tuple[str, ...]] = ("mask",)
     reach = 0
 
     @classmethod
@@ -49,9 +49,6 @@ class Masks(Raster):
     def code_size(self) -> int:
         """Channels that state a pixel's class."""
         return self.classes + 1 if self.coding == "one_hot" else self.classes.bit_length()
-
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        return cut_arrays(shape[-1] * self.factor, ("mask",))
 
     def encode(self, arrays: Arrays) -> torch.Tensor:
         ids = coarse(arrays["mask"], self.classes, self.factor)

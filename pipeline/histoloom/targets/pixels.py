@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from histoloom.conditions.condition import FitJob, Fitted
-from histoloom.data.store import ArraySpec, cut_arrays
 from histoloom.targets.target import Arrays, Raster, read_facts
 
 
@@ -36,6 +35,7 @@ class Pixels(Raster):
 
     factor: int = 1
     reads = ("image",)
+    makes = ("image",)
     channels = 3
 
     @classmethod
@@ -49,9 +49,6 @@ class Pixels(Raster):
     @property
     def reach(self) -> int:
         return 0 if self.factor == 1 else 2
-
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        return cut_arrays(shape[-1] * self.factor)
 
     def encode(self, arrays: Arrays) -> torch.Tensor:
         images = to_model(arrays["image"])

@@ -12,7 +12,6 @@ import torch
 
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.config.package import TARGET_FACTS, read_json
-from histoloom.data.store import ArraySpec
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -26,11 +25,12 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
 class Target(ABC):
     """Arrays of tiles to data (n, channels, ...) or (n, size), and back.
 
-    reads : names of the arrays of a tile that are encoded.
+    reads : names of the arrays of a tile that are encoded. makes : of those that data is decoded to.
     mirrored : whether a tile that is mirrored and turned is another example.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
+    makes: ClassVar[tuple[str, ...]]
     mirrored: ClassVar[bool] = True
 
     @classmethod
@@ -44,16 +44,16 @@ class Target(ABC):
         """Load what `fit` wrote."""
 
     @abstractmethod
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        """What `decode` gives of data of this shape, without the batch."""
-
-    @abstractmethod
     def encode(self, arrays: Arrays) -> torch.Tensor:
         """Arrays (n, h, w, ...) to data float32, on the CPU: (n, channels, h / factor, w / factor) of a picture."""
 
     @abstractmethod
     def decode(self, data: torch.Tensor) -> dict[str, np.ndarray]:
         """Data to the arrays of a tile by name, (n, h, w, ...)."""
+
+    def conditions(self, made: Arrays) -> dict[str, np.ndarray]:
+        """Of what was decoded the arrays that are conditions as they are, by the condition's name."""
+        return {}
 
 
 class Raster(Target):

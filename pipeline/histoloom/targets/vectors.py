@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from histoloom.conditions.condition import FitJob, Fitted
-from histoloom.data.store import ArraySpec
 from histoloom.registry import registered
 from histoloom.targets.target import Arrays, Target, read_facts
 
@@ -26,6 +25,7 @@ class Vectors(Target):
     """
 
     condition: str
+    makes = (VECTOR,)
     mirrored = False
 
     @classmethod
@@ -40,9 +40,6 @@ class Vectors(Target):
     def _hot(self) -> bool:
         return registered("condition", self.condition).hot
 
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        return (ArraySpec(VECTOR, shape, "float32"),)
-
     def encode(self, arrays: Arrays) -> torch.Tensor:
         values = torch.from_numpy(arrays[self.condition]).float()
         return values * 2 - 1 if self._hot else values
@@ -50,3 +47,6 @@ class Vectors(Target):
     def decode(self, data: torch.Tensor) -> dict[str, np.ndarray]:
         values = (data.float() + 1) / 2 if self._hot else data.float()
         return {VECTOR: values.cpu().numpy()}
+
+    def conditions(self, made: Arrays) -> dict[str, np.ndarray]:
+        return {self.condition: made[VECTOR]}

@@ -9,7 +9,6 @@ from typing import Self
 import numpy as np
 import torch
 
-from histoloom.data.store import ArraySpec
 from histoloom.targets.target import Arrays, Target
 
 VOLUME = "volume"
@@ -20,14 +19,12 @@ class Volumes(Target):
     """The array `volume` (n, d, h, w) uint8 of a store, as (n, 1, d, h, w) in [-1, 1]."""
 
     reads = (VOLUME,)
+    makes = (VOLUME,)
     mirrored = False
 
     @classmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:
         return cls()
-
-    def arrays(self, shape: tuple[int, ...]) -> tuple[ArraySpec, ...]:
-        return (ArraySpec(VOLUME, shape[1:], "uint8"),)
 
     def encode(self, arrays: Arrays) -> torch.Tensor:
         return torch.from_numpy(arrays[VOLUME])[:, None].float() / 127.5 - 1

@@ -40,7 +40,7 @@ class MaskFilter(Filter):
     @classmethod
     def fit(cls, fitting: Fitting) -> MaskFilter:
         classes, config = fitting.params.tile.masks.classes, fitting.params.train_filters
-        if not classes or "mask" not in fitting.params.train_denoiser.conditions:
+        if not classes or "mask" not in fitting.params.conditions:
             raise HistoloomError(
                 "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
             )
@@ -146,7 +146,7 @@ class TextFilter(Filter):
             )
         captions = fitting.train.rows["caption"].fillna("")
         most = tuple(captions[captions != ""].value_counts().index[:_MOST_CAPTIONS])
-        return cls(folder, most, fitting.params.train_encoders.text.max_tokens)
+        return cls(folder, most, fitting.params.last.train_encoders.text.max_tokens)
 
     @cached_property
     def compare(self) -> Callable[[np.ndarray, list[str]], np.ndarray]:

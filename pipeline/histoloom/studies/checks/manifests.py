@@ -21,7 +21,7 @@ def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> 
             ", and plan.evaluation_tiles no tile to take conditions from." if params.plan.evaluation_tiles else "."
         )
         yield key_fault("tile.split", problem, "hold some out: fractions, assign, or the column split.")
-    if "mask" not in params.train_denoiser.conditions or params.tile.masks.source == "stain":
+    if "mask" not in params.conditions or params.tile.masks.source == "stain":
         return
     lacking = [entry.slide_id for entry in manifest.slides if entry.instances is None]
     needing = ["encode.edges"] if params.encode.edges else []
@@ -51,7 +51,7 @@ def check_regions(params: Params, slides: Mapping[str, SlideFacts]) -> Iterator[
 
 def check_captions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
     """What the text tower will not read of captions, as far as they are known before tiles are cut."""
-    if "text" not in params.train_denoiser.conditions:
+    if "text" not in params.conditions:
         return
     config = params.train_encoders.text
     known, whole = known_captions(manifest, params.tile)

@@ -40,14 +40,16 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
 def _lineages(params: Params) -> dict[str, Lineage]:
     """Key of params to the lineage of the model that it names; each record once."""
     out: dict[str, Lineage] = {}
-    for key, (source, part) in named_models(params).items():
-        place, record = packaged(source, part), ".." if part.startswith("encoders/") else ""
-        lineage = read_lineage(Path(place) / record if Path(place).is_dir() else place)
-        if lineage not in out.values():
-            out[key] = lineage
-    if "image" in params.train_denoiser.conditions:
-        tower = params.train_encoders.image.source
-        out["train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
+    for name, link in params.links.items():
+        of_model = f"models.{name}." if name else ""
+        for key, (source, part) in named_models(link).items():
+            place, record = packaged(source, part), ".." if part.startswith("encoders/") else ""
+            lineage = read_lineage(Path(place) / record if Path(place).is_dir() else place)
+            if lineage not in out.values():
+                out[of_model + key] = lineage
+        if "image" in link.train_denoiser.encoded:
+            tower = link.train_encoders.image.source
+            out[f"{of_model}train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
     return out
 
 

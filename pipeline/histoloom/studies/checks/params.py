@@ -18,12 +18,13 @@ def check_stages(params: Params, cluster: Cluster, reviews: Path) -> list[Fault]
 
     reviews : the table of what readers said, which the filter `review` needs.
     """
-    first, then = (
-        [_training(params)],
-        [_plan(params), _steps(params), _canvases(params), _filters(params, reviews), _uplift(params), _named(params)],
-    )
-    training, rest = ([key_fault(*each) for check in checks for each in check] for checks in (first, then))
-    return [*training, *_device(params, cluster), *rest]
+    out: list[Fault] = []
+    for name, model in params.links.items():
+        place = f"models.{name}." if name else ""
+        out += [key_fault(f"{place}{key}", *said) for key, *said in _training(model)]
+    whole = params.last
+    checks = [_plan(whole), _steps(whole), _canvases(whole), _filters(whole, reviews), _uplift(whole), _named(whole)]
+    return [*out, *_device(whole, cluster), *(key_fault(*each) for check in checks for each in check)]
 
 
 def _training(params: Params) -> Iterator[Problem]:

@@ -90,8 +90,9 @@ def _check_slides_and_splits(
 
 
 def _check_conditions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
-    for name in [n for n in params.train_denoiser.conditions if n not in _CHECKED_WITHOUT_TORCH]:
-        yield from registered("condition", name).check(params, manifest)
+    for link in params.links.values():
+        for name in [n for n in link.train_denoiser.encoded if n not in _CHECKED_WITHOUT_TORCH]:
+            yield from registered("condition", name).check(link, manifest)
 
 
 def _check_tables(params: Params, keys: Callable[[str], StudyKeys] | None = None) -> list[Fault | Note]:
@@ -121,4 +122,4 @@ def _check_canvases(params: Params, splits: dict[str, str], manifest: Manifest) 
         return []
     from histoloom.canvas.write_inputs import check_slides  # which loads torch
 
-    return check_slides(params, splits, [entry.slide_id for entry in manifest.slides])
+    return check_slides(params.last, splits, [entry.slide_id for entry in manifest.slides])

@@ -1,0 +1,84 @@
+"""A picture that lies over the tile, as a map: the tile itself, degraded or as it is, for what is to be made of it.
+
+So a model learns to enlarge (Saharia et al. 2022, SR3), to restore, or to find masks in a picture.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
+from histoloom.config import Params
+from histoloom.config.channels import detailed
+from histoloom.config.train_encoders import Degrade
+from histoloom.data.seeds import item_seed
+
+_COLOURS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class PictureCondition(Condition):
+    """channel_names : of each colour, in each of detail x detail cells of a pixel of the data. px : its side."""
+
+    channel_names: tuple[str, ...]
+    px: int
+    degrade: Degrade
+    name = "picture"
+    shape = "map"
+    reads = ("image",)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.channel_names
+
+    @classmethod
+    def known_channels(cls, params: Params) -> tuple[str, ...]:
+        return detailed(_COLOURS, params.factor)
+
+    @classmethod
+    def fit(cls, job: FitJob) -> Fitted:
+        return Fitted({"degrade": job.params.train_encoders.picture.model_dump(mode="json")})
+
+    @classmethod
+    def load(cls, source: Source) -> Self:
+        return cls(source.channels, source.px, Degrade(**source.facts["degrade"]))
+
+    def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
+        """(n, channels, px, px) float16 in [-1, 1]; in every picture some value differs from the null, which is zeros."""
+        images, seeds = tiles("image"), [item_seed(0, f"picture/{name}") for name in rows["tile_id"]]
+        shown = np.stack([degraded(image, self.degrade, seed) for image, seed in zip(images, seeds)])
+        n, side, _, colours = shown.shape
+        detail = side // self.px
+        cells = shown.reshape(n, self.px, detail, self.px, detail, colours).transpose(0, 5, 2, 4, 1, 3)
+        values = cells.reshape(n, colours * detail * detail, self.px, self.px).astype(np.float32) / 127.5 - 1
+        return {self.name: values.astype(np.float16)}
+
+
+def degraded(image: np.ndarray, how: Degrade, seed: int) -> np.ndarray:
+    """A tile (h, w, 3) uint8 after blur, loss of resolution, noise and compression, in this order."""
+    values = image.astype(np.float32)
+    if how.blur_px:
+        values = gaussian_filter(values, (how.blur_px, how.blur_px, 0))
+    if how.factor > 1:
+        h, w, _ = values.shape
+        small = values.reshape(h // how.factor, how.factor, w // how.factor, how.factor, 3).mean((1, 3))
+        planes = [
+            np.asarray(Image.fromarray(small[..., colour]).resize((w, h), Image.Resampling.BICUBIC))
+            for colour in range(3)
+        ]
+        values = np.stack(planes, -1)
+    if how.noise:
+        values = values + how.noise * np.random.default_rng(seed).standard_normal(values.shape, dtype=np.float32)
+    out = values.clip(0, 255).round().astype(np.uint8)
+    if how.jpeg_quality is None:
+        return out
+    held = io.BytesIO()
+    Image.fromarray(out).save(held, "JPEG", quality=how.jpeg_quality)
+    return np.asarray(Image.open(held))
