@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from histoloom.config import Cluster
 from histoloom.errors import HistoloomError
 from histoloom.progress import progress
+from histoloom.registry import extend, extensions
 from histoloom.scheduler import check_versions, reach, wait_for_workers, words_for_what_died
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -198,10 +200,14 @@ def _make_cluster(config: Cluster, tasks: int, *, gpu: bool, woven: bool):
         yield cluster
 
 
-def _call_on_worker(function: Callable, *arguments: Any) -> Any:
-    """The same in a process whose only work is tasks: torch stays on one thread there, whichever thread asks first."""
+def _call_on_worker(pieces: dict[str, dict[str, str]], function: Callable, *arguments: Any) -> Any:
+    """The same in a process whose only work is tasks: torch stays on one thread there, whichever thread asks first.
+
+    pieces : from outside the package, that the tasks may name.
+    """
     import sys
 
+    extend(pieces)
     if "torch" in sys.modules or getattr(function, "uses_torch", False):
         import torch
 
@@ -260,6 +266,7 @@ def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> 
         arguments = [futures[a.key] if isinstance(a, Ref) else a for a in task.arguments]
         futures[key] = client.submit(
             _call_on_worker,
+            extensions(),
             task.function,
             *arguments,
             key=f"{key}-{run}",
@@ -282,7 +289,9 @@ def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> 
 def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any], title: str) -> list[Any]:
     from distributed import as_completed
 
-    futures = client.map(_call_on_worker, [function] * len(items), items, pure=False, resources=_resources(client))
+    futures = client.map(
+        partial(_call_on_worker, extensions(), function), items, pure=False, resources=_resources(client)
+    )
     order = {future.key: index for index, future in enumerate(futures)}
     results: list[Any] = [None] * len(items)
     try:

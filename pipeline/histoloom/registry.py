@@ -1,9 +1,19 @@
-"""What params name, and where its class lies. A class is imported when it is asked for, and no other with it."""
+"""What params name, and where its class lies: in the package, or in a file of the user's. A class is imported when it is asked for, and
+no other with it."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
+
+from histoloom.errors import HistoloomError
 
 Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit", "reduce"]
 PLACES: dict[Kind, dict[str, str]] = {
@@ -47,18 +57,62 @@ PLACES: dict[Kind, dict[str, str]] = {
 themselves (`Target.fit`, `Condition.fit`)."""
 
 
+_EXTENSIONS: dict[str, dict[str, str]] = {}
+
+
+def extensions() -> dict[str, dict[str, str]]:
+    """What `extend` was told in this process: kind, to name, to FILE.py:CLASS, whole paths."""
+    return {kind: dict(names) for kind, names in _EXTENSIONS.items()}
+
+
+def extend(stated: Mapping[str, Mapping[str, str]]) -> None:
+    """Know pieces from outside the package: kind, to name, to FILE.py:CLASS. A name that was told before stands for the new file."""
+    for kind, names in stated.items():
+        _EXTENSIONS.setdefault(kind, {}).update(names)
+
+
+def known(kind: Kind) -> tuple[str, ...]:
+    """The names of a kind, those from outside too."""
+    return (*PLACES[kind], *_EXTENSIONS.get(kind, ()))
+
+
 def registered(kind: Kind, name: str) -> Any:
     """The class of that name.
 
     Raises
     ------
-    KeyError
-        for a name that isn't registered; params are checked for it.
+    HistoloomError
+        for a name that nobody registered, or a file from outside that can't be imported or lacks the class.
     """
-    module, _, attribute = PLACES[kind][name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    place = PLACES[kind].get(name) or _EXTENSIONS.get(kind, {}).get(name)
+    if place is None:
+        raise HistoloomError(
+            f"'{name}' is no {kind} that is known here; there are {', '.join(known(kind))}. Name the file of your own under "
+            "'extensions' in params.yaml."
+        )
+    module, _, attribute = place.rpartition(":")
+    found = _module_of_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+    if not hasattr(found, attribute):
+        raise HistoloomError(f"{module} has no '{attribute}', which is to be the {kind} '{name}': mend 'extensions'.")
+    return getattr(found, attribute)
+
+
+@cache
+def _module_of_file(path: Path) -> ModuleType:
+    name = f"histoloom_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise HistoloomError(f"'extensions' in params.yaml names {path}, and there is no such file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise HistoloomError(f"{path}, which 'extensions' names, can't be imported: {error!r}") from error
+    return module
 
 
 def module_of(kind: Kind, name: str) -> str:
-    """The module that holds it, as 'histoloom.targets.pixels'."""
-    return PLACES[kind][name].partition(":")[0]
+    """The module that holds it, as 'histoloom.targets.pixels'; of one from outside its file."""
+    return (PLACES[kind].get(name) or _EXTENSIONS[kind][name]).rpartition(":")[0]

@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the weights and what rebuilds the network."""
+        """Write the weights and what rebuilds the network. Weights may be channels-last, which safetensors takes only made contiguous."""
 
     @property
     @abstractmethod

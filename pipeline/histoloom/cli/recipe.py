@@ -16,7 +16,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 COMMANDS = (("tile", "summarise"), ("uplift", "command"))
-"""Keys of params.yaml whose value is run."""
+"""Keys of params.yaml whose value is run; so are the files that `extensions` names."""
 _DEEPEST = 12
 _WORDS = {"caption", "classes", "label", "licence", "name", "title"}
 """Last parts of keys whose value is never a path."""
@@ -80,7 +80,7 @@ def _not_plain(node: Any, key: tuple[str, ...] = (), above: tuple[int, ...] = ()
 def brought(overlay: dict) -> Iterator[str]:
     """What of a recipe runs, or leads out of the study, a line each."""
     for key, value in _values(overlay):
-        if key in COMMANDS:
+        if key in COMMANDS or key[:1] == ("extensions",):
             yield f"{'.'.join(key)} runs: {value!r}"
         elif isinstance(value, str) and key[-1] not in _WORDS and _leaves(value):
             yield f"{'.'.join(key)} leads out of the study: {value!r}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from histoloom.registry import PLACES, Kind
+from histoloom.registry import Kind, known
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Fraction, Fraction]
@@ -23,12 +23,12 @@ Scheduler = Literal["ddim", "euler", "dpmsolver++", "unipc"]
 
 
 def _of_kind(kind: Kind) -> AfterValidator:
-    def known(name: str) -> str:
-        if name not in PLACES[kind]:
-            raise ValueError(f"'{name}' is no {kind}; there are {', '.join(PLACES[kind])}")
+    def check(name: str) -> str:
+        if name not in known(kind):
+            raise ValueError(f"'{name}' is no {kind}; there are {', '.join(known(kind))}")
         return name
 
-    return AfterValidator(known)
+    return AfterValidator(check)
 
 
 ConditionName = Annotated[str, _of_kind("condition")]

@@ -15,6 +15,7 @@ from histoloom.config.pretrained import Pretrained, fill_in
 from histoloom.config.pretrained_agreement import check_agreement
 from histoloom.config.yaml_reader import check_section, read_yaml
 from histoloom.errors import Fault, HistoloomError, Note, faults_among
+from histoloom.registry import extend
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[
     written, faults = read_yaml(path)
     if faults:
         return None, [*faults]
+    _extend(written, path.parent)
     if (path.parent / PACKAGED).is_file():
         params, faults = check_section(written, Params, path)
         return params, [*faults]
@@ -44,6 +46,14 @@ def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[
         for name, told in of_models.items()
         for each in check_agreement(placed(params.of(name), path.parent), told)
     ]
+
+
+def _extend(written: Any, root: Path) -> None:
+    """Know the pieces from outside that params name, before params are checked for names; faults of the section come with the others."""
+    stated = written.get("extensions") if isinstance(written, dict) else None
+    for kind, names in stated.items() if isinstance(stated, dict) else ():
+        if isinstance(names, dict):
+            extend({str(kind): {str(name): str((root / str(place)).resolve()) for name, place in names.items()}})
 
 
 def _fill_models(filled: Any, written: Any, root: Path) -> dict[str, Pretrained]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ from histoloom.config.train_denoiser import TrainDenoiser
 from histoloom.config.train_encoders import TrainEncoders
 from histoloom.config.train_filters import TrainFilters
 from histoloom.config.uplift import Uplift
+from histoloom.registry import PLACES
 
 
 def _refuse_alike(where: str, names: Sequence[str]) -> None:
@@ -33,6 +34,8 @@ def _refuse_alike(where: str, names: Sequence[str]) -> None:
         raise ValueError(f"{where} names {found[0]!r} and {found[1]!r}, which differ by case or Unicode form alone")
 
 
+ExtensionKind = Literal["condition", "target", "backbone", "reduce"]
+ExtensionPlace = Annotated[str, Field(pattern=r"\.py:[A-Za-z_]\w*$")]
 _NO_PICTURES = ("masks", "instances", "vectors", "volumes")
 
 
@@ -54,6 +57,10 @@ class Params(Section):
     report: Report = Report()
     models: dict[FileName, ModelParams] = Field(
         {}, description="several models, by names of yours; each states what it has otherwise than the sections above"
+    )
+
+    extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field(
+        {}, description="pieces of your own: condition, target, backbone or reduce, to a name, to FILE.py:CLASS"
     )
 
     @model_validator(mode="before")
@@ -89,6 +96,9 @@ class Params(Section):
     def _agree(self):
         if self.tile.stride_px > self.tile.tile_px * 16:
             raise ValueError("tile.stride_px is more than 16 tiles: most of the slide would be skipped")
+        for kind, names in self.extensions.items():
+            if taken := sorted({*names} & {*PLACES[kind]}):
+                raise ValueError(f"extensions.{kind}: {taken} are names of histoloom's own; name them otherwise")
         self._check_models()
         for where, classes in (
             ("tile.labels", self.tile.labels.classes),

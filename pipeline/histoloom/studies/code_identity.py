@@ -9,6 +9,7 @@ from pathlib import Path
 import histoloom
 from histoloom.config import Params, Section
 from histoloom.data.commit import digest
+from histoloom.errors import HistoloomError
 from histoloom.registry import PLACES, Kind, module_of
 from histoloom.studies.stages import STAGES
 
@@ -94,7 +95,9 @@ def _root() -> Path:
 
 
 def _file(module: str) -> Path | None:
-    """A module's file, or None for what is no module."""
+    """A module's file, or None for what is no module; a piece from outside is named by its file."""
+    if module.endswith(".py"):
+        return Path(module)
     place = _root().joinpath(*module.split(".")[1:])
     return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
@@ -102,7 +105,7 @@ def _file(module: str) -> Path | None:
 @cache
 def _imported(path: Path) -> frozenset[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parsed(path)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{name}" for name in names] + [node.module]
@@ -110,10 +113,17 @@ def _imported(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError) as error:
+        raise HistoloomError(f"{path}, which 'extensions' names, can't be read: {error}") from error
+
+
 @cache
 def _meaning(path: Path) -> str:
     """A module's syntax tree without what is written for people."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _parsed(path)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             body[:] = [statement for statement in body if not _is_text(statement)]

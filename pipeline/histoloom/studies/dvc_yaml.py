@@ -32,14 +32,14 @@ def _entries(stage: Stage, models: Sequence[str]) -> str:
     """A stage's entry, for each of several models where it is run for each."""
     command = f"histoloom run {stage.name}"
     if not models:
-        return _entry(stage, command, [VERSION_FILE])
+        return _entry(replace(stage, params=stage.keys(several=False)), command, [VERSION_FILE])
     if not stage.per_model:
         everything = replace(stage, params=stage.keys(several=True), inputs=tuple(places(stage.inputs, models)))
         return _entry(everything, command, [VERSION_FILE])
     item = "${item}"
     own = replace(
         stage,
-        params=tuple(f"models.{item}.{key}" if of_model(key) else key for key in stage.params),
+        params=tuple(f"models.{item}.{key}" if of_model(key) else key for key in stage.keys(several=True)),
         inputs=tuple(places(stage.inputs, [item])),
         outputs=tuple(places(stage.outputs, [item])),
     )
@@ -55,7 +55,11 @@ def repository_yaml() -> str:
     from histoloom.studies.code_identity import folders_of
 
     return _HEAD + "\n".join(
-        _entry(stage, f"python -m stages.{stage.name}", [f"stages/{stage.name}.py", *folders_of(stage.name)])
+        _entry(
+            replace(stage, params=stage.keys(several=False)),
+            f"python -m stages.{stage.name}",
+            [f"stages/{stage.name}.py", *folders_of(stage.name)],
+        )
         for stage in STAGES.values()
     )
 

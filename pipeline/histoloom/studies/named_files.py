@@ -170,6 +170,15 @@ def _uplift(study: Study, _: Hashes) -> dict:
     return {"command": _of_command(study.stated.uplift.command, study.params.uplift.command)}
 
 
+def _extensions(study: Study, hashes: Hashes) -> dict:
+    """Of the files of pieces from outside, by kind and name."""
+    stated = study.params.extensions
+    return {
+        kind: {name: hashes.of(study.root / place.rpartition(":")[0]) for name, place in names.items()}
+        for kind, names in stated.items()
+    }
+
+
 _READERS = {
     "tile": _tile,
     "train_encoders": _train_encoders,
@@ -179,4 +188,5 @@ _READERS = {
     "train_filters": _train_filters,
     "evaluate": _evaluate,
     "uplift": _uplift,
+    "extensions": _extensions,
 }

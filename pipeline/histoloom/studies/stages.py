@@ -50,7 +50,7 @@ class Stage:
     def keys(self, *, several: bool) -> tuple[str, ...]:
         """Its params; of a stage that reads all of several models, `models` in place of what each states."""
         found = ["models" if several and not self.per_model and of_model(key) else key for key in self.params]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys([*found, *(["files.extensions"] if self.loads else [])]))
 
 
 _PLACES_OF_MODELS = (*_MODELS, "data/encoded")
