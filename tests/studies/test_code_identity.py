@@ -34,9 +34,9 @@ def before(package) -> dict[str, str]:
     return _codes("latents")
 
 
-def _codes(target: str) -> dict[str, str]:
+def _codes(target: str, **sections: dict) -> dict[str, str]:
     tile = {"mpp": 1.0, "tile_px": 8, "stride_px": 8, "labels": {"source": "slide", "classes": ["tumour"]}}
-    params = Params.model_validate({"tile": tile, "train_denoiser": {"target": target}})
+    params = Params.model_validate({"tile": tile, "train_denoiser": {"target": target}} | sections)
     return {name: code_identity.code_sha256(name, params) for name in STAGES}
 
 
@@ -88,6 +88,13 @@ def test_a_stage_s_code_is_what_it_imports(changed, file, stages):
 def test_a_target_that_no_param_names_counts_for_nothing(package, before):
     pixels = _codes("pixels")
     assert {name for name in STAGES if pixels[name] != before[name]} == {"encode", "sample", "sample_slides"}
+
+
+def test_a_learner_counts_where_params_name_it_and_nowhere_else(changed, before):
+    assert changed("learners/classifier.py", add_code) == {"uplift"}
+    assert changed("learners/unet.py", add_code) == changed("learners/command.py", add_code) == set()
+    masks = _codes("latents", uplift={"task": "mask"}, filter={"use": ["mask"]})
+    assert {name for name in STAGES if masks[name] != before[name]} == {"train_filters", "filter", "uplift"}
 
 
 def test_what_is_written_for_people_doesn_t_count(changed):

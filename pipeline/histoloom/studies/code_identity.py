@@ -8,6 +8,7 @@ from pathlib import Path
 
 import histoloom
 from histoloom.config import Params, Section
+from histoloom.config.learners import DEFAULT_LEARNERS
 from histoloom.data.commit import digest
 from histoloom.registry import PLACES, Kind, module_of
 from histoloom.studies.stages import STAGES
@@ -32,8 +33,16 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
         "backbone": ("unet",),
         "condition": config.conditions,
         "fit": tuple(name for name in config.conditions if name in PLACES["fit"]),
+        "learner": _learners(stage, params),
     }
     return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
+
+
+def _learners(stage: str, params: Params) -> tuple[str, ...]:
+    """The learner of the experiment, or that which the mask filter looks with."""
+    if stage == "uplift":
+        return (params.uplift.learner_name,)
+    return (DEFAULT_LEARNERS["mask"],) if "mask" in params.filter.use else ()
 
 
 @cache
@@ -53,7 +62,7 @@ def code_of(stage: str, pieces: frozenset[str] = frozenset()) -> list[str]:
 
 def folders_of(stage: str) -> list[str]:
     """The package's folders, from this repository's top, that hold that code and all that params may name, and the stage's own file."""
-    pieces = frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in PLACES[kind])
+    pieces = frozenset(place.partition(":")[0] for kind in STAGES[stage].loads for place in PLACES[kind].values())
     parts = [module.split(".")[1:] for module in code_of(stage, pieces)]
     folders = {part[0] for part in parts if len(part) > 1 and part[0] not in ("config", "studies")}
     return [f"pipeline/histoloom/studies/{stage}.py", *(f"pipeline/histoloom/{name}" for name in sorted(folders))]

@@ -163,7 +163,7 @@ STAGES = {
             inputs=("data/tiles", "models/encoders"),
             outputs=("models/filters",),
             pictures=("calibration.png",),
-            loads=("condition",),
+            loads=("condition", "learner"),
         ),
         Stage(
             "filter",
@@ -172,6 +172,7 @@ STAGES = {
             inputs=(*_SYNTHETIC, "models/filters"),
             outputs=("data/verdicts",),
             gpu=True,
+            loads=("learner",),
         ),
         Stage(
             "emit",
@@ -197,12 +198,13 @@ STAGES = {
         ),
         Stage(
             "uplift",
-            "Train classifiers or segmenters with and without synthetic tiles, and say whether these helped.",
+            "Train learners of labels or masks with and without synthetic tiles, and say whether these helped.",
             params=("seed", "uplift", "tile.labels", "tile.masks", "files.uplift"),
             inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
             outputs=("data/uplift",),
             keeps_parts=True,
             gpu=True,
+            loads=("learner",),
         ),
         Stage(
             "report",
