@@ -25,11 +25,15 @@ PLACES: dict[Kind, dict[str, str]] = {
         "efficientnet-lite0": "histoloom.learners.classifier:EfficientNetLite",
         "timm:": "histoloom.learners.classifier:TimmClassifier",
         "unet": "histoloom.learners.unet:UNet",
+        "denoiser": "histoloom.learners.denoiser:DenoiserFeatures",
         "command": "histoloom.learners.command:Command",
     },
 }
 """Kind, to name, to module:class. `fit` is of conditions that train a network; the others fit themselves (`Condition.fit`).
 A name that ends in a colon stands for all that begin with it."""
+
+LOADS: dict[tuple[Kind, str], tuple[Kind, ...]] = {("learner", "denoiser"): ("target", "backbone", "condition")}
+"""Kind and name to the kinds of pieces that it loads in its turn."""
 
 
 def entry_of(kind: Kind, name: str) -> str | None:

@@ -97,6 +97,14 @@ def test_a_learner_counts_where_params_name_it_and_nowhere_else(changed, before)
     assert {name for name in STAGES if masks[name] != before[name]} == {"train_filters", "filter", "uplift"}
 
 
+def test_a_learner_that_loads_the_denoiser_counts_with_all_that_this_loads(changed):
+    assert "uplift" not in changed("targets/latents.py", add_code)
+    tile = {"mpp": 1.0, "tile_px": 8, "stride_px": 8, "labels": {"source": "slide", "classes": ["tumour"]}}
+    params = Params.model_validate({"tile": tile, "uplift": {"learner": "denoiser"}})
+    found = code_identity.code_of("uplift", code_identity._pieces("uplift", params))
+    assert {"histoloom.targets.latents", "histoloom.backbones.unet", "histoloom.conditions.label"} <= set(found)
+
+
 def test_what_is_written_for_people_doesn_t_count(changed):
     def say(text: str) -> str:
         return '"""Another docstring."""\n' + text.split('"""', 2)[2] + "\n# a comment\n"

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from histoloom.config import Params, Uplift
 from histoloom.config.yaml_reader import check_section
+from histoloom.data.lineage import Lineage
 from histoloom.errors import HistoloomError
 from histoloom.studies.uplift import ATTEMPTS, PREDICTIONS
 from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
@@ -134,6 +135,16 @@ def test_a_generator_that_saw_what_is_tested_on_is_refused(folder):
     Path("data/synthetic/lineage.json").write_text(json.dumps({"g": record}))
     with pytest.raises(HistoloomError, match="trained on held-out groups or slides: test"):
         run_uplift(params_of(arms=["real"], seeds=1, steps=2))
+
+
+def test_a_denoiser_that_saw_what_is_tested_on_may_not_be_the_learner(folder):
+    labels = list(CLASSES) * 4
+    write_study(folder, labels, labels)
+    for name in ("autoencoder", "denoiser", "encoders"):
+        Lineage(groups=("test",) if name == "denoiser" else ()).save(folder / "models" / name)
+    with pytest.raises(HistoloomError, match=r"The learner 'denoiser' .*test"):
+        run_uplift(params_of(arms=["real"], seeds=1, steps=2, learner="denoiser"))
+    assert run_uplift(params_of(arms=["real"], seeds=1, steps=2))["test_tiles"] == 24
 
 
 def test_test_tiles_of_what_train_does_not_show_are_counted(folder):

@@ -99,6 +99,11 @@ class UNet(Backbone):
         return self.network.config["out_channels"]
 
     @property
+    def taps(self) -> tuple[str, ...]:
+        """The blocks of the decoder."""
+        return tuple(f"network.up_blocks.{number}" for number in range(self.levels))
+
+    @property
     def levels(self) -> int:
         """Sizes at which it computes; each is half of the one before."""
         return len(self.network.config["block_out_channels"])

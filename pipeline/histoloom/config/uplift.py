@@ -36,7 +36,8 @@ class Uplift(Section):
     learner: LearnerName = Field(
         None,
         description="what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (its encoder has the same "
-        "weights) for masks. Others are timm:NAME for labels, from scratch, and command, your own, for both",
+        "weights) for masks. Others are timm:NAME for labels, from scratch, and for both denoiser (a head on the study's frozen "
+        "denoiser) and command, your own",
     )
     command: Annotated[str | None, Names.COMMAND] = Field(
         None,

@@ -74,6 +74,16 @@ class Learner(ABC):
         ids : the tiles' names, for a learner that hands them on; unstated, they are numbered.
         """
 
+    @classmethod
+    def saw(cls, models: Path) -> dict | None:
+        """The lineage record of what it saw before it is fitted; None where that is no patient's tissue.
+
+        Parameters
+        ----------
+        models : the study's.
+        """
+        return None
+
     def save(self, folder: Path) -> None:
         """Write what `load` reads.
 

@@ -10,7 +10,7 @@ import histoloom
 from histoloom.config import Params, Section
 from histoloom.config.learners import DEFAULT_LEARNERS
 from histoloom.data.commit import digest
-from histoloom.registry import PLACES, Kind, module_of
+from histoloom.registry import LOADS, PLACES, Kind, module_of
 from histoloom.studies.stages import STAGES
 
 _HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.stage_work")}
@@ -35,7 +35,9 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
         "fit": tuple(name for name in config.conditions if name in PLACES["fit"]),
         "learner": _learners(stage, params),
     }
-    return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
+    named = [(kind, name) for kind in STAGES[stage].loads for name in names[kind]]
+    in_turn = [(kind, name) for piece in named for kind in LOADS.get(piece, ()) for name in names[kind]]
+    return frozenset(module_of(kind, name) for kind, name in [*named, *in_turn])
 
 
 def _learners(stage: str, params: Params) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ STAGES = {
             "uplift",
             "Train learners of labels or masks with and without synthetic tiles, and say whether these helped.",
             params=("seed", "uplift", "tile.labels", "tile.masks", "files.uplift"),
-            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
+            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts", *_MODELS),  # one learner reads the denoiser
             outputs=("data/uplift",),
             keeps_parts=True,
             gpu=True,

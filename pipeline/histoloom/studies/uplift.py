@@ -16,7 +16,7 @@ from histoloom.cluster import uses_torch
 from histoloom.config import Params
 from histoloom.data.codes import known_salt
 from histoloom.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
-from histoloom.data.lineage import check_generators
+from histoloom.data.lineage import check_generators, check_unseen
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.study_folder import Study
 from histoloom.learners.learner import Training, learner_of
@@ -60,14 +60,17 @@ def run(work: Work) -> None:
         generator was taught what is tested on.
     """
     study, params, config = work.study, work.params, work.params.uplift
-    learner_of(config.learner_name, config.task)
+    learner = learner_of(config.learner_name, config.task)
     tiles = load_tiles(study, params)
     if config.seeds == 0:
         work.promote_parts([], study.uplift)
         work.write_metrics({"left_out": "uplift.seeds is 0"})
         return
     check_tiles(tiles)
-    check_generators(tiles.synthetic_stores, tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split))
+    whose = tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split)
+    check_generators(tiles.synthetic_stores, *whose)
+    if record := learner.saw(study.models):
+        check_unseen(f"The learner '{config.learner_name}'", record, *whose)
     left_out = left_out_arms(trials_of(config), tiles)
     for arm, why in left_out.items():
         console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
@@ -187,7 +190,7 @@ def _training(job: UpliftPart, tiles: UpliftTiles, rate: float) -> Training:
     )  # fmt: skip
     return Training(
         config.learner_name, config.task, tiles.classes, run, config.batch_size, config.image_px, augment=job.trial.classical,
-        command=config.command,
+        command=config.command, models=job.study.models,
     )  # fmt: skip
 
 
