@@ -13,24 +13,33 @@ from histoloom.backbones.unet import UNet
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.config.package import root
+from histoloom.data.lineage import Lineage
 from histoloom.errors import HistoloomError
 from histoloom.learners.denoiser import DenoiserFeatures, FrozenFeatures
 from histoloom.learners.dice import dice
 from histoloom.learners.learner import learner_of
 from histoloom.sampling.diffusion_model import load_unconditioned
 from tests.learners.test_learners import drawn, training_of
+from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 SPECS = (ConditionSpec("label", "vector", 2), ConditionSpec("mask", "map", 2))
 
 
-@pytest.fixture
-def models(tmp_path) -> Path:
-    """An untrained denoiser of pixels, under a vector and a map."""
-    training = DenoiserTraining("epsilon", "linear", 1000, "concat", (3, 16, 16), target="pixels")
+def write_denoiser(folder: Path, px: int) -> None:
+    """An untrained denoiser of pixels, under a vector and a map, that saw nobody."""
+    training = DenoiserTraining("epsilon", "linear", 1000, "concat", (3, px, px), target="pixels")
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
-        network = UNet.build(TrainDenoiser(channels=(16, 32)), SPECS, (3, 16, 16))
-    save_denoiser(network, DenoiserRecord(SPECS, training), tmp_path / "models/denoiser")
+        network = UNet.build(TrainDenoiser(channels=(16, 32)), SPECS, (3, px, px))
+    save_denoiser(network, DenoiserRecord(SPECS, training), folder / "denoiser")
+    for name in ("autoencoder", "denoiser", "encoders"):
+        (folder / name).mkdir(exist_ok=True)
+        Lineage().save(folder / name)
+
+
+@pytest.fixture
+def models(tmp_path) -> Path:
+    write_denoiser(tmp_path / "models", 16)
     return tmp_path / "models"
 
 
@@ -62,6 +71,18 @@ def test_labels_are_learnt(models, tmp_path):
     training = training_of("denoiser", "label", tmp_path / "work", rate=1e-2, augment=False, models=models)
     found = learner_of("denoiser", "label").fit(images, truth, training).predict(images)
     assert found.shape == (32, 2) and (found.argmax(1) == truth).mean() > 0.9
+
+
+@pytest.mark.long
+def test_the_experiment_takes_it(folder):
+    labels = list(CLASSES) * 4
+    write_study(folder, labels, labels)
+    write_denoiser(folder / "models", 24)
+    given = {"arms": ["real", "synthetic"], "seeds": 1, "learner": "denoiser", "learning_rate": 1e-2}
+    found = run_uplift(params_of(steps=30, **given))
+    assert all(arm["balanced_accuracy"] > 0.9 for arm in found["arms"]) and found["protocols_tried"] == 1
+    Lineage(groups=("train",)).save(folder / "models/denoiser")
+    assert run_uplift(params_of(steps=30, **given))["protocols_tried"] == 2, "another denoiser is another try"
 
 
 def test_without_a_denoiser_it_says_how_to_get_one(tmp_path):

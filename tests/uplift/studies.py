@@ -36,13 +36,6 @@ def write_study(folder: Path, synthetic_labels: list[str], shown: list[str]) -> 
     make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
     write_synthetic_lineage(folder / "data/synthetic")
     write_verdicts(folder / "data/verdicts/augment-00000", rows, [True] * count)
-    write_models(folder)
-
-
-def write_models(folder: Path) -> None:
-    """The places of a study's models, which the stage states that it depends on."""
-    for name in ("autoencoder", "denoiser", "encoders"):
-        (folder / "models" / name).mkdir(parents=True, exist_ok=True)
 
 
 def params_of(**uplift) -> Params:

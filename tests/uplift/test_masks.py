@@ -16,7 +16,7 @@ from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
 from histoloom.uplift.tasks import MaskTask, counted
 from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_synthetic_lineage, write_verdicts
-from tests.uplift.studies import CLASSES, params_of, run_uplift, write_models, write_study
+from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 pytestmark = pytest.mark.long
 
@@ -72,7 +72,6 @@ def _write_masks(folder: Path) -> None:
     make_part(folder / "data/synthetic", "augment-00000", rows, images, SYNTHETIC_ROW, masks=masks)
     write_synthetic_lineage(folder / "data/synthetic")
     write_verdicts(folder / "data/verdicts/augment-00000", rows, [n < 20 for n in range(count)])
-    write_models(folder)
 
 
 def _mask_params(**uplift) -> Params:

@@ -140,10 +140,14 @@ def test_a_generator_that_saw_what_is_tested_on_is_refused(folder):
 def test_a_denoiser_that_saw_what_is_tested_on_may_not_be_the_learner(folder):
     labels = list(CLASSES) * 4
     write_study(folder, labels, labels)
+    asked = params_of(arms=["real"], seeds=1, steps=2, learner="denoiser")
+    with pytest.raises(HistoloomError, match="needs models/encoders, models/autoencoder, models/denoiser"):
+        run_uplift(asked)
     for name in ("autoencoder", "denoiser", "encoders"):
+        (folder / "models" / name).mkdir(parents=True)
         Lineage(groups=("test",) if name == "denoiser" else ()).save(folder / "models" / name)
     with pytest.raises(HistoloomError, match=r"The learner 'denoiser' .*test"):
-        run_uplift(params_of(arms=["real"], seeds=1, steps=2, learner="denoiser"))
+        run_uplift(asked)
     assert run_uplift(params_of(arms=["real"], seeds=1, steps=2))["test_tiles"] == 24
 
 

@@ -93,6 +93,7 @@ class DenoiserFeatures(Learner):
     training: Training
     tasks = ("label", "mask")
     learning_rate = 2e-3
+    reads = ("models/encoders", "models/autoencoder", "models/denoiser")
 
     @classmethod
     def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:

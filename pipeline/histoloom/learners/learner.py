@@ -45,10 +45,12 @@ class Learner(ABC):
 
     tasks : what it can learn: a tile's label, its mask, or both.
     learning_rate : what it is trained at where params state none.
+    reads : places of the study that it reads beside the tiles, of those that the stage may read.
     """
 
     tasks: ClassVar[tuple[LearnerTask, ...]]
     learning_rate: ClassVar[float]
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod

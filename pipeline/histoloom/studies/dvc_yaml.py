@@ -51,7 +51,7 @@ def _entry(stage: Stage, command: str, code: Sequence[str]) -> str:
     lines = [f"{stage.name}:", f"  desc: {stage.desc}", f"  cmd: {command}"]
     if stage.always:
         lines.append("  always_changed: true")
-    lines += _list("deps", [*code, *stage.inputs, *made_elsewhere])
+    lines += _list("deps", [*code, *stage.inputs, *stage.may_read, *made_elsewhere])
     if stage.params:
         lines += ["  params:", *(f"  {line}" for line in _list(f"- {RESOLVED}", stage.params))]
     if stage.always:

@@ -20,6 +20,7 @@ class Stage:
     desc : what it does, as `dvc stage list` shows it.
     params : keys of the resolved params; `files.SECTION` is what the files hold that a section names.
     inputs, outputs : places in the study.
+    may_read : places that it reads only where params name a piece that does. For DVC they are dependencies too.
     metrics : whether it writes reports/NAME/metrics.json.
     curves : the folders of training curves under reports/NAME. pictures : those of its pictures there that DVC shows.
     keeps_parts : whether its parts' names hold what decides each of them, so that parts outlive a change of anything else.
@@ -42,6 +43,7 @@ class Stage:
     demo: bool = False
     always: bool = False
     loads: tuple[Kind, ...] = ()
+    may_read: tuple[str, ...] = ()
 
 
 STAGES = {
@@ -200,7 +202,8 @@ STAGES = {
             "uplift",
             "Train learners of labels or masks with and without synthetic tiles, and say whether these helped.",
             params=("seed", "uplift", "tile.labels", "tile.masks", "files.uplift"),
-            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts", *_MODELS),  # one learner reads the denoiser
+            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
+            may_read=_MODELS,
             outputs=("data/uplift",),
             keeps_parts=True,
             gpu=True,

@@ -19,6 +19,7 @@ from histoloom.data.commit import command_files, commit_part, digest, hash_tree,
 from histoloom.data.lineage import check_generators, check_unseen
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.study_folder import Study
+from histoloom.errors import HistoloomError
 from histoloom.learners.learner import Training, learner_of
 from histoloom.progress import console
 from histoloom.studies.stage_work import Work
@@ -69,6 +70,7 @@ def run(work: Work) -> None:
     check_tiles(tiles)
     whose = tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split)
     check_generators(tiles.synthetic_stores, *whose)
+    read = _what_is_read(work)
     if record := learner.saw(study.models):
         check_unseen(f"The learner '{config.learner_name}'", record, *whose)
     left_out = left_out_arms(trials_of(config), tiles)
@@ -76,7 +78,6 @@ def run(work: Work) -> None:
         console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
     trials = [trial for trial in trials_of(config) if trial.arm not in left_out]
     labels = params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
-    read = _what_is_read(work)
     protocol = {**protocol_of(config, trials, tiles.test, tiles.task, labels), **read}
     write_json(work.reports / "protocol.json", protocol)
     tried = _count(study.own / ATTEMPTS, digest(protocol))
@@ -99,10 +100,16 @@ def run(work: Work) -> None:
 
 def _what_is_read(work: Work) -> dict[str, Any]:
     """What decides the predictions beside the section's own params."""
+    config, root = work.params.uplift, work.study.root
+    own = learner_of(config.learner_name, config.task).reads
+    if missing := [place for place in own if not (root / place).exists()]:
+        raise HistoloomError(
+            f"The learner '{config.learner_name}' needs {', '.join(missing)}, which is missing. Run: dvc repro uplift"
+        )
     return {
         "seed": work.params.seed,
-        "command_files": command_files(work.params.uplift.command),
-        "read_sha256": digest([hash_tree(work.study.root / place) for place in work.stage.inputs]),
+        "command_files": command_files(config.command),
+        "read_sha256": digest([hash_tree(root / place) for place in (*work.stage.inputs, *own)]),
     }
 
 
