@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from histoloom.learners.unet import ThreeLevels
+
 _BATCH = 64
 
 
@@ -20,32 +22,7 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-class UNet(nn.Module):
-    """Three levels: pictures (b, 3, h, w), sides multiples of 4, to (b, outputs, h, w).
-
-    block : (channels in, channels out) to what each level is made of.
-    """
-
-    def __init__(self, outputs: int, width: int, block: Callable[[int, int], nn.Module]):
-        super().__init__()
-        self.down = nn.ModuleList([block(3, width), block(width, 2 * width)])
-        self.middle = block(2 * width, 4 * width)
-        self.up = nn.ModuleList([block(6 * width, 2 * width), block(3 * width, width)])
-        self.out = nn.Conv2d(width, outputs, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kept = []
-        for block in self.down:
-            kept.append(block(x))
-            x = F.max_pool2d(kept[-1], 2)
-        x = self.middle(x)
-        for block in self.up:
-            skipped = kept.pop()
-            x = block(torch.cat([F.interpolate(x, size=skipped.shape[-2:]), skipped], 1))
-        return self.out(x)
-
-
-class Segmenter(UNet):
+class Segmenter(ThreeLevels):
     """Pictures (b, 3, h, w) to logits of nuclei (b, 1, h, w)."""
 
     def __init__(self, width: int = 24):

@@ -25,6 +25,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "efficientnet-lite0": "histoloom.learners.classifier:EfficientNetLite",
         "timm:": "histoloom.learners.classifier:TimmClassifier",
         "unet": "histoloom.learners.unet:UNet",
+        "unet-imagenet": "histoloom.learners.unet:UNetImageNet",
         "denoiser": "histoloom.learners.denoiser:DenoiserFeatures",
         "command": "histoloom.learners.command:Command",
     },

@@ -71,23 +71,24 @@ def test_a_network_that_timm_does_not_know_is_named(tmp_path):
 
 
 @pytest.mark.long
-def test_the_unet_learns_masks_and_is_kept_whole(tmp_path):
+@pytest.mark.parametrize("name, rate", [("unet", 5e-3), ("unet-imagenet", 2e-3)])
+def test_a_unet_learns_masks_and_is_kept_whole(name, rate, tmp_path):
     images, masks = drawn()
-    kind = learner_of("unet", "mask")
-    fitted = kind.fit(images, masks, training_of("unet", "mask", tmp_path / "work"))
+    kind = learner_of(name, "mask")
+    fitted = kind.fit(images, masks, training_of(name, "mask", tmp_path / "work", rate=rate))
     assert dice(fitted.predict(images), masks, 2).mean() > 0.9
     fitted.save(tmp_path)
     assert (kind.load(tmp_path).predict(images) == fitted.predict(images)).all()
     assert fitted.predict(images[:0]).shape == (0, 16, 16)
 
 
-def test_the_unet_takes_tiles_of_any_side_and_begins_with_imagenet_s_norms(tmp_path):
+def test_the_unet_of_imagenet_takes_tiles_of_any_side_and_begins_with_imagenet_s_norms(tmp_path):
     import torch
 
-    from histoloom.learners.unet import UNetNetwork
+    from histoloom.learners.unet import OnEfficientNet
 
     with torch.random.fork_rng():
-        network = UNetNetwork(2).with_imagenet().train()
+        network = OnEfficientNet(2).with_imagenet().train()
     before = {n: t.clone() for n, t in network.encoder.named_buffers()}
     for side in (16, 20, 36, 64):
         assert network(torch.zeros(2, 3, side, side)).shape == (2, 3, side, side)
@@ -95,11 +96,12 @@ def test_the_unet_takes_tiles_of_any_side_and_begins_with_imagenet_s_norms(tmp_p
     assert float(before["bn1.running_var"].std()) > 0, "an untrained norm's are all one"
 
 
-def test_the_same_seed_gives_the_same_masks(tmp_path):
+@pytest.mark.parametrize("name", ["unet", "unet-imagenet"])
+def test_the_same_seed_gives_the_same_masks(name, tmp_path):
     images, masks = drawn()
-    first, second, other = (
-        learner_of("unet", "mask").fit(images, masks, training_of("unet", "mask", tmp_path / str(n), steps=2))
-        for n in range(3)
+    first, second = (
+        learner_of(name, "mask").fit(images, masks, training_of(name, "mask", tmp_path / str(n), steps=2))
+        for n in range(2)
     )
     assert (first.predict(images) == second.predict(images)).all()
-    assert all((a == b).all() for a, b in zip(first.model.parameters(), other.model.parameters()))
+    assert all((a == b).all() for a, b in zip(first.model.parameters(), second.model.parameters()))

@@ -35,9 +35,9 @@ class Uplift(Section):
     )
     learner: LearnerName = Field(
         None,
-        description="what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (its encoder has the same "
-        "weights) for masks. Others are timm:NAME for labels, from scratch, and for both denoiser (a head on the study's frozen "
-        "denoiser) and command, your own",
+        description="what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for "
+        "masks. Others are timm:NAME for labels, from scratch; unet-imagenet for masks; and for both denoiser (a head on the study's "
+        "frozen denoiser) and command, your own",
     )
     command: Annotated[str | None, Names.COMMAND] = Field(
         None,
