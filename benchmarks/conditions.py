@@ -39,7 +39,7 @@ from histoloom.data.expression_values import normalised
 from histoloom.data.genotype import parse_genotype
 from histoloom.data.genotype_table import read_genotype
 from histoloom.data.rows import spread, train_rows
-from histoloom.learners.segmenter import dice
+from histoloom.learners.dice import dice
 from histoloom.quality.metrics import kid
 from histoloom.report.pictures import contact_sheet
 

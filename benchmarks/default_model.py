@@ -37,7 +37,7 @@ from histoloom.config.package import packaged
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.rows import train_rows, val_rows
 from histoloom.emit.model import package_few_steps
-from histoloom.learners.segmenter import dice
+from histoloom.learners.dice import dice
 from histoloom.quality.copy_search import build_index, copy_scores
 from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.metrics import fd, kid

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from histoloom.learners.segmenter import UNet
+from histoloom.learners.unet import ThreeLevels
 
 _BATCH = 64
 
@@ -22,7 +22,7 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-class Segmenter(UNet):
+class Segmenter(ThreeLevels):
     """Pictures (b, 3, h, w) to logits of nuclei (b, 1, h, w)."""
 
     def __init__(self, width: int = 24):

@@ -253,6 +253,8 @@ def synthetic_rows(count: int, **columns) -> pd.DataFrame:
         "window_layout": None,
         "generator_sha256": "g",
         "condition_ref": "",
+        "program": "",
+        "input_ref": None,
         "guidance": [guidance] * count,
         "request": "",
         "purpose": "augment",

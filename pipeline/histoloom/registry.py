@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from histoloom.errors import HistoloomError
 
-Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit", "reduce"]
+Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit", "reduce", "learner"]
 PLACES: dict[Kind, dict[str, str]] = {
     "target": {
         "latents": "histoloom.targets.latents:Latents",
@@ -52,10 +52,19 @@ PLACES: dict[Kind, dict[str, str]] = {
         "residual": "histoloom.sampling.reduce.residual:residual",
         "features": "histoloom.sampling.reduce.features:features",
     },
+    "learner": {
+        "efficientnet-lite0": "histoloom.learners.classifier:EfficientNetLite",
+        "timm:": "histoloom.learners.classifier:TimmClassifier",
+        "unet": "histoloom.learners.unet:UNet",
+        "unet-imagenet": "histoloom.learners.unet:UNetImageNet",
+        "denoiser": "histoloom.learners.denoiser:DenoiserFeatures",
+        "command": "histoloom.learners.command:Command",
+    },
 }
 """Kind, to name, to module:class. Targets and conditions that train a network have a function of their name that fits them; the others fit
-themselves (`Target.fit`, `Condition.fit`)."""
-
+themselves (`Target.fit`, `Condition.fit`). A name that ends in a colon stands for all that begin with it."""
+LOADS: dict[tuple[Kind, str], tuple[Kind, ...]] = {("learner", "denoiser"): ("target", "backbone", "condition")}
+"""Kind and name to the kinds of pieces that it loads in its turn."""
 
 _EXTENSIONS: dict[str, dict[str, str]] = {}
 
@@ -76,6 +85,14 @@ def known(kind: Kind) -> tuple[str, ...]:
     return (*PLACES[kind], *_EXTENSIONS.get(kind, ()))
 
 
+def entry_of(kind: Kind, name: str) -> str | None:
+    """The name, or the beginning of it, under which it is registered; None where it is not."""
+    names, family = known(kind), f"{name.partition(':')[0]}:"
+    if family in names and len(name) > len(family):
+        return family
+    return name if name in names and not name.endswith(":") else None
+
+
 def registered(kind: Kind, name: str) -> Any:
     """The class of that name.
 
@@ -84,13 +101,7 @@ def registered(kind: Kind, name: str) -> Any:
     HistoloomError
         for a name that nobody registered, or a file from outside that can't be imported or lacks the class.
     """
-    place = PLACES[kind].get(name) or _EXTENSIONS.get(kind, {}).get(name)
-    if place is None:
-        raise HistoloomError(
-            f"'{name}' is no {kind} that is known here; there are {', '.join(known(kind))}. Name the file of your own under "
-            "'extensions' in params.yaml."
-        )
-    module, _, attribute = place.rpartition(":")
+    module, _, attribute = _place(kind, name).rpartition(":")
     found = _module_of_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     if not hasattr(found, attribute):
         raise HistoloomError(f"{module} has no '{attribute}', which is to be the {kind} '{name}': mend 'extensions'.")
@@ -115,4 +126,13 @@ def _module_of_file(path: Path) -> ModuleType:
 
 def module_of(kind: Kind, name: str) -> str:
     """The module that holds it, as 'histoloom.targets.pixels'; of one from outside its file."""
-    return (PLACES[kind].get(name) or _EXTENSIONS[kind][name]).rpartition(":")[0]
+    return _place(kind, name).rpartition(":")[0]
+
+
+def _place(kind: Kind, name: str) -> str:
+    if (entry := entry_of(kind, name)) is None:
+        raise HistoloomError(
+            f"'{name}' is no {kind} that is known here; there are {', '.join(known(kind))}. Name the file of your own under "
+            "'extensions' in params.yaml."
+        )
+    return PLACES[kind].get(entry) or _EXTENSIONS[kind][entry]

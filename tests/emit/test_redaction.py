@@ -88,7 +88,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
         "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "source_groups": ["p7"]}]},
         "emit": {"name": "p7", "licence": "CC-BY-4.0"},
         "report": {"title": "p7"},
-        "uplift": {"classifier": "command", "command": "p7 {dataset} {predictions}"},
+        "uplift": {"learner": "command", "command": "p7 {dataset} {predictions}"},
         "evaluate": {"weights": "p7"},
     }
     params = make_study(".", [], **secret)

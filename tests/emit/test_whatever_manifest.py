@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 from hypothesis import assume, event, given, settings
@@ -20,7 +19,7 @@ from histoloom.data.plan import make_plan
 from histoloom.data.tables import with_conditions
 from histoloom.emit.leak_gate import check_ancestors
 from histoloom.errors import HistoloomError
-from histoloom.studies.sample import _rows
+from histoloom.studies.sample import rows_of
 from histoloom.studies.tile import study_splits
 from tests.build import tile_rows
 
@@ -77,8 +76,7 @@ def test_whatever_manifest_no_held_out_group_reaches_an_emitted_tile(stated, see
             except HistoloomError as error:
                 event(f"refused: {str(error)[:90]}")
                 return
-            job = SimpleNamespace(params=params, plan=Path("data/plan"), generator_sha256="g", device="cpu")
-            synthetic = _rows(synthetic, job)
+            synthetic = rows_of(synthetic, params, "g", "cpu", masked=False)
         finally:
             os.chdir(before)
     emitted, train = synthetic[synthetic["purpose"] == "augment"], real[real["split"] == "train"]

@@ -34,9 +34,9 @@ def before(package) -> dict[str, str]:
     return _codes("latents")
 
 
-def _codes(target: str) -> dict[str, str]:
+def _codes(target: str, **sections: dict) -> dict[str, str]:
     tile = {"mpp": 1.0, "tile_px": 8, "stride_px": 8, "labels": {"source": "slide", "classes": ["tumour"]}}
-    params = Params.model_validate({"tile": tile, "train_denoiser": {"target": target}})
+    params = Params.model_validate({"tile": tile, "train_denoiser": {"target": target}} | sections)
     return {name: code_identity.code_sha256(name, params) for name in STAGES}
 
 
@@ -94,6 +94,21 @@ def test_a_target_that_no_param_names_counts_for_nothing(package, before):
         "sample",
         "sample_slides",
     }
+
+
+def test_a_learner_counts_where_params_name_it_and_nowhere_else(changed, before):
+    assert changed("learners/classifier.py", add_code) == {"uplift"}
+    assert changed("learners/unet.py", add_code) == changed("learners/command.py", add_code) == set()
+    masks = _codes("latents", uplift={"task": "mask"}, filter={"use": ["mask"]})
+    assert {name for name in STAGES if masks[name] != before[name]} == {"train_filters", "filter", "uplift"}
+
+
+def test_a_learner_that_loads_the_denoiser_counts_with_all_that_this_loads(changed):
+    assert "uplift" not in changed("targets/latents.py", add_code)
+    tile = {"mpp": 1.0, "tile_px": 8, "stride_px": 8, "labels": {"source": "slide", "classes": ["tumour"]}}
+    params = Params.model_validate({"tile": tile, "uplift": {"learner": "denoiser"}})
+    found = code_identity.code_of("uplift", code_identity._pieces("uplift", params))
+    assert {"histoloom.targets.latents", "histoloom.backbones.unet", "histoloom.conditions.label"} <= set(found)
 
 
 def test_what_is_written_for_people_doesn_t_count(changed):

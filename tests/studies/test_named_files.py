@@ -66,7 +66,7 @@ def params(outside: str = "../outside") -> Params:
             "sample_slides": {"slides": [{**woven, "condition_grid": at("field.csv"), "image": image}]},
             "train_filters": {"features": at("tower")},
             "evaluate": {"weights": at("weights.pth")},
-            "uplift": {"classifier": "command", "command": f"python {at('mine.py')} {{dataset}} {{predictions}}"},
+            "uplift": {"learner": "command", "command": f"python {at('mine.py')} {{dataset}} {{predictions}}"},
         }
     )
 

@@ -12,7 +12,9 @@ import pytest
 from histoloom.config import Uplift
 from histoloom.data.commit import command_files
 from histoloom.errors import HistoloomError
-from histoloom.learners.command import LearnerCommand
+from histoloom.learners.command import Command
+from histoloom.learners.learner import Training
+from histoloom.training.loop import TrainingRun
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 MINE = """
@@ -37,13 +39,13 @@ def test_a_command_of_ones_own_trains_and_predicts(folder):
     write_study(folder, labels, labels)
     Path("mine.py").write_text(MINE)
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
-    found = run_uplift(params_of(arms=["real", "synthetic"], seeds=1, classifier="command", command=command))
+    found = run_uplift(params_of(arms=["real", "synthetic"], seeds=1, learner="command", command=command))
     assert all(arm["balanced_accuracy"] == 1 for arm in found["arms"])
     before = command_files(command)
     assert list(before) == ["mine.py"] or set(before) == {"mine.py", sys.executable}
     Path("mine.py").write_text(MINE + "# changed")
     assert command_files(command)["mine.py"] != before["mine.py"]
-    params = params_of(arms=["real", "synthetic"], seeds=1, classifier="command", command=command)
+    params = params_of(arms=["real", "synthetic"], seeds=1, learner="command", command=command)
     assert run_uplift(params)["protocols_tried"] == 2, "another script is another try at the same test"
 
 
@@ -53,12 +55,15 @@ def test_a_command_s_folders_stay_in_its_dataset_whatever_classes_are_called(fol
     look += "said = json.loads((d / 'classes.json').read_text()); "
     look += "said['found'] = [len(list((d / 'train' / f).glob('*.png'))) for f in said['folders']]; sys.exit(json.dumps(said))"
     Path("look.py").write_text(look)
-    command = LearnerCommand(f"{sys.executable} look.py {{dataset}} {{predictions}}", 1, 0, Path("work"))
+    run, call = (
+        TrainingRun("mine", 1, 1e-3, 0, Path("work"), 1),
+        f"{sys.executable} look.py {{dataset}} {{predictions}}",
+    )
     images = np.zeros((3, 8, 8, 3), np.uint8)
     for names, folders in ((("z", "a"), ["a", "z"]), (("../../up", "b"), ["0_.._.._up", "1_b"])):
         with pytest.raises(HistoloomError) as error:
-            labels = [names[0], names[1], names[0]]
-            command.probabilities(images, labels, {"t": images[0]}, names)
+            training = Training("command", "label", names, run, 8, command=call)
+            Command.fit(images, np.array([0, 1, 0]), training).predict(images[:1], ["t"])
         said = json.loads(str(error.value).split(": ", 1)[1])
         assert said["classes"] == sorted(names) and said["folders"] == folders
         assert dict(zip(said["classes"], said["found"])) == {names[0]: 2, names[1]: 1}
@@ -78,11 +83,11 @@ def test_a_command_that_fails_is_told_how(script, said, folder):
     Path("mine.py").write_text(script)
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
     with pytest.raises(HistoloomError, match=said):
-        run_uplift(params_of(arms=["real"], seeds=1, classifier="command", command=command))
+        run_uplift(params_of(arms=["real"], seeds=1, learner="command", command=command))
 
 
 def test_a_command_is_asked_for_no_augmentation_that_it_would_not_know_of():
-    command = {"classifier": "command", "command": "mine {dataset} {predictions}"}
+    command = {"learner": "command", "command": "mine {dataset} {predictions}"}
     assert Uplift.model_validate(command).arms == ("real", "real+synthetic", "synthetic")
     with pytest.raises(ValueError, match=r"names real\+classical, and a command is given the same tiles"):
         Uplift.model_validate(command | {"arms": ["real", "real+classical"]})

@@ -124,7 +124,7 @@ def test_a_command_finds_masks_and_what_is_none_is_told(folder):
     _write_masks(folder)
     Path("mine.py").write_text(MY_MASKS)
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
-    given = {"arms": ["real"], "seeds": 1, "classifier": "command", "command": command}
+    given = {"arms": ["real"], "seeds": 1, "learner": "command", "command": command}
     assert run_uplift(_mask_params(**given))["arms"][0]["dice"] == 1
     Path("mine.py").write_text(MY_MASKS.replace("out.getvalue()", "b'no picture'"))
     with pytest.raises(HistoloomError, match="`mask`, a PNG's bytes"):

@@ -6,16 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from histoloom.config import Uplift
+from histoloom.config import Params, Uplift
+from histoloom.config.yaml_reader import check_section
+from histoloom.data.lineage import Lineage
 from histoloom.errors import HistoloomError
-from histoloom.learners.classifier import augmented, prepared
 from histoloom.studies.uplift import ATTEMPTS, PREDICTIONS
 from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
 from histoloom.uplift.tasks import label_task
@@ -61,22 +61,37 @@ def test_the_protocol_names_the_test_tiles_and_changes_with_them():
 
 
 @pytest.mark.parametrize("bad", [
-    {"arms": []}, {"arms": ["real", "real"]}, {"arms": ["synthetic"]}, {"classifier": "command"}, {"command": "x"},
-    {"classifier": "command", "command": "python mine.py {dataset}"}, {"ratios": [0]},
-    {"task": "mask", "classifier": "timm:resnet18"},
+    {"arms": []}, {"arms": ["real", "real"]}, {"arms": ["synthetic"]}, {"learner": "command"}, {"command": "x"},
+    {"learner": "command", "command": "python mine.py {dataset}"}, {"ratios": [0]}, {"learner": "timm:"}, {"learner": "vgg"},
 ])  # fmt: skip
 def test_params_that_compare_nothing_are_refused(bad):
     with pytest.raises(ValidationError):
         Uplift.model_validate(bad)
 
 
-def test_augmentation_keeps_range_and_shape_and_repeats():
-    import torch
+def test_the_error_of_the_key_that_was_renamed_names_the_new_one():
+    found = check_section({"uplift": {"classifier": "timm:resnet18"}}, Params, Path("params.yaml"))[1]
+    assert [f.remedy for f in found if f.where.endswith("uplift.classifier")] == ["it is called 'learner' now."]
 
-    batch = prepared(np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8), 16, "cpu")
-    first, second = (augmented(batch, torch.Generator().manual_seed(3)) for _ in range(2))
-    assert first.shape == (4, 3, 16, 16) and torch.equal(first, second) and not torch.equal(first, batch)
-    assert first.min() >= 0 and first.max() <= 1
+
+def test_a_learner_that_does_not_learn_the_task_is_refused_before_anything_is_trained(folder):
+    write_study(folder, list(CLASSES) * 4, list(CLASSES) * 4)
+    with pytest.raises(HistoloomError, match="'unet' learns mask, and the task is label"):
+        run_uplift(params_of(arms=["real"], learner="unet"))
+    assert not Path("reports/uplift/protocol.json").exists()
+
+
+def test_the_protocol_states_the_learner_and_the_rate_that_params_leave_out():
+    test = tile_rows(12, split="test", label="pink")
+    stated = [
+        protocol_of(Uplift(**given), [], test, label_task(test, CLASSES), {})["params"]
+        for given in ({}, {"task": "mask"}, {"learner": "timm:resnet18", "learning_rate": 0.1})
+    ]
+    assert [(p["learner"], p["learning_rate"]) for p in stated] == [
+        ("efficientnet-lite0", 3e-4),
+        ("unet", 2e-3),
+        ("timm:resnet18", 0.1),
+    ]
 
 
 def test_good_tiles_do_no_harm_and_wrong_labels_do(folder):
@@ -120,6 +135,20 @@ def test_a_generator_that_saw_what_is_tested_on_is_refused(folder):
     Path("data/synthetic/lineage.json").write_text(json.dumps({"g": record}))
     with pytest.raises(HistoloomError, match="trained on held-out groups or slides: test"):
         run_uplift(params_of(arms=["real"], seeds=1, steps=2))
+
+
+def test_a_denoiser_that_saw_what_is_tested_on_may_not_be_the_learner(folder):
+    labels = list(CLASSES) * 4
+    write_study(folder, labels, labels)
+    asked = params_of(arms=["real"], seeds=1, steps=2, learner="denoiser")
+    with pytest.raises(HistoloomError, match="needs models/encoders, models/autoencoder, models/denoiser"):
+        run_uplift(asked)
+    for name in ("autoencoder", "denoiser", "encoders"):
+        (folder / "models" / name).mkdir(parents=True)
+        Lineage(groups=("test",) if name == "denoiser" else ()).save(folder / "models" / name)
+    with pytest.raises(HistoloomError, match=r"The learner 'denoiser' .*test"):
+        run_uplift(asked)
+    assert run_uplift(params_of(arms=["real"], seeds=1, steps=2))["test_tiles"] == 24
 
 
 def test_test_tiles_of_what_train_does_not_show_are_counted(folder):

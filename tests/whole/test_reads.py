@@ -61,6 +61,7 @@ def test_a_stage_reads_what_it_states(study, opened, name, tmp_path, monkeypatch
     files = named(study, sections, tmp_path / "hashes.json")
     stated = (
         *stage.inputs,
+        *stage.may_read,
         *files,
         *outputs(stage),
         f"reports/{name}",

@@ -73,6 +73,17 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         return (self._run or self.predict)(x, times, given)
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Modules whose features (b, c, h, w) tell what a picture shows, the coarsest first.
+
+        Raises
+        ------
+        HistoloomError
+            of a network that names none.
+        """
+        raise HistoloomError(f"A {type(self).__name__} names no features that tell what a picture shows.")
+
     def features(
         self, x: torch.Tensor, times: torch.Tensor, given: Conditions, taps: Collection[str]
     ) -> dict[str, torch.Tensor]:

@@ -99,6 +99,11 @@ class UNet(Backbone):
         return self.network.config["out_channels"]
 
     @property
+    def taps(self) -> tuple[str, ...]:
+        """The blocks of the decoder."""
+        return tuple(f"network.up_blocks.{number}" for number in range(len(self.network.config["block_out_channels"])))
+
+    @property
     def multiple(self) -> int:
         """Each level computes at half the size of the one before."""
         return 2 ** (len(self.network.config["block_out_channels"]) - 1)

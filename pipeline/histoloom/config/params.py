@@ -34,7 +34,7 @@ def _refuse_alike(where: str, names: Sequence[str]) -> None:
         raise ValueError(f"{where} names {found[0]!r} and {found[1]!r}, which differ by case or Unicode form alone")
 
 
-ExtensionKind = Literal["condition", "target", "backbone", "reduce"]
+ExtensionKind = Literal["condition", "target", "backbone", "reduce", "learner"]
 ExtensionPlace = Annotated[str, Field(pattern=r"\.py:[A-Za-z_]\w*$")]
 _NO_PICTURES = ("masks", "instances", "vectors", "volumes")
 
@@ -60,7 +60,8 @@ class Params(Section):
     )
 
     extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field(
-        {}, description="pieces of your own: condition, target, backbone or reduce, to a name, to FILE.py:CLASS"
+        {},
+        description="pieces of your own: condition, target, backbone, reduce or learner, to a name, to FILE.py:CLASS",
     )
 
     @model_validator(mode="before")

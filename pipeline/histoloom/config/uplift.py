@@ -1,13 +1,14 @@
-"""The section `uplift`: whether synthetic tiles help a classifier or a segmenter."""
+"""The section `uplift`: whether synthetic tiles help a learner of labels or of masks."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from histoloom.config.base import Distinct, Positive, Section, Size
 from histoloom.config.file_keys import Names
+from histoloom.config.learners import DEFAULT_LEARNERS, LearnerName, LearnerTask
 
 ArmName = Literal[
     "real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"
@@ -15,9 +16,8 @@ ArmName = Literal[
 
 
 class Uplift(Section):
-    task: Literal["label", "mask"] = Field(
-        "label", description="what is learnt of a tile: its label, by a classifier, or its mask, by a U-Net"
-    )
+    renamed: ClassVar[dict[str, str]] = {"classifier": "learner"}
+    task: LearnerTask = Field("label", description="what is learnt of a tile: its label, or its mask")
     arms: tuple[ArmName, ...] = Field(
         ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic"),
         description="what is trained on; the others are compared with the first. A command has no arms with classical. real+unfiltered has as many synthetic "
@@ -33,10 +33,11 @@ class Uplift(Section):
         description="models trained for each arm; 0 leaves the experiment out, and is taken where a label's task has fewer than two "
         "classes",
     )
-    classifier: str = Field(
-        "efficientnet-lite0",
-        description="of labels: efficientnet-lite0 (ImageNet's weights), timm:NAME, or command for your own; of masks: a "
-        "U-Net from scratch where this is left as it is, or command",
+    learner: LearnerName = Field(
+        None,
+        description="what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for "
+        "masks. Others are timm:NAME for labels, from scratch; unet-imagenet for masks; and for both denoiser (a head on the study's "
+        "frozen denoiser) and command, your own",
     )
     command: Annotated[str | None, Names.COMMAND] = Field(
         None,
@@ -47,19 +48,19 @@ class Uplift(Section):
     steps: Positive = Field(300, description="of the optimiser, the same for every arm")
     batch_size: Size = 32
     learning_rate: float | None = Field(
-        None, gt=0, description="unstated, 3e-4 for labels, where weights are loaded, and 2e-3 for masks"
+        None, gt=0, description="unstated, the learner's own: 3e-4 for networks of labels, 2e-3 for the others"
     )
 
     @property
-    def rate(self) -> float:
-        """The learning rate, where it is unstated too."""
-        return self.learning_rate or (2e-3 if self.task == "mask" else 3e-4)
+    def learner_name(self) -> str:
+        """The learner, where it is unstated too."""
+        return self.learner or DEFAULT_LEARNERS[self.task]
 
     @model_validator(mode="before")
     @classmethod
     def _arms_of_a_command(cls, data: Any) -> Any:
         """A command augments as it likes: unless stated, no arm asks it for more."""
-        if isinstance(data, dict) and data.get("classifier") == "command" and data.get("arms") is None:
+        if isinstance(data, dict) and data.get("learner") == "command" and data.get("arms") is None:
             return data | {"arms": [arm for arm in cls.model_fields["arms"].default if "classical" not in arm]}
         return data
 
@@ -69,13 +70,8 @@ class Uplift(Section):
             raise ValueError("uplift.arms must name at least one arm, and none twice")
         if "synthetic" in self.arms[0] or "unfiltered" in self.arms[0]:
             raise ValueError("uplift.arms must begin with an arm of real tiles, with which the others are compared")
-        if self.task == "mask" and self.classifier not in ("efficientnet-lite0", "command"):
-            raise ValueError(
-                f"uplift.classifier: {self.classifier} learns labels, and uplift.task is mask, which a U-Net learns: leave "
-                "uplift.classifier out, or set it to command"
-            )
-        if (self.classifier == "command") != (self.command is not None):
-            raise ValueError("uplift.command and uplift.classifier: command go together")
+        if (self.learner == "command") != (self.command is not None):
+            raise ValueError("uplift.command and uplift.learner: command go together")
         if self.command and (asked := [arm for arm in self.arms if "classical" in arm]):
             raise ValueError(
                 f"uplift.arms names {asked[0]}, and a command is given the same tiles with it as without: take it out, and augment in the "

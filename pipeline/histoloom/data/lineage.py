@@ -128,8 +128,13 @@ def check_generators(
                 f"Generator {missing[0][:12]} of {store.folder} left no record of what it saw. Sample again with `dvc repro`."
             )
         for generator, record in records.items():
-            if wrong := recognise(record, rows, salt, grid).complaint(f"Generator {generator[:12]} of {store.folder}"):
-                raise HistoloomError(f"{wrong} Held-out tiles can't measure what was taught by them.")
+            check_unseen(f"Generator {generator[:12]} of {store.folder}", record, rows, salt, grid)
+
+
+def check_unseen(who: str, record: dict, rows: pd.DataFrame, salt: bytes | None = None, grid: str = "") -> None:
+    """`check_generators` of one model by its record; `who` is its name in the error."""
+    if wrong := recognise(record, rows, salt, grid).complaint(who):
+        raise HistoloomError(f"{wrong} Held-out tiles can't measure what was taught by them.")
 
 
 def model_sha256(folder: Path | str) -> str:

@@ -60,7 +60,9 @@ class Study:
 
     @property
     def _model(self) -> str:
-        return self.model or [*self.stated.links][-1]
+        """The model that is meant; '' of a study with one, and of a folder that no params are in."""
+        known = "stated" in vars(self) or (self.root / "params.yaml").is_file()
+        return self.model or ([*self.stated.links][-1] if known else "")
 
     @property
     def encoded(self) -> Path:

@@ -1,1 +1,1 @@
-"""What is fitted to tiles and predicts on tiles: linear and image classifiers, a segmenter, a command of the user."""
+"""What is fitted to tiles and predicts on tiles: classifiers, a U-Net, a command of the user, and linear ones on features."""

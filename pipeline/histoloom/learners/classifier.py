@@ -2,119 +2,87 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from histoloom.conditions.efficientnet_lite import IMAGENET, load_efficientnet_lite
-from histoloom.config import Uplift
+from histoloom.conditions.efficientnet_lite import load_efficientnet_lite
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import TrainingRun, train
+from histoloom.learners.learner import Learner, Training
+from histoloom.learners.networks import ImageNetInputs, drawn, fit_labels, keep_norms, probabilities
 
-_BATCH = 64
-_STAIN_SHIFT = 0.08
 _DROP_PATH = 0.2
 """Of stochastic depth, as EfficientNet-Lite was trained."""
 
 
-class Classifier(nn.Module):
+class _Network(ImageNetInputs):
     """Pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
 
-    kind : 'efficientnet-lite0', with ImageNet's weights, or 'timm:NAME', without.
+    trained : whether it came with weights, whose norms it keeps.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-    network: nn.Module
-
-    def __init__(self, kind: str, classes: int):
+    def __init__(self, network: nn.Module, trained: bool):
         super().__init__()
-        self.kind = kind
-        if kind == "efficientnet-lite0":
-            network, _ = load_efficientnet_lite(kind, drop_path=_DROP_PATH)
-            network.reset_classifier(classes)
-            self.network = network
-        else:
-            import timm
+        self.network, self.trained = network, trained
 
-            self.network = timm.create_model(kind.removeprefix("timm:"), num_classes=classes)
-        for name, values in zip(("mean", "std"), IMAGENET):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
-
-    def train(self, mode: bool = True) -> Classifier:
-        """The norms of a net that brings its own keep ImageNet's statistics: a few hundred steps give them no better."""
+    def train(self, mode: bool = True) -> _Network:
         super().train(mode)
-        if self.kind == "efficientnet-lite0":
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        if self.trained:
+            keep_norms(self)
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network((images - self.mean) / self.std)
+        return self.network(self.normalised(images))
 
 
-def training_run(config: Uplift, seed: int, work: Path, device: str) -> TrainingRun:
-    """What every model of the experiment is asked to do, whatever it learns."""
-    steps = config.steps
-    return TrainingRun("uplift", steps, config.rate, seed, work, steps, warmup_steps=steps // 10, device=device)
+@dataclass(frozen=True)
+class Classifier(Learner):
+    """A network of labels, which sees tiles at the side `image_px`."""
 
+    model: nn.Module
+    image_px: int
+    device: str
+    tasks = ("label",)
+    learning_rate = 3e-4
 
-def train_classifier(
-    images: np.ndarray, truth: np.ndarray, classes: int, config: Uplift, run: TrainingRun, *, augment: bool
-) -> Classifier:
-    """Train on tiles (n, h, w, 3) uint8 and class numbers (n,), classes drawn alike often; if `augment`, on tiles that are
-    mirrored, turned, and shifted in brightness and colours.
+    @staticmethod
+    @abstractmethod
+    def network(name: str, classes: int) -> nn.Module:
+        """Pictures in [0, 1] to logits (b, classes)."""
 
-    Raises
-    ------
-    HistoloomError
-        when there is no classifier of the name that params state.
-    """
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(run.seed)
+    @classmethod
+    def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
         try:
-            model = Classifier(config.classifier, classes).to(run.device)
+            model = drawn(lambda: cls.network(training.learner, len(training.classes)), training.run)
         except RuntimeError as error:
-            raise HistoloomError(f"uplift.classifier '{config.classifier}' could not be made: {error}") from error
-    weights = 1 / np.bincount(truth, minlength=classes)[truth]
-    chance, labels = torch.from_numpy(weights), torch.from_numpy(truth)
+            raise HistoloomError(f"The learner '{training.learner}' could not be made: {error}") from error
+        fit_labels(model, images, truth, training, training.image_px)
+        return cls(model, training.image_px, training.run.device)
 
-    def loss(step: int, generator: torch.Generator):
-        index = torch.multinomial(chance, config.batch_size, replacement=True, generator=generator)
-        batch = prepared(images[index.numpy()], config.image_px, run.device)
-        if augment:
-            batch = augmented(batch, generator)
-        return F.cross_entropy(model(batch).float(), labels[index].to(run.device)), {}
-
-    train(model, loss, run)
-    return model.eval()
+    def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
+        return probabilities(self.model, images, self.device, self.image_px)
 
 
-@torch.inference_mode()
-def predict(model: Classifier, images: np.ndarray, image_px: int, device: str) -> np.ndarray:
-    """Probabilities (n, classes)."""
-    parts = [
-        model(prepared(images[i : i + _BATCH], image_px, device)).softmax(1).cpu()
-        for i in range(0, len(images), _BATCH)
-    ]
-    return torch.cat(parts).numpy()
+class EfficientNetLite(Classifier):
+    """EfficientNet-Lite0 with ImageNet's weights."""
+
+    @staticmethod
+    def network(name: str, classes: int) -> nn.Module:
+        network, _ = load_efficientnet_lite(name, drop_path=_DROP_PATH)
+        network.reset_classifier(classes)
+        return _Network(network, trained=True)
 
 
-def prepared(images: np.ndarray, image_px: int, device: str) -> torch.Tensor:
-    """(n, h, w, 3) uint8 to (n, 3, image_px, image_px) in [0, 1]."""
-    values = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
-    return F.interpolate(values, size=(image_px, image_px), mode="bilinear", antialias=True)
+class TimmClassifier(Classifier):
+    """A network of timm by its name, without pretrained weights."""
 
+    @staticmethod
+    def network(name: str, classes: int) -> nn.Module:
+        import timm
 
-def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Flips and quarter turns of the whole batch, brightness and colours shifted picture by picture."""
-    for axis in (2, 3):
-        if torch.rand((), generator=generator) < 0.5:
-            images = images.flip(axis)
-    images = images.rot90(int(torch.randint(0, 4, (), generator=generator)), (2, 3))
-    shift = _STAIN_SHIFT * torch.randn(len(images), 3, 1, 1, generator=generator).to(images)
-    return (images * (1 + shift.mean(1, keepdim=True)) + shift).clamp(0, 1)
+        return _Network(timm.create_model(name.removeprefix("timm:"), num_classes=classes), trained=False)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -16,90 +17,75 @@ from PIL import Image
 from histoloom.config.file_names import class_folders
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
+from histoloom.learners.learner import Learner, Training
 
 
 @dataclass(frozen=True)
-class LearnerCommand:
-    """The user's own command (`uplift.command`), called once for one model.
+class Command(Learner):
+    """The user's own command (`uplift.command`), called once for one model, when it is to predict.
 
-    template : the command, with {dataset}, {predictions}, {steps} and {seed} to be filled in.
-    folder : where its dataset and its predictions go.
+    Of labels it finds `{dataset}/train/CLASS/*.png`, `{dataset}/classes.json` and `{dataset}/test/TILE_ID.png`. It writes Parquet
+    with `tile_id` and a column of probabilities for each class. Of masks it finds `{dataset}/train/images/*.png`,
+    `{dataset}/train/masks/*.png` of the same names, in class ids, and `{dataset}/test/TILE_ID.png`. It writes Parquet with
+    `tile_id` and `mask`, a PNG of class ids as bytes.
     """
 
-    template: str
-    steps: int
-    seed: int
-    folder: Path
+    training: Training
+    tasks = ("label", "mask")
+    learning_rate = 1e-3
 
-    def probabilities(
-        self, images: np.ndarray, labels: Sequence[str], test: dict[str, np.ndarray], classes: tuple[str, ...]
-    ) -> np.ndarray:
-        """Its probabilities (n, classes) of test tiles.
+    @classmethod
+    def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
+        """Write the tiles to learn from."""
+        learner = cls(training)
+        learner._write_labelled(images, truth) if training.task == "label" else learner._write_masks(images, truth)
+        return learner
 
-        It finds `{dataset}/train/CLASS/*.png`, `{dataset}/classes.json` and `{dataset}/test/TILE_ID.png`. It writes Parquet
-        with `tile_id` and a column of probabilities for each class.
-
-        Parameters
-        ----------
-        images, labels : (m, h, w, 3) uint8 and (m,), the tiles to learn from.
-        test : tile_id to tile (h, w, 3) uint8.
+    def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
+        """Call it, on the tiles under their names.
 
         Raises
         ------
         HistoloomError
-            when it fails, or what it wrote isn't that.
+            when it fails, or what it wrote isn't what it was asked for.
         """
+        names = list(ids) or [f"{number:06d}" for number in range(len(images))]
+        table = self._predictions(names, images)
+        return self._probabilities(table, names) if self.training.task == "label" else _masks(table, names, images)
+
+    @property
+    def _folder(self) -> Path:
+        return self.training.run.checkpoints
+
+    def _write_labelled(self, images: np.ndarray, truth: np.ndarray) -> None:
+        classes = self.training.classes
         ordered = sorted(classes)  # so that names which can be folders are
         folders = dict(zip(ordered, class_folders(ordered)))
-        write_json(self.folder / "dataset/classes.json", {"classes": ordered, "folders": list(folders.values())})
-        names = [f"{folders[label]}/{number:06d}" for number, label in enumerate(labels)]
-        _write(self.folder / "dataset/train", names, images)
-        table = self._predictions(test)
+        write_json(self._folder / "dataset/classes.json", {"classes": ordered, "folders": list(folders.values())})
+        names = [f"{folders[classes[label]]}/{number:06d}" for number, label in enumerate(truth)]
+        _write(self._folder / "dataset/train", names, images)
+
+    def _write_masks(self, images: np.ndarray, masks: np.ndarray) -> None:
+        names = [f"{number:06d}" for number in range(len(images))]
+        _write(self._folder / "dataset/train/images", names, images)
+        _write(self._folder / "dataset/train/masks", names, masks)
+
+    def _probabilities(self, table: pd.DataFrame, names: list[str]) -> np.ndarray:
+        classes = self.training.classes
         try:
-            found = table.loc[list(test), list(classes)].to_numpy(float)
+            found = table.loc[names, list(classes)].to_numpy(float)
         except KeyError as error:
             raise _wrong(f"a column for each of {', '.join(classes)}", error) from error
         if not np.isfinite(found).all() or (found < 0).any() or not np.allclose(found.sum(1), 1, atol=1e-3):
             raise HistoloomError("uplift.command wrote numbers that are no probabilities: a row's must add up to 1.")
         return found
 
-    def masks(self, images: np.ndarray, masks: np.ndarray, test: dict[str, np.ndarray]) -> np.ndarray:
-        """Its masks (n, h, w) uint8 of test tiles, in class ids.
-
-        It finds `{dataset}/train/images/*.png`, `{dataset}/train/masks/*.png` of the same names, in class ids, and
-        `{dataset}/test/TILE_ID.png`. It writes Parquet with `tile_id` and `mask`, a PNG of class ids as bytes.
-
-        Parameters
-        ----------
-        images, masks : (m, h, w, 3) and (m, h, w) uint8, the tiles to learn from and their class ids.
-        test : tile_id to tile (h, w, 3) uint8.
-
-        Raises
-        ------
-        HistoloomError
-            when it fails, or what it wrote isn't that.
-        """
-        names = [f"{number:06d}" for number in range(len(images))]
-        _write(self.folder / "dataset/train/images", names, images)
-        _write(self.folder / "dataset/train/masks", names, masks)
-        table = self._predictions(test)
-        try:
-            found = [np.asarray(Image.open(io.BytesIO(data))) for data in table.loc[list(test), "mask"]]
-        except (KeyError, TypeError, OSError, SyntaxError) as error:
-            raise _wrong("`mask`, a PNG's bytes", error) from error
-        for (name, tile), mask in zip(test.items(), found):
-            if mask.shape != tile.shape[:2]:
-                raise HistoloomError(
-                    f"uplift.command's mask of {name} is {mask.shape}: it must be {tile.shape[:2]}, of class ids."
-                )
-        return np.stack(found).astype(np.uint8)
-
-    def _predictions(self, test: dict[str, np.ndarray]) -> pd.DataFrame:
+    def _predictions(self, names: list[str], images: np.ndarray) -> pd.DataFrame:
         """Call it; the table that it wrote, by tile_id."""
-        dataset, output = self.folder / "dataset", self.folder / "predictions.parquet"
-        _write(dataset / "test", test, test.values())
-        filled = {"dataset": dataset, "predictions": output, "steps": self.steps, "seed": self.seed}
-        command = [part.format(**filled) for part in shlex.split(self.template)]
+        dataset, output, run = self._folder / "dataset", self._folder / "predictions.parquet", self.training.run
+        _write(dataset / "test", names, images)
+        filled = {"dataset": dataset, "predictions": output, "steps": run.steps, "seed": run.seed}
+        command = [part.format(**filled) for part in shlex.split(self.training.command or "")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HistoloomError(f"uplift.command ended with {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -110,6 +96,19 @@ class LearnerCommand:
         if table.index.has_duplicates:
             raise HistoloomError(f"uplift.command wrote two rows for {table.index[table.index.duplicated()][0]}.")
         return table
+
+
+def _masks(table: pd.DataFrame, names: list[str], images: np.ndarray) -> np.ndarray:
+    try:
+        found = [np.asarray(Image.open(io.BytesIO(data))) for data in table.loc[names, "mask"]]
+    except (KeyError, TypeError, OSError, SyntaxError) as error:
+        raise _wrong("`mask`, a PNG's bytes", error) from error
+    for name, tile, mask in zip(names, images, found):
+        if mask.shape != tile.shape[:2]:
+            raise HistoloomError(
+                f"uplift.command's mask of {name} is {mask.shape}: it must be {tile.shape[:2]}, of class ids."
+            )
+    return np.stack(found).astype(np.uint8)
 
 
 def _wrong(column: str, error: Exception) -> HistoloomError:

@@ -7,10 +7,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+import pandas as pd
+
 from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.precision import native
-from histoloom.conditions.encode import ConditionSet, load_conditions
+from histoloom.conditions.batch import Conditions
+from histoloom.conditions.condition import Arrays
+from histoloom.conditions.encode import ConditionSet, load_conditions, null
 from histoloom.config import Sample, SampleSlides
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read_denoiser_record
 from histoloom.data.commit import digest
@@ -62,6 +67,28 @@ class DiffusionModel:
     def predictor(self, scale_at: ScaleAt) -> Predictor:
         """The denoiser under this guidance."""
         return Predictor(self.network, self.process, self.specs, scale_at)
+
+    def nulls(self, height: int, width: int) -> Conditions:
+        """The nulls of all conditions, one row, for data of this size."""
+        arrays: Arrays = {}
+        for spec in (s for s in self.specs if s.shape != "sequence"):
+            shape = (spec.size, height, width) if spec.shape == "map" else (spec.size,)
+            arrays[spec.name] = np.zeros((1, *shape), np.float32)
+        for tower in (c for c in self.conditions.conditions if c.shape == "sequence"):
+            arrays |= tower.arrays(pd.DataFrame({"caption": [""]}), _no_tiles)
+        return null(arrays, self.specs)
+
+
+def _no_tiles(name: str) -> np.ndarray:
+    raise HistoloomError(f"A caption needs no {name} of a tile.")
+
+
+def load_unconditioned(models: Path, device: str) -> DiffusionModel:
+    """A model that is to be run under no condition: of the encoders only a text tower is loaded, which knows the empty caption."""
+    network, record = load_denoiser(models / "denoiser", device)
+    towers = tuple(spec for spec in record.conditions if spec.shape == "sequence")
+    conditions = load_conditions(towers, record.training.px, models / "encoders", device)
+    return DiffusionModel(load_target(models, record, device), network, conditions, record, device)
 
 
 @lru_cache(maxsize=4)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import histoloom
 from histoloom.config import Params, Section
+from histoloom.config.learners import DEFAULT_LEARNERS
 from histoloom.data.commit import digest
 from histoloom.errors import HistoloomError
-from histoloom.registry import PLACES, Kind, module_of
+from histoloom.registry import LOADS, PLACES, Kind, module_of
 from histoloom.studies.stages import STAGES
 
 _HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.stage_work")}
@@ -27,11 +28,20 @@ def code_sha256(stage: str, params: Params) -> str:
 
 
 def _pieces(stage: str, params: Params) -> frozenset[str]:
-    names: dict[Kind, set[str]] = {kind: set() for kind in PLACES}
+    names: dict[Kind, set[str]] = {kind: set() for kind in PLACES} | {"learner": {*_learners(stage, params)}}
     for link in params.links.values():
-        for kind, named in _named(link).items():
-            names[kind] |= {*named}
-    return frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in names[kind])
+        for kind, of_kind in _named(link).items():
+            names[kind] |= {*of_kind}
+    named = [(kind, name) for kind in STAGES[stage].loads for name in names[kind]]
+    in_turn = [(kind, name) for piece in named for kind in LOADS.get(piece, ()) for name in names[kind]]
+    return frozenset(module_of(kind, name) for kind, name in [*named, *in_turn])
+
+
+def _learners(stage: str, params: Params) -> tuple[str, ...]:
+    """The learner of the experiment, or that which the mask filter looks with."""
+    if stage == "uplift":
+        return (params.uplift.learner_name,)
+    return (DEFAULT_LEARNERS["mask"],) if "mask" in params.filter.use else ()
 
 
 def _named(params: Params) -> dict[Kind, tuple[str, ...]]:
@@ -64,7 +74,7 @@ def code_of(stage: str, pieces: frozenset[str] = frozenset()) -> list[str]:
 
 def folders_of(stage: str) -> list[str]:
     """The package's folders, from this repository's top, that hold that code and all that params may name, and the stage's own file."""
-    pieces = frozenset(module_of(kind, name) for kind in STAGES[stage].loads for name in PLACES[kind])
+    pieces = frozenset(place.partition(":")[0] for kind in STAGES[stage].loads for place in PLACES[kind].values())
     parts = [module.split(".")[1:] for module in code_of(stage, pieces)]
     folders = {part[0] for part in parts if len(part) > 1 and part[0] not in ("config", "studies")}
     return [f"pipeline/histoloom/studies/{stage}.py", *(f"pipeline/histoloom/{name}" for name in sorted(folders))]

@@ -34,7 +34,12 @@ def _entries(stage: Stage, models: Sequence[str]) -> str:
     if not models:
         return _entry(replace(stage, params=stage.keys(several=False)), command, [VERSION_FILE])
     if not stage.per_model:
-        everything = replace(stage, params=stage.keys(several=True), inputs=tuple(places(stage.inputs, models)))
+        everything = replace(
+            stage,
+            params=stage.keys(several=True),
+            inputs=tuple(places(stage.inputs, models)),
+            may_read=tuple(places(stage.may_read, models)),
+        )
         return _entry(everything, command, [VERSION_FILE])
     item = "${item}"
     own = replace(
@@ -80,7 +85,7 @@ def _entry(stage: Stage, command: str, code: Sequence[str], reports: str = "") -
     lines = [f"{stage.name}:", f"  desc: {stage.desc}", f"  cmd: {command}"]
     if stage.always:
         lines.append("  always_changed: true")
-    lines += _list("deps", [*code, *stage.inputs, *made_elsewhere])
+    lines += _list("deps", [*code, *stage.inputs, *stage.may_read, *made_elsewhere])
     if stage.params:
         lines += ["  params:", *(f"  {line}" for line in _list(f"- {RESOLVED}", stage.params))]
     if stage.always:

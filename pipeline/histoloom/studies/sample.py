@@ -101,13 +101,15 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
             for place in range(count):
                 writer.add(**{name: values[place] for name, values in arrays.items()})
             start += count
-    write_rows(_rows(plan, job, masked="mask" in names), folder / "rows.parquet", SYNTHETIC_ROW)
+    rows = rows_of(plan, job.params, job.generator_sha256, job.chain[-1].device, masked="mask" in names)
+    write_rows(rows, folder / "rows.parquet", SYNTHETIC_ROW)
     return {"tiles": len(plan)}
 
 
-def _rows(plan: pd.DataFrame, job: SamplePart, *, masked: bool) -> pd.DataFrame:
-    last = job.params.last
-    sampling = sampling_facts(last.sample, last.train_denoiser.conditions, job.chain[-1].device)
+def rows_of(plan: pd.DataFrame, params: Params, generator: str, device: str, *, masked: bool) -> pd.DataFrame:
+    """The rows of the tiles that are made of a plan's rows, by a generator with this sha256."""
+    last = params.last
+    sampling = sampling_facts(last.sample, last.train_denoiser.conditions, device)
     return plan.assign(
         source="synthetic",
         slide_id="",
@@ -117,7 +119,7 @@ def _rows(plan: pd.DataFrame, job: SamplePart, *, masked: bool) -> pd.DataFrame:
         spot_id=None,
         masked=masked,
         tissue_fraction=np.nan,
-        generator_sha256=job.generator_sha256,
+        generator_sha256=generator,
         window_layout=None,
         **sampling | {"guidance": [sampling["guidance"]] * len(plan)},
         ancestors=[sorted({*pair} - {None}) for pair in zip(plan["split_group"], plan["input_group"])],

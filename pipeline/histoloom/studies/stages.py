@@ -22,6 +22,7 @@ class Stage:
     desc : what it does, as `dvc stage list` shows it.
     params : keys of the resolved params; `files.SECTION` is what the files hold that a section names.
     inputs, outputs : places in the study.
+    may_read : places that it reads only where params name a piece that does. For DVC they are dependencies too.
     metrics : whether it writes reports/NAME/metrics.json.
     curves : the folders of training curves under reports/NAME. pictures : those of its pictures there that DVC shows.
     keeps_parts : whether its parts' names hold what decides each of them, so that parts outlive a change of anything else.
@@ -45,6 +46,7 @@ class Stage:
     demo: bool = False
     always: bool = False
     loads: tuple[Kind, ...] = ()
+    may_read: tuple[str, ...] = ()
     per_model: bool = False
 
     def keys(self, *, several: bool) -> tuple[str, ...]:
@@ -209,7 +211,7 @@ STAGES = {
             inputs=("data/tiles", "models/encoders"),
             outputs=("models/filters",),
             pictures=("calibration.png",),
-            loads=("condition",),
+            loads=("condition", "learner"),
         ),
         Stage(
             "filter",
@@ -218,6 +220,7 @@ STAGES = {
             inputs=(*_SYNTHETIC, "models/filters"),
             outputs=("data/verdicts",),
             gpu=True,
+            loads=("learner",),
         ),
         Stage(
             "emit",
@@ -243,12 +246,14 @@ STAGES = {
         ),
         Stage(
             "uplift",
-            "Train classifiers or segmenters with and without synthetic tiles, and say whether these helped.",
+            "Train learners of labels or masks with and without synthetic tiles, and say whether these helped.",
             params=("seed", "uplift", "tile.labels", "tile.masks", "files.uplift"),
             inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
+            may_read=_MODELS,
             outputs=("data/uplift",),
             keeps_parts=True,
             gpu=True,
+            loads=("learner",),
         ),
         Stage(
             "report",

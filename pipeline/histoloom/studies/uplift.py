@@ -1,4 +1,4 @@
-"""Train classifiers or segmenters with and without synthetic tiles, and say whether these helped."""
+"""Train learners of labels or masks with and without synthetic tiles, and say whether these helped."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from histoloom.cluster import uses_torch
 from histoloom.config import Params
 from histoloom.data.codes import known_salt
 from histoloom.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
-from histoloom.data.lineage import check_generators
+from histoloom.data.lineage import check_generators, check_unseen
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.study_folder import Study
-from histoloom.learners.classifier import predict, train_classifier, training_run
-from histoloom.learners.command import LearnerCommand
-from histoloom.learners.segmenter import train_segmenter
+from histoloom.errors import HistoloomError
+from histoloom.learners.learner import Training, learner_of
 from histoloom.progress import console
 from histoloom.studies.stage_work import Work
+from histoloom.training.loop import TrainingRun
 from histoloom.uplift.analysis import Analysis, ArmKey, analyse
 from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
 from histoloom.uplift.tasks import counted
@@ -57,22 +57,27 @@ def run(work: Work) -> None:
     Raises
     ------
     HistoloomError
-        when there are too few tiles to test on, one label alone, or no mask; and when a generator was taught what is tested on.
+        when there are too few tiles to test on, one label alone, or no mask; when the learner doesn't learn the task; and when a
+        generator was taught what is tested on.
     """
     study, params, config = work.study, work.params, work.params.uplift
+    learner = learner_of(config.learner_name, config.task)
     tiles = load_tiles(study, params)
     if config.seeds == 0:
         work.promote_parts([], study.uplift)
         work.write_metrics({"left_out": "uplift.seeds is 0"})
         return
     check_tiles(tiles)
-    check_generators(tiles.synthetic_stores, tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split))
+    whose = tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split)
+    check_generators(tiles.synthetic_stores, *whose)
+    read = _what_is_read(work)
+    if record := learner.saw(study.models):
+        check_unseen(f"The learner '{config.learner_name}'", record, *whose)
     left_out = left_out_arms(trials_of(config), tiles)
     for arm, why in left_out.items():
         console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
     trials = [trial for trial in trials_of(config) if trial.arm not in left_out]
     labels = params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
-    read = _what_is_read(work)
     protocol = {**protocol_of(config, trials, tiles.test, tiles.task, labels), **read}
     write_json(work.reports / "protocol.json", protocol)
     tried = _count(study.own / ATTEMPTS, digest(protocol))
@@ -95,10 +100,16 @@ def run(work: Work) -> None:
 
 def _what_is_read(work: Work) -> dict[str, Any]:
     """What decides the predictions beside the section's own params."""
+    config, root = work.params.uplift, work.study.root
+    own = learner_of(config.learner_name, config.task).reads
+    if missing := [place for place in own if not (root / place).exists()]:
+        raise HistoloomError(
+            f"The learner '{config.learner_name}' needs {', '.join(missing)}, which is missing. Run: dvc repro uplift"
+        )
     return {
         "seed": work.params.seed,
-        "command_files": command_files(work.params.uplift.command),
-        "read_sha256": digest([hash_tree(work.study.root / place) for place in work.stage.inputs]),
+        "command_files": command_files(config.command),
+        "read_sha256": digest([hash_tree(root / place) for place in (*work.stage.inputs, *own)]),
     }
 
 
@@ -161,46 +172,33 @@ def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
     tiles = load_tiles(job.study, job.params)
     real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
     rows = pd.concat([real, synthetic], ignore_index=True)
-    found = (_masks if tiles.masks else _probabilities)(job, tiles, rows)
+    found = _predicted(job, tiles, rows)
+    if tiles.masks:
+        found = counted(found, tiles.read(tiles.test, "mask"), len(tiles.classes))
     table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=tiles.test["tile_id"])
     table.to_parquet(folder / PREDICTIONS)
     return {"real": len(real), "synthetic": len(synthetic)}
 
 
-def _seed(job: UpliftPart) -> int:
-    return int(digest([job.params.seed, job.trial.seed])[:7], 16)
+def _predicted(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame) -> np.ndarray:
+    """What a learner that is fitted to these rows says of the test tiles: probabilities, or masks."""
+    learner = learner_of(job.params.uplift.learner_name, job.params.uplift.task)
+    fitted = learner.fit(tiles.read(rows), tiles.truth(rows), _training(job, tiles, learner.learning_rate))
+    return fitted.predict(tiles.read(tiles.test), tiles.test["tile_id"].tolist())
 
 
-def _command(job: UpliftPart) -> LearnerCommand | None:
-    config = job.params.uplift
-    return LearnerCommand(config.command, config.steps, _seed(job), job.work / job.part) if config.command else None
-
-
-def _probabilities(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame) -> np.ndarray:
-    """(n, classes) of the test tiles."""
-    config = job.params.uplift
-    images, test = tiles.read(rows), tiles.read(tiles.test)
-    if command := _command(job):
-        return command.probabilities(
-            images, rows["label"].tolist(), dict(zip(tiles.test["tile_id"], test)), tiles.classes
-        )
-    truth = rows["label"].map({name: number for number, name in enumerate(tiles.classes)}).to_numpy(np.int64)
-    run = training_run(config, _seed(job), job.work / job.part, job.device)
-    model = train_classifier(images, truth, len(tiles.classes), config, run, augment=job.trial.classical)
-    return predict(model, test, config.image_px, job.device)
-
-
-def _masks(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame) -> np.ndarray:
-    """(n, 3 x classes) pixels of each test tile: of each class in both masks, found, and stated."""
-    config, classes = job.params.uplift, len(tiles.classes)
-    images, masks, test = tiles.read(rows), tiles.read(rows, "mask"), tiles.read(tiles.test)
-    if command := _command(job):
-        found = command.masks(images, masks, dict(zip(tiles.test["tile_id"], test)))
-    else:
-        run = training_run(config, _seed(job), job.work / job.part, job.device)
-        augment, batch_size = job.trial.classical, config.batch_size
-        found = train_segmenter(images, masks, classes, run, augment=augment, batch_size=batch_size).segment(test)
-    return counted(found, tiles.read(tiles.test, "mask"), classes)
+def _training(job: UpliftPart, tiles: UpliftTiles, rate: float) -> Training:
+    """What every model of the experiment is asked to do, whatever it learns."""
+    config, seed = job.params.uplift, int(digest([job.params.seed, job.trial.seed])[:7], 16)
+    steps = config.steps
+    run = TrainingRun(
+        "uplift", steps, config.learning_rate or rate, seed, job.work / job.part, steps, warmup_steps=steps // 10,
+        device=job.device,
+    )  # fmt: skip
+    return Training(
+        config.learner_name, config.task, tiles.classes, run, config.batch_size, config.image_px, augment=job.trial.classical,
+        command=config.command, models=job.study.models,
+    )  # fmt: skip
 
 
 def _count(path: Path, protocol: str) -> int:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from histoloom.config import Uplift
 from histoloom.data.commit import digest
+from histoloom.learners.learner import learner_of
 from histoloom.uplift.tasks import Task
 
 
@@ -74,8 +75,9 @@ def protocol_of(
     config: Uplift, trials: list[Trial], test: pd.DataFrame, task: Task, labels: dict[str, Any]
 ) -> Protocol:
     """What will be done with these test tiles."""
+    rate = config.learning_rate or learner_of(config.learner_name, config.task).learning_rate
     return {
-        "params": config.model_dump(mode="json") | {"learning_rate": config.rate},
+        "params": config.model_dump(mode="json") | {"learner": config.learner_name, "learning_rate": rate},
         "trials": [asdict(trial) for trial in trials],
         "classes": list(task.classes),
         "test_tiles": len(test),

@@ -40,6 +40,12 @@ class UpliftTiles:
     def task(self) -> Task:
         return (mask_task if self.masks else label_task)(self.test, self.classes)
 
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """What is to be learnt of the rows: class numbers (n,), or class ids (n, h, w) uint8."""
+        if self.masks:
+            return self.read(rows, "mask")
+        return rows["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
+
     def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
         """Of rows of any of the stores, in their order, (n, h, w[, 3]) uint8."""
         stores = [self.real, *self.synthetic_stores]

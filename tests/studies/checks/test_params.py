@@ -50,6 +50,7 @@ REQUEST = {"name": "more", "tiles": 3}
         ("filter.use", "both towers", {}, {"filter": {"use": ["text"]}, "train_encoders": {"text": {"source": "transformers:vinid/plip"}}}),
         ("filter.use", "review", {}, {"filter": {"use": ["review"]}}),
         ("uplift.task", "mask", {}, {"uplift": {"task": "mask"}}),
+        ("uplift.learner", "unet learns mask, and uplift.task is label", {}, {"uplift": {"learner": "unet"}}),
         ("uplift.seeds", "two classes", {"labels": {"source": "slide", "classes": ["a"]}}, {"plan": {"evaluation_tiles": 3}}),
         ("tile.summarise", "no-such-program", {"summarise": "no-such-program -x"}, {}),
         ("evaluate.features", "no/such", {}, {"evaluate": {"features": "no/such"}}),

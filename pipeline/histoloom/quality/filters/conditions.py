@@ -15,24 +15,32 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import RidgeCV
 
 from histoloom.conditions.rna import CODES
+from histoloom.config.learners import DEFAULT_LEARNERS
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
-from histoloom.learners.segmenter import Segmenter, dice, load_segmenter, train_segmenter
+from histoloom.learners.dice import dice
+from histoloom.learners.learner import Learner, Training, learner_of
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.training.clip import likeness
 from histoloom.training.loop import TrainingRun
 
 _RIDGES = tuple(10.0**k for k in range(1, 7))
 _TEXT, _RNA = "text", "rna"
-_READ = "text.json"
+_READ, _FOUND = "text.json", "mask.json"
+_SEGMENTER = DEFAULT_LEARNERS["mask"]
+_TRAINED_AT_ONCE = 16
 _MOST_CAPTIONS = 256
 
 
 @dataclass(frozen=True)
 class MaskFilter(Filter):
-    """Dice coefficient of the tile's stated mask with what a segmenter of real tiles finds."""
+    """Dice coefficient of the tile's stated mask with what a learner of real tiles finds.
 
-    segmenter: Segmenter
+    classes : how many, without the background.
+    """
+
+    learner: Learner
+    classes: int
     name = "mask"
     reason = "does not show its mask"
     cross_fitted = True
@@ -49,11 +57,13 @@ class MaskFilter(Filter):
             raise HistoloomError("filter.use names mask, and no train tile's mask is known. Take it out.")
         masks = fitting.train.read("mask")
         assert masks is not None, "a row says `masked` where its store has masks"
+        kind = learner_of(_SEGMENTER, "mask")
         run = TrainingRun(
-            f"train_filters: {name}", config.segmenter_steps, 2e-3, fitting.params.seed, fitting.work / "checkpoints" / name, 100,
+            f"train_filters: {name}", config.segmenter_steps, kind.learning_rate, fitting.params.seed, fitting.work / "checkpoints" / name, 100,
             warmup_steps=20, device=fitting.device,
         )  # fmt: skip
-        return cls(train_segmenter(fitting.train.images[known], masks[known], len(classes), run))
+        training = Training(_SEGMENTER, "mask", classes, run, _TRAINED_AT_ONCE)
+        return cls(kind.fit(fitting.train.images[known], masks[known], training), len(classes))
 
     @staticmethod
     def applies_to(tiles: Tiles) -> np.ndarray:
@@ -63,15 +73,17 @@ class MaskFilter(Filter):
         stated = tiles.read("mask")
         if stated is None:
             return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
-        scores = dice(self.segmenter.segment(tiles.images), stated, self.segmenter.classes)
+        scores = dice(self.learner.predict(tiles.images), stated, self.classes)
         return pd.DataFrame({self.column: np.where(self.applies_to(tiles), scores, np.nan)})
 
     def save(self, folder: Path) -> None:
-        self.segmenter.save(folder)
+        self.learner.save(folder)
+        write_json(folder / _FOUND, {"classes": self.classes})
 
     @classmethod
     def load(cls, folder: Path) -> MaskFilter:
-        return cls(load_segmenter(folder))
+        facts = json.loads((folder / _FOUND).read_text(encoding="utf-8"))
+        return cls(learner_of(_SEGMENTER, "mask").load(folder), **facts)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,119 @@
+"""What is fitted to tiles and predicts on tiles, whatever network or command it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from histoloom.config.learners import LearnerTask
+from histoloom.errors import HistoloomError
+from histoloom.registry import registered
+from histoloom.training.loop import TrainingRun
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a learner is asked to learn, and how.
+
+    learner : its name, as params state it.
+    classes : names of the labels, or of the masks' classes without the background.
+    run : steps, rate, seed, device, and the folder that it may work in.
+    image_px : side in px to which tiles are resized to learn labels; masks stay as they are.
+    augment : whether tiles are mirrored, turned, and shifted in brightness and colours.
+    command : the user's own, where the learner is one.
+    models : the study's models, of which a learner may use the denoiser.
+    """
+
+    learner: str
+    task: LearnerTask
+    classes: tuple[str, ...]
+    run: TrainingRun
+    batch_size: int
+    image_px: int = 96
+    augment: bool = field(default=True, kw_only=True)
+    command: str | None = field(default=None, kw_only=True)
+    models: Path | None = field(default=None, kw_only=True)
+
+
+class Learner(ABC):
+    """One learner, fitted.
+
+    tasks : what it can learn: a tile's label, its mask, or both.
+    learning_rate : what it is trained at where params state none.
+    reads : places of the study that it reads beside the tiles, of those that the stage may read.
+    """
+
+    tasks: ClassVar[tuple[LearnerTask, ...]]
+    learning_rate: ClassVar[float]
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
+        """Fit to tiles (n, h, w, 3) uint8.
+
+        Parameters
+        ----------
+        truth : class numbers (n,) of a label's task; class ids (n, h, w) uint8 of a mask's, 0 for background.
+
+        Raises
+        ------
+        HistoloomError
+            when it can't be made, or can't learn these tiles.
+        """
+
+    @abstractmethod
+    def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
+        """Of tiles (n, h, w, 3) uint8: probabilities (n, classes), or class ids (n, h, w) uint8.
+
+        Parameters
+        ----------
+        ids : the tiles' names, for a learner that hands them on; unstated, they are numbered.
+        """
+
+    @classmethod
+    def saw(cls, models: Path) -> dict | None:
+        """The lineage record of what it saw before it is fitted; None where that is no patient's tissue.
+
+        Parameters
+        ----------
+        models : the study's.
+        """
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads.
+
+        Raises
+        ------
+        HistoloomError
+            for a learner that is not kept.
+        """
+        raise HistoloomError(f"A {type(self).__name__} can't be kept, so a filter can't look with it.")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """What `save` wrote."""
+        raise HistoloomError(f"A {cls.__name__} can't be kept, so a filter can't look with it.")
+
+
+def learner_of(name: str, task: LearnerTask) -> type[Learner]:
+    """The learner that params name.
+
+    Raises
+    ------
+    HistoloomError
+        when it doesn't learn this task.
+    """
+    kind: type[Learner] = registered("learner", name)
+    if task not in kind.tasks:
+        raise HistoloomError(
+            f"The learner '{name}' learns {' and '.join(kind.tasks)}, and the task is {task}. "
+            "Leave uplift.learner out, or name another (docs/how-to/see-whether-it-helps.md)."
+        )
+    return kind

@@ -1,0 +1,120 @@
+"""Networks fitted to tiles by the one training loop: of labels by cross entropy, of masks by cross entropy and soft Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from histoloom.conditions.efficientnet_lite import IMAGENET
+from histoloom.learners.augmentation import augmented
+from histoloom.learners.learner import Training
+from histoloom.training.loop import TrainingRun, epoch_order, train
+
+Network = TypeVar("Network", bound=nn.Module)
+BATCH = 64
+"""Of tiles that are predicted together."""
+
+
+class ImageNetInputs(nn.Module):
+    """Pictures (b, 3, h, w) in [0, 1] normalised as ImageNet's networks take them."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in zip(("mean", "std"), IMAGENET):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean) / self.std
+
+
+def keep_norms(module: nn.Module) -> None:
+    """Let batch norms keep the statistics that they came with: a few hundred steps give them no better."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
+def drawn(make: Callable[[], Network], run: TrainingRun) -> Network:
+    """A network whose new weights depend on the run's seed alone, on its device."""
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(run.seed)
+        return make().to(run.device)
+
+
+def fit_labels(model: nn.Module, images: np.ndarray, truth: np.ndarray, training: Training, px: int | None) -> None:
+    """Train on class numbers (n,), classes drawn alike often.
+
+    Parameters
+    ----------
+    model : pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
+    px : side that tiles are resized to; None leaves them as they are.
+    """
+    run = training.run
+    chance = torch.from_numpy(1 / np.bincount(truth, minlength=len(training.classes))[truth])
+    labels = torch.from_numpy(truth)
+
+    def loss(step: int, generator: torch.Generator):
+        index = torch.multinomial(chance, training.batch_size, replacement=True, generator=generator)
+        batch = to_unit(images[index.numpy()], run.device, px)
+        if training.augment:
+            batch, _ = augmented(batch, generator)
+        return F.cross_entropy(model(batch).float(), labels[index].to(run.device)), {}
+
+    train(model, loss, run)
+    model.eval().requires_grad_(False)
+
+
+def fit_masks(model: nn.Module, images: np.ndarray, masks: np.ndarray, training: Training) -> None:
+    """Train on class ids (n, h, w): cross entropy plus soft Dice over the classes (Milletari et al. 2016, eq. 1, unsquared).
+
+    Parameters
+    ----------
+    model : pictures (b, 3, h, w) in [0, 1] to logits (b, classes + 1, h, w).
+    """
+    run, classes = training.run, len(training.classes)
+    stated = torch.from_numpy(masks).long()
+
+    def loss(step: int, generator: torch.Generator):
+        index = epoch_order(run.seed, len(images), training.batch_size, step)
+        batch, truth = to_unit(images[index.numpy()], run.device), stated[index].to(run.device)
+        if training.augment:
+            batch, truth = augmented(batch, generator, truth)
+        logits = model(batch).float()
+        chance, wanted = logits.softmax(1)[:, 1:], F.one_hot(truth, classes + 1).movedim(-1, 1)[:, 1:]
+        both = (chance * wanted).sum((0, 2, 3))
+        overlap = (2 * both + 1) / (chance.sum((0, 2, 3)) + wanted.sum((0, 2, 3)) + 1)
+        return F.cross_entropy(logits, truth) + 1 - overlap.mean(), {"dice": overlap.detach().mean()}
+
+    train(model, loss, run)
+    model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def probabilities(model: nn.Module, images: np.ndarray, device: str, px: int | None) -> np.ndarray:
+    """(n, classes) of tiles (n, h, w, 3) uint8."""
+    parts = [model(to_unit(images[i : i + BATCH], device, px)).softmax(1).cpu() for i in range(0, len(images), BATCH)]
+    return torch.cat(parts).numpy()
+
+
+@torch.inference_mode()
+def class_ids(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+    """(n, h, w) uint8 of tiles (n, h, w, 3) uint8."""
+    found = [
+        model(to_unit(images[i : i + BATCH], device)).argmax(1).to(torch.uint8).cpu().numpy()
+        for i in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(found) if found else np.empty(images.shape[:3], np.uint8)
+
+
+def to_unit(images: np.ndarray, device: str, px: int | None = None) -> torch.Tensor:
+    """(n, h, w, 3) uint8 to (n, 3, h, w) in [0, 1], or (n, 3, px, px)."""
+    values = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    return values if px is None else F.interpolate(values, size=(px, px), mode="bilinear", antialias=True)
