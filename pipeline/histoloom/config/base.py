@@ -47,9 +47,11 @@ class Section(BaseModel):
     """A key that is null, or a section with nothing in it, is as one that isn't there.
 
     renamed : keys that the section had before, to what they are called now.
+    nullable : keys of which null means something.
     """
 
     renamed: ClassVar[dict[str, str]] = {}
+    nullable: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -64,7 +66,8 @@ class Section(BaseModel):
                 and not _takes_bool(cls.model_fields[key].annotation)
             ):
                 raise ValueError(f"{key} is {str(value).lower()}, and it is no switch")
-        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+        empty = cls.model_fields.keys() - {*cls.nullable}
+        return {key: value for key, value in data.items() if value is not None or key not in empty}
 
 
 def _takes_bool(kind: Any) -> bool:

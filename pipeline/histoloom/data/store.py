@@ -1,6 +1,7 @@
 """The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
 
-`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard:
+`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard (more of
+them where a part is of a set of tiles, so that its files are few):
 
 - `image` (n, h, w, 3) uint8;
 - `mask` (n, h, w) uint8, class ids, where there are masks; all UNKNOWN where nobody says what a tile shows (`masked` is false);
@@ -40,11 +41,13 @@ class TileWriter:
     folder : the part's folder.
     tile_px : side of the square tiles.
     arrays : which of `image`, `mask`, `instance` and `edge` there will be.
+    shard_tiles : how many tiles a file holds.
     """
 
-    def __init__(self, folder: Path, tile_px: int, arrays: Sequence[str] = ("image",)):
+    def __init__(self, folder: Path, tile_px: int, arrays: Sequence[str] = ("image",), shard_tiles: int = SHARD_TILES):
         group = zarr.create_group(folder / "images.zarr")
-        self._arrays = {name: _create(group, name, tile_px) for name in arrays}
+        self._shard_tiles = shard_tiles
+        self._arrays = {name: _create(group, name, tile_px, shard_tiles) for name in arrays}
         self._pending: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer")
         self._writing: Future | None = None
@@ -66,7 +69,7 @@ class TileWriter:
         for name, tile in tiles.items():
             self._pending[name].append(tile)
         self.count += 1
-        if self.count % SHARD_TILES == 0:
+        if self.count % self._shard_tiles == 0:
             self._write_pending()
 
     def finish(self) -> None:
@@ -89,14 +92,14 @@ class TileWriter:
             self._writing.result()
 
 
-def _create(group: zarr.Group, name: str, tile_px: int) -> zarr.Array:
+def _create(group: zarr.Group, name: str, tile_px: int, shard_tiles: int) -> zarr.Array:
     dtype, tail = _FORM[name]
     return group.create_array(
         name,
         shape=(0, tile_px, tile_px, *tail),
         dtype=dtype,
         chunks=(1, tile_px, tile_px, *tail),
-        shards=(SHARD_TILES, tile_px, tile_px, *tail),
+        shards=(shard_tiles, tile_px, tile_px, *tail),
         compressors=ZstdCodec(level=_ZSTD_LEVEL),
         config={"write_empty_chunks": True},  # looking for empty tiles costs as much as compressing them
     )
