@@ -234,6 +234,14 @@ def test_a_set_s_params_are_checked(stated, words):
         params_of({"path": "in"} | stated)
 
 
+def test_a_manifest_without_slides_is_not_taken_for_none(folder):
+    stated = stated_of(folder)
+    assert "set tile.manifest: null" in look(stated, manifest="manifests/slides.csv")[1]
+    write_csv("slides.csv", [{"slide_id": "s", "path": "s.svs", "patient_id": "p"}])
+    Path("slides.csv").write_text("slide_id,path,patient_id\n")
+    assert "set tile.manifest: null" in look(stated, manifest="slides.csv")[1]
+
+
 def test_captions_quote_what_a_set_has(folder):
     stated = stated_of(folder)
     assert "tile.caption quotes {organ}, which its tiles don't have" in look(stated, caption="{organ}, {label}")[1]

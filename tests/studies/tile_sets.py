@@ -120,7 +120,7 @@ def _npz(tiles: Tiles, folder: Path) -> dict:
 
 def _hdf5(tiles: Tiles, folder: Path) -> dict:
     with h5py.File(folder / "tiles.h5", "w") as file:
-        file.create_dataset("image", data=tiles.images, chunks=(5, PX, PX, 3), compression="gzip")
+        file.create_dataset("image", data=tiles.images, chunks=True, compression="gzip")
         file["mask"] = tiles.masks
         file["label"] = [label.encode() for label in tiles.labels]
         file["patient_id"] = [patient.encode() for patient in tiles.patients]

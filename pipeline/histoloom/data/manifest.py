@@ -63,6 +63,9 @@ def check_manifest(config: Tile) -> tuple[Manifest, list[Fault | Note]]:
         manifest, found = Manifest((), None), list[Fault | Note]()
     else:
         manifest, found = _check_slides(config, config.manifest)
+        if config.sets and not manifest.slides:
+            remedy = "state slides there, or set tile.manifest: null, so that tile.sets alone gives tiles."
+            found.append(Fault(config.manifest, "it states no slide that could be used.", remedy))
     tables = []
     for stated in config.sets:
         table, of_set = read_set(stated, config)

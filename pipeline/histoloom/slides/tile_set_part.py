@@ -144,7 +144,7 @@ class _Part:
         """Each row with its tiles; a picture that can't be used is written down and has none."""
         job = self.job
         stored = read_stored(job.config, job.form, job.files, rows)
-        for row, (picture, mask) in zip(rows.itertuples(), stored):
+        for row, (picture, mask) in zip(rows.itertuples(), stored, strict=True):
             try:
                 if isinstance(picture, Unreadable):
                     raise BadPicture(str(picture))

@@ -49,7 +49,7 @@ def _of_rows(config: TileSet, form: SetFormat, path: Path, rows: pd.DataFrame) -
     order = np.argsort(at, kind="stable")
     if (order != np.arange(len(order))).any():
         raise AssertionError("rows of a file are read in its order")
-    done = 0
+    done, why = 0, "the file breaks off"
     try:
         names = _names(path, form)
         image, mask = their_column(config, "image", names), their_column(config, "mask", names)
@@ -58,8 +58,9 @@ def _of_rows(config: TileSet, form: SetFormat, path: Path, rows: pd.DataFrame) -
             yield (values[0] if values[0] is not None else Unreadable("there is no picture")), (*values, None)[1]
             done += 1
     except (OSError, ValueError, NotListed) as error:
-        for _ in range(len(at) - done):
-            yield Unreadable(str(error)), None
+        why = str(error)
+    for _ in range(len(at) - done):
+        yield Unreadable(why), None
 
 
 def _names(path: Path, form: SetFormat) -> list[str]:
