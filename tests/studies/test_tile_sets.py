@@ -98,7 +98,7 @@ def test_pictures_that_cannot_be_used_are_counted_and_said(folder):
     half = np.full((PX, PX, 4), 128, np.uint8)
     Image.fromarray(half).save(pictures[4])
     with pytest.raises(
-        HistoloomError, match=r"5 picture\(s\) of sets can't be used, and tile.max_bad_tiles is 4"
+        HistoloomError, match=r"5 picture\(s\) of sets can't be used, and tile.max_bad_tiles allows 4"
     ) as error:
         take_up(params_of(stated, max_bad_tiles=4))
     for word in ("no picture that can be read", "31 x 32 px, and a tile needs 32", "of 16 bits", "half transparent"):
@@ -106,6 +106,15 @@ def test_pictures_that_cannot_be_used_are_counted_and_said(folder):
     assert not Path("data/tiles").exists() and "5 picture(s) left out" in slides_report()["set"]["reason"]
     metrics = take_up(params_of(stated, max_bad_tiles=5))
     assert (metrics["tiles"], metrics["sets"]["set"]["bad"], metrics["made"]) == (19, 5, 0)
+
+
+def test_a_set_of_which_nothing_is_left_is_refused(folder):
+    stated = write_set(Tiles(), folder / "in", "npz")
+    with pytest.raises(HistoloomError, match=r"24 picture\(s\) of sets can't be used, and tile.max_bad_tiles allows 0"):
+        take_up(params_of(stated, tile_px=PX * 2, max_bad_tiles=99))
+    budget = {"labels": LABELS | {"fraction": 1e-6}, "split": {"fractions": {"train": 1.0}}}
+    with pytest.raises(HistoloomError, match="No tile is left"):
+        take_up(params_of(stated, **budget))
 
 
 def test_grey_and_glass_are_read_exactly(folder):
@@ -155,6 +164,11 @@ def test_slides_and_sets_stand_in_one_study(slides):
     assert store.parts == ["s0", "s1", "s2", "set.0000"] and metrics["patients"] == 9 == metrics["slides"]
     assert list(slides_report()) == ["s0", "s1", "s2", "set"]
     assert take_up(params_of(stated, manifest="manifests/slides.csv"))["made"] == 0
+    for number in range(3):
+        (slides / f"data/slides/s{number}.svs").write_text("no slide")
+    with pytest.raises(HistoloomError, match="3 of 3 slides can't be used"):
+        take_up(params_of(stated, manifest="manifests/slides.csv", max_bad_slides=2))
+    assert take_up(params_of(stated, manifest="manifests/slides.csv", max_bad_slides=3))["tiles"] == 24
 
 
 def test_a_patient_of_slides_and_sets_is_in_one_split(slides):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyvips
@@ -81,6 +83,18 @@ def size_of(stored: Stored) -> tuple[int, int]:
         return stored.shape[1], stored.shape[0]
     with _opened(stored) as image:
         return image.size
+
+
+@contextmanager
+def small_pictures() -> Iterator[None]:
+    """Let libvips decode on one thread and keep nothing: for a tile, starting threads costs as much as decoding."""
+    before = pyvips.concurrency_get()
+    pyvips.concurrency_set(1)
+    pyvips.cache_set_max(0)
+    try:
+        yield
+    finally:
+        pyvips.concurrency_set(before)
 
 
 def _opened(stored: Stored) -> Image.Image:

@@ -27,7 +27,7 @@ from histoloom.slides.focus import sharpness
 from histoloom.slides.grid import grid
 from histoloom.slides.stain_mask import Segmentation, StainMask, fit_stain_mask
 from histoloom.slides.tile_cut import SHEET, Cut, contact_sheet, piece
-from histoloom.slides.tile_picture import BadPicture, as_ids, as_rgb
+from histoloom.slides.tile_picture import BadPicture, as_ids, as_rgb, small_pictures
 from histoloom.slides.tile_set_job import SetJob, packed, packed_files
 from histoloom.slides.tissue import tile_tissue_fraction
 
@@ -70,7 +70,8 @@ def make_set_part(job: SetJob) -> SetResult:
     """Make a part, unless it is there."""
     name = job.part
     made = not (job.parts / name).exists()
-    record = commit_part(job.parts, name, lambda folder: _Part(job).write(folder))
+    with small_pictures():
+        record = commit_part(job.parts, name, lambda folder: _Part(job).write(folder))
     return SetResult(job.config.id, name, cast(SetRecord, record["info"]), made)
 
 

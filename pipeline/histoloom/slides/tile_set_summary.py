@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from histoloom.config import Tile
 from histoloom.slides.left_out import MUCH_OUT_OF_FOCUS
 from histoloom.slides.tile_set_part import SetResult
 
@@ -77,7 +76,7 @@ def _words(facts: SetFacts) -> str:
     return f"{facts['bad']} picture(s) left out: {'; '.join(facts['first_bad'])}{more}"
 
 
-def check_bad(parts: Sequence[SetResult], config: Tile, most: int) -> str | None:
+def check_bad(parts: Sequence[SetResult], most: int) -> str | None:
     """Why no more is done, where more pictures of all sets than `most` can't be used; else None."""
     sets = summed(parts)
     count = sum(of["bad"] for of in sets.values())
@@ -86,7 +85,7 @@ def check_bad(parts: Sequence[SetResult], config: Tile, most: int) -> str | None
     lines = [f"  - {name}: {_words(of)}" for name, of in sets.items() if of["bad"]]
     return "\n".join(
         [
-            f"{count:,} picture(s) of sets can't be used, and tile.max_bad_tiles is {config.max_bad_tiles}:",
+            f"{count:,} picture(s) of sets can't be used, and tile.max_bad_tiles allows {most}:",
             *lines,
             "Mend or remove them, or raise tile.max_bad_tiles. What is good is kept.",
         ]

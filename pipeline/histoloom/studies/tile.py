@@ -161,27 +161,23 @@ def _refuse_bad(results: list[SlideResult], of_sets: list[SetResult], work: Work
     good = sum(result.facts is not None for result in results)
     if hidden := len(results) - good - len(bad):
         console.print(f"tile: {hidden} slide(s) left out, whose labels tile.labels.fraction hides")
-    if (
-        not good
-        and not bad
-        and not any(result.facts["tiles"] for result in of_sets)
-        and not check_bad(of_sets, config, 0)
-    ):
-        raise HistoloomError(
-            "No tile is left: tile.labels.fraction hides the labels of all, or none has one. Raise it, draw slides or patients, or "
-            "set tile.labels.unlabelled: keep."
-        )
+    left = good or any(part.facts["tiles"] for part in of_sets)
     said = lines_of([Note(config.stated_in, reason, row) for row, reason in bad])
     for line in said:
         console.print(f"quarantined: {line}", markup=False)
-    if len(bad) > config.max_bad_slides or (results and bad and not good):
+    if len(bad) > config.max_bad_slides or (bad and not left):
         raise HistoloomError(
             f"{len(bad)} of {len(results)} slides can't be used, and tile.max_bad_slides is {config.max_bad_slides}:\n"
             + "\n".join(f"  - {line}" for line in said)
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
         )
-    if refusal := check_bad(of_sets, config, config.max_bad_tiles):
+    if refusal := check_bad(of_sets, config.max_bad_tiles if left else 0):
         raise HistoloomError(refusal)
+    if not left:
+        raise HistoloomError(
+            "No tile is left: tile.labels.fraction hides the labels of all, or none has one. Raise it, draw slides or patients, or "
+            "set tile.labels.unlabelled: keep."
+        )
 
 
 _SLIDE_COLUMNS = (
@@ -218,8 +214,9 @@ def _write_slides(results: list[SlideResult], of_sets: list[SetResult], work: Wo
                 writer.writerow({"slide_id": result.entry.slide_id, **result.facts})
             elif result.reason is not None:
                 writer.writerow({"slide_id": result.entry.slide_id, "reason": result.reason})
+        stated = {each.id: each.mpp for each in work.params.tile.sets}
         for name, facts in summed(of_sets).items():
-            writer.writerow({"slide_id": name, "mpp_level0": work.params.tile.mpp, **set_columns(facts)})
+            writer.writerow({"slide_id": name, "mpp_level0": stated[name], **set_columns(facts)})
 
 
 def _publish(results: list[SlideResult], of_sets: list[SetResult], work: Work) -> None:
