@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import TileSet
-from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, places, texts, their_column
+from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, name_in_set, places, texts, their_column
 
 _AT_ONCE = 64
 Read = Callable[[str, int, int], np.ndarray]
@@ -22,7 +22,6 @@ Read = Callable[[str, int, int], np.ndarray]
 
 def list_arrays(config: TileSet, files: list[Path], found: Found) -> Listing:
     """The pictures of files of arrays, in their order."""
-    several = len(files) > 1 or any(mark in config.path for mark in "*?[")
     tables: list[pd.DataFrame] = []
     names: list[str] = []
     file: list[int] = []
@@ -36,7 +35,7 @@ def list_arrays(config: TileSet, files: list[Path], found: Found) -> Listing:
             tables.append(
                 pd.DataFrame({name: texts(_decoded(read(name, 0, count))) for name in lists}, index=range(count))
             )
-        names += [f"{path.stem}/{row}" if several else f"{row}" for row in range(count)]
+        names += [name_in_set(config, path, f"{row}") for row in range(count)]
         file += [number] * count
         at += range(count)
         masked += [mask is not None] * count
@@ -46,7 +45,10 @@ def list_arrays(config: TileSet, files: list[Path], found: Found) -> Listing:
 
 
 def _decoded(values: np.ndarray) -> list:
-    return [value.decode("utf-8") if isinstance(value, bytes) else value for value in values.tolist()]
+    try:
+        return [value.decode("utf-8") if isinstance(value, bytes) else value for value in values.tolist()]
+    except UnicodeDecodeError as error:
+        raise NotListed(f"it holds text that is no UTF-8 ({error}).", "write its text as UTF-8.") from None
 
 
 def _check(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], image: str | None, mask: str | None) -> int:

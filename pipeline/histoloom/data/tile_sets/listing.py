@@ -79,6 +79,11 @@ def shown(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more
 
 
+def name_in_set(config: TileSet, file: Path, key: str) -> str:
+    """The name of a picture of a file: with the file's stem where a folder or a glob may name more files."""
+    return key if file == Path(config.path) else f"{file.stem}/{key}"
+
+
 def their_column(config: TileSet, ours: str, have: Iterable[str]) -> str | None:
     """The set's column of this name of ours; unstated, the same name, or its plural."""
     have = set(have)

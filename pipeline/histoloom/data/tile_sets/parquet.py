@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histoloom.config import TileSet
-from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, places, texts, their_column
+from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, name_in_set, places, texts, their_column
 
 _BATCH = 256
 
@@ -24,7 +24,6 @@ def list_parquet(config: TileSet, files: list[Path], found: Found) -> Listing:
     file: list[int] = []
     at: list[int] = []
     masked: list[bool] = []
-    several = len(files) > 1 or any(mark in config.path for mark in "*?[")
     label_names: tuple[str, ...] = ()
     for number, path in enumerate(files):
         try:
@@ -36,11 +35,14 @@ def list_parquet(config: TileSet, files: list[Path], found: Found) -> Listing:
         _check_kind(path, schema, image, "image")
         if mask is not None:
             _check_kind(path, schema, mask, "mask")
-        table = _without_pictures(stored, schema, image)
+        try:
+            table = _without_pictures(stored, schema, image)
+        except (pa.ArrowException, OSError) as error:
+            raise NotListed(f"{path.name} breaks off or is damaged ({error}).", "copy it again.") from None
         stems = [PurePosixPath(text).with_suffix("").as_posix() if text else "" for text in table.pop("image.path")]
         unique = all(stems) and len({*stems}) == len(stems)
         keys = stems if unique else [f"{row}" for row in range(len(table))]
-        names += [f"{path.stem}/{key}" for key in keys] if several else keys
+        names += [name_in_set(config, path, key) for key in keys]
         file += [number] * len(table)
         at += range(len(table))
         masked += [mask is not None] * len(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from histoloom.config import TileSet
 from histoloom.config.tile_sets import SetFormat
@@ -57,7 +58,7 @@ def _of_rows(config: TileSet, form: SetFormat, path: Path, rows: pd.DataFrame) -
         for values in reader.read_rows(path, at, columns):
             yield (values[0] if values[0] is not None else Unreadable("there is no picture")), (*values, None)[1]
             done += 1
-    except (OSError, ValueError, NotListed) as error:
+    except (OSError, ValueError, pa.ArrowException, NotListed) as error:
         why = str(error)
     for _ in range(len(at) - done):
         yield Unreadable(why), None

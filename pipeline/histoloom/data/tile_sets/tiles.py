@@ -86,6 +86,12 @@ def list_set(config: TileSet, tile: Tile) -> tuple[TileTable | None, list[Fault 
     except NotListed as error:
         found.fault(error.problem, error.remedy)
         return None, found.all
+    except OSError as error:
+        found.fault(
+            f"'{error.filename or config.path}' can't be read ({error.strerror or error}).",
+            "mend its rights or its disk.",
+        )
+        return None, found.all
     return TileTable(config, form, listing.files, _rows(config, tile, listing, found)), found.all
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import pandas as pd
 
 from histoloom.config import TileSet
-from histoloom.data.tile_sets.listing import NONE, PICTURES, Found, Listing, NotListed, places, shown, texts
+from histoloom.data.tile_sets.listing import (
+    NONE,
+    PICTURES,
+    Found,
+    Listing,
+    NotListed,
+    name_in_set,
+    places,
+    shown,
+    texts,
+)
 
 _WORDS = {"cls": "label", "txt": "caption"}
 
@@ -24,8 +34,7 @@ def list_tars(config: TileSet, files: list[Path], found: Found) -> Listing:
         if without:
             found.fault(f"{path.name}: {len(without):,} sample(s) have no picture: {shown(without)}.", "mend the tar.")
         for key, (place, said) in samples.items():
-            name = f"{path.stem}/{key}" if len(files) > 1 or _is_glob(config) else key
-            rows.append({"name": name, "file": number, **place})
+            rows.append({"name": name_in_set(config, path, key), "file": number, **place})
             stated.append(said)
     if not rows:
         raise NotListed("it holds no picture.", "name .tar files of key.jpg, key.png or key.webp.")
@@ -36,10 +45,6 @@ def list_tars(config: TileSet, files: list[Path], found: Found) -> Listing:
     columns_said = dict.fromkeys(name for each in stated for name in each)
     table = {name: texts(each.get(name) for each in stated) for name in columns_said}
     return Listing(tuple(files), places(frame["name"], **columns), pd.DataFrame(table, index=range(len(stated))))
-
-
-def _is_glob(config: TileSet) -> bool:
-    return any(mark in config.path for mark in "*?[")
 
 
 def _samples(path: Path, config: TileSet) -> tuple[dict[str, tuple[dict[str, int], dict[str, str]]], list[str]]:
