@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -106,6 +107,42 @@ def test_masks_that_lose_are_refused(form):
         as_ids(encoded(np.zeros((4, 4), np.uint8), form))
     with pytest.raises(BadPicture, match="of mode RGB"):
         as_ids(encoded(np.zeros((4, 4, 3), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"photometric": "miniswhite"}, "inverted grey"),
+        ({"compression": "jpeg", "photometric": "minisblack"}, "compression loses"),
+    ],
+)
+def test_masks_in_tiffs_that_change_ids_are_refused(options, words):
+    ids, stream = np.arange(256, dtype=np.uint8).reshape(16, 16), io.BytesIO()
+    tifffile.imwrite(
+        stream,
+        ids,
+        compression=None if "compression" not in options else options["compression"],
+        photometric=options["photometric"],
+    )
+    with pytest.raises(BadPicture, match=words):
+        as_ids(stream.getvalue())
+    plain = io.BytesIO()
+    tifffile.imwrite(plain, ids.astype(np.uint16) * 9, compression="zlib", photometric="minisblack")
+    np.testing.assert_array_equal(as_ids(plain.getvalue()), ids.astype(np.uint16) * 9)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "tiff"])
+def test_damaged_pictures_are_read_or_refused(form):
+    draw, whole = np.random.default_rng(0), encoded(Tiles(1).images[0], form)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in draw.integers(0, len(whole), draw.integers(1, 6)):
+            damaged[place] = draw.integers(0, 256)
+        for read in (as_rgb, as_ids):
+            try:
+                assert read(bytes(damaged)).dtype.kind == "u"
+            except BadPicture:
+                continue
 
 
 def test_a_size_is_read_off_the_header():

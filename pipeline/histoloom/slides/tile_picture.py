@@ -15,7 +15,9 @@ from histoloom.slides.file_header import UNREADABLE
 
 _MOST_PX = 2**28
 _COLOURS = ("RGB", "RGBA", "L", "LA", "P", "1", "PA")
-_ORIENTATION, _BITS, _NUMBERS = 0x0112, 258, 339
+_ORIENTATION, _BITS, _COMPRESSION, _PHOTOMETRIC, _NUMBERS = 274, 258, 259, 262, 339
+_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
+"""TIFF compressions."""
 
 
 class BadPicture(Exception):
@@ -33,10 +35,10 @@ def as_rgb(stored: Stored) -> np.ndarray:
     if isinstance(stored, np.ndarray):
         return _of_channels(stored if stored.ndim == 3 else stored[..., None])
     with _opened(stored) as image:
-        _check_colours(image, stored or b"")
-        if image.format == "JPEG":
-            return _of_jpeg(stored or b"")
         try:
+            _check_colours(image, stored or b"")
+            if image.format == "JPEG":
+                return _of_jpeg(stored or b"")
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             return _of_channels(np.asarray(image.convert("RGBA" if transparent else "RGB")))
         except (OSError, *UNREADABLE) as error:
@@ -58,8 +60,8 @@ def as_ids(stored: Stored) -> np.ndarray:
             raise BadPicture(
                 f"its mask is a {image.format} of mode {image.mode}: save it as PNG with one channel of ids"
             )
-        bits = (stored or b"")[24] if image.format == "PNG" else 8
         try:
+            bits = (stored or b"")[24] if image.format == "PNG" else _bits_of_tiff(image)
             ids = np.asarray(image)
         except (OSError, *UNREADABLE) as error:
             raise BadPicture(f"its mask breaks off or is damaged ({error})") from None
@@ -70,6 +72,16 @@ def as_ids(stored: Stored) -> np.ndarray:
     if ids.min() < 0:
         raise BadPicture(f"its mask holds {ids.min()}")
     return ids
+
+
+def _bits_of_tiff(image: Image.Image) -> int:
+    """Bits of a TIFF's ids, which must be stored without loss, and not inverted."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if tags.get(_COMPRESSION, 1) not in _LOSSLESS:
+        raise BadPicture("its mask's compression loses: save it as PNG, or as TIFF with deflate")
+    if tags.get(_PHOTOMETRIC) not in (1, 3):
+        raise BadPicture("its mask is inverted grey: save it as PNG with one channel of ids")
+    return max(tags.get(_BITS, (1,)))
 
 
 def size_of(stored: Stored) -> tuple[int, int]:
