@@ -31,6 +31,7 @@ from histoloom.slides.tile_picture import BadPicture, as_ids, as_rgb, small_pict
 from histoloom.slides.tile_set_job import SetJob, packed, packed_files
 from histoloom.slides.tissue import tile_tissue_fraction
 
+_MOST_ID = 2**16 - 1
 _SHARD_BYTES, _MOST_A_SHARD, _LEAST_A_SHARD = 2**27, 1024, 128
 
 
@@ -159,6 +160,8 @@ class _Part:
     def _ids(self, found: np.ndarray) -> np.ndarray:
         """Values of a mask as ids of classes."""
         values, most = self.job.config.mask_values, int(found.max(initial=0))
+        if most > _MOST_ID:
+            raise BadPicture(f"its mask holds {most}, and {_MOST_ID} is the most")
         if values:
             table = np.full(max(most, *values) + 1, UNKNOWN, np.uint8)
             table[0] = 0
