@@ -46,7 +46,7 @@ bench bench-smoke: setup
 	@mkdir -p reports/benchmarks
 	@test -n "$(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@)" \
 		|| echo "HISTOLOOM_REAL_DATA is not set: benchmarks.tissue, filters, conditions and canvas are left out (docs/how-to/develop.md)"
-	@set -e; for name in tiling sampling precision $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),tissue filters conditions canvas); do \
+	@set -e; for name in tiling tile_sets sampling precision $(if $(HISTOLOOM_REAL_DATA)$(filter bench-smoke,$@),tissue filters conditions canvas); do \
 		$(BIN)/python -m benchmarks.$$name $(if $(filter bench-smoke,$@),--smoke) --json reports/benchmarks/$$name.json; done
 
 lint: setup

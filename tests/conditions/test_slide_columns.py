@@ -16,6 +16,7 @@ from histoloom.conditions.cohort import CohortCondition
 from histoloom.conditions.condition import FitJob, Source
 from histoloom.conditions.number import NumberCondition
 from histoloom.config import Params
+from histoloom.data.manifest import Manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.slide_fields import parsed, written
 from histoloom.errors import HistoloomError
@@ -80,9 +81,9 @@ def test_tiles_that_were_cut_before_are_to_be_cut_again():
         CohortCondition.stated(ROWS.drop(columns="slide_fields"), params_of(cohort=["site"]))
 
 
-def _manifest(fields: list[dict[str, str]] = FIELDS) -> SimpleNamespace:
+def _manifest(fields: list[dict[str, str]] = FIELDS) -> Manifest:
     first = SlideEntry("s", Path("s.svs"), "p", 2)
-    return SimpleNamespace(slides=tuple(replace(first, row=2 + n, extra=extra) for n, extra in enumerate(fields)))
+    return Manifest(tuple(replace(first, row=2 + n, extra=extra) for n, extra in enumerate(fields)), None)
 
 
 def test_validate_names_columns_values_and_numbers_that_are_wrong():

@@ -41,6 +41,14 @@ def test_files_are_placed_under_the_root_and_absolute_ones_stay(study):
     assert placed(masked, study).sample_slides.slides[0].mask == "elsewhere/study/m.png"
 
 
+def test_sets_of_tiles_are_placed_and_no_manifest_stays_none(study):
+    stated = {"path": "cut/*.tar", "masks": "masks", "root": "/data/tiles", "columns": {"label": "class"}}
+    found = placed(params({"manifest": None, "labels": {"source": "none"}, "sets": [stated]}), study).tile
+    assert found.manifest is None and found.sets[0].path == "elsewhere/study/cut/*.tar"
+    assert (found.sets[0].masks, found.sets[0].root) == ("elsewhere/study/masks", "/data/tiles")
+    assert found.sets[0].columns == {"label": "class"} and found.sets[0].table is None
+
+
 @pytest.mark.parametrize(
     "source, place",
     [

@@ -41,7 +41,7 @@ def test_a_registered_learner_has_the_protocol(name):
 def test_a_family_is_found_by_what_its_names_begin_with():
     assert entry_of("learner", "timm:resnet18") == "timm:" and module_of("learner", "timm:x").endswith("classifier")
     assert entry_of("learner", "timm:") is entry_of("learner", "resnet18") is entry_of("learner", "x:y") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(HistoloomError, match="is no learner that is known here"):
         registered("learner", "resnet18")
 
 

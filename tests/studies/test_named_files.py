@@ -144,6 +144,21 @@ def test_a_change_behind_a_linked_folder_is_seen(tmp_path):
     assert Hashes(tmp_path / "h").of(tmp_path / "model") != before
 
 
+def test_many_files_are_hashed_as_each_is(tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for name in ("a", "deep/b"):
+        (tmp_path / "in" / name).write_text(name)
+    (tmp_path / "in/link").symlink_to(tmp_path / "in/a")
+    paths = [tmp_path / "in" / name for name in ("a", "deep/b", "link", "deep", "gone", "a")]
+    hashes = Hashes(tmp_path / "h")
+    assert hashes.of_all(paths) == [Hashes(tmp_path / "other").of(path) for path in paths]
+    hashes.save(all_asked=True)
+    (tmp_path / "in/a").write_text("another")
+    before, after = hashes.of_all(paths), Hashes(tmp_path / "h").of_all(paths)
+    assert [a == b for a, b in zip(before, after)] == [True] * 6
+    assert Hashes(tmp_path / "h").of_all(paths)[0] == Hashes(tmp_path / "other").of(tmp_path / "in/a")
+
+
 def test_reviews_count_where_a_filter_reads_them(study):
     (study / "reviews").mkdir()
     plain = params()

@@ -42,7 +42,7 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
     params, factor = sources.params, sources.factor
     if image.slide_id not in sources.slides:
         raise HistoloomError(
-            f"sample_slides.slides, '{slide.name}': '{image.slide_id}' is no slide of {params.tile.manifest}."
+            f"sample_slides.slides, '{slide.name}': '{image.slide_id}' is no slide of {params.tile.stated_in}."
         )
     entry = sources.slides[image.slide_id]
     latents = create(group, "image", (sources.target.channels,), _canvas(group), "float32")

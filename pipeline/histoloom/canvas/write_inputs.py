@@ -34,9 +34,7 @@ def check_slides(params: Params, splits: dict[str, str], slide_ids: Iterable[str
     for slide in params.sample_slides.slides:
         found += check_source_groups(slide, slide.source_groups, splits)
         if slide.image and slide.image.slide_id not in slide_ids:
-            problem = (
-                f"sample_slides.slides, '{slide.name}': '{slide.image.slide_id}' is no slide of {params.tile.manifest}."
-            )
+            problem = f"sample_slides.slides, '{slide.name}': '{slide.image.slide_id}' is no slide of {params.tile.stated_in}."
             found.append(Fault("params.yaml", problem, "mend image.slide_id."))
         for read in (_notes_of_mask, _notes_of_grid, _notes_of_holes):
             try:

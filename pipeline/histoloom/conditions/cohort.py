@@ -34,7 +34,7 @@ class CohortCondition(Condition):
 
     @classmethod
     def check(cls, params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
-        columns, known = params.train_encoders.cohort.columns, {c for s in manifest.slides for c in s.extra}
+        columns, known = params.train_encoders.cohort.columns, {c for s in manifest.stated for c in s.extra}
         if not columns:
             problem = "train_denoiser.conditions has cohort, and it names no column."
             yield key_fault("train_encoders.cohort.columns", problem, "name columns of slides.csv, such as site.")
@@ -46,7 +46,7 @@ class CohortCondition(Condition):
             )
         for place, stated in _named(params):
             for column, value in stated.items():
-                values = {slide.extra.get(column) or "" for slide in manifest.slides} - {""}
+                values = {slide.extra.get(column) or "" for slide in manifest.stated} - {""}
                 if value not in values:
                     yield key_fault(
                         place, f"no slide has '{column}={value}'.", f"name one of {', '.join(sorted(values))}."

@@ -41,15 +41,15 @@ class NumberCondition(Condition):
             problem = "train_denoiser.conditions has number, and it names no column."
             yield key_fault(key, problem, "name columns of slides.csv, such as meta_age.")
         for column in columns:
-            if all(column not in slide.extra for slide in manifest.slides):
+            if all(column not in slide.extra for slide in manifest.stated):
                 yield key_fault(
                     key,
                     f"slides.csv has no column '{column}'.",
                     "add it, or name another; a column of your own begins with meta_.",
                 )
-            for slide in manifest.slides:
+            for slide in manifest.stated:
                 if (text := slide.extra.get(column)) and (wrong := _problem(text)):
-                    yield Fault(params.tile.manifest, wrong, "state a number, or leave it empty.", slide.row, column)
+                    yield Fault(params.tile.stated_in, wrong, "state a number, or leave it empty.", slide.row, column)
 
     @classmethod
     def stated(cls, rows: pd.DataFrame, params: Params) -> pd.Series:

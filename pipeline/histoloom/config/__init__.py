@@ -17,6 +17,7 @@ from histoloom.config.report import Report
 from histoloom.config.sample import Sample
 from histoloom.config.sample_slides import FromImage, SampleSlides, WovenSlide
 from histoloom.config.tile import Labels, Masks, Region, Split, Tile, Tissue
+from histoloom.config.tile_sets import TileSet
 from histoloom.config.train_autoencoder import TrainAutoencoder
 from histoloom.config.train_denoiser import LossWeight, TrainDenoiser
 from histoloom.config.train_encoders import Genotype, ImageTower, Rna, Text, TrainEncoders
@@ -51,6 +52,7 @@ __all__ = [
     "Split",
     "Text",
     "Tile",
+    "TileSet",
     "Tissue",
     "TrainAutoencoder",
     "TrainDenoiser",

@@ -54,9 +54,11 @@ class Section(BaseModel):
     """A key that is null, or a section with nothing in it, is as one that isn't there.
 
     renamed : keys that the section had before, to what they are called now.
+    nullable : keys of which null means something.
     """
 
     renamed: ClassVar[dict[str, str]] = {}
+    nullable: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -68,7 +70,8 @@ class Section(BaseModel):
         for key, value in data.items():
             if isinstance(value, bool) and key in fields and not _takes_bool(fields[key].annotation):
                 raise ValueError(f"{key} is {str(value).lower()}, and it is no switch")
-        return {key: value for key, value in data.items() if value is not None or key not in fields}
+        empty = fields.keys() - {*cls.nullable}
+        return {key: value for key, value in data.items() if value is not None or key not in empty}
 
     @classmethod
     def written_keys(cls) -> dict[str, FieldInfo]:

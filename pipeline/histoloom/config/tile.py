@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Natural, Positive, Scale, Section, Size
 from histoloom.config.file_keys import Names
 from histoloom.config.file_names import ClassName
+from histoloom.config.tile_sets import TileSet
 
 
 class Tissue(Section):
@@ -130,7 +131,11 @@ class Split(Section):
 
 
 class Tile(Section):
-    manifest: Annotated[str, Names.FILE] = "manifests/slides.csv"
+    nullable: ClassVar[tuple[str, ...]] = ("manifest",)
+    manifest: Annotated[str | None, Names.FILE] = Field(
+        "manifests/slides.csv", description="null where sets alone give tiles"
+    )
+    sets: tuple[TileSet, ...] = Field((), description="tiles that somebody cut already")
     spots: Annotated[str | None, Names.FILE] = None
     annotations_root: Annotated[str, Names.FILE] = "manifests/annotations"
     annotations_origin: Literal["bounds", "level0"] = Field(
@@ -173,12 +178,37 @@ class Tile(Section):
     )
     split: Split = Split()
     max_bad_slides: Natural = 0
+    max_bad_tiles: Natural = Field(0, description="pictures of sets that may be left out because they can't be used")
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
 
     @property
     def quoted(self) -> tuple[str, ...]:
         """The fields that captions quote."""
         return tuple(name for _, name, _, _ in Formatter().parse(self.caption) if name is not None)
+
+    @property
+    def stated_in(self) -> str:
+        """Where faults of what is stated of slides and tiles are."""
+        return self.manifest or "params.yaml, tile.sets"
+
+    @model_validator(mode="after")
+    def _sets(self):
+        if self.manifest is None and not self.sets:
+            raise ValueError("manifest is null, and sets names none: there are no tiles. State one of them")
+        if not self.sets:
+            return self
+        names = [each.id.casefold() for each in self.sets]
+        if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise ValueError(f"sets names '{repeated[0]}' twice: give each set a name of its own")
+        if self.more_mpp:
+            raise ValueError("more_mpp cuts slides at further scales, and sets have one: take one of them out")
+        if self.split.group == "region":
+            raise ValueError("split.group: region divides slides, and tiles of sets lie on none: set patient or slide")
+        if self.manifest is None and self.labels.source in ("polygons", "spots"):
+            raise ValueError(
+                f"labels.source is {self.labels.source}, which is of slides: of sets it is slide, raster or none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scales_differ(self):

@@ -7,6 +7,7 @@ from histoloom.data.keys import StudyKeys
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import assign_splits, region_of
+from histoloom.data.tile_sets.tiles import SetSlide
 from histoloom.errors import Fault, ManifestFaults
 
 
@@ -18,7 +19,7 @@ def split_group(entry: SlideEntry, config: Tile, point_px: tuple[float, float], 
     return entry.slide_id if config.split.group == "slide" else entry.patient_id
 
 
-def split_groups(entry: SlideEntry, config: Tile) -> list[str]:
+def split_groups(entry: SlideEntry | SetSlide, config: Tile) -> list[str]:
     """All groups that a slide can have."""
     if config.split.group == "region":
         region = config.split.region
@@ -34,7 +35,7 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
     ManifestFaults
         when params assign a group that isn't there.
     """
-    groups = [group for entry in manifest.slides for group in split_groups(entry, config)]
+    groups = [group for entry in manifest.stated for group in split_groups(entry, config)]
     unknown = sorted(set(config.split.assign) - set(groups))
     if unknown:
         raise ManifestFaults(
@@ -48,7 +49,7 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
             ]
         )
     fractions: dict[str, float] = dict(config.split.fractions.items())
-    stated = {group: entry.split for entry in manifest.slides if entry.split for group in split_groups(entry, config)}
+    stated = {group: entry.split for entry in manifest.stated if entry.split for group in split_groups(entry, config)}
     return assign_splits(groups, fractions, seed, {**stated, **config.split.assign})
 
 
@@ -56,7 +57,7 @@ def study_keys(manifest: Manifest, config: Tile, splits: dict[str, str], key: st
     """The patients, slides or spots that the manifest names, before a tile is cut; `splits` are those of study_splits."""
     train: set[str] = set()
     every: set[str] = set()
-    for entry in manifest.slides:
+    for entry in manifest.stated:
         names = {getattr(entry, key)} if key != "spot_id" else set()
         if key == "spot_id" and manifest.spots is not None:
             names = {*manifest.spots["spot_id"][manifest.spots["slide_id"] == entry.slide_id]}

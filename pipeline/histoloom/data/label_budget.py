@@ -24,11 +24,11 @@ def visible_fractions(
     or 1, and each split has at least one of 1.
     """
     fraction, of = config.labels.fraction, config.labels.fraction_of
-    out: dict[str, dict[str, float]] = {entry.slide_id: {} for entry in manifest.slides}
+    out: dict[str, dict[str, float]] = {entry.slide_id: {} for entry in manifest.stated}
     if fraction == 1:
         return out
     for split in ("train", "val") if "test" in splits.values() else ("train",):
-        members = [e for e in manifest.slides if split in {splits[g] for g in split_groups(e, config)}]
+        members = [e for e in manifest.stated if split in {splits[g] for g in split_groups(e, config)}]
         if of == "tile":
             visible = dict.fromkeys((e.slide_id for e in members), fraction)
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -15,19 +16,29 @@ from histoloom.data.schema import OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS
 from histoloom.data.slide_entry import FILE_COLUMNS, Collector, SlideEntry, read_entry
 from histoloom.data.slide_files import NoFile, Root
 from histoloom.data.spots import read_spots
+from histoloom.data.tile_sets.check import read_set
+from histoloom.data.tile_sets.tiles import SetSlide, TileTable
 from histoloom.errors import Fault, Note, lines_of, notes_among, refuse_faults
 from histoloom.progress import console
 
+PART_MARK = "."
+"""Stands between a set's name and the number of a part."""
 _NOT_QUOTED = (*FILE_COLUMNS, "mpp", "slide_id", "patient_id", "split")
 _CAPTION_FIELDS = ("label", "composition", "caption", "measured", "cluster", "annotation")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The slides that are stated, and the table of spots, where labels come from one."""
+    """The slides that are to be cut, the table of spots, where labels come from one, and the sets of tiles that are cut already."""
 
     slides: tuple[SlideEntry, ...]
     spots: pd.DataFrame | None
+    sets: tuple[TileTable, ...] = ()
+
+    @cached_property
+    def stated(self) -> tuple[SlideEntry | SetSlide, ...]:
+        """All slides of which something is stated: those to be cut, and those that tiles of sets are from."""
+        return (*self.slides, *(slide for table in self.sets for slide in table.slides))
 
 
 def read_manifest(config: Tile) -> Manifest:
@@ -47,13 +58,31 @@ def read_manifest(config: Tile) -> Manifest:
 
 
 def check_manifest(config: Tile) -> tuple[Manifest, list[Fault | Note]]:
-    """Read the manifests as far as they go, with the list of their faults and notes."""
-    table, faults = read_csv_table(config.manifest)
-    found = Collector(config.manifest)
+    """Read the manifests and list the sets as far as they go, with the list of their faults and notes."""
+    if config.manifest is None:
+        manifest, found = Manifest((), None), list[Fault | Note]()
+    else:
+        manifest, found = _check_slides(config, config.manifest)
+        if config.sets and not manifest.slides:
+            remedy = "state slides there, or set tile.manifest: null, so that tile.sets alone gives tiles."
+            found.append(Fault(config.manifest, "it states no slide that could be used.", remedy))
+    tables = []
+    for stated in config.sets:
+        table, of_set = read_set(stated, config)
+        found += of_set
+        if table is not None:
+            tables.append(table)
+    manifest = replace(manifest, sets=tuple(tables))
+    return manifest, found + _check_together(manifest, config)
+
+
+def _check_slides(config: Tile, path: str) -> tuple[Manifest, list[Fault | Note]]:
+    table, faults = read_csv_table(path)
+    found = Collector(path)
     found.found += faults
     if table.columns.empty:
         return Manifest((), None), found.found
-    found.found += check_columns(config.manifest, table, REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
+    found.found += check_columns(path, table, REQUIRED_SLIDE_COLUMNS, OPTIONAL_SLIDE_COLUMNS)
     if not {*REQUIRED_SLIDE_COLUMNS} <= {*table.columns} or table.empty:
         return Manifest((), None), found.found
     _find_files(table, config, found)
@@ -62,7 +91,8 @@ def check_manifest(config: Tile) -> tuple[Manifest, list[Fault | Note]]:
     _check_quoted(table.columns, config, found)
     _check_ids(table, found)
     _check_paths(entries, found)
-    _check_groups(entries, {*table["patient_id"]} - {""}, config, found)
+    if not config.sets:  # else with those of the sets
+        _check_groups(entries, {*table["patient_id"]} - {""}, config, found)
     spots, of_spots = read_spots(config, [*filter(None, table["slide_id"].unique())])
     return Manifest(tuple(entries), spots), found.found + of_spots
 
@@ -126,17 +156,48 @@ def _check_paths(entries: list[SlideEntry], found: Collector) -> None:
             found.add(f"'{entry.path}' stands in row {row} already.", remedy, entry.row, "path")
 
 
-def _check_groups(entries: list[SlideEntry], patients: set[str], config: Tile, found: Collector) -> None:
+def _check_together(manifest: Manifest, config: Tile) -> list[Fault | Note]:
+    """Faults of slides and sets beside each other, where there are sets."""
+    found = Collector(config.stated_in)
+    if not manifest.sets:
+        return []
+    owners: dict[str, str] = {}
+    for entry in manifest.slides:
+        owners[entry.slide_id] = entry.patient_id
+    for table in manifest.sets:
+        where, name = table.config.path, table.config.id
+        mine = table.rows[["slide_id", "patient_id"]].drop_duplicates()
+        for slide, patient in mine.itertuples(index=False):
+            if (before := owners.setdefault(slide, patient)) != patient:
+                problem = f"slide '{slide}' is of patient '{patient}' here, and of '{before}' elsewhere."
+                found.found.append(Fault(where, problem, "a slide is of one patient: mend the id.", None, "slide_id"))
+        fields = {name for slide in table.slides for name in slide.extra}
+        for quoted in sorted({*config.quoted} - {*_CAPTION_FIELDS} - fields):
+            remedy = f"state it for the set (values: {{{quoted}: ...}}), or mend tile.caption."
+            found.found.append(Fault(where, f"tile.caption quotes {{{quoted}}}, which its tiles don't have.", remedy))
+        if parts := [e.slide_id for e in manifest.slides if e.slide_id.rpartition(PART_MARK)[0] == name]:
+            problem = f"slide '{parts[0]}' has the name of a part of the set '{name}'."
+            found.found.append(Fault(where, problem, "give the set another name."))
+    of_sets = {slide.patient_id for table in manifest.sets if table.config.group_by != "tile" for slide in table.slides}
+    forms = ids.near_duplicates([*(entry.patient_id for entry in manifest.slides), *sorted(of_sets)])
+    for name, other in ((name, other) for name, other in forms.items() if name in of_sets):
+        problem = f"'{name}' and '{other}' differ by case, blanks, dashes, zeros or Unicode form alone."
+        found.add(problem, "write both alike if they are one; else rename one.", None, "patient_id")
+    _check_groups(manifest.stated, {entry.patient_id for entry in manifest.stated}, config, found)
+    return found.found
+
+
+def _check_groups(entries: Sequence[SlideEntry | SetSlide], patients: set[str], config: Tile, found: Collector) -> None:
     """`patients` are those of all rows: a row that has another fault still names its patient."""
     group = config.split.group
     if group == "patient":
-        stated: dict[str, tuple[str | None, int]] = {}
+        stated: dict[str, tuple[str | None, int | None]] = {}
         for entry in entries:
             before = stated.setdefault(entry.patient_id, (entry.split, entry.row))
             if before[0] != entry.split:
+                elsewhere = "elsewhere" if before[1] is None else f"in row {before[1]}"
                 found.add(
-                    f"patient '{entry.patient_id}' is in split '{entry.split}' here and in '{before[0]}' in row "
-                    f"{before[1]}.",
+                    f"patient '{entry.patient_id}' is in split '{entry.split}' here and in '{before[0]}' {elsewhere}.",
                     "a patient belongs to one split: state the same for all of its slides.",
                     entry.row,
                     "split",

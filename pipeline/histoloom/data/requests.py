@@ -66,9 +66,9 @@ def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -
             if (value := getattr(request.where, column)) is None:
                 continue
             place = f"plan.requests[{number}].where.{column}"
-            named = [entry for entry in manifest.slides if getattr(entry, column) == value]
+            named = [entry for entry in manifest.stated if getattr(entry, column) == value]
             if not named:
-                faults.append(Fault("params.yaml", f"slides.csv has no {column} '{value}'.", "mend it.", None, place))
+                faults.append(Fault("params.yaml", f"there is no {column} '{value}'.", "mend it.", None, place))
                 continue
             mine = {splits[g] for entry in named for g in (entry.patient_id, entry.slide_id) if g in splits}
             if mine and request.purpose == "augment" and "train" not in mine:

@@ -1,7 +1,8 @@
 """The tile store, the one form of real and synthetic tiles: a folder of parts, each written once and whole.
 
-`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard. Each array is
-declared by an `ArraySpec`. Those of tiles that are cut from slides:
+`PART/rows.parquet` has a row for each tile, and `PART/images.zarr` its arrays, one tile a chunk, many chunks a shard (more of
+them where a part is of a set of tiles, so that its files are few). Each array is declared by an `ArraySpec`. Those of tiles that
+are cut from slides, or are of a set:
 
 - `image` (n, h, w, 3) uint8;
 - `mask` (n, h, w) uint8, class ids, where there are masks; all UNKNOWN where nobody says what a tile shows (`masked` is false);
@@ -65,11 +66,13 @@ class TileWriter:
     ----------
     folder : the part's folder.
     arrays : those that each tile has.
+    shard_tiles : how many tiles a file holds.
     """
 
-    def __init__(self, folder: Path, arrays: Sequence[ArraySpec]):
+    def __init__(self, folder: Path, arrays: Sequence[ArraySpec], shard_tiles: int = SHARD_TILES):
         group = zarr.create_group(folder / "images.zarr")
-        self._arrays = {spec.name: _create(group, spec) for spec in arrays}
+        self._shard_tiles = shard_tiles
+        self._arrays = {spec.name: _create(group, spec, shard_tiles) for spec in arrays}
         self._pending: dict[str, list[np.ndarray]] = {name: [] for name in self._arrays}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer")
         self._writing: Future | None = None
@@ -91,7 +94,7 @@ class TileWriter:
         for name, tile in tiles.items():
             self._pending[name].append(tile)
         self.count += 1
-        if self.count % SHARD_TILES == 0:
+        if self.count % self._shard_tiles == 0:
             self._write_pending()
 
     def finish(self) -> None:
@@ -114,13 +117,13 @@ class TileWriter:
             self._writing.result()
 
 
-def _create(group: zarr.Group, spec: ArraySpec) -> zarr.Array:
+def _create(group: zarr.Group, spec: ArraySpec, shard_tiles: int) -> zarr.Array:
     return group.create_array(
         spec.name,
         shape=(0, *spec.shape),
         dtype=spec.dtype,
         chunks=(1, *spec.shape),
-        shards=(SHARD_TILES, *spec.shape),
+        shards=(shard_tiles, *spec.shape),
         compressors=ZstdCodec(level=_ZSTD_LEVEL),
         config={"write_empty_chunks": True},  # looking for empty tiles costs as much as compressing them
     )

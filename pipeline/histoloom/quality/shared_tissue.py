@@ -49,7 +49,7 @@ def find_duplicates(store: TileStore, config: Tile) -> list[Fault]:
     pairs = {tuple(sorted(pair)) for pair, found in fraction.items() if found >= _LEAST_SHARED}
     return [
         Fault(
-            config.manifest,
+            config.stated_in,
             f"slides '{a}' and '{b}' are of two patients and show the same tissue "
             f"({max(fraction.get((a, b), 0), fraction.get((b, a), 0)):.0%} of the tiles looked at).",
             "give both the same patient_id, or remove one.",
@@ -72,6 +72,9 @@ def _apart(rows: pd.DataFrame, every: int) -> pd.DataFrame:
     kept = []
     for _, part in rows.groupby("slide_id", sort=True):
         places = part[["x_level0_px", "y_level0_px"]]
+        if (places < 0).any(axis=None):  # of a set that doesn't say where its tiles lie
+            kept.append(part)
+            continue
         steps = [np.diff(np.unique(places[axis])) for axis in places]
         stride = min((int(step.min()) for step in steps if len(step)), default=1)
         kept.append(part[~(places // (every * stride)).duplicated()])

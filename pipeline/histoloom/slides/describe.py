@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from histoloom.config import Tile
 from histoloom.data.groups import split_group
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_fields import written
+from histoloom.data.tile_sets.tiles import SetSlide
 from histoloom.slides.grid import Corner
 from histoloom.slides.job import SlideJob
 from histoloom.slides.slide import Slide
@@ -100,7 +102,7 @@ def tile_row(
         "y_level0_px": y,
         "mpp": place.mpp,
         "tissue_fraction": tissue_fraction,
-        "caption": _without_gaps(config.caption.format_map(fields)),
+        "caption": caption_of(config, fields),
         "spot_id": None if spot is None else spot["spot_id"],
         "masked": masked,
         "dataset": entry.extra.get("dataset") or None,
@@ -113,6 +115,11 @@ def group_of(job: SlideJob, place: TilePlace) -> str:
     half = job.config.tile_px * place.downsample / 2
     x, y = place.corner_level0_px
     return split_group(job.entry, job.config, (x + half, y + half), place.slide.size)
+
+
+def caption_of(config: Tile, fields: Mapping[str, str]) -> str:
+    """The caption that params' template makes of a tile's fields."""
+    return _without_gaps(config.caption.format_map(fields))
 
 
 def _without_gaps(caption: str) -> str:
@@ -133,9 +140,9 @@ def known_captions(manifest: Manifest, config: Tile) -> tuple[set[str], bool]:
     of_spot = {"label", "cluster", "annotation"} if config.labels.source == "spots" else set()
     read = set() if config.summarise else {"caption"}
     captions = set()
-    for entry in manifest.slides:
+    for entry in manifest.stated:
         fields = dict.fromkeys(_OF_TILES, "") | entry.extra
-        fields |= {"label": entry.label or "unlabelled"} if of_slide else {}
+        fields |= {"label": entry.label or "unlabelled"} if of_slide or isinstance(entry, SetSlide) else {}
         fields |= {"caption": entry.caption or ""} if read else {}
         spots: list[dict] = [{}]
         if of_spot and manifest.spots is not None:

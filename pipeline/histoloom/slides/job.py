@@ -13,12 +13,12 @@ from histoloom.data.commit import digest, hash_tree
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.open import slide_sha256
 
-_DECIDED_ELSEWHERE: dict[str, Any] = {
-    **dict.fromkeys(("manifest", "spots", "annotations_root", "slides_root", "max_bad_slides"), True),
-    **dict.fromkeys(("max_outside_fraction", "split"), True),
+DECIDED_ELSEWHERE: dict[str, Any] = {
+    **dict.fromkeys(("manifest", "sets", "spots", "annotations_root", "slides_root"), True),
+    **dict.fromkeys(("max_bad_slides", "max_bad_tiles", "max_outside_fraction", "split"), True),
     "labels": {"fraction", "fraction_of"},
 }
-"""Of the section `tile`: what says nothing of one slide, or is in what the job has of it."""
+"""Of the section `tile`: what says nothing of one part, or is in what its job has of it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SlideJob:
     def fingerprint(self) -> str:
         """Covers the slide's contents and what is stated about it, and nothing about other slides."""
         entry = self.entry
-        config = self.config.model_dump(exclude=_DECIDED_ELSEWHERE)
+        config = self.config.model_dump(exclude=DECIDED_ELSEWHERE)
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
         annotations = (entry.annotations, entry.mask, entry.instances)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from skimage.filters import threshold_otsu
 from skimage.measure import label
 from skimage.morphology import remove_small_objects
@@ -134,6 +135,13 @@ def find_tissue(picture: np.ndarray, downsample: float, mpp_level0: float, confi
     mask = clean & (density > _threshold(density[clean | dim], glass_od, config))
     mask, largest_speck_um2 = _without_specks(mask, config.min_area_um2, mpp)
     return TissueMap(mask, downsample, picture, artefacts, largest_speck_um2)
+
+
+def tile_tissue_fraction(picture: np.ndarray, mpp: float, config: Tissue) -> float:
+    """Fraction of tissue in a tile (h, w, 3) uint8 of which nobody has the slide: what is denser than usual glass, coarsely."""
+    coarse = Image.fromarray(picture).reduce(max(1, min(round(config.mpp / mpp), min(picture.shape[:2]))))
+    density = -np.log10((np.asarray(coarse, np.float32).mean(-1) + 1) / 256)
+    return float((density > max(_USUAL_GLASS + config.max_od_above_glass, config.min_od)).mean())
 
 
 def _threshold(density: np.ndarray, glass_od: float | None, config: Tissue) -> float:

@@ -93,7 +93,7 @@ def _places(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: i
             for split in (splits[group] for group in split_groups(entry, config))
             if visible[entry.slide_id].get(split, 1) > 0
         }
-        for entry in manifest.slides
+        for entry in manifest.stated
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import stat
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
@@ -15,6 +17,7 @@ from histoloom.data.commit import digest, sha256_file, write_json
 from histoloom.data.manifest import check_manifest
 from histoloom.data.slide_files import slide_files
 from histoloom.data.study_folder import Study
+from histoloom.data.tile_sets.files import named_by
 from histoloom.progress import progress
 
 _MISSING, _CIRCLE = "missing", "circle"
@@ -36,14 +39,38 @@ class Hashes:
         if path.is_dir():
             if (folder := path.resolve()) in within:
                 return _CIRCLE
-            inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")]
-            return digest({child.name: self.of(child, (*within, folder)) for child in inside})
-        if not path.is_file():
-            return _MISSING
-        place, found = str(path.resolve()), path.stat()
+            with os.scandir(folder) as entries:
+                inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+            return digest({entry.name: self._inside(entry, (*within, folder)) for entry in inside})
+        return self._file(str(path.resolve()), path.stat()) if path.is_file() else _MISSING
+
+    def of_all(self, paths: Iterable[Path]) -> list[str]:
+        """Of each of many files or folders; those that lie beside each other are found at little cost."""
+        folders: dict[Path, str] = {}
+        out = []
+        for path in paths:
+            try:
+                found = os.lstat(path)
+            except OSError:
+                out.append(_MISSING)
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                out.append(self.of(path))
+                continue
+            folder = folders.get(path.parent) or folders.setdefault(path.parent, str(path.parent.resolve()))
+            out.append(self._file(f"{folder.rstrip('/')}/{path.name}", found))
+        return out
+
+    def _inside(self, entry: os.DirEntry, within: tuple[Path, ...]) -> str:
+        if entry.is_symlink() or not entry.is_file():
+            return self.of(Path(entry.path), within)
+        return self._file(entry.path, entry.stat())
+
+    def _file(self, place: str, found: os.stat_result) -> str:
+        """place : where it lies, without links."""
         seen = [found.st_size, found.st_mtime_ns, found.st_ino]
         kept = self.kept.get(place)
-        self.asked[place] = kept if kept and kept[:3] == seen else [*seen, sha256_file(path)]
+        self.asked[place] = kept if kept and kept[:3] == seen else [*seen, sha256_file(Path(place))]
         return self.asked[place][3]
 
     def save(self, *, all_asked: bool) -> None:
@@ -134,9 +161,12 @@ def _sample_slides(study: Study, hashes: Hashes) -> dict:
 def _tile(study: Study, hashes: Hashes) -> dict:
     """The manifest and what its rows name. A row with a fault is left to the stage, which says so."""
     config = study.params.tile
-    entries = check_manifest(config)[0].slides if Path(config.manifest).is_file() else ()
+    slides = config.model_copy(update={"sets": ()})
+    entries = check_manifest(slides)[0].slides if config.manifest and Path(config.manifest).is_file() else ()
+    of_sets = hashes.of_all(path for each in config.sets for path in named_by(each))
     out = {
-        "manifest": hashes.of(Path(config.manifest)),
+        "manifest": hashes.of(Path(config.manifest)) if config.manifest else None,
+        "sets": digest(of_sets) if config.sets else None,
         "spots": hashes.of(Path(config.spots)) if config.spots else None,
         "summarise": _of_command(study.stated.tile.summarise, config.summarise),
     }

@@ -1,4 +1,5 @@
-"""Cut the manifest's slides into a tile store: splits first, then a task per slide, then the count of the bad ones."""
+"""Cut the manifest's slides into a tile store, and take up tiles that are cut already: splits first, then a task per slide and per part
+of a set, then the count of the bad ones."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from histoloom.config import Tile
 from histoloom.data.commit import link_tree
 from histoloom.data.groups import split_groups, study_splits
 from histoloom.data.label_budget import visible_fractions
-from histoloom.data.manifest import Manifest, read_manifest
+from histoloom.data.manifest import PART_MARK, Manifest, read_manifest
 from histoloom.data.schema import SPLITS
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, HistoloomError, Note, lines_of, notes_among, refuse_faults
@@ -26,7 +27,11 @@ from histoloom.slides.left_out import TissueLeftOut, remarks, totals
 from histoloom.slides.open import open_slide
 from histoloom.slides.slide import BadSlide
 from histoloom.slides.summarise import summarised
+from histoloom.slides.tile_set_job import Planned, SetJob, set_jobs
+from histoloom.slides.tile_set_part import SetResult, make_set_part
+from histoloom.slides.tile_set_summary import SetFacts, check_bad, remarks_on_sets, set_columns, summed
 from histoloom.slides.tiler import SlideResult, cut_slide
+from histoloom.studies.named_files import Hashes
 from histoloom.studies.stage_work import Work
 
 
@@ -36,6 +41,8 @@ class TileMetrics(TypedDict):
     tiles_by_split : split to label to tiles.
     train_tiles_hidden : train tiles of tile.mpp whose labels tile.labels.fraction hides.
     left_out : what was said of polygons and spots that are left out.
+    slides : those that were cut, and those that tiles of sets state.
+    sets : name to what became of a set of tiles.
     """
 
     slides: int
@@ -47,6 +54,7 @@ class TileMetrics(TypedDict):
     train_tiles_hidden: int
     left_out: list[str]
     tissue_left_out: TissueLeftOut
+    sets: dict[str, SetFacts]
     classes_without_train_tiles: list[str]
 
 
@@ -55,33 +63,55 @@ def run(work: Work) -> None:
 
 
 def cut_slides(work: Work) -> TileMetrics:
-    """Tile every slide of the manifest and publish the store; what is measured of it.
+    """Tile every slide of the manifest, take up every set, and publish the store; what is measured of it.
 
     Raises
     ------
     ManifestFaults
         with all faults of the manifests.
     HistoloomError
-        when more than `max_bad_slides` slides can't be used.
+        when more than `max_bad_slides` slides, or `max_bad_tiles` pictures of sets, can't be used.
     """
     config = work.params.tile
     manifest = read_manifest(config)
     splits = study_splits(manifest, config, work.params.seed)
-    with work.pool(len(manifest.slides)) as call:
+    visible = visible_fractions(manifest, config, splits, work.params.seed)
+    parts = _set_jobs(manifest, splits, visible, work)
+    with work.pool(len(manifest.slides) + len(parts)) as call:
         notes = _check_annotations(manifest, config, call)
         if config.summarise:
             slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
             manifest = replace(manifest, slides=slides)
-        results = call(cut_slide, _jobs(manifest, splits, work), "tile")
-    _refuse_bad(results, work)
-    _publish(results, work)
-    metrics = _metrics(results, notes, work)
+        results = call(cut_slide, _jobs(manifest, splits, visible, work), "tile") if manifest.slides else []
+        of_sets = call(make_set_part, parts, "tile, sets") if parts else []
+    _write_slides(results, of_sets, work)
+    _refuse_bad(results, of_sets, work)
+    _publish(results, of_sets, work)
+    metrics = _metrics(results, of_sets, notes, work)
     good = {result.entry.slide_id: result.facts for result in results if result.facts is not None}
     for remark in remarks(good):
         console.print(f"tile: {remark}", markup=False)
-    made = sum(result.made for result in results)
-    console.print(f"tile: {made} slide(s) cut, {len(good) - made} taken as they were; {metrics['tiles']} tiles")
+    for remark in remarks_on_sets(metrics["sets"]):
+        console.print(f"tile: {remark}", markup=False)
+    made, new = (sum(result.made for result in of) for of in (results, of_sets))
+    said = [f"{made} slide(s) cut, {len(good) - made} taken as they were"] if results else []
+    said += [f"{new} part(s) of sets made, {len(of_sets) - new} taken as they were"] if of_sets else []
+    console.print(f"tile: {'; '.join(said)}; {metrics['tiles']} tiles")
     return metrics
+
+
+def _set_jobs(
+    manifest: Manifest, splits: dict[str, str], visible: dict[str, dict[str, float]], work: Work
+) -> list[SetJob]:
+    if not manifest.sets:
+        return []
+    hashes = Hashes(work.study.hashes)
+    planned = Planned(
+        work.params.tile, splits, visible, hashes.of_all, work.parts.resolve(), work.code, work.params.seed
+    )
+    jobs = [job for table in manifest.sets for job in set_jobs(table, planned)]
+    hashes.save(all_asked=False)
+    return jobs
 
 
 def _check_annotations(manifest: Manifest, config: Tile, call: Pool) -> list[str]:
@@ -113,9 +143,10 @@ def _spots_of(entry: SlideEntry, manifest: Manifest) -> pd.DataFrame | None:
     return None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
 
 
-def _jobs(manifest: Manifest, splits: dict[str, str], work: Work) -> list[SlideJob]:
-    config, seed, parts = work.params.tile, work.params.seed, work.parts.resolve()
-    visible, code = visible_fractions(manifest, config, splits, seed), work.code
+def _jobs(
+    manifest: Manifest, splits: dict[str, str], visible: dict[str, dict[str, float]], work: Work
+) -> list[SlideJob]:
+    config, seed, parts, code = work.params.tile, work.params.seed, work.parts.resolve(), work.code
     jobs = []
     for entry in manifest.slides:
         own, spots = {group: splits[group] for group in split_groups(entry, config)}, _spots_of(entry, manifest)
@@ -123,26 +154,29 @@ def _jobs(manifest: Manifest, splits: dict[str, str], work: Work) -> list[SlideJ
     return jobs
 
 
-def _refuse_bad(results: list[SlideResult], work: Work) -> None:
-    """Report all slides, and refuse more bad ones than params allow."""
+def _refuse_bad(results: list[SlideResult], of_sets: list[SetResult], work: Work) -> None:
+    """Refuse more bad slides, and more bad pictures of sets, than params allow."""
     config = work.params.tile
     bad = [(result.entry.row, result.reason) for result in results if result.reason is not None]
     good = sum(result.facts is not None for result in results)
     if hidden := len(results) - good - len(bad):
         console.print(f"tile: {hidden} slide(s) left out, whose labels tile.labels.fraction hides")
-    if not good and not bad:
-        raise HistoloomError(
-            "tile.labels.fraction hides the labels of every slide. Raise it, or draw slides or patients."
-        )
-    _write_slides(results, work.reports)
-    said = lines_of([Note(config.manifest, reason, row) for row, reason in bad])
+    left = good or any(part.facts["tiles"] for part in of_sets)
+    said = lines_of([Note(config.stated_in, reason, row) for row, reason in bad])
     for line in said:
         console.print(f"quarantined: {line}", markup=False)
-    if len(bad) > config.max_bad_slides or not good:
+    if len(bad) > config.max_bad_slides or (bad and not left):
         raise HistoloomError(
             f"{len(bad)} of {len(results)} slides can't be used, and tile.max_bad_slides is {config.max_bad_slides}:\n"
             + "\n".join(f"  - {line}" for line in said)
             + "\nMend or remove them, or raise tile.max_bad_slides. The good slides' tiles are kept."
+        )
+    if refusal := check_bad(of_sets, config.max_bad_tiles if left else 0):
+        raise HistoloomError(refusal)
+    if not left:
+        raise HistoloomError(
+            "No tile is left: tile.labels.fraction hides the labels of all, or none has one. Raise it, draw slides or patients, or "
+            "set tile.labels.unlabelled: keep."
         )
 
 
@@ -168,8 +202,9 @@ _SLIDE_COLUMNS = (
 )
 
 
-def _write_slides(results: list[SlideResult], reports: Path) -> None:
-    """Write slides.csv: a row for each slide that was cut or can't be used."""
+def _write_slides(results: list[SlideResult], of_sets: list[SetResult], work: Work) -> None:
+    """Write slides.csv: a row for each slide that was cut or can't be used, and one for each set."""
+    reports = work.reports
     reports.mkdir(parents=True, exist_ok=True)
     with (reports / "slides.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, _SLIDE_COLUMNS, extrasaction="ignore", restval="")
@@ -179,36 +214,53 @@ def _write_slides(results: list[SlideResult], reports: Path) -> None:
                 writer.writerow({"slide_id": result.entry.slide_id, **result.facts})
             elif result.reason is not None:
                 writer.writerow({"slide_id": result.entry.slide_id, "reason": result.reason})
+        stated = {each.id: each.mpp for each in work.params.tile.sets}
+        for name, facts in summed(of_sets).items():
+            writer.writerow({"slide_id": name, "mpp_level0": stated[name], **set_columns(facts)})
 
 
-def _publish(results: list[SlideResult], work: Work) -> None:
+def _publish(results: list[SlideResult], of_sets: list[SetResult], work: Work) -> None:
     good = [result for result in results if result.facts is not None]
+    numbers: dict[str, int] = {}
 
     def write(staged: Path) -> None:
         for result in good:
             link_tree(work.parts / result.part, staged / result.entry.slide_id)
+        for part in of_sets:
+            if part.facts["tiles"]:
+                number = numbers[part.name] = numbers.get(part.name, -1) + 1
+                link_tree(work.parts / part.part, staged / f"{part.name}{PART_MARK}{number:04d}")
 
     work.promote(write, work.study.tiles)
-    work.keep_parts([result.part for result in good])
+    work.keep_parts([*(result.part for result in good), *(part.part for part in of_sets)])
 
 
-def _metrics(results: list[SlideResult], notes: list[str], work: Work) -> TileMetrics:
+def _metrics(results: list[SlideResult], of_sets: list[SetResult], notes: list[str], work: Work) -> TileMetrics:
     good, config = [result.facts for result in results if result.facts is not None], work.params.tile
     rows = work.study.real().rows()
     counts = rows.groupby(["split", rows["label"].fillna("unlabelled")]).size()
     by_split = {split: {label: int(n) for (s, label), n in counts.items() if s == split} for split in SPLITS}
     return {
-        "slides": len(good),
+        "slides": len(good) + _slides_of_sets(rows, results, work),
         "quarantined": sum(result.reason is not None for result in results),
         "tiles": len(rows),
         "patients": int(rows["patient_id"].nunique()),
         "tiles_by_split": by_split,
         "label_fraction": config.labels.fraction,
-        "train_tiles_hidden": sum(result.hidden.get("train", 0) for result in results),
+        "train_tiles_hidden": sum(result.hidden.get("train", 0) for result in results)
+        + sum(part.facts["hidden"].get("train", 0) for part in of_sets),
         "left_out": notes,
         "tissue_left_out": totals(good),
+        "sets": summed(of_sets),
         "classes_without_train_tiles": _vanished(by_split, config),
     }
+
+
+def _slides_of_sets(rows: pd.DataFrame, results: list[SlideResult], work: Work) -> int:
+    """Slides that tiles of sets state; a tile that is a group of its own states none."""
+    lone = tuple(f"{each.id}{PART_MARK}" for each in work.params.tile.sets if each.group_by == "tile")
+    stated = rows.loc[~rows["part"].str.startswith(lone), "slide_id"] if lone else rows["slide_id"]
+    return len({*stated} - {result.entry.slide_id for result in results})
 
 
 def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:

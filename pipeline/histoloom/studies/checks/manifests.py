@@ -23,7 +23,7 @@ def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> 
         yield key_fault("tile.split", problem, "hold some out: fractions, assign, or the column split.")
     if "mask" not in params.conditions or params.tile.masks.source == "stain":
         return
-    lacking = [entry.slide_id for entry in manifest.slides if entry.instances is None]
+    lacking = [entry.slide_id for entry in manifest.stated if entry.instances is None]
     needing = ["encode.edges"] if params.encode.edges else []
     needing += [
         f"plan.requests, '{request.name}', change.mask"

@@ -24,7 +24,7 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
     columns = ["slide_id", "patient_id", "split_group", "split", "dataset"]
     rows = [  # a row for each slide and group, as `tile` will write them
         (entry.slide_id, entry.patient_id, group, splits[group], entry.extra.get("dataset"))
-        for entry in manifest.slides
+        for entry in manifest.stated
         for group in split_groups(entry, params.tile)
     ]
     table = pd.DataFrame(rows, columns=columns)
@@ -54,7 +54,7 @@ def _lineages(params: Params) -> dict[str, Lineage]:
 
 
 def _faults(key: str, found: Recognised, manifest: Manifest, params: Params) -> Iterator[Fault]:
-    where, lines = params.tile.manifest, {entry.slide_id: entry.row for entry in manifest.slides}
+    where, lines = params.tile.stated_in, {entry.slide_id: entry.row for entry in manifest.stated}
     for name in found.held_out:
         problem = f"'{name}' is held out, and the model of {key} was trained on it."
         yield Fault(where, problem, "state split: train for it, or name another model.", lines.get(name), "split")

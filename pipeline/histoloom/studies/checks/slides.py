@@ -49,14 +49,14 @@ def open_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, SlideFacts]
                 usable[entry.slide_id] = SlideFacts(slide.width, slide.height, slide.mpp, classes)
                 counts[entry.slide_id] = _what_is_left_out(slide, config)
         except NoTiles as error:
-            found.append(Fault(config.manifest, error.problem, error.remedy, entry.row, "path"))
+            found.append(Fault(config.stated_in, error.problem, error.remedy, entry.row, "path"))
         except BadSlide as error:
             remedy = "mend or replace the file, or remove the row."
-            found.append(Fault(config.manifest, str(error), remedy, entry.row, "path"))
+            found.append(Fault(config.stated_in, str(error), remedy, entry.row, "path"))
         if annotations is None:
             annotations = load_polygons_and_spots(entry, config, manifest.spots, bounds)
         found += check_annotations(annotations, bounds)
-    return usable, found + [Note(config.manifest, remark) for remark in remarks(counts)]
+    return usable, found + [Note(config.stated_in, remark) for remark in remarks(counts)]
 
 
 def _read(slide: Slide, entry: SlideEntry, manifest: Manifest, config: Tile) -> Annotations:

@@ -18,11 +18,12 @@ from histoloom.data.study_folder import Study
 from histoloom.data.tables import check_tables
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, faults_among
 from histoloom.registry import registered
-from histoloom.slides.train_classes import check_classes
+from histoloom.slides.train_classes import AnnotatedClasses, check_classes
 from histoloom.studies.checks.manifests import check_captions, check_regions, check_splits
 from histoloom.studies.checks.models import check_lineage
 from histoloom.studies.checks.params import check_stages
 from histoloom.studies.checks.slides import SlideFacts, open_slides
+from histoloom.studies.checks.tile_sets import classes_of_sets, open_sets
 
 _CHECKED_WITHOUT_TORCH = ("text", "rna", "image")
 """Conditions whose modules load torch, which takes seconds; check_captions and check_tables look at what they need."""
@@ -41,6 +42,7 @@ def check_study(study: Study) -> list[Fault | Note]:
     found += _check_salt(study.salt)
     manifest, of_manifest = check_manifest(params.tile)
     slides, of_slides = open_slides(manifest, params.tile)
+    of_slides += open_sets(manifest, params.tile)
     return [
         *found, *of_manifest, *of_slides, *_check_slides_and_splits(study, params, manifest, slides), *_check_weights(params),
     ]  # fmt: skip
@@ -66,14 +68,14 @@ def _check_slides_and_splits(
 ) -> list[Fault | Note]:
     """What follows from the manifest's slides and their splits; the tables, which need neither, are checked in any case."""
     config = params.tile
-    if not manifest.slides:
+    if not manifest.stated:
         return _check_tables(params)
     try:
         splits = study_splits(manifest, config, params.seed)
     except ManifestFaults as error:
         return [*error.faults, *_check_tables(params)]
     if "train" not in splits.values():
-        fault = Fault(config.manifest, "no group is in the train split.", "state train for some, or add slides.")
+        fault = Fault(config.stated_in, "no group is in the train split.", "state train for some, or add slides.")
         return [fault, *_check_tables(params)]
     found: list[Fault | Note] = [*_check_conditions(params, manifest)]
     found += [*check_requests(params, manifest, splits), *_check_canvases(params, splits, manifest)]
@@ -85,7 +87,11 @@ def _check_slides_and_splits(
     ]
     found += _check_tables(params, partial(study_keys, manifest, config, splits))
     if {entry.slide_id for entry in manifest.slides} == {*slides}:
-        found += check_classes(params, manifest, splits, {name: each.classes for name, each in slides.items()})
+        annotated = classes_of_sets(manifest, config)
+        for name, each in slides.items():
+            before = annotated.get(name, each.classes)
+            annotated[name] = AnnotatedClasses(before.labels | each.classes.labels, before.masks | each.classes.masks)
+        found += check_classes(params, manifest, splits, annotated)
     return found
 
 

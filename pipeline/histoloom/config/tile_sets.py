@@ -1,0 +1,95 @@
+"""The list `tile.sets`: sets of tiles that somebody cut already."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from histoloom.config.base import Scale, Section
+from histoloom.config.file_keys import Names
+from histoloom.config.file_names import ClassName, FileName
+
+SetFormat = Literal["image_folder", "csv", "webdataset", "parquet", "npz", "hdf5"]
+TILE_FIELDS = (
+    "tile_id",
+    "path",
+    "patient_id",
+    "slide_id",
+    "label",
+    "caption",
+    "split",
+    "mpp",
+    "x_level0_px",
+    "y_level0_px",
+)
+"""What a set may state of a tile, beside `image`, `mask` and the further columns of slides.csv."""
+
+
+class TileSet(Section):
+    """One set. What is stated of a tile is looked for in `values`, `patterns`, columns and folders, in this order."""
+
+    path: Annotated[str, Names.FILE] = Field(
+        description="a folder of pictures, a CSV of paths, or a file or glob of .tar, .parquet, .npz, .h5"
+    )
+    name: FileName | None = Field(None, description="begins the ids of its tiles; unstated, the stem of path")
+    format: SetFormat | None = Field(None, description="unstated, it is told by what lies there")
+    mpp: Scale | None = Field(None, description="scale of its pictures, µm/px; unstated, its column mpp")
+    table: Annotated[str | None, Names.FILE] = Field(
+        None, description="of image_folder: a CSV of what is stated of its pictures; unstated, metadata.csv in it"
+    )
+    root: Annotated[str | None, Names.FILE] = Field(
+        None, description="of csv: the folder from which its paths count; unstated, the CSV's own"
+    )
+    columns: dict[str, str] = Field(
+        {},
+        description="our names (image, mask, and the columns of slides.csv) to the set's; unstated, they are the same",
+    )
+    patterns: dict[str, str] = Field(
+        {}, description="our names to regular expressions; the first group, found in a tile's name, is the value"
+    )
+    values: dict[str, str] = Field({}, description="our names to what holds for all tiles, such as split or dataset")
+    label_names: tuple[ClassName, ...] = Field((), description="where labels are numbers: their names, from 0")
+    masks: Annotated[str | None, Names.FILE] = Field(
+        None, description="of image_folder and csv: a folder of masks with the pictures' relative names"
+    )
+    mask_values: dict[int, str] = Field(
+        {},
+        description="values of masks to names of tile.masks.classes; unstated, 1 + the class's place, 0 is background",
+    )
+    group_by: Literal["patient", "tile"] = Field(
+        "patient",
+        description="the leak unit: the patient, or the slide where no patient is stated. tile asks for each tile to be a group of "
+        "its own where neither is known: tiles of one patient may then lie in several splits",
+    )
+    larger: Literal["centre", "grid"] = Field(
+        "centre", description="pictures larger than tile_px are cut at their centre, or into a grid of tile.stride_px"
+    )
+
+    @property
+    def id(self) -> str:
+        """What begins the ids of its tiles."""
+        return self.name or re.sub(r"[^A-Za-z0-9_-]+", "-", PurePath(self.path).stem).strip("-_") or "set"
+
+    @field_validator("patterns")
+    @classmethod
+    def _with_a_group(cls, patterns: dict[str, str]) -> dict[str, str]:
+        for column, pattern in patterns.items():
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"patterns.{column} is no regular expression ({error})") from None
+            if groups < 1:
+                raise ValueError(f"patterns.{column} has no group: put brackets about the value, as in ^(P\\d+)_")
+        return patterns
+
+    @model_validator(mode="after")
+    def _once(self):
+        for column in self.patterns.keys() & self.values.keys():
+            raise ValueError(f"{column} stands in patterns and in values: state it once")
+        for column in (*self.patterns, *self.values):
+            if column in self.columns:
+                raise ValueError(f"{column} stands in columns and in patterns or values: state it once")
+        return self
