@@ -34,9 +34,10 @@ REQUESTS = [{"name": "tumours", "tiles": 6, "where": {"label": "tumour"}}]
 
 
 def make_chain(folder: Path, models: dict, chain: list[str], requests: list[dict] = REQUESTS, **sections) -> Study:
-    make(folder, {"target": "pixels", "conditions": ["label"]}, requests, **sections)
+    make(folder, {"target": "pixels", "conditions": ["label"]}, REQUESTS, **sections)
     params = YAML(typ="safe").load((folder / "params.yaml").read_text())
     params |= {"models": models, "sample": params["sample"] | {"chain": chain}}
+    params["plan"]["requests"] = requests
     (folder / "params.yaml").write_text(json.dumps(params))
     return Study()
 
@@ -140,13 +141,15 @@ def test_small_tiles_are_enlarged(tmp_path, monkeypatch):
         "small": {"train_denoiser": {"target": SMALL, "channels": [16]}},
         "large": {"train_denoiser": {"conditions": ["picture"]}, "train_encoders": {"picture": {"factor": 4}}},
     }
-    requests = [*REQUESTS, {"name": "enlarged", "tiles": "all", "purpose": "predict"}]
+    requests = [*REQUESTS, {"name": "enlarged", "tiles": "all", "purpose": "predict", "chain": ["large"]}]
     study = make_chain(tmp_path, models, ["small", "large"], requests)
     assert not faults_among(check_study(study))
     run(*TRAINED, "plan", "sample")
     store = TileStore("data/synthetic")
     assert store.read(store.rows()).shape == (6, 16, 16, 3)
     assert json.loads(Path("models/small/denoiser/conditions.json").read_text())["training"]["shape"] == [3, 4, 4]
+    predicted, real = TileStore("data/predicted"), TileStore("data/tiles")
+    assert len(predicted.rows()) == len(real.rows())
 
 
 def test_masks_are_found_in_the_tile_s_own_picture(tmp_path, monkeypatch):

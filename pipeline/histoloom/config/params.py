@@ -75,13 +75,26 @@ class Params(Section):
         """The params of one of several models, as those of a study that has no other."""
         own = {key: getattr(self.models[name], key) for key in ModelParams.model_fields}
         weaves = name == (self.sample.chain or [*self.models])[-1]
-        return self.model_copy(update=own | ({} if weaves else {"sample_slides": SampleSlides()}) | {"models": {}})
+        requests = tuple(request.model_copy(update={"chain": ()}) for request in self.plan.requests)
+        alone = {"models": {}, "plan": self.plan.model_copy(update={"requests": requests})}
+        return self.model_copy(update=own | alone | ({} if weaves else {"sample_slides": SampleSlides()}))
 
     @property
     def links(self) -> dict[str, Params]:
         """The models that are run one after another, by name; one without a name where there are no others."""
         names = self.sample.chain or tuple(self.models)
         return {name: self.of(name) for name in names} or {"": self}
+
+    def chains(self) -> dict[tuple[str, ...], dict[str, Params]]:
+        """Each chain of models that is run, that of `sample` first, with what `links` gives of it."""
+        found = {request.chain or self.sample.chain for request in self.plan.requests}
+        chains = dict.fromkeys([self.sample.chain, *sorted(found)])
+        return {chain: {name: self.of(name) for name in chain} if chain else self.links for chain in chains}
+
+    @property
+    def run_models(self) -> dict[str, Params]:
+        """Every model that any chain runs, by name."""
+        return {name: link for links in self.chains().values() for name, link in links.items()}
 
     @property
     def last(self) -> Params:
@@ -91,7 +104,7 @@ class Params(Section):
     @property
     def conditions(self) -> tuple[str, ...]:
         """What any model that is run is told, or diffuses."""
-        return tuple(dict.fromkeys(name for link in self.links.values() for name in link.train_denoiser.encoded))
+        return tuple(dict.fromkeys(name for link in self.run_models.values() for name in link.train_denoiser.encoded))
 
     @model_validator(mode="after")
     def _agree(self):
@@ -236,6 +249,8 @@ class Params(Section):
             for name, named in columns.items():
                 if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
                     raise ValueError(f"plan.requests, {request.name!r}: {others} are no train_encoders.{name}.columns")
+            if unknown := sorted({*request.chain} - {*self.models}):
+                raise ValueError(f"plan.requests, {request.name!r}: chain names {unknown}, which models does not")
             if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
                 raise ValueError(
                     f"plan.requests, {request.name!r}: inversion goes back over steps of ddim or euler: set sample.scheduler to one of them"

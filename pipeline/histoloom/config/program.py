@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Positive, ReduceName, Section
+from histoloom.config.file_names import FileName
 from histoloom.config.where import Where
 
 
@@ -112,6 +113,9 @@ class Program(Section):
     samples: Positive = Field(1, description="made of each row, each from noise of its own")
     reduce: Reduction = Field(Reduction(), description="what becomes of a row's samples: a name, or its keys")
     remake: Remake = Remake()
+    chain: Annotated[tuple[FileName, ...], Distinct] = Field(
+        (), description="of several models, those that are run for it, in their order; unstated, sample.chain"
+    )
 
     @property
     def reads_tile(self) -> bool:

@@ -75,7 +75,7 @@ class InputTiles:
         return {"tiles": len(plan)}
 
     def _names(self, program: Program) -> Sequence[str]:
-        config = self.params.last.train_denoiser
+        config = [*self.params.chains()[program.chain or self.params.sample.chain].values()][-1].train_denoiser
         found = dict.fromkeys(registered("target", config.target.name).reads)
         for condition in (registered("condition", name) for name in config.conditions if program.start.inverted):
             found |= dict.fromkeys([*condition.reads, *filter(self.store.has, condition.carries)])

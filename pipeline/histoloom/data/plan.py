@@ -181,13 +181,14 @@ def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
 def _read(params: Params) -> dict[str, bool]:
     """The arrays of a tile that conditions are made of, to whether they must be there; without those that a model before made."""
     found: dict[str, bool] = {}
-    made: tuple[str, ...] = ()
-    for link in params.links.values():
-        for condition in (registered("condition", name) for name in link.train_denoiser.conditions):
-            found |= {name: True for name in condition.reads if name not in made}
-            found |= {name: False for name in condition.carries if name not in (*made, *found)}
-        if len(params.links) > 1:
-            made += registered("target", link.train_denoiser.target.name).makes
+    for links in params.chains().values():
+        made: tuple[str, ...] = ()
+        for link in links.values():
+            for condition in (registered("condition", name) for name in link.train_denoiser.conditions):
+                found |= {name: True for name in condition.reads if name not in made}
+                found |= {name: False for name in condition.carries if name not in (*made, *found)}
+            if len(links) > 1:
+                made += registered("target", link.train_denoiser.target.name).makes
     return found
 
 

@@ -35,6 +35,11 @@ class Study:
         """The models that are run one after another, by name, each as a study of its own."""
         return {name: self.of(name) for name in self.stated.links}
 
+    @property
+    def run_models(self) -> dict[str, Study]:
+        """Every model that any request is run by, the same way."""
+        return {name: self.of(name) for name in self.stated.run_models}
+
     @cached_property
     def stated(self) -> Params:
         """params.yaml with its defaults, names of files as they are written: what a stage's work is kept under."""

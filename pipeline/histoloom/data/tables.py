@@ -135,7 +135,7 @@ def with_conditions(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Add to real rows what the conditions in use state of them: the columns `rna` (the key of a profile), `genotype` (text), `cohort` and
     `number` (JSON), which are empty where not in use."""
     out = rows.assign(rna=None, genotype=None, cohort=None, number=None)
-    for link in params.links.values():
+    for link in params.run_models.values():
         for condition in (registered("condition", name) for name in link.train_denoiser.encoded):
             if (values := condition.stated(rows, link)) is not None:
                 out[condition.column] = values

@@ -29,7 +29,7 @@ def code_sha256(stage: str, params: Params) -> str:
 
 def _pieces(stage: str, params: Params) -> frozenset[str]:
     names: dict[Kind, set[str]] = {kind: set() for kind in PLACES} | {"learner": {*_learners(stage, params)}}
-    for link in params.links.values():
+    for link in params.run_models.values():
         for kind, of_kind in _named(link).items():
             names[kind] |= {*of_kind}
     named = [(kind, name) for kind in STAGES[stage].loads for name in names[kind]]

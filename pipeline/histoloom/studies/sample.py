@@ -13,6 +13,7 @@ from histoloom.cluster import uses_torch
 from histoloom.conditions.encode import captions_read, load_conditions
 from histoloom.config import Params
 from histoloom.config.denoiser_record import read_denoiser_record
+from histoloom.config.program import Program
 from histoloom.data.commit import commit_part
 from histoloom.data.plan import PLAN, planned_masks, planned_tiles
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
@@ -25,14 +26,14 @@ from histoloom.studies.stage_work import Work
 
 def run(work: Work) -> None:
     """Sample every part of the plan. Predictions have a store of their own; each store has the generator's lineage, keyed by its sha256."""
-    params, study, plan, links = work.params, work.study, work.study.plan, work.study.links
+    params, study, plan, links = work.params, work.study, work.study.plan, work.study.run_models
     folders = [link.models for link in links.values()]
     for link in links.values():
         check_distilled(link.models, link.params.sample, "sample")
     rows = pd.read_parquet(plan / PLAN, columns=["part", "purpose", "caption"])
     names, identity = sorted(rows["part"].unique()), generator_sha256(*folders)
-    chain = tuple(
-        Link(
+    models = {
+        name: Link(
             name,
             link.models.resolve(),
             generator_sha256(link.models),
@@ -41,8 +42,8 @@ def run(work: Work) -> None:
             link.params.sample,
         )
         for name, link in links.items()
-    )
-    jobs = [SamplePart(name, plan.resolve(), chain, identity, params, work.parts.resolve()) for name in names]
+    }
+    jobs = [SamplePart(name, plan.resolve(), models, identity, params, work.parts.resolve()) for name in names]
     with work.pool(len(jobs)) as call:
         infos = call(sample_part, jobs, "sample")
     predicted = {*rows["part"][rows["purpose"] == "predict"]}
@@ -74,7 +75,7 @@ class SamplePart:
 
     part: str
     plan: Path
-    chain: tuple[Link, ...]
+    models: dict[str, Link]
     generator_sha256: str
     params: Params
     parts: Path
@@ -90,10 +91,12 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
     part, start = PartRun(plan, job.plan, job.part, job.params.plan.batch_size), 0
+    links = job.params.chains()[Program.read(plan["program"].iloc[0]).chain or job.params.sample.chain]
+    chain = [job.models[name] for name in links]
     names: set[str] = set()
     with ExitStack() as stack:
         writer: TileWriter | None = None
-        for made in part.run(job.chain):
+        for made in part.run(chain):
             count = len(next(iter(made.values())))
             arrays = {name: values[start : start + count] for name, values in masks.items() if name not in made} | made
             if writer is None:
@@ -101,15 +104,15 @@ def _write_part(job: SamplePart, folder: Path) -> dict:
             for place in range(count):
                 writer.add(**{name: values[place] for name, values in arrays.items()})
             start += count
-    rows = rows_of(plan, job.params, job.generator_sha256, job.chain[-1].device, masked="mask" in names)
+    last = [*links.values()][-1]
+    rows = rows_of(plan, last, job.generator_sha256, chain[-1].device, masked="mask" in names)
     write_rows(rows, folder / "rows.parquet", SYNTHETIC_ROW)
     return {"tiles": len(plan)}
 
 
 def rows_of(plan: pd.DataFrame, params: Params, generator: str, device: str, *, masked: bool) -> pd.DataFrame:
-    """The rows of the tiles that are made of a plan's rows, by a generator with this sha256."""
-    last = params.last
-    sampling = sampling_facts(last.sample, last.train_denoiser.conditions, device)
+    """The rows of the tiles that are made of a plan's rows, by a generator with this sha256; `params` are those of its last model."""
+    sampling = sampling_facts(params.sample, params.train_denoiser.conditions, device)
     return plan.assign(
         source="synthetic",
         slide_id="",

@@ -164,7 +164,7 @@ def _clear_leftovers(*folders: Path) -> None:
 
 def _inputs(stage: Stage, study: Study) -> list[str]:
     """What a stage reads: of one of several models its own, else what all that are run have."""
-    several = [study.model] if study.model else [*study.stated.sample.chain] or [*study.stated.models]
+    several = [study.model] if study.model else [name for name in study.stated.run_models if name]
     return places(stage.inputs, several)
 
 

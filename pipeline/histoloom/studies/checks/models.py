@@ -40,7 +40,7 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
 def _lineages(params: Params) -> dict[str, Lineage]:
     """Key of params to the lineage of the model that it names; each record once."""
     out: dict[str, Lineage] = {}
-    for name, link in params.links.items():
+    for name, link in params.run_models.items():
         of_model = f"models.{name}." if name else ""
         for key, (source, part) in named_models(link).items():
             place, record = packaged(source, part), ".." if part.startswith("encoders/") else ""

@@ -19,7 +19,7 @@ def check_stages(params: Params, cluster: Cluster, reviews: Path) -> list[Fault]
     reviews : the table of what readers said, which the filter `review` needs.
     """
     out: list[Fault] = []
-    for name, model in params.links.items():
+    for name, model in params.run_models.items():
         place = f"models.{name}." if name else ""
         out += [key_fault(f"{place}{key}", *said) for key, *said in _training(model)]
     whole = params.last

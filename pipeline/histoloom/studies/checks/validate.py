@@ -96,7 +96,7 @@ def _check_slides_and_splits(
 
 
 def _check_conditions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
-    for link in params.links.values():
+    for link in params.run_models.values():
         for name in [n for n in link.train_denoiser.encoded if n not in _CHECKED_WITHOUT_TORCH]:
             yield from registered("condition", name).check(link, manifest)
 
