@@ -63,7 +63,7 @@ def measure_reconstruction(study: Study, pictures: Path | None) -> dict:
     rebuilt = arrays["image"]
     if pictures is not None:
         some = np.linspace(0, len(images) - 1, 8).astype(int)
-        reconstruction_picture(images[some], rebuilt[some]).save(pictures / "reconstruction.png")
+        reconstruction_picture({"image": images[some]}, {"image": rebuilt[some]}).save(pictures / "reconstruction.png")
     features = load_extractor("efficientnet-lite0", chip()).features(rebuilt)
     return {
         "reconstruction_psnr_db": found["psnr_db"],

@@ -18,7 +18,9 @@ from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
 from histoloom.studies.checks.validate import check_study
+from histoloom.studies.dvc_yaml import outputs
 from histoloom.studies.stage_work import run_stage
+from histoloom.studies.stages import STAGES
 from tests.build import make_study, tissue_picture
 
 pytestmark = [
@@ -218,6 +220,8 @@ def test_a_model_of_masks_finds_some_and_says_how_far_its_samples_agree(tmp_path
     nearest = rows[rows["request"] == "nearest"]
     assert store.has("instance", nearest["part"].iloc[0]) == (target != "masks")
     assert json.loads(Path("reports/train_autoencoder/metrics.json").read_text())["equal"]["mask"] == 1
+    written = (Path(place) for name in (*TRAINED, "plan", "sample") for place in outputs(STAGES[name]))
+    assert not [place for place in written if not place.exists()]  # which DVC would miss
 
 
 def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
@@ -233,6 +237,7 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
     store = TileStore("data/predicted")
     rows = store.rows()
     vectors = store.read(rows, "vector")
+    assert Path("reports/train_autoencoder/reconstruction.png").is_file()
     north = np.array([json.loads(text)["site"] == "north" for text in rows["cohort"]])
     classes = study.params.tile.labels.classes
     assert (np.array(classes)[vectors.argmax(1)] == np.where(north, "tumour", "stroma")).mean() > 0.9

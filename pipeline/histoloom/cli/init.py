@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -18,6 +19,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 from histoloom.studies.dvc_yaml import VERSION_FILE, outputs, study_yaml
 from histoloom.studies.stages import STAGES
+from histoloom.systems import RECIPE, code_of, folder_of
 
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 
@@ -32,6 +34,18 @@ Keep `.histoloom/salt` safe and private: the patient codes of emitted datasets c
 """
 
 
+@dataclass(frozen=True)
+class SystemStudy:
+    """A published system that a study is made of.
+
+    data : a folder of real data; None draws some. fold : of several, which is held out.
+    """
+
+    name: str
+    data: Path | None = None
+    fold: int = 0
+
+
 def _template(name: str) -> Path:
     """A file that studies are made from: beside this one in an installed package, else at the repository's top."""
     here = Path(__file__).parent / "study" / name
@@ -39,7 +53,12 @@ def _template(name: str) -> Path:
 
 
 def make_study(
-    folder: Path, recipes: tuple[str, ...] = (), slides: Path | None = None, *, trust_recipe: bool = False
+    folder: Path,
+    recipes: tuple[str, ...] = (),
+    slides: Path | None = None,
+    system: SystemStudy | None = None,
+    *,
+    trust_recipe: bool = False,
 ) -> None:
     """Make a study at `folder`, a git and DVC repository with one commit; after an error nothing is left of it.
 
@@ -50,10 +69,15 @@ def make_study(
     """
     if shutil.which("git") is None:
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
-    overlays = read_recipes(("study", *recipes), _template("recipes"), trust=trust_recipe)
+    overlays = read_recipes(("study",), _template("recipes"), trust=True)
+    if system is not None:
+        overlays += read_recipes((str(folder_of(system.name) / RECIPE),), folder_of(system.name), trust=True)
+    overlays += read_recipes(recipes, _template("recipes"), trust=trust_recipe)
     draft = Draft() if slides is None else draft_slides(slides)
     with made_whole(folder) as staged:
         _write_study(staged, overlays, slides, draft)
+        if system is not None:
+            code_of(system.name).prepare(staged, system.data, system.fold)
         begin_history(staged, "A histoloom study")
     _say(folder, slides, draft)
 

@@ -60,14 +60,30 @@ def cli() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
 )
+@click.option("--system", help="A published system (docs/systems.md); its data is drawn unless --data names real ones.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --system: the folder of real data that its page names.",
+)
 @click.option(
     "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
 )
-def init(folder: Path, recipe: tuple[str, ...], slides: Path | None, *, trust_recipe: bool) -> None:
+def init(
+    folder: Path,
+    recipe: tuple[str, ...],
+    slides: Path | None,
+    system: str | None,
+    data: Path | None,
+    *,
+    trust_recipe: bool,
+) -> None:
     """Make a study: a git and DVC repository of its own at FOLDER."""
-    from histoloom.cli.init import make_study
+    from histoloom.cli.init import SystemStudy, make_study
 
-    make_study(folder, recipe, slides, trust_recipe=trust_recipe)
+    if data is not None and system is None:
+        raise click.UsageError("--data is of a --system; name your own slides with --slides.")
+    make_study(folder, recipe, slides, SystemStudy(system, data) if system else None, trust_recipe=trust_recipe)
 
 
 @cli.command()

@@ -74,6 +74,21 @@ def fit(kind: str, sample: np.ndarray) -> Normaliser:
 
 
 def _fit_macenko(density: np.ndarray) -> Normaliser:
+    if (found := macenko_stains(density)) is None:
+        return Normaliser("macenko", "skipped: the two stains could not be told apart")
+    stains, strongest = found
+    matrix = np.linalg.pinv(stains) @ np.diag(_REFERENCE_CONCENTRATION / strongest) @ _REFERENCE_STAINS
+    return Normaliser("macenko", "fitted", matrix=matrix.astype(np.float32))
+
+
+def optical_density(pixels: np.ndarray) -> np.ndarray:
+    """Of values (..., 3) uint8, natural logarithm, over the glass that Macenko's method assumes."""
+    return _OD_LUT[pixels]
+
+
+def macenko_stains(density: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Optical densities of stained pixels (n, 3) to the two stains (2, 3), haematoxylin first, and their strongest concentrations (2,);
+    None where they can't be told apart."""
     _, vectors = np.linalg.eigh(np.cov(density.T))
     plane = vectors[:, [2, 1]] * np.where(vectors[:, [2, 1]].sum(0) < 0, -1, 1)
     angles = np.arctan2(*(density @ plane).T[::-1])
@@ -81,8 +96,5 @@ def _fit_macenko(density: np.ndarray) -> Normaliser:
     ends = np.stack([plane @ [np.cos(a), np.sin(a)] for a in (low, high)])
     stains = ends if ends[0, 0] > ends[1, 0] else ends[::-1]  # haematoxylin absorbs more red
     if np.linalg.cond(stains) > 50 or (stains < -0.2).any():
-        return Normaliser("macenko", "skipped: the two stains could not be told apart")
-    inverse = np.linalg.pinv(stains)
-    strongest = np.maximum(np.percentile(density @ inverse, 99, axis=0), 1e-3)
-    matrix = inverse @ np.diag(_REFERENCE_CONCENTRATION / strongest) @ _REFERENCE_STAINS
-    return Normaliser("macenko", "fitted", matrix=matrix.astype(np.float32))
+        return None
+    return stains, np.maximum(np.percentile(density @ np.linalg.pinv(stains), 99, axis=0), 1e-3)

@@ -40,9 +40,13 @@ def reconstruction(target: Target, arrays: Arrays) -> tuple[Reconstruction, dict
     return out, rebuilt
 
 
-def reconstruction_picture(images: np.ndarray, rebuilt: np.ndarray, count: int = 12) -> Image.Image:
-    """Originals above, reconstructions below."""
-    pick = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
-    rows = [np.concatenate(list(part[pick]), axis=1) for part in (images, rebuilt)]
+def reconstruction_picture(arrays: Arrays, rebuilt: Arrays, count: int = 12) -> Image.Image:
+    """Originals above, reconstructions below, of pictures or masks; white where a target has neither."""
+    name = next((name for name in ("image", "mask") if name in arrays), None)
+    if name is None:
+        return Image.new("RGB", (32, 32), "white")
+    brighter = 1 if name == "image" else 255 // max(1, int(arrays[name].max()))
+    pick = np.linspace(0, len(arrays[name]) - 1, min(count, len(arrays[name]))).astype(int)
+    rows = [np.concatenate(list(of[name][pick] * brighter), axis=1) for of in (arrays, rebuilt)]
     picture = Image.fromarray(np.concatenate(rows))
     return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)

@@ -1,0 +1,95 @@
+"""What a published system comes to beside its baseline: its study made and run, then measured (systems/NAME/system.py).
+
+Data are drawn unless --data names a folder of real ones. A study that was run before is gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from histoloom.cli.init import SystemStudy, make_study
+from histoloom.cli.recipe import merge
+from histoloom.data.study_folder import Study
+from histoloom.systems import Measured, code_of, names, page
+
+FOLDER = Path(".work/systems")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=names(), help="the system")
+    parser.add_argument("--data", type=Path, help="a folder of real data, as the system's page names it")
+    parser.add_argument("--recipe", type=Path, help="what is changed in its params, such as more steps")
+    parser.add_argument("--folder", type=Path, help="where its studies lie; unstated, .work/systems")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--page", action="store_true", help="write docs/systems.md")
+    asked = parser.parse_args()
+    if asked.page:
+        Path("docs/systems.md").write_text(page(), encoding="utf-8")
+        return
+    if asked.name is None:
+        parser.error("name a system, or --page")
+    found, seconds = measured(asked.name, asked.data, asked.recipe, asked.folder or FOLDER)
+    figures = {
+        **{f"{asked.name}.{key}": value for key, value in found.items() if key != "more"},
+        **{f"{asked.name}.more.{key}": value for key, value in found["more"].items()},
+        f"{asked.name}.data": "drawn" if asked.data is None else asked.data.name,
+        f"{asked.name}.seconds": round(seconds),
+    }
+    print(json.dumps(figures, indent=1))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) -> tuple[Measured, float]:
+    """What a system comes to, and how long its stages took this time."""
+    code = code_of(name)
+    folds = getattr(code, "FOLDS", {}).get("drawn" if data is None else "real", 1)
+    start, studies = time.monotonic(), []
+    for fold in range(folds):
+        place = folder / f"{name}-{'drawn' if data is None else data.name}-{fold}"
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            make_study(place, system=SystemStudy(name, None if data is None else data.resolve(), fold))
+            _on_this_machine(place)
+        if recipe is not None:
+            _change(place / "params.yaml", YAML(typ="safe").load(recipe.read_text(encoding="utf-8")))
+        run(place, code.STAGES[-1])
+        studies.append(Study(place))
+    seconds = time.monotonic() - start
+    return code.measure(studies), seconds
+
+
+def run(folder: Path, stage: str) -> None:
+    """Run a study's stages up to one, those that are out of date."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", stage], cwd=folder, env=os.environ | {"PATH": path}, check=False
+    )
+    if done.returncode:
+        sys.exit(f"dvc repro {stage} failed in {folder}")
+
+
+def _on_this_machine(folder: Path) -> None:
+    """One process without a cluster: what is measured is small."""
+    (folder / "cluster.yaml").write_text("workers: 0\n", encoding="utf-8")
+
+
+def _change(path: Path, overlay: dict) -> None:
+    yaml = YAML()
+    params = yaml.load(path.read_text(encoding="utf-8"))
+    merge(params, overlay)
+    with path.open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+
+
+if __name__ == "__main__":
+    main()

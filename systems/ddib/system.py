@@ -1,0 +1,141 @@
+"""Su et al. 2023, DDIB, as virtual staining has used it: tiles of one site as the other would show them, beside Reinhard and Macenko."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+from skimage.color import lab2rgb, rgb2hed, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.registration import phase_cross_correlation
+
+from histoloom.data.drawn import write_drawn
+from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
+from histoloom.slides.stain import macenko_stains, optical_density
+from histoloom.systems import Measured, paired_interval
+
+STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
+FOLDS = {"drawn": 1, "real": 4}
+
+
+def prepare(folder: Path, data: Path | None, fold: int) -> None:
+    """Each drawn patient as both sites stain it; or scanner_pairs, of whose four slides the fold's is held out."""
+    if data is None:
+        write_drawn(folder)
+    else:
+        write_scanner_pairs(folder, data, fold)
+
+
+def write_scanner_pairs(folder: Path, data: Path, fold: int) -> None:
+    """Each picture of MITOS-ATYPIA as a slide of its scanner, and the scanners as sites."""
+    names = sorted(path.stem for path in (data / "aperio").glob("*.jpg"))
+    slides = sorted({name[:2] for name in names})
+    rows = []
+    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
+    (folder / "manifests").mkdir(parents=True, exist_ok=True)
+    for scanner, site in (("aperio", "north"), ("hamamatsu", "south")):
+        for name in names:
+            place = slides.index(name[:2])
+            split = (
+                "test"
+                if place == fold
+                else "val"
+                if place == (fold + 1) % len(slides) and name.endswith("0")
+                else "train"
+            )
+            shutil.copy(data / scanner / f"{name}.jpg", folder / f"data/slides/{name}_{site}.jpg")
+            rows.append(
+                {"slide_id": f"{name}_{site}", "path": f"{name}_{site}.jpg", "patient_id": name[:2], "mpp": 0.5, "site": site,
+                 "split": split, "label": "dense"}
+            )  # fmt: skip
+    with (folder / "manifests/slides.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def measure(studies: list[Study]) -> Measured:
+    """PSNR of what was made of north's held-out tiles against what south shows of the same place, moved to fit; beside the better of Reinhard and
+    Macenko, fitted to south's train tiles."""
+    found = [_of(study) for study in studies]
+    ours, reinhard, macenko, kept, cycle = (np.concatenate([one[key] for one in found]) for key in range(5))
+    groups = np.concatenate([one[5] for one in found])
+    best = "reinhard" if reinhard.mean() >= macenko.mean() else "macenko"
+    theirs = {"reinhard": reinhard, "macenko": macenko}[best]
+    return {
+        "value": float(ours.mean()),
+        "baseline": float(theirs.mean()),
+        "difference_interval": paired_interval(ours - theirs, groups),
+        "unit": f"dB PSNR against the other site; baseline {best}",
+        "n": len(ours),
+        "more": {
+            "reinhard": float(reinhard.mean()),
+            "macenko": float(macenko.mean()),
+            "ssim_of_haematoxylin_with_the_source": float(kept.mean()),
+            "psnr_of_what_comes_back_unchanged": float(cycle.mean()),
+        },
+    }
+
+
+def _of(study: Study) -> tuple[np.ndarray, ...]:
+    real, store = study.real(), TileStore(study.synthetic)
+    every = real.rows()
+    tiles = every.set_index("tile_id", drop=False)
+    made = store.rows()
+    own, back = made[made["request"] == "translated"], made[made["request"] == "unchanged"]
+    source = real.read(tiles.loc[own["input_ref"]])
+    partners = real.read(tiles.loc[[name.replace("_north_", "_south_") for name in own["input_ref"]]])
+    train = every[every["split"] == "train"]
+    looks = [
+        real.read(of.iloc[:: max(1, len(of) // 64)]).reshape(-1, 3)
+        for of in (train[train["slide_id"].str.endswith(f"_{site}")] for site in ("north", "south"))
+    ]
+    translated = store.read(own)
+    of_baselines = [reinhard(source, *looks), macenko(source, *looks)]
+    scores = [np.array([_psnr(a, b) for a, b in zip(made_, partners)]) for made_ in (translated, *of_baselines)]
+    kept = np.array(
+        [
+            structural_similarity(a, b, data_range=np.ptp(a))
+            for a, b in zip(_haematoxylin(source), _haematoxylin(translated))
+        ]
+    )
+    originals = real.read(tiles.loc[back["input_ref"]])
+    cycle = np.array([peak_signal_noise_ratio(a, b) for a, b in zip(originals, store.read(back))])
+    return *scores, kept, cycle, own["split_group"].to_numpy()
+
+
+def reinhard(tiles: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Tiles (n, h, w, 3) whose colours take the mean and deviation of `after` in place of those of `before`, pixels (m, 3), in Lab."""
+    (mean, std), (new_mean, new_std) = (
+        (lab.mean(0), lab.std(0)) for lab in (rgb2lab(look) for look in (before, after))
+    )
+    return (lab2rgb((rgb2lab(tiles) - mean) / std * new_std + new_mean).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def macenko(tiles: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Tiles whose stains and their strengths are those of `after` in place of those of `before` (Macenko et al. 2009)."""
+    found = [
+        macenko_stains(d[(d > 0.15).all(-1)].astype(float)) for d in (optical_density(look) for look in (before, after))
+    ]
+    if found[0] is None or found[1] is None:
+        return tiles
+    (stains, strongest), (new_stains, new_strongest) = found
+    density = optical_density(tiles) @ np.linalg.pinv(stains) * (new_strongest / strongest) @ new_stains
+    return np.clip(240 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
+
+
+def _haematoxylin(tiles: np.ndarray) -> np.ndarray:
+    return rgb2hed(tiles)[..., 0]
+
+
+def _psnr(made: np.ndarray, partner: np.ndarray) -> float:
+    """Where the two overlap once they are moved to fit, a few px at most."""
+    moved, _, _ = phase_cross_correlation(partner.mean(-1), made.mean(-1))
+    dy, dx = (int(v) if abs(v) <= 8 else 0 for v in moved)
+    h, w = made.shape[:2]
+    there = partner[max(dy, 0) : h + min(dy, 0), max(dx, 0) : w + min(dx, 0)]
+    here = made[max(-dy, 0) : h + min(-dy, 0), max(-dx, 0) : w + min(-dx, 0)]
+    return min(peak_signal_noise_ratio(there, here), 60.0)

@@ -1,0 +1,112 @@
+"""Every published system's recipe runs on drawn data and measures something; and what it comes to is in the range that it states."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from benchmarks.systems import measured
+from histoloom import systems
+from histoloom.cli.init import SystemStudy, make_study
+from histoloom.cli.recipe import merge
+from histoloom.data.drawn import write_drawn
+from histoloom.data.study_folder import Study
+from histoloom.errors import HistoloomError, faults_among
+from histoloom.studies.checks.validate import check_study
+from histoloom.studies.stage_work import run_stage
+
+TINY = {
+    "tile": {
+        "mpp": 0.5, "tile_px": 16, "stride_px": 16, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100}, "stain": "none",
+        "labels": {"source": "slide", "classes": ["dense", "sparse"]},
+    },
+    "train_encoders": {"rna": {"steps": 4}},
+    "train_denoiser": {"channels": [8, 16], "steps": 2, "batch_size": 8},
+    "plan": {"batch_size": 16},
+}  # fmt: skip
+
+
+def make_tiny(name: str, folder: Path) -> Study:
+    """A system's study, so small that its stages take moments."""
+    make_study(folder, system=SystemStudy(name))
+    (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
+    yaml, path = YAML(), folder / "params.yaml"
+    params = yaml.load(path.read_text())
+    merge(params, TINY)
+    params["sample"]["steps"] = 2
+    for request in params["plan"]["requests"]:
+        request["tiles"] = 12
+    for model in (params.get("models") or {}).values():
+        merge(model, {"train_denoiser": {"channels": [8, 16], "steps": 2}})
+    with path.open("w") as stream:
+        yaml.dump(params, stream)
+    return Study(folder)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
+def test_every_recipe_runs_and_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr("histoloom.data.drawn.write_drawn.__defaults__", (14, 48, 0))
+    first: Path | None = None
+    for name in systems.names():
+        study, code = make_tiny(name, tmp_path / name), systems.code_of(name)
+        monkeypatch.chdir(study.root)
+        assert not faults_among(check_study(Study()))
+        for stage in code.STAGES:
+            if stage == "tile" and first is not None:
+                shutil.copytree(first, study.tiles)
+            else:
+                run_stage(stage, Study())
+        first = study.tiles
+        found = code.measure([Study()])
+        assert {*found} == {*systems.Measured.__annotations__} and found["n"] > 0
+        numbers = [found["value"], found["baseline"], *found["difference_interval"], *found["more"].values()]
+        assert all(math.isfinite(number) for number in numbers)
+
+
+@pytest.mark.parametrize("name", systems.names())
+def test_a_system_s_folder_is_whole(name):
+    text = (systems.folder_of(name) / systems.PAGE).read_text(encoding="utf-8")
+    for heading in ("## The paper", "## What differs here", "## Run it", "## Measured"):
+        assert heading in text
+    assert {"value", "seconds"} <= {*systems.expected(name)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", systems.names())
+def test_a_system_comes_to_what_it_states(name, tmp_path):
+    found, _ = measured(name, None, None, tmp_path)
+    low, high = systems.expected(name)["value"]
+    assert low <= found["value"] <= high
+
+
+def test_a_system_that_is_not_there_is_told():
+    with pytest.raises(HistoloomError, match=r"There is no system .nobody.\. There are: ddib, moghadam"):
+        systems.folder_of("nobody")
+
+
+def test_the_page_is_what_the_folders_say():
+    assert Path("docs/systems.md").read_text(encoding="utf-8") == systems.page(), (
+        "write it anew: python -m benchmarks.systems --page"
+    )
+
+
+def test_drawn_patients_show_what_their_tables_say(tmp_path):
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    write_drawn(tmp_path, 8, 96)
+    slides = pd.read_csv(tmp_path / "manifests/slides.csv")
+    genotype = pd.read_csv(tmp_path / "manifests/genotype.csv").set_index("patient_id")["IDH1"]
+    size = {}
+    for name in slides["patient_id"].unique():
+        numbers = np.asarray(Image.open(tmp_path / f"data/slides/{name}_nuclei.png"))
+        size[name] = (numbers > 0).sum() / numbers.max()
+    altered = [size[name] for name in size if genotype[name] == "MUT"]
+    assert min(altered) > max(size[name] for name in size if genotype[name] == "WT")
+    assert {*slides.groupby("patient_id")["split"].nunique()} == {1} and len(slides) == 16
