@@ -35,6 +35,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "magnification": "histoloom.conditions.magnification:MagnificationCondition",
         "image": "histoloom.conditions.image:ImageCondition",
         "picture": "histoloom.conditions.picture:PictureCondition",
+        "partner": "histoloom.conditions.partner:PartnerCondition",
         "cohort": "histoloom.conditions.cohort:CohortCondition",
         "number": "histoloom.conditions.number:NumberCondition",
     },

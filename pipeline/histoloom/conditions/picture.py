@@ -52,7 +52,7 @@ class PictureCondition(Condition):
 
     def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         """(n, channels, px, px) float16 in [-1, 1]; in every picture some value differs from the null, which is zeros."""
-        images, seeds = tiles("image"), [item_seed(0, f"picture/{name}") for name in rows["tile_id"]]
+        images, seeds = tiles(self.reads[0]), [item_seed(0, f"picture/{name}") for name in rows["tile_id"]]
         shown = np.stack([degraded(image, self.degrade, seed) for image, seed in zip(images, seeds)])
         n, side, _, colours = shown.shape
         detail = side // self.px

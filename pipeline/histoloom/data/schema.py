@@ -20,6 +20,7 @@ OPTIONAL_SLIDE_COLUMNS = (
     "annotations",
     "mask",
     "instances",
+    "partner",
     "organ",
     "stain",
     "site",

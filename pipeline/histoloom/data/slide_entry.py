@@ -18,6 +18,7 @@ FILE_COLUMNS = {
     "path": "slides_root",
     "mask": "slides_root",
     "instances": "slides_root",
+    "partner": "slides_root",
     "annotations": "annotations_root",
 }
 """Columns that name files, to the param that names the folder of these."""
@@ -39,6 +40,7 @@ class SlideEntry:
     annotations: Path | None = None
     mask: Path | None = None
     instances: Path | None = None
+    partner: Path | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
 

@@ -7,7 +7,8 @@ are cut from slides, or are of a set:
 - `image` (n, h, w, 3) uint8;
 - `mask` (n, h, w) uint8, class ids, where there are masks; all UNKNOWN where nobody says what a tile shows (`masked` is false);
 - `instance` (n, h, w) int32 and `edge` (n, h, w) uint8, where nuclei are told apart: their numbers, and their outlines as the
-  whole slide shows them.
+  whole slide shows them;
+- `partner` (n, h, w, 3) uint8, the same place on the slide that slides.csv states as the partner.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _CUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "mask": ("uint8", ()),
     "instance": ("int32", ()),
     "edge": ("uint8", ()),
+    "partner": ("uint8", (3,)),
 }
 
 
@@ -47,7 +49,7 @@ class ArraySpec:
 
 
 def cut_arrays(tile_px: int, names: Iterable[str] = ("image",)) -> tuple[ArraySpec, ...]:
-    """The arrays `image`, `mask`, `instance` and `edge` of square tiles, those that are named."""
+    """The arrays `image`, `mask`, `instance`, `edge` and `partner` of square tiles, those that are named."""
     return tuple(ArraySpec(name, (tile_px, tile_px, *_CUT[name][1]), _CUT[name][0]) for name in names)
 
 
@@ -178,7 +180,7 @@ class TileStore:
         if name not in group:
             raise HistoloomError(
                 f"{self.folder}/{part} has no '{name}'. A mask comes of tile.masks, and outlines ('edge') of the column "
-                "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them."
+                "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them. A partner comes of the column 'partner'."
             )
         array = group[name]
         assert isinstance(array, zarr.Array), "a part holds no groups"

@@ -63,6 +63,7 @@ class Cutter:
     """What cuts the tiles of one slide.
 
     normaliser, segmenter : fitted to the slide; the second where masks are told by stain.
+    partner : the slide that shows the same tissue, place by place.
     """
 
     job: SlideJob
@@ -70,13 +71,14 @@ class Cutter:
     annotations: Annotations
     normaliser: stain.Normaliser
     segmenter: StainMask | None
+    partner: Slide | None = None
 
     @property
     def arrays(self) -> list[str]:
         """Names of the arrays that tiles have."""
         nuclei = self.segmenter is not None or self.annotations.instances is not None
         masked = self.job.config.masks.source != "none"
-        return ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei
+        return ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei + ["partner"] * (self.partner is not None)
 
     def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
         """Write the tiles of one scale.
@@ -107,7 +109,7 @@ class Cutter:
                     if not sharp and self.job.config.tissue.out_of_focus == "drop":
                         continue
                     known = self.segmenter is not None or (x, y) not in hidden
-                    writer.add(**self._arrays(patch, known=known))
+                    writer.add(**self._arrays(patch, known=known), **self._of_partner(place))
                     rows.append(self._row(place, found, patch, choice.fractions[x, y], known=known))
         return CutTiles(rows, blurred)
 
@@ -147,6 +149,14 @@ class Cutter:
             tiles |= {name: array * known for name, array in zip(("instance", "edge"), patch.nuclei)}
         return tiles
 
+    def _of_partner(self, place: TilePlace) -> dict[str, np.ndarray]:
+        """The tile's place on the partner, which shows the same extent, perhaps in more or fewer pixels."""
+        if self.partner is None:
+            return {}
+        n, (x, y) = self.job.config.tile_px, place.corner
+        downsample = place.downsample * self.partner.width / self.slide.width
+        return {"partner": self.partner.read(PixelBox(x, y, n, n).scaled(downsample), downsample)}
+
     def _row(
         self, place: TilePlace, found: TileLabel, patch: _Patch, tissue_fraction: float, *, known: bool
     ) -> dict[str, Any]:
@@ -157,14 +167,16 @@ class Cutter:
         return tile_row(self.job, place, found, tissue_fraction, measured=measured, masked=masked)
 
 
-def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice) -> Cutter:
+def fit_cutter(
+    job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None = None
+) -> Cutter:
     """Fit what is fitted once per slide, to those of the chosen tiles that hold most tissue."""
     config, masks = job.config, job.config.masks
     if config.stain == "none" and masks.source != "stain":
-        return Cutter(job, slide, annotations, stain.fit("none", np.empty(0)), None)
+        return Cutter(job, slide, annotations, stain.fit("none", np.empty(0)), None, partner)
     downsample, corners = choice.mpp / slide.mpp, choice.corners
     chosen = [corners[i] for i in fullest(np.array([*choice.fractions.values()]), FIT_TILES)]
     boxes = [PixelBox(x, y, config.tile_px, config.tile_px).scaled(downsample) for x, y in chosen]
     sample = np.stack([slide.read(box, downsample) for box in boxes])
     segmenter = fit_stain_mask(masks.classes, sample, choice.mpp) if masks.source == "stain" else None
-    return Cutter(job, slide, annotations, stain.fit(config.stain, sample), segmenter)
+    return Cutter(job, slide, annotations, stain.fit(config.stain, sample), segmenter, partner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,9 @@ from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tile_selection import Choice, check_choice, choose_tiles
 from histoloom.slides.tissue import TissueMap, detect_tissue
+
+_FORMS_DIFFER = 0.02
+"""Fraction by which the sides of a slide and its partner may differ in proportion."""
 
 
 class AllLabelsHidden(Exception):
@@ -78,13 +82,15 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
         when the study may see none of its labels.
     """
     config, entry = job.config, job.entry
-    with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+    with ExitStack() as stack:
+        slide = stack.enter_context(open_slide(entry.path, entry.mpp, config.max_slide_gpx))
         check_scale(slide, config)
+        partner = _partner(stack, job, slide)
         annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds)
         tissue = detect_tissue(slide, config.tissue)
         choices = [choose_tiles(slide, tissue, config, mpp) for mpp in (config.mpp, *config.more_mpp)]
         check_choice(slide, tissue, config, choices[0])
-        cutter = fit_cutter(job, slide, annotations, choices[0])
+        cutter = fit_cutter(job, slide, annotations, choices[0], partner)
         hidden = [_hidden(job, slide, choice) for choice in choices]
         count = Counter(hidden[0].values())
         if config.labels.unlabelled == "drop":
@@ -109,6 +115,25 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
             "out_of_focus": blurred,
             "stain": cutter.normaliser.note,
         }
+
+
+def _partner(stack: ExitStack, job: SlideJob, slide: Slide) -> Slide | None:
+    """The slide's partner, where it has one.
+
+    Raises
+    ------
+    BadSlide
+        when it has another form than the slide: they are to lie over each other, place by place.
+    """
+    if job.entry.partner is None:
+        return None
+    partner = stack.enter_context(open_slide(job.entry.partner, slide.mpp, job.config.max_slide_gpx))
+    if abs(partner.height / slide.height - partner.width / slide.width) > _FORMS_DIFFER * partner.width / slide.width:
+        sizes = " and ".join(f"{one.width} x {one.height} px" for one in (slide, partner))
+        raise BadSlide(
+            f"{job.entry.slide_id}: the slide and its partner have {sizes}, which is another form. Register them first, to one extent."
+        )
+    return partner
 
 
 def _scan(slide: Slide) -> Scan:

@@ -174,12 +174,15 @@ def _tile(study: Study, hashes: Hashes) -> dict:
         found: dict[str, dict] = {}
         for entry in entries:
             named = {"slides": slide_files(entry.path)}
-            named |= {k: [getattr(entry, k)] for k in ("annotations", "mask", "instances") if getattr(entry, k)}
+            named |= {
+                k: [getattr(entry, k)] for k in ("annotations", "mask", "instances", "partner") if getattr(entry, k)
+            }
             for kind, paths in named.items():
                 found.setdefault(kind, {})[entry.slide_id] = [hashes.of(path) for path in paths]
             advance()
     return out | {
-        kind: digest(found[kind]) if kind in found else None for kind in ("slides", "annotations", "mask", "instances")
+        kind: digest(found[kind]) if kind in found else None
+        for kind in ("slides", "annotations", "mask", "instances", "partner")
     }
 
 
