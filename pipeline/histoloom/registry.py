@@ -119,7 +119,7 @@ def _module_of_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError) as error:
         del sys.modules[name]
         raise HistoloomError(f"{path}, which 'extensions' names, can't be imported: {error!r}") from error
     return module

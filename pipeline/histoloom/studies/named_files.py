@@ -75,7 +75,9 @@ class Hashes:
 
     def save(self, *, all_asked: bool) -> None:
         """Keep the hashes; those that were not asked for are forgotten where all were asked for."""
-        write_json(self.path, self.asked if all_asked else self.kept | self.asked)
+        keep = self.asked if all_asked else self.kept | self.asked
+        if keep != self.kept:
+            write_json(self.path, keep)
 
 
 def files_of(study: Study, *sections: str) -> dict[str, dict[str, Any]]:
