@@ -186,7 +186,7 @@ def test_every_key_that_a_stage_depends_on_is_there_though_params_state_the_fewe
 
 
 def test_each_section_that_names_files_is_read_by_a_stage():
-    read = {key for stage in STAGES.values() for key in stage.params}
+    read = {key for stage in STAGES.values() for several in (False, True) for key in stage.keys(several=several)}
     assert {f"files.{section}" for section in files_of(study_of(Params.model_validate(FEWEST)))} <= read
 
 
