@@ -43,6 +43,7 @@ PLACES: dict[Kind, dict[str, str]] = {
     "condition_fit": {
         "text": "histoloom.training.fit_condition:fit_text",
         "rna": "histoloom.training.fit_condition:fit_rna",
+        "image": "histoloom.training.fit_condition:fit_image",
     },
     "reduce": {
         "each": "histoloom.sampling.reduce.each:each",

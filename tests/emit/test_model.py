@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,6 +15,9 @@ from safetensors.torch import load_file, save_file
 from histoloom.backbones.denoiser import load_denoiser, save_denoiser
 from histoloom.backbones.unet import UNet
 from histoloom.cli.main import cli
+from histoloom.conditions.condition import Source
+from histoloom.conditions.image import ImageCondition
+from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder, as_extractor, fitted_encoder
 from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.data.codes import code
@@ -232,3 +236,33 @@ def test_public_is_of_a_data_set_that_is_named(params):
     Path("words.md").write_text("Mine.")
     done = CliRunner().invoke(cli, ["package", "out", "--attribution", "words.md", "--public"])
     assert done.exit_code == 2 and "--public needs --dataset NAME" in done.output and not Path("out").exists()
+
+
+def test_an_encoder_of_tiles_goes_with_its_models_and_loads_from_the_package(params):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        model = TileEncoder(EncoderSizes(16, 4, 8))
+    pictures = tiles(20)
+    encoder = fitted_encoder(model, as_extractor(model, "cpu").features(pictures))
+    encoder.save(Path("models/encoders/image"))
+    write_json(Path("models/encoders/encoders.json"), {"image": {"source": "image"}})
+    neighbours = {"tiles": 5, "neighbour": 0.6, "by_chance": 0.5, "of_efficientnet_lite0": 0.7}
+    metrics = {"image": {"loss": 2.0, "effective_rank": 5.5, "neighbours": neighbours, "of patient-7": 1}}
+    write_json(Path("reports/train_encoders/metrics.json"), metrics)
+    config = params.train_encoders.image.model_copy(update={"source": "train"})
+    encoders = params.train_encoders.model_copy(update={"image": config})
+    denoiser = params.train_denoiser.model_copy(update={"conditions": ("image",)})
+    package_models(
+        study_of(params.model_copy(update={"train_encoders": encoders, "train_denoiser": denoiser})), Path("out"), MINE
+    )
+    told = json.loads(Path("out/facts.json").read_text())["metrics"]["train_encoders"]
+    assert told["image neighbours of_efficientnet_lite0"] == 0.7 and "image of patient-7" not in told
+    assert "Its encoder of tiles learnt from these slides" in Path("out/README.md").read_text(encoding="utf-8")
+    assert load_params("out/params.yaml").train_encoders.image == config
+    facts = json.loads(Path("out/encoders/encoders.json").read_text())["image"]
+    rows = tile_rows(20)
+    mine, theirs = (
+        ImageCondition.load(Source((), 4, Path(folder), facts)).arrays(rows, lambda _: pictures)["image"]
+        for folder in ("models/encoders", "out/encoders")
+    )
+    np.testing.assert_allclose(theirs, mine, atol=0.05)

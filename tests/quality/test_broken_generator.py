@@ -18,6 +18,7 @@ from histoloom.data.plan import EVALUATION
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
+from histoloom.studies.evaluate import _also
 from tests.build import (
     OTHER_STAINS,
     STAINS,
@@ -183,3 +184,10 @@ def test_filters_and_distances_look_through_the_network_that_params_name(study, 
     assert usual["unfiltered"]["inception_score"]["mean"] > 1
     both = params.model_copy(update={"train_filters": _params().train_filters})
     assert evaluated(study, folder, both)["extractor_also"] == []
+
+
+@pytest.mark.parametrize("source, flattered", [("efficientnet-lite0", True), ("train", False)])
+def test_an_encoder_of_the_study_s_own_does_not_look_through_the_judge_s_network(source, flattered):
+    stated = {"train_denoiser": {"conditions": ["image"]}, "train_encoders": {"image": {"source": source}}}
+    params = Params.model_validate({"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}, **stated})
+    assert ("the encoder of the image condition" in _also(params)) == flattered

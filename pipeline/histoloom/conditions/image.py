@@ -1,4 +1,4 @@
-"""The embedding of a tile as a vector: any tower of timm or open_clip, or the packaged EfficientNet-Lite0."""
+"""The embedding of a tile as a vector: any tower of timm or open_clip, the packaged EfficientNet-Lite0, or an encoder trained here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import pandas as pd
 
 from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
 from histoloom.conditions.feature_extractors import Extractor, load_extractor
+from histoloom.conditions.tile_encoder import load_as_extractor
 from histoloom.config.extractors import OF_NO_PATIENT
 from histoloom.data.lineage import Lineage
 from histoloom.data.rows import spread
 
 _MOST_FIT_TILES = 2000
+OWN = "image"
+"""The source of an encoder that lies beside the facts, in a folder of this name."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class ImageCondition(Condition):
 
     @classmethod
     def fit(cls, job: FitJob) -> Fitted:
-        """The mean and scale of the tower's features over train tiles."""
+        """The mean and scale of a tower's features over train tiles. An encoder that is trained has `training.fit_condition`."""
         source = job.params.train_encoders.image.source
         tower = load_extractor(source, job.device)
         features = tower.features(job.store.read(spread(job.rows, _MOST_FIT_TILES)))
@@ -41,6 +44,8 @@ class ImageCondition(Condition):
     @classmethod
     def load(cls, source: Source) -> Self:
         facts = source.facts
+        if facts["source"] == OWN:
+            return cls(*load_as_extractor(source.folder / OWN, source.device))
         tower = load_extractor(facts["source"], source.device).check(facts["tower"])
         return cls(tower, np.array(facts["mean"], np.float32), np.array(facts["scale"], np.float32))
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from histoloom.config.package import root
+
 NATURAL = "natural images"
 NOT_STATED = "not stated"
 
@@ -68,3 +70,21 @@ JudgeName = Annotated[str, AfterValidator(_check_extractor)]
 """What `histoloom.conditions.feature_extractors.load_extractor` takes."""
 ExtractorName = Annotated[JudgeName, AfterValidator(_refuse_the_judge)]
 """Of those, what conditions and filters may look through."""
+TRAIN = "train"
+"""The source of an encoder of tiles that is trained in the study."""
+
+
+def is_extractor(source: str) -> bool:
+    """Whether a source of the condition `image` is a network from elsewhere that is known by its name: no folder, and not `train`."""
+    families = tuple(known.name for known in KNOWN_EXTRACTORS if known.name.endswith(":"))
+    return source in OF_NO_PATIENT or source.startswith(families)
+
+
+def _check_tower(name: str) -> str:
+    if name == TRAIN or (root() / name / "encoders/image").is_dir():
+        return name
+    return _refuse_the_judge(_check_extractor(name))
+
+
+TowerName = Annotated[str, AfterValidator(_check_tower)]
+"""What the condition `image` may look through: an extractor, `train`, or a packaged model."""

@@ -25,9 +25,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = {
     "autoencoder": "diffusion_pytorch_model*.safetensors",
     "denoiser": "diffusion_pytorch_model*.safetensors",
+    "encoders/image": "model.safetensors",
     "encoders/rna": "model.safetensors",
     "encoders/text": "*.safetensors",
 }
+TILE_ENCODER = "TileEncoder"
+"""What the configuration of an encoder of tiles calls itself."""
 _ARCHITECTURES = {"AutoencoderKL": "kl", "AutoencoderTiny": "tiny"}
 
 
@@ -38,7 +41,7 @@ def root() -> Path:
 
 
 def packaged(source: str, part: str) -> str:
-    """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna) of a packaged model, which `source` names
+    """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna, encoders/image) of a packaged model, which `source` names
     or whose folder it is; any other source as it is."""
     folders = [root() / source / part, Path(source) / part] if source else []
     return str(next((folder for folder in folders if folder.is_dir()), source))
@@ -96,6 +99,24 @@ def rna_facts(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     told(config, "genes", path)
     return {name: told(config, name, path) for name in ("transform", "hidden", "code")}
+
+
+def tile_encoder_of(source: str) -> Path | None:
+    """The folder of an encoder of tiles that a source names: a package's, or the folder itself; None of any other source."""
+    folder = part_folder(source, "encoders/image")
+    if folder is None or has_part(source, "encoders/image"):
+        return folder
+    try:
+        return folder if read_json(folder / "config.json").get("_class_name") == TILE_ENCODER else None
+    except HistoloomError:
+        return None  # which is no folder of ours; who loads it says what is wrong
+
+
+def image_facts(folder: Path) -> dict[str, Any]:
+    """`image_px`, `width` and `size` of an encoder of tiles."""
+    check_weights(folder, "encoders/image")
+    config = read_json(folder / "config.json")
+    return {name: told(config, name, folder / "config.json") for name in ("image_px", "width", "size")}
 
 
 def context_length(folder: Path) -> int:

@@ -22,8 +22,10 @@ from histoloom.config.package import (
     part_folder,
     read_json,
     rna_facts,
+    root,
     scale_of,
     text_facts,
+    tile_encoder_of,
 )
 from histoloom.config.params import Params
 from histoloom.config.train_denoiser import DiffusedData, Distil
@@ -51,11 +53,16 @@ class Pretrained:
 def named_models(params: Params) -> dict[str, tuple[str, str]]:
     """Key to the pretrained model that it names and the part of it that is read; of encoders, where their condition is in use."""
     encoders, names = params.train_encoders, params.train_denoiser.conditions
+    tower = encoders.image.source
     named = {
         "train_denoiser.init": (params.train_denoiser.init, "denoiser"),
         "train_autoencoder.init": (params.train_autoencoder.init, "autoencoder"),
         "train_encoders.text.source": (encoders.text.source if "text" in names else "train", "encoders/text"),
         "train_encoders.rna.init": (encoders.rna.init if "rna" in names else "train", "encoders/rna"),
+        "train_encoders.image.source": (
+            tower if "image" in params.train_denoiser.encoded and tile_encoder_of(tower) else "train",
+            "encoders/image",
+        ),
     }
     own = {"autoencoder": "scratch", "denoiser": "scratch"}
     return {key: (source, part) for key, (source, part) in named.items() if source != own.get(part, "train")}
@@ -88,10 +95,13 @@ class _Filling:
             ("autoencoder", "train_autoencoder.init"),
             ("encoders/text", "train_encoders.text.source"),
             ("encoders/rna", "train_encoders.rna.init"),
+            ("encoders/image", "train_encoders.image.source"),
         ):
             without = part == "autoencoder" and known and known.record and known.record.training.target != "latents"
             if init and self.has(init, "denoiser") and self.has(init, part) and not without:
-                self.take(key, init)
+                # A tower's source that is a folder is written with a slash.
+                own_place = part == "encoders/image" and "/" not in init and not (root() / init).is_dir()
+                self.take(key, f"./{init}" if own_place else init)
         self.fill_autoencoder()
         if known:
             self.told.denoiser = known

@@ -9,11 +9,11 @@ from typing import Any
 
 from histoloom.config.channels import mask_channels
 from histoloom.config.denoiser_record import DenoiserFolder
-from histoloom.config.package import LATENT_SCALE, is_hub_id, packaged, part_folder, root
+from histoloom.config.package import LATENT_SCALE, image_facts, is_hub_id, packaged, part_folder, root, tile_encoder_of
 from histoloom.config.params import Params
 from histoloom.config.pretrained import Pretrained, distilled_to, named_models
 from histoloom.config.train_denoiser import DiffusedData
-from histoloom.errors import Fault, Note, Problem, key_fault
+from histoloom.errors import Fault, HistoloomError, Note, Problem, key_fault
 
 _DECIDED = (
     "train_autoencoder.down_factor",
@@ -39,7 +39,10 @@ _SCALES_DIFFER = 0.02
 def check_agreement(params: Params, told: Pretrained) -> list[Fault | Note]:
     """Faults of params that contradict what the models told, and notes on what has no effect."""
     denoiser = told.denoiser
-    before, after = [_unknown_models(params)], [_kept_scale(params), _contradictions(params, told)]
+    before, after = (
+        [_unknown_models(params), _damaged_tower(params)],
+        [_kept_scale(params), _contradictions(params, told)],
+    )
     if denoiser:
         after += [_of_the_denoiser(params, denoiser), _untrained(params, told, denoiser), _windows(params, denoiser)]
     after.append(_few_steps(params, denoiser))
@@ -59,6 +62,17 @@ def _unknown_models(params: Params) -> Iterator[Problem]:
             known = source.startswith(("hf-hub:", "transformers:")) or any(file.is_file() for file in files)
         if not known:
             yield key, f"'{source}' is no model that is here.", f"name {own}, {models}, a folder{more}."
+
+
+def _damaged_tower(params: Params) -> Iterator[Problem]:
+    folder = tile_encoder_of(params.train_encoders.image.source)
+    if folder is None or "image" not in params.train_denoiser.encoded:
+        return
+    try:
+        image_facts(folder)
+    except HistoloomError as error:
+        remedy = "fetch or package the model again, or name another."
+        yield "train_encoders.image.source", str(error), remedy
 
 
 def _kept_scale(params: Params) -> Iterator[Problem]:
@@ -135,6 +149,7 @@ def _untrained(params: Params, told: Pretrained, known: DenoiserFolder) -> Itera
     for name, key, source in (
         ("text", "train_encoders.text.source", params.train_encoders.text.source),
         ("rna", "train_encoders.rna.init", params.train_encoders.rna.init),
+        ("image", "train_encoders.image.source", params.train_encoders.image.source),
     ):
         if name in config.conditions and name in knows and source == "train":
             problem = f"it is train, and {init}, which is not trained (steps: 0), doesn't know what that gives."

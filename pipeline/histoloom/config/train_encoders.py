@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Key, Positive, Section, Size
-from histoloom.config.extractors import ExtractorName
+from histoloom.config.extractors import TowerName
 from histoloom.config.file_keys import Names
 
 
@@ -152,10 +152,22 @@ class Genotype(SampleTable):
 
 
 class ImageTower(Section):
-    source: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
+    """What looks at a tile. `train` makes a small ResNet from the train tiles, without labels."""
+
+    source: Annotated[TowerName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="efficientnet-lite0 (packaged), or another of what evaluate.features names but efficientnet-lite2",
+        description="efficientnet-lite0 (packaged); train; a packaged model that has such an encoder, or a folder that an earlier "
+        "train_encoders wrote (its image/); or another of what evaluate.features names but efficientnet-lite2",
     )
+    method: Literal["simclr", "vicreg", "barlow_twins"] = Field(
+        "vicreg", description="of train: how two views of a tile are made alike, and tiles different"
+    )
+    image_px: Annotated[int, Field(ge=16)] = Field(64, description="side to which tiles are brought")
+    width: Annotated[int, Field(ge=4)] = Field(16, description="channels of the first stage")
+    size: Annotated[int, Field(ge=8)] = Field(128, description="channels of the embedding")
+    steps: Positive = 600
+    batch_size: Annotated[int, Field(ge=8)] = 64
+    learning_rate: float = Field(2e-3, gt=0)
 
 
 class Degrade(Section):

@@ -36,7 +36,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 PARTS = ("autoencoder", "denoiser", "encoders")
-_FOLDERS = ("", "text", "rna")
+_FOLDERS = ("", "text", "rna", "image")
 _FILES = re.compile(
     r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|target|conditions|lineage|encoders)\.json"
@@ -46,6 +46,7 @@ _FILES = re.compile(
 _NUMBERS = re.compile(
     r"psnr_db|ssim|tiles|steps|loss_last_100_steps|(text )?(recall_at_\d+(_by_chance)?|captions|tiles)"
     r"|rna (genes(_missing|_unknown)?|train_samples|tiles_without_profile|explained_variance_(train|held_out))"
+    r"|image (loss|alignment|uniformity|effective_rank|size|tiles|neighbours (tiles|neighbour|by_chance|of_efficientnet_lite0))"
     r"|genotype train_samples"
 )
 """Which of what was measured is told. How many patients have a mutation is not."""
@@ -238,7 +239,7 @@ def _without_places(path: Path) -> None:
     if path.name == "encoders.json":
         for facts in stated.values():
             if source := facts.get("source"):
-                facts["source"] = source if source == "text" else told_source(source)
+                facts["source"] = source if source in ("text", "image") else told_source(source)
     if (told := _told_config(stated)) != json.loads(path.read_text(encoding="utf-8")):
         write_json(path, told)
 

@@ -45,6 +45,9 @@ matched by codes: ask the makers of this model whether it saw a patient of yours
 {% if text_learnt -%}
 - Its text tower learnt from captions. Which words they had can be told from its weights.
 {% endif -%}
+{% if image_learnt -%}
+- Its encoder of tiles learnt from these slides without labels.
+{% endif -%}
 {% if rna_learnt -%}
 - Its expression encoder holds the mean and the spread of each gene over the train samples.
 {% endif %}
@@ -111,6 +114,7 @@ def write_model_card(folder: Path) -> None:
         sides=[side * params.factor for side in windows] or [params.tile.tile_px],
         earlier=[path.name for path in earlier], codes=codes, clear=[name for name in groups if not is_code(name)],
         text_learnt="text" in learnt, rna_learnt="rna" in learnt,
+        image_learnt="image" in learnt,
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
     let_read(folder)
@@ -119,5 +123,5 @@ def write_model_card(folder: Path) -> None:
 def learnt_towers(params: Params) -> Iterator[str]:
     """The conditions whose encoders were trained by these params."""
     encoders, names = params.train_encoders, params.train_denoiser.conditions
-    trained = {"text": encoders.text.source, "rna": encoders.rna.init}
+    trained = {"text": encoders.text.source, "rna": encoders.rna.init, "image": encoders.image.source}
     yield from (name for name, source in trained.items() if name in names and source == "train")

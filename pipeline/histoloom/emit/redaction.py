@@ -37,7 +37,7 @@ _KEPT = {
     "train_encoders.text": "source revision max_tokens image_px width layers heads context_length steps batch_size learning_rate",
     "train_encoders.rna": "key init transform max_genes hidden code beta steps batch_size learning_rate",
     "train_encoders.genotype": "key",
-    "train_encoders.image": "source",
+    "train_encoders.image": "source method image_px width size steps batch_size learning_rate",
     "train_autoencoder": "init revision arch latent_channels down_factor channels blocks crop_px kl_weight detail_weight scale "
     "perceptual_weight steps decoder_steps critic_weight batch_size learning_rate mixed_precision",
     "encode": "batch_size symmetries mask_detail precision edges",

@@ -135,7 +135,7 @@ def _train_encoders(study: Study, hashes: Hashes) -> dict:
         "rna": _held(hashes, config.rna.table),
         "rna_init": _of_source(config.rna.init, hashes, "encoders/rna"),
         "genotype": _held(hashes, config.genotype.table),
-        "image": _of_source(config.image.source, hashes),
+        "image": _of_source(config.image.source, hashes, "encoders/image"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Fit the conditions that learn something: a CLIP for text, a VAE for RNA, a vocabulary of genotypes."""
+"""Fit the conditions that learn something: a CLIP for text, a VAE for RNA, an encoder of tiles, a vocabulary of genotypes."""
 
 from __future__ import annotations
 

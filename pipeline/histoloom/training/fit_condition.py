@@ -1,4 +1,4 @@
-"""The fits of conditions that train a network: a CLIP for text, a VAE for expression."""
+"""The fits of conditions that train a network: a CLIP for text, a VAE for expression, an encoder of tiles."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from pathlib import Path
 from histoloom.conditions.caption_length import tell_captions
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.conditions.expression_encoder import load_expression_encoder
+from histoloom.conditions.image import OWN, ImageCondition
 from histoloom.conditions.rna import CODES
 from histoloom.conditions.text import load_text_encoder, new_reader
-from histoloom.config.package import packaged
+from histoloom.conditions.tile_encoder import as_extractor, fitted_encoder, load_tile_encoder
+from histoloom.config.extractors import TRAIN
+from histoloom.config.package import packaged, tile_encoder_of
 from histoloom.data.expression import read_expression
 from histoloom.data.keys import check_matches, unmatched
 from histoloom.data.lineage import Lineage, read_lineage
-from histoloom.data.rows import val_rows
+from histoloom.data.rows import spread, val_rows
 from histoloom.data.tables import check_fit
 from histoloom.training.clip import retrieval_recall, train_clip
 from histoloom.training.curves import curves
+from histoloom.training.embedding_measures import measure_embedding
 from histoloom.training.expression_encoder import explained_variance, train_expression
 from histoloom.training.loop import TrainingRun
+from histoloom.training.tile_encoder import MOST_FIT_TILES, features_of, train_tile_encoder
 
 
 def fit_text(job: FitJob) -> Fitted:
@@ -71,6 +76,27 @@ def fit_rna(job: FitJob) -> Fitted:
         if len(samples):
             metrics[f"explained_variance_{name}"] = explained_variance(encoder, samples)
     return Fitted({"key": config.key}, metrics, lineage)
+
+
+def fit_image(job: FitJob) -> Fitted:
+    """An encoder trained on train tiles without labels, or the one that params name; of a tower from elsewhere, mean and scale."""
+    config = job.params.train_encoders.image
+    metrics: dict[str, object] = {}
+    if config.source == TRAIN:
+        run = _run(job, OWN, config.steps, config.learning_rate)
+        with curves(job.curves / OWN) as log:
+            run = replace(run, log=log)
+            model = train_tile_encoder(config, job.store, job.rows, run)
+        tower = as_extractor(model, job.device)
+        encoder = fitted_encoder(model, features_of(tower, job.store, spread(job.rows, MOST_FIT_TILES)))
+        metrics, lineage = {"loss": run.history[-1][1]["loss"]}, job.lineage
+    elif folder := tile_encoder_of(config.source):
+        encoder, lineage = load_tile_encoder(folder), read_lineage(folder.parent)
+    else:
+        return ImageCondition.fit(job)
+    encoder.save(job.folder / OWN)
+    measured = measure_embedding(encoder, job.store, job.rows, job.params.seed, job.device)
+    return Fitted({"source": OWN}, {**metrics, **measured}, lineage)
 
 
 def _run(job: FitJob, name: str, steps: int, learning_rate: float) -> TrainingRun:

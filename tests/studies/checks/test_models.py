@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from histoloom.config.package import root
+from histoloom.config.package import TILE_ENCODER, root
+from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage
 from histoloom.data.study_folder import Study
 from histoloom.errors import faults_among
@@ -51,3 +54,28 @@ def test_ancestors_that_nobody_knows_are_a_fault_unless_they_are_allowed(folder)
 @pytest.mark.parametrize("name", ["a:b", "my set"])
 def test_a_data_set_s_name_is_one_word(folder, name):
     assert sum("can't name a data set" in fault for fault in _faults(name, allow=True)) == 2
+
+
+def test_an_encoder_of_tiles_that_saw_a_held_out_slide_is_a_fault(folder):
+    folder = Path("tower")
+    write_json(folder / "image/config.json", {"_class_name": TILE_ENCODER, "image_px": 16, "width": 4, "size": 8})
+    save_file({"mean": np.zeros(8, np.float32)}, folder / "image/model.safetensors")
+    Lineage(("pb",), ("b",)).save(folder)
+    rows = []
+    for name, split in (("A", "train"), ("b", "test")):
+        make_slide(f"data/slides/{name}.tif", width=128, height=128)
+        row = {"slide_id": name, "path": f"{name}.tif", "patient_id": f"p{name}", "split": split, "label": "tumour"}
+        rows.append(row)
+
+    def faults(source: str) -> list[str]:
+        looks = {"train_denoiser": {"conditions": ["image"]}, "train_encoders": {"image": {"source": source}}}
+        make_study(".", rows, **looks)
+        return [str(fault) for fault in faults_among(check_study(Study()))]
+
+    assert faults("train") == []
+    found = faults("tower/image")
+    assert found and all("the model of train_encoders.image.source was trained on" in fault for fault in found)
+    (unknown,) = faults("timm:resnet18")
+    assert "nobody knows whose these are" in unknown and "timm:resnet18" in unknown
+    Path("nothing").mkdir()
+    assert "holds neither an encoder of tiles nor a CLIP" in faults("./nothing")[0]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from histoloom.config import Params
-from histoloom.config.extractors import OF_NO_PATIENT
-from histoloom.config.package import packaged
+from histoloom.config.extractors import OF_NO_PATIENT, TRAIN
+from histoloom.config.package import packaged, tile_encoder_of
 from histoloom.config.pretrained import named_models
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import split_groups
@@ -49,7 +49,8 @@ def _lineages(params: Params) -> dict[str, Lineage]:
                 out[of_model + key] = lineage
         if "image" in link.train_denoiser.encoded:
             tower = link.train_encoders.image.source
-            out[f"{of_model}train_encoders.image.source"] = Lineage(unknown=() if tower in OF_NO_PATIENT else (tower,))
+            if tower not in (TRAIN, *OF_NO_PATIENT) and tile_encoder_of(tower) is None:
+                out[f"{of_model}train_encoders.image.source"] = Lineage(unknown=(tower,))
     return out
 
 

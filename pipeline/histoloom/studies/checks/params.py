@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from histoloom.config import Cluster, Params
-from histoloom.config.package import packaged
+from histoloom.config.package import packaged, tile_encoder_of
 from histoloom.errors import Fault, Problem, key_fault
 from histoloom.registry import registered
 
@@ -170,8 +170,18 @@ def _named(params: Params) -> Iterator[Problem]:
         if program and shutil.which(program) is None:
             yield key, f"there is no program '{program}'.", "install it, or mend the command."
     used = {"train_filters.features": params.train_filters.features, "evaluate.features": params.evaluate.features}
-    if "image" in params.train_denoiser.conditions:
+    if "image" in params.train_denoiser.encoded:
         used["train_encoders.image.source"] = params.train_encoders.image.source
     for key, name in used.items():
-        if "/" in name and not name.startswith(("timm:", "hf-hub:", "transformers:")) and not Path(name).is_dir():
+        if "/" not in name or name.startswith(("timm:", "hf-hub:", "transformers:")):
+            continue
+        if not Path(name).is_dir():
             yield key, f"there is no folder '{name}'.", "mend it, or name an extractor."
+        elif key == "train_encoders.image.source" and not tile_encoder_of(name) and not _is_clip(Path(name)):
+            problem = f"'{name}' holds neither an encoder of tiles nor a CLIP."
+            yield key, problem, "name a package whose encoders/ has image/, such a folder, or an extractor."
+
+
+def _is_clip(folder: Path) -> bool:
+    """Whether a folder may be one of open_clip's or of transformers'."""
+    return any((folder / name).is_file() for name in ("open_clip_config.json", "config.json"))

@@ -1,0 +1,106 @@
+"""An encoder of tiles trained without labels: two views of a tile are to be near, and tiles apart. Losses and heads are lightly's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from histoloom.conditions.feature_extractors import Extractor
+from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder, brought_to
+from histoloom.config.train_encoders import ImageTower
+from histoloom.data.commit import commit_part
+from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
+from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
+from histoloom.training.views import side_before, view
+
+MOST_FIT_TILES = 2000
+_LEAST_TILES = 8
+_READ_AT_ONCE = 256
+_TEMPERATURE = 0.2
+_BARLOW_SCALE = 1 / 40
+"""Of a sum of squared correlations, which else outweighs the clipping of gradients."""
+
+_Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class _WithHead(nn.Module):
+    """The encoder and the projection that the loss looks at, which is thrown away."""
+
+    def __init__(self, encoder: TileEncoder, head: nn.Module):
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(images))
+
+
+def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame, run: TrainingRun) -> TileEncoder:
+    """Train on the tiles of `rows`. They lie shrunk in a file beside the checkpoints, so that memory holds a batch.
+
+    Raises
+    ------
+    HistoloomError
+        when there are too few tiles to be told apart.
+    """
+    if len(rows) < _LEAST_TILES:
+        raise HistoloomError(
+            f"train_encoders.image.source: train learns by telling tiles apart, and the train split has {len(rows)}; it needs "
+            f"{_LEAST_TILES}. Add slides, or use efficientnet-lite0."
+        )
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(run.seed)
+        head, compare = _method(config)
+        model = _WithHead(TileEncoder(EncoderSizes(config.image_px, config.width, config.size)), head).to(run.device)
+    size, pictures = min(config.batch_size, len(rows)), _shrunk(config.image_px, store, rows, run.checkpoints)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        index = epoch_order(run.seed, len(rows), size, step)
+        images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
+        both = torch.cat([view(images, config.image_px, generator) for _ in range(2)])
+        first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
+        return compare(first, second), {}
+
+    train(model, loss, run)
+    return model.encoder.requires_grad_(False)
+
+
+def _shrunk(image_px: int, store: TileStore, rows: pd.DataFrame, folder: Path) -> np.ndarray:
+    """Tiles (n, 3, side, side) uint8 in a file of `folder` that is mapped: as large as views are cut from."""
+    side = side_before(image_px, store.array(rows["part"].iloc[0]).shape[1])
+
+    def write(part: Path) -> None:
+        out = np.lib.format.open_memmap(part / "tiles.npy", "w+", np.uint8, (len(rows), 3, side, side))
+        done = 0
+        for images in store.batches(rows, _READ_AT_ONCE):
+            shrunk = brought_to(torch.from_numpy(images).permute(0, 3, 1, 2), side)
+            out[done : done + len(images)] = (255 * shrunk).round().to(torch.uint8).numpy()
+            done += len(images)
+        out.flush()
+
+    commit_part(folder, "tiles", write)
+    return np.load(folder / "tiles" / "tiles.npy", mmap_mode="r")
+
+
+def features_of(tower: Extractor, store: TileStore, rows: pd.DataFrame) -> np.ndarray:
+    """(n, d) features of rows' tiles, which are read batch by batch."""
+    return np.concatenate([tower.features(images) for images in store.batches(rows, _READ_AT_ONCE)])
+
+
+def _method(config: ImageTower) -> tuple[nn.Module, _Loss]:
+    """The head and the loss of a method."""
+    from lightly.loss import BarlowTwinsLoss, NTXentLoss, VICRegLoss
+    from lightly.models.modules.heads import BarlowTwinsProjectionHead, SimCLRProjectionHead, VICRegProjectionHead
+
+    size, wide = config.size, 4 * config.size
+    if config.method == "simclr":
+        return SimCLRProjectionHead(size, size, size), NTXentLoss(_TEMPERATURE)
+    if config.method == "vicreg":
+        return VICRegProjectionHead(size, wide, wide), VICRegLoss()
+    correlate = BarlowTwinsLoss()
+    return BarlowTwinsProjectionHead(size, wide, wide), lambda a, b: _BARLOW_SCALE * correlate(a, b)
