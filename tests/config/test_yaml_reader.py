@@ -35,10 +35,10 @@ def test_a_scale_and_classes_are_all_that_must_be_stated(folder):
 
 
 def _keys(model=Params, before=()):
-    """Every key that has a default, as its path; and every section."""
+    """Every key that has a default, as its path, but for those whose null means something; and every section."""
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if not field.is_required():
+        if not field.is_required() and name not in getattr(model, "nullable", ()):
             yield (*before, name)
         if hasattr(kind, "model_fields"):
             yield from _keys(kind, (*before, name))
