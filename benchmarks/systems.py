@@ -79,8 +79,8 @@ def run(folder: Path, stage: str) -> None:
 
 
 def _on_this_machine(folder: Path) -> None:
-    """One process without a cluster: what is measured is small."""
-    (folder / "cluster.yaml").write_text("workers: 0\n", encoding="utf-8")
+    """One process and one thread without a cluster: what is measured is small."""
+    (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n", encoding="utf-8")
 
 
 def _change(path: Path, overlay: dict) -> None:
