@@ -56,7 +56,15 @@ def pipeline(tmp_path_factory) -> Path:
     return make_pipeline(tmp_path_factory.mktemp("hub") / "sd")
 
 
-def study(folder: Path, pipeline: Path, tile: dict | None = None, *, woven: tuple = (), **denoiser) -> None:
+def study(
+    folder: Path,
+    pipeline: Path,
+    tile: dict | None = None,
+    *,
+    woven: tuple = (),
+    autoencoder: dict | None = None,
+    **denoiser,
+) -> None:
     rows = []
     for seed, (name, split) in enumerate({"a": "train", "b": "train", "c": "val", "d": "test"}.items()):
         make_slide(folder / f"data/slides/{name}.tif", width=128, height=128, seed=seed)
@@ -73,6 +81,7 @@ def study(folder: Path, pipeline: Path, tile: dict | None = None, *, woven: tupl
         rows,
         tile,
         train_denoiser={"init": str(pipeline), "batch_size": 4, "warmup_steps": 0} | denoiser,
+        train_autoencoder=autoencoder or {},
         plan={"target": "none", "evaluation_tiles": 2, "batch_size": 4, "requests": REQUESTS},
         sample={"scheduler": "ddim", "steps": STEPS, "guidance": GUIDANCE},
         sample_slides={"slides": list(woven), "scheduler": "ddim", "steps": 2, "block_latent_px": 16, "batch_size": 4},
@@ -200,7 +209,8 @@ def test_a_package_of_it_keeps_what_the_pipeline_told(folder, pipeline):
     assert str(pipeline) not in "".join(
         p.read_text() for p in (folder / "pack").rglob("*.*") if p.suffix in (".json", ".yaml", ".md")
     )
-    study(folder, folder / "pack", MASKS, steps=0, conditions=["text", "mask"])
+    as_it_is = {"steps": 0, "scale": "kept"}
+    study(folder, folder / "pack", MASKS, steps=0, conditions=["text", "mask"], autoencoder=as_it_is)
     params = load_params()
     denoiser = params.train_denoiser
     assert (denoiser.betas, denoiser.map_input, denoiser.prediction) == ((0.0009, 0.0125), "controlnet", "epsilon")
