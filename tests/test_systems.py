@@ -79,6 +79,8 @@ def test_a_system_s_folder_is_whole(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", systems.names())
 def test_a_system_comes_to_what_it_states(name, tmp_path):
+    if systems.expected(name)["value"] is None:
+        pytest.skip(f"{name} has not been measured yet")
     found, _ = measured(name, None, None, tmp_path)
     low, high = systems.expected(name)["value"]
     assert low <= found["value"] <= high

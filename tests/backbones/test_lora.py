@@ -35,7 +35,10 @@ def mask(*channels: str) -> ConditionSpec:
 
 def unet(*specs: ConditionSpec, map_input: str = "concat") -> UNet:
     torch.manual_seed(0)
-    return UNet.build(TrainDenoiser(channels=(16, 32), map_input=map_input), specs, (4, 8, 8)).eval()
+    config = TrainDenoiser(
+        channels=(16, 32), map_input=map_input, init="another"
+    )  # a ControlNet is built beside a trained model
+    return UNet.build(config, specs, (4, 8, 8)).eval()
 
 
 def predict(model, vector=None, maps=None, text: int | None = 16) -> torch.Tensor:
@@ -57,7 +60,7 @@ def columns(channels, values: dict[str, torch.Tensor]) -> torch.Tensor:
     st.permutations(NAMES),
     st.integers(1, 3),
     st.integers(1, 3),
-    st.sampled_from(["concat", "spade"]),
+    st.sampled_from(["concat", "spade", "controlnet"]),
 )
 def test_what_both_know_acts_as_before_and_what_is_new_has_no_effect(before, after, kept, more, map_input):
     """Whatever the order of the channels, and whichever are added."""
@@ -65,7 +68,7 @@ def test_what_both_know_acts_as_before_and_what_is_new_has_no_effect(before, aft
     model = unet(TEXT, label(*old), mask(*old), map_input=map_input)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "scale_shift" in name:  # whose zeros would hide the map
+            if "scale_shift" in name or "controlnet_" in name:  # whose zeros would hide the map
                 parameter.normal_(std=0.1)
     fitted, names = model.refit((TEXT, label(*old), mask(*old)), (TEXT, label(*new), mask(*new)))
     torch.manual_seed(2)
@@ -82,6 +85,23 @@ def test_a_first_vector_starts_without_effect():
     fitted, names = model.refit((TEXT,), (TEXT, label("a", "b")))
     torch.testing.assert_close(predict(fitted.eval(), torch.randn(2, 2)), predict(model), atol=1e-5, rtol=1e-4)
     assert any("class_embedding" in name for name in names)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from(["concat", "spade", "controlnet"]), st.booleans())
+def test_first_maps_start_without_effect_and_the_last_can_go(map_input, vector):
+    """Of a network that read none, whichever way they enter."""
+    model = unet(TEXT)
+    model.map_input = map_input
+    after = (TEXT, *([label("a")] if vector else []), mask("a", "b"))
+    fitted, names = model.refit((TEXT,), after)
+    given_vector = torch.randn(2, 1) if vector else None
+    torch.testing.assert_close(
+        predict(fitted.eval(), given_vector, torch.randn(2, 2, 8, 8)), predict(model), atol=1e-5, rtol=1e-4
+    )
+    assert names and all(name in dict(fitted.named_parameters()) for name in names)
+    without, _ = fitted.refit(after, (TEXT,))
+    torch.testing.assert_close(predict(without.eval()), predict(model), atol=1e-5, rtol=1e-4)
 
 
 def test_a_text_tower_of_another_width_gets_new_keys_and_values_alone():

@@ -135,6 +135,16 @@ class Backbone(nn.Module, ABC):
             if name.replace(".base_layer", "") in whole:
                 parameter.requires_grad_(True)
 
+    def train_control(self, whole: tuple[str, ...]) -> None:
+        """Freeze all but the ControlNet and the parameters named `whole`.
+
+        Raises
+        ------
+        HistoloomError
+            of a network that has no ControlNet.
+        """
+        raise HistoloomError(f"A {type(self).__name__} takes no ControlNet: set train_denoiser.adapt to full.")
+
     def merge_low_rank(self) -> None:
         """Add the low-rank updates to the weights that they stand beside, and take them out."""
         from peft.tuners.tuners_utils import BaseTunerLayer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from histoloom.backbones.backbone import Backbone, Specs
+from histoloom.backbones.control import FOLDER, control_residuals, load_control, new_control
+from histoloom.backbones.refit import Inputs, refitted
 from histoloom.backbones.spade import install_spade
 from histoloom.conditions.batch import Conditions
 from histoloom.errors import HistoloomError
@@ -22,24 +23,28 @@ if TYPE_CHECKING:
     from histoloom.config.denoiser_record import DenoiserRecord, MapInput
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-_TEXT_SOCKET = re.compile(r".*\.attn2\.to_[kv]\.weight")
-_SPADE_SOCKET = re.compile(r".*\.norm[12]\.shared\.weight")
+_CONTROL = "control."
+_OF_A_HUB = "Of a hub's pipeline, fetch the whole first: hf download ORG/NAME. What it tells is then taken from it."
 
 
 class UNet(Backbone):
-    """A sequence is read by cross-attention and vectors are added to the time embedding. Maps are concatenated to the data, or scale and
-    shift the decoder's norms (SPADE).
+    """A sequence is read by cross-attention and vectors are added to the time embedding. Maps are concatenated to the data, scale and
+    shift the decoder's norms (SPADE), or are read by a ControlNet.
 
     network : the UNet, SPADE's norms in it where `map_input` says so.
+    control : the ControlNet beside it; None where no map is read by one.
     """
 
-    low_rank_layers = r".*\.(to_q|to_k|to_v|to_out\.0|conv1|conv2|proj_in|proj_out|time_emb_proj|shared|scale_shift)"
+    low_rank_layers = (
+        r"network\..*\.(to_q|to_k|to_v|to_out\.0|conv1|conv2|proj_in|proj_out|time_emb_proj|shared|scale_shift)"
+    )
 
     def __init__(self, network: UNet2DConditionModel, map_channels: int, map_input: MapInput):
         super().__init__()
         self.network = network
         self.map_input = map_input
         self._map = install_spade(network, map_channels) if map_input == "spade" and map_channels else None
+        self.control = new_control(network, map_channels) if map_input == "controlnet" and map_channels else None
 
     @classmethod
     def build(cls, config: TrainDenoiser, specs: Specs, shape: tuple[int, ...]) -> Self:
@@ -78,7 +83,7 @@ class UNet(Backbone):
         from diffusers.models import UNet2DConditionModel
 
         maps = len(_channels(record.conditions, "map")) if record else 0
-        map_input = record.training.map_input if record else "concat"
+        map_input = (record.training.map_input if record else None) or "concat"
         try:
             if map_input == "spade" and maps:
                 made = cls(UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source)), maps, map_input)
@@ -87,12 +92,17 @@ class UNet(Backbone):
             network = UNet2DConditionModel.from_pretrained(
                 source, revision=revision, use_safetensors=True, torch_dtype=torch.float32
             )
+            made = cls(network, maps, map_input)
+            if made.control is not None:
+                made.control = load_control(Path(source))
         except (OSError, ValueError) as error:
-            raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}") from error
-        return cls(network, maps, map_input)
+            raise HistoloomError(f"No denoiser could be loaded from '{source}': {error}\n{_OF_A_HUB}") from error
+        return made
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder, safe_serialization=True)
+        if self.control is not None:
+            self.control.save_pretrained(folder / FOLDER, safe_serialization=True)
 
     @property
     def channels(self) -> int:
@@ -109,7 +119,10 @@ class UNet(Backbone):
         return 2 ** (len(self.network.config["block_out_channels"]) - 1)
 
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
-        if self._map is not None:
+        down = middle = None
+        if self.control is not None:
+            down, middle = control_residuals(self.control, x, times, given)
+        elif self._map is not None:
             self._map.value = given.map
         elif given.map is not None:
             x = torch.cat([x, given.map], 1)
@@ -119,6 +132,8 @@ class UNet(Backbone):
             encoder_hidden_states=given.sequence,
             encoder_attention_mask=given.sequence_mask,
             class_labels=given.vector,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
         ).sample.float()
 
     def refit(self, before: Specs, after: Specs) -> tuple[Self, tuple[str, ...]]:
@@ -131,29 +146,19 @@ class UNet(Backbone):
         """
         _check_text(before, after)
         fitted = self._with_inputs_for(after)
-        data = [("data", str(c)) for c in range(self.channels)] if self.map_input == "concat" else []
-        maps = data + _channels(before, "map"), data + _channels(after, "map")
-        vectors = _channels(before, "vector"), _channels(after, "vector")
-        old, new, names = self.network.state_dict(), fitted.network.state_dict(), []
-        for name, value in new.items():
-            columns = vectors if name == "class_embedding.linear_1.weight" else maps if self._reads_map(name) else None
-            if columns and columns[0] != columns[1] and name in old:
-                new[name] = _matched(old[name], *columns)
-                names.append(name)
-            elif name in old and old[name].shape == value.shape:
-                new[name] = old[name]
-            elif name.startswith("class_embedding"):
-                new[name] = torch.zeros_like(value) if "linear_2" in name else value
-                names.append(name)
-            elif _TEXT_SOCKET.fullmatch(name):
-                names.append(name)
-            else:
-                raise HistoloomError(f"train_denoiser.init holds no '{name}' of shape {tuple(value.shape)}.")
-        fitted.network.load_state_dict(new)
-        return fitted, tuple(f"network.{name}" for name in names)
+        first_control = fitted.control is not None and self.control is None
+        new = {n: value for n, value in fitted.state_dict().items() if not (first_control and n.startswith(_CONTROL))}
+        weights, names = refitted(self.state_dict(), new, self._inputs(before), self._inputs(after))
+        fitted.load_state_dict(weights, strict=not first_control)
+        if first_control:  # a copy of the UNet as it is now
+            fitted.control = new_control(fitted.network, len(_channels(after, "map")))
+            names += [name for name, _ in fitted.named_parameters() if name.startswith(_CONTROL)]
+        return fitted, tuple(names)
 
-    def _reads_map(self, name: str) -> bool:
-        return bool(_SPADE_SOCKET.fullmatch(name)) if self._map is not None else name == "conv_in.weight"
+    def _inputs(self, specs: Specs) -> Inputs:
+        maps = _channels(specs, "map")
+        data = [("data", str(c)) for c in range(self.channels)]
+        return Inputs(_channels(specs, "vector"), maps, data + maps if self.map_input == "concat" else data)
 
     def _with_inputs_for(self, specs: Specs) -> Self:
         """A new UNet of the same sizes whose inputs take these conditions."""
@@ -171,6 +176,15 @@ class UNet(Backbone):
         )
         return type(self)(network, maps, self.map_input)
 
+    def train_control(self, whole: tuple[str, ...]) -> None:
+        if self.control is None:
+            raise HistoloomError(
+                "train_denoiser.adapt is controlnet, and no condition is a map: name one, such as mask, or adapt by lora."
+            )
+        self.requires_grad_(False)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in whole or name.startswith(_CONTROL))
+
     def set_attention(self, kind: str) -> str:
         """`auto` takes xformers where its kernels load on this device, else PyTorch's scaled dot product.
 
@@ -185,7 +199,8 @@ class UNet(Backbone):
         try:
             if not on_gpu:
                 raise RuntimeError("xformers has no CPU kernels")
-            self.network.enable_xformers_memory_efficient_attention()
+            for part in filter(None, (self.network, self.control)):
+                part.enable_xformers_memory_efficient_attention()
         except (ImportError, RuntimeError, ValueError) as error:
             if kind == "auto":
                 return "sdpa"
@@ -212,10 +227,3 @@ def _check_text(before: Specs, after: Specs) -> None:
 
 def _channels(specs: Specs, shape: str) -> list[tuple[str, str]]:
     return [(s.name, c) for s in specs if s.shape == shape for c in (s.channels or map(str, range(s.size)))]
-
-
-def _matched(old: torch.Tensor, before: list[tuple[str, str]], after: list[tuple[str, str]]) -> torch.Tensor:
-    """The columns (axis 1) of `old` that `after` names, zeros where `before` has none."""
-    place = {channel: number for number, channel in enumerate(before)}
-    columns = [old[:, place[c]] if c in place else torch.zeros_like(old[:, 0]) for c in after]
-    return torch.stack(columns, 1)

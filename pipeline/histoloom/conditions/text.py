@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from histoloom.conditions.condition import Arrays, Condition, ReadTiles, Source
 from histoloom.conditions.loading import UNLOADABLE, hub_id
 from histoloom.config import Text
 from histoloom.config.package import packaged
+from histoloom.config.pipeline import in_pipeline
 from histoloom.errors import HistoloomError
 
 _BATCH = 64
@@ -29,6 +31,7 @@ class TextCondition(Condition):
     features : ids to (n, tokens, width) float, the last layer's tokens after its norm
     padding : ids to (n, tokens) bool, True where a token is the caption's
     count : a text to the tokens that all of it takes, start and end among them; None where nobody can tell
+    reads_padding : whether the denoiser reads the tokens that fill up a caption too
     """
 
     source: str
@@ -38,6 +41,7 @@ class TextCondition(Condition):
     padding: Callable[[torch.Tensor], torch.Tensor]
     max_tokens: int | None = None
     count: Callable[[str], int] | None = None
+    reads_padding: bool = False
     name = "text"
     shape = "sequence"
     column = "caption"
@@ -47,7 +51,8 @@ class TextCondition(Condition):
     def load(cls, source: Source) -> TextCondition:
         facts, inside = source.facts, source.folder / source.facts["source"]
         place = str(inside) if inside.is_dir() else facts["source"]
-        return load_text_encoder(place, facts["revision"], facts["max_tokens"])
+        tower = load_text_encoder(place, facts["revision"], facts["max_tokens"])
+        return replace(tower, reads_padding=facts.get("padding") == "read")
 
     @property
     def size(self) -> int:
@@ -87,7 +92,8 @@ class TextCondition(Condition):
         chunked = [reader.chunks(caption or "") for caption in captions]
         ids = self.tokenize([chunk for chunks in chunked for chunk in chunks])
         features = torch.cat([self.features(ids[i : i + _BATCH]).float() for i in range(0, len(ids), _BATCH)])
-        mask = self.padding(ids).unflatten(0, (len(captions), count))
+        seen = torch.ones_like(ids, dtype=torch.bool) if self.reads_padding else self.padding(ids)
+        mask = seen.unflatten(0, (len(captions), count))
         used = torch.tensor([[bool(chunk) or not place for place, chunk in enumerate(chunks)] for chunks in chunked])
         return features.unflatten(0, (len(captions), count)).flatten(1, 2), (mask & used[..., None]).flatten(1)
 
@@ -103,7 +109,7 @@ def text_reader(config: Text) -> TextReader | None:
     if config.source == "train":
         return new_reader(config)
     hub_id(config.source)
-    source = packaged(config.source, "encoders/text")
+    source = packaged(config.source, "encoders/text", config.revision)
     return load_text_encoder(source, None, config.max_tokens).reader if Path(source).is_dir() else None
 
 
@@ -162,6 +168,19 @@ def load_text_encoder(source: str, revision: str | None = None, max_tokens: int 
     )
 
 
+def copy_text_encoder(source: Path, target: Path) -> None:
+    """Copy a text tower's folder, with the tokenizer of a pipeline, so that the tower can be loaded from the copy."""
+    shutil.copytree(source, target)
+    if (tokenizer := _tokenizer_of(source)) != source:
+        shutil.copytree(tokenizer, target, dirs_exist_ok=True)
+
+
+def _tokenizer_of(folder: Path) -> Path:
+    """A transformers tower's folder, or of a pipeline the one beside it that holds the tokenizer."""
+    beside = folder.parent / "tokenizer"
+    return beside if in_pipeline(folder) and beside.is_dir() else folder
+
+
 def _pinned(source: str, revision: str | None) -> str:
     """open_clip takes a revision as `hf-hub:ORG/NAME@REVISION`."""
     return source if revision is None or "@" in source else f"{source}@{revision}"
@@ -212,8 +231,10 @@ def _from_transformers(name: str, revision: str | None, max_tokens: int | None) 
 
     # None is "main" to it, which its type of `revision` doesn't say.
     at = revision or "main"
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=at, trust_remote_code=False)
-    loaded = CLIPTextModel.from_pretrained(name, revision=at, trust_remote_code=False, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(_tokenizer_of(Path(name))), revision=at, trust_remote_code=False)
+    loaded = CLIPTextModel.from_pretrained(
+        name, revision=at, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
     model = loaded.eval().requires_grad_(False)
     length = model.config.max_position_embeddings
 

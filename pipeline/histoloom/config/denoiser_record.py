@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from histoloom.config.package import check_weights, read_json, told
+from histoloom.config.pipeline import check_pipeline, in_pipeline, pipeline_process
 
 CONDITIONS_FILE = "conditions.json"
 """The file beside a denoiser's weights that holds its `DenoiserRecord`; a model from elsewhere has none."""
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "quadratic"]
 Shape = Literal["sequence", "vector", "map"]
-MapInput = Literal["concat", "spade"]
+MapInput = Literal["concat", "spade", "controlnet"]
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,24 @@ class DenoiserTraining:
     """How a denoiser was trained, as far as whoever samples it or trains it further must know.
 
     prediction, schedule, train_timesteps : of the forward process.
-    map_input : how maps enter the network.
+    map_input : how maps enter the network; None of one that reads none.
     shape : (channels, ...) of the data that it was trained on.
     distilled : the number of steps that it was distilled to; None where it wasn't.
     guidance_inside : whether a distilled denoiser learnt its teacher's guidance, and is to be sampled without.
     target, backbone : what it diffuses, and its network, as params name them.
+    betas : the first and the last of the schedule; None where they are the schedule's own.
     """
 
     prediction: Prediction
     schedule: Schedule
     train_timesteps: int
-    map_input: MapInput
+    map_input: MapInput | None
     shape: tuple[int, ...]
     distilled: int | None = None
     guidance_inside: bool = True
     target: str = "latents"
     backbone: str = "unet"
+    betas: tuple[float, float] | None = None
 
     @property
     def px(self) -> int:
@@ -80,7 +83,8 @@ class DenoiserRecord:
 
 
 def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
-    """The record in a denoiser's folder; None of a model from elsewhere. Keys that nobody knows are left out.
+    """The record in a denoiser's folder, or what its pipeline tells; None of another model from elsewhere. Keys that nobody knows are
+    left out.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
     """
     path = Path(folder) / CONDITIONS_FILE
     if not path.is_file():
-        return None
+        return _pipeline_record(Path(folder)) if in_pipeline(Path(folder)) else None
     written = read_json(path)
     conditions = [
         ConditionSpec(
@@ -110,7 +114,23 @@ def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
     facts |= {
         name: training[name] for name in ("distilled", "guidance_inside", "target", "backbone") if name in training
     }
+    if training.get("betas"):
+        facts["betas"] = tuple(training["betas"])
+    if not any(spec.shape == "map" for spec in conditions):
+        facts["map_input"] = None  # a network that reads no map can take one in any way
     return DenoiserRecord(tuple(conditions), DenoiserTraining(**facts))
+
+
+def _pipeline_record(unet: Path) -> DenoiserRecord:
+    """What the pipeline tells that a UNet lies in: text is its condition."""
+    check_pipeline(unet)
+    path = unet / "config.json"
+    config = read_json(path)
+    px = config.get("sample_size") or 64
+    height, width = (px, px) if isinstance(px, int) else px
+    shape = (told(config, "out_channels", path), height, width)
+    text = ConditionSpec("text", "sequence", told(config, "cross_attention_dim", path))
+    return DenoiserRecord((text,), DenoiserTraining(map_input=None, shape=shape, **pipeline_process(unet)))
 
 
 @dataclass(frozen=True)
@@ -137,14 +157,13 @@ def read_denoiser_folder(folder: Path) -> DenoiserFolder:
     HistoloomError
         when it is damaged.
     """
+    check_pipeline(folder)
     path = folder / "config.json"
     config = read_json(path)
     check_weights(folder, "denoiser")
-    sizes = {
-        "channels": tuple(told(config, "block_out_channels", path)),
-        "layers_per_block": config.get("layers_per_block"),
-        "attention_head_dim": config.get("attention_head_dim"),
-    }
+    sizes: dict[str, Any] = {"channels": tuple(told(config, "block_out_channels", path))}
+    for name in ("layers_per_block", "attention_head_dim"):  # each level may have its own, which params can't state
+        sizes[name] = value if isinstance(value := config.get(name), int) else None
     few = folder / "few_steps" / "few_steps.json"
     steps = told(read_json(few), "steps", few) if few.is_file() else None
     return DenoiserFolder(told(config, "out_channels", path), sizes, read_denoiser_record(folder), steps)

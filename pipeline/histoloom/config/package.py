@@ -1,7 +1,7 @@
 """What the folder of a trained model tells of itself, read from its JSON files and without torch.
 
-A name in params stands for a folder: a model that comes with histoloom, or one that somebody packaged. A hub's id is no folder, and
-nothing is known of it before it is fetched.
+A name in params stands for a folder: a model that comes with histoloom, one that somebody packaged, or a pipeline of Stable
+Diffusion's form. A hub's id stands for such a pipeline once this machine has fetched it. Of any other nothing is known.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from histoloom.errors import HistoloomError
 PACKAGED = "facts.json"
 """The file that makes a folder of models a package."""
 TARGET_FACTS = "target.json"
+MODEL_INDEX = "model_index.json"
+"""The file that makes a folder a pipeline, as diffusers writes it."""
 LATENT_SCALE = "latents.json"
 """The file beside an autoencoder that holds the mean and deviation of its latents."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -31,6 +33,8 @@ _WEIGHTS = {
 }
 TILE_ENCODER = "TileEncoder"
 """What the configuration of an encoder of tiles calls itself."""
+_IN_PIPELINE = {"denoiser": "unet", "autoencoder": "vae", "encoders/text": "text_encoder"}
+_WHOLE = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
 _ARCHITECTURES = {"AutoencoderKL": "kl", "AutoencoderTiny": "tiny"}
 
 
@@ -40,22 +44,39 @@ def root() -> Path:
     return here if here.is_dir() else Path(__file__).parents[3] / "pretrained"
 
 
-def packaged(source: str, part: str) -> str:
-    """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna, encoders/image) of a packaged model, which `source` names
-    or whose folder it is; any other source as it is."""
+def packaged(source: str, part: str, revision: str | None = None) -> str:
+    """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna, encoders/image) of a packaged model or a pipeline, which `source`
+    names or whose folder it is; any other source as it is.
+
+    revision : of a hub's pipeline.
+    """
     folders = [root() / source / part, Path(source) / part] if source else []
+    if source and (pipeline := _pipeline(source, revision)) and part in _IN_PIPELINE:
+        folders.append(pipeline / _IN_PIPELINE[part])
     return str(next((folder for folder in folders if folder.is_dir()), source))
 
 
-def part_folder(source: str, part: str) -> Path | None:
-    """The folder that `packaged` finds; None of a hub's id, and of what is no folder."""
-    folder = Path(packaged(source, part))
+def _pipeline(source: str, revision: str | None) -> Path | None:
+    """The folder of a pipeline; of a hub's id, where the hub's cache keeps it."""
+    if (Path(source) / MODEL_INDEX).is_file():
+        return Path(source)
+    if not is_hub_id(source) or Path(source).exists():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(source, MODEL_INDEX, revision=revision)
+    return Path(index).parent if isinstance(index, str) else None
+
+
+def part_folder(source: str, part: str, revision: str | None = None) -> Path | None:
+    """The folder that `packaged` finds; None of a hub's id that it doesn't find, and of what is no folder."""
+    folder = Path(packaged(source, part, revision))
     return folder if source and folder.is_dir() else None
 
 
-def has_part(source: str, part: str) -> bool:
-    """Whether `source` is a whole package that has this part."""
-    return packaged(source, part) != source
+def has_part(source: str, part: str, revision: str | None = None) -> bool:
+    """Whether `source` is a whole package, or a pipeline, that has this part."""
+    return packaged(source, part, revision) != source
 
 
 def is_hub_id(source: str) -> bool:
@@ -64,7 +85,7 @@ def is_hub_id(source: str) -> bool:
 
 
 def autoencoder_facts(folder: Path) -> dict[str, Any]:
-    """`down_factor`, `latent_channels` and `arch` of an autoencoder.
+    """`down_factor`, `latent_channels` and `arch` of an autoencoder; of a pipeline's also that it is taken as it is.
 
     Raises
     ------
@@ -77,19 +98,40 @@ def autoencoder_facts(folder: Path) -> dict[str, Any]:
     if name not in _ARCHITECTURES:
         raise HistoloomError(f"'{folder}' is a {name}; AutoencoderKL and AutoencoderTiny are supported.")
     levels = config.get("block_out_channels") or told(config, "encoder_block_out_channels", folder / "config.json")
-    return {
+    facts = {
         "down_factor": 2 ** (len(levels) - 1),
         "latent_channels": told(config, "latent_channels", folder / "config.json"),
         "arch": _ARCHITECTURES[name],
     }
+    return facts | ({"scale": "kept", "steps": 0} if (folder.parent / MODEL_INDEX).is_file() else {})
+
+
+def latent_scale(folder: Path) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation of each latent channel: as measured, or as a pipeline states them; None where nothing tells."""
+    path = folder / LATENT_SCALE
+    if path.is_file():
+        scale = read_json(path)
+        return told(scale, "mean", path), told(scale, "std", path)
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if not config.get("scaling_factor") or not (folder.parent / MODEL_INDEX).is_file():
+        return None  # elsewhere it may be no more than diffusers' default
+    channels = told(config, "latent_channels", folder / "config.json")
+    return [float(config.get("shift_factor") or 0)] * channels, [1 / config["scaling_factor"]] * channels
 
 
 def text_facts(folder: Path) -> dict[str, Any]:
-    """`max_tokens` of a package's text tower, where it was stated."""
+    """`max_tokens` and `padding` of a package's text tower, where they were stated; of a pipeline's, that padding is read."""
     check_weights(folder, "encoders/text")
+    if (folder.parent / MODEL_INDEX).is_file():
+        kind = read_json(folder / "config.json").get("model_type")
+        if kind != "clip_text_model":
+            raise HistoloomError(f"'{folder}' is a {kind}; a pipeline's text tower must be a CLIPTextModel.")
+        if not (folder.parent / "tokenizer").is_dir():
+            raise HistoloomError(_damaged(folder.parent, "it has a text_encoder and no tokenizer"))
+        return {"padding": "read"}
     path = folder.parent / "encoders.json"
-    found = read_json(path).get("text", {}) if path.is_file() else {}
-    return {name: found[name] for name in ("max_tokens",) if found.get(name) is not None}
+    found = {"padding": "masked"} | read_json(path).get("text", {}) if path.is_file() else {}
+    return {name: found[name] for name in ("max_tokens", "padding") if found.get(name) is not None}
 
 
 def rna_facts(folder: Path) -> dict[str, Any]:
@@ -124,13 +166,32 @@ def context_length(folder: Path) -> int:
     for name, keys in (
         ("open_clip_config.json", ("model_cfg", "text_cfg", "context_length")),
         ("config.json", ("text_config", "max_position_embeddings")),
+        ("config.json", ("max_position_embeddings",)),
     ):
-        if (folder / name).is_file():
-            found = read_json(folder / name)
-            for key in keys:
-                found = found.get(key, {}) if isinstance(found, dict) else {}
-            return found if isinstance(found, int) else 77
+        found = _number(folder / name, keys)
+        if found is not None:
+            return found
     return 77
+
+
+def text_width(folder: Path) -> int | None:
+    """Channels of the tokens that a folder's text tower gives; None where it doesn't tell."""
+    for name, keys in (
+        ("open_clip_config.json", ("model_cfg", "text_cfg", "width")),
+        ("config.json", ("text_config", "hidden_size")),
+        ("config.json", ("hidden_size",)),
+    ):
+        found = _number(folder / name, keys)
+        if found is not None:
+            return found
+    return None
+
+
+def _number(path: Path, keys: tuple[str, ...]) -> int | None:
+    found: Any = read_json(path) if path.is_file() else {}
+    for key in keys:
+        found = found.get(key, {}) if isinstance(found, dict) else {}
+    return found if isinstance(found, int) else None
 
 
 def scale_of(source: str) -> float | None:
@@ -180,6 +241,10 @@ def check_weights(folder: Path, part: str) -> None:
     paths = sorted(folder.glob(_WEIGHTS[part]))
     if not paths:
         raise HistoloomError(_damaged(folder, f"it holds no {_WEIGHTS[part]}"))
+    if part in ("autoencoder", "denoiser") and not any(_WHOLE.fullmatch(path.name) for path in paths):
+        raise HistoloomError(
+            f"'{folder}' holds weights of a variant alone, {paths[0].name}: fetch diffusion_pytorch_model.safetensors too."
+        )
     for path in paths:
         size = path.stat().st_size
         with path.open("rb") as stream:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from histoloom.config.channels import BACKGROUND, EDGE, read_channels
 from histoloom.config.denoiser_record import DenoiserFolder, read_denoiser_folder
@@ -50,22 +50,32 @@ class Pretrained:
     faults: list[Fault] = field(default_factory=list)
 
 
-def named_models(params: Params) -> dict[str, tuple[str, str]]:
-    """Key to the pretrained model that it names and the part of it that is read; of encoders, where their condition is in use."""
+class NamedModel(NamedTuple):
+    """A pretrained model that params name: the part of it that is read, and the revision of a hub's."""
+
+    source: str
+    part: str
+    revision: str | None = None
+
+
+def named_models(params: Params) -> dict[str, NamedModel]:
+    """Key to the pretrained model that it names; of encoders, where their condition is in use."""
     encoders, names = params.train_encoders, params.train_denoiser.conditions
     tower = encoders.image.source
+    text, autoencoder, denoiser = encoders.text, params.train_autoencoder, params.train_denoiser
     named = {
-        "train_denoiser.init": (params.train_denoiser.init, "denoiser"),
-        "train_autoencoder.init": (params.train_autoencoder.init, "autoencoder"),
-        "train_encoders.text.source": (encoders.text.source if "text" in names else "train", "encoders/text"),
-        "train_encoders.rna.init": (encoders.rna.init if "rna" in names else "train", "encoders/rna"),
-        "train_encoders.image.source": (
-            tower if "image" in params.train_denoiser.encoded and tile_encoder_of(tower) else "train",
-            "encoders/image",
+        "train_denoiser.init": NamedModel(denoiser.init, "denoiser", denoiser.revision),
+        "train_autoencoder.init": NamedModel(autoencoder.init, "autoencoder", autoencoder.revision),
+        "train_encoders.text.source": NamedModel(
+            text.source if "text" in names else "train", "encoders/text", text.revision
+        ),
+        "train_encoders.rna.init": NamedModel(encoders.rna.init if "rna" in names else "train", "encoders/rna"),
+        "train_encoders.image.source": NamedModel(
+            tower if "image" in denoiser.encoded and tile_encoder_of(tower) else "train", "encoders/image"
         ),
     }
     own = {"autoencoder": "scratch", "denoiser": "scratch"}
-    return {key: (source, part) for key, (source, part) in named.items() if source != own.get(part, "train")}
+    return {key: model for key, model in named.items() if model.source != own.get(model.part, "train")}
 
 
 def fill_in(written: Any, root: Path) -> tuple[Any, Pretrained]:
@@ -98,10 +108,14 @@ class _Filling:
             ("encoders/image", "train_encoders.image.source"),
         ):
             without = part == "autoencoder" and known and known.record and known.record.training.target != "latents"
-            if init and self.has(init, "denoiser") and self.has(init, part) and not without:
+            at = self.get("train_denoiser.revision")
+            if init and self.has(init, "denoiser", at) and self.has(init, part, at) and not without:
+                unstated = self.get(key) is None
                 # A tower's source that is a folder is written with a slash.
                 own_place = part == "encoders/image" and "/" not in init and not (root() / init).is_dir()
                 self.take(key, f"./{init}" if own_place else init)
+                if unstated and part in ("autoencoder", "encoders/text"):
+                    self.take(f"{key.rpartition('.')[0]}.revision", at)
         self.fill_autoencoder()
         if known:
             self.told.denoiser = known
@@ -123,7 +137,7 @@ class _Filling:
         if known.record is None:
             return
         self.take("train_denoiser.target", self.diffused(known.record.training.target))
-        for name in ("backbone", "prediction", "schedule", "train_timesteps", "map_input"):
+        for name in ("backbone", "prediction", "schedule", "betas", "train_timesteps", "map_input"):
             self.take(f"train_denoiser.{name}", getattr(known.record.training, name))
         conditions = known.record.channels
         labelled, masked = self.get("tile.labels.source") != "none", self.get("tile.masks.source") not in (None, "none")
@@ -146,14 +160,15 @@ class _Filling:
 
     def diffused(self, name: str) -> str | dict[str, Any]:
         """What a package's denoiser diffuses, as params state it."""
-        folder = part_folder(model_place(self.get("train_denoiser.init"), self.root), "autoencoder")
+        place = model_place(self.get("train_denoiser.init"), self.root)
+        folder = part_folder(place, "autoencoder", self.get("train_denoiser.revision"))
         facts = read_json(folder / TARGET_FACTS) if folder and (folder / TARGET_FACTS).is_file() else {}
         stated = {key: facts[key] for key in DiffusedData.model_fields if key in facts}
         return {"name": name, **stated} if stated else name
 
     def fill_encoders(self) -> None:
         text, rna = self.source("train_encoders.text.source", "train"), self.source("train_encoders.rna.init", "train")
-        if text and self.has(text, "encoders/text"):
+        if text and self.has(text, "encoders/text", self.get("train_encoders.text.revision")):
             self.told.text = self.read("encoders/text", "train_encoders.text.source", text, text_facts)
         if rna:
             self.told.rna = self.read("encoders/rna", "train_encoders.rna.init", rna, rna_facts)
@@ -190,12 +205,13 @@ class _Filling:
         value = self.get(key)
         return value if isinstance(value, str) and value not in ("", own) else None
 
-    def has(self, source: str, part: str) -> bool:
-        return has_part(model_place(source, self.root), part)
+    def has(self, source: str, part: str, revision: str | None) -> bool:
+        return has_part(model_place(source, self.root), part, revision)
 
     def read(self, part: str, key: str, source: str, read: Callable[[Path], T]) -> T | None:
         """What a part's folder tells; a damaged one becomes a fault of the key that names it."""
-        folder = part_folder(model_place(source, self.root), part)
+        revision = self.get(f"{key.rpartition('.')[0]}.revision")
+        folder = part_folder(model_place(source, self.root), part, revision)
         try:
             return read(folder) if folder else None
         except HistoloomError as error:

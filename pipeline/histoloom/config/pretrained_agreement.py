@@ -9,7 +9,17 @@ from typing import Any
 
 from histoloom.config.channels import mask_channels
 from histoloom.config.denoiser_record import DenoiserFolder
-from histoloom.config.package import LATENT_SCALE, image_facts, is_hub_id, packaged, part_folder, root, tile_encoder_of
+from histoloom.config.package import (
+    LATENT_SCALE,
+    image_facts,
+    is_hub_id,
+    latent_scale,
+    packaged,
+    part_folder,
+    root,
+    text_width,
+    tile_encoder_of,
+)
 from histoloom.config.params import Params
 from histoloom.config.pretrained import Pretrained, distilled_to, named_models
 from histoloom.config.train_denoiser import DiffusedData
@@ -20,7 +30,7 @@ _DECIDED = (
     "train_autoencoder.latent_channels",
     *(
         f"train_denoiser.{name}"
-        for name in ("target", "backbone", "prediction", "schedule", "train_timesteps", "map_input")
+        for name in ("target", "backbone", "prediction", "schedule", "betas", "train_timesteps", "map_input")
     ),
     "train_encoders.rna.transform",
 )
@@ -53,12 +63,12 @@ def check_agreement(params: Params, told: Pretrained) -> list[Fault | Note]:
 def _unknown_models(params: Params) -> Iterator[Problem]:
     """Names that stand for no packaged model, no folder, and nothing on a hub."""
     models = ", ".join(sorted(p.name for p in root().iterdir() if p.is_dir())) if root().is_dir() else ""
-    for key, (source, part) in named_models(params).items():
+    for key, (source, part, revision) in named_models(params).items():
         own, more = ("scratch", ", or a hub's ORG/NAME") if key.endswith("er.init") else ("train", "")
-        known = part_folder(source, part) is not None or (more != "" and is_hub_id(source))
+        known = part_folder(source, part, revision) is not None or (more != "" and is_hub_id(source))
         if part == "encoders/text":
             more = " of a CLIP, hf-hub:ORG/NAME or transformers:ORG/NAME"
-            files = (Path(packaged(source, part)) / name for name in ("open_clip_config.json", "config.json"))
+            files = (Path(packaged(source, part, revision)) / name for name in ("open_clip_config.json", "config.json"))
             known = source.startswith(("hf-hub:", "transformers:")) or any(file.is_file() for file in files)
         if not known:
             yield key, f"'{source}' is no model that is here.", f"name {own}, {models}, a folder{more}."
@@ -78,8 +88,8 @@ def _damaged_tower(params: Params) -> Iterator[Problem]:
 def _kept_scale(params: Params) -> Iterator[Problem]:
     """The scale of latents that is to be kept must be known beside the autoencoder, as it is of what was trained here."""
     config = params.train_autoencoder
-    folder = part_folder(config.init, "autoencoder")
-    if config.scale == "kept" and not (folder and (folder / LATENT_SCALE).is_file()):
+    folder = part_folder(config.init, "autoencoder", config.revision)
+    if config.scale == "kept" and not (folder and latent_scale(folder)):
         problem = f"it is kept, and '{config.init}' doesn't tell the scale of its latents ({LATENT_SCALE})."
         yield "train_autoencoder.scale", problem, "set it to measured."
 
@@ -88,6 +98,10 @@ def _contradictions(params: Params, told: Pretrained) -> Iterator[Problem]:
     for key, init, stated, has in _differing(params, told, _DECIDED):
         remedy = f"leave it out or state {has!r}, or name another model in init."
         yield key, f"it is {stated!r}, and '{init}' has {has!r}.", remedy
+    record, config = told.denoiser and told.denoiser.record, params.train_denoiser
+    if record and record.training.betas is None and config.betas:
+        problem = f"it is {list(config.betas)}, and '{config.init}' has those of its schedule."
+        yield "train_denoiser.betas", problem, "leave it out, or name another model in init."
 
 
 def _differing(params: Params, told: Pretrained, keys: tuple[str, ...]) -> Iterator[tuple[str, str, Any, Any]]:
@@ -112,7 +126,7 @@ def _section(params: Params, name: str) -> Any:
 
 def _of_the_denoiser(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
     config, autoencoder = params.train_denoiser, params.train_autoencoder
-    latents_known = autoencoder.init == "scratch" or part_folder(autoencoder.init, "autoencoder") is not None
+    latents_known = autoencoder.init == "scratch" or part_folder(autoencoder.init, "autoencoder", autoencoder.revision)
     if config.target.name == "latents" and latents_known and autoencoder.latent_channels != known.latent_channels:
         problem = (
             f"'{config.init}' makes latents of {known.latent_channels} channels, and those of train_autoencoder (init: "
@@ -154,9 +168,31 @@ def _untrained(params: Params, told: Pretrained, known: DenoiserFolder) -> Itera
         if name in config.conditions and name in knows and source == "train":
             problem = f"it is train, and {init}, which is not trained (steps: 0), doesn't know what that gives."
             yield key, problem, "leave it out: the package's own is taken."
+    yield from _as_the_pipeline_has_it(params, told, known)
     if told.mpp and "magnification" not in config.conditions and _differs(params.tile.mpp, told.mpp):
         problem = f"it is {params.tile.mpp:g}, and {init}, which is not trained (steps: 0), makes {told.mpp:g}."
         yield "tile.mpp", problem, f"leave it out, state {told.mpp:g}, or train it."
+
+
+def _as_the_pipeline_has_it(params: Params, told: Pretrained, known: DenoiserFolder) -> Iterator[Problem]:
+    """What an untrained denoiser reads must be as it was: the tokens of captions, and of a pipeline the latents' scale."""
+    init, text = f"'{params.train_denoiser.init}', which is not trained (steps: 0)", params.train_encoders.text
+    folder = (
+        part_folder(text.source, "encoders/text", text.revision) if "text" in params.train_denoiser.conditions else None
+    )
+    width = text_width(folder) if folder else None
+    sizes = {spec.name: spec.size for spec in known.record.conditions} if known.record else {}
+    if width and width != sizes.get("text", width):
+        problem = f"its tokens have {width} channels, and {init}, reads {sizes['text']}."
+        yield "train_encoders.text.source", problem, "name the text tower that it was trained with, or train it."
+    padding = (told.text or {}).get("padding", text.padding)
+    if folder and padding != text.padding:
+        yield "train_encoders.text.padding", f"it is {text.padding}, and {init}, has {padding}.", "leave it out."
+    for key, has in (told.autoencoder or {}).items():
+        stated = getattr(params.train_autoencoder, key)
+        if key in ("scale", "steps") and stated != has:
+            problem = f"it is {stated}, and {init}, knows the latents of '{params.train_autoencoder.init}' as they are."
+            yield f"train_autoencoder.{key}", problem, f"leave it out, or state {has}."
 
 
 def _differs(mpp: float, other: float) -> bool:

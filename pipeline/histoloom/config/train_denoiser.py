@@ -21,6 +21,9 @@ from histoloom.config.base import (
 from histoloom.config.file_keys import Names
 from histoloom.registry import PLACES
 
+Variance = Annotated[float, Field(gt=0, lt=1)]
+"""Of the noise that a time of the forward process adds."""
+
 
 class LossWeight(Section):
     """`p2` is Choi et al. 2022, `min_snr` is Hang et al. 2023."""
@@ -79,11 +82,15 @@ class DiffusedData(Section):
 
 class TrainDenoiser(Section):
     init: Annotated[str, Names.MODEL] = Field(
-        "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a UNet2DConditionModel"
+        "scratch",
+        description="scratch, the name of a packaged model, a folder or hub id of a UNet2DConditionModel, or one of Stable Diffusion's "
+        "form (model_index.json)",
     )
     revision: str | None = None
-    adapt: Literal["full", "lora"] = Field(
-        "full", description="what of a loaded model is trained: all of it, or low-rank updates (Hu et al. 2021)"
+    adapt: Literal["full", "lora", "controlnet"] = Field(
+        "full",
+        description="what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that "
+        "reads the maps (Zhang et al. 2023)",
     )
     lora_rank: Size = 16
     distil: Distil | None = Field(
@@ -100,9 +107,10 @@ class TrainDenoiser(Section):
         ("label", "text"), description=f"what the denoiser is told: any of {', '.join(PLACES['condition'])}"
     )
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
-    map_input: Literal["concat", "spade"] = Field(
+    map_input: Literal["concat", "spade", "controlnet"] = Field(
         "concat",
-        description="how a mask enters: beside the latents, or as SPADE norms in the decoder (Park et al. 2019)",
+        description="how a mask enters: beside the latents, as SPADE norms in the decoder (Park et al. 2019), or by a ControlNet; "
+        "adapt: controlnet sets it",
     )
     channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
     layers_per_block: Size = 1
@@ -110,6 +118,9 @@ class TrainDenoiser(Section):
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
     schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
+    betas: tuple[Variance, Variance] | None = Field(
+        None, description="first and last of a schedule that is linear or scaled_linear; unstated, the schedule's own"
+    )
     train_timesteps: Positive = 1000
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
@@ -141,6 +152,20 @@ class TrainDenoiser(Section):
         limits = f"a window must be a multiple of {halved} and no longer than a tile's latents, {latent_px}."
         return f"it names {bad[0]}, and {limits}" if bad else None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_a_controlnet(cls, data: Any) -> Any:
+        unstated = isinstance(data, dict) and data.get("adapt") == "controlnet" and data.get("map_input") is None
+        return data | {"map_input": "controlnet"} if unstated else data
+
+    @model_validator(mode="after")
+    def _has_betas_in_order(self):
+        if self.betas and self.betas[0] > self.betas[1]:
+            raise ValueError(f"betas must grow, and is {list(self.betas)}")
+        if self.betas and self.schedule not in ("linear", "scaled_linear"):
+            raise ValueError(f"betas is of a schedule that is linear or scaled_linear, and schedule is {self.schedule}")
+        return self
+
     @model_validator(mode="after")
     def _fits_its_target(self):
         if self.target.condition in self.conditions:
@@ -151,9 +176,13 @@ class TrainDenoiser(Section):
 
     @model_validator(mode="after")
     def _has_what_it_adapts(self):
-        if self.init == "scratch" and (self.adapt == "lora" or not self.steps):
-            raise ValueError("adapt: lora and steps: 0 need a pretrained model: name it in init")
-        if self.distil and (self.init == "scratch" or self.adapt == "lora" or not self.steps):
+        if self.init == "scratch" and (self.adapt != "full" or not self.steps or self.map_input == "controlnet"):
+            raise ValueError("adapt: lora, a ControlNet and steps: 0 need a pretrained model: name it in init")
+        if self.adapt == "controlnet" and self.map_input != "controlnet":
+            raise ValueError(
+                f"adapt: controlnet gives maps to a ControlNet, and map_input is {self.map_input}: leave it out"
+            )
+        if self.distil and (self.init == "scratch" or self.adapt != "full" or not self.steps):
             raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
         if self.few_steps and (self.init == "scratch" or self.distil):
             raise ValueError("few_steps needs a packaged model in init, and no distil")

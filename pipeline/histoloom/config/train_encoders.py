@@ -17,12 +17,16 @@ class Text(Section):
 
     source: Annotated[str, Names.MODEL] = Field(
         "train",
-        description="train, the name of a packaged model, a folder, hf-hub:ORG/NAME (open_clip) or "
+        description="train, the name of a packaged model, a folder, also of Stable Diffusion's form, hf-hub:ORG/NAME (open_clip) or "
         "transformers:ORG/NAME (PLIP: vinid/plip)",
     )
     revision: str | None = Field(None, description="commit of the hub's repository")
     max_tokens: Positive | None = Field(
         None, description="longer captions are read in chunks of the tower's length up to this; unstated, one chunk"
+    )
+    padding: Literal["masked", "read"] = Field(
+        "masked",
+        description="whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does",
     )
     image_px: Size = 64
     width: Size = 64

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from histoloom.config.package import packaged
 from histoloom.data.commit import hash_tree, write_json
 from histoloom.data.lineage_match import recognise
 from histoloom.data.store import TileStore
@@ -66,6 +67,13 @@ def read_lineage(source: Path | str) -> Lineage:
     if not path.is_file():
         return Lineage(unknown=(str(source),))
     return _lineage(_read(path), path)
+
+
+def lineage_of(source: str, part: str, revision: str | None = None) -> Lineage:
+    """The lineage of a pretrained model's part, as params name it; without a record it is unknown, under that name."""
+    folder = Path(packaged(source, part, revision))
+    place = folder.parent if part.startswith("encoders/") else folder  # encoders share one record
+    return read_lineage(place) if (place / FILE).is_file() else Lineage(unknown=(source,))
 
 
 def records_of(folder: Path) -> dict[str, dict]:

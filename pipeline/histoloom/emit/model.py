@@ -36,7 +36,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 PARTS = ("autoencoder", "denoiser", "encoders")
-_FOLDERS = ("", "text", "rna", "image")
+_FOLDERS = ("", "text", "rna", "image", "controlnet")
 _FILES = re.compile(
     r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|target|conditions|lineage|encoders)\.json"
@@ -129,7 +129,7 @@ def _begun_from(params: Params) -> Path | None:
     """The package that the study's denoiser was begun from, if it was."""
     if params.train_denoiser.init == "scratch":
         return None
-    folder = Path(packaged(params.train_denoiser.init, "denoiser")).parent
+    folder = Path(packaged(params.train_denoiser.init, "denoiser", params.train_denoiser.revision)).parent
     return folder if (folder / "facts.json").is_file() else None
 
 
@@ -199,7 +199,7 @@ def _form(record: DenoiserRecord) -> tuple:
     """What a teacher and its student have in common."""
     conditions = ((s.name, s.shape, s.size, s.channels) for s in record.conditions)
     return *conditions, *(
-        getattr(record.training, n) for n in ("prediction", "schedule", "train_timesteps", "map_input")
+        getattr(record.training, n) for n in ("prediction", "schedule", "betas", "train_timesteps", "map_input")
     )
 
 

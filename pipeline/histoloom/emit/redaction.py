@@ -34,7 +34,7 @@ _KEPT = {
     "tile.labels": "source classes min_fraction spot_radius_um unlabelled fraction fraction_of",
     "tile.masks": "source classes",
     "tile.split": "group",
-    "train_encoders.text": "source revision max_tokens image_px width layers heads context_length steps batch_size learning_rate",
+    "train_encoders.text": "source revision max_tokens padding image_px width layers heads context_length steps batch_size learning_rate",
     "train_encoders.rna": "key init transform max_genes hidden code beta steps batch_size learning_rate",
     "train_encoders.genotype": "key",
     "train_encoders.image": "source method image_px width size steps batch_size learning_rate",
@@ -42,7 +42,7 @@ _KEPT = {
     "perceptual_weight steps decoder_steps critic_weight batch_size learning_rate mixed_precision",
     "encode": "batch_size symmetries mask_detail precision edges",
     "train_denoiser": "init revision adapt lora_rank few_steps target conditions drop map_input channels layers_per_block "
-    "attention_head_dim attention prediction schedule train_timesteps ema_decay steps batch_size windows_latent_px "
+    "attention_head_dim attention prediction schedule betas train_timesteps ema_decay steps batch_size windows_latent_px "
     "learning_rate warmup_steps mixed_precision",
     "train_denoiser.loss_weight": "kind gamma k",
     "train_denoiser.distil": "guidance guidance_interval steps teacher_steps",

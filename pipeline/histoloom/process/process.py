@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from histoloom.config.denoiser_record import Prediction, Schedule
-from histoloom.process.schedules import betas
+from histoloom.config.denoiser_record import DenoiserTraining, Prediction, Schedule
+from histoloom.process import schedules
+
+if TYPE_CHECKING:
+    from histoloom.config import TrainDenoiser
 
 N = TypeVar("N", float, torch.Tensor)
 LossWeight = Literal["none", "min_snr", "p2"]
@@ -33,16 +36,28 @@ class Process:
     """A forward process of `train_timesteps` discrete times, and what a network predicts of it.
 
     prediction : epsilon, the noise n; sample, the data x0; or v_prediction, alpha n - sigma x0 (Salimans & Ho 2022, appendix D).
+    ends : the first and the last variance; None where they are the schedule's own.
     """
 
     prediction: Prediction
     schedule: Schedule
     train_timesteps: int
+    ends: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, stated: TrainDenoiser | DenoiserTraining) -> Process:
+        """The process of a denoiser, by params or by its record."""
+        return cls(stated.prediction, stated.schedule, stated.train_timesteps, stated.betas)
+
+    @property
+    def betas(self) -> np.ndarray:
+        """Variance that each time adds, (train_timesteps,) float64."""
+        return schedules.betas(self.schedule, self.train_timesteps, self.ends)
 
     @cached_property
     def alpha_bar(self) -> np.ndarray:
         """alpha squared at each time, (train_timesteps,) float64."""
-        return np.cumprod(1 - betas(self.schedule, self.train_timesteps))
+        return np.cumprod(1 - self.betas)
 
     @property
     def snr(self) -> np.ndarray:

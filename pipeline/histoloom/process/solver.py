@@ -19,7 +19,6 @@ import torch
 
 from histoloom.config.base import Scheduler
 from histoloom.process.process import Process, Scales
-from histoloom.process.schedules import betas
 
 _HISTORY: dict[Scheduler, int] = {"ddim": 0, "euler": 0, "dpmsolver++": 1, "unipc": 2}
 
@@ -119,7 +118,7 @@ def _scheduler(name: Scheduler, process: Process, steps: int):
         raise ValueError(f"unknown scheduler {name!r}; there are {', '.join(get_args(Scheduler))}")
     kind, own = classes[name]
     made: Any = kind(
-        trained_betas=betas(process.schedule, process.train_timesteps).astype("float32"),
+        trained_betas=process.betas.astype("float32"),
         prediction_type="sample",
         num_train_timesteps=process.train_timesteps,
         timestep_spacing="trailing",

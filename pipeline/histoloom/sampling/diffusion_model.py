@@ -61,8 +61,7 @@ class DiffusionModel:
 
     @cached_property
     def process(self) -> Process:
-        training = self.record.training
-        return Process(training.prediction, training.schedule, training.train_timesteps)
+        return Process.of(self.record.training)
 
     def predictor(self, scale_at: ScaleAt) -> Predictor:
         """The denoiser under this guidance."""

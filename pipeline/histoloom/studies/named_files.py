@@ -13,6 +13,7 @@ from typing import Any
 
 from histoloom.config.models import ModelParams
 from histoloom.config.package import packaged
+from histoloom.config.pipeline import in_pipeline
 from histoloom.data.commit import digest, sha256_file, write_json
 from histoloom.data.manifest import check_manifest
 from histoloom.data.slide_files import slide_files
@@ -116,10 +117,15 @@ def _held(hashes: Hashes, *names: str | None) -> str | None:
     return digest(found) if found else None
 
 
-def _of_source(source: str | None, hashes: Hashes, part: str = "") -> str | None:
+def _of_source(source: str | None, hashes: Hashes, part: str = "", revision: str | None = None) -> str | None:
     """Of a model's folder, or of the part of a packaged model; None for what is no path here: 'scratch', a hub's name."""
-    place = packaged(source, part) if source and part else source
-    return hashes.of(Path(place)) if place and Path(place).exists() else None
+    place = Path(packaged(source, part, revision) if source and part else source or "")
+    if not source or not place.exists():
+        return None
+    beside = place.parent / "tokenizer"
+    if part == "encoders/text" and in_pipeline(place):
+        return digest([hashes.of(place), hashes.of(beside)])
+    return hashes.of(place)
 
 
 def _of_command(stated: str | None, placed: str | None) -> dict[str, str] | None:
@@ -131,7 +137,7 @@ def _of_command(stated: str | None, placed: str | None) -> dict[str, str] | None
 def _train_encoders(study: Study, hashes: Hashes) -> dict:
     config = study.params.train_encoders
     return {
-        "text": _of_source(config.text.source, hashes, "encoders/text"),
+        "text": _of_source(config.text.source, hashes, "encoders/text", config.text.revision),
         "rna": _held(hashes, config.rna.table),
         "rna_init": _of_source(config.rna.init, hashes, "encoders/rna"),
         "genotype": _held(hashes, config.genotype.table),
@@ -141,13 +147,13 @@ def _train_encoders(study: Study, hashes: Hashes) -> dict:
 
 def _train_autoencoder(study: Study, hashes: Hashes) -> dict:
     config = study.params.train_autoencoder
-    init = _of_source(config.init, hashes, "autoencoder")
+    init = _of_source(config.init, hashes, "autoencoder", config.revision)
     return {"init": init, "resume_from": _of_source(config.resume_from, hashes)}
 
 
 def _train_denoiser(study: Study, hashes: Hashes) -> dict:
     config = study.params.train_denoiser
-    init = _of_source(config.init, hashes, "denoiser")
+    init = _of_source(config.init, hashes, "denoiser", config.revision)
     return {"init": init, "resume_from": _of_source(config.resume_from, hashes)}
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.config.denoiser_record import ConditionSpec
-from histoloom.config.package import packaged
-from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage import Lineage, lineage_of, read_lineage
 from histoloom.studies.stage_work import Work
 from histoloom.training.curves import curves
 from histoloom.training.denoiser import read_encoded, train_denoiser
@@ -39,7 +38,7 @@ def run(work: Work) -> None:
     def write(folder: Path) -> None:
         with curves(reports / "curves") as log:
             train_denoiser(config, read_encoded(encoded), specs, replace(training, log=log), folder)
-        lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "denoiser"))
+        lineage = Lineage() if config.init == "scratch" else lineage_of(config.init, "denoiser", config.revision)
         (lineage | read_lineage(encoded)).save(folder)
         last = [numbers["loss"] for _, numbers in training.history[-10:]]
         mean = float(np.mean(last)) if last else None

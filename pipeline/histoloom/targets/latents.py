@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from histoloom.backbones.precision import set_precision
-from histoloom.config.package import LATENT_SCALE
+from histoloom.config.package import LATENT_SCALE, latent_scale
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.targets.autoencoder import factor_of, load_autoencoder, posterior
@@ -84,8 +83,9 @@ def save_latent_scale(folder: Path, mean: torch.Tensor, std: torch.Tensor) -> No
 
 def read_latent_scale(folder: Path | str) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each latent channel, as kept beside an autoencoder."""
-    path = Path(folder) / LATENT_SCALE
-    if not path.is_file():
-        raise HistoloomError(f"'{folder}' has no {LATENT_SCALE}: set train_autoencoder.scale to measured.")
-    scale = json.loads(path.read_text(encoding="utf-8"))
-    return torch.tensor(scale["mean"]), torch.tensor(scale["std"])
+    if (scale := latent_scale(Path(folder))) is None:
+        raise HistoloomError(
+            f"'{folder}' tells no scale of its latents ({LATENT_SCALE}): set train_autoencoder.scale to measured."
+        )
+    mean, std = scale
+    return torch.tensor(mean), torch.tensor(std)

@@ -70,7 +70,7 @@ def _first_model(config: TrainAutoencoder, seed: int) -> tuple[Autoencoder, Late
         with torch.random.fork_rng():
             torch.default_generator.manual_seed(seed)
             return build_autoencoder(config), None
-    source = packaged(config.init, "autoencoder")
+    source = packaged(config.init, "autoencoder", config.revision)
     model = load_autoencoder(source, config.revision)
     if (factor := factor_of(model)) != config.down_factor:
         raise HistoloomError(

@@ -70,17 +70,18 @@ def train_denoiser(
     if config.adapt == "lora":
         model.merge_low_rank()
     if config.few_steps:
-        distilled = add_few_steps(_unet(model), packaged(config.init, "denoiser"))
+        distilled = add_few_steps(_unet(model), packaged(config.init, "denoiser", config.revision))
     training = DenoiserTraining(
         config.prediction,
         config.schedule,
         config.train_timesteps,
-        config.map_input,
+        config.map_input if any(spec.shape == "map" for spec in specs) else None,
         tuple(data.shape[2:]),
         distilled=config.distil.steps if config.distil else distilled,
         guidance_inside=not (config.few_steps and config.steps),
         target=config.target.name,
         backbone=config.backbone,
+        betas=config.betas,
     )
     save_denoiser(model, DenoiserRecord(specs, training), folder)
 
@@ -92,12 +93,14 @@ def _first_model(
     shape, backbone = tuple(data.shape[2:]), registered("backbone", config.backbone)
     if config.init == "scratch":
         return backbone.build(config, specs, shape), None
-    source = packaged(config.init, "denoiser")
+    source = packaged(config.init, "denoiser", config.revision)
     if config.few_steps:
         check_few_steps(source)
     before = read_denoiser_record(source)
     if before is not None:
         _check_training(config, before.training)
+        if before.training.map_input is None:  # it reads no map yet, and may take one in any way
+            before = replace(before, training=replace(before.training, map_input=config.map_input))
     known = specs if before is None else before.conditions
     model: Backbone = backbone.load(source, before, config.revision)
     if model.channels != shape[0]:
@@ -108,6 +111,8 @@ def _first_model(
     model, new = model.refit(known, specs)
     if config.adapt == "lora":
         model.add_low_rank(config.lora_rank, new)
+    elif config.adapt == "controlnet":
+        model.train_control(new)
     return model, None if before is None else before.training.distilled
 
 
@@ -125,9 +130,9 @@ def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
             f"train_denoiser.init was distilled to {training.distilled} steps, which more training would undo: take it as "
             "it is (steps: 0), or begin from the model that it was distilled from."
         )
-    for name in ("target", "backbone", "prediction", "schedule", "train_timesteps", "map_input"):
+    for name in ("target", "backbone", "prediction", "schedule", "betas", "train_timesteps", "map_input"):
         own = config.target.name if name == "target" else getattr(config, name)
-        if (known := getattr(training, name)) != own:
+        if (known := getattr(training, name)) != own and (name, known) != ("map_input", None):
             raise HistoloomError(
                 f"train_denoiser.{name} is {own!r}, and train_denoiser.init was trained with "
                 f"{known!r}: use the same, or init: scratch."
@@ -166,7 +171,7 @@ def windowed(
 
 
 def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str) -> LossFunction:
-    process, kind = Process(config.prediction, config.schedule, config.train_timesteps), config.loss_weight
+    process, kind = Process.of(config), config.loss_weight
     weights = torch.from_numpy(process.loss_weights(kind.kind, kind.gamma, kind.k)).float().to(device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:

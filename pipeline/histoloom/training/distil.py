@@ -47,7 +47,7 @@ def distil(
     while steps > stated.steps:
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
         scale_at = stated.scale_at if steps == stated.teacher_steps else _unguided
-        process = Process(config.prediction, config.schedule, config.train_timesteps)
+        process = Process.of(config)
         lesson = Lesson(steps // 2, Predictor(teacher, process, specs, scale_at), nulls)
         title, folder = f"{run.title}: {steps} to {steps // 2} steps", Path(run.checkpoints) / f"to-{steps // 2}"
         resumed = None if done else run.resume_from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.conditions.expression_encoder import load_expression_encoder
 from histoloom.conditions.image import OWN, ImageCondition
 from histoloom.conditions.rna import CODES
-from histoloom.conditions.text import load_text_encoder, new_reader
+from histoloom.conditions.text import copy_text_encoder, load_text_encoder, new_reader
 from histoloom.conditions.tile_encoder import as_extractor, fitted_encoder, load_tile_encoder
 from histoloom.config.extractors import TRAIN
 from histoloom.config.package import packaged, tile_encoder_of
 from histoloom.data.expression import read_expression
 from histoloom.data.keys import check_matches, unmatched
-from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage import lineage_of, read_lineage
 from histoloom.data.rows import spread, val_rows
 from histoloom.data.tables import check_fit
 from histoloom.training.clip import retrieval_recall, train_clip
@@ -31,15 +30,15 @@ from histoloom.training.tile_encoder import MOST_FIT_TILES, features_of, train_t
 def fit_text(job: FitJob) -> Fitted:
     """A CLIP trained on tiles and captions, or the tower that params name."""
     config = job.params.train_encoders.text
-    facts: dict[str, object] = {"source": config.source, "revision": config.revision, "max_tokens": config.max_tokens}
+    facts: dict[str, object] = {name: getattr(config, name) for name in ("source", "revision", "max_tokens", "padding")}
     if config.source != "train":
-        source = packaged(config.source, "encoders/text")
+        source = packaged(config.source, "encoders/text", config.revision)
         reader = load_text_encoder(source, config.revision, config.max_tokens).reader
         told = tell_captions(reader, job.store.rows()["caption"], "train_encoders")
-        lineage = read_lineage(Path(source).parent) if source != config.source else Lineage(unknown=(source,))
+        lineage = lineage_of(config.source, "encoders/text", config.revision)
         if not Path(source).is_dir():
             return Fitted(facts, told, lineage)
-        shutil.copytree(source, job.folder / "text")
+        copy_text_encoder(Path(source), job.folder / "text")
         return Fitted(facts | {"source": "text"}, told, lineage)
     run = _run(job, "text", config.steps, config.learning_rate)
     with curves(job.curves / "text") as log:
@@ -64,7 +63,7 @@ def fit_rna(job: FitJob) -> Fitted:
         source = Path(packaged(config.init, "encoders/rna"))
         job.check(check_fit(config, table, source))
         encoder = load_expression_encoder(source)
-        lineage = read_lineage(source.parent)
+        lineage = lineage_of(config.init, "encoders/rna")
     encoder.save(job.folder / "rna")
     encoder.codes(table).to_parquet(job.folder / "rna" / CODES)
     everyone = job.store.rows()

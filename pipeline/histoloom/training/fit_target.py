@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from histoloom.conditions.condition import FitJob, Fitted
-from histoloom.config.package import packaged
-from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage import Lineage, lineage_of
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.curves import curves
 from histoloom.training.loop import TrainingRun
@@ -28,5 +27,5 @@ def fit_latents(job: FitJob) -> Fitted:
             log=log,
         )
         train_autoencoder(config, job.store.read(job.rows), run, job.folder)
-    lineage = Lineage() if config.init == "scratch" else read_lineage(packaged(config.init, "autoencoder"))
+    lineage = Lineage() if config.init == "scratch" else lineage_of(config.init, "autoencoder", config.revision)
     return Fitted(lineage=lineage | job.lineage)

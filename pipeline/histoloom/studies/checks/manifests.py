@@ -62,7 +62,7 @@ def check_captions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]
     captions = {request.change.caption for request in params.plan.requests} | {*known}
     captions |= {slide.caption for slide in params.sample_slides.slides}
     stated = [caption for caption in captions if caption]
-    folder = Path(packaged(config.source, "encoders/text"))
+    folder = Path(packaged(config.source, "encoders/text", config.revision))
     if config.source != "train" and not folder.is_dir():
         return  # a hub's tower may not be here
     length = config.context_length if config.source == "train" else context_length(folder)

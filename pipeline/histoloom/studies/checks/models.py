@@ -9,11 +9,11 @@ import pandas as pd
 
 from histoloom.config import Params
 from histoloom.config.extractors import OF_NO_PATIENT, TRAIN
-from histoloom.config.package import packaged, tile_encoder_of
+from histoloom.config.package import tile_encoder_of
 from histoloom.config.pretrained import named_models
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import split_groups
-from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage import Lineage, lineage_of
 from histoloom.data.lineage_match import Recognised, answer, grid_of, recognise
 from histoloom.data.manifest import Manifest
 from histoloom.errors import Fault
@@ -42,9 +42,8 @@ def _lineages(params: Params) -> dict[str, Lineage]:
     out: dict[str, Lineage] = {}
     for name, link in params.run_models.items():
         of_model = f"models.{name}." if name else ""
-        for key, (source, part) in named_models(link).items():
-            place, record = packaged(source, part), ".." if part.startswith("encoders/") else ""
-            lineage = read_lineage(Path(place) / record if Path(place).is_dir() else place)
+        for key, (source, part, revision) in named_models(link).items():
+            lineage = lineage_of(source, part, revision)
             if lineage not in out.values():
                 out[of_model + key] = lineage
         if "image" in link.train_denoiser.encoded:

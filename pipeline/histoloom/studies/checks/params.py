@@ -34,6 +34,12 @@ def _training(params: Params) -> Iterator[Problem]:
         yield "train_denoiser.conditions", problem, "take label out, or name the classes."
     if config.init == "scratch" and config.backbone == "unet":
         yield from _new_unet(params)
+    if config.adapt == "controlnet" and "map" not in (registered("condition", n).shape for n in config.conditions):
+        yield (
+            "train_denoiser.adapt",
+            "it is controlnet, and no condition is a map.",
+            "name one, such as mask, or adapt by lora.",
+        )
     if "text" in config.conditions and text.source == "train":
         if text.width % text.heads:
             problem = f"{text.heads} don't divide the width, {text.width}."
@@ -136,7 +142,12 @@ def _filters(params: Params, reviews: Path) -> Iterator[Problem]:
     for name in ("mask", "text", "rna"):
         if name in use and name not in names:
             yield "filter.use", f"it names {name}, which is none of train_denoiser.conditions.", "take it out."
-    both_towers = text == "train" or (Path(packaged(text, "encoders/text")) / "open_clip_config.json").is_file()
+    both_towers = (
+        text == "train"
+        or (
+            Path(packaged(text, "encoders/text", params.train_encoders.text.revision)) / "open_clip_config.json"
+        ).is_file()
+    )
     if "text" in use and "text" in names and not both_towers:
         problem = f"it names text, and '{text}' is no folder of an open_clip model with both towers."
         yield "filter.use", problem, "take text out, or set train_encoders.text.source to train or a package."
