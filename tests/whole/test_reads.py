@@ -45,7 +45,7 @@ def named(study: Path, sections: list[str], kept: Path) -> list[str]:
     whose = HashesElsewhere(study)
     vars(whose)["hashes"] = kept
     files_of(whose, *sections)
-    places = [Path(place) for place in json.loads(kept.read_text(encoding="utf-8"))]
+    places = [Path(place) for place in json.loads(kept.read_text(encoding="utf-8"))] if kept.is_file() else []
     return [place.relative_to(study).as_posix() for place in places if place.is_relative_to(study)]
 
 
