@@ -18,7 +18,10 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
 from histoloom.studies.checks.validate import check_study
 from histoloom.studies.dvc_yaml import study_yaml
+from histoloom.studies.named_files import resolved
 from histoloom.studies.stage_work import run_stage
+from histoloom.studies.stages import STAGES
+from tests.stages import study_of
 from tests.test_programs_study import TRAINED, make, run
 
 pytestmark = [
@@ -52,6 +55,16 @@ def layouts(tmp_path_factory):
     run(*TRAINED, "plan", "sample")
     yield study
     patch.undo()
+
+
+@pytest.mark.parametrize("name", ["plan", "sample", "sample_slides", "evaluate"])
+def test_which_models_are_run_counts_for_what_runs_them(layouts, name):
+    assert {"models", "sample.chain"} <= {*STAGES[name].keys(several=True)}
+    other = layouts.stated.model_copy(update={"sample": layouts.stated.sample.model_copy(update={"chain": ("tiles",)})})
+    before, after = (
+        resolved(study_of(params, layouts.root), ("models", "sample.chain")) for params in (layouts.stated, other)
+    )
+    assert before != after
 
 
 def test_each_model_has_folders_of_its_own_and_states_what_it_has_otherwise(layouts):

@@ -50,8 +50,10 @@ class Stage:
     per_model: bool = False
 
     def keys(self, *, several: bool) -> tuple[str, ...]:
-        """Its params; of a stage that reads all of several models, `models` in place of what each states."""
-        found = ["models" if several and not self.per_model and of_model(key) else key for key in self.params]
+        """Its params; of a stage that reads all of several models, `models` and their chain in place of what each states."""
+        found: list[str] = []
+        for key in self.params:
+            found += ["models", "sample.chain"] if several and not self.per_model and of_model(key) else [key]
         return tuple(dict.fromkeys([*found, *(["files.extensions"] if self.loads else [])]))
 
 
