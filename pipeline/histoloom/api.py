@@ -21,7 +21,7 @@ from histoloom.config.package import root, scale_of
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target
+from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target, no_tiles
 from histoloom.sampling.drawn import Drawn, Rows
 
 _PARTS = ("autoencoder", "denoiser", "encoders")
@@ -149,7 +149,7 @@ class Model:
             if spec.name == "label":
                 arrays["label"] = encode_labels(rows["label"].tolist(), spec.channels)
             elif spec.shape == "sequence":
-                arrays |= load_conditions((spec,), px, self.folder / "encoders").arrays(rows, _no_tiles)
+                arrays |= load_conditions((spec,), px, self.folder / "encoders").arrays(rows, no_tiles)
             elif spec.name == "mask" and masks is not None:
                 if EDGE in read_channels(spec.channels)[0]:
                     raise HistoloomError(
@@ -169,10 +169,6 @@ class Model:
             given = batch(arrays, self.model.specs, index)
             out.append(Drawn(self.model, settings, Rows(seeds[index], given, nulls)).samples[0]["image"])
         return np.concatenate(out)[: len(seeds)]
-
-
-def _no_tiles(name: str) -> np.ndarray:
-    raise HistoloomError(f"A caption needs no {name} of a tile.")
 
 
 def _for_each(given, n: int, name: str) -> list:

@@ -80,6 +80,15 @@ class Section(BaseModel):
         return {field.alias or name: field for name, field in fields}
 
 
+class Named(Section):
+    """A section that its name alone may stand for: `reduce: vote` is short for `reduce: {name: vote}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+
 def _takes_bool(kind: Any) -> bool:
     return kind is bool or any(_takes_bool(inner) for inner in get_args(kind))
 

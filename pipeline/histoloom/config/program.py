@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from histoloom.config.base import Distinct, Fraction, Positive, ReduceName, Section
+from histoloom.config.base import Distinct, Fraction, Named, Positive, ReduceName, Section
 from histoloom.config.file_names import FileName
 from histoloom.config.where import Where
 
@@ -78,7 +78,7 @@ class Remake(Section):
         return self
 
 
-class Reduction(Section):
+class Reduction(Named):
     """What becomes of a row's samples. `reduce: vote` is short for `reduce: {name: vote}`."""
 
     name: ReduceName = Field(
@@ -93,11 +93,6 @@ class Reduction(Section):
         (), description="of features: modules of the network, as torch names them"
     )
     level: Fraction = Field(0.1, description="of features: how much noise the tile has, 0 none, 1 noise alone")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, data: Any) -> Any:
-        return {"name": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _has_taps(self):

@@ -12,6 +12,7 @@ from histoloom.config.base import (
     ConditionName,
     Fraction,
     Guided,
+    Named,
     Natural,
     Positive,
     Section,
@@ -50,7 +51,7 @@ class Distil(Guided):
         return self
 
 
-class DiffusedData(Section):
+class DiffusedData(Named):
     """What is diffused. `target: pixels` is short for `target: {name: pixels}`."""
 
     name: TargetName = Field(
@@ -67,11 +68,6 @@ class DiffusedData(Section):
     condition: ConditionName | None = Field(
         None, description="of vectors: the condition whose numbers are diffused, such as label or image"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, data: Any) -> Any:
-        return {"name": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _has_a_condition(self):

@@ -74,11 +74,12 @@ class DiffusionModel:
             shape = (spec.size, height, width) if spec.shape == "map" else (spec.size,)
             arrays[spec.name] = np.zeros((1, *shape), np.float32)
         for tower in (c for c in self.conditions.conditions if c.shape == "sequence"):
-            arrays |= tower.arrays(pd.DataFrame({"caption": [""]}), _no_tiles)
+            arrays |= tower.arrays(pd.DataFrame({"caption": [""]}), no_tiles)
         return null(arrays, self.specs)
 
 
-def _no_tiles(name: str) -> np.ndarray:
+def no_tiles(name: str) -> np.ndarray:
+    """What reads the tiles of captions, which need none."""
     raise HistoloomError(f"A caption needs no {name} of a tile.")
 
 
