@@ -211,7 +211,6 @@ def test_sets_beside_each_other_agree(folder):
     "tile, words",
     [
         ({"sets": []}, "manifest is null, and sets names none"),
-        ({"more_mpp": [2.0]}, "more_mpp cuts slides at further scales"),
         ({"split": {"group": "region"}}, "tiles of sets lie on none"),
         ({"labels": {"source": "polygons", "classes": ["a"]}}, "labels.source is polygons, which is of slides"),
     ],

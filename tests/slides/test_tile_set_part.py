@@ -74,6 +74,26 @@ def _by_id(rows: pd.DataFrame, images: np.ndarray) -> dict[str, tuple]:
     return {row.tile_id: (image.tobytes(), *row[columns]) for (_, row), image in zip(rows.iterrows(), images)}
 
 
+def test_a_set_is_cut_at_each_of_its_scales(tmp_path):
+    tiles = Tiles(6, 32)
+    stated = write_set(tiles, tmp_path / "in", "npz") | {"scales": [1.0, 2.0]}
+    rows, images = made_of(stated, tmp_path / "parts", tile_px=16)
+    assert rows["mpp"].value_counts().to_dict() == {1.0: 6, 2.0: 6}
+    first, second = (rows[rows["mpp"] == mpp] for mpp in (1.0, 2.0))
+    assert {f"{name}_2" for name in first["tile_id"]} == {*second["tile_id"]}
+    whole = dict(zip(rows["tile_id"], images))
+    middles = tiles.images[:, 8:24, 8:24]
+    for name, middle in zip(sorted(first["tile_id"]), middles):
+        assert (whole[name] == middle).all()
+    halved = tiles.images.reshape(6, 16, 2, 16, 2, 3).mean((2, 4))
+    for name, half in zip(sorted(second["tile_id"]), halved):
+        assert np.abs(whole[name] - half).max() <= 1
+    alone, _ = made_of(
+        {key: stated[key] for key in stated if key != "scales"}, tmp_path / "alone", tile_px=16, more_mpp=[2.0]
+    )
+    assert sorted(alone["tile_id"]) == sorted(rows["tile_id"])
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_ids_of_few_bits_are_read_as_they_are(bits):
     ids = (np.arange(64).reshape(8, 8) % 2**bits).astype(np.uint8)

@@ -154,7 +154,7 @@ class Tile(Section):
     slides_root: Annotated[str, Names.FILE] = "data/slides"
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = Field(
-        (), description="further scales that the same slides are cut at (condition: magnification)"
+        (), description="further scales that the same slides and pictures of sets are cut at (condition: magnification)"
     )
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Size = 256
@@ -181,6 +181,11 @@ class Tile(Section):
     max_bad_tiles: Natural = Field(0, description="pictures of sets that may be left out because they can't be used")
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
 
+    def at_scales(self, tiles: TileSet) -> list[Tile]:
+        """The section as it is for each scale that a set is cut at; the first scale's tiles have the set's own ids."""
+        scales = tiles.scales or (self.mpp, *self.more_mpp)
+        return [self.model_copy(update={"mpp": mpp, "more_mpp": ()}) for mpp in scales]
+
     @property
     def quoted(self) -> tuple[str, ...]:
         """The fields that captions quote."""
@@ -200,8 +205,6 @@ class Tile(Section):
         names = [each.id.casefold() for each in self.sets]
         if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
             raise ValueError(f"sets names '{repeated[0]}' twice: give each set a name of its own")
-        if self.more_mpp:
-            raise ValueError("more_mpp cuts slides at further scales, and sets have one: take one of them out")
         if self.split.group == "region":
             raise ValueError("split.group: region divides slides, and tiles of sets lie on none: set patient or slide")
         if self.manifest is None and self.labels.source in ("polygons", "spots"):

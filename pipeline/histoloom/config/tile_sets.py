@@ -37,6 +37,9 @@ class TileSet(Section):
     name: FileName | None = Field(None, description="begins the ids of its tiles; unstated, the stem of path")
     format: SetFormat | None = Field(None, description="unstated, it is told by what lies there")
     mpp: Scale | None = Field(None, description="scale of its pictures, µm/px; unstated, its column mpp")
+    scales: tuple[Scale, ...] = Field(
+        (), description="µm/px that its tiles are cut at, such as [0.25, 0.5]; unstated, tile.mpp and tile.more_mpp"
+    )
     table: Annotated[str | None, Names.FILE] = Field(
         None, description="of image_folder: a CSV of what is stated of its pictures; unstated, metadata.csv in it"
     )
@@ -72,6 +75,13 @@ class TileSet(Section):
     def id(self) -> str:
         """What begins the ids of its tiles."""
         return self.name or re.sub(r"[^A-Za-z0-9_-]+", "-", PurePath(self.path).stem).strip("-_") or "set"
+
+    @field_validator("scales")
+    @classmethod
+    def _differ(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{mpp:g}" for mpp in scales}) < len(scales):
+            raise ValueError(f"scales names one of {', '.join(f'{mpp:g}' for mpp in scales)} twice")
+        return scales
 
     @field_validator("patterns")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,19 @@ from histoloom.slides.tissue import FIT_TILES
 
 PART_TILES = 4096
 """The most tiles of a part, unless a picture alone gives more."""
-_NOT_OF_TILES = {"path", "name", "table", "root", "masks", "values", "patterns", "label_names", "group_by", "format"}
+_NOT_OF_TILES = {
+    "scales",
+    "path",
+    "name",
+    "table",
+    "root",
+    "masks",
+    "values",
+    "patterns",
+    "label_names",
+    "group_by",
+    "format",
+}
 """Of a set's params: what is in the rows, or only says where they are found."""
 
 
@@ -103,7 +115,14 @@ class Planned:
 
 
 def set_jobs(table: TileTable, planned: Planned) -> Iterator[SetJob]:
-    """The jobs of a set's parts."""
+    """The jobs of a set's parts, scale by scale. Tiles of all scales but the first have theirs in their ids, as slides' tiles have."""
+    ids = table.rows["tile_id"]
+    for number, tile in enumerate(planned.tile.at_scales(table.config)):
+        rows = table.rows.assign(tile_id=ids + f"_{tile.mpp:g}") if number else table.rows
+        yield from _jobs_of_scale(replace(table, rows=rows), replace(planned, tile=tile))
+
+
+def _jobs_of_scale(table: TileTable, planned: Planned) -> Iterator[SetJob]:
     tile = planned.tile
     rows = table.rows.assign(split_group=table.rows["slide_id" if tile.split.group == "slide" else "patient_id"])
     rows["split"] = rows["split_group"].map(planned.splits)

@@ -80,7 +80,8 @@ def look_at(table: TileTable, tile: Tile, most: int) -> tuple[list[tuple[str, st
     """Of at most so many pictures, spread over a set: those that can't be used, each with why, and how many were looked at."""
     rows = table.rows.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
     files, nothing = packed_files(table.files), packed(rows.iloc[:0])
-    part = _Part(SetJob(table.config, table.form, files, packed(rows), nothing, tile))
+    coarsest = max(tile.at_scales(table.config), key=lambda of: of.mpp)  # which needs the largest pictures
+    part = _Part(SetJob(table.config, table.form, files, packed(rows), nothing, coarsest))
     looked = sum(1 for _ in part.pictures(rows)) + len(part.bad)
     return part.bad, looked
 

@@ -47,12 +47,14 @@ def _check_scale(table: TileTable, tile: Tile, found: Found) -> None:
             None,
             "mpp",
         )
-    coarser = mpp > tile.mpp * (1 + SAME_SCALE)
+    finest = min(of.mpp for of in tile.at_scales(table.config))
+    coarser = mpp > finest * (1 + SAME_SCALE)
     if coarser.any() and not tile.upsample:
+        wanted = "tile.mpp" if finest == tile.mpp else "a scale of its tiles"
         problem = (
-            f"{int(coarser.sum()):,} picture(s) are coarser ({np.nanmax(mpp):g} µm/px) than tile.mpp ({tile.mpp:g})."
+            f"{int(coarser.sum()):,} picture(s) are coarser ({np.nanmax(mpp):g} µm/px) than {wanted} ({finest:g})."
         )
-        found.fault(problem, "choose a coarser tile.mpp, or allow tile.upsample.", None, "mpp")
+        found.fault(problem, "choose a coarser one, or allow tile.upsample.", None, "mpp")
 
 
 def _with_groups(table: TileTable, found: Found) -> TileTable:
