@@ -22,7 +22,9 @@ from histoloom.data.slide_fields import parsed, written
 from histoloom.errors import HistoloomError
 
 FIELDS = [{"site": "A", "age": "40"}, {"site": "B", "age": "60"}, {"site": "B"}, {"site": "C", "age": "80"}]
-ROWS = pd.DataFrame({"slide_fields": [written(fields) for fields in FIELDS]})
+ROWS = pd.DataFrame(
+    {"slide_fields": [written(fields) for fields in FIELDS], "dataset": ["here", "here", None, "there"]}
+)
 
 
 def params_of(**columns: list[str]) -> Params:
@@ -56,6 +58,11 @@ def test_a_cohort_is_one_hot_over_what_train_tiles_have_and_others_are_the_null(
     rows = ROWS.assign(cohort=CohortCondition.stated(ROWS, params))
     assert condition.arrays(rows, None)["cohort"].tolist() == [[1, 0], [0, 1], [0, 1], [0, 0]]
     assert not condition.arrays(rows.assign(cohort=None), None)["cohort"].any()
+
+
+def test_the_data_set_is_a_cohort_too():
+    condition, _ = fitted(CohortCondition, params_of(cohort=["dataset", "site"]), train=4)
+    assert condition.channels == ("dataset=here", "dataset=there", "site=A", "site=B", "site=C")
 
 
 def test_numbers_are_standardised_on_train_tiles_and_say_whether_they_are_given():

@@ -41,6 +41,12 @@ def test_files_are_placed_under_the_root_and_absolute_ones_stay(study):
     assert placed(masked, study).sample_slides.slides[0].mask == "elsewhere/study/m.png"
 
 
+def test_the_files_of_each_of_several_models_are_placed(study):
+    models = {"one": {"train_encoders": {"genotype": {"table": "g.csv"}}}, "two": {}}
+    found = placed(params(models=models, sample={"chain": ["one"]}), study)
+    assert found.of("one").train_encoders.genotype.table == "elsewhere/study/g.csv"
+
+
 def test_sets_of_tiles_are_placed_and_no_manifest_stays_none(study):
     stated = {"path": "cut/*.tar", "masks": "masks", "root": "/data/tiles", "columns": {"label": "class"}}
     found = placed(params({"manifest": None, "labels": {"source": "none"}, "sets": [stated]}), study).tile

@@ -46,6 +46,8 @@ def _placed(value: Any, names: Names | None, root: Path) -> Any:
         return placed(value, root)
     if isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
         return tuple(_placed(item, names, root) for item in value)
+    if isinstance(value, dict) and any(isinstance(item, Section) for item in value.values()):
+        return {name: _placed(item, names, root) for name, item in value.items()}
     if not isinstance(value, str) or names is None:
         return value
     if names is Names.FILE:

@@ -32,5 +32,6 @@ def chosen(rows: pd.DataFrame, columns: Collection[str]) -> Iterable[dict[str, o
     """
     if COLUMN not in rows:
         raise HistoloomError("These tiles were cut before rows carried the columns of slides.csv. Run: dvc repro tile")
-    for text in rows[COLUMN]:
-        yield {name: value for name, value in parsed(text).items() if name in columns}
+    for text, dataset in zip(rows[COLUMN], rows["dataset"]):  # which has a column of its own
+        fields = parsed(text) | ({"dataset": dataset} if isinstance(dataset, str) else {})
+        yield {name: value for name, value in fields.items() if name in columns}
