@@ -24,6 +24,7 @@ from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.quality.metrics import kid_interval
 from histoloom.sampling.diffusion_model import load_target
+from histoloom.studies.dvc_yaml import study_yaml
 from histoloom.training.reconstruction import reconstruction
 
 STEPS = {"autoencoder": 1200, "denoiser": 800}
@@ -86,6 +87,7 @@ def _state(folder: Path, arms: list[str]) -> None:
     )
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
+    (folder / "dvc.yaml").write_text(study_yaml(arms), encoding="utf-8")
 
 
 def measured(study: Study, arms: list[str]) -> dict[str, dict[str, float | list[float]]]:

@@ -255,6 +255,18 @@ def test_every_solver_finds_the_data_that_a_perfect_model_knows(name, prediction
     assert (found - target).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("times", [900, [900, 20]])
+def test_what_is_predicted_of_bounded_data_stays_within_its_bound(times):
+    process, noisy = Process("epsilon", "linear", 1000), torch.randn(2, 3, 4, 4)
+    told, scale = Given(Conditions(), Conditions()), lambda level: lambda name: 1.0
+    free, bounded = (
+        Predictor(lambda x, at, given: torch.zeros_like(x), process, (), scale, bound) for bound in (None, 1.0)
+    )
+    x0 = free.x0(noisy, times, told)
+    assert x0.abs().max() > 10
+    assert (bounded.x0(noisy, times, told) == x0.clamp(-1, 1)).all()
+
+
 def _plain(unet, prediction="v_prediction"):
     """A predictor without guidance, and what its rows are given."""
     model, latents, given_, nulls, specs = unet

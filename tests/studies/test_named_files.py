@@ -11,9 +11,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from histoloom.config import Evaluate, Params
+from histoloom.errors import HistoloomError
+from histoloom.studies.dvc_yaml import study_yaml
 from histoloom.studies.named_files import Hashes, files_of, resolved
 from histoloom.studies.resolve import write_resolved
-from histoloom.studies.stage_work import _fingerprint
+from histoloom.studies.stage_work import _fingerprint, run_stage
 from histoloom.studies.stages import STAGES
 from tests.stages import study_of
 
@@ -183,6 +185,17 @@ def test_every_key_that_a_stage_depends_on_is_there_though_params_state_the_fewe
     for name, stage in STAGES.items():
         for key, value in resolved(fewest, stage.params).items():
             assert reduce(lambda inner, part: inner[part], key.split("."), written) == value, f"{name} depends on {key}"
+
+
+@pytest.mark.parametrize("written, named", [((), ("a", "b")), (("a", "b"), ()), (("a",), ("a", "b"))])
+def test_a_dvc_yaml_of_other_models_is_refused(study, written, named):
+    models = {name: {} for name in named}
+    Path("params.yaml").write_text(json.dumps(FEWEST | {"models": models, "sample": {"chain": [*named[:1]]}}))
+    Path("dvc.yaml").write_text(study_yaml(written))
+    with pytest.raises(HistoloomError, match="Write it anew: histoloom stages"):
+        run_stage("resolve")
+    Path("dvc.yaml").write_text(study_yaml(named))
+    run_stage("resolve")
 
 
 def test_each_section_that_names_files_is_read_by_a_stage():

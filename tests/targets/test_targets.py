@@ -56,6 +56,7 @@ def test_data_has_the_stated_shape_and_gives_the_stated_arrays(target):
     assert len(data) == 3 and data.dtype == torch.float32 and data.device.type == "cpu"
     if isinstance(target, Raster):
         assert data.shape == (3, target.channels, 32 // target.factor, 32 // target.factor)
+    assert target.bound is None or data.abs().max() <= target.bound
     found = target.decode(data)
     assert {*found} == {*target.makes} and {*target.reads} <= {*found}
     for name, values in found.items():

@@ -43,12 +43,14 @@ class Predictor:
     """A trained network with its guidance.
 
     scale_at : how the conditions are guided at each level of noise.
+    bound : what is predicted of the data is clipped to [-bound, bound], as pictures' pixels are (Ho et al. 2020); None for no bound.
     """
 
     network: Forward
     process: Process
     specs: tuple[ConditionSpec, ...]
     scale_at: ScaleAt
+    bound: float | None = None
 
     def x0(self, noisy: torch.Tensor, times: int | Sequence[int], given: Given) -> torch.Tensor:
         """The data that is predicted of x_t (b, c, h, w).
@@ -60,13 +62,16 @@ class Predictor:
         if isinstance(times, int):
             at = torch.tensor(times, device=noisy.device).expand(len(noisy))
             predicted = self._guided(noisy, at, given, self.branches(times))
-            return self.process.x0(noisy, predicted, self.process.scales(times))
+            return self._bounded(self.process.x0(noisy, predicted, self.process.scales(times)))
         at, predicted = torch.tensor(times, device=noisy.device), torch.empty_like(noisy)
         of_rows = [self.branches(time) for time in times]
         for alike in dict.fromkeys(of_rows):
             rows = torch.tensor([row for row, own in enumerate(of_rows) if own == alike], device=noisy.device)
             predicted[rows] = self._guided(noisy[rows], at[rows], given.rows(rows), alike)
-        return self.process.x0(noisy, predicted, self.process.scales_of(at, noisy.ndim))
+        return self._bounded(self.process.x0(noisy, predicted, self.process.scales_of(at, noisy.ndim)))
+
+    def _bounded(self, x0: torch.Tensor) -> torch.Tensor:
+        return x0 if self.bound is None else x0.clamp(-self.bound, self.bound)
 
     def branches(self, time: int) -> Branches:
         """What guidance needs at a time."""

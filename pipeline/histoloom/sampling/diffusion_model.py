@@ -65,7 +65,7 @@ class DiffusionModel:
 
     def predictor(self, scale_at: ScaleAt) -> Predictor:
         """The denoiser under this guidance."""
-        return Predictor(self.network, self.process, self.specs, scale_at)
+        return Predictor(self.network, self.process, self.specs, scale_at, self.target.bound)
 
     def nulls(self, height: int, width: int) -> Conditions:
         """The nulls of all conditions, one row, for data of this size."""

@@ -29,6 +29,7 @@ class Masks(Raster):
     coding: Coding = "one_hot"
     reads: ClassVar[tuple[str, ...]] = ("mask",)
     makes: ClassVar[tuple[str, ...]] = ("mask",)
+    bound = 1.0
     reach = 0
 
     @classmethod

@@ -36,6 +36,7 @@ class Pixels(Raster):
     factor: int = 1
     reads = ("image",)
     makes = ("image",)
+    bound = 1.0
     channels = 3
 
     @classmethod

@@ -27,11 +27,13 @@ class Target(ABC):
 
     reads : names of the arrays of a tile that are encoded. makes : of those that data is decoded to.
     mirrored : whether a tile that is mirrored and turned is another example.
+    bound : the largest magnitude that data can have, to which predictions of it are clipped; None where there is none.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     makes: ClassVar[tuple[str, ...]]
     mirrored: ClassVar[bool] = True
+    bound: ClassVar[float | None] = None
 
     @classmethod
     def fit(cls, job: FitJob) -> Fitted:

@@ -21,6 +21,7 @@ class Volumes(Target):
     reads = (VOLUME,)
     makes = (VOLUME,)
     mirrored = False
+    bound = 1.0
 
     @classmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:

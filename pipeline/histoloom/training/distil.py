@@ -21,6 +21,7 @@ from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.process.predictor import Given, Predictor
 from histoloom.process.process import Process
 from histoloom.process.solver import Solver, make_solver
+from histoloom.registry import registered
 from histoloom.training.loop import Log, LossFunction, Numbers, TrainingRun, on_device, train
 
 Batches = Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]
@@ -47,8 +48,8 @@ def distil(
     while steps > stated.steps:
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
         scale_at = stated.scale_at if steps == stated.teacher_steps else _unguided
-        process = Process.of(config)
-        lesson = Lesson(steps // 2, Predictor(teacher, process, specs, scale_at), nulls)
+        process, bound = Process.of(config), registered("target", config.target.name).bound
+        lesson = Lesson(steps // 2, Predictor(teacher, process, specs, scale_at, bound), nulls)
         title, folder = f"{run.title}: {steps} to {steps // 2} steps", Path(run.checkpoints) / f"to-{steps // 2}"
         resumed = None if done else run.resume_from
         log = run.log and _after(run.log, done * run.steps)
