@@ -27,7 +27,7 @@ from histoloom.sampling.diffusion_model import load_target
 from histoloom.studies.dvc_yaml import study_yaml
 from histoloom.training.reconstruction import reconstruction
 
-STEPS = {"autoencoder": 1200, "denoiser": 800}
+STEPS = {"autoencoder": 700, "denoiser": 500}
 SAMPLES, SAMPLING_STEPS = 512, 20
 _SMALL = {"steps": STEPS["autoencoder"], "batch_size": 8, "decoder_steps": 0}
 
@@ -40,7 +40,6 @@ def _latents(factor: int, channels: int, width: int, unet: list[int], blocks: in
 
 
 ARMS = {
-    "f8c8": _latents(8, 8, 64, [96, 160, 192]),
     "f8c16": _latents(8, 16, 64, [96, 160, 192]),
     "f8c16-wide": _latents(8, 16, 96, [96, 160, 192]),
     "f4c4": _latents(4, 4, 64, [32, 64, 96, 128]),
@@ -77,7 +76,6 @@ def _state(folder: Path, arms: list[str]) -> None:
             "train_autoencoder": _SMALL,
             "encode": {"symmetries": "none"},
             "train_denoiser": {"steps": STEPS["denoiser"], "batch_size": 16, "ema_decay": 0.99},
-            "models": {name: ARMS[name] for name in arms},
             "plan": {
                 "evaluation_tiles": 0,
                 "requests": [{"name": name, "tiles": SAMPLES, "purpose": "evaluate", "chain": [name]} for name in arms],
@@ -85,6 +83,7 @@ def _state(folder: Path, arms: list[str]) -> None:
             "sample": {"chain": [arms[-1]], "steps": SAMPLING_STEPS},
         },
     )
+    params["models"] = {name: ARMS[name] for name in arms}
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
     (folder / "dvc.yaml").write_text(study_yaml(arms), encoding="utf-8")

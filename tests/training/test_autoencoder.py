@@ -14,6 +14,7 @@ from histoloom.targets.autoencoder import load_autoencoder
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.critic import PatchCritic
 from histoloom.training.loop import TrainingRun
+from histoloom.training.reconstruction import rebuilt_kid
 from tests.build import make_part, tile_rows, tiles
 
 SMALL = {"channels": 8, "batch_size": 4, "detail_weight": 0.0}
@@ -85,3 +86,13 @@ def test_a_critic_learns_to_tell_blur_from_noise():
         optimiser.step()
     with torch.inference_mode():
         assert critic(sharp).mean() > critic(torch.nn.functional.avg_pool2d(sharp, 5, 1, 2)).mean() + 0.5
+
+
+def test_training_stops_where_val_tiles_are_rebuilt_no_better(store, tmp_path):
+    images = store.read(store.rows())
+    config = TrainAutoencoder(**SMALL, steps=12, patience=2, learning_rate=1.0)  # far too much: it gets worse
+    run = TrainingRun("t", 12, 1.0, 0, tmp_path / "whole", 1)
+    kept = train_autoencoder(config, images, run, tmp_path / "model", images)
+    assert run.is_over and len(run.measured) < 12 and run.best == min(run.measured, key=lambda at: at[1])[0]
+    measured = rebuilt_kid(lambda batch: kept.model.decode(kept.model.encode(batch).latents).sample, images, "cpu")
+    assert measured() == pytest.approx(dict(run.measured)[run.best], rel=1e-4)

@@ -68,3 +68,39 @@ def test_a_loss_that_is_no_number_ends_the_run_before_its_weights_are_kept(tmp_p
     with pytest.raises(HistoloomError, match="the loss is nan at step 3"):
         train(model, loss, TrainingRun("t", 9, 1e-3, 0, tmp_path, 2))
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-0000002"]
+
+
+def test_training_stops_when_what_is_measured_falls_no_more_and_the_best_is_taken(tmp_path):
+    """Broken or not: the same steps are taken, and the same weights are left."""
+
+    def trained(name: str, breaks_at: int | None) -> tuple[float, TrainingRun, int]:
+        model, taken = torch.nn.Linear(1, 1, bias=False), []
+        torch.nn.init.constant_(model.weight, 0.0)
+        run = TrainingRun("t", 40, 0.1, 0, tmp_path / name, 2, weight_decay=0.0, patience=3)
+        run.measure = lambda: abs(float(model.weight.detach()) - 0.5)
+
+        def loss(step: int, generator: torch.Generator):
+            if step == breaks_at:
+                raise KeyboardInterrupt
+            taken.append(step)
+            return (model(torch.ones(1, 1)) - 3).square().mean(), {}
+
+        train(model, loss, run)
+        return float(model.weight.detach()), run, max(taken, default=-1)
+
+    weight, run, last = trained("whole", None)
+    values = dict(run.measured)
+    assert values[run.best] == min(values.values()) and abs(weight - 0.5) == pytest.approx(values[run.best])
+    assert last + 1 == run.best + 3 * 2 < 40
+    with pytest.raises(KeyboardInterrupt):
+        trained("broken", last - 1)
+    assert trained("broken", None)[:1] == (weight,)
+    assert trained("broken", None)[2] == -1  # it was over, and no step is taken
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+    values = iter([0.1, 0.5, 0.4, 0.3, 0.2])
+    run = TrainingRun("t", 5, 0.1, 0, tmp_path, 1, measure=lambda: next(values))
+    model = torch.nn.Linear(1, 1)
+    train(model, lambda step, generator: (model(torch.ones(1, 1)).square().mean(), {}), run)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-0000001", "step-0000004", "step-0000005"]

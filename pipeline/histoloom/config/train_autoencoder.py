@@ -38,6 +38,11 @@ class TrainAutoencoder(Section):
     learning_rate: float = Field(1e-3, gt=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
+    patience: Positive | None = Field(
+        None,
+        description="stop `steps` where val tiles have been rebuilt no better for so many checkpoints, by KID in EfficientNet-Lite0's "
+        "features, and take the best; unstated, all steps are taken",
+    )
     resume_from: Annotated[str | None, Names.FILE] = None
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ def run(work: Work) -> None:
         arrays = {name: store.read(rows, name) for name in target.reads}
         metrics, rebuilt = reconstruction(loaded, arrays)
         reconstruction_picture(arrays, rebuilt).save(reports / "reconstruction.png")
-        work.write_metrics({**metrics})
+        work.write_metrics({**metrics, **fitted.metrics})
 
     (reports / "curves").mkdir(parents=True, exist_ok=True)  # for DVC, which misses an output that isn't there
     work.promote(write, work.study.autoencoder)

@@ -19,6 +19,7 @@ from histoloom.targets.pixels import to_model
 from histoloom.training.critic import PatchCritic
 from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, train
 from histoloom.training.perceptual import PerceptualDistance
+from histoloom.training.reconstruction import rebuilt_kid
 
 if TYPE_CHECKING:
     from histoloom.targets.autoencoder import Autoencoder
@@ -32,7 +33,9 @@ _DETAIL_PX = 8
 _DECODING = ("decoder", "post_quant_conv")
 
 
-def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: TrainingRun, folder: Path) -> Latents:
+def train_autoencoder(
+    config: TrainAutoencoder, images: np.ndarray, run: TrainingRun, folder: Path, val: np.ndarray | None = None
+) -> Latents:
     """Train, fine-tune or only load an autoencoder, and save it with the measured scale of its latents.
 
     The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
@@ -44,6 +47,7 @@ def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: Trainin
     images : tiles (n, h, w, 3) uint8.
     run : of the whole autoencoder; the decoder's checkpoints lie beside its own.
     folder : where the autoencoder is saved.
+    val : tiles that are rebuilt at each checkpoint, where `patience` asks for it.
 
     Raises
     ------
@@ -52,6 +56,8 @@ def train_autoencoder(config: TrainAutoencoder, images: np.ndarray, run: Trainin
     """
     model, kept = _first_model(config, run.seed)
     model.to(run.device)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
+    if config.patience is not None and val is not None:
+        run.patience, run.measure = config.patience, rebuilt_kid(lambda batch: _rebuilt(model, batch), val, run.device)
     if config.steps:
         train(model, _whole_loss(config, model, images, run), run)
     if config.decoder_steps:
@@ -98,12 +104,16 @@ def _whole_loss(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray
     return loss
 
 
+def _rebuilt(model: Autoencoder, images: torch.Tensor) -> torch.Tensor:
+    return model.decode(posterior(model, images)[0]).sample
+
+
 def _decoder_run(config: TrainAutoencoder, run: TrainingRun) -> TrainingRun:
     """The decoder's own training; its curve goes on where the whole's ends."""
     log, steps = run.log, config.steps
     return replace(
         run, title=f"{run.title}: decoder", steps=config.decoder_steps, learning_rate=run.learning_rate / 2,
-        checkpoints=run.checkpoints.with_name("decoder"), resume_from=None, history=[],
+        checkpoints=run.checkpoints.with_name("decoder"), resume_from=None, history=[], measure=None, patience=None, measured=[],
         log=log and (lambda step, numbers: log(steps + step, numbers)),
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.data.lineage import Lineage, lineage_of
+from histoloom.data.rows import val_rows
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.curves import curves
 from histoloom.training.loop import TrainingRun
@@ -26,6 +27,8 @@ def fit_latents(job: FitJob) -> Fitted:
             resume_from=config.resume_from,
             log=log,
         )
-        train_autoencoder(config, job.store.read(job.rows), run, job.folder)
+        val = job.store.read(val_rows(job.store)) if config.patience else None
+        train_autoencoder(config, job.store.read(job.rows), run, job.folder, val)
     lineage = Lineage() if config.init == "scratch" else lineage_of(config.init, "autoencoder", config.revision)
-    return Fitted(lineage=lineage | job.lineage)
+    found = {"taken_step": run.best, "rebuilt_kid_of_val": run.measured} if run.measured else {}
+    return Fitted(metrics=found, lineage=lineage | job.lineage)

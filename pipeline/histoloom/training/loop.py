@@ -41,6 +41,9 @@ class TrainingRun:
     checkpoints : folder for checkpoints; the newest there is resumed.
     resume_from : a checkpoint's folder that must be there, for a run that goes on from another.
     log : called as log(step, numbers) every ten steps, and again for the history of a resumed run.
+    measure, patience : called at each checkpoint, and the less the better. After `patience` checkpoints that are no better than the best,
+        training stops. The model is left as it was at the best.
+    measured : what was measured, each with its step.
     """
 
     title: str
@@ -57,6 +60,19 @@ class TrainingRun:
     resume_from: str | None = None
     log: Log | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    measure: Callable[[], float] | None = None
+    patience: int | None = None
+    measured: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> int | None:
+        """The step at which the least was measured, the first of equal ones."""
+        return min(self.measured, key=lambda at: at[1])[0] if self.measured else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether as many checkpoints as `patience` says are no better than the best."""
+        return self.patience is not None and sum(step > (self.best or 0) for step, _ in self.measured) >= self.patience
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -114,6 +130,8 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[
         advance(start)
         shown = ""
         for step in range(start, run.steps):
+            if run.is_over:
+                break
             numbers, done = loop.step(step), step + 1
             logs, keeps = (done % every == 0 or done == run.steps for every in (_LOG_EVERY, run.checkpoint_every))
             # To read a number is to wait for a GPU, which has work for steps ahead.
@@ -125,8 +143,10 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[
                 if run.log:
                     run.log(done, read)
             if keeps:
+                loop.measure(done)
                 loop.save(done)
             advance(1, shown)
+    loop.take_best()
     model.eval()
     return loop.average
 
@@ -183,8 +203,22 @@ class _Loop:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), [now[name] for name in self.average], 1 - decay)
 
+    def measure(self, step: int) -> None:
+        if self.run.measure is None:
+            return
+        self.model.eval()
+        with torch.no_grad():
+            self.run.measured.append((step, self.run.measure()))
+        self.model.train()
+
+    def take_best(self) -> None:
+        """Load the best checkpoint, where one was measured."""
+        if self.run.best is not None:
+            state = load_file(self.run.checkpoints / _name(self.run.best) / "state.safetensors", device=self.run.device)
+            self._load_weights(state)
+
     def save(self, step: int) -> None:
-        """Keep a checkpoint; of those before, the last one stays."""
+        """Keep a checkpoint; of those before, the last one and the best stay."""
 
         def write(folder: Path) -> dict:
             tensors = {f"model/{n}": t for n, t in self.model.state_dict().items()}
@@ -194,12 +228,14 @@ class _Loop:
             plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
             save_file(plain, folder / "state.safetensors")
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-            facts = {"step": step, "history": self.run.history, "scaler": scaler}
+            facts = {"step": step, "history": self.run.history, "scaler": scaler, "measured": self.run.measured}
             (folder / "run.json").write_text(json.dumps(facts))
             return {"step": step}
 
-        commit_part(self.run.checkpoints, f"step-{step:07d}", write)
+        commit_part(self.run.checkpoints, _name(step), write)
         for old in _checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
+            if self.run.best is not None and old.name == _name(self.run.best):
+                continue
             for file in sorted(old.rglob("*"), reverse=True):
                 file.unlink()
             old.rmdir()
@@ -211,22 +247,23 @@ class _Loop:
             return 0
         state = load_file(folder / "state.safetensors", device=self.run.device)
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        part = {
-            kind: {n.removeprefix(f"{kind}/"): t for n, t in state.items() if n.startswith(f"{kind}/")}
-            for kind in ("model", "optimiser", "average")
-        }
         try:
-            self.model.load_state_dict(part["model"])
+            self._load_weights(state)
         except RuntimeError as error:
             raise HistoloomError(f"{self.run.title}: the checkpoint {folder} is of another model: {error}") from error
-        self._load_moments(part["optimiser"])
-        if self.average is not None:
-            for name, tensor in part["average"].items():
-                self.average[name].copy_(tensor)
+        self._load_moments(_of_kind(state, "optimiser"))
         if facts["scaler"] and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.run.history[:] = [(step, numbers) for step, numbers in facts["history"]]
+        if folder.parent == self.run.checkpoints:  # else the best lies with another run
+            self.run.measured[:] = [(step, value) for step, value in facts.get("measured", [])]
         return facts["step"]
+
+    def _load_weights(self, state: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(_of_kind(state, "model"))
+        if self.average is not None:
+            for name, tensor in _of_kind(state, "average").items():
+                self.average[name].copy_(tensor)
 
     def _load_moments(self, tensors: dict[str, torch.Tensor]) -> None:
         moments: dict[int, dict[str, torch.Tensor]] = {}
@@ -235,6 +272,14 @@ class _Loop:
             moments.setdefault(int(index), {})[key] = tensor.cpu() if key == "step" else tensor
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def _of_kind(state: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    return {n.removeprefix(f"{kind}/"): t for n, t in state.items() if n.startswith(f"{kind}/")}
 
 
 def _read(run: TrainingRun, step: int, numbers: Numbers) -> dict[str, float]:

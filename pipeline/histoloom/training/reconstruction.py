@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypedDict
 
 import numpy as np
+import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch_fidelity.metric_kid import kid_features_to_metric
 
+from histoloom.conditions.feature_extractors import load_extractor
+from histoloom.targets.pixels import to_images, to_model
 from histoloom.targets.target import Arrays, Target
 
 _BATCH = 64
@@ -38,6 +43,32 @@ def reconstruction(target: Target, arrays: Arrays) -> tuple[Reconstruction, dict
         else:
             out.setdefault("equal", {})[name] = float((arrays[name] == rebuilt[name]).mean())
     return out, rebuilt
+
+
+def rebuilt_kid(
+    rebuild: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray, device: str
+) -> Callable[[], float]:
+    """What measures KID (Binkowski et al. 2018) between tiles (n, h, w, 3) uint8 and what becomes of them, in EfficientNet-Lite0's features.
+
+    rebuild : (b, 3, h, w) in [-1, 1] to the same.
+    """
+    tower = load_extractor("efficientnet-lite0", device)
+    real, size = torch.from_numpy(tower.features(images)), max(2, min(1000, len(images) // 2))
+
+    def measured() -> float:
+        batches = [to_model(images[i : i + _BATCH], device) for i in range(0, len(images), _BATCH)]
+        rebuilt = np.concatenate([to_images(rebuild(batch)) for batch in batches])
+        found = kid_features_to_metric(
+            torch.from_numpy(tower.features(rebuilt)),
+            real,
+            kid_subsets=20,
+            kid_subset_size=size,
+            rng_seed=0,
+            verbose=False,
+        )
+        return float(found["kernel_inception_distance_mean"])
+
+    return measured
 
 
 def reconstruction_picture(arrays: Arrays, rebuilt: Arrays, count: int = 12) -> Image.Image:
