@@ -49,9 +49,9 @@ def study(folder):
     return folder
 
 
-def _verdicts(*rows: tuple) -> Path:
+def _verdicts(*rows: tuple, asks: tuple[str, ...] = ()) -> Path:
     with Path("verdicts.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([("number", "verdict", "usable"), *rows])
+        csv.writer(stream).writerows([("number", "verdict", "usable", *asks), *rows])
     return Path("verdicts.csv")
 
 
@@ -78,7 +78,12 @@ def test_each_label_shows_as_many_of_both_kinds(study):
     make_part("data/tiles", "MORE", tile_rows(30, split="test", label="dermis"), tiles(30, 16, 3))
     make_review(REVIEW, 100, 0)
     key = pd.read_parquet(REVIEW / KEY)
-    assert key.groupby(["label", "source"]).size().to_dict() == {("keratin", "real"): 10, ("keratin", "synthetic"): 10}
+    mixed_in = {("dermis", "real"): 10}  # so that keratin can't be guessed
+    assert key.groupby(["label", "source"]).size().to_dict() == {
+        ("keratin", "real"): 10,
+        ("keratin", "synthetic"): 10,
+        **mixed_in,
+    }
     shutil.rmtree("data/tiles/SLIDE")
     with pytest.raises(HistoloomError, match="No label has both"):
         make_review(Path("other"), 10, 0)
@@ -92,6 +97,23 @@ def test_a_reader_who_knows_and_one_who_guesses(study):
     assert knows["right"]["interval"][0] == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson's, all of n right
     fooled = score_review(REVIEW, _verdicts(*((r.number, "real", "yes") for r in key.itertuples())))
     assert fooled["right"]["fraction"] == 0.5 and fooled["right"]["interval"][0] < 0.5 < fooled["right"]["interval"][1]
+
+
+def test_a_reader_is_asked_for_the_class_where_there_are_several(study):
+    make_part("data/tiles", "MORE", tile_rows(30, split="test", label="dermis"), tiles(30, 16, 3))
+    make_review(REVIEW, 20, 0)
+    key = pd.read_parquet(REVIEW / KEY)
+    assert "dermis (1)" in (REVIEW / "review.html").read_text()
+    named = {("keratin", "synthetic"): "dermis", ("keratin", "real"): "keratin", ("dermis", "real"): "none"}
+    rows = [(r.number, "real", "yes", named[r.label, r.source]) for r in key.itertuples()]
+    with pytest.raises(HistoloomError, match="no column class"):
+        score_review(REVIEW, _verdicts(*(row[:3] for row in rows)))
+    score = score_review(REVIEW, _verdicts(*rows, asks=("class",)))
+    assert score["synthetic_named_rightly"]["fraction"] == 0 and score["real_named_rightly"]["fraction"] == 0.5
+    assert score["real_named_rightly_of_keratin"]["fraction"] == 1
+    assert score["right"] == {**score["right"], "fraction": 0.5, "n": 20}  # of dermis nothing is synthetic
+    with pytest.raises(ManifestFaults, match="'skin' is none of dermis, keratin, none"):
+        score_review(REVIEW, _verdicts((1, "real", "yes", "skin"), asks=("class",)))
 
 
 def test_what_was_found_unusable_is_rejected_and_nothing_else_of_its_name(study):
@@ -135,10 +157,19 @@ def test_the_command_makes_and_scores(study):
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page in")
-def test_the_page_works_in_a_browser(study, tmp_path):
-    make_review(REVIEW, 6, 0)
+@pytest.mark.parametrize(
+    "labels, pressed, wanted",
+    [
+        (1, '"r", "s", "x"', "1,real,yes\n2,synthetic,yes"),
+        (2, '"r", "1", "3", "x", "s"', '1,real,yes,"dermis"\n2,synthetic,no,"none"'),
+    ],
+)
+def test_the_page_works_in_a_browser(study, tmp_path, labels, pressed, wanted):
+    if labels == 2:
+        make_part("data/tiles", "MORE", tile_rows(3, split="test", label="dermis"), tiles(3, 16, 3))
+    shown = make_review(REVIEW, 6, 0)
     page = (REVIEW / "review.html").read_text()
-    acts = 'for (const key of ["r", "s", "x"]) document.dispatchEvent(new KeyboardEvent("keydown", { key }));'
+    acts = f'for (const key of [{pressed}]) document.dispatchEvent(new KeyboardEvent("keydown", {{ key }}));'
     acts += 'document.body.append(table(), byId("tile").naturalWidth);'
     (REVIEW / "acted.html").write_text(
         page.replace(
@@ -149,4 +180,4 @@ def test_the_page_works_in_a_browser(study, tmp_path):
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
                "--virtual-time-budget=5000", "--dump-dom", f"file://{(REVIEW / 'acted.html').resolve()}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "1,real,yes\n2,synthetic,yes" in done.stdout and "tile 3 of 6, 2 judged" in done.stdout
+    assert wanted in done.stdout and f"tile 3 of {shown}, 2 judged" in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 from histoloom.data.commit import digest
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
-from histoloom.quality.review import KEY, draw_review
+from histoloom.quality.review import KEY, classes_asked, draw_review
 from histoloom.report.review import write_review
 
 
@@ -18,5 +18,5 @@ def make_review(study: Study, folder: Path, count: int, seed: int) -> int:
     images, key = draw_review(study, count, seed)
     folder.mkdir(parents=True, exist_ok=True)
     key.to_parquet(folder / KEY)
-    write_review(images, digest(key["image_sha256"].tolist())[:12], folder / "review.html")
+    write_review(images, digest(key["image_sha256"].tolist())[:12], classes_asked(key), folder / "review.html")
     return len(key)

@@ -19,6 +19,8 @@ KEY = "key.parquet"
 SCORE = "score.json"
 _VERDICTS = ("real", "synthetic")
 _USABLE = ("yes", "no")
+NONE = "none"
+"""What a reader answers who finds that a tile shows none of the classes."""
 
 
 class Proportion(TypedDict, total=False):
@@ -31,6 +33,8 @@ class Proportion(TypedDict, total=False):
 
 def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
     """Accepted synthetic and held-out real tiles, as many of the one as of the other in each label, mixed.
+
+    Real tiles of labels that have no synthetic ones are mixed in, so that a reader who is asked for the class can't guess it.
 
     Returns
     -------
@@ -63,7 +67,12 @@ def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.Dat
             "or plan.classes."
         )
     wanted = (pairs * min(1.0, count / 2 / pairs.sum())).round().clip(lower=1).astype(int).where(pairs > 0, 0)
-    chosen = [spread(part, wanted[label]) for (label, _), part in rows.groupby(["label", "source"]) if wanted[label]]
+    compared, beside = wanted[wanted > 0], round(wanted[wanted > 0].mean())
+    chosen = [
+        spread(part, compared.get(label, beside))
+        for (label, source), part in rows.groupby(["label", "source"])
+        if label in compared or (source == "real" and label)
+    ]
     key = pd.concat(chosen)
     key = key.iloc[np.random.default_rng(seed).permutation(len(key))].reset_index(drop=True)
     images = np.stack([pool[row.store][0].read(key.iloc[[place]])[0] for place, row in enumerate(key.itertuples())])
@@ -82,7 +91,8 @@ def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict[str, Prop
     Returns
     -------
     Fractions: of synthetic and of real tiles taken for real, of verdicts that were right, and of synthetic tiles found
-    unusable. A half right means that the reader could not tell.
+    unusable. A half right means that the reader could not tell. Where there are several classes: of synthetic and of real tiles
+    whose class was named rightly, and the same of each class.
 
     Raises
     ------
@@ -92,11 +102,13 @@ def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict[str, Prop
     key = pd.read_parquet(folder / KEY).set_index("number")
     given = _read(verdicts, key)
     joined = given.join(key, on="number")
-    called_real = joined["verdict"] == "real"
+    paired = joined[joined["label"].isin(key.loc[key["source"] == "synthetic", "label"])]
+    called_real = paired["verdict"] == "real"
     score = {
-        **{f"{s}_taken_for_real": _fraction(called_real[joined["source"] == s]) for s in ("synthetic", "real")},
-        "right": _fraction(joined["verdict"] == joined["source"]),
+        **{f"{s}_taken_for_real": _fraction(called_real[paired["source"] == s]) for s in ("synthetic", "real")},
+        "right": _fraction(paired["verdict"] == paired["source"]),
         "synthetic_unusable": _fraction(joined["usable"][joined["source"] == "synthetic"] == "no"),
+        **(_named_rightly(joined) if "class" in joined else {}),
     }
     write_json(folder / SCORE, score)
     synthetic = joined.loc[joined["source"] == "synthetic", ["tile_id", "image_sha256", "usable"]]
@@ -105,6 +117,22 @@ def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict[str, Prop
     reviewed.parent.mkdir(parents=True, exist_ok=True)
     both.to_csv(reviewed, index=False)
     return score
+
+
+def classes_asked(key: pd.DataFrame) -> list[str]:
+    """The classes that a reader is asked to tell apart; none where a review shows one alone."""
+    names = sorted({*key["label"]} - {""})
+    return names if len(names) > 1 else []
+
+
+def _named_rightly(joined: pd.DataFrame) -> dict[str, Proportion]:
+    asked = joined[(joined["class"] != "") & (joined["label"] != "")]
+    right, found = asked["class"] == asked["label"], {}
+    for source in ("synthetic", "real"):
+        found[f"{source}_named_rightly"] = _fraction(right[asked["source"] == source])
+        for label, of_label in right[asked["source"] == source].groupby(asked["label"]):
+            found[f"{source}_named_rightly_of_{label}"] = _fraction(of_label)
+    return found
 
 
 def _fraction(hits: pd.Series) -> Proportion:
@@ -119,7 +147,8 @@ def _read(path: Path, key: pd.DataFrame) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str).fillna("")
     except (OSError, ValueError) as error:
         raise HistoloomError(f"The verdicts could not be read from {path}: {error}") from error
-    if missing := {"number", "verdict", "usable"} - set(table.columns):
+    classes = classes_asked(key)
+    if missing := {"number", "verdict", "usable", *(["class"] if classes else [])} - set(table.columns):
         raise HistoloomError(f"{path} has no column {', '.join(sorted(missing))}; save it with the page's own button.")
     faults, numbers = [], table["number"].map(lambda text: int(text) if text.isdigit() else -1)
     for row, (number, verdict, usable) in enumerate(zip(numbers, table["verdict"], table["usable"]), 2):
@@ -136,6 +165,11 @@ def _read(path: Path, key: pd.DataFrame) -> pd.DataFrame:
         for column, value, known in (("verdict", verdict, _VERDICTS), ("usable", usable, _USABLE)):
             if value not in known:
                 faults.append(Fault(str(path), f"'{value}' is none of {', '.join(known)}.", "mend it.", row, column))
+    for row, name in enumerate(table["class"] if classes else (), 2):
+        if name not in (*classes, NONE, ""):
+            faults.append(
+                Fault(str(path), f"'{name}' is none of {', '.join((*classes, NONE))}.", "mend it.", row, "class")
+            )
     for number in numbers[numbers.duplicated()].unique():
         faults.append(Fault(str(path), f"tile {number} has two verdicts.", "keep one.", None, "number"))
     if faults:
