@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +11,17 @@ from scipy.ndimage import gaussian_filter
 
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality import copy_search
-from histoloom.quality.copy_search import build_index, copy_scores, grey_of, perceptual_hash, register, turned
-from histoloom.quality.filters.near_copy import CopyFilter
+from histoloom.quality.copy_search import (
+    build_index,
+    copy_scores,
+    grey_of,
+    perceptual_hash,
+    register,
+    source_likeness,
+    turned,
+)
+from histoloom.quality.filters.base import Tiles
+from histoloom.quality.filters.near_copy import COPY_OF_SOURCE, SOURCE_LIKENESS, CopyFilter
 from histoloom.quality.planted_copies import DISGUISES, cut, disguised
 from tests.build import tissue_picture
 
@@ -117,3 +127,37 @@ def test_grey_is_an_average_over_areas():
     image = np.zeros((1, 128, 128, 3), np.uint8)
     image[:, ::2] = 200
     assert np.abs(grey_of(image).astype(int) - 100).max() <= 1
+
+
+def test_a_variation_of_a_tile_is_compared_with_the_others_and_apart_with_its_source(train, index, most_of_others):
+    images, rng, sources = train[1], np.random.default_rng(0), np.arange(len(train[1]))
+    varied = np.stack([DISGUISES["jpeg"](tile, rng) for tile in images])
+    assert copy_scores(varied, index)[0].min() > most_of_others
+    assert np.quantile(copy_scores(varied, index, sources)[0], 0.9) < most_of_others + 0.1
+    assert source_likeness(varied, index, sources).min() > most_of_others
+    assert np.isnan(source_likeness(varied, index, np.full(len(images), -1))).all()
+    wrong = np.roll(sources, 1)  # it was begun from another tile, and is a copy of this one
+    score, nearest = copy_scores(varied, index, wrong)
+    assert score.min() > most_of_others and (nearest == sources).all()
+    assert np.nanmax(source_likeness(varied, index, wrong)) < most_of_others + 0.1
+
+
+def test_an_overlapping_neighbour_of_the_source_is_no_other_tile(train):
+    picture, _, places = train
+    y, x = places[0]
+    neighbours = np.stack([picture[y : y + SIDE, x + dx : x + dx + SIDE] for dx in (0, 8, 16)])
+    index = build_index(np.array(["a", "b", "c"]), [neighbours])
+    copy, source = neighbours[:1], np.array([0])
+    assert copy_scores(copy, index)[0][0] == pytest.approx(1)
+    assert copy_scores(copy, index, source)[0][0] < 0.5
+
+
+def test_what_is_a_copy_of_its_source_is_rejected_for_that(train, index):
+    images = train[1]
+    rows = pd.DataFrame({"input_ref": ["t0", None, "elsewhere"]})
+    found = CopyFilter(index)
+    scores = found.scores(Tiles(images[[0, 1, 2]], rows, None, None))
+    reasons = found.reasons(scores, 0.6)
+    assert reasons[COPY_OF_SOURCE].tolist() == [True, False, False]
+    assert reasons[found.reason].tolist() == [False, True, True]
+    assert scores[SOURCE_LIKENESS].notna().tolist() == [True, False, False]

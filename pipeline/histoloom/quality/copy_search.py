@@ -107,8 +107,15 @@ def codes(grey: np.ndarray, axes: np.ndarray, step_px: int = _STEP_PX) -> np.nda
     return _unit(_patches(grey, step_px) @ axes)
 
 
-def copy_scores(images: np.ndarray, index: CopyIndex) -> tuple[np.ndarray, np.ndarray]:
+def copy_scores(
+    images: np.ndarray, index: CopyIndex, sources: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Score tiles against the index.
+
+    Parameters
+    ----------
+    sources : (n,) position in the index of the tile that each was begun from on purpose, -1 for none. It is left out, and so is what
+        it is more like than the tile is: tiles that overlap it.
 
     Returns
     -------
@@ -121,16 +128,46 @@ def copy_scores(images: np.ndarray, index: CopyIndex) -> tuple[np.ndarray, np.nd
     for start in range(0, len(images), _BATCH):
         grey = grey_of(images[start : start + _BATCH])
         forms = turned(grey)
+        of_source = None if sources is None else _Sources(sources[start : start + _BATCH], index)
         proposed = [candidates(form, index) for form in forms]
         for row in range(len(grey)):
             tiles = np.concatenate([form[row] for form in proposed])
             which = np.repeat(np.arange(len(forms)), [len(form[row]) for form in proposed])
             likely = np.concatenate([slide(f[row], index.grey[p[row]])[0] for f, p in zip(forms, proposed)])
+            if of_source is not None:
+                kept = of_source.is_other(row, tiles)
+                tiles, which, likely = tiles[kept], which[kept], likely[kept]
             for place in np.argsort(-likely, kind="stable")[:_REGISTERED]:
                 found = register(forms[which[place]][row], index.grey[tiles[place]])
+                if of_source is not None and of_source.is_nearer(row, which[place], tiles[place], found):
+                    continue
                 if found > score[start + row]:
                     score[start + row], nearest[start + row] = found, tiles[place]
     return score, nearest
+
+
+class _Sources:
+    """What tiles of a batch were begun from."""
+
+    def __init__(self, positions: np.ndarray, index: CopyIndex):
+        self.positions, self.index = positions, index
+        self.forms = turned(index.grey[np.maximum(positions, 0)])
+
+    def is_other(self, row: int, tiles: np.ndarray) -> np.ndarray:
+        """Which candidates are another tile than the source."""
+        return tiles != self.positions[row]
+
+    def is_nearer(self, row: int, form: int, tile: int, found: float) -> bool:
+        """Whether the source, in the same form, is as near to a candidate as the tile is."""
+        return self.positions[row] >= 0 and register(self.forms[form][row], self.index.grey[tile]) >= found
+
+
+def source_likeness(images: np.ndarray, index: CopyIndex, sources: np.ndarray) -> np.ndarray:
+    """(n,) correlation of each tile's details with those of the tile that it was begun from; NaN where there is none."""
+    grey, found = grey_of(images), np.full(len(images), np.nan)
+    for row in np.flatnonzero(sources >= 0):
+        found[row] = register(grey[row], index.grey[sources[row]])
+    return found
 
 
 def candidates(grey: np.ndarray, index: CopyIndex, count: int = _PER_FORM) -> list[np.ndarray]:

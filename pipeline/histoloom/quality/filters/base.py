@@ -142,6 +142,10 @@ class Filter(ABC):
             return np.zeros(len(scores), bool)
         return scores > threshold if self.high_is_bad else scores < threshold
 
+    def reasons(self, scores: pd.DataFrame, threshold: float | None) -> dict[str, np.ndarray]:
+        """Each reason to the tiles that are rejected for it, (n,) bool; `scores` are those that `scores` gave."""
+        return {self.reason: self.rejects(scores[self.column].to_numpy(float), threshold)}
+
     @property
     def column(self) -> str:
         return f"{self.name}_score"

@@ -48,9 +48,9 @@ class FilterSet:
         scores = pd.concat([pd.DataFrame(index=range(len(tiles))), *(f.scores(tiles) for f in self.filters)], axis=1)
         reasons: list[list[str]] = [[] for _ in range(len(tiles))]
         for filter_ in self.filters:
-            values = scores[filter_.column].to_numpy(float)
-            for place in np.flatnonzero(filter_.rejects(values, self.thresholds[filter_.name])):
-                reasons[place].append(filter_.reason)
+            for reason, rejected in filter_.reasons(scores, self.thresholds[filter_.name]).items():
+                for place in np.flatnonzero(rejected):
+                    reasons[place].append(reason)
         return scores.assign(accepted=[not r for r in reasons], reject_reasons=reasons)
 
     def save(self, folder: Path) -> None:

@@ -11,18 +11,23 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from histoloom.errors import HistoloomError
-from histoloom.quality.copy_search import CopyIndex, build_index, copy_scores
+from histoloom.quality.copy_search import CopyIndex, build_index, copy_scores, source_likeness
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 
 _ARRAYS, _IDS, _PATCHES = "copies.safetensors", "copies.json", "patches.faiss"
 _LEAST_FITTED = 30
+SOURCE_LIKENESS, COPY_OF_SOURCE = "source_likeness", "copy of the tile that it was begun from"
 _MOST = 0.95
 """A threshold above it would let copies pass: what it was set on is no other tissue."""
 
 
 @dataclass(frozen=True)
 class CopyFilter(Filter):
-    """The correlation with the train tile that it fits best (near_copy.py), and which one that is."""
+    """The correlation with the train tile that it fits best (copy_search.py), and which one that is.
+
+    A tile that was begun from a real one resembles it on purpose. It is compared with the others, and with its source apart: what is as
+    like it as a copy is adds nothing.
+    """
 
     index: CopyIndex
     name = "near_copy"
@@ -34,9 +39,25 @@ class CopyFilter(Filter):
         return cls(build_index(fitting.everything["tile_id"].to_numpy(str), fitting.batches()))
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
-        score, nearest = copy_scores(tiles.images, self.index)
+        sources = self._sources(tiles)
+        score, nearest = copy_scores(tiles.images, self.index, sources)
         ids = self.index.tile_ids[nearest] if len(tiles) and len(self.index.tile_ids) else np.full(len(tiles), "")
-        return pd.DataFrame({self.column: np.where(score > 0, score, np.nan), "nearest_train_tile": ids})
+        found = {self.column: np.where(score > 0, score, np.nan), "nearest_train_tile": ids}
+        likeness = (
+            np.full(len(tiles), np.nan) if sources is None else source_likeness(tiles.images, self.index, sources)
+        )
+        return pd.DataFrame(found | {SOURCE_LIKENESS: likeness})
+
+    def _sources(self, tiles: Tiles) -> np.ndarray | None:
+        """Positions in the index of the tiles that these were begun from, -1 for none; None where none was."""
+        refs = tiles.rows.get("input_ref")
+        if refs is None or refs.isna().all() or not len(self.index.tile_ids):
+            return None
+        return pd.Index(self.index.tile_ids).get_indexer(refs.fillna("").to_numpy(str))
+
+    def reasons(self, scores: pd.DataFrame, threshold: float | None) -> dict[str, np.ndarray]:
+        of_source = self.rejects(scores[SOURCE_LIKENESS].to_numpy(float), threshold)
+        return super().reasons(scores, threshold) | {COPY_OF_SOURCE: of_source}
 
     def threshold(self, scores: np.ndarray, fraction: float) -> float | None:
         """As for every filter, but for a fraction smaller than one of the held-out tiles.
