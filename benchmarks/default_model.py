@@ -156,7 +156,7 @@ def measure_copies(study: Study, pictures: Path | None) -> dict:
     rows = val_rows(study.tiles, 2 * len(made))
     known, held_out = (copy_scores(study.tiles.read(part), copies.index)[0] for part in (rows[::2], rows[1::2]))
     scores, nearest = copy_scores(made, copies.index)
-    threshold = copies.threshold(known, TrainFilters().share("near_copy"))
+    threshold = copies.threshold(known, TrainFilters().false_rejection_of("near_copy"))
     if pictures is not None:
         worst = np.argsort(-scores)[:12]
         pairs = [np.concatenate([made[i], images[nearest[i]]]) for i in worst]
