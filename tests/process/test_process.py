@@ -267,6 +267,22 @@ def test_what_is_predicted_of_bounded_data_stays_within_its_bound(times):
     assert (bounded.x0(noisy, times, told) == x0.clamp(-1, 1)).all()
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "scaled_linear", "quadratic"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_diffusers_steps_by_the_saved_process_as_we_do(tmp_path, schedule, prediction):
+    from diffusers import DDIMScheduler
+
+    process, x, made = Process(prediction, schedule, 1000), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    process.save(tmp_path, 1.0)
+    theirs = DDIMScheduler.from_pretrained(tmp_path)
+    theirs.set_timesteps(8)
+    step = make_solver("ddim", process, 8).steps[3]
+    assert int(theirs.timesteps[3]) == step.timestep
+    x0 = process.x0(x, made, step.scales).clamp(-1, 1)
+    wanted = theirs.step(made, step.timestep, x, use_clipped_model_output=True).prev_sample
+    torch.testing.assert_close(step.next(x, x0), wanted, rtol=1e-4, atol=1e-4)
+
+
 def _plain(unet, prediction="v_prediction"):
     """A predictor without guidance, and what its rows are given."""
     model, latents, given_, nulls, specs = unet

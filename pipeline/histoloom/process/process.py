@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -48,6 +49,23 @@ class Process:
     def of(cls, stated: TrainDenoiser | DenoiserTraining) -> Process:
         """The process of a denoiser, by params or by its record."""
         return cls(stated.prediction, stated.schedule, stated.train_timesteps, stated.betas)
+
+    def save(self, folder: Path, bound: float | None = None) -> None:
+        """Write the process as diffusers states it, `scheduler_config.json`, so that any of its schedulers opens the folder.
+
+        bound : to which predictions of the data are clipped; None where they aren't.
+        """
+        from diffusers.schedulers import DDIMScheduler
+
+        DDIMScheduler(
+            num_train_timesteps=self.train_timesteps,
+            trained_betas=self.betas.tolist(),
+            prediction_type=self.prediction,
+            clip_sample=bound is not None,
+            clip_sample_range=1.0 if bound is None else bound,
+            set_alpha_to_one=False,
+            timestep_spacing="trailing",
+        ).save_config(folder)  # type: ignore[attr-defined]  # a mixin of the scheduler
 
     @property
     def betas(self) -> np.ndarray:

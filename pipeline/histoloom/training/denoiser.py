@@ -84,6 +84,7 @@ def train_denoiser(
         betas=config.betas,
     )
     save_denoiser(model, DenoiserRecord(specs, training), folder)
+    Process.of(training).save(folder, registered("target", config.target.name).bound)
 
 
 def _first_model(
