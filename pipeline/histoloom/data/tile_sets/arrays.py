@@ -13,35 +13,24 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import TileSet
-from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, name_in_set, places, texts, their_column
+from histoloom.data.tile_sets.listing import Listing, NotListed, rows_of, texts, their_column
 
 _AT_ONCE = 64
 Read = Callable[[str, int, int], np.ndarray]
 """Name, start and end of rows to an array."""
 
 
-def list_arrays(config: TileSet, files: list[Path], found: Found) -> Listing:
+def list_arrays(config: TileSet, files: list[Path]) -> Listing:
     """The pictures of files of arrays, in their order."""
-    tables: list[pd.DataFrame] = []
-    names: list[str] = []
-    file: list[int] = []
-    at: list[int] = []
-    masked: list[bool] = []
-    for number, path in enumerate(files):
+    found = []
+    for path in files:
         with open_arrays(path) as (shapes, read):
             image, mask = (their_column(config, ours, shapes) for ours in ("image", "mask"))
             count = _check(path, shapes, image, mask)
             lists = [name for name, (shape, _) in shapes.items() if shape == (count,)]
-            tables.append(
-                pd.DataFrame({name: texts(_decoded(read(name, 0, count))) for name in lists}, index=range(count))
-            )
-        names += [name_in_set(config, path, f"{row}") for row in range(count)]
-        file += [number] * count
-        at += range(count)
-        masked += [mask is not None] * count
-    where = np.where(masked, [file, at], NONE)
-    frame = places(names, file=file, at=at, mask_file=where[0], mask_at=where[1])
-    return Listing(tuple(files), frame, pd.concat(tables, ignore_index=True).fillna(""))
+            table = pd.DataFrame({n: texts(_decoded(read(n, 0, count))) for n in lists}, index=range(count))
+        found.append(([f"{row}" for row in range(count)], table, mask is not None))
+    return rows_of(config, files, found)
 
 
 def _decoded(values: np.ndarray) -> list:
