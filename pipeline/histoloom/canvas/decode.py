@@ -14,7 +14,7 @@ from histoloom.canvas.weaving import CanvasJob, Latents
 from histoloom.cluster import uses_torch
 from histoloom.data.commit import commit_part
 from histoloom.data.pixel_box import PixelBox
-from histoloom.slides.raster_file import RasterFile
+from histoloom.slides.pyramid import RasterFile
 from histoloom.targets.target import Raster
 
 ReadLatents = Callable[[PixelBox[int]], np.ndarray]

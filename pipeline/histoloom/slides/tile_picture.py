@@ -1,10 +1,11 @@
-"""One picture of a set, encoded or as an array, to 8-bit RGB or to ids: exactly, or refused."""
+"""One picture of a set, encoded or as an array, to 8-bit RGB or to ids, exactly or refused; and tiles cut from it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import pyvips
@@ -18,6 +19,9 @@ _COLOURS = ("RGB", "RGBA", "L", "LA", "P", "1", "PA")
 _ORIENTATION, _BITS, _COMPRESSION, _PHOTOMETRIC, _NUMBERS = 274, 258, 259, 262, 339
 _LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
 """TIFF compressions."""
+SHEET = 8
+"""Tiles of a contact sheet, along and down."""
+_SHOWN_PX = 96
 
 
 class BadPicture(Exception):
@@ -162,3 +166,43 @@ def _of_channels(samples: np.ndarray) -> np.ndarray:
             raise BadPicture("some pixels are half transparent, so that their colour isn't stated")
         colours = np.where(alpha[..., None] == 0, np.uint8(255), colours)
     return np.ascontiguousarray(colours)
+
+
+class Cut(NamedTuple):
+    """A tile of a picture: its corner (x, y) in pixels of the picture, (h, w, 3) uint8, and ids (h, w) where it has a mask."""
+
+    corner: tuple[int, int]
+    picture: np.ndarray
+    mask: np.ndarray | None
+
+
+def piece(picture: np.ndarray, mask: np.ndarray | None, corner: tuple[float, float], scale: float, side_px: int) -> Cut:
+    """A tile whose corner is in pixels of the picture, `scale` of which make one of the tile's: pixels by area, ids by the nearest."""
+    (x, y), at = corner, (round(corner[0]), round(corner[1]))
+    if scale == 1:
+        inside = np.s_[at[1] : at[1] + side_px, at[0] : at[0] + side_px]
+        return Cut(
+            at, np.ascontiguousarray(picture[inside]), None if mask is None else np.ascontiguousarray(mask[inside])
+        )
+    height, width = picture.shape[:2]
+    box = (x, y, min(x + side_px * scale, width), min(y + side_px * scale, height))
+    how = Image.Resampling.BOX if scale > 1 else Image.Resampling.BICUBIC
+    tile = np.asarray(Image.fromarray(picture).resize((side_px, side_px), how, box=box))
+    if mask is None:
+        return Cut(at, tile, None)
+    columns, rows = (
+        np.clip((start + (np.arange(side_px) + 0.5) * scale).astype(int), 0, length - 1)
+        for start, length in ((x, width), (y, height))
+    )
+    return Cut(at, tile, mask[np.ix_(rows, columns)])
+
+
+def contact_sheet(tiles: list[np.ndarray]) -> Image.Image:
+    """Tiles beside each other, on white."""
+    side = min(_SHOWN_PX, tiles[0].shape[0])
+    columns = min(SHEET, len(tiles))
+    sheet = Image.new("RGB", (columns * side, -(-len(tiles) // columns) * side), (255, 255, 255))
+    for place, tile in enumerate(tiles):
+        shown = Image.fromarray(tile).resize((side, side), Image.Resampling.BOX)
+        sheet.paste(shown, (place % columns * side, place // columns * side))
+    return sheet
