@@ -43,8 +43,6 @@ def decode_rows(
     A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
     a latent pixel reaches. Where it normalises, neighbouring tiles differ, and are blended over twice the halo.
 
-    Parameters
-    ----------
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
     write : called with pixels (h, w, 3) and their upper left corner, px counted from the first row.
     """
