@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from histoloom.config.base import ConditionName, Natural, Positive, Scale, Section, Size
 from histoloom.config.file_names import FileName
-from histoloom.config.program import Program
-from histoloom.config.where import Where
+from histoloom.config.program import Program, Where
 
 
 class Edit(Section):

@@ -9,7 +9,18 @@ from pydantic import ConfigDict, Field, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Named, Positive, ReduceName, Section
 from histoloom.config.file_names import FileName
-from histoloom.config.where import Where
+
+
+class Where(Section):
+    """The tiles whose conditions are taken; all that is stated must hold."""
+
+    label: str | None = None
+    slide_id: str | None = None
+    patient_id: str | None = None
+    gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
+    genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
+    cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to the value that the slide has")
+    contains: dict[str, Fraction] = Field({}, description="mask class to the least fraction of the tile")
 
 
 class Start(Section):
@@ -38,11 +49,8 @@ class Start(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_a_tile(cls, data: Any) -> Any:
-        return (
-            data | {"from": "tile"}
-            if isinstance(data, dict) and data.get("inverted") and not data.get("from")
-            else data
-        )
+        of_tile = isinstance(data, dict) and data.get("inverted") and not data.get("from")
+        return data | {"from": "tile"} if of_tile else data
 
     @model_validator(mode="after")
     def _has_a_tile(self):
@@ -115,10 +123,9 @@ class Program(Section):
     @property
     def reads_tile(self) -> bool:
         """Whether it needs the arrays of a real tile, beside its conditions."""
-        found = self.reduce.name in ("residual", "features") or (
-            self.reduce.name == "best" and self.reduce.by == "input"
-        )
-        return found or self.start.source == "tile" or self.remake.any
+        of_input = self.reduce.name == "best" and self.reduce.by == "input"
+        compared = of_input or self.reduce.name in ("residual", "features")
+        return compared or self.start.source == "tile" or self.remake.any
 
     @property
     def text(self) -> str:

@@ -94,10 +94,8 @@ class WovenSlide(Section):
         if image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px:
             raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
         if not image.keep and image.strength == 1:
-            raise ValueError(
-                f"the image of slide '{self.name}' would change nothing: set keep: true to make what lies around it, or a "
-                "strength below 1 to change its texture"
-            )
+            how = "set keep: true to make what lies around it, or a strength below 1 to change its texture"
+            raise ValueError(f"the image of slide '{self.name}' would change nothing: {how}")
         if not image.keep and (image.width_px, image.height_px) != (self.width_px, self.height_px):
             raise ValueError(
                 f"the image of slide '{self.name}' has a strength below 1, and is smaller than the slide: what lies beside it "

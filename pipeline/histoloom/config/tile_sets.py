@@ -14,17 +14,8 @@ from histoloom.config.file_names import ClassName, FileName
 
 SetFormat = Literal["image_folder", "csv", "webdataset", "parquet", "npz", "hdf5"]
 TILE_FIELDS = (
-    "tile_id",
-    "path",
-    "patient_id",
-    "slide_id",
-    "label",
-    "caption",
-    "split",
-    "mpp",
-    "x_level0_px",
-    "y_level0_px",
-)
+    "tile_id", "path", "patient_id", "slide_id", "label", "caption", "split", "mpp", "x_level0_px", "y_level0_px",
+)  # fmt: skip
 """What a set may state of a tile, beside `image`, `mask` and the further columns of slides.csv."""
 
 
