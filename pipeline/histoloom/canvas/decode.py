@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,10 +19,6 @@ from histoloom.targets.target import Raster
 ReadLatents = Callable[[PixelBox[int]], np.ndarray]
 
 
-class WritePixels(Protocol):
-    def __call__(self, pixels: np.ndarray, /, *, left: int, top: int) -> None: ...
-
-
 TILE, HALO = 128, 8
 """Side of what is decoded at once, and what is blended on each side of it, latent px."""
 BAND = TILE
@@ -31,20 +26,14 @@ BAND = TILE
 PIXELS = "pixels"
 
 
-def decode_rows(
-    read: ReadLatents,
-    target: Raster,
-    rows: slice,
-    width: int,
-    write: WritePixels,
-) -> None:
+def decode_rows(read: ReadLatents, target: Raster, rows: slice, width: int, write: Callable[..., None]) -> None:
     """Decode latent rows of a canvas.
 
     A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
     a latent pixel reaches. Where it normalises, neighbouring tiles differ, and are blended over twice the halo.
 
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
-    write : called with pixels (h, w, 3) and their upper left corner, px counted from the first row.
+    write : called with pixels (h, w, 3), and `left` and `top` of their corner, px counted from the first row.
     """
     halo, factor = target.reach, target.factor
     for top in range(rows.start, rows.stop, TILE):

@@ -95,10 +95,6 @@ class Lattice:
         return starts, keep
 
 
-def independent(window: int) -> Lattice:
-    return Lattice(window, (0,), moves=False)
-
-
 @dataclass(frozen=True)
 class _OnOneBlock:
     """Windows that begin anywhere on the one block, and reach over its end."""
@@ -154,10 +150,6 @@ def make_window_layout(
     name: Literal["lattice", "random", "stride", "independent"], window: int, halos: Sequence[int]
 ) -> WindowLayout:
     """A window layout by its name in params; `halos` are a lattice's."""
-    if name == "lattice":
-        return Lattice(window, tuple(halos))
-    if name == "independent":
-        return independent(window)
-    if name == "random":
-        return Random(window)
-    return Stride(window)
+    if name in ("lattice", "independent"):
+        return Lattice(window, tuple(halos)) if name == "lattice" else Lattice(window, (0,), moves=False)
+    return Random(window) if name == "random" else Stride(window)

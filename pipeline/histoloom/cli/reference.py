@@ -49,11 +49,8 @@ def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[t
 
 def _type(kind) -> str:
     """A type as a user reads it: choices spelt out, containers by their brackets."""
-    text = re.sub(
-        r"typing\.|histoloom\.config\.\w+\.|<class '(\w+)'>",
-        r"\1",
-        str(kind) if not isinstance(kind, type) else kind.__name__,
-    )
+    text = kind.__name__ if isinstance(kind, type) else str(kind)
+    text = re.sub(r"typing\.|histoloom\.config\.\w+\.|<class '(\w+)'>", r"\1", text)
     text = re.sub(r"Annotated\[(\w+),.*?\)\]\)?\]?", r"\1", text)
     text = re.sub(r"Literal\[([^\]]*)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), text)
     return text.replace("|", "or")

@@ -25,8 +25,7 @@ class Text(Section):
         None, description="longer captions are read in chunks of the tower's length up to this; unstated, one chunk"
     )
     padding: Literal["masked", "read"] = Field(
-        "masked",
-        description="whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does",
+        "masked", description="whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does"
     )
     image_px: Size = 64
     width: Size = 64
@@ -77,10 +76,7 @@ class Rna(SampleTable):
     table: Annotated[str | None, Names.FILE] = Field(
         None, description="Parquet, CSV or h5ad: samples by genes, or genes by samples"
     )
-    layer: str | None = Field(
-        None,
-        description="what to read of an h5ad: a layer's name, raw, or X; unstated, X",
-    )
+    layer: str | None = Field(None, description="what to read of an h5ad: a layer's name, raw, or X; unstated, X")
     init: Annotated[str, Names.MODEL] = Field(
         "train",
         description="train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)",

@@ -148,12 +148,7 @@ def _none_left(job: SlideJob, with_tissue: int, blurred: int) -> BadSlide:
 
 
 def _write_overlay(
-    job: SlideJob,
-    slide: Slide,
-    tissue: TissueMap,
-    annotations: Annotations,
-    rows: Sequence[dict[str, Any]],
-    path: Path,
+    job: SlideJob, slide: Slide, tissue: TissueMap, annotations: Annotations, rows: Sequence[dict[str, Any]], path: Path
 ) -> None:
     """Draw the tiles of tile.mpp, without annotations where some of them are hidden."""
     if job.visible_fractions:
