@@ -55,14 +55,11 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     uplift: Uplift = Uplift()
     report: Report = Report()
-    models: dict[FileName, ModelParams] = Field(
-        {}, description="several models, by names of yours; each states what it has otherwise than the sections above"
-    )
+    models: dict[FileName, ModelParams] = Field({})
+    """several models, by names of yours; each states what it has otherwise than the sections above"""
 
-    extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field(
-        {},
-        description="pieces of your own: condition, target, backbone, reduce or learner, to a name, to FILE.py:CLASS",
-    )
+    extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field({})
+    """pieces of your own: condition, target, backbone, reduce or learner, to a name, to FILE.py:CLASS"""
 
     @model_validator(mode="before")
     @classmethod
