@@ -28,17 +28,9 @@ _PILLOW_COLOURS = {"1": "grey", "L": "grey", "P": "palette", "RGB": "RGB", "RGBA
 
 
 UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError,
     struct.error,
-)
+)  # fmt: skip
 """What libraries raise of damaged files: a header may hold anything, and they take it for what it should hold."""
 
 

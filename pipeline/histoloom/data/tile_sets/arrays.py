@@ -48,21 +48,17 @@ def _check(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], imag
         raise NotListed(f"{path.name} has no array '{name}'; it has {has}.", "name it: columns: {image: ...}.")
     shape, dtype = shapes[image]
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))) or dtype != np.uint8:
-        raise NotListed(
-            f"{path.name}: '{image}' is {shape} of {dtype}, and pictures are (n, height, width, 3) of uint8, or (n, height, width) "
-            "of grey.",
-            "write the array so: channels last, three of them, scaled to 0 to 255 by a rule of yours.",
-        )
+        wanted = "pictures are (n, height, width, 3) of uint8, or (n, height, width) of grey"
+        remedy = "write the array so: channels last, three of them, scaled to 0 to 255 by a rule of yours."
+        raise NotListed(f"{path.name}: '{image}' is {shape} of {dtype}, and {wanted}.", remedy)
     if mask is None:
         return shape[0]
     if mask not in shapes:
         raise NotListed(f"{path.name} has no array '{mask}'; it has {has}.", "mend columns.mask.")
     of_masks, kind = shapes[mask]
     if of_masks != shape[:3] or kind.kind not in "ub":
-        raise NotListed(
-            f"{path.name}: '{mask}' is {of_masks} of {kind}, and masks of these pictures are {shape[:3]} of unsigned ids.",
-            "write it so.",
-        )
+        wanted = f"masks of these pictures are {shape[:3]} of unsigned ids"
+        raise NotListed(f"{path.name}: '{mask}' is {of_masks} of {kind}, and {wanted}.", "write it so.")
     return shape[0]
 
 
