@@ -12,13 +12,11 @@ import pyvips
 from PIL import Image
 
 from histoloom.data.tile_sets.read import Stored
-from histoloom.slides.file_header import UNREADABLE
+from histoloom.slides.file_header import LOSSLESS, UNREADABLE
 
 _MOST_PX = 2**28
 _COLOURS = ("RGB", "RGBA", "L", "LA", "P", "1", "PA")
 _ORIENTATION, _BITS, _COMPRESSION, _PHOTOMETRIC, _NUMBERS = 274, 258, 259, 262, 339
-_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
-"""TIFF compressions."""
 SHEET = 8
 """Tiles of a contact sheet, along and down."""
 _SHOWN_PX = 96
@@ -75,7 +73,7 @@ def as_ids(stored: Stored) -> np.ndarray:
 def _bits_of_tiff(image: Image.Image) -> int:
     """Bits of a TIFF's ids, which must be stored without loss, and not inverted."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    if tags.get(_COMPRESSION, 1) not in _LOSSLESS:
+    if tags.get(_COMPRESSION, 1) not in LOSSLESS:
         raise BadPicture("its mask's compression loses: save it as PNG, or as TIFF with deflate")
     if tags.get(_PHOTOMETRIC) not in (1, 3):
         raise BadPicture("its mask is inverted grey: save it as PNG with one channel of ids")
@@ -131,10 +129,8 @@ def _check_colours(image: Image.Image, stored: bytes) -> None:
         bits, numbers = max(tags.get(_BITS, (8,))), tags.get(_NUMBERS, (1,))
     if image.mode not in _COLOURS or bits > 8 or {*numbers} != {1}:
         raise BadPicture(f"its samples are {image.mode}, of {bits} bits: scale it to 8-bit RGB by a rule of yours")
-    if ("exif" in image.info or image.format == "TIFF") and (turned := image.getexif().get(_ORIENTATION, 1)) not in (
-        0,
-        1,
-    ):
+    turned = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info or image.format == "TIFF" else 1
+    if turned not in (0, 1):
         raise BadPicture(f"its Orientation tag says that it is to be turned ({turned}): save it upright")
 
 
