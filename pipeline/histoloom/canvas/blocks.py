@@ -193,6 +193,8 @@ def advance_block(
 ) -> np.ndarray:
     """A block's state after a step.
 
+    Parameters
+    ----------
     parts : the block's own state, and the strips of the blocks right, below and at the corner.
     """
     own, right, down, corner = parts

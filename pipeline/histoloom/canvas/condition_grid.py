@@ -19,6 +19,8 @@ class ConditionGrid:
     Vectors and tokens are mixed by the distances to the four grid points around; a token counts where its caption has
     one.
 
+    Parameters
+    ----------
     points : the distinct conditions, and after them the nulls of all.
     index : (rows, columns) int, which of them each grid point has.
     spacing : (rows, columns) latent px between grid points; the first lies half of it inside the canvas.

@@ -54,7 +54,10 @@ class StatedConditions:
 def state_conditions(slide: WovenSlide, sources: InputSources) -> StatedConditions:
     """A slide's conditions other than maps, from its table and the tiles that it names.
 
-    Raises ManifestFaults for a tile or an expression profile that isn't there.
+    Raises
+    ------
+    ManifestFaults
+        for a tile or an expression profile that isn't there.
     """
     params = sources.params
     tiles = with_conditions(sources.tiles.rows(), params).drop_duplicates("tile_id").set_index("tile_id", drop=False)
@@ -127,7 +130,10 @@ def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Call
 def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
     """A row a grid point: `row`, `col`, conditions, perhaps `tile_id`. What a row leaves open is as for the whole slide.
 
-    Raises ManifestFaults with every fault of the slide's file.
+    Raises
+    ------
+    ManifestFaults
+        with every fault of the slide's file.
     """
     whole = {name: getattr(slide, name) for name in _IN_TABLES}
     whole |= {"cohort": written(slide.cohort) if slide.cohort else None}

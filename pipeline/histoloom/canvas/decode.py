@@ -32,6 +32,8 @@ def decode_rows(read: ReadLatents, target: Raster, rows: slice, width: int, writ
     A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
     a latent pixel reaches. Where it normalises, neighbouring tiles differ, and are blended over twice the halo.
 
+    Parameters
+    ----------
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
     write : called with pixels (h, w, 3), and `left` and `top` of their corner, px counted from the first row.
     """

@@ -30,9 +30,14 @@ _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
 def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources: InputSources) -> set[str]:
     """Write `image`, the latents of the region that a canvas begins from; what is kept of it is not free.
 
-    Returns the split groups that the region lies in.
+    Returns
+    -------
+    The split groups that the region lies in.
 
-    Raises HistoloomError for a slide that isn't in the manifest, or a region that reaches beyond it.
+    Raises
+    ------
+    HistoloomError
+        for a slide that isn't in the manifest, or a region that reaches beyond it.
     """
     params, factor = sources.params, sources.factor
     where = f"sample_slides.slides, '{slide.name}'"
@@ -90,6 +95,8 @@ def _encoded_pieces(
 ) -> Iterator[tuple[PixelBox[int], np.ndarray]]:
     """The region's latents piece by piece, each with its place on the canvas, latent px, and seen with what lies around it.
 
+    Parameters
+    ----------
     scale : level-0 px to a px.
     """
     factor, halo = sources.factor, _ENCODE_HALO_PX
@@ -129,7 +136,10 @@ def _settle(group: zarr.Group, image: FromImage, config: Tile, region: PixelBox[
 def read_holes(image: FromImage, config: Tile) -> tuple[Regions, list[Note]]:
     """The polygons that are made anew in what is kept, and what their file has that is left out.
 
-    Raises ManifestFaults with every fault of their file.
+    Raises
+    ------
+    ManifestFaults
+        with every fault of their file.
     """
     if not image.holes:
         return Regions.of(), []

@@ -44,6 +44,8 @@ class RegionInputs:
     def conditions(self, corners: np.ndarray, window: int) -> Conditions:
         """The conditions of windows, a row each.
 
+        Parameters
+        ----------
         corners : (n, 2) int, upper left of each window, row and column in the region.
         window : side of a window, latent px.
         """

@@ -64,10 +64,14 @@ class SlideMask:
 def read_mask(slide: WovenSlide, params: Params, *, edges: bool) -> SlideMask | None:
     """Read the mask that a slide names; None where it names none.
 
+    Parameters
+    ----------
     edges : whether the model reads outlines of nuclei.
 
-    Raises ManifestFaults with every fault found in it: a class that params don't name, a raster of another size than
-    the slide.
+    Raises
+    ------
+    ManifestFaults
+        with every fault found in it: a class that params don't name, a raster of another size than the slide.
     """
     if slide.mask is None:
         return None

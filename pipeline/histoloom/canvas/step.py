@@ -46,12 +46,16 @@ def step_region(
 ) -> np.ndarray:
     """Step a block.
 
+    Parameters
+    ----------
     region : state of the block's region.
     index : of the step.
     inputs : what is stated about the region.
     known : how many clean latents of the steps before hold (`Solver.known`).
 
-    Returns the block's own state one step on, (..., *the size of `windows.own`).
+    Returns
+    -------
+    The block's own state one step on, (..., *the size of `windows.own`).
     """
     step, history, box = denoiser.solver.steps[index], denoiser.solver.history, windows.own
     x, *before = np.split(region, 1 + history)

@@ -26,6 +26,8 @@ def pieces(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
 def read(source: Callable[[slice, slice], np.ndarray], box: PixelBox[int], canvas: tuple[int, int]) -> np.ndarray:
     """A box of a canvas (height, width), which may reach over its borders.
 
+    Parameters
+    ----------
     source : gives (..., rows, columns) of slices of the canvas, which don't wrap.
     """
     rows = [

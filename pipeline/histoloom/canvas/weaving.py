@@ -107,6 +107,8 @@ def keep_task(job: CanvasJob, number: int, step: int, state: StateFile) -> None:
 def segment(job: CanvasJob, start: int, stop: int, order: Callable[[int], list[int]] | None = None) -> dict[str, Task]:
     """The tasks that bring every block from one commit to the next.
 
+    Parameters
+    ----------
     order : the blocks of a step in the order of their tasks, for those who doubt that it doesn't matter.
     """
     blocks, tasks = job.plan.blocks, {}

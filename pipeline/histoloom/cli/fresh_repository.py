@@ -23,7 +23,10 @@ _ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTOR
 def made_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into, whose contents are `folder`'s at the end; after any error nothing is left of it.
 
-    Raises HistoloomError when the folder holds something already, is a file, or can't be written.
+    Raises
+    ------
+    HistoloomError
+        when the folder holds something already, is a file, or can't be written.
     """
     try:
         there = folder.exists()

@@ -62,8 +62,10 @@ def make_study(
 ) -> None:
     """Make a study at `folder`, a git and DVC repository with one commit; after an error nothing is left of it.
 
-    Raises HistoloomError when the folder holds something already, a recipe isn't there or isn't confirmed, or git is
-    missing or fails.
+    Raises
+    ------
+    HistoloomError
+        when the folder holds something already, a recipe isn't there or isn't confirmed, or git is missing or fails.
     """
     if shutil.which("git") is None:
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")

@@ -15,7 +15,10 @@ def write_preview(
 ) -> tuple[int, int]:
     """Write the sheet; returns how many tiles are shown, and of how many.
 
-    Raises HistoloomError for a column that isn't there, or when no tile matches.
+    Raises
+    ------
+    HistoloomError
+        for a column that isn't there, or when no tile matches.
     """
     tiles = TileStore(store, rows_from)
     rows = tiles.rows()

@@ -25,10 +25,14 @@ _WORDS = {"caption", "classes", "label", "licence", "name", "title"}
 def read_recipes(names: tuple[str, ...], packaged: Path, *, trust: bool) -> list[dict]:
     """The recipes' overlays, of `packaged` by name or of files, in their order.
 
+    Parameters
+    ----------
     trust : take what files bring without asking.
 
-    Raises HistoloomError when one isn't there or is no mapping, or brings commands or paths that leave the study and
-    nobody confirms them.
+    Raises
+    ------
+    HistoloomError
+        when one isn't there or is no mapping, or brings commands or paths that leave the study and nobody confirms them.
     """
     overlays = []
     for name in names:

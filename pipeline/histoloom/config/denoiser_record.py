@@ -86,7 +86,10 @@ def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
     """The record in a denoiser's folder, or what its pipeline tells; None of another model from elsewhere. Keys that nobody knows are
     left out.
 
-    Raises HistoloomError when the file is damaged.
+    Raises
+    ------
+    HistoloomError
+        when the file is damaged.
     """
     path = Path(folder) / CONDITIONS_FILE
     if not path.is_file():
@@ -140,7 +143,10 @@ class DenoiserFolder:
 def read_denoiser_folder(folder: Path) -> DenoiserFolder:
     """Read a denoiser's folder.
 
-    Raises HistoloomError when it is damaged.
+    Raises
+    ------
+    HistoloomError
+        when it is damaged.
     """
     check_pipeline(folder)
     path = folder / "config.json"

@@ -71,7 +71,10 @@ def _fill_models(filled: Any, written: Any, root: Path) -> dict[str, Pretrained]
 def load_params(path: Path | str = "params.yaml") -> Params:
     """The params that `check_params` gives.
 
-    Raises HistoloomError with all faults.
+    Raises
+    ------
+    HistoloomError
+        with all faults.
     """
     params, found = check_params(path)
     return _faultless(params, faults_among(found), path)

@@ -87,7 +87,10 @@ def is_hub_id(source: str) -> bool:
 def autoencoder_facts(folder: Path) -> dict[str, Any]:
     """`down_factor`, `latent_channels` and `arch` of an autoencoder; of a pipeline's also that it is taken as it is.
 
-    Raises HistoloomError when the folder is damaged; as do all that read one.
+    Raises
+    ------
+    HistoloomError
+        when the folder is damaged; as do all that read one.
     """
     config = read_json(folder / "config.json")
     check_weights(folder, "autoencoder")
@@ -199,7 +202,10 @@ def scale_of(source: str) -> float | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A model's JSON file.
 
-    Raises HistoloomError when it is missing or damaged.
+    Raises
+    ------
+    HistoloomError
+        when it is missing or damaged.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -213,7 +219,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def told(facts: dict[str, Any], name: str, path: Path) -> Any:
     """The value that a model's JSON file must hold under a name.
 
-    Raises HistoloomError when it isn't there.
+    Raises
+    ------
+    HistoloomError
+        when it isn't there.
     """
     if not isinstance(facts, dict) or name not in facts:
         raise HistoloomError(_damaged(path, f"it doesn't tell '{name}'"))

@@ -31,7 +31,10 @@ def in_pipeline(folder: Path) -> bool:
 def check_pipeline(folder: Path) -> None:
     """Refuse a pipeline whose denoiser is no UNet of latents and text; `folder` is what was found of its denoiser.
 
-    Raises HistoloomError when it has no UNet, or one with other inputs.
+    Raises
+    ------
+    HistoloomError
+        when it has no UNet, or one with other inputs.
     """
     if (folder / MODEL_INDEX).is_file():
         has = sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file())
@@ -59,7 +62,10 @@ def check_pipeline(folder: Path) -> None:
 def pipeline_process(unet: Path) -> dict[str, Any]:
     """`prediction`, `schedule`, `betas` and `train_timesteps` of the pipeline that a UNet's folder lies in.
 
-    Raises HistoloomError when its noise is of another kind.
+    Raises
+    ------
+    HistoloomError
+        when its noise is of another kind.
     """
     path = unet.parent / "scheduler" / "scheduler_config.json"
     config = read_json(path)

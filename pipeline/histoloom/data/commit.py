@@ -98,9 +98,14 @@ def read_record(part: Path) -> CommitRecord | None:
 def commit_part(root: Path, name: str, write: Callable[[Path], Mapping[str, object] | None]) -> CommitRecord:
     """Make the part `root/name` by calling `write(folder)`, unless it is there; return its record.
 
+    Parameters
+    ----------
     write : called with an empty folder; what it returns is kept in the record as `info`.
 
-    Raises HistoloomError when the disk is full; nothing that was committed is lost.
+    Raises
+    ------
+    HistoloomError
+        when the disk is full; nothing that was committed is lost.
     """
     target = root / name
     if (record := read_record(target)) is not None:

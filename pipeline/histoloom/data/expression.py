@@ -31,7 +31,10 @@ _NO_VALUE = ("", "na", "nan")
 def read_expression(config: Rna) -> pd.DataFrame:
     """The expression table, samples by genes, float32, indexed by the ids of `config.key`.
 
-    Raises ManifestFaults with every fault found.
+    Raises
+    ------
+    ManifestFaults
+        with every fault found.
     """
     table, found = check_expression(config)
     refuse_faults(found)

@@ -17,7 +17,10 @@ def parse_genotype(text: str | None) -> dict[str, str]:
 def write_genotype(states: dict[str, str]) -> str:
     """The text that `parse_genotype` reads.
 
-    Raises ValueError for a name that is empty or holds a separator, which would be read as something else.
+    Raises
+    ------
+    ValueError
+        for a name that is empty or holds a separator, which would be read as something else.
     """
     for name in [*states, *states.values()]:
         if not name or any(mark in name for mark in SEPARATORS):

@@ -55,7 +55,10 @@ def dates_among(genes: Iterable[str]) -> list[str]:
 def read_genotype(config: Genotype) -> pd.Series:
     """Genotypes as text (see data/genotype.py), indexed by the ids of `config.key`.
 
-    Raises ManifestFaults with every fault found.
+    Raises
+    ------
+    ManifestFaults
+        with every fault found.
     """
     genotypes, found = check_genotype(config)
     refuse_faults(found)

@@ -31,7 +31,10 @@ def split_groups(entry: SlideEntry | SetSlide, config: Tile) -> list[str]:
 def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
     """Give every group of the manifest its split: as stated, else by hash.
 
-    Raises ManifestFaults when params assign a group that isn't there.
+    Raises
+    ------
+    ManifestFaults
+        when params assign a group that isn't there.
     """
     groups = [group for entry in manifest.stated for group in split_groups(entry, config)]
     found, known = Found("params.yaml"), f"groups are {', '.join(sorted(set(groups))[:4])}, ..."

@@ -27,6 +27,8 @@ def with_program(
 ) -> pd.DataFrame:
     """Plan rows with a request's program: each of its samples a row, where each is a tile; and the tile that each row begins from.
 
+    Parameters
+    ----------
     begin_from : the rows that `start.where` picks; None where it picks none. rows : of all real tiles.
     """
     out = drawn.assign(program=request.text, input_ref=None, input_group=None, input_conditions=None)

@@ -50,6 +50,8 @@ def drawn_units(units: Iterable[str], fraction: float, seed: int) -> set[str]:
 def is_hidden(tile: PixelBox[float], square_px: float, name: str, fraction: float, seed: int) -> bool:
     """Whether a tile shows anything of a hidden square.
 
+    Parameters
+    ----------
     tile : in the unit of `square_px`, the side of a square.
     name : of the slide and the split.
     fraction : of the squares that are visible.

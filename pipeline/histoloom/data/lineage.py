@@ -58,7 +58,10 @@ class Lineage:
 def read_lineage(source: Path | str) -> Lineage:
     """A model's lineage; of a folder without a record, or a hub id, it is unknown.
 
-    Raises HistoloomError when the record can't be read: what the model saw is then not told, rather than nothing.
+    Raises
+    ------
+    HistoloomError
+        when the record can't be read: what the model saw is then not told, rather than nothing.
     """
     path = Path(source) / FILE
     return _lineage(_read(path), path) if path.is_file() else Lineage(unknown=(str(source),))
@@ -74,7 +77,10 @@ def lineage_of(source: str, part: str, revision: str | None = None) -> Lineage:
 def records_of(folder: Path) -> dict[str, dict]:
     """What the generators of a folder of synthetic tiles saw, by their sha256; none where it has no record.
 
-    Raises HistoloomError when the record can't be read.
+    Raises
+    ------
+    HistoloomError
+        when the record can't be read.
     """
     path = folder / FILE
     records = _read(path) if path.is_file() else {}
@@ -110,12 +116,16 @@ def check_generators(
 ) -> None:
     """Refuse to measure with held-out tiles what was taught by them.
 
+    Parameters
+    ----------
     synthetic : stores of synthetic tiles, with the record of what their generators saw.
     rows : the real store's, of all splits.
     salt, grid : the study's, to know its own codes and regions by.
 
-    Raises HistoloomError when a generator saw a group of val or test, or a slide of theirs, under whatever name; or
-    left no record.
+    Raises
+    ------
+    HistoloomError
+        when a generator saw a group of val or test, or a slide of theirs, under whatever name; or left no record.
     """
     for store in synthetic:
         records = records_of(store.folder)

@@ -69,6 +69,8 @@ def recognise(record: dict, rows: pd.DataFrame, salt: bytes | None = None, grid:
     seen under no group that is used here. A region of another grid, or of one that nobody stated, counts as its slide. A public
     name is matched with groups, patients and slides whatever their case, and its region is ignored.
 
+    Parameters
+    ----------
     record : {groups, slides, unknown}.
     rows : of the real store, of all splits, with `split_group`, `slide_id`, `split`, and, where there are, `patient_id` and
         `dataset`.

@@ -45,8 +45,11 @@ class Manifest:
 def read_manifest(config: Tile) -> Manifest:
     """Read slides.csv and the spot table that params name, and print the notes.
 
-    Raises ManifestFaults with every fault found. Whether a slide's file can be read is not asked here: `tile`
-    quarantines those that can't, and `validate` reports them.
+    Raises
+    ------
+    ManifestFaults
+        with every fault found. Whether a slide's file can be read is not asked here: `tile` quarantines
+        those that can't, and `validate` reports them.
     """
     manifest, found = check_manifest(config)
     for line in lines_of(notes_among(found)):

@@ -10,6 +10,8 @@ N = TypeVar("N", int, float, covariant=True)
 class PixelBox(NamedTuple, Generic[N]):
     """A rectangle of some grid of pixels; whoever takes one says which grid. `PixelBox[int]` holds whole pixels.
 
+    Parameters
+    ----------
     left, top : of its upper left corner, x before y.
     width, height : at least 0.
     """

@@ -45,7 +45,10 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
 
     A class that has no train tile whose conditions could be used is among them, with the reason and none to be made.
 
-    Raises HistoloomError when plan.classes names such a class, or there is no other.
+    Raises
+    ------
+    HistoloomError
+        when plan.classes names such a class, or there is no other.
     """
     if config.target == "none":
         return []
@@ -76,10 +79,14 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
 def make_plan(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> pd.DataFrame:
     """Plan tiles whose conditions are those of real tiles, changed where a request says so.
 
+    Parameters
+    ----------
     rows : the real store's rows, with the columns of `tables.with_conditions`.
     masks : rows to their masks (n, h, w); asked only by requests that say what a tile contains.
 
-    Returns one row a tile (schema.PLAN_ROW). Rows to `augment` take conditions from the train split alone; rows to
+    Returns
+    -------
+    One row a tile (schema.PLAN_ROW). Rows to `augment` take conditions from the train split alone; rows to
     `evaluate` take them from the test split (val where there is no test) and can never be emitted. Rows to `predict` read tiles of
     any split; what is made of them goes to a store of its own.
     """

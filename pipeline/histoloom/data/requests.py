@@ -33,7 +33,10 @@ ReadMasks = Callable[[pd.DataFrame], np.ndarray]
 def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, masks: ReadMasks) -> pd.DataFrame:
     """The rows that a request's `where`, or that of its start, picks.
 
-    Raises HistoloomError when there is none; where the request would take held-out conditions to augment, it says so.
+    Raises
+    ------
+    HistoloomError
+        when there is none; where the request would take held-out conditions to augment, it says so.
     """
     keep = pd.Series(True, index=rows.index)
     for column in ("label", "slide_id", "patient_id"):

@@ -25,7 +25,10 @@ def parsed(text: str | None) -> dict[str, object]:
 def chosen(rows: pd.DataFrame, columns: Collection[str]) -> Iterable[dict[str, object]]:
     """Of each row, the fields of these columns.
 
-    Raises HistoloomError for rows of a store that was cut before rows carried them.
+    Raises
+    ------
+    HistoloomError
+        for rows of a store that was cut before rows carried them.
     """
     if COLUMN not in rows:
         raise HistoloomError("These tiles were cut before rows carried the columns of slides.csv. Run: dvc repro tile")

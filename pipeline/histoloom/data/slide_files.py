@@ -43,7 +43,10 @@ class Root:
     def find(self, value: str) -> Path:
         """The file that a value names.
 
-        Raises NoFile when there is none, or the value leads out of the root, by a link too.
+        Raises
+        ------
+        NoFile
+            when there is none, or the value leads out of the root, by a link too.
         """
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", value):
             raise NoFile(f"'{value}' is an address.", f"put the file under {self.folder} and name its path there.")

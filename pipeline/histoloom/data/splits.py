@@ -19,6 +19,8 @@ def assign_splits(
     Groups are ordered by a hash of (seed, group) and the order is cut at the fractions, so that one group more
     moves at most one group over each cut. Each split with a fraction above 0 gets a group where there are enough.
 
+    Parameters
+    ----------
     groups : names, in any order; repeats don't count.
     fractions : split to fraction of the groups, adding up to 1.
     fixed : group to split, for groups whose split was stated; they don't count towards the fractions.

@@ -21,6 +21,8 @@ _WORDS = ("cluster", "annotation")
 def read_spots(config: Tile, slides: Sequence[str]) -> tuple[pd.DataFrame | None, list[Fault | Note]]:
     """Read the spots that `tile.spots` names, as far as they go, with the list of faults and notes.
 
+    Parameters
+    ----------
     slides : the ids of the manifest's slides. Spots of others are counted, and never asked for.
     """
     if config.labels.source != "spots":

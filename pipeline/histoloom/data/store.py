@@ -64,6 +64,8 @@ class TileWriter:
     A thread of its own compresses and writes a shard while the caller makes the next; at most two are held. Use it as
     a context manager: leaving it writes the rest.
 
+    Parameters
+    ----------
     folder : the part's folder.
     arrays : those that each tile has.
     shard_tiles : how many tiles a file holds.
@@ -140,7 +142,10 @@ def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, in
 class TileStore:
     """Reads a store. `rows` may come from elsewhere: the filter's verdicts are rows over another store's images.
 
-    Raises HistoloomError when the folder holds no committed part, or a part lost its record.
+    Raises
+    ------
+    HistoloomError
+        when the folder holds no committed part, or a part lost its record.
     """
 
     def __init__(self, folder: Path | str, rows_from: Path | str | None = None):
@@ -169,7 +174,10 @@ class TileStore:
     def array(self, part: str, name: str = "image") -> zarr.Array:
         """An array of a part, which is read where it is indexed.
 
-        Raises HistoloomError when the part holds rows alone, or no array of this name.
+        Raises
+        ------
+        HistoloomError
+            when the part holds rows alone, or no array of this name.
         """
         if not (self.folder / part / "images.zarr").is_dir():
             raise HistoloomError(

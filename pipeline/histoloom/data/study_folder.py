@@ -25,6 +25,8 @@ class _At:
 class Study:
     """The places of a study.
 
+    Parameters
+    ----------
     root : the folder that holds params.yaml. Files that params name are relative to it.
     model : of several models, the one that is meant; unstated, the last that is run.
     """

@@ -27,7 +27,10 @@ def classes_of(config: Labels, sources: dict[str, list[Source]]) -> tuple[str, .
 
     A study without labels has one class, of all tiles.
 
-    Raises HistoloomError when a tile has another label.
+    Raises
+    ------
+    HistoloomError
+        when a tile has another label.
     """
     named = config.classes
     found = {label for parts in sources.values() for part in parts for label in part.rows["label"].dropna()}
@@ -45,7 +48,10 @@ def labelled(
 ) -> tuple[dict[str, list[Source]], dict[str, dict[str, int]]]:
     """The tiles that have a class, and, by split and source, how many have none and are left out.
 
-    Raises HistoloomError when the train split keeps no tile.
+    Raises
+    ------
+    HistoloomError
+        when the train split keeps no tile.
     """
     kept: dict[str, list[Source]] = {}
     left_out: dict[str, dict[str, int]] = {}

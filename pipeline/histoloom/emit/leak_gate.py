@@ -19,15 +19,22 @@ def check_ancestors(
 ) -> list[str]:
     """Compute each synthetic tile's ancestors and refuse those outside train.
 
+    Parameters
+    ----------
     synthetic : accepted rows with `generator_sha256`, `ancestors` (the groups that its conditions come from), `purpose`.
     lineage : generator_sha256 to {groups, slides, unknown}.
     real : the real store's rows, of all splits.
     salt, grid : the study's, to know its own codes and regions by.
 
-    Returns the sources of unknown ancestry that were let through, for the card.
+    Returns
+    -------
+    The sources of unknown ancestry that were let through, for the card.
 
-    Raises HistoloomError for a tile sampled to evaluate, a generator without a record, an ancestor in val or test,
-    and, unless allowed, an ancestor that nobody knows.
+    Raises
+    ------
+    HistoloomError
+        for a tile sampled to evaluate, a generator without a record, an ancestor in val or test, and, unless allowed,
+        an ancestor that nobody knows.
     """
     wrong = synthetic[synthetic["purpose"] != "augment"]
     if len(wrong):

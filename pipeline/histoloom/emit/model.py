@@ -74,9 +74,14 @@ class Words:
 def package_models(study: Study, folder: Path, words: Words, names: Names | None = None) -> None:
     """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
 
+    Parameters
+    ----------
     names : how what it saw is called outside; unstated, by codes.
 
-    Raises HistoloomError when a model isn't there, or the folder holds something already.
+    Raises
+    ------
+    HistoloomError
+        when a model isn't there, or the folder holds something already.
     """
     params, models = study.params, study.models
     if missing := [part for part in PARTS if not (models / part).is_dir()]:
@@ -162,8 +167,10 @@ def package_few_steps(study: Study, folder: Path, names: Names | None = None) ->
 
     What that denoiser saw joins the package's record, named as `names` says; unstated, by codes.
 
-    Raises HistoloomError when there is no package, the study's denoiser wasn't distilled, or it isn't of the
-    package's form.
+    Raises
+    ------
+    HistoloomError
+        when there is no package, the study's denoiser wasn't distilled, or it isn't of the package's form.
     """
     student, teacher = study.denoiser, folder / "denoiser"
     mine, base = (read_denoiser_record(place) for place in (student, teacher))

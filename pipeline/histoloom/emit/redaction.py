@@ -102,8 +102,10 @@ def names_outside(study: Study, dataset: str = "", *, public: bool = False) -> N
     Of a public package, slides that state another data set, and their groups, leave as codes all the same; so do those that state
     none, where any states one.
 
-    Raises HistoloomError for a name that is none; where `public` names no data set, or nothing tells which names are
-    this study's.
+    Raises
+    ------
+    HistoloomError
+        for a name that is none; where `public` names no data set, or nothing tells which names are this study's.
     """
     if dataset and not DATASET.fullmatch(dataset):
         how = "use letters, digits, '-', '_' and '.', as in camelyon16"

@@ -93,12 +93,16 @@ def load_annotations(
 ) -> Annotations:
     """Read the annotations that the manifest names for a slide.
 
+    Parameters
+    ----------
     spots : of all slides.
     size_px : width and height of the slide at level 0.
     bounds : the part of it that was scanned (Slide.bounds); None is all of it.
 
-    Raises BadSlide when a raster cannot be read, has another size than the slide, or holds ids beyond the stated
-    classes.
+    Raises
+    ------
+    BadSlide
+        when a raster cannot be read, has another size than the slide, or holds ids beyond the stated classes.
     """
     bounds = bounds or PixelBox(0, 0, *size_px)
     instances = None if entry.instances is None else _placed(entry.instances, size_px, bounds)

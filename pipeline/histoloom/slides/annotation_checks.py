@@ -21,6 +21,8 @@ _LEAST_SHOWN = 0.005
 def check_annotations(annotations: Annotations, bounds: PixelBox[int] | None) -> list[Fault | Note]:
     """Faults and notes of a slide's polygons and spots.
 
+    Parameters
+    ----------
     bounds : what was scanned, at level 0; None where the slide can't be opened.
     """
     config, regions, spots = annotations.config, annotations.regions, annotations.spots

@@ -45,11 +45,15 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     Padding is grey or black, or flat and of any hue but pink, red and violet, and reaches the picture's border. Pen is grey or
     black within the slide, or more colourful than stained tissue of its hue.
 
+    Parameters
+    ----------
     picture : (h, w, 3) uint8, a slide at a coarse scale.
     dense : (h, w) bool, what is denser than glass.
     mpp : µm per pixel of the picture.
 
-    Returns (h, w) uint8 of codes; 0 wherever the slide isn't dense.
+    Returns
+    -------
+    (h, w) uint8 of codes; 0 wherever the slide isn't dense.
     """
     low, high = picture.min(-1), picture.max(-1)
     grey = dense & ((high < _BLACK) | (DENSITY[high] > _GREY * DENSITY[low]))

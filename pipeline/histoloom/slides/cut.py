@@ -78,6 +78,8 @@ class Cutter:
     def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
         """Write the tiles of one scale.
 
+        Parameters
+        ----------
         hidden : corners of the tiles whose labels the study may not see.
         """
         n, downsample = self.job.config.tile_px, choice.mpp / self.slide.mpp

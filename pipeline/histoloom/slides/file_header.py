@@ -38,7 +38,10 @@ UNREADABLE = (
 def read_format(path: Path) -> PixelFormat:
     """Read the header of a picture.
 
-    Raises OSError when it is no picture.
+    Raises
+    ------
+    OSError
+        when it is no picture.
     """
     try:
         found = _tiff_format(path) if is_tiff(path) else _plain_format(path)

@@ -18,6 +18,8 @@ def sharpness(picture: np.ndarray, mpp: float) -> float:
     The quotient doesn't depend on how strongly a slide is stained. Tissue in focus has 0.2 to 1; blurred by 2 µm
     (the deviation of a Gaussian) it has less than 0.1.
 
+    Parameters
+    ----------
     picture : (h, w, 3) uint8
     """
     grey = Image.fromarray(picture).convert("L")

@@ -29,6 +29,8 @@ def read_geojson(
 
     The row of a fault is the object's number in the file.
 
+    Parameters
+    ----------
     classes : those that params name. Where it is None, any class will do, and none.
     cell_outline : cell or nucleus, which outline of QuPath's cells is taken.
     """
@@ -203,7 +205,10 @@ def _areas(geometry: dict | None, left_out: Counter[str]) -> Iterator[list]:
 def _polygons(areas: list[list]) -> np.ndarray:
     """Polygons of lists of rings, the outline first.
 
-    Raises ValueError, TypeError, OverflowError, ShapelyError where one of them is none.
+    Raises
+    ------
+    ValueError, TypeError, OverflowError, ShapelyError
+        where one of them is none.
     """
     rings = [ring for area in areas for ring in area]
     if not all(rings) or not all(areas):

@@ -38,7 +38,10 @@ def as_feature(item: object) -> dict[str, Any]:
 def features(text: str) -> Iterator[object]:
     """The objects of a FeatureCollection or a bare list, or a single Feature or geometry.
 
-    Raises ValueError where the text is neither.
+    Raises
+    ------
+    ValueError
+        where the text is neither.
     """
     at = _skip(text, 0)
     at = yield from (_elements if text.startswith("[", at) else _members)(text, at)

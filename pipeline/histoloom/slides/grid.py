@@ -17,6 +17,8 @@ def grid(
 
     All sizes are in pixels of the target scale.
 
+    Parameters
+    ----------
     shift_from_px : where at least so much is left over at the right or at the bottom, a last column or row is moved inwards
         to end there; None leaves it without tiles.
     """
@@ -37,7 +39,9 @@ def _starts(length_px: int, tile_px: int, stride_px: int, shift_from_px: int | N
 def blocks(corners: Iterable[Corner], tile_px: int, block_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
     """Group tiles so that one read serves many.
 
-    Yields the box around the tiles whose corners lie in one block of side `block_px`, px of the target scale, and these corners.
+    Yields
+    ------
+    The box around the tiles whose corners lie in one block of side `block_px`, px of the target scale, and these corners.
     Where they are so sparse that the box is larger than all of them together, there is a box for each run of neighbours in
     a row.
     """

@@ -28,10 +28,15 @@ def slide_sha256(path: Path) -> str:
 def open_slide(path: Path, mpp: float | None = None, max_gpx: float = 40.0) -> Slide:
     """Open a slide.
 
+    Parameters
+    ----------
     mpp : µm/px at level 0 as the manifest states it; it wins over the file's own.
     max_gpx : refuse larger slides, in gigapixels at level 0.
 
-    Raises BadSlide when the file is no image, is empty, breaks off, is too large, or has no scale anywhere.
+    Raises
+    ------
+    BadSlide
+        when the file is no image, is empty, breaks off, is too large, or has no scale anywhere.
     """
     if path.stat().st_size == 0:
         raise BadSlide(f"{path.name}: the file is empty. Copy it again.")
@@ -99,7 +104,10 @@ def _check_tags(path: Path, found: PixelFormat, kind: str) -> float:
 def _scale(name: str, handle: openslide.AbstractSlide, aspect: float, mpp: float | None) -> tuple[float, str]:
     """µm per level-0 pixel, and who says so: `mpp` is the manifest's.
 
-    Raises BadSlide when nobody says so, or pixels aren't square.
+    Raises
+    ------
+    BadSlide
+        when nobody says so, or pixels aren't square.
     """
     along, down = (_positive(handle, key) for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
     aspect = along / down if along and down else aspect

@@ -29,6 +29,8 @@ def draw_overlay(
     """Draw tissue (tinted outside it, yellow where padding or pen was left out), annotations (by class) and tiles (by split) on
     the slide's thumbnail.
 
+    Parameters
+    ----------
     tiles : boxes at level 0 of kept tiles, and their splits; drawn as squares, or as dots where the grid overlaps.
     """
     downsample, image = tissue.downsample, Image.fromarray(tissue.picture)

@@ -48,7 +48,10 @@ def fault_of_pieces(file: tifffile.TiffFile) -> str:
 def as_page(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
     """A page with all of its tags.
 
-    Raises ValueError of a frame, which tifffile makes of the pages of some kinds of files.
+    Raises
+    ------
+    ValueError
+        of a frame, which tifffile makes of the pages of some kinds of files.
     """
     if not isinstance(page, tifffile.TiffPage):
         raise ValueError("its pages are read as frames, without their tags")

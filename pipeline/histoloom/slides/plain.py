@@ -46,7 +46,10 @@ class Pixels:
     def read(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width) or (height, width, channels) samples of a box inside the picture.
 
-        Raises OSError when the file breaks off or holds damaged data.
+        Raises
+        ------
+        OSError
+            when the file breaks off or holds damaged data.
         """
         if self._read is None:
             raise OSError("it is closed")
@@ -142,7 +145,9 @@ def _as_os_error() -> Iterator[None]:
 def check_alpha(path: Path, found: PixelFormat) -> None:
     """Refuse a plain picture whose alpha isn't 0, which is glass, or 255.
 
-    Raises BadSlide.
+    Raises
+    ------
+    BadSlide
     """
     if found.extra == "alpha" and Pixels(path, found).half_transparent():
         raise BadSlide(

@@ -21,6 +21,8 @@ def write_polygons(
 
     Coordinates are px of the slide, from its upper left corner; pixel (0, 0) is the square from (0, 0) to (1, 1).
 
+    Parameters
+    ----------
     size : (height, width) of the slide, px.
     """
     frame = box(0, 0, size[1], size[0])

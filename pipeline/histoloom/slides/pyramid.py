@@ -100,6 +100,8 @@ def write_pyramid(
 ) -> None:
     """Stream a picture into a pyramid whose levels halve until one tile holds the last.
 
+    Parameters
+    ----------
     scratch : an empty folder for the coarser levels, while they are being made.
     advance : called for each tile.
     """

@@ -44,7 +44,10 @@ class Raster:
     def read(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width) ids, uint8, uint16 or int32, of a box inside the raster.
 
-        Raises BadSlide when it breaks off, or holds what is no id.
+        Raises
+        ------
+        BadSlide
+            when it breaks off, or holds what is no id.
         """
         if self._pixels is None:
             assert self._indices is not None, "a raster has either"
@@ -94,7 +97,10 @@ class Raster:
 def read_raster(path: Path, width_px: int, height_px: int) -> Raster:
     """The ids of a mask's file, which is to have this size.
 
-    Raises BadSlide when it has another size, can't be read, or holds what is no id.
+    Raises
+    ------
+    BadSlide
+        when it has another size, can't be read, or holds what is no id.
     """
     try:
         found = read_format(path)

@@ -63,10 +63,14 @@ class Regions:
     def class_ids(self, classes: tuple[str, ...], box: PixelBox[float], downsample: float) -> np.ndarray:
         """1 + index in `classes`, 0 outside; where polygons overlap, the later class wins.
 
+        Parameters
+        ----------
         box : at level 0.
         downsample : level-0 pixels per pixel of the raster.
 
-        Returns (height, width) uint8; the box's size over `downsample`, rounded.
+        Returns
+        -------
+        (height, width) uint8; the box's size over `downsample`, rounded.
         """
         ids = np.array([classes.index(name) + 1 if name in classes else 0 for name in self.names], np.uint8)
         hits = self._near(box)

@@ -40,11 +40,16 @@ def segment_slide(
 ) -> Segmented:
     """Write `mask.png` (class ids), `instances.png` (numbers of nuclei, uint16) and `overlay.jpg` of a slide's region.
 
+    Parameters
+    ----------
     mpp : scale of what is written, µm/px.
     box : at level 0; None is all that was scanned (Slide.bounds).
     mpp_level0 : the slide's own scale, where its file doesn't tell it.
 
-    Raises HistoloomError when the slide has no tissue, or more nuclei in the region than a 16-bit raster can number.
+    Raises
+    ------
+    HistoloomError
+        when the slide has no tissue, or more nuclei in the region than a 16-bit raster can number.
     """
     with open_slide(path, mpp_level0) as slide:
         box = box or slide.bounds

@@ -35,6 +35,8 @@ class BadSlide(HistoloomError):
 class Slide:
     """An open slide; label and macro images are never read.
 
+    Parameters
+    ----------
     mpp : µm per level-0 pixel.
     mpp_source : who says so, 'manifest' or 'file'.
     """
@@ -87,12 +89,19 @@ class Slide:
     def read(self, box: PixelBox[float], downsample: float) -> np.ndarray:
         """Read a box resampled from the best level, transparent parts as white glass.
 
+        Parameters
+        ----------
         box : at level 0; may begin between pixels.
         downsample : level-0 pixels per pixel of the result.
 
-        Returns (height, width, 3) uint8; the box's size over `downsample`, rounded.
+        Returns
+        -------
+        (height, width, 3) uint8; the box's size over `downsample`, rounded.
 
-        Raises BadSlide when the file breaks off or holds damaged data.
+        Raises
+        ------
+        BadSlide
+            when the file breaks off or holds damaged data.
         """
         level = self.handle.get_best_level_for_downsample(downsample * 1.001)
         scale = self.handle.level_downsamples[level]
@@ -157,7 +166,9 @@ def _on_glass(region: Image.Image) -> Image.Image:
 def read_ahead(slide: Slide, boxes: Sequence[PixelBox[float]], downsample: float) -> Iterator[Iterator[np.ndarray]]:
     """Read boxes of level 0 on threads, while the caller works on earlier ones.
 
-    Yields an iterator of pictures as `Slide.read` gives them, in the order of the boxes; few are read before they are asked for.
+    Yields
+    ------
+    An iterator of pictures as `Slide.read` gives them, in the order of the boxes; few are read before they are asked for.
     """
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slide-reader") as pool:
         waiting: deque[Future] = deque()

@@ -63,6 +63,8 @@ def whole_areas(areas_px2: np.ndarray, places: np.ndarray) -> np.ndarray:
 def fit_areas(numbers: np.ndarray, outlines: np.ndarray, areas: np.ndarray) -> None:
     """Give each polygon its area, within 2 % or to the pixel, in place.
 
+    Parameters
+    ----------
     numbers : (h, w) int32, 1 + the polygon of each pixel, 0 of none; a border of one pixel is of none.
     outlines : (n,) shapely polygons in px of `numbers`, each whole inside it.
     areas : (n,) int, px that each is to have.

@@ -51,10 +51,14 @@ def _reinhard(tile: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray
 def fit(kind: str, sample: np.ndarray) -> Normaliser:
     """Fit to a slide.
 
+    Parameters
+    ----------
     kind : 'none', 'macenko' or 'reinhard'.
     sample : (n, h, w, 3) uint8 tiles of the slide's tissue.
 
-    Returns Normaliser; with too few stained pixels it leaves tiles as they are, and its note says so.
+    Returns
+    -------
+    Normaliser; with too few stained pixels it leaves tiles as they are, and its note says so.
     """
     if kind == "none":
         return Normaliser(kind, "none")

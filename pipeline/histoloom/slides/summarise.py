@@ -15,7 +15,10 @@ from histoloom.errors import HistoloomError
 def summarised(entries: tuple[SlideEntry, ...], command: str, cache: Path) -> tuple[SlideEntry, ...]:
     """The entries with their captions summarised; an answer is kept by the command, the files that it names, and the report.
 
-    Raises HistoloomError when the command can't be run, fails, or answers nothing; answers that were kept stay.
+    Raises
+    ------
+    HistoloomError
+        when the command can't be run, fails, or answers nothing; answers that were kept stay.
     """
     cache.mkdir(parents=True, exist_ok=True)
     return tuple(replace(e, caption=_summary(e, command, cache)) if e.caption else e for e in entries)

@@ -29,7 +29,10 @@ class BadPicture(Exception):
 def as_rgb(stored: Stored) -> np.ndarray:
     """(h, w, 3) uint8. Grey has three equal channels; transparent pixels are white glass.
 
-    Raises BadPicture when it is broken, has other than 8 bits, or pixels that are half transparent.
+    Raises
+    ------
+    BadPicture
+        when it is broken, has other than 8 bits, or pixels that are half transparent.
     """
     if isinstance(stored, np.ndarray):
         return _of_channels(stored if stored.ndim == 3 else stored[..., None])
@@ -47,7 +50,10 @@ def as_rgb(stored: Stored) -> np.ndarray:
 def as_ids(stored: Stored) -> np.ndarray:
     """(h, w) unsigned ids; a palette's are its indices.
 
-    Raises BadPicture when it is broken, has several channels, or was compressed with loss.
+    Raises
+    ------
+    BadPicture
+        when it is broken, has several channels, or was compressed with loss.
     """
     if isinstance(stored, np.ndarray):
         return stored.astype(np.uint8) if stored.dtype == bool else stored
@@ -83,7 +89,9 @@ def _bits_of_tiff(image: Image.Image) -> int:
 def size_of(stored: Stored) -> tuple[int, int]:
     """Width and height, as the header states them.
 
-    Raises BadPicture.
+    Raises
+    ------
+    BadPicture
     """
     if isinstance(stored, np.ndarray):
         return stored.shape[1], stored.shape[0]

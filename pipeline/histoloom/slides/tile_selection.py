@@ -91,7 +91,10 @@ def _inside_regions(slide: Slide, places: np.ndarray, side: float, config: Tile)
 def check_choice(slide: Slide, tissue: TissueMap, config: Tile, choice: Choice) -> None:
     """Say why a slide gives no tile.
 
-    Raises NoTiles with the reason and what helps.
+    Raises
+    ------
+    NoTiles
+        with the reason and what helps.
     """
     if choice.fractions:
         return

@@ -73,8 +73,12 @@ def cut_slide(job: SlideJob) -> SlideResult:
 def write_part(job: SlideJob, folder: Path) -> SlideRecord:
     """Cut a slide into a part's folder.
 
-    Raises BadSlide when it can't be used.
-    Raises AllLabelsHidden when the study may see none of its labels.
+    Raises
+    ------
+    BadSlide
+        when it can't be used.
+    AllLabelsHidden
+        when the study may see none of its labels.
     """
     config, entry = job.config, job.entry
     with ExitStack() as stack:
@@ -120,7 +124,10 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
 def _partner(stack: ExitStack, job: SlideJob, slide: Slide) -> Slide | None:
     """The slide's partner, where it has one.
 
-    Raises BadSlide when it has another form than the slide: they are to lie over each other, place by place.
+    Raises
+    ------
+    BadSlide
+        when it has another form than the slide: they are to lie over each other, place by place.
     """
     if job.entry.partner is None:
         return None

@@ -62,9 +62,13 @@ class TissueMap:
     def fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
         """Fraction of tissue in square tiles.
 
+        Parameters
+        ----------
         corners_level0_px : (n, 2) upper left corners (x, y).
 
-        Returns (n,) in [0, 1]
+        Returns
+        -------
+        (n,) in [0, 1]
         """
         return self._fractions(self.mask, corners_level0_px, side_level0_px)
 

@@ -65,6 +65,8 @@ def check_classes(
 ) -> list[Fault | Note]:
     """What can't be learned, as no train slide shows it: notes, and faults where the plan asks for it.
 
+    Parameters
+    ----------
     splits : group to split. annotated : slide to its classes; of every slide of the manifest.
     """
     config, found = params.tile, Found("params.yaml")

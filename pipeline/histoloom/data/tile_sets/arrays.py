@@ -78,7 +78,10 @@ def read_rows(path: Path, rows: np.ndarray, columns: tuple[str, ...]) -> Iterato
 def open_arrays(path: Path) -> AbstractContextManager[tuple[dict[str, tuple[tuple[int, ...], np.dtype]], Read]]:
     """The shapes and types of a file's arrays, and what reads rows of them.
 
-    Raises NotListed when it is none, or holds objects.
+    Raises
+    ------
+    NotListed
+        when it is none, or holds objects.
     """
     return _npz(path) if path.suffix.lower() == ".npz" else _hdf5(path)
 

@@ -19,7 +19,10 @@ _SHARDS = ("webdataset", "parquet", "npz", "hdf5")
 def files_of_set(config: TileSet) -> tuple[SetFormat, list[Path]]:
     """The form of a set, and its files in order: of a folder of pictures, the folder; of a folder of shards, these.
 
-    Raises NotListed when nothing lies there, or nothing of one form.
+    Raises
+    ------
+    NotListed
+        when nothing lies there, or nothing of one form.
     """
     path = Path(config.path)
     if any(mark in config.path for mark in "*?[") and not path.exists():

@@ -28,6 +28,8 @@ def read_stored(
 ) -> Iterator[tuple[Stored | Unreadable, Stored | Unreadable]]:
     """Picture and mask of each row, in their order; what can't be read is handed on as the reason.
 
+    Parameters
+    ----------
     rows : places as `Listing.places` has them, those of a file beside each other.
     """
     if form in ("parquet", "npz", "hdf5"):
