@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histoloom.data.pixel_box import PixelBox
-from histoloom.slides.pyramid import PyramidPicture, TiffFormat, level_sizes, write_pyramid
-from histoloom.slides.raster_file import RasterFile
+from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, level_sizes, write_pyramid
 from tests.build import tissue_picture
 
 

@@ -153,14 +153,10 @@ class CanvasPlan:
         out = []
         for step in range(self.begin, self.end):
             top, left = (np.array(self.origin(step)) + self.move(step)) % self.blocks.canvas
-            record: StepRecord = {
-                "step": step,
-                "origin_latent_px": [int(top), int(left)],
-                "reach": self.layout.reach(step),
-                "inset": self.layout.inset(step),
-                "window": self.layout.window,
-            }
-            out.append(record)
+            place, reach, inset = [int(top), int(left)], self.layout.reach(step), self.layout.inset(step)
+            out.append(
+                StepRecord(step=step, origin_latent_px=place, reach=reach, inset=inset, window=self.layout.window)
+            )
         return out
 
 
@@ -202,7 +198,7 @@ def advance_block(
     parts : the block's own state, and the strips of the blocks right, below and at the corner.
     """
     own, right, down, corner = parts
-    state = np.concatenate([np.concatenate([own, right], 2), np.concatenate([down, corner], 2)], 1)
+    state = np.block([[own, right], [down, corner]])
     (dy, dx), reach, block = plan.move(step), plan.layout.reach(step), plan.blocks.block(number)
     height, width = block.height + reach, block.width + reach
     top, left = np.add(plan.origin(step), (block.top + dy, block.left + dx)) % plan.blocks.canvas

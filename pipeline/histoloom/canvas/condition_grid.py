@@ -63,9 +63,8 @@ class ConditionGrid:
         corners = [(top, left), (top, right), (bottom, left), (bottom, right)]
         fractions = [(1 - down) * (1 - along), (1 - down) * along, down * (1 - along), down * along]
         index = self.index.numpy()
-        return torch.from_numpy(np.stack([index[c] for c in corners], 1)), torch.from_numpy(
-            np.stack(fractions, 1)
-        ).float()
+        places = torch.from_numpy(np.stack([index[corner] for corner in corners], 1))
+        return places, torch.from_numpy(np.stack(fractions, 1)).float()
 
     def save(self, path: Path) -> None:
         named = {k: v for k, v in vars(self.points).items() if v is not None and k != "map"}

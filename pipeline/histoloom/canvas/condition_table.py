@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -17,10 +16,12 @@ from histoloom.conditions.batch import Conditions, cat
 from histoloom.conditions.encode import ConditionSet, batch, null
 from histoloom.conditions.rna import RnaCondition
 from histoloom.config import Params, WovenSlide
+from histoloom.data.csv_table import read_csv_table
+from histoloom.data.found import Found
 from histoloom.data.slide_fields import written
 from histoloom.data.store import TileStore
 from histoloom.data.tables import with_conditions
-from histoloom.errors import Fault, ManifestFaults, refuse_faults
+from histoloom.errors import Fault, refuse_faults
 
 _IN_TABLES = ("label", "caption", "rna", "genotype")
 _COLUMNS = (*_IN_TABLES, "cohort", "number")
@@ -139,49 +140,31 @@ def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
     whole |= {"number": written(slide.number) if slide.number else None}
     if slide.condition_grid is None:
         return pd.DataFrame([whole | {"row": 0, "col": 0}])
-    table = _read_csv(slide, slide.condition_grid)
-    refuse_faults(_faults_of_columns(slide.condition_grid, table))
-    table = table.replace({"": None})
+    table, faults = read_csv_table(slide.condition_grid)
+    refuse_faults(faults)
+    known, found, lines = {"row", "col", "tile_id", *_IN_TABLES}, Found(slide.condition_grid), table.index
+    for column in (name for name in table if name not in known):
+        found.fault("this column means nothing here.", f"use {sorted(known)}.", 1, column)
+    for column in (name for name in ("row", "col") if name not in table):
+        found.fault("the column is missing.", "add it.", 1, column)
+    refuse_faults(found.all)
+    table = table.reset_index(drop=True).replace({"": None})
     for column in ("row", "col"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
-    refuse_faults(_faults_of_rows(slide.condition_grid, table, params))
+    _check_points(table, lines, params, found)
+    refuse_faults(found.all)
     return table.assign(**{n: table[n].where(table[n].notna(), v) if n in table else v for n, v in whole.items()})
 
 
-def _read_csv(slide: WovenSlide, where: str) -> pd.DataFrame:
-    try:
-        return pd.read_csv(Path(where), dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestFaults(
-            [Fault(where, "the file is missing.", f"put it there, or mend slide '{slide.name}'.")]
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        problem = f"it is not a readable CSV ({error})."
-        raise ManifestFaults([Fault(where, problem, "save it as UTF-8 with a header line.")]) from None
-
-
-def _faults_of_columns(where: str, table: pd.DataFrame) -> Iterator[Fault]:
-    known = {"row", "col", "tile_id", *_IN_TABLES}
-    for column in (c for c in table if c not in known):
-        yield Fault(where, "this column means nothing here.", f"use {sorted(known)}.", 1, column)
-    for column in (c for c in ("row", "col") if c not in table):
-        yield Fault(where, "the column is missing.", "add it.", 1, column)
-
-
-def _faults_of_rows(where: str, table: pd.DataFrame, params: Params) -> Iterator[Fault]:
-    wrong = False
+def _check_points(table: pd.DataFrame, lines: pd.Index, params: Params, found: Found) -> None:
+    """Faults of what the rows state; `lines` are theirs as an editor counts them."""
     for column in ("row", "col"):
-        for line in np.flatnonzero(table[column].isna() | (table[column] < 0) | (table[column] % 1 != 0)):
-            wrong = True
-            yield Fault(where, "it is no whole number from 0 up.", "count rows and columns.", int(line) + 2, column)
+        for line in lines[table[column].isna() | (table[column] < 0) | (table[column] % 1 != 0)]:
+            found.fault("it is no whole number from 0 up.", "count rows and columns.", int(line), column)
     if "label" in table:
-        for line in np.flatnonzero(~table["label"].isin([None, *params.tile.labels.classes])):
-            wrong = True
-            problem = f"unknown label '{table['label'].iloc[line]}'."
-            yield Fault(where, problem, "use one of tile.labels.classes.", int(line) + 2, "label")
-    if wrong:
-        return
+        wrong = ~table["label"].isin([None, *params.tile.labels.classes])
+        for line, label in zip(lines[wrong], table["label"][wrong]):
+            found.fault(f"unknown label '{label}'.", "use one of tile.labels.classes.", int(line), "label")
     wanted = (table["row"].max() + 1) * (table["col"].max() + 1)
-    if table.duplicated(["row", "col"]).any() or len(table) != wanted:
-        problem = f"{len(table)} rows are no whole grid of {wanted:.0f} points."
-        yield Fault(where, problem, "state each point once.")
+    if not found.all and (table.duplicated(["row", "col"]).any() or len(table) != wanted):
+        found.fault(f"{len(table)} rows are no whole grid of {wanted:.0f} points.", "state each point once.")

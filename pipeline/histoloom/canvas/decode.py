@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,14 +13,10 @@ from histoloom.canvas.weaving import CanvasJob, Latents
 from histoloom.cluster import uses_torch
 from histoloom.data.commit import commit_part
 from histoloom.data.pixel_box import PixelBox
-from histoloom.slides.raster_file import RasterFile
+from histoloom.slides.pyramid import RasterFile
 from histoloom.targets.target import Raster
 
 ReadLatents = Callable[[PixelBox[int]], np.ndarray]
-
-
-class WritePixels(Protocol):
-    def __call__(self, pixels: np.ndarray, /, *, left: int, top: int) -> None: ...
 
 
 TILE, HALO = 128, 8
@@ -31,13 +26,7 @@ BAND = TILE
 PIXELS = "pixels"
 
 
-def decode_rows(
-    read: ReadLatents,
-    target: Raster,
-    rows: slice,
-    width: int,
-    write: WritePixels,
-) -> None:
+def decode_rows(read: ReadLatents, target: Raster, rows: slice, width: int, write: Callable[..., None]) -> None:
     """Decode latent rows of a canvas.
 
     A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
@@ -46,7 +35,7 @@ def decode_rows(
     Parameters
     ----------
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
-    write : called with pixels (h, w, 3) and their upper left corner, px counted from the first row.
+    write : called with pixels (h, w, 3), and `left` and `top` of their corner, px counted from the first row.
     """
     halo, factor = target.reach, target.factor
     for top in range(rows.start, rows.stop, TILE):

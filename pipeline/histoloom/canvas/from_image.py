@@ -40,10 +40,9 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
         for a slide that isn't in the manifest, or a region that reaches beyond it.
     """
     params, factor = sources.params, sources.factor
+    where = f"sample_slides.slides, '{slide.name}'"
     if image.slide_id not in sources.slides:
-        raise HistoloomError(
-            f"sample_slides.slides, '{slide.name}': '{image.slide_id}' is no slide of {params.tile.stated_in}."
-        )
+        raise HistoloomError(f"{where}: '{image.slide_id}' is no slide of {params.tile.stated_in}.")
     entry = sources.slides[image.slide_id]
     latents = create(group, "image", (sources.target.channels,), _canvas(group), "float32")
     latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
@@ -57,10 +56,8 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
         scale = params.tile.mpp / source.mpp
         right, bottom = image.x_level0_px + image.width_px * scale, image.y_level0_px + image.height_px * scale
         if right > source.width + 1 or bottom > source.height + 1:
-            raise HistoloomError(
-                f"sample_slides.slides, '{slide.name}': the region reaches beyond slide '{image.slide_id}', which is "
-                f"{source.width} x {source.height} px at level 0."
-            )
+            size = f"{source.width} x {source.height} px at level 0"
+            raise HistoloomError(f"{where}: the region reaches beyond slide '{image.slide_id}', which is {size}.")
         for place, encoded in _encoded_pieces(source, image, region, scale, sources):
             latents[:, place.top : place.bottom, place.left : place.right] = encoded
         sides = region.width * factor * scale, region.height * factor * scale

@@ -51,9 +51,8 @@ class RegionInputs:
         """
         middle = (corners + window / 2 + (self.box.top, self.box.left)) % self.canvas
         extent = np.multiply(self.grid.spacing, self.grid.index.shape)
-        middle = np.where(
-            middle > (extent + self.canvas) / 2, middle - self.canvas, middle
-        )  # the padding's nearer side
+        # the padding's nearer side
+        middle = np.where(middle > (extent + self.canvas) / 2, middle - self.canvas, middle)
         given = self.grid.at(middle[:, 0], middle[:, 1])
         if self.map is None:
             return given

@@ -77,9 +77,8 @@ def read_mask(slide: WovenSlide, params: Params, *, edges: bool) -> SlideMask | 
         return None
     classes, size, path = params.tile.masks.classes, (slide.height_px, slide.width_px), Path(slide.mask)
     if not path.is_file():
-        raise ManifestFaults(
-            [Fault(slide.mask, "the file is missing.", f"put it there, or mend slide '{slide.name}'.")]
-        )
+        remedy = f"put it there, or mend slide '{slide.name}'."
+        raise ManifestFaults([Fault(slide.mask, "the file is missing.", remedy)])
     if path.suffix.lower() in (".json", ".geojson"):
         regions, found = read_geojson(path, classes, params.tile.cell_outline)
         found += check_inside(slide.mask, regions, PixelBox(0, 0, slide.width_px, slide.height_px), params.tile)
@@ -89,9 +88,7 @@ def read_mask(slide: WovenSlide, params: Params, *, edges: bool) -> SlideMask | 
     if raster.largest > len(classes):
         remedy = f"ids are 1 to {len(classes)}, in the order of tile.masks.classes; 0 is none of them."
         raise ManifestFaults([Fault(slide.mask, f"it holds class id {raster.largest}.", remedy)])
-    instances = None
-    if slide.instances:
-        instances = read_raster(Path(slide.instances), slide.width_px, slide.height_px)
+    instances = read_raster(Path(slide.instances), slide.width_px, slide.height_px) if slide.instances else None
     if edges and instances is None:
         problem = f"slide '{slide.name}' has a raster mask, and the model reads outlines of nuclei."
         raise ManifestFaults([Fault("params.yaml", problem, "name a raster of nuclei in 'instances'.")])

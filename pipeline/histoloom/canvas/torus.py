@@ -58,10 +58,7 @@ def noise_field(seed: int, channels: int, box: PixelBox[int], canvas: tuple[int,
 def _noise(seed: int, channels: int, rows: slice, columns: slice) -> np.ndarray:
     side = NOISE_CELL
     cells = [(start // side, -(-stop // side)) for start, stop in ((s.start, s.stop) for s in (rows, columns))]
-    drawn = np.concatenate(
-        [np.concatenate([_cell(seed, channels, y, x) for x in range(*cells[1])], 2) for y in range(*cells[0])],
-        1,
-    )
+    drawn = np.block([[_cell(seed, channels, y, x) for x in range(*cells[1])] for y in range(*cells[0])])
     y, x = rows.start - cells[0][0] * side, columns.start - cells[1][0] * side
     return drawn[:, y : y + rows.stop - rows.start, x : x + columns.stop - columns.start]
 

@@ -28,11 +28,9 @@ def weave_in_memory(plan: CanvasPlan, denoiser: WindowDenoiser, inputs: CanvasIn
     for step in range(plan.begin, plan.end):
         parts = [_parts(plan, states, number, step) for number in range(blocks.count)]
         states = [advance_block(plan, n, step, of_block, denoiser, inputs) for n, of_block in enumerate(parts)]
-    rows = [
-        np.concatenate(states[start : start + len(blocks.widths)], 2)
-        for start in range(0, blocks.count, len(blocks.widths))
-    ]
-    return np.roll(np.concatenate(rows, 1)[: plan.channels], plan.origin(plan.end), (1, 2))
+    columns = len(blocks.widths)
+    whole = np.block([states[start : start + columns] for start in range(0, blocks.count, columns)])
+    return np.roll(whole[: plan.channels], plan.origin(plan.end), (1, 2))
 
 
 def _parts(plan: CanvasPlan, states: list[np.ndarray], number: int, step: int) -> tuple[np.ndarray, ...]:
@@ -101,11 +99,9 @@ def strip_task(state: StateFile, height: int | None, width: int | None) -> np.nd
 
 
 def keep_task(job: CanvasJob, number: int, step: int, state: StateFile) -> None:
-    channels = job.plan.channels if step == job.plan.end else None
+    kept = state.state()[: job.plan.channels if step == job.plan.end else None]
     part = Path(job.part(step, number))
-    commit_part(
-        job.checkpoints / part.parent, part.name, lambda folder: np.save(folder / STATE, state.state()[:channels])
-    )
+    commit_part(job.checkpoints / part.parent, part.name, lambda folder: np.save(folder / STATE, kept))
 
 
 def segment(job: CanvasJob, start: int, stop: int, order: Callable[[int], list[int]] | None = None) -> dict[str, Task]:
@@ -127,10 +123,8 @@ def segment(job: CanvasJob, start: int, stop: int, order: Callable[[int], list[i
         down, right = job.plan.strips(step)
         sizes = {"right": (None, right), "down": (down, None), "corner": (down, right)}
         for number in order(step) if order else numbers:
-            strips = []
-            for (name, size), neighbour in zip(
-                sizes.items(), blocks.after(number)
-            ):  # cut when they are needed, not before
+            strips = []  # cut when they are needed, not before
+            for (name, size), neighbour in zip(sizes.items(), blocks.after(number)):
                 strips.append(Ref(f"{name}-{step}-{neighbour}"))
                 tasks[strips[-1].key] = Task(strip_task, (at(step, neighbour), *size), neighbour)
             key = at(step + 1, number).key
@@ -173,7 +167,6 @@ class Latents:
             x0, x1 = max(columns.start, block.left), min(columns.stop, block.right)
             if y0 < y1 and x0 < x1:
                 state = np.load(self.job.checkpoints / self.job.part(end, number) / STATE, mmap_mode="r")
-                out[:, y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start] = state[
-                    :, y0 - block.top : y1 - block.top, x0 - block.left : x1 - block.left
-                ]
+                here = state[:, y0 - block.top : y1 - block.top, x0 - block.left : x1 - block.left]
+                out[:, y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start] = here
         return out

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -36,28 +36,33 @@ class Windows:
     own: PixelBox[int]
 
 
-class WindowLayout(Protocol):
-    """How windows are laid over a canvas. Only a `Lattice` can be laid block by block."""
+@dataclass(frozen=True)
+class WindowLayout:
+    """How windows are laid over a canvas. Unless a layout says otherwise, they begin anywhere on one block, and reach over its end; only a
+    `Lattice` can be laid block by block.
 
-    @property
-    def window(self) -> int:
-        """Side of a window, latent px."""
-        ...
+    window : side of a window, latent px.
+    """
 
-    def reach(self, step: int) -> int: ...
+    window: int
 
-    def inset(self, step: int) -> int: ...
+    def reach(self, step: int) -> int:
+        return self.window
 
-    def move(self, step: int, rng: np.random.Generator) -> tuple[int, int]: ...
+    def inset(self, step: int) -> int:
+        return 0
 
-    def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows: ...
+    def move(self, step: int, rng: np.random.Generator) -> tuple[int, int]:
+        return 0, 0
+
+    def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Lattice:
-    """window : side of a window, latent px. halos : context around each cell, latent px, one a step or one for all."""
+class Lattice(WindowLayout):
+    """halos : context around each cell, latent px, one a step or one for all."""
 
-    window: int
     halos: Sequence[int]
     moves: bool = True
 
@@ -95,28 +100,8 @@ class Lattice:
         return starts, keep
 
 
-def independent(window: int) -> Lattice:
-    return Lattice(window, (0,), moves=False)
-
-
 @dataclass(frozen=True)
-class _OnOneBlock:
-    """Windows that begin anywhere on the one block, and reach over its end."""
-
-    window: int
-
-    def reach(self, step: int) -> int:
-        return self.window
-
-    def inset(self, step: int) -> int:
-        return 0
-
-    def move(self, step: int, rng: np.random.Generator) -> tuple[int, int]:
-        return 0, 0
-
-
-@dataclass(frozen=True)
-class Random(_OnOneBlock):
+class Random(WindowLayout):
     """Windows about random pixels that none has covered yet."""
 
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
@@ -136,7 +121,7 @@ class Random(_OnOneBlock):
 
 
 @dataclass(frozen=True)
-class Stride(_OnOneBlock):
+class Stride(WindowLayout):
     """Windows at half their side, averaged."""
 
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
@@ -154,10 +139,6 @@ def make_window_layout(
     name: Literal["lattice", "random", "stride", "independent"], window: int, halos: Sequence[int]
 ) -> WindowLayout:
     """A window layout by its name in params; `halos` are a lattice's."""
-    if name == "lattice":
-        return Lattice(window, tuple(halos))
-    if name == "independent":
-        return independent(window)
-    if name == "random":
-        return Random(window)
-    return Stride(window)
+    if name in ("lattice", "independent"):
+        return Lattice(window, tuple(halos)) if name == "lattice" else Lattice(window, (0,), moves=False)
+    return Random(window) if name == "random" else Stride(window)

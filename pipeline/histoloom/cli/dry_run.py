@@ -25,18 +25,13 @@ def print_dry_run(study: Study) -> None:
     console.print(table)
     of = {purpose: int((plan["purpose"] == purpose).sum()) for purpose in PURPOSES}
     said = ", ".join(f"{count} to {purpose}" for purpose, count in of.items() if count or purpose != "predict")
-    console.print(
-        f"tiles: {said}, in {plan['part'].nunique()} parts "
-        f"of at most {params.plan.batch_size * params.plan.batches_per_part}"
-    )
-    given = GivenTiles(store, rows, params, given_arrays(store, params))
+    most = params.plan.batch_size * params.plan.batches_per_part
+    console.print(f"tiles: {said}, in {plan['part'].nunique()} parts of at most {most}")
+    given, first = GivenTiles(store, rows, params, given_arrays(store, params)), plan.head(params.plan.batch_size)
     with one_thread():
-        cost = estimate(
-            params, plan, lambda name: given.of(plan.head(params.plan.batch_size))[name], study.models, where
-        )
+        cost = estimate(params, plan, lambda name: given.of(first)[name], study.models, where)
     if cost is None:
         console.print("time: not known before a denoiser is trained (dvc repro train_denoiser)")
         return
-    console.print(
-        f"time: about {cost.seconds / 60:.1f} min on one worker ({where}); disk: at most {cost.mib_at_most:.0f} MiB"
-    )
+    disk = f"disk: at most {cost.mib_at_most:.0f} MiB"
+    console.print(f"time: about {cost.seconds / 60:.1f} min on one worker ({where}); {disk}")

@@ -107,19 +107,14 @@ def surrounding_repository(folder: Path) -> Path | None:
 
 
 def _git(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-    )
+    return _done(["git", *arguments], folder)
 
 
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+def _done(command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess:
+    """A command that was run in a folder, with variables more than those of the user."""
+    here = more | {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    nothing = subprocess.DEVNULL
+    return subprocess.run(command, cwd=folder, env=here, stdin=nothing, capture_output=True, text=True, check=False)
 
 
 def _identity(folder: Path) -> dict[str, str]:
@@ -132,9 +127,6 @@ def _identity(folder: Path) -> dict[str, str]:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    environment = _identity(folder) | _environment()
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
-    )
+    done = _done(command, folder, **_identity(folder))
     if done.returncode:
         raise HistoloomError(f"'{' '.join(command)}' failed: {done.stderr.strip() or done.stdout.strip()}")

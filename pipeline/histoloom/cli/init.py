@@ -101,14 +101,11 @@ def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
         found = f"{len(draft.slides):,} slide(s)" if draft.slides else "No slide"
         said = [f"{found} found in {slides}.", *(f"Left out: {words}." for words in draft.words())]
     if outer := surrounding_repository(folder):
-        said.append(
-            f"The study is a git repository inside another, {outer}: name it in the other's .gitignore, or make it elsewhere."
-        )
+        how = "name it in the other's .gitignore, or make it elsewhere"
+        said.append(f"The study is a git repository inside another, {outer}: {how}.")
     place = f"./{folder}" if str(folder).startswith("-") else str(folder)  # which is no option
-    said.append(
-        f"A study at {folder}. Next: fill in manifests/slides.csv and params.yaml, then "
-        f"cd {shlex.quote(place)}, histoloom validate, dvc repro."
-    )
+    then = f"cd {shlex.quote(place)}, histoloom validate, dvc repro"
+    said.append(f"A study at {folder}. Next: fill in manifests/slides.csv and params.yaml, then {then}.")
     for line in said:
         console.print(line, markup=False)
 
@@ -134,9 +131,8 @@ def _write_dvc_yaml(folder: Path) -> None:
     (folder / "dvc.yaml").write_text(study_yaml(models), encoding="utf-8")
     # DVC names outputs to git as they are made, and takes that back where a later stage fails: they hold patients' ids.
     made = (place for stage in STAGES.values() if not stage.demo for place in outputs(stage, models))
-    (folder / ".gitignore").write_text(
-        "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made))), encoding="utf-8"
-    )
+    ignored = "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made)))
+    (folder / ".gitignore").write_text(ignored, encoding="utf-8")
 
 
 def _write_manifest(path: Path, draft: Draft) -> None:

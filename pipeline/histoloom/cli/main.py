@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _OF_STUDIES = [name for name, stage in STAGES.items() if not stage.demo]
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW = click.Path(path_type=Path)
 
 
 def _study() -> Study:
@@ -53,19 +55,15 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_NEW)
 @click.option("--recipe", multiple=True, help="A recipe's name or file; what it changes is written to params.yaml.")
 @click.option(
     "--slides",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=_FOLDER,
     help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
 )
 @click.option("--system", help="A published system (docs/systems.md); its data is drawn unless --data names real ones.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="With --system: the folder of real data that its page names.",
-)
+@click.option("--data", type=_FOLDER, help="With --system: the folder of real data that its page names.")
 @click.option(
     "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
 )
@@ -155,15 +153,11 @@ def status() -> None:
 
 
 @cli.command()
-@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--rows",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Take rows from here, such as data/verdicts for data/synthetic.",
-)
+@click.argument("store", type=_FOLDER)
+@click.option("--rows", type=_FOLDER, help="Take rows from here, such as data/verdicts for data/synthetic.")
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows that match; may be repeated.")
 @click.option("-n", "count", default=64, show_default=True, help="How many tiles, evenly spread.")
-@click.option("-o", "--output", default="preview.png", show_default=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", default="preview.png", show_default=True, type=_NEW)
 def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, output: Path) -> None:
     """Write a contact sheet of any tile STORE."""
     from histoloom.cli.preview import write_preview
@@ -191,7 +185,7 @@ def review() -> None:
 
 
 @review.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_NEW)
 @click.option("-n", "count", default=100, show_default=True, help="How many tiles, half of them real.")
 @click.option("--seed", default=0, show_default=True, help="Of their order.")
 def make(folder: Path, count: int, seed: int) -> None:
@@ -203,7 +197,7 @@ def make(folder: Path, count: int, seed: int) -> None:
 
 
 @review.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=_FOLDER)
 @click.argument("verdicts", type=_FILE)
 def score(folder: Path, verdicts: Path) -> None:
     """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to reviews/verdicts.csv."""
@@ -212,15 +206,14 @@ def score(folder: Path, verdicts: Path) -> None:
     for name, found in score_review(folder, verdicts, _study().reviews).items():
         if found["n"]:
             low, high = found["interval"]
-            console.print(
-                f"{name.replace('_', ' ')}: {found['fraction']:.0%} of {found['n']} ({low:.0%} to {high:.0%})"
-            )
+            said = f"{found['fraction']:.0%} of {found['n']} ({low:.0%} to {high:.0%})"
+            console.print(f"{name.replace('_', ' ')}: {said}")
     console.print("Add review to filter.use to reject what was found unusable.")
 
 
 @cli.command()
 @click.argument("slide", type=_FILE)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_NEW)
 @click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
 @click.option(
     "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; all that was scanned if unstated."
@@ -241,12 +234,8 @@ def segment(
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--attribution",
-    type=_FILE,
-    help="Markdown that says whose data it was trained on, under which licence.",
-)
+@click.argument("folder", type=_NEW)
+@click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, under which licence.")
 @click.option("--hardware", default="", help="On what it was trained, in words.")
 @click.option("--dataset", default="", help="Name of the data set, put before what stands for its groups and slides.")
 @click.option(

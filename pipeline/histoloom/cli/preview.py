@@ -25,9 +25,8 @@ def write_preview(
     for clause in where:
         column, found, value = clause.partition("=")
         if not found or column not in rows.columns:
-            raise HistoloomError(
-                f"'{clause}' is not COLUMN=VALUE with a column of this store: {', '.join(rows.columns)}."
-            )
+            columns = ", ".join(rows.columns)
+            raise HistoloomError(f"'{clause}' is not COLUMN=VALUE with a column of this store: {columns}.")
         rows = rows[rows[column].astype(str) == value]
     if rows.empty:
         raise HistoloomError(f"No tile of {store} matches {' and '.join(where)}.")

@@ -29,31 +29,28 @@ def reference() -> str:
 
 def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[tuple[str, str, str, str]]:
     for name, field in model.written_keys().items():
-        kind = field.annotation
+        kind, note = field.annotation, " ".join((field.description or "").split())
         if isinstance(kind, type) and issubclass(kind, Section):
             if not own:
                 yield from _rows(kind, f"{prefix}{name}.")
             continue
         if get_origin(kind) is dict and isinstance(get_args(kind)[1], type) and issubclass(get_args(kind)[1], Section):
-            yield f"{prefix}{name}", "mapping", f"`{field.default!r}`", field.description or ""
+            yield f"{prefix}{name}", "mapping", f"`{field.default!r}`", note
             continue
         if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Section)]:
             one = field.default is None  # else a list of them
-            note = field.description or " ".join((inner[0].__doc__ or "").split())
+            note = note or " ".join((inner[0].__doc__ or "").split())
             yield f"{prefix}{name}", "mapping or None" if one else "list", f"`{field.default!r}`", note
             yield from _rows(inner[0], f"{prefix}{name}{'' if one else '[]'}.")
             continue
         default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
-        yield f"{prefix}{name}", _type(kind), default, field.description or ""
+        yield f"{prefix}{name}", _type(kind), default, note
 
 
 def _type(kind) -> str:
     """A type as a user reads it: choices spelt out, containers by their brackets."""
-    text = re.sub(
-        r"typing\.|histoloom\.config\.\w+\.|<class '(\w+)'>",
-        r"\1",
-        str(kind) if not isinstance(kind, type) else kind.__name__,
-    )
+    text = kind.__name__ if isinstance(kind, type) else str(kind)
+    text = re.sub(r"typing\.|histoloom\.config\.\w+\.|<class '(\w+)'>", r"\1", text)
     text = re.sub(r"Annotated\[(\w+),.*?\)\]\)?\]?", r"\1", text)
     text = re.sub(r"Literal\[([^\]]*)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), text)
     return text.replace("|", "or")

@@ -13,6 +13,7 @@ from histoloom.config.filter import Filter
 from histoloom.config.load import check_cluster, check_params, load_cluster, load_params
 from histoloom.config.params import Params
 from histoloom.config.plan import Change, Edit, Plan, Request
+from histoloom.config.program import Where
 from histoloom.config.report import Report
 from histoloom.config.sample import Sample
 from histoloom.config.sample_slides import FromImage, SampleSlides, WovenSlide
@@ -23,46 +24,3 @@ from histoloom.config.train_denoiser import LossWeight, TrainDenoiser
 from histoloom.config.train_encoders import Genotype, ImageTower, Rna, Text, TrainEncoders
 from histoloom.config.train_filters import TrainFilters
 from histoloom.config.uplift import Uplift
-from histoloom.config.where import Where
-
-__all__ = [
-    "Change",
-    "Cluster",
-    "Edit",
-    "Emit",
-    "Encode",
-    "Evaluate",
-    "Filter",
-    "FromImage",
-    "Genotype",
-    "Guided",
-    "ImageTower",
-    "Labels",
-    "LossWeight",
-    "Masks",
-    "Params",
-    "Plan",
-    "Region",
-    "Report",
-    "Request",
-    "Rna",
-    "Sample",
-    "SampleSlides",
-    "Section",
-    "Split",
-    "Text",
-    "Tile",
-    "TileSet",
-    "Tissue",
-    "TrainAutoencoder",
-    "TrainDenoiser",
-    "TrainEncoders",
-    "TrainFilters",
-    "Uplift",
-    "Where",
-    "WovenSlide",
-    "check_cluster",
-    "check_params",
-    "load_cluster",
-    "load_params",
-]

@@ -51,7 +51,8 @@ Distinct = AfterValidator(_distinct)
 
 
 class Section(BaseModel):
-    """A key that is null, or a section with nothing in it, is as one that isn't there.
+    """A key that is null, or a section with nothing in it, is as one that isn't there. What a key means is its description, or the text
+    below it.
 
     renamed : keys that the section had before, to what they are called now.
     nullable : keys of which null means something.
@@ -59,7 +60,7 @@ class Section(BaseModel):
 
     renamed: ClassVar[dict[str, str]] = {}
     nullable: ClassVar[tuple[str, ...]] = ()
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -99,14 +100,11 @@ _INTERVALS: dict[str, Interval] = {"mask": (0.2, 0.6)}
 class Guided(Section):
     """What is stepped under guidance."""
 
-    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = Field(
-        2.0, description="guidance scale, or one for each condition; 1 is none, 0 ignores the condition"
-    )
-    guidance_interval: Interval | dict[ConditionName, Interval] = Field(
-        _INTERVALS,
-        description="fractions of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. "
-        "2024), or those of each condition; one that isn't named is guided throughout. Outside, a condition counts once",
-    )
+    guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = 2.0
+    """guidance scale, or one for each condition; 1 is none, 0 ignores the condition"""
+    guidance_interval: Interval | dict[ConditionName, Interval] = _INTERVALS
+    """fractions of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. 2024), or
+    those of each condition; one that isn't named is guided throughout. Outside, a condition counts once"""
 
     @model_validator(mode="after")
     def _in_order(self):

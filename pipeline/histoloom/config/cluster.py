@@ -32,17 +32,12 @@ def _address(stated: Any) -> Any:
 class Cluster(Section):
     """How this machine runs the work. Changing it reruns nothing."""
 
-    workers: Natural | Literal["auto"] = Field(
-        "auto", description="processes; auto is one per core that the process may use, or per GPU; 0 is in-process"
-    )
-    memory_limit: str = Field(
-        "auto",
-        pattern=r"(?i)^(auto|\d+(\.\d+)?(e\d+)?\s*([kmgtp]i?)?b?)$",
-        description="of a worker, such as 4 GiB; auto shares",
-    )
+    workers: Natural | Literal["auto"] = "auto"
+    """processes; auto is one per core that the process may use, or per GPU; 0 is in-process"""
+    memory_limit: str = Field("auto", pattern=r"(?i)^(auto|\d+(\.\d+)?(e\d+)?\s*([kmgtp]i?)?b?)$")
+    """of a worker, such as 4 GiB; auto shares"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    scheduler: Annotated[str | None, BeforeValidator(_address)] = Field(
-        None, description="address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"
-    )
+    scheduler: Annotated[str | None, BeforeValidator(_address)] = None
+    """address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"""
     training_threads: Positive | Literal["auto"] = "auto"
     retries: Natural = Field(2, description="times a task whose worker died is tried again")

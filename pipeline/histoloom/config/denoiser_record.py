@@ -95,27 +95,18 @@ def read_denoiser_record(folder: Path | str) -> DenoiserRecord | None:
     if not path.is_file():
         return _pipeline_record(Path(folder)) if in_pipeline(Path(folder)) else None
     written = read_json(path)
-    conditions = [
-        ConditionSpec(
-            told(found, "name", path),
-            told(found, "shape", path),
-            told(found, "size", path),
-            found.get("drop", 0.0),
-            tuple(told(found, "channels", path)),
-        )
-        for found in told(written, "conditions", path)
-    ]
+    conditions = []
+    for found in told(written, "conditions", path):
+        name, shape, size, channels = (told(found, key, path) for key in ("name", "shape", "size", "channels"))
+        conditions.append(ConditionSpec(name, shape, size, found.get("drop", 0.0), tuple(channels)))
     training = told(written, "training", path)
     if "shape" not in training:  # as packages of the first version state it
         px = told(training, "latent_px", path)
         training = training | {"shape": (told(training, "latent_channels", path), px, px)}
-    needed = ("prediction", "schedule", "train_timesteps", "map_input", "shape")
-    facts = {name: told(training, name, path) for name in needed} | {"shape": tuple(training["shape"])}
-    facts |= {
-        name: training[name] for name in ("distilled", "guidance_inside", "target", "backbone") if name in training
-    }
-    if training.get("betas"):
-        facts["betas"] = tuple(training["betas"])
+    facts = {name: told(training, name, path) for name in ("prediction", "schedule", "train_timesteps", "map_input")}
+    optional = ("distilled", "guidance_inside", "target", "backbone")
+    facts |= {name: training[name] for name in optional if name in training}
+    facts |= {name: tuple(training[name]) for name in ("shape", "betas") if training.get(name)}
     if not any(spec.shape == "map" for spec in conditions):
         facts["map_input"] = None  # a network that reads no map can take one in any way
     return DenoiserRecord(tuple(conditions), DenoiserTraining(**facts))

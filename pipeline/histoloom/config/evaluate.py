@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from histoloom.config.base import Positive, Section
 from histoloom.config.extractors import JudgeName
@@ -12,14 +12,11 @@ from histoloom.config.file_keys import Names
 
 
 class Evaluate(Section):
-    features: Annotated[JudgeName, Names.EXTRACTOR] = Field(
-        "efficientnet-lite0",
-        description="efficientnet-lite0 or efficientnet-lite2 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP: vinid/plip), "
-        "hf-hub:ORG/NAME (open_clip), or a folder of either CLIP",
-    )
-    weights: Annotated[str | None, Names.FILE] = Field(
-        None, description="file of the extractor's weights, of the first four, where they aren't its own"
-    )
+    features: Annotated[JudgeName, Names.EXTRACTOR] = "efficientnet-lite0"
+    """efficientnet-lite0 or efficientnet-lite2 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP:
+    vinid/plip), hf-hub:ORG/NAME (open_clip), or a folder of either CLIP"""
+    weights: Annotated[str | None, Names.FILE] = None
+    """file of the extractor's weights, of the first four, where they aren't its own"""
     max_tiles: Positive = 2000
     kid_subsets: Positive = 50
     neighbours: Positive = 3

@@ -46,9 +46,14 @@ JUDGE = "efficientnet-lite2"
 """It judges what was made, so nothing that is made or chosen may look through it."""
 
 
-def _check_extractor(name: str) -> str:
+def is_extractor(source: str) -> bool:
+    """Whether a source of the condition `image` is a network from elsewhere that is known by its name: no folder, and not `train`."""
     families = tuple(known.name for known in KNOWN_EXTRACTORS if known.name.endswith(":"))
-    if name not in OF_NO_PATIENT and not name.startswith(families) and "/" not in name:
+    return source in OF_NO_PATIENT or source.startswith(families)
+
+
+def _check_extractor(name: str) -> str:
+    if not is_extractor(name) and "/" not in name:
         raise ValueError(
             f"'{name}' is no feature extractor: efficientnet-lite0, efficientnet-lite2 (evaluate.features alone), "
             "inception-v3, timm:NAME, transformers:ORG/NAME, hf-hub:ORG/NAME (open_clip), or a folder of either CLIP, "
@@ -72,12 +77,6 @@ ExtractorName = Annotated[JudgeName, AfterValidator(_refuse_the_judge)]
 """Of those, what conditions and filters may look through."""
 TRAIN = "train"
 """The source of an encoder of tiles that is trained in the study."""
-
-
-def is_extractor(source: str) -> bool:
-    """Whether a source of the condition `image` is a network from elsewhere that is known by its name: no folder, and not `train`."""
-    families = tuple(known.name for known in KNOWN_EXTRACTORS if known.name.endswith(":"))
-    return source in OF_NO_PATIENT or source.startswith(families)
 
 
 def _check_tower(name: str) -> str:

@@ -63,8 +63,5 @@ def _command_place(command: str, root: Path) -> str:
         words = shlex.split(command)
     except ValueError:
         return command  # `validate` says that its quotes don't close
-    places = [
-        str(root / word) if (root / word).exists() and (number or "/" in word) else word
-        for number, word in enumerate(words)
-    ]
-    return command if places == words else shlex.join(places)
+    ours = [(root / word).exists() and bool(number or "/" in word) for number, word in enumerate(words)]
+    return shlex.join(str(root / word) if own else word for word, own in zip(words, ours)) if any(ours) else command

@@ -163,35 +163,28 @@ def image_facts(folder: Path) -> dict[str, Any]:
 
 def context_length(folder: Path) -> int:
     """Tokens that a folder's text tower reads at once; CLIP's 77 where it doesn't tell."""
-    for name, keys in (
-        ("open_clip_config.json", ("model_cfg", "text_cfg", "context_length")),
-        ("config.json", ("text_config", "max_position_embeddings")),
-        ("config.json", ("max_position_embeddings",)),
-    ):
-        found = _number(folder / name, keys)
-        if found is not None:
-            return found
-    return 77
+    found = _of_text_tower(folder, "context_length", "max_position_embeddings")
+    return 77 if found is None else found
 
 
 def text_width(folder: Path) -> int | None:
     """Channels of the tokens that a folder's text tower gives; None where it doesn't tell."""
-    for name, keys in (
-        ("open_clip_config.json", ("model_cfg", "text_cfg", "width")),
-        ("config.json", ("text_config", "hidden_size")),
-        ("config.json", ("hidden_size",)),
+    return _of_text_tower(folder, "width", "hidden_size")
+
+
+def _of_text_tower(folder: Path, in_open_clip: str, in_transformers: str) -> int | None:
+    """A number of a text tower's configuration, under the name that either library gives it."""
+    for name, *keys in (
+        ("open_clip_config.json", "model_cfg", "text_cfg", in_open_clip),
+        ("config.json", "text_config", in_transformers),
+        ("config.json", in_transformers),
     ):
-        found = _number(folder / name, keys)
-        if found is not None:
+        found: Any = read_json(folder / name) if (folder / name).is_file() else {}
+        for key in keys:
+            found = found.get(key, {}) if isinstance(found, dict) else {}
+        if isinstance(found, int):
             return found
     return None
-
-
-def _number(path: Path, keys: tuple[str, ...]) -> int | None:
-    found: Any = read_json(path) if path.is_file() else {}
-    for key in keys:
-        found = found.get(key, {}) if isinstance(found, dict) else {}
-    return found if isinstance(found, int) else None
 
 
 def scale_of(source: str) -> float | None:

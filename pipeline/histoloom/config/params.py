@@ -14,7 +14,7 @@ from histoloom.config.evaluate import Evaluate
 from histoloom.config.file_names import FileName, alike
 from histoloom.config.filter import Filter
 from histoloom.config.models import TAKEN, ModelParams, inherited
-from histoloom.config.plan import Change, Plan
+from histoloom.config.plan import Change, Plan, Request
 from histoloom.config.report import Report
 from histoloom.config.sample import Sample
 from histoloom.config.sample_slides import SampleSlides
@@ -55,14 +55,11 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     uplift: Uplift = Uplift()
     report: Report = Report()
-    models: dict[FileName, ModelParams] = Field(
-        {}, description="several models, by names of yours; each states what it has otherwise than the sections above"
-    )
+    models: dict[FileName, ModelParams] = Field({})
+    """several models, by names of yours; each states what it has otherwise than the sections above"""
 
-    extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field(
-        {},
-        description="pieces of your own: condition, target, backbone, reduce or learner, to a name, to FILE.py:CLASS",
-    )
+    extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field({})
+    """pieces of your own: condition, target, backbone, reduce or learner, to a name, to FILE.py:CLASS"""
 
     @model_validator(mode="before")
     @classmethod
@@ -114,16 +111,11 @@ class Params(Section):
             if taken := sorted({*names} & {*PLACES[kind]}):
                 raise ValueError(f"extensions.{kind}: {taken} are names of histoloom's own; name them otherwise")
         self._check_models()
-        for where, classes in (
-            ("tile.labels", self.tile.labels.classes),
-            ("tile.masks", self.tile.masks.classes),
-            ("plan", self.plan.classes),
-        ):
-            _refuse_alike(f"{where}.classes", classes)
+        for where, named in (("tile.labels", self.tile.labels), ("tile.masks", self.tile.masks), ("plan", self.plan)):
+            _refuse_alike(f"{where}.classes", named.classes)
         if "evaluate" in self.tile.labels.classes:
             raise ValueError("tile.labels.classes names 'evaluate', which the plan calls tiles made to be measured")
-        unknown = set(self.plan.classes) - set(self.tile.labels.classes)
-        if unknown:
+        if unknown := set(self.plan.classes) - set(self.tile.labels.classes):
             raise ValueError(f"plan.classes names {sorted(unknown)}, which tile.labels.classes does not")
         self._check_requests()
         self._check_slides()
@@ -171,13 +163,8 @@ class Params(Section):
         _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
         for slide in slides:
             where = f"sample_slides.slides, {slide.name!r}"
-            stated: dict[str, object] = {
-                "label": slide.label,
-                "text": slide.caption,
-                "rna": slide.rna,
-                "genotype": slide.genotype,
-            }
-            stated |= {"cohort": slide.cohort or None, "number": slide.number or None}
+            stated: dict[str, object] = {"label": slide.label, "text": slide.caption, "rna": slide.rna}
+            stated |= {"genotype": slide.genotype, "cohort": slide.cohort or None, "number": slide.number or None}
             for name in [n for n, value in stated.items() if value is not None and n not in names]:
                 raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
             if slide.label not in (None, *self.tile.labels.classes):
@@ -186,9 +173,8 @@ class Params(Section):
                 raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
             factor = self.last.factor
             if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
-                raise ValueError(
-                    f"{where}: image.x_px and image.y_px are to be multiples of {factor} px, the side of a latent pixel"
-                )
+                multiples = f"multiples of {factor} px, the side of a latent pixel"
+                raise ValueError(f"{where}: image.x_px and image.y_px are to be {multiples}")
             if slide.mask and not self.tile.masks.classes:
                 raise ValueError(f"{where}: it has a mask, and tile.masks names no classes")
 
@@ -217,7 +203,7 @@ class Params(Section):
                 raise ValueError(f"{key} names {sorted(extra)}, which train_denoiser.conditions does not")
 
     def _check_requests(self) -> None:
-        requests, names = self.plan.requests, self.conditions
+        requests = self.plan.requests
         _refuse_alike("plan.requests", [request.name for request in requests])
         if taken := {r.name for r in requests} & {"evaluate", *self.tile.labels.classes}:
             raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
@@ -229,43 +215,39 @@ class Params(Section):
                 "purpose: predict for every request, or name in sample.chain a model that paints them"
             )
         for request in requests:
-            where, change = request.where, request.change
-            mask = change.mask
-            needs = {
-                "mask": bool(mask.swap or mask.multiply or mask.scatter),
-                "rna": change.rna is not None,
-                "genotype": bool(where.genotype or change.genotype),
-                "text": change.caption is not None,
-                "magnification": change.mpp is not None,
-                "cohort": bool(where.cohort or change.cohort),
-                "number": bool(change.number),
-                "image": request.like is not None,
-            }
-            for name in [n for n, needed in needs.items() if needed and n not in names] + sorted(
-                set(change.leave_out) - set(names)
-            ):
-                raise ValueError(f"plan.requests, {request.name!r}: '{name}' is not among train_denoiser.conditions")
-            columns = {"cohort": {*where.cohort, *change.cohort}, "number": {*change.number}}
-            for name, named in columns.items():
-                if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
-                    raise ValueError(f"plan.requests, {request.name!r}: {others} are no train_encoders.{name}.columns")
-            if unknown := sorted({*request.chain} - {*self.models}):
-                raise ValueError(f"plan.requests, {request.name!r}: chain names {unknown}, which models does not")
-            if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
-                raise ValueError(
-                    f"plan.requests, {request.name!r}: inversion goes back over steps of ddim or euler: set sample.scheduler to one of them"
-                )
-            stated = {*where.contains, *mask.swap, *mask.swap.values(), *mask.multiply} - {"background"}
-            stated |= {*request.remake.classes, *(request.start.where.contains if request.start.where else ())} - {
-                "background"
-            }
-            if extra := stated - set(self.tile.masks.classes):
-                raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.masks.classes")
-            if extra := {label for label in (where.label, change.label) if label is not None} - {
-                *self.tile.labels.classes
-            }:
-                raise ValueError(f"plan.requests, {request.name!r}: {sorted(extra)} are no tile.labels.classes")
-            if request.counterfactual and change == Change():
-                raise ValueError(
-                    f"plan.requests, {request.name!r}: counterfactual tiles differ in what 'change' states, and it is empty"
-                )
+            try:
+                self._check_request(request)
+            except ValueError as error:
+                raise ValueError(f"plan.requests, {request.name!r}: {error}") from None
+
+    def _check_request(self, request: Request) -> None:
+        where, change, names, mask = request.where, request.change, self.conditions, request.change.mask
+        needs = {
+            "mask": bool(mask.swap or mask.multiply or mask.scatter),
+            "rna": change.rna is not None,
+            "genotype": bool(where.genotype or change.genotype),
+            "text": change.caption is not None,
+            "magnification": change.mpp is not None,
+            "cohort": bool(where.cohort or change.cohort),
+            "number": bool(change.number),
+            "image": request.like is not None,
+        }
+        asked = [name for name, needed in needs.items() if needed] + sorted(change.leave_out)
+        for name in (name for name in asked if name not in names):
+            raise ValueError(f"'{name}' is not among train_denoiser.conditions")
+        columns = {"cohort": {*where.cohort, *change.cohort}, "number": {*change.number}}
+        for name, named in columns.items():
+            if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
+                raise ValueError(f"{others} are no train_encoders.{name}.columns")
+        if unknown := sorted({*request.chain} - {*self.models}):
+            raise ValueError(f"chain names {unknown}, which models does not")
+        if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
+            raise ValueError("inversion goes back over steps of ddim or euler: set sample.scheduler to one of them")
+        of_start = request.start.where.contains if request.start.where else {}
+        masks = {*where.contains, *of_start, *mask.swap, *mask.swap.values(), *mask.multiply, *request.remake.classes}
+        if extra := masks - {"background", *self.tile.masks.classes}:
+            raise ValueError(f"{sorted(extra)} are no tile.masks.classes")
+        if extra := {label for label in (where.label, change.label) if label is not None} - {*self.tile.labels.classes}:
+            raise ValueError(f"{sorted(extra)} are no tile.labels.classes")
+        if request.counterfactual and change == Change():
+            raise ValueError("counterfactual tiles differ in what 'change' states, and it is empty")

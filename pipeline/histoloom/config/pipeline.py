@@ -71,18 +71,15 @@ def pipeline_process(unet: Path) -> dict[str, Any]:
     config = read_json(path)
     name, schedule = config.get("_class_name", "the scheduler"), config.get("beta_schedule")
     if config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
-        raise HistoloomError(
-            f"{path}: {name} has betas of its own, or betas moved to an end without signal. Neither is supported."
-        )
+        own = "betas of its own, or betas moved to an end without signal"
+        raise HistoloomError(f"{path}: {name} has {own}. Neither is supported.")
     if schedule not in _SCHEDULES:
-        raise HistoloomError(
-            f"{path}: the beta_schedule of {name} is {schedule!r}; {' and '.join(_SCHEDULES)} are supported."
-        )
+        known = " and ".join(_SCHEDULES)
+        raise HistoloomError(f"{path}: the beta_schedule of {name} is {schedule!r}; {known} are supported.")
     prediction = config.get("prediction_type") or "epsilon"  # which the first pipelines don't state
     if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise HistoloomError(
-            f"{path}: prediction_type is {prediction!r}; epsilon, v_prediction and sample are supported."
-        )
+        known = "epsilon, v_prediction and sample"
+        raise HistoloomError(f"{path}: prediction_type is {prediction!r}; {known} are supported.")
     return {
         "prediction": prediction,
         "schedule": schedule,

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from histoloom.config.base import ConditionName, Natural, Positive, Scale, Section, Size
 from histoloom.config.file_names import FileName
-from histoloom.config.program import Program
-from histoloom.config.where import Where
+from histoloom.config.program import Program, Where
 
 
 class Edit(Section):
@@ -39,20 +38,16 @@ class Request(Program):
 
     renamed: ClassVar[dict[str, str]] = {"pairs": "counterfactual"}
     name: FileName
-    tiles: Positive | Literal["all"] = Field(
-        description="whose conditions are taken; all, to predict every one that `where` picks"
-    )
+    tiles: Positive | Literal["all"]
+    """whose conditions are taken; all, to predict every one that `where` picks"""
     where: Where = Where()
     change: Change = Change()
-    like: Literal["tile"] | None = Field(
-        None, description="tile: make variations of each tile, whose embedding is given (condition image)"
-    )
+    like: Literal["tile"] | None = None
+    """tile: make variations of each tile, whose embedding is given (condition image)"""
     counterfactual: bool = Field(False, description="make each tile twice with one seed: as it is, and changed")
-    purpose: Literal["augment", "evaluate", "predict"] = Field(
-        "augment",
-        description="augment: conditions and tiles of the train split; evaluate: held-out ones, never emitted; predict: tiles of any split "
-        "are read, and what is made of them goes to data/predicted, never emitted",
-    )
+    purpose: Literal["augment", "evaluate", "predict"] = "augment"
+    """augment: conditions and tiles of the train split; evaluate: held-out ones, never emitted; predict: tiles of any
+    split are read, and what is made of them goes to data/predicted, never emitted"""
 
     @model_validator(mode="after")
     def _makes_tiles(self):
@@ -68,9 +63,8 @@ class Request(Program):
 
 class Plan(Section):
     classes: tuple[str, ...] = Field((), description="classes to synthesise; empty means every class in deficit")
-    target: Literal["largest", "median", "none"] | Positive = Field(
-        "largest", description="train tiles wanted per class; none makes what is requested alone"
-    )
+    target: Literal["largest", "median", "none"] | Positive = "largest"
+    """train tiles wanted per class; none makes what is requested alone"""
     max_per_class: Positive = 256
     overdraw: float = Field(1.3, ge=1, description="made per tile wanted, because filters reject some")
     requests: tuple[Request, ...] = ()

@@ -9,40 +9,38 @@ from pydantic import ConfigDict, Field, model_validator
 
 from histoloom.config.base import Distinct, Fraction, Named, Positive, ReduceName, Section
 from histoloom.config.file_names import FileName
-from histoloom.config.where import Where
+
+
+class Where(Section):
+    """The tiles whose conditions are taken; all that is stated must hold."""
+
+    label: str | None = None
+    slide_id: str | None = None
+    patient_id: str | None = None
+    gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
+    genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
+    cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to the value that the slide has")
+    contains: dict[str, Fraction] = Field({}, description="mask class to the least fraction of the tile")
 
 
 class Start(Section):
     """What a run begins from. `{inverted: true}` is short for `{from: tile, inverted: true}`."""
 
     model_config = ConfigDict(serialize_by_alias=True)
-    source: Literal["noise", "tile"] = Field(
-        "noise",
-        alias="from",
-        description="noise, or a real tile; unless `where` says otherwise, the one whose conditions are given",
-    )
-    strength: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="of a tile: 1 keeps nothing but what inversion keeps, 0.1 nearly all (Meng et al. 2022)",
-    )
-    inverted: bool = Field(
-        False,
-        description="a tile's own noise, found by DDIM backwards under its own conditions, takes the place of drawn noise (Su et al. 2023)",
-    )
-    where: Where | None = Field(
-        None, description="begin from other tiles than those whose conditions are given, drawn of these"
-    )
+    source: Literal["noise", "tile"] = Field("noise", alias="from")
+    """noise, or a real tile; unless `where` says otherwise, the one whose conditions are given"""
+    strength: float = Field(1.0, gt=0, le=1)
+    """of a tile: 1 keeps nothing but what inversion keeps, 0.1 nearly all (Meng et al. 2022)"""
+    inverted: bool = False
+    """a tile's own noise, found by DDIM backwards under its own conditions, takes the place of drawn noise (Su et al. 2023)"""
+    where: Where | None = None
+    """begin from other tiles than those whose conditions are given, drawn of these"""
 
     @model_validator(mode="before")
     @classmethod
     def _of_a_tile(cls, data: Any) -> Any:
-        return (
-            data | {"from": "tile"}
-            if isinstance(data, dict) and data.get("inverted") and not data.get("from")
-            else data
-        )
+        of_tile = isinstance(data, dict) and data.get("inverted") and not data.get("from")
+        return data | {"from": "tile"} if of_tile else data
 
     @model_validator(mode="after")
     def _has_a_tile(self):
@@ -62,10 +60,8 @@ class Remake(Section):
     edited: bool = Field(False, description="where change.mask makes the mask another than the tile's")
     centre_um: float | None = Field(None, gt=0, description="a disc in the middle, of this diameter")
     grow_um: float = Field(0.0, ge=0, description="how far the region is widened")
-    rounds: Positive = Field(
-        1,
-        description="how often each step is taken, so that what is made agrees with what is kept (Lugmayr et al. 2022)",
-    )
+    rounds: Positive = 1
+    """how often each step is taken, so that what is made agrees with what is kept (Lugmayr et al. 2022)"""
 
     @property
     def any(self) -> bool:
@@ -81,17 +77,13 @@ class Remake(Section):
 class Reduction(Named):
     """What becomes of a row's samples. `reduce: vote` is short for `reduce: {name: vote}`."""
 
-    name: ReduceName = Field(
-        "each",
-        description="each: a tile each; mean: of pictures, with their deviation; vote, staple: of masks, with their agreement; best: the one "
-        "that `by` says; residual: how far it is from the tile that it began from; features: of the network",
-    )
-    by: Literal["consensus", "input"] = Field(
-        "consensus", description="of best: the sample nearest to the mean of all, or to the tile that it began from"
-    )
-    taps: Annotated[tuple[str, ...], Distinct] = Field(
-        (), description="of features: modules of the network, as torch names them"
-    )
+    name: ReduceName = "each"
+    """each: a tile each; mean: of pictures, with their deviation; vote, staple: of masks, with their agreement; best:
+    the one that `by` says; residual: how far it is from the tile that it began from; features: of the network"""
+    by: Literal["consensus", "input"] = "consensus"
+    """of best: the sample nearest to the mean of all, or to the tile that it began from"""
+    taps: Annotated[tuple[str, ...], Distinct] = ()
+    """of features: modules of the network, as torch names them"""
     level: Fraction = Field(0.1, description="of features: how much noise the tile has, 0 none, 1 noise alone")
 
     @model_validator(mode="after")
@@ -108,17 +100,15 @@ class Program(Section):
     samples: Positive = Field(1, description="made of each row, each from noise of its own")
     reduce: Reduction = Field(Reduction(), description="what becomes of a row's samples: a name, or its keys")
     remake: Remake = Remake()
-    chain: Annotated[tuple[FileName, ...], Distinct] = Field(
-        (), description="of several models, those that are run for it, in their order; unstated, sample.chain"
-    )
+    chain: Annotated[tuple[FileName, ...], Distinct] = ()
+    """of several models, those that are run for it, in their order; unstated, sample.chain"""
 
     @property
     def reads_tile(self) -> bool:
         """Whether it needs the arrays of a real tile, beside its conditions."""
-        found = self.reduce.name in ("residual", "features") or (
-            self.reduce.name == "best" and self.reduce.by == "input"
-        )
-        return found or self.start.source == "tile" or self.remake.any
+        of_input = self.reduce.name == "best" and self.reduce.by == "input"
+        compared = of_input or self.reduce.name in ("residual", "features")
+        return compared or self.start.source == "tile" or self.remake.any
 
     @property
     def text(self) -> str:

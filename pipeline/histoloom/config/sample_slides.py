@@ -23,14 +23,11 @@ class FromImage(Section):
     y_px: Natural = 0
     strength: Fraction = Field(1.0, description="how much of the noise schedule is run; less changes less")
     keep: bool = Field(False, description="keep the region, but for its holes, and make what lies around it")
-    rounds: Positive = Field(
-        4,
-        description="with keep: how often each step is taken, noise added back in between, so that what is made agrees with "
-        "what is kept (Lugmayr et al. 2022)",
-    )
-    holes: Annotated[str | None, Names.FILE] = Field(
-        None, description="GeoJSON of polygons, in the canvas's px, that are made anew"
-    )
+    rounds: Positive = 4
+    """with keep: how often each step is taken, noise added back in between, so that what is made agrees with what is
+    kept (Lugmayr et al. 2022)"""
+    holes: Annotated[str | None, Names.FILE] = None
+    """GeoJSON of polygons, in the canvas's px, that are made anew"""
 
     @model_validator(mode="after")
     def _holes_are_of_what_is_kept(self):
@@ -48,31 +45,25 @@ class WovenSlide(Section):
     name: FileName
     width_px: Positive
     height_px: Positive
-    mask: Annotated[str | None, Names.FILE] = Field(
-        None, description="classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"
-    )
-    instances: Annotated[str | None, Names.FILE] = Field(
-        None, description="raster of nuclei, where a raster mask has outlines (encode.edges)"
-    )
-    outside: Literal["glass", "tissue"] | None = Field(
-        None, description="what lies where the mask names no class; to be stated with a mask"
-    )
+    mask: Annotated[str | None, Names.FILE] = None
+    """classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"""
+    instances: Annotated[str | None, Names.FILE] = None
+    """raster of nuclei, where a raster mask has outlines (encode.edges)"""
+    outside: Literal["glass", "tissue"] | None = None
+    """what lies where the mask names no class; to be stated with a mask"""
     label: str | None = None
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
     genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
     cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to value")
     number: dict[str, float] = Field({}, description="column of train_encoders.number to value")
-    condition_grid: Annotated[str | None, Names.FILE] = Field(
-        None,
-        description="CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the "
-        "store whose conditions are all taken",
-    )
+    condition_grid: Annotated[str | None, Names.FILE] = None
+    """CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the store whose
+    conditions are all taken"""
     image: FromImage | None = None
     source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
-    purpose: Literal["augment", "evaluate"] = Field(
-        "augment", description="evaluate: held-out conditions, never emitted"
-    )
+    purpose: Literal["augment", "evaluate"] = "augment"
+    """evaluate: held-out conditions, never emitted"""
 
     @field_validator("genotype")
     @classmethod
@@ -94,10 +85,8 @@ class WovenSlide(Section):
         if image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px:
             raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
         if not image.keep and image.strength == 1:
-            raise ValueError(
-                f"the image of slide '{self.name}' would change nothing: set keep: true to make what lies around it, or a "
-                "strength below 1 to change its texture"
-            )
+            how = "set keep: true to make what lies around it, or a strength below 1 to change its texture"
+            raise ValueError(f"the image of slide '{self.name}' would change nothing: {how}")
         if not image.keep and (image.width_px, image.height_px) != (self.width_px, self.height_px):
             raise ValueError(
                 f"the image of slide '{self.name}' has a strength below 1, and is smaller than the slide: what lies beside it "
@@ -118,24 +107,20 @@ class WovenSlide(Section):
 class SampleSlides(Guided):
     renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
-    window_layout: Literal["lattice", "random", "stride", "independent"] = Field(
-        "lattice", description="how windows are laid; the others are for comparison, on one block"
-    )
+    window_layout: Literal["lattice", "random", "stride", "independent"] = "lattice"
+    """how windows are laid; the others are for comparison, on one block"""
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")
-    halo_latent_px: Natural | tuple[Natural, ...] | None = Field(
-        None, description="context around a cell, one or one a step; unstated, a sixteenth of the window"
-    )
+    halo_latent_px: Natural | tuple[Natural, ...] | None = None
+    """context around a cell, one or one a step; unstated, a sixteenth of the window"""
     block_latent_px: Size = Field(256, description="side of what one task advances, about")
     scheduler: Scheduler = "dpmsolver++"
     steps: Positive = 20
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="what the networks compute in; bf16 is fp32 where a CPU hasn't it"
-    )
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """what the networks compute in; bf16 is fp32 where a CPU hasn't it"""
     batch_size: Size = Field(16, description="windows in a forward; fixed, so that bytes don't depend on the workers")
     checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
-    glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
-        (243, 243, 243), min_length=3, max_length=3, description="colour of what is not tissue"
-    )
+    glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field((243, 243, 243), min_length=3, max_length=3)
+    """colour of what is not tissue"""
     tile_px: Literal[256, 512] = Field(256, description="tiles of the pyramid")
     compression: Literal["jpeg", "deflate"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")

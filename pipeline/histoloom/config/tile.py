@@ -19,22 +19,14 @@ class Tissue(Section):
     mpp: Scale = Field(8.0, description="scale of the tissue mask, µm/px")
     min_fraction: Fraction = 0.4
     min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
-    max_od_above_glass: float = Field(
-        0.075,
-        gt=0,
-        description="ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark",
-    )
+    max_od_above_glass: float = Field(0.075, gt=0)
+    """ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark"""
     min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
-    leave_out: Annotated[tuple[Literal["padding", "pen"], ...], Distinct] = Field(
-        ("padding", "pen"),
-        description="what is dense and is no tissue. Pen is told by its colour: take it out for blue and green stains",
-    )
+    leave_out: Annotated[tuple[Literal["padding", "pen"], ...], Distinct] = ("padding", "pen")
+    """what is dense and is no tissue. Pen is told by its colour: take it out for blue and green stains"""
     max_artefact: Fraction = Field(0.1, description="a tile with more padding and pen than this is left out")
-    min_sharpness: float = Field(
-        0.1,
-        ge=0,
-        description="below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px",
-    )
+    min_sharpness: float = Field(0.1, ge=0)
+    """below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px"""
     out_of_focus: Literal["keep", "drop"] = Field("keep", description="tiles out of focus are counted, or dropped too")
 
 
@@ -44,28 +36,18 @@ _MOST_CLASSES = 254
 
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
-    classes: tuple[ClassName, ...] = Field(
-        (),
-        validate_default=True,
-        description="names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of "
-        "the package that train_denoiser.init names",
-    )
+    classes: tuple[ClassName, ...] = Field((), validate_default=True)
+    """names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of
+    the package that train_denoiser.init names"""
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
-    unlabelled: Literal["drop", "keep"] = Field(
-        "drop", description="keep: tiles without label, or whose mask is hidden, teach autoencoder and generator too"
-    )
-    fraction: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="fraction of the labels, and of masks that were drawn or traced, that is visible of train, and of val where "
-        "there is a test split",
-    )
-    fraction_of: Literal["tile", "slide", "patient"] = Field(
-        "tile",
-        description="what is drawn: squares of two tiles a side, all of a tile within visible ones; or slides; or patients",
-    )
+    unlabelled: Literal["drop", "keep"] = "drop"
+    """keep: tiles without label, or whose mask is hidden, teach autoencoder and generator too"""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """fraction of the labels, and of masks that were drawn or traced, that is visible of train, and of val where there
+    is a test split"""
+    fraction_of: Literal["tile", "slide", "patient"] = "tile"
+    """what is drawn: squares of two tiles a side, all of a tile within visible ones; or slides; or patients"""
 
     @field_validator("classes")
     @classmethod
@@ -87,14 +69,10 @@ class Labels(Section):
 
 
 class Masks(Section):
-    source: Literal["polygons", "raster", "stain", "none"] = Field(
-        "none", description="stain tells nuclei and clear space by their colour, on slides that nobody has annotated"
-    )
-    classes: tuple[ClassName, ...] = Field(
-        (),
-        max_length=_MOST_CLASSES,
-        description="ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both",
-    )
+    source: Literal["polygons", "raster", "stain", "none"] = "none"
+    """stain tells nuclei and clear space by their colour, on slides that nobody has annotated"""
+    classes: tuple[ClassName, ...] = Field((), max_length=_MOST_CLASSES)
+    """ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both"""
 
     @model_validator(mode="after")
     def _named(self):
@@ -132,50 +110,36 @@ class Split(Section):
 
 class Tile(Section):
     nullable: ClassVar[tuple[str, ...]] = ("manifest",)
-    manifest: Annotated[str | None, Names.FILE] = Field(
-        "manifests/slides.csv", description="null where sets alone give tiles"
-    )
+    manifest: Annotated[str | None, Names.FILE] = "manifests/slides.csv"
+    """null where sets alone give tiles"""
     sets: tuple[TileSet, ...] = Field((), description="tiles that somebody cut already")
     spots: Annotated[str | None, Names.FILE] = None
     annotations_root: Annotated[str, Names.FILE] = "manifests/annotations"
-    annotations_origin: Literal["bounds", "level0"] = Field(
-        "bounds",
-        description="where GeoJSON counts from: the corner of what was scanned (openslide.bounds-x, -y), as QuPath does, or "
-        "the corner of level 0, as ASAP does. They differ where a file states bounds (MRXS, SCN)",
-    )
-    cell_outline: Literal["cell", "nucleus"] = Field(
-        "cell",
-        description="which outline of QuPath's cells is taken; they have two where they were detected by their nuclei",
-    )
-    max_outside_fraction: Fraction = Field(
-        0.1,
-        description="more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault",
-    )
+    annotations_origin: Literal["bounds", "level0"] = "bounds"
+    """where GeoJSON counts from: the corner of what was scanned (openslide.bounds-x, -y), as QuPath does, or the
+    corner of level 0, as ASAP does. They differ where a file states bounds (MRXS, SCN)"""
+    cell_outline: Literal["cell", "nucleus"] = "cell"
+    """which outline of QuPath's cells is taken; they have two where they were detected by their nuclei"""
+    max_outside_fraction: Fraction = 0.1
+    """more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
-    more_mpp: tuple[Scale, ...] = Field(
-        (), description="further scales that the same slides and pictures of sets are cut at (condition: magnification)"
-    )
+    more_mpp: tuple[Scale, ...] = ()
+    """further scales that the same slides and pictures of sets are cut at (condition: magnification)"""
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Size = 256
     stride_px: Positive = 256
-    edge: Literal["drop", "shift"] = Field(
-        "drop",
-        description="what fills no tile at the right and lower border: left out, or taken by tiles moved inwards, which overlap others",
-    )
+    edge: Literal["drop", "shift"] = "drop"
+    """what fills no tile at the right and lower border: left out, or taken by tiles moved inwards, which overlap others"""
     tissue: Tissue = Tissue()
     stain: Literal["none", "macenko", "reinhard"] = "none"
     labels: Labels
     masks: Masks = Masks()
-    caption: str = Field(
-        "H&E, {composition}",
-        description="fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; "
-        "with masks told by stain, {measured}: how many nuclei, how pale, how open",
-    )
-    summarise: Annotated[str | None, Names.COMMAND] = Field(
-        None,
-        description="command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout",
-    )
+    caption: str = "H&E, {composition}"
+    """fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; with masks
+    told by stain, {measured}: how many nuclei, how pale, how open"""
+    summarise: Annotated[str | None, Names.COMMAND] = None
+    """command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout"""
     split: Split = Split()
     max_bad_slides: Natural = 0
     max_bad_tiles: Natural = Field(0, description="pictures of sets that may be left out because they can't be used")

@@ -14,62 +14,40 @@ from histoloom.config.file_names import ClassName, FileName
 
 SetFormat = Literal["image_folder", "csv", "webdataset", "parquet", "npz", "hdf5"]
 TILE_FIELDS = (
-    "tile_id",
-    "path",
-    "patient_id",
-    "slide_id",
-    "label",
-    "caption",
-    "split",
-    "mpp",
-    "x_level0_px",
-    "y_level0_px",
-)
+    "tile_id", "path", "patient_id", "slide_id", "label", "caption", "split", "mpp", "x_level0_px", "y_level0_px",
+)  # fmt: skip
 """What a set may state of a tile, beside `image`, `mask` and the further columns of slides.csv."""
 
 
 class TileSet(Section):
     """One set. What is stated of a tile is looked for in `values`, `patterns`, columns and folders, in this order."""
 
-    path: Annotated[str, Names.FILE] = Field(
-        description="a folder of pictures, a CSV of paths, or a file or glob of .tar, .parquet, .npz, .h5"
-    )
+    path: Annotated[str, Names.FILE]
+    """a folder of pictures, a CSV of paths, or a file or glob of .tar, .parquet, .npz, .h5"""
     name: FileName | None = Field(None, description="begins the ids of its tiles; unstated, the stem of path")
     format: SetFormat | None = Field(None, description="unstated, it is told by what lies there")
     mpp: Scale | None = Field(None, description="scale of its pictures, µm/px; unstated, its column mpp")
-    scales: tuple[Scale, ...] = Field(
-        (), description="µm/px that its tiles are cut at, such as [0.25, 0.5]; unstated, tile.mpp and tile.more_mpp"
-    )
-    table: Annotated[str | None, Names.FILE] = Field(
-        None, description="of image_folder: a CSV of what is stated of its pictures; unstated, metadata.csv in it"
-    )
-    root: Annotated[str | None, Names.FILE] = Field(
-        None, description="of csv: the folder from which its paths count; unstated, the CSV's own"
-    )
-    columns: dict[str, str] = Field(
-        {},
-        description="our names (image, mask, and the columns of slides.csv) to the set's; unstated, they are the same",
-    )
-    patterns: dict[str, str] = Field(
-        {}, description="our names to regular expressions; the first group, found in a tile's name, is the value"
-    )
+    scales: tuple[Scale, ...] = ()
+    """µm/px that its tiles are cut at, such as [0.25, 0.5]; unstated, tile.mpp and tile.more_mpp"""
+    table: Annotated[str | None, Names.FILE] = None
+    """of image_folder: a CSV of what is stated of its pictures; unstated, metadata.csv in it"""
+    root: Annotated[str | None, Names.FILE] = None
+    """of csv: the folder from which its paths count; unstated, the CSV's own"""
+    columns: dict[str, str] = Field({})
+    """our names (image, mask, and the columns of slides.csv) to the set's; unstated, they are the same"""
+    patterns: dict[str, str] = Field({})
+    """our names to regular expressions; the first group, found in a tile's name, is the value"""
     values: dict[str, str] = Field({}, description="our names to what holds for all tiles, such as split or dataset")
     label_names: tuple[ClassName, ...] = Field((), description="where labels are numbers: their names, from 0")
-    masks: Annotated[str | None, Names.FILE] = Field(
-        None, description="of image_folder and csv: a folder of masks with the pictures' relative names"
-    )
-    mask_values: dict[int, str] = Field(
-        {},
-        description="values of masks to names of tile.masks.classes; unstated, 1 + the class's place, 0 is background",
-    )
-    group_by: Literal["patient", "tile"] = Field(
-        "patient",
-        description="the leak unit: the patient, or the slide where no patient is stated. tile asks for each tile to be a group of "
-        "its own where neither is known: tiles of one patient may then lie in several splits",
-    )
-    larger: Literal["centre", "grid"] = Field(
-        "centre", description="pictures larger than tile_px are cut at their centre, or into a grid of tile.stride_px"
-    )
+    masks: Annotated[str | None, Names.FILE] = None
+    """of image_folder and csv: a folder of masks with the pictures' relative names"""
+    mask_values: dict[int, str] = Field({})
+    """values of masks to names of tile.masks.classes; unstated, 1 + the class's place, 0 is background"""
+    group_by: Literal["patient", "tile"] = "patient"
+    """the leak unit: the patient, or the slide where no patient is stated. tile asks for each tile to be a group of
+    its own where neither is known: tiles of one patient may then lie in several splits"""
+    larger: Literal["centre", "grid"] = "centre"
+    """pictures larger than tile_px are cut at their centre, or into a grid of tile.stride_px"""
 
     @property
     def id(self) -> str:

@@ -11,9 +11,8 @@ from histoloom.config.file_keys import Names
 
 
 class TrainAutoencoder(Section):
-    init: Annotated[str, Names.MODEL] = Field(
-        "scratch", description="scratch, the name of a packaged model, or a folder or hub id of a diffusers autoencoder"
-    )
+    init: Annotated[str, Names.MODEL] = "scratch"
+    """scratch, the name of a packaged model, or a folder or hub id of a diffusers autoencoder"""
     revision: str | None = None
     arch: Literal["kl", "tiny"] = "tiny"
     latent_channels: Size = 4
@@ -23,16 +22,13 @@ class TrainAutoencoder(Section):
     crop_px: Size | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
     kl_weight: float = Field(1e-6, ge=0)
     detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
-    scale: Literal["measured", "kept"] = Field(
-        "measured", description="of the latents: that of this study's train tiles, or what `init` came with"
-    )
+    scale: Literal["measured", "kept"] = "measured"
+    """of the latents: that of this study's train tiles, or what `init` came with"""
     perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
     steps: Natural = Field(500, description="0 uses the loaded weights as they are")
-    decoder_steps: Natural = Field(
-        0,
-        description="after `steps`, of the decoder alone, at half the learning rate, against a critic of patches in place of the "
-        "perceptual distance: sharper, and a denoiser that knows the latents still fits",
-    )
+    decoder_steps: Natural = 0
+    """after `steps`, of the decoder alone, at half the learning rate, against a critic of patches in place of the
+    perceptual distance: sharper, and a denoiser that knows the latents still fits"""
     critic_weight: float = Field(0.05, ge=0, description="of what that critic says")
     batch_size: Size = 16
     learning_rate: float = Field(1e-3, gt=0)

@@ -54,20 +54,15 @@ class Distil(Guided):
 class DiffusedData(Named):
     """What is diffused. `target: pixels` is short for `target: {name: pixels}`."""
 
-    name: TargetName = Field(
-        "latents",
-        description="an autoencoder's latents; or without one pixels, masks, instances (masks whose nuclei are told apart), "
-        "vectors or volumes",
-    )
-    factor: Literal[1, 2, 4, 8, 16] = Field(
-        1, description="pixels of a tile to a pixel of what is diffused, of pixels, masks and instances"
-    )
-    coding: Literal["one_hot", "bits"] = Field(
-        "one_hot", description="of masks: a channel a class, or the bits of its number (Chen et al. 2023)"
-    )
-    condition: ConditionName | None = Field(
-        None, description="of vectors: the condition whose numbers are diffused, such as label or image"
-    )
+    name: TargetName = "latents"
+    """an autoencoder's latents; or without one pixels, masks, instances (masks whose nuclei are told apart), vectors
+    or volumes"""
+    factor: Literal[1, 2, 4, 8, 16] = 1
+    """pixels of a tile to a pixel of what is diffused, of pixels, masks and instances"""
+    coding: Literal["one_hot", "bits"] = "one_hot"
+    """of masks: a channel a class, or the bits of its number (Chen et al. 2023)"""
+    condition: ConditionName | None = None
+    """of vectors: the condition whose numbers are diffused, such as label or image"""
 
     @model_validator(mode="after")
     def _has_a_condition(self):
@@ -77,62 +72,48 @@ class DiffusedData(Named):
 
 
 class TrainDenoiser(Section):
-    init: Annotated[str, Names.MODEL] = Field(
-        "scratch",
-        description="scratch, the name of a packaged model, a folder or hub id of a UNet2DConditionModel, or one of Stable Diffusion's "
-        "form (model_index.json)",
-    )
+    init: Annotated[str, Names.MODEL] = "scratch"
+    """scratch, the name of a packaged model, a folder or hub id of a UNet2DConditionModel, or one of Stable
+    Diffusion's form (model_index.json)"""
     revision: str | None = None
-    adapt: Literal["full", "lora", "controlnet"] = Field(
-        "full",
-        description="what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that "
-        "reads the maps (Zhang et al. 2023)",
-    )
+    adapt: Literal["full", "lora", "controlnet"] = "full"
+    """what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that
+    reads the maps (Zhang et al. 2023)"""
     lora_rank: Size = 16
-    distil: Distil | None = Field(
-        None,
-        description="make a loaded model need fewer steps, guided inside as its teacher was; unstated, train it as it is",
-    )
-    few_steps: bool = Field(
-        False,
-        description="add, after training, what distillation taught the packaged model: sample in its few steps of ddim",
-    )
+    distil: Distil | None = None
+    """make a loaded model need fewer steps, guided inside as its teacher was; unstated, train it as it is"""
+    few_steps: bool = False
+    """add, after training, what distillation taught the packaged model: sample in its few steps of ddim"""
     target: DiffusedData = Field(DiffusedData(), description="what is diffused: a name, or its keys")
     backbone: BackboneName = Field("unet", description="the network: unet, or mlp for vectors")
     conditions: tuple[ConditionName, ...] = Field(
         ("label", "text"), description=f"what the denoiser is told: any of {', '.join(PLACES['condition'])}"
     )
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
-    map_input: Literal["concat", "spade", "controlnet"] = Field(
-        "concat",
-        description="how a mask enters: beside the latents, as SPADE norms in the decoder (Park et al. 2019), or by a ControlNet; "
-        "adapt: controlnet sets it",
-    )
+    map_input: Literal["concat", "spade", "controlnet"] = "concat"
+    """how a mask enters: beside the latents, as SPADE norms in the decoder (Park et al. 2019), or by a ControlNet;
+    adapt: controlnet sets it"""
     channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
     layers_per_block: Size = 1
     attention_head_dim: Size = 8
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
     schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
-    betas: tuple[Variance, Variance] | None = Field(
-        None, description="first and last of a schedule that is linear or scaled_linear; unstated, the schedule's own"
-    )
+    betas: tuple[Variance, Variance] | None = None
+    """first and last of a schedule that is linear or scaled_linear; unstated, the schedule's own"""
     train_timesteps: Positive = 1000
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
-    windows_latent_px: tuple[Positive, ...] = Field(
-        (),
-        description="a batch shows windows of one of these sides, drawn, of its tiles' latents; unstated, whole tiles",
-    )
+    windows_latent_px: tuple[Positive, ...] = ()
+    """a batch shows windows of one of these sides, drawn, of its tiles' latents; unstated, whole tiles"""
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: Natural = 50
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
-    resume_from: Annotated[str | None, Names.FILE] = Field(
-        None, description="a checkpoint folder to go on from; missing is an error"
-    )
+    resume_from: Annotated[str | None, Names.FILE] = None
+    """a checkpoint folder to go on from; missing is an error"""
 
     @property
     def encoded(self) -> tuple[str, ...]:

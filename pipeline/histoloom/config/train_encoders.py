@@ -15,19 +15,14 @@ from histoloom.config.file_keys import Names
 class Text(Section):
     """The text tower. `train` makes an open_clip CLIP from the manifest's tile-caption pairs."""
 
-    source: Annotated[str, Names.MODEL] = Field(
-        "train",
-        description="train, the name of a packaged model, a folder, also of Stable Diffusion's form, hf-hub:ORG/NAME (open_clip) or "
-        "transformers:ORG/NAME (PLIP: vinid/plip)",
-    )
+    source: Annotated[str, Names.MODEL] = "train"
+    """train, the name of a packaged model, a folder, also of Stable Diffusion's form, hf-hub:ORG/NAME (open_clip) or
+    transformers:ORG/NAME (PLIP: vinid/plip)"""
     revision: str | None = Field(None, description="commit of the hub's repository")
-    max_tokens: Positive | None = Field(
-        None, description="longer captions are read in chunks of the tower's length up to this; unstated, one chunk"
-    )
-    padding: Literal["masked", "read"] = Field(
-        "masked",
-        description="whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does",
-    )
+    max_tokens: Positive | None = None
+    """longer captions are read in chunks of the tower's length up to this; unstated, one chunk"""
+    padding: Literal["masked", "read"] = "masked"
+    """whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does"""
     image_px: Size = 64
     width: Size = 64
     layers: Size = 2
@@ -43,14 +38,11 @@ class SampleTable(Section):
 
     table: Annotated[str | None, Names.FILE] = None
     key: Key = Field("patient_id", description="which of a tile's columns names its sample")
-    key_pattern: str | None = Field(
-        None,
-        description="regular expression whose group is the id in each of the table's keys: ^(TCGA-[^-]+-[^-]+) takes "
-        "the patient's id from a sample's barcode; unstated, the whole key is the id",
-    )
-    min_matched: Fraction = Field(
-        0.5, description="least share of the train split's samples that the table must know; fewer is a fault"
-    )
+    key_pattern: str | None = None
+    """regular expression whose group is the id in each of the table's keys: ^(TCGA-[^-]+-[^-]+) takes the patient's id
+    from a sample's barcode; unstated, the whole key is the id"""
+    min_matched: Fraction = 0.5
+    """least share of the train split's samples that the table must know; fewer is a fault"""
 
     @field_validator("key_pattern")
     @classmethod
@@ -74,25 +66,15 @@ class SampleTable(Section):
 class Rna(SampleTable):
     """A code of an expression profile, from a beta-VAE (Higgins et al. 2017; RNA-CDM, Carrillo-Perez et al. 2024)."""
 
-    table: Annotated[str | None, Names.FILE] = Field(
-        None, description="Parquet, CSV or h5ad: samples by genes, or genes by samples"
-    )
-    layer: str | None = Field(
-        None,
-        description="what to read of an h5ad: a layer's name, raw, or X; unstated, X",
-    )
-    init: Annotated[str, Names.MODEL] = Field(
-        "train",
-        description="train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)",
-    )
-    transform: Literal["log_counts", "none"] = Field(
-        "log_counts",
-        description="log_counts: counts or amounts (TPM, FPKM) to the natural log of 1 + those per 10,000; none: as they are",
-    )
-    values: Literal["auto", "linear", "log"] = Field(
-        "auto",
-        description="what the table holds: linear, counts or amounts; log, logarithms or scores; auto tells by the values",
-    )
+    table: Annotated[str | None, Names.FILE] = None
+    """Parquet, CSV or h5ad: samples by genes, or genes by samples"""
+    layer: str | None = Field(None, description="what to read of an h5ad: a layer's name, raw, or X; unstated, X")
+    init: Annotated[str, Names.MODEL] = "train"
+    """train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)"""
+    transform: Literal["log_counts", "none"] = "log_counts"
+    """log_counts: counts or amounts (TPM, FPKM) to the natural log of 1 + those per 10,000; none: as they are"""
+    values: Literal["auto", "linear", "log"] = "auto"
+    """what the table holds: linear, counts or amounts; log, logarithms or scores; auto tells by the values"""
     max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
     hidden: tuple[Positive, ...] = (6000, 4000, 2048)
     code: Size = 200
@@ -111,16 +93,13 @@ class Rna(SampleTable):
 class Genotype(SampleTable):
     """Mutations and copy numbers as a multi-hot vector with a third state, not tested."""
 
-    table: Annotated[str | None, Names.FILE] = Field(
-        None, description="CSV: the key's column, and a column a gene or marker"
-    )
+    table: Annotated[str | None, Names.FILE] = None
+    """CSV: the key's column, and a column a gene or marker"""
     columns: tuple[str, ...] = Field((), description="markers that are used; empty means all of the table's")
-    wild_type: tuple[str, ...] = Field(
-        ("WT", "wild type", "wildtype"), description="values of a marker that is not altered; case doesn't count"
-    )
-    not_tested: tuple[str, ...] = Field(
-        ("", "NS", "NA", "NT", "NaN"), description="values of a marker that was not tested; case doesn't count"
-    )
+    wild_type: tuple[str, ...] = ("WT", "wild type", "wildtype")
+    """values of a marker that is not altered; case doesn't count"""
+    not_tested: tuple[str, ...] = ("", "NS", "NA", "NT", "NaN")
+    """values of a marker that was not tested; case doesn't count"""
     altered: dict[str, tuple[str, ...]] = Field(
         {
             "altered": ("MUT",),
@@ -128,14 +107,12 @@ class Genotype(SampleTable):
             "gain": ("GAIN",),
             "loss": ("DEL", "LOSS", "HETLOSS"),
             "deep_deletion": ("HOMDEL",),
-        },
-        description="name of an alteration to its values; case doesn't count. A protein change such as R175H is the first",
+        }
     )
-    numbers: Literal["auto", "mutation", "gistic"] | dict[str, Literal["mutation", "gistic"]] = Field(
-        "auto",
-        description="what numbers mean: mutation, 0 wild type and 1 altered; gistic, -2 deep_deletion, -1 loss, 0 wild "
-        "type, 1 gain, 2 amplification; or one of them for each marker; auto tells by the column, and asks where it can't",
-    )
+    """name of an alteration to its values; case doesn't count. A protein change such as R175H is the first"""
+    numbers: Literal["auto", "mutation", "gistic"] | dict[str, Literal["mutation", "gistic"]] = "auto"
+    """what numbers mean: mutation, 0 wild type and 1 altered; gistic, -2 deep_deletion, -1 loss, 0 wild type, 1 gain,
+    2 amplification; or one of them for each marker; auto tells by the column, and asks where it can't"""
 
     @model_validator(mode="after")
     def _distinct(self):
@@ -158,14 +135,11 @@ class Genotype(SampleTable):
 class ImageTower(Section):
     """What looks at a tile. `train` makes a small ResNet from the train tiles, without labels."""
 
-    source: Annotated[TowerName, Names.EXTRACTOR] = Field(
-        "efficientnet-lite0",
-        description="efficientnet-lite0 (packaged); train; a packaged model that has such an encoder, or a folder that an earlier "
-        "train_encoders wrote (its image/); or another of what evaluate.features names but efficientnet-lite2",
-    )
-    method: Literal["simclr", "vicreg", "barlow_twins"] = Field(
-        "vicreg", description="of train: how two views of a tile are made alike, and tiles different"
-    )
+    source: Annotated[TowerName, Names.EXTRACTOR] = "efficientnet-lite0"
+    """efficientnet-lite0 (packaged); train; a packaged model that has such an encoder, or a folder that an earlier
+    train_encoders wrote (its image/); or another of what evaluate.features names but efficientnet-lite2"""
+    method: Literal["simclr", "vicreg", "barlow_twins"] = "vicreg"
+    """of train: how two views of a tile are made alike, and tiles different"""
     image_px: Annotated[int, Field(ge=16)] = Field(64, description="side to which tiles are brought")
     width: Annotated[int, Field(ge=4)] = Field(16, description="channels of the first stage")
     size: Annotated[int, Field(ge=8)] = Field(128, description="channels of the embedding")
@@ -178,9 +152,8 @@ class Degrade(Section):
     """What a picture that lies over the tile lost, in this order; nothing where none is stated."""
 
     blur_px: float = Field(0.0, ge=0, description="deviation of a Gaussian")
-    factor: Literal[1, 2, 4, 8, 16] = Field(
-        1, description="px of the tile to a px of the picture, which is enlarged again"
-    )
+    factor: Literal[1, 2, 4, 8, 16] = 1
+    """px of the tile to a px of the picture, which is enlarged again"""
     noise: float = Field(0.0, ge=0, description="deviation, grey levels")
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
 
@@ -198,10 +171,8 @@ class TrainEncoders(Section):
     rna: Rna = Rna()
     genotype: Genotype = Genotype()
     image: ImageTower = ImageTower()
-    picture: Degrade = Field(
-        Degrade(), description="of the picture that the condition `picture` shows: the tile, degraded so"
-    )
-    cohort: SlideColumns = Field(
-        SlideColumns(), description="such as site, scanner or protocol; one hot over the values of each"
-    )
+    picture: Degrade = Degrade()
+    """of the picture that the condition `picture` shows: the tile, degraded so"""
+    cohort: SlideColumns = SlideColumns()
+    """such as site, scanner or protocol; one hot over the values of each"""
     number: SlideColumns = Field(SlideColumns(), description="such as meta_age; at the train split's mean and scale")

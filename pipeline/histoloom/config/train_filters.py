@@ -15,20 +15,14 @@ _REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
 
 
 class TrainFilters(Section):
-    false_rejection: dict[FilterName, Fraction] = Field(
-        {},
-        description="fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
-        "quality and distance, 0.001 for near_copy, 0.05 for the others",
-    )
-    features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
-        "efficientnet-lite0",
-        description="what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2",
-    )
-    segmenter_steps: Positive = Field(
-        400,
-        description="of training what the mask filter looks with, and up to five more to set its threshold, one for each fifth of "
-        "the split groups",
-    )
+    false_rejection: dict[FilterName, Fraction] = Field({})
+    """fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for quality
+    and distance, 0.001 for near_copy, 0.05 for the others"""
+    features: Annotated[ExtractorName, Names.EXTRACTOR] = "efficientnet-lite0"
+    """what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2"""
+    segmenter_steps: Positive = 400
+    """of training what the mask filter looks with, and up to five more to set its threshold, one for each fifth of the
+    split groups"""
 
     def false_rejection_of(self, name: str) -> float:
         """The fraction of real held-out tiles that a filter may reject."""

@@ -18,38 +18,25 @@ ArmName = Literal[
 class Uplift(Section):
     renamed: ClassVar[dict[str, str]] = {"classifier": "learner"}
     task: LearnerTask = Field("label", description="what is learnt of a tile: its label, or its mask")
-    arms: tuple[ArmName, ...] = Field(
-        ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic"),
-        description="what is trained on; the others are compared with the first. A command has no arms with classical. real+unfiltered has as many synthetic "
-        "tiles as real+synthetic, drawn of all, accepted or not",
-    )
-    ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
-        (1.0,), min_length=1, description="synthetic tiles to real ones in the arms that have both"
-    )
-    seeds: int = Field(
-        5,
-        ge=0,
-        le=1000,
-        description="models trained for each arm; 0 leaves the experiment out, and is taken where a label's task has fewer than two "
-        "classes",
-    )
-    learner: LearnerName = Field(
-        None,
-        description="what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for "
-        "masks. Others are timm:NAME for labels, from scratch; unet-imagenet for masks; and for both denoiser (a head on the study's "
-        "frozen denoiser) and command, your own",
-    )
-    command: Annotated[str | None, Names.COMMAND] = Field(
-        None,
-        description="called for each model with {dataset}, {predictions}, {steps} and {seed} filled in "
-        "(docs/how-to/see-whether-it-helps.md)",
-    )
+    arms: tuple[ArmName, ...] = ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic")
+    """what is trained on; the others are compared with the first. A command has no arms with classical.
+    real+unfiltered has as many synthetic tiles as real+synthetic, drawn of all, accepted or not"""
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((1.0,), min_length=1)
+    """synthetic tiles to real ones in the arms that have both"""
+    seeds: int = Field(5, ge=0, le=1000)
+    """models trained for each arm; 0 leaves the experiment out, and is taken where a label's task has fewer than two classes"""
+    learner: LearnerName = None
+    """what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for
+    masks. Others are timm:NAME for labels, from scratch; unet-imagenet for masks; and for both denoiser (a head on
+    the study's frozen denoiser) and command, your own"""
+    command: Annotated[str | None, Names.COMMAND] = None
+    """called for each model with {dataset}, {predictions}, {steps} and {seed} filled in
+    (docs/how-to/see-whether-it-helps.md)"""
     image_px: Size = Field(96, description="tiles are resized to this side to learn labels; masks stay as they are")
     steps: Positive = Field(300, description="of the optimiser, the same for every arm")
     batch_size: Size = 32
-    learning_rate: float | None = Field(
-        None, gt=0, description="unstated, the learner's own: 3e-4 for networks of labels, 2e-3 for the others"
-    )
+    learning_rate: float | None = Field(None, gt=0)
+    """unstated, the learner's own: 3e-4 for networks of labels, 2e-3 for the others"""
 
     @property
     def learner_name(self) -> str:

@@ -69,12 +69,7 @@ def _fault(detail: ErrorDetails, model: type[Section], path: Path) -> Fault:
     if detail["type"] == "value_error":
         return Fault(where, f"{detail['ctx']['error']}.", _LIST)
     shown = "a mapping" if isinstance(detail["input"], dict) else repr(detail["input"])
-    return Fault(where, f"it is {shown[:80]}, and {_lower(detail['msg'])}.", _remedy(detail))
-
-
-def _lower(message: str) -> str:
-    """'Input should be greater than 0' as 'should be greater than 0'."""
-    return message.removeprefix("Input ")
+    return Fault(where, f"it is {shown[:80]}, and {detail['msg'].removeprefix('Input ')}.", _remedy(detail))
 
 
 def _remedy(detail: ErrorDetails) -> str:
@@ -91,22 +86,15 @@ def _remedy(detail: ErrorDetails) -> str:
 def _nearest(keys: list, model: type[Section]) -> str:
     """The key that was meant: one of this section that reads alike, or the same one of another section."""
     name, section = str(keys[-1]), model
-    for key in (key for key in keys[:-1] if isinstance(key, str)):
-        section = (
-            next(iter(_inner(section.written_keys()[key].annotation)), section)
-            if key in section.written_keys()
-            else section
-        )
+    for key in (key for key in keys[:-1] if key in section.written_keys()):
+        section = next(_inner(section.written_keys()[key].annotation), section)
     if name in section.renamed:
         return f"it is called '{section.renamed[name]}' now."
     if near := difflib.get_close_matches(name, section.written_keys(), 1):
         return f"did you mean '{near[0]}'?"
     elsewhere = [place for place, known in _sections(model) if name in known.written_keys()]
-    return (
-        f"it is a key of {' and of '.join(elsewhere)}."
-        if elsewhere
-        else "take it out; `histoloom params` lists all keys."
-    )
+    listed = "take it out; `histoloom params` lists all keys."
+    return f"it is a key of {' and of '.join(elsewhere)}." if elsewhere else listed
 
 
 def _inner(kind: Any) -> Iterator[type[Section]]:

@@ -36,7 +36,7 @@ class Reading:
     words: dict[str, str]
     numbers: dict[int, str]
     first: str
-    kind: str = ""
+    kind: str
 
     def state(self, value: str) -> str | None:
         """The state; NOT_TESTED for not tested, None for a value that means nothing."""
@@ -61,9 +61,8 @@ def readings(columns: dict[str, Iterable[str]], config: Genotype) -> tuple[dict[
     first = next(iter(config.altered))
     schemes = {"gistic": _GISTIC, "mutation": {0: WILD_TYPE, 1: first}, "zero or one": {0: WILD_TYPE, 1: first}}
     guessed = {"gistic": "gistic", "zero or one": "mutation"} if config.numbers == "auto" else {}
-    return {
-        n: Reading(words, schemes.get(kind or "", {}), first, guessed.get(kind or "", "")) for n, kind in told.items()
-    }, unsure
+    how = {kind: Reading(words, schemes.get(kind, {}), first, guessed.get(kind, "")) for kind in {*told.values()}}
+    return {name: how[kind] for name, kind in told.items()}, unsure
 
 
 def _words(config: Genotype) -> dict[str, str]:
@@ -72,8 +71,8 @@ def _words(config: Genotype) -> dict[str, str]:
     return words | {value.casefold(): NOT_TESTED for value in config.not_tested}
 
 
-def _told(name: str, values: set[str], words: dict[str, str], config: Genotype) -> str | None:
-    """What a marker's numbers are: as params state, or as they show by themselves.
+def _told(name: str, values: set[str], words: dict[str, str], config: Genotype) -> str:
+    """What a marker's numbers are: as params state, or as they show by themselves; empty of none.
 
     Levels of GISTIC go below 0 or have 2 beside 0; 0 and 1 alone are a mutation's, unless other markers have levels.
     """
@@ -83,7 +82,7 @@ def _told(name: str, values: set[str], words: dict[str, str], config: Genotype) 
     read = {value: whole_number(value) for value in values if value.casefold() not in words}
     numbers = {number for number in read.values() if number is not None}
     if not numbers or not numbers <= set(_GISTIC):
-        return None
+        return ""
     if min(numbers) < 0 or any(value.startswith("+") for value, number in read.items() if number is not None):
         return "gistic"
     if 2 in numbers:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,10 @@ from histoloom.config import Rna
 from histoloom.data.csv_table import read_csv_table
 from histoloom.data.expression_h5ad import read_h5ad
 from histoloom.data.expression_values import check_values
-from histoloom.data.genotype_table import GENE_COLUMNS, dates_among, plain_name
+from histoloom.data.found import Found, listed
+from histoloom.data.genotype_table import GENE_COLUMNS, column_like, dates_among, plain_name
 from histoloom.data.ids import near_duplicates
-from histoloom.data.keys import listed, read_keys
+from histoloom.data.keys import read_keys
 from histoloom.errors import Fault, Note, refuse_faults
 
 _NO_GENES = (
@@ -44,68 +43,62 @@ def read_expression(config: Rna) -> pd.DataFrame:
 
 def check_expression(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Note]]:
     """Read the expression table as far as it goes, with the list of its faults and notes."""
-    where = config.table or "params.yaml"
     if config.table is None:
-        return None, [Fault(where, f"expression is asked for, and {config.section}.table names no table.", "name it.")]
-    if not Path(where).is_file():
-        return None, [Fault(where, "the file is missing.", f"put it there, or mend {config.section}.table.")]
-    found: list[Fault | Note]
-    if Path(where).suffix.lower() == ".h5ad":
-        table, found = read_h5ad(config)
+        problem = f"expression is asked for, and {config.section}.table names no table."
+        return None, [Fault("params.yaml", problem, "name it.")]
+    path, found = Path(config.table), Found(config.table)
+    if not path.is_file():
+        found.fault("the file is missing.", f"put it there, or mend {config.section}.table.")
+        return None, found.all
+    if path.suffix.lower() == ".h5ad":
+        table, found.all = read_h5ad(config)
     else:
-        read = _read_text if Path(where).suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet
-        table, faults = read(config)
-        found = [*faults, *_layer_fault(config), *([] if table is None else check_values(table, config))]
+        table, faults = (_read_text if path.suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet)(config)
+        found.all += faults
+        if config.layer is not None:
+            problem = f"{config.section}.layer is '{config.layer}', and only an h5ad has layers."
+            found.fault(problem, "take the key out.")
+        found.all += [] if table is None else check_values(table, config)
     if table is None:
-        return None, found
+        return None, found.all
     table = table.set_axis([str(name).strip() for name in table.columns], axis=1)
-    ids, faults = read_keys(table.index.tolist(), config)
+    ids, of_keys = read_keys(table.index.tolist(), config)
     table.index = pd.Index(ids, dtype=object)
-    return table, found + faults + [*_faults_of_genes(table, config)] + [*_gaps(table, config)]
+    found.all += of_keys
+    _check_genes(table, found)
+    _check_gaps(table, found)
+    return table, found.all
 
 
-def _layer_fault(config: Rna) -> list[Fault]:
-    if config.layer is None:
-        return []
-    problem = f"{config.section}.layer is '{config.layer}', and only an h5ad has layers."
-    return [Fault(str(config.table), problem, "take the key out.")]
-
-
-def _faults_of_genes(table: pd.DataFrame, config: Rna) -> Iterator[Fault | Note]:
-    where = str(config.table)
+def _check_genes(table: pd.DataFrame, found: Found) -> None:
     if unnamed := sum(not name for name in table.columns):
-        yield Fault(where, f"{unnamed} gene(s) have no name.", "name them, or remove them.", None, "gene")
+        found.fault(f"{unnamed} gene(s) have no name.", "name them, or remove them.", column="gene")
     if repeated := [name for name, count in Counter(table.columns).items() if count > 1]:
         problem = f"{len(repeated)} gene(s) stand there several times: {listed(repeated)}."
-        yield Fault(where, problem, "keep one of each, or add up their counts.", None, "gene")
+        found.fault(problem, "keep one of each, or add up their counts.", column="gene")
     if alike := near_duplicates(table.columns):
         pairs = listed(f"{name}' and '{first}" for name, first in alike.items())
-        yield Note(
-            where, f"{len(alike)} gene(s) may be others, written otherwise, and count as genes of their own: {pairs}."
-        )
+        fact = "gene(s) may be others, written otherwise, and count as genes of their own"
+        found.note(f"{len(alike)} {fact}: {pairs}.")
     for names, kind in ((table.columns, "gene"), (table.index, "sample")):
         if other := [str(name) for name in names if plain_name(str(name)) in _NO_GENES]:
             problem = f"{listed(other)} stands among the {kind}s and is none."
-            yield Fault(where, problem, "remove it, so that expression alone is left.", None, other[0])
+            found.fault(problem, "remove it, so that expression alone is left.", column=other[0])
     if dates := dates_among(table.columns):
-        fact = (
-            f"a spreadsheet made dates of {len(dates)} gene(s): {listed(dates)}. They won't match other tables' genes."
-        )
-        yield Note(where, fact)
+        fact = f"a spreadsheet made dates of {len(dates)} gene(s): {listed(dates)}."
+        found.note(f"{fact} They won't match other tables' genes.")
 
 
-def _gaps(table: pd.DataFrame, config: Rna) -> Iterator[Fault]:
+def _check_gaps(table: pd.DataFrame, found: Found) -> None:
     finite = np.isfinite(table.to_numpy())
     if finite.all():
         return
     rows = np.flatnonzero(~finite.all(1))
     genes = table.columns[~finite[rows[0]]]
-    problem = (
-        f"{len(rows)} sample(s) have no number for some genes: {listed(table.index[rows])}; the first for {len(genes)} "
-        f"gene(s): {listed(genes)}."
-    )
+    problem = f"{len(rows)} sample(s) have no number for some genes: {listed(table.index[rows])}; "
+    problem += f"the first for {len(genes)} gene(s): {listed(genes)}."
     remedy = "fill in the values (0 for not seen), or remove the samples or the genes."
-    yield Fault(str(config.table), problem, remedy, None, str(genes[0]))
+    found.fault(problem, remedy, column=str(genes[0]))
 
 
 def _read_text(config: Rna) -> tuple[pd.DataFrame | None, list[Fault]]:
@@ -159,10 +152,8 @@ def _index_column(names: list[str], config: Rna) -> tuple[str, Fault | None]:
         return "", Fault(where, problem, f"pivot it: a row for each {config.key}, and a column a gene.")
     if config.key in names or genes:
         return (config.key if config.key in names else genes[0]), None
-    near = [n for n in names if plain_name(str(n)) == plain_name(config.key)] or difflib.get_close_matches(
-        config.key, names, 1
-    )
-    hint = f"rename '{near[0]}' to it" if near else "name the column of the samples so"
+    near = column_like(config.key, names)
+    hint = f"rename '{near}' to it" if near else "name the column of the samples so"
     problem = f"no column '{config.key}' and no column 'gene'; it begins with {listed(names[:3])}."
     return "", Fault(where, problem, f"{hint}, or that of the genes 'gene', where genes are in rows.", None, config.key)
 
@@ -178,7 +169,6 @@ def _no_numbers(columns: dict[str, list], config: Rna) -> list[Fault]:
 
 def _oriented(values: np.ndarray, index: list, names: list[str], index_name: str, config: Rna) -> pd.DataFrame:
     """Samples by genes, of either direction."""
-    table = pd.DataFrame(
-        values, index=pd.Index(["" if pd.isna(name) else str(name) for name in index], dtype=object), columns=names
-    )
+    rows = pd.Index(["" if pd.isna(name) else str(name) for name in index], dtype=object)
+    table = pd.DataFrame(values, index=rows, columns=names)
     return table if index_name == config.key else table.T

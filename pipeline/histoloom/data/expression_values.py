@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import Rna
-from histoloom.data.keys import listed
+from histoloom.data.found import listed
 from histoloom.errors import Fault, Note
 
 Kind = Literal["counts", "amounts", "logarithms", "scores"]
@@ -60,13 +60,8 @@ def check_values(
     name = f"{source} holds" if source else "it holds"
     log = kind in ("scores", "logarithms") or (logged and kind != "counts")
     if config.transform == "none":
-        if kind == "counts" and config.values != "log":
-            return [
-                Note(
-                    where, f"{name} {_WORDS[kind]}, and transform: none compares them as they are, whatever the depth."
-                )
-            ]
-        return []
+        fact = f"{name} {_WORDS[kind]}, and transform: none compares them as they are, whatever the depth."
+        return [Note(where, fact)] if kind == "counts" and config.values != "log" else []
     counts = [other for other, its in (others or {}).items() if its == "counts"]
     use = f"set {config.section}.layer: {counts[0]} (counts), or " if counts else ""
     if kind == "scores":
@@ -76,15 +71,11 @@ def check_values(
         return [*_empty_samples(table, where)]
     said = "logarithms, as the file says (uns['log1p'])" if logged else _WORDS["logarithms"]
     if config.values == "linear":
-        return [
-            Note(where, f"{name} what looks like {said}; values: linear says otherwise."),
-            *_empty_samples(table, where),
-        ]
+        fact = f"{name} what looks like {said}; values: linear says otherwise."
+        return [Note(where, fact), *_empty_samples(table, where)]
     problem = f"{name} what looks like {said}, and transform: log_counts would take logarithms again."
-    remedy = (
-        f"{use}set {config.section}.transform: none; where they are counts or amounts after all, set values: linear."
-    )
-    return [Fault(where, problem, remedy)]
+    remedy = f"{use}set {config.section}.transform: none; "
+    return [Fault(where, problem, f"{remedy}where they are counts or amounts after all, set values: linear.")]
 
 
 def _empty_samples(table: pd.DataFrame, where: str) -> list[Note]:

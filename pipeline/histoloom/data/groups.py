@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from histoloom.config import Tile
+from histoloom.data.found import Found
 from histoloom.data.keys import StudyKeys
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import assign_splits, region_of
 from histoloom.data.tile_sets.tiles import SetSlide
-from histoloom.errors import Fault, ManifestFaults
+from histoloom.errors import refuse_faults
 
 
 def split_group(entry: SlideEntry, config: Tile, point_px: tuple[float, float], size_px: tuple[int, int]) -> str:
@@ -36,18 +37,10 @@ def study_splits(manifest: Manifest, config: Tile, seed: int) -> dict[str, str]:
         when params assign a group that isn't there.
     """
     groups = [group for entry in manifest.stated for group in split_groups(entry, config)]
-    unknown = sorted(set(config.split.assign) - set(groups))
-    if unknown:
-        raise ManifestFaults(
-            [
-                Fault(
-                    "params.yaml",
-                    f"tile.split.assign names '{name}', which is no group.",
-                    f"groups are {', '.join(sorted(set(groups))[:4])}, ...",
-                )
-                for name in unknown
-            ]
-        )
+    found, known = Found("params.yaml"), f"groups are {', '.join(sorted(set(groups))[:4])}, ..."
+    for name in sorted(set(config.split.assign) - set(groups)):
+        found.fault(f"tile.split.assign names '{name}', which is no group.", known)
+    refuse_faults(found.all)
     fractions: dict[str, float] = dict(config.split.fractions.items())
     stated = {group: entry.split for entry in manifest.stated if entry.split for group in split_groups(entry, config)}
     return assign_splits(groups, fractions, seed, {**stated, **config.split.assign})

@@ -14,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from histoloom.config import Params, Request
 from histoloom.config.program import Program, Remake
 from histoloom.data.seeds import item_seed
-from histoloom.data.store import TileStore, TileWriter, specs_of
+from histoloom.data.store import TileStore, write_arrays
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
@@ -69,10 +69,7 @@ class InputTiles:
         arrays = {name: self.store.read(tiles, name) for name in self._names(program)}
         if program.remake.any:
             arrays[FREE] = self._free(program.remake, plan, tiles)
-        with TileWriter(folder, specs_of(arrays)) as writer:
-            for index in range(len(plan)):
-                writer.add(**{name: array[index] for name, array in arrays.items()})
-        return {"tiles": len(plan)}
+        return write_arrays(folder, arrays)
 
     def _names(self, program: Program) -> Sequence[str]:
         config = [*self.params.chains()[program.chain or self.params.sample.chain].values()][-1].train_denoiser

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from histoloom.config.train_encoders import SampleTable
+from histoloom.data.found import Found, listed
 from histoloom.errors import Fault, Note
 
 _SHOWN = 5
@@ -25,41 +26,26 @@ class StudyKeys:
     every: frozenset[str]
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names in quotes, of many the first."""
-    names = [f"'{name}'" for name in names]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
 def read_keys(
     written: Sequence[object], config: SampleTable, lines: Sequence[int] | None = None
-) -> tuple[list[str], list[Fault]]:
+) -> tuple[list[str], list[Fault | Note]]:
     """The ids that a table's keys name, without blanks around them, and their faults.
 
     lines : of each key's row, as an editor counts them.
     """
-    where, texts = str(config.table), ["" if pd.isna(key) else str(key).strip() for key in written]
-    places = dict(enumerate(lines or [])).get
-    faults: list[Fault] = []
+    texts = ["" if pd.isna(key) else str(key).strip() for key in written]
+    places, found = dict(enumerate(lines or [])).get, Found(str(config.table))
     if gaps := [n for n, text in enumerate(texts) if not text]:
-        faults.append(
-            Fault(
-                where,
-                f"{len(gaps)} row(s) have no id.",
-                "fill them in, or remove the rows.",
-                places(gaps[0]),
-                config.key,
-            )
-        )
-    found_in = [_id_in(text, config.key_pattern) for text in texts]
-    if other := [n for n, found in enumerate(found_in) if found is None]:
-        problem = (
-            f"{len(other)} key(s) are not as {config.section}.key_pattern states: {listed(texts[n] for n in other)}."
-        )
-        faults.append(Fault(where, problem, "mend them or the pattern.", places(other[0]), config.key))
-    ids = [found or text for found, text in zip(found_in, texts)]
-    return ids, faults + _repeated(ids, texts, where, config, places)
+        remedy = "fill them in, or remove the rows."
+        found.fault(f"{len(gaps)} row(s) have no id.", remedy, places(gaps[0]), config.key)
+    named = [_id_in(text, config.key_pattern) for text in texts]
+    if other := [n for n, name in enumerate(named) if name is None]:
+        unlike = listed(texts[n] for n in other)
+        problem = f"{len(other)} key(s) are not as {config.section}.key_pattern states: {unlike}."
+        found.fault(problem, "mend them or the pattern.", places(other[0]), config.key)
+    ids = [name or text for name, text in zip(named, texts)]
+    _check_repeated(ids, texts, config, places, found)
+    return ids, found.all
 
 
 def _id_in(key: str, pattern: str | None) -> str | None:
@@ -69,9 +55,9 @@ def _id_in(key: str, pattern: str | None) -> str | None:
     return found[1].strip() if found and found[1] else None
 
 
-def _repeated(
-    ids: list[str], texts: list[str], where: str, config: SampleTable, places: Callable[[int], int | None]
-) -> list[Fault]:
+def _check_repeated(
+    ids: list[str], texts: list[str], config: SampleTable, places: Callable[[int], int | None], found: Found
+) -> None:
     """Ids that several rows have, and ids that differ by case alone.
 
     places : number of a row to its line, where that is known.
@@ -80,26 +66,20 @@ def _repeated(
     for number, name in enumerate(ids):
         by_id.setdefault(name, []).append(number)
     by_id.pop("", None)
-    faults = []
     if several := {name: numbers for name, numbers in by_id.items() if len(numbers) > 1}:
         first = next(iter(several.values()))
-        rows = f" (rows {listed_numbers(places(n) for n in first)})" if places(first[0]) else ""
+        numbers = ", ".join(f"{places(n)}" for n in first[:_SHOWN]) + (", ..." if len(first) > _SHOWN else "")
+        rows = f" (rows {numbers})" if places(first[0]) else ""
         written = f", written {listed(dict.fromkeys(texts[n] for n in first))}" if config.key_pattern else ""
         problem = f"{len(several)} id(s) have several rows: {listed(several)}; the first {len(first)}{rows}{written}."
         remedy = "keep one row for each, or join them (cells and spots add up to their patient's counts)."
-        faults.append(Fault(where, problem, remedy, places(first[1]), config.key))
+        found.fault(problem, remedy, places(first[1]), config.key)
     cases: dict[str, list[str]] = {}
     for name in by_id:
         cases.setdefault(name.casefold(), []).append(name)
     if alike := [names for names in cases.values() if len(names) > 1]:
         problem = f"ids differ by case alone: {listed(name for names in alike for name in names)}."
-        faults.append(Fault(where, problem, "write each id as slides.csv does, in one row.", None, config.key))
-    return faults
-
-
-def listed_numbers(numbers: Iterable[int | None]) -> str:
-    texts = [str(number) for number in numbers]
-    return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
+        found.fault(problem, "write each id as slides.csv does, in one row.", column=config.key)
 
 
 def unmatched(ids: Iterable[str], keys: StudyKeys) -> dict[str, int]:
@@ -114,54 +94,47 @@ def unmatched(ids: Iterable[str], keys: StudyKeys) -> dict[str, int]:
 
 def check_matches(ids: Iterable[str], keys: StudyKeys, config: SampleTable) -> list[Fault | Note]:
     """Whether the table knows the study's samples: keys that nearly match, too few that do, and the count of those that don't."""
-    where, ids = str(config.table), set(ids)
-    found: list[Fault | Note] = [*_near(ids, keys, config)]
+    ids, found = set(ids), Found(str(config.table))
+    _check_near(ids, keys, config, found)
     known, count = len(keys.train & ids), unmatched(ids, keys)
     problem = f"it knows {known} of the train split's {len(keys.train)} {config.key}s"
-    if not known and not found:
+    if not known and not found.all:
         remedy = f"mend its keys, {config.section}.key or key_pattern; the study has {listed(sorted(keys.every))}."
-        found.append(Fault(where, f"{problem}; its keys are {listed(sorted(ids))}.", remedy, None, config.key))
-    elif known < config.min_matched * len(keys.train) and not found:
-        remedy = (
-            f"add the rows, mend the keys, or state a smaller {config.section}.min_matched ({config.min_matched:g})."
-        )
-        found.append(Fault(where, f"{problem}, which are too few.", remedy, None, config.key))
+        found.fault(f"{problem}; its keys are {listed(sorted(ids))}.", remedy, column=config.key)
+    elif known < config.min_matched * len(keys.train) and not found.all:
+        smaller = f"{config.section}.min_matched ({config.min_matched:g})"
+        remedy = f"add the rows, mend the keys, or state a smaller {smaller}."
+        found.fault(f"{problem}, which are too few.", remedy, column=config.key)
     if any(count.values()):
-        others = len(keys.every - keys.train)
-        fact = (
-            f"{problem} and {others - count['other_ids_without_row']} of {others} others; tiles of those that it lacks "
-            f"are given none of it ({listed(sorted(keys.every - ids)) or 'none is'})."
-        )
-        if count["rows_without_id"]:
-            fact += (
-                f" {count['rows_without_id']} row(s) are of none of the study's: {listed(sorted(ids - keys.every))}."
-            )
-        found.append(Note(where, fact, None, config.key))
-    return found
+        others, lost = len(keys.every - keys.train), listed(sorted(keys.every - ids)) or "none is"
+        fact = f"{problem} and {others - count['other_ids_without_row']} of {others} others; "
+        fact += f"tiles of those that it lacks are given none of it ({lost})."
+        if rows := count["rows_without_id"]:
+            fact += f" {rows} row(s) are of none of the study's: {listed(sorted(ids - keys.every))}."
+        found.note(fact, config.key)
+    return found.all
 
 
-def _near(ids: set[str], keys: StudyKeys, config: SampleTable) -> list[Fault]:
+def _check_near(ids: set[str], keys: StudyKeys, config: SampleTable, found: Found) -> None:
     """Faults of keys that the study lacks and that are nearly an id, so that a person must say what they are."""
-    where, extra, lost = str(config.table), sorted(ids - keys.every), keys.every - ids
+    extra, lost = sorted(ids - keys.every), keys.every - ids
     loose = {_loose(name): name for name in sorted(keys.every)}
     written = {key: loose[_loose(key)] for key in extra if _loose(key) in loose}
     longer = {key: name for key in extra if key not in written and (name := _beginning(key, lost))}
     rest = set(extra) - set(written)
     shorter = {name: key for name in sorted(lost - {*longer.values()}) if (key := _beginning(name, rest))}
-    faults = []
     if written:
         problem = f"{len(written)} key(s) are not written as the study's ids: {_pairs(written)}."
-        faults.append(Fault(where, problem, "write them as slides.csv does, letter by letter.", None, config.key))
+        found.fault(problem, "write them as slides.csv does, letter by letter.", column=config.key)
     if longer:
         pattern = _pattern_for(longer)
         stated = f"state {config.section}.key_pattern: '{pattern}', or " if pattern else ""
         problem = f"{len(longer)} key(s) extend the study's ids: {_pairs(longer)}."
-        faults.append(Fault(where, problem, f"{stated}write the ids of slides.csv.", None, config.key))
+        found.fault(problem, f"{stated}write the ids of slides.csv.", column=config.key)
     if shorter:
         problem = f"{len(shorter)} id(s) of the study extend a key: {_pairs(shorter)}."
         remedy = f"set {config.section}.key to the column that has them, or write whole ids."
-        faults.append(Fault(where, problem, remedy, None, config.key))
-    return faults
+        found.fault(problem, remedy, column=config.key)
 
 
 def _loose(name: str) -> str:
@@ -188,6 +161,4 @@ def _pattern_for(longer: dict[str, str]) -> str | None:
 
 
 def _pairs(pairs: dict[str, str]) -> str:
-    shown = [f"'{key}' for '{name}'" for key, name in pairs.items()]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
+    return listed(f"{key}' for '{name}" for key, name in pairs.items())

@@ -38,7 +38,7 @@ class Lineage:
 
     @classmethod
     def trained_on(cls, rows: pd.DataFrame, grid: str = "") -> Lineage:
-        """The lineage of a model trained on these rows, of a study whose slides are divided by this grid (ancestry.grid_of)."""
+        """The lineage of a model trained on these rows, of a study whose slides are divided by this grid (lineage_match.grid_of)."""
         groups = {f"{group}@{grid}" if grid else group for group in rows["split_group"]}
         return cls(tuple(sorted(groups)), tuple(sorted(set(rows["slide_id"]))))
 
@@ -64,9 +64,7 @@ def read_lineage(source: Path | str) -> Lineage:
         when the record can't be read: what the model saw is then not told, rather than nothing.
     """
     path = Path(source) / FILE
-    if not path.is_file():
-        return Lineage(unknown=(str(source),))
-    return _lineage(_read(path), path)
+    return _lineage(_read(path), path) if path.is_file() else Lineage(unknown=(str(source),))
 
 
 def lineage_of(source: str, part: str, revision: str | None = None) -> Lineage:

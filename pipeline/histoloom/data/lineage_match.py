@@ -16,7 +16,7 @@ import pandas as pd
 
 from histoloom.config import Split
 from histoloom.data.codes import code
-from histoloom.data.ids import canonical
+from histoloom.data.ids import canonical, damage
 
 _REGION = re.compile(r"/r\d+c\d+(@\d+x\d+)?$", re.IGNORECASE)
 _CODE = re.compile(r"(?:.+:)?([gs]-[0-9a-f]{12}(?:/r\d+c\d+(?:@\d+x\d+)?)?)")
@@ -105,6 +105,14 @@ def is_code(name: str) -> bool:
     return _CODE.fullmatch(name) is not None
 
 
+def id_problem(name: str) -> tuple[str, str] | None:
+    """Problem and remedy of an id that is none (ids.damage), or that would be taken for a code."""
+    if is_code(name):
+        problem = f"'{name}' has the form of the codes that stand for ids outside."
+        return problem, "put something before it, such as 'id-'."
+    return damage(name)
+
+
 def without_region(name: str) -> str:
     return _REGION.sub("", name)
 
@@ -142,9 +150,8 @@ def _decoded(name: str, names: dict[str, str]) -> str:
 
 def _clear_slides(groups: set[str], slides: set[str], own: pd.DataFrame, divided: set[str]) -> set[str]:
     """Slides of this study that a record names as this study does, where it names no group of theirs."""
-    regions = {
-        name for name in groups if without_region(name) in divided - {name}
-    }  # of this grid, with tiles here or not
+    # of this grid, with tiles here or not
+    regions = {name for name in groups if without_region(name) in divided - {name}}
     exact = groups & set(own["split_group"]) | regions
     elsewhere = {without_region(name) for name in groups - exact}  # a patient where this study has slides, and so on
     named = set(own.loc[own["split_group"].isin(exact), "slide_id"]) | {without_region(name) for name in regions}

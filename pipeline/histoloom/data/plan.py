@@ -16,7 +16,7 @@ from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
 from histoloom.data.rows import held_out_rows
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
-from histoloom.data.store import TileStore, TileWriter, specs_of
+from histoloom.data.store import TileStore, write_arrays
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
@@ -97,10 +97,8 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> pd.DataFr
             "plan.requests."
         )
     plan = pd.concat(pieces, ignore_index=True)
-    return pd.concat(
-        [_pack(rows, name, params.plan) for name, rows in _by_program(plan)],
-        ignore_index=True,
-    )[PLAN_ROW.names]
+    packed = [_pack(rows, name, params.plan) for name, rows in _by_program(plan)]
+    return pd.concat(packed, ignore_index=True)[PLAN_ROW.names]
 
 
 def _by_program(plan: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -150,20 +148,10 @@ def _draw(sources: pd.DataFrame, count: int | Literal["all"], purpose: str, requ
         index: list[np.ndarray] = [order.permutation(len(sources)) for _ in range(rounds)]
         drawn = sources.iloc[np.concatenate(index)[:count] if index else []]
     ids = [f"{request}-{number:06d}" for number in range(len(drawn))]
-    return pd.DataFrame(
-        {
-            "tile_id": ids,
-            "seed": np.array([item_seed(seed, name) for name in ids], np.uint64),
-            "purpose": purpose,
-            "request": request,
-            "condition_ref": drawn["tile_id"].to_numpy(),
-            "program": "",
-            "input_ref": None,
-            "input_group": None,
-            "input_conditions": None,
-        }
-        | {name: drawn[name].to_numpy() for name in (*CONDITION_COLUMNS, "split_group", "split")}
-    )
+    rows = drawn[[*CONDITION_COLUMNS, "split_group", "split"]].reset_index(drop=True)
+    seeds, sources = np.array([item_seed(seed, name) for name in ids], np.uint64), drawn["tile_id"].to_numpy()
+    rows = rows.assign(tile_id=ids, seed=seeds, purpose=purpose, request=request, condition_ref=sources)
+    return rows.assign(program="", input_ref=None, input_group=None, input_conditions=None)
 
 
 def _pack(plan: pd.DataFrame, name: str, config: Plan) -> pd.DataFrame:
@@ -211,11 +199,7 @@ class GivenTiles:
 
     def write(self, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
         """Write a part of the plan; how many tiles it has."""
-        arrays = self.of(plan)
-        with TileWriter(folder, specs_of(arrays)) as writer:
-            for index in range(len(plan)):
-                writer.add(**{name: array[index] for name, array in arrays.items()})
-        return {"tiles": len(plan)}
+        return write_arrays(folder, self.of(plan))
 
 
 def planned_tiles(plan: Path, part: str, name: str) -> np.ndarray:

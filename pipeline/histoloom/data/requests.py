@@ -10,6 +10,7 @@ import pandas as pd
 from histoloom.config import Edit, Params, Request, Where
 from histoloom.data.expression import read_expression
 from histoloom.data.expression_values import normalised
+from histoloom.data.found import Found
 from histoloom.data.genotype import parse_genotype, write_genotype
 from histoloom.data.manifest import Manifest
 from histoloom.data.nuclei_layout import NucleiLayout, Nucleus, multiplied, outlines, scattered, swapped
@@ -17,7 +18,7 @@ from histoloom.data.rows import spread
 from histoloom.data.seeds import item_seed
 from histoloom.data.slide_fields import parsed, written
 from histoloom.data.store import TileStore
-from histoloom.errors import Fault, HistoloomError
+from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.registry import registered
 
 NOT_TESTED = "not_tested"
@@ -58,25 +59,22 @@ def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, m
     return rows[keep]
 
 
-def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -> list[Fault]:
+def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -> list[Fault | Note]:
     """Faults of requests that name slides or patients: unknown ones, and those whose split the purpose excludes."""
-    faults = []
+    found = Found("params.yaml")
     for number, request in enumerate(params.plan.requests):
         for column in ("patient_id", "slide_id"):
             if (value := getattr(request.where, column)) is None:
                 continue
             place = f"plan.requests[{number}].where.{column}"
             named = [entry for entry in manifest.stated if getattr(entry, column) == value]
-            if not named:
-                faults.append(Fault("params.yaml", f"there is no {column} '{value}'.", "mend it.", None, place))
-                continue
             mine = {splits[g] for entry in named for g in (entry.patient_id, entry.slide_id) if g in splits}
-            if mine and request.purpose == "augment" and "train" not in mine:
+            if not named:
+                found.fault(f"there is no {column} '{value}'.", "mend it.", column=place)
+            elif mine and request.purpose == "augment" and "train" not in mine:
                 problem = f"'{value}' is held out ({', '.join(sorted(mine))}), and purpose is augment."
-                faults.append(
-                    Fault("params.yaml", problem, "name a train patient, or set purpose: evaluate.", None, place)
-                )
-    return faults
+                found.fault(problem, "name a train patient, or set purpose: evaluate.", column=place)
+    return found.all
 
 
 def _samples(rows: pd.DataFrame, genes: Mapping[str, str], request: Request, params: Params) -> set[str]:
@@ -108,16 +106,14 @@ def _containing(
 
 def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The drawn plan rows with a request's changes; of a counterfactual, each row as it was and changed, with one seed."""
-    change, key = request.change, params.train_encoders.rna.key
-    if change.rna is not None and request.purpose == "augment" and change.rna not in set(train[key]):
+    change, config, where = request.change, params.train_encoders.rna, f"plan.requests, '{request.name}'"
+    if change.rna is not None and request.purpose == "augment" and change.rna not in set(train[config.key]):
         raise HistoloomError(
-            f"plan.requests, '{request.name}': the profile '{change.rna}' is not of the train split, and purpose is "
-            "augment. Name a train profile, or set purpose: evaluate."
+            f"{where}: the profile '{change.rna}' is not of the train split, and purpose is augment. Name a train profile, or "
+            "set purpose: evaluate."
         )
-    if change.rna is not None and change.rna not in read_expression(params.train_encoders.rna).index:
-        raise HistoloomError(
-            f"plan.requests, '{request.name}': {params.train_encoders.rna.table} has no profile '{change.rna}'."
-        )
+    if change.rna is not None and change.rna not in read_expression(config).index:
+        raise HistoloomError(f"{where}: {config.table} has no profile '{change.rna}'.")
     out = drawn.copy()
     for column in ("label", "caption", "rna", "mpp"):
         if (value := getattr(change, column)) is not None:
@@ -129,10 +125,8 @@ def changed(drawn: pd.DataFrame, request: Request, train: pd.DataFrame, params: 
             out[column] = [written(parsed(text) | stated) for text in out[column]]
     for name in change.leave_out:
         if (column := registered("condition", name).column) is None:
-            raise HistoloomError(
-                f"plan.requests, '{request.name}': '{name}' can't be left out of single tiles; sample.guidance can "
-                f"leave it out of all ({name}: 0)."
-            )
+            how = f"sample.guidance can leave it out of all ({name}: 0)"
+            raise HistoloomError(f"{where}: '{name}' can't be left out of single tiles; {how}.")
         out[column] = None
     if not request.counterfactual:
         return out

@@ -13,42 +13,28 @@ SPLITS = ("train", "val", "test")
 
 REQUIRED_SLIDE_COLUMNS = ("slide_id", "path", "patient_id")
 OPTIONAL_SLIDE_COLUMNS = (
-    "mpp",
-    "label",
-    "caption",
-    "split",
-    "annotations",
-    "mask",
-    "instances",
-    "partner",
-    "organ",
-    "stain",
-    "site",
-    "licence",
+    "mpp", "label", "caption", "split", "annotations", "mask", "instances", "partner", "organ", "stain", "site", "licence",
     "dataset",
-)
+)  # fmt: skip
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """A public data set's name: it stands before ids, and a colon between."""
 SPOT_COLUMNS = ("spot_id", "slide_id", "x_level0_px", "y_level0_px", "label")
 
+
+def _texts(*names: str) -> list[pa.Field]:
+    return [pa.field(name, pa.string()) for name in names]
+
+
 TILE_ROW = pa.schema(
     [
-        ("tile_id", pa.string()),
-        ("source", pa.string()),
-        ("slide_id", pa.string()),
-        ("patient_id", pa.string()),
-        ("split_group", pa.string()),
-        ("split", pa.string()),
-        ("label", pa.string()),
+        *_texts("tile_id", "source", "slide_id", "patient_id", "split_group", "split", "label"),
         ("x_level0_px", pa.int64()),
         ("y_level0_px", pa.int64()),
         ("mpp", pa.float64()),
         ("tissue_fraction", pa.float64()),
-        ("caption", pa.string()),
-        ("spot_id", pa.string()),
+        *_texts("caption", "spot_id"),
         ("masked", pa.bool_()),
-        ("dataset", pa.string()),
-        ("slide_fields", pa.string()),
+        *_texts("dataset", "slide_fields"),
     ]
 )
 """One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`,
@@ -58,27 +44,13 @@ TILE_ROW = pa.schema(
 
 PLAN_ROW = pa.schema(
     [
-        ("tile_id", pa.string()),
-        ("part", pa.string()),
+        *_texts("tile_id", "part"),
         ("batch", pa.int64()),
         ("slot", pa.int64()),
         ("seed", pa.uint64()),
-        ("purpose", pa.string()),
-        ("request", pa.string()),
-        ("label", pa.string()),
-        ("caption", pa.string()),
-        ("rna", pa.string()),
-        ("genotype", pa.string()),
-        ("cohort", pa.string()),
-        ("number", pa.string()),
+        *_texts("purpose", "request", "label", "caption", "rna", "genotype", "cohort", "number"),
         ("mpp", pa.float64()),
-        ("condition_ref", pa.string()),
-        ("split_group", pa.string()),
-        ("split", pa.string()),
-        ("program", pa.string()),
-        ("input_ref", pa.string()),
-        ("input_group", pa.string()),
-        ("input_conditions", pa.string()),
+        *_texts("condition_ref", "split_group", "split", "program", "input_ref", "input_group", "input_conditions"),
     ]
 )
 """One row a tile to be made. `condition_ref` is the tile whose conditions it is given, `request` what asked for it.
@@ -100,22 +72,13 @@ GUIDANCE = pa.list_(
 SYNTHETIC_ROW = pa.schema(
     [
         *(field for field in TILE_ROW if field.name not in ("dataset", "slide_fields")),
-        ("rna", pa.string()),
-        ("genotype", pa.string()),
-        ("cohort", pa.string()),
-        ("number", pa.string()),
+        *_texts("rna", "genotype", "cohort", "number"),
         ("seed", pa.uint64()),
-        ("scheduler", pa.string()),
+        *_texts("scheduler"),
         ("steps", pa.int64()),
-        ("precision", pa.string()),
-        ("window_layout", pa.string()),
-        ("generator_sha256", pa.string()),
-        ("condition_ref", pa.string()),
-        ("program", pa.string()),
-        ("input_ref", pa.string()),
+        *_texts("precision", "window_layout", "generator_sha256", "condition_ref", "program", "input_ref"),
         ("guidance", GUIDANCE),
-        ("request", pa.string()),
-        ("purpose", pa.string()),
+        *_texts("request", "purpose"),
         ("ancestors", pa.list_(pa.string())),
     ]
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +9,12 @@ from pathlib import Path
 from histoloom.config import Tile
 from histoloom.data import ids
 from histoloom.data.csv_table import as_number
-from histoloom.data.lineage_match import is_code
+from histoloom.data.found import Found, add_it
+from histoloom.data.lineage_match import id_problem
 from histoloom.data.schema import DATASET, REQUIRED_SLIDE_COLUMNS, SPLITS
-from histoloom.errors import Fault, Note
 
-FILE_COLUMNS = {
-    "path": "slides_root",
-    "mask": "slides_root",
-    "instances": "slides_root",
-    "partner": "slides_root",
-    "annotations": "annotations_root",
+FILE_COLUMNS = dict.fromkeys(("path", "mask", "instances", "partner"), "slides_root") | {
+    "annotations": "annotations_root"
 }
 """Columns that name files, to the param that names the folder of these."""
 _LEAVE_EMPTY = "leave it empty, or use other words if it means something."
@@ -44,38 +39,25 @@ class SlideEntry:
     extra: dict[str, str] = field(default_factory=dict)
 
 
-class Collector:
-    """The faults and notes of the manifest, and the files that it names, by row and column."""
+def read_entry(
+    row: dict[str, str], number: int, files: dict[str, Path], config: Tile, found: Found
+) -> SlideEntry | None:
+    """A row as an entry, its faults to `found`; None where it names no slide, no patient or no file.
 
-    def __init__(self, where: str):
-        self.where = where
-        self.found: list[Fault | Note] = []
-        self.files: dict[tuple[int, str], Path] = {}
-
-    def add(self, problem: str, remedy: str, row: int | None = None, column: str | None = None) -> None:
-        self.found.append(Fault(self.where, problem, remedy, row, column))
-
-
-def read_entry(row: dict[str, str], number: int, config: Tile, found: Collector) -> SlideEntry | None:
-    """A row as an entry, and its faults; None where it names no slide, no patient or no file.
-
-    Parameters
-    ----------
     number : of its line, as an editor counts.
-    found : takes the faults, and holds the files that rows name.
+    files : that it names and that are there, by column.
     """
     values = {k: v or None for k, v in row.items()}
     slide_id, patient_id, whole = values.get("slide_id"), values.get("patient_id"), True
     for column in REQUIRED_SLIDE_COLUMNS:
         if values.get(column) is None:
-            found.add("it is empty.", "fill it in.", number, column)
+            found.fault("it is empty.", "fill it in.", number, column)
             whole = False
-    if slide_id and (wrong := _id_problem(slide_id) or ids.folder_problem(slide_id)):
-        found.add(*wrong, number, "slide_id")
+    if slide_id and (wrong := id_problem(slide_id) or ids.folder_problem(slide_id)):
+        found.fault(*wrong, number, "slide_id")
         whole = False
-    if patient_id and (wrong := _id_problem(patient_id)):
-        found.add(*wrong, number, "patient_id")
-    paths = {column: found.files.get((number, column)) for column in FILE_COLUMNS}
+    if patient_id and (wrong := id_problem(patient_id)):
+        found.fault(*wrong, number, "patient_id")
     mpp, split = _scale(values.get("mpp"), number, found), _split(values.get("split"), number, found)
     label, caption = values.get("label"), values.get("caption")
     _check_label(label, number, config, found)
@@ -85,24 +67,16 @@ def read_entry(row: dict[str, str], number: int, config: Tile, found: Collector)
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *FILE_COLUMNS, "mpp")}
     words = {column: value for column, value in extra.items() if column != "dataset"}
     _check_words(words | {"caption": caption or ""}, number, found)
-    path = paths.pop("path")
+    path = files.pop("path", None)
     if not whole or slide_id is None or patient_id is None or path is None:
         return None
     if "{caption}" in config.caption and caption is None:
-        found.add("it is empty, and tile.caption quotes it.", "write a caption, or don't quote it.", number, "caption")
-    return SlideEntry(slide_id, path, patient_id, number, mpp, label, caption, split, **paths, extra=extra)
+        remedy = "write a caption, or don't quote it."
+        found.fault("it is empty, and tile.caption quotes it.", remedy, number, "caption")
+    return SlideEntry(slide_id, path, patient_id, number, mpp, label, caption, split, **files, extra=extra)
 
 
-def _id_problem(text: str) -> tuple[str, str] | None:
-    if is_code(text):
-        return (
-            f"'{text}' has the form of the codes that stand for ids outside.",
-            "put something before it, such as 'id-'.",
-        )
-    return ids.damage(text)
-
-
-def _scale(value: str | None, row: int, found: Collector) -> float | None:
+def _scale(value: str | None, row: int, found: Found) -> float | None:
     if value is None:
         return None
     remedy = "state micrometres per pixel at level 0, such as 0.25."
@@ -112,64 +86,55 @@ def _scale(value: str | None, row: int, found: Collector) -> float | None:
         problem = str(error)
         if re.fullmatch(r"[\d.,]+ ?([^\d.,\s].*)|[xX×] ?\d+", value):
             problem = f"'{value}' is more than a number: a scale is stated without its unit."
-        found.add(problem, remedy, row, "mpp")
+        found.fault(problem, remedy, row, "mpp")
         return None
     if 0.01 <= number <= 100:
         return number
     other = {"nanometres": number / 1000, "millimetres": number * 1000}
     meant = [f" In {unit} it would be {scale:g} µm/px." for unit, scale in other.items() if 0.05 <= scale <= 10]
-    found.add(f"'{value}' is no scale in µm/px.{''.join(meant[:1])}", remedy, row, "mpp")
+    found.fault(f"'{value}' is no scale in µm/px.{''.join(meant[:1])}", remedy, row, "mpp")
     return None
 
 
-def _split(split: str | None, row: int, found: Collector) -> str | None:
+def _split(split: str | None, row: int, found: Found) -> str | None:
     if split in (None, *SPLITS):
         return split
-    found.add(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
+    found.fault(f"unknown split '{split}'.", "use train, val or test, or leave it empty.", row, "split")
     return None
 
 
-def _check_words(values: dict[str, str], row: int, found: Collector) -> None:
+def _check_words(values: dict[str, str], row: int, found: Found) -> None:
     for column, value in values.items():
         if ids.is_null(value):
-            found.add(f"'{value}' stands for a missing value.", _LEAVE_EMPTY, row, column)
+            found.fault(f"'{value}' stands for a missing value.", _LEAVE_EMPTY, row, column)
 
 
-def _check_label(label: str | None, row: int, config: Tile, found: Collector) -> None:
+def _check_label(label: str | None, row: int, config: Tile, found: Found) -> None:
     classes = config.labels.classes
     if config.labels.source == "slide" and label is None:
-        found.add(
-            "it is empty, and params take labels from here (tile.labels.source: slide).", "fill it in.", row, "label"
-        )
+        problem = "it is empty, and params take labels from here (tile.labels.source: slide)."
+        found.fault(problem, "fill it in.", row, "label")
     if label is not None and label not in classes and ids.is_null(label):
         _check_words({"label": label}, row, found)
     elif label is not None and label not in classes:
-        near = difflib.get_close_matches(label, classes, 1)
-        hint = f"did you mean '{near[0]}'? Else add" if near else "add"
-        found.add(f"unknown label '{label}'.", f"{hint} it to tile.labels.classes in params.yaml.", row, "label")
+        remedy = f"{add_it(label, classes)} to tile.labels.classes in params.yaml."
+        found.fault(f"unknown label '{label}'.", remedy, row, "label")
 
 
-def _check_sources(values: dict[str, str | None], row: int, config: Tile, found: Collector) -> None:
-    polygons = "polygons" in (config.labels.source, config.masks.source)
-    raster = "raster" in (config.labels.source, config.masks.source)
-    if polygons and values.get("annotations") is None:
-        found.add(
-            "it is empty, and params take labels or masks from polygons.", "name its GeoJSON.", row, "annotations"
-        )
-    if raster and values.get("mask") is None and values.get("instances") is None:
-        found.add(
-            "no 'mask' or 'instances' raster, and params take labels or masks from rasters.", "name one.", row, "mask"
-        )
+def _check_sources(values: dict[str, str | None], row: int, config: Tile, found: Found) -> None:
+    sources = (config.labels.source, config.masks.source)
+    if "polygons" in sources and values.get("annotations") is None:
+        problem = "it is empty, and params take labels or masks from polygons."
+        found.fault(problem, "name its GeoJSON.", row, "annotations")
+    if "raster" in sources and values.get("mask") is None and values.get("instances") is None:
+        problem = "no 'mask' or 'instances' raster, and params take labels or masks from rasters."
+        found.fault(problem, "name one.", row, "mask")
 
 
-def _check_dataset(name: str | None, row: int, found: Collector) -> None:
+def _check_dataset(name: str | None, row: int, found: Found) -> None:
     if name and ids.is_missing(name):
-        found.add(
-            f"'{name}' says nothing of a data set.",
-            "name the set, write own if it is of none, or leave it empty.",
-            row,
-            "dataset",
-        )
+        remedy = "name the set, write own if it is of none, or leave it empty."
+        found.fault(f"'{name}' says nothing of a data set.", remedy, row, "dataset")
     elif name and not DATASET.fullmatch(name):
         remedy = "use letters, digits, '-', '_' and '.', as in camelyon16."
-        found.add(f"'{name}' can't name a data set.", remedy, row, "dataset")
+        found.fault(f"'{name}' can't name a data set.", remedy, row, "dataset")

@@ -65,14 +65,11 @@ class Root:
     def _refusal(self, value: str, path: Path) -> NoFile:
         elsewhere = f"put the file under {self.folder}, or name another root in params.yaml."
         if path.is_symlink() and not path.exists():
-            target = path.readlink()
-            return NoFile(
-                f"'{value}' is a link to '{target}', which is not there.", "mend the link, or mount its disk."
-            )
+            problem = f"'{value}' is a link to '{path.readlink()}', which is not there."
+            return NoFile(problem, "mend the link, or mount its disk.")
         if PureWindowsPath(value).drive and not path.exists():
-            return NoFile(
-                f"'{value}' is a path of Windows.", f"state it from {self.folder} on, with '/' between folders."
-            )
+            remedy = f"state it from {self.folder} on, with '/' between folders."
+            return NoFile(f"'{value}' is a path of Windows.", remedy)
         if not self._holds(path):
             by_link = not Path(value).is_absolute() and ".." not in Path(value).parts
             how = "is a link, or lies behind one, that leads" if by_link else "leads"
@@ -90,10 +87,8 @@ class Root:
         if near and turned != value:
             return NoFile(f"{missing}, and there is '{near}'.", "write '/' between folders.")
         if near:
-            return NoFile(
-                f"{missing}, and there is '{near}', which differs by case or Unicode form alone.",
-                "write the path as the file is named.",
-            )
+            problem = f"{missing}, and there is '{near}', which differs by case or Unicode form alone."
+            return NoFile(problem, "write the path as the file is named.")
         parts = Path(turned).parts
         ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
         if shorter := next((end for end in ends if (self.folder / end).is_file()), None):

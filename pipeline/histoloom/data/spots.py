@@ -9,6 +9,7 @@ import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.csv_table import as_number, check_columns, read_csv_table
+from histoloom.data.found import Found
 from histoloom.data.ids import canonical, is_null
 from histoloom.data.schema import SPOT_COLUMNS
 from histoloom.errors import Fault, Note
@@ -29,78 +30,58 @@ def read_spots(config: Tile, slides: Sequence[str]) -> tuple[pd.DataFrame | None
     if config.spots is None:
         remedy = "set tile.spots to a CSV with " + ", ".join(SPOT_COLUMNS) + "."
         return None, [Fault("params.yaml", "tile.labels.source is spots, and tile.spots names no table.", remedy)]
-    where = config.spots
-    table, faults = read_csv_table(where)
-    found: list[Fault | Note] = [*faults]
-    if table.columns.empty:
-        return None, found
-    found += check_columns(where, table, SPOT_COLUMNS, ("patient_id", "cluster", "annotation"))
+    table, faults = read_csv_table(config.spots)
+    found = Found(config.spots, [*faults])
+    if not table.columns.empty:
+        found.all += check_columns(found.where, table, SPOT_COLUMNS, ("patient_id", "cluster", "annotation"))
     if not {*SPOT_COLUMNS} <= {*table.columns} or table.empty:
-        return None, found
-    found += _faults_of_rows(where, table, config.labels.classes)
-    found += _faults_of_slides(where, table, slides)
-    for column in _PLACE:
-        table[column] = [_place(value) for value in table[column]]
-    return table, found
-
-
-def _faults_of_rows(where: str, table: pd.DataFrame, classes: Sequence[str]) -> list[Fault]:
-    faults: list[Fault] = []
+        return None, found.all
     first: dict[str, int] = {}
     for row, spot in zip(table.index, table.to_dict("records")):
-        for column in SPOT_COLUMNS:
-            if not spot[column]:
-                remedy = "fill it in, or remove the spot."
-                faults.append(Fault(where, "it is empty.", remedy, row, column))
-        faults += [fault for column in _PLACE if spot[column] for fault in _fault_of_place(where, spot, row, column)]
-        for column in [name for name in _WORDS if is_null(spot.get(name, ""))]:
-            remedy = "leave it empty, or use other words if it means something."
-            faults.append(Fault(where, f"'{spot[column]}' stands for a missing value.", remedy, row, column))
-        if before := first.get(spot["spot_id"]):
-            problem = f"'{spot['spot_id']}' stands in row {before} already."
-            faults.append(Fault(where, problem, "each spot has an id of its own.", row, "spot_id"))
-        elif spot["spot_id"]:
-            first[spot["spot_id"]] = row
-        if spot["label"] and spot["label"] not in classes:
-            problem = f"unknown label '{spot['label']}'."
-            faults.append(Fault(where, problem, "add it to tile.labels.classes.", row, "label"))
-    return faults
+        _check_row(row, spot, first, config.labels.classes, found)
+    _check_slides(table, slides, found)
+    for column in _PLACE:
+        table[column] = [_place(value)[0] for value in table[column]]
+    return table, found.all
 
 
-def _fault_of_place(where: str, spot: dict[str, str], row: int, column: str) -> list[Fault]:
+def _check_row(row: int, spot: dict[str, str], first: dict[str, int], classes: Sequence[str], found: Found) -> None:
+    """Faults of a spot; `first` holds the row of each id before."""
+    for column in (name for name in SPOT_COLUMNS if not spot[name]):
+        found.fault("it is empty.", "fill it in, or remove the spot.", row, column)
+    for column in (name for name in _PLACE if spot[name]):
+        if problem := _place(spot[column])[1]:
+            found.fault(problem, "state level-0 pixels.", row, column)
+    for column in (name for name in _WORDS if is_null(spot.get(name, ""))):
+        remedy = "leave it empty, or use other words if it means something."
+        found.fault(f"'{spot[column]}' stands for a missing value.", remedy, row, column)
+    spot_id, label = spot["spot_id"], spot["label"]
+    if spot_id and (before := first.setdefault(spot_id, row)) != row:
+        found.fault(f"'{spot_id}' stands in row {before} already.", "each spot has an id of its own.", row, "spot_id")
+    if label and label not in classes:
+        found.fault(f"unknown label '{label}'.", "add it to tile.labels.classes.", row, "label")
+
+
+def _place(text: str) -> tuple[float, str]:
+    """A coordinate, NaN where the text states none, and why it is none."""
     try:
-        if math.isfinite(as_number(spot[column])):
-            return []
-        problem = f"'{spot[column]}' is no number."
+        value = as_number(text)
+        return value, "" if math.isfinite(value) else f"'{text}' is no number."
     except ValueError as error:
-        problem = str(error)
-    return [Fault(where, problem, "state level-0 pixels.", row, column)]
+        return math.nan, str(error)
 
 
-def _place(text: str) -> float:
-    """A coordinate; NaN where there is none, which is a fault already."""
-    try:
-        return as_number(text)
-    except ValueError:
-        return math.nan
-
-
-def _faults_of_slides(where: str, table: pd.DataFrame, slides: Sequence[str]) -> list[Fault | Note]:
-    found: list[Fault | Note] = []
+def _check_slides(table: pd.DataFrame, slides: Sequence[str], found: Found) -> None:
     named = {canonical(slide): slide for slide in slides}
     strangers = table.loc[~table["slide_id"].isin([*slides, ""]), "slide_id"]
     near = {name for name in strangers.unique() if canonical(name) in named}
     for row, name in strangers[strangers.isin(near)].items():
         problem = f"'{name}' is no slide, and there is '{named[canonical(name)]}'."
-        found.append(Fault(where, problem, "write both tables' ids alike.", row, "slide_id"))
+        found.fault(problem, "write both tables' ids alike.", row, "slide_id")
     others = strangers[~strangers.isin(near)]
     if len(others):
         fact = f"{len(others):,} spot(s) of {others.nunique():,} slide(s) that the manifest lacks, such as '{others.iloc[0]}', are not used."
-        found.append(Note(where, fact, None, "slide_id"))
+        found.note(fact, "slide_id")
     for slide in sorted({*slides} - {*table["slide_id"]} - {named[canonical(name)] for name in near}):
-        found.append(
-            Fault(
-                where, f"no spot lies on slide '{slide}'.", "add its spots, or mend their slide_id.", None, "slide_id"
-            )
-        )
-    return found
+        remedy = "add its spots, or mend their slide_id."
+        found.fault(f"no spot lies on slide '{slide}'.", remedy, column="slide_id")

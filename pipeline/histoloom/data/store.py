@@ -131,6 +131,14 @@ def _create(group: zarr.Group, spec: ArraySpec, shard_tiles: int) -> zarr.Array:
     )
 
 
+def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Write a part of arrays with a tile each in their first axis; how many tiles it has."""
+    with TileWriter(folder, specs_of(arrays)) as writer:
+        for tiles in zip(*arrays.values()):
+            writer.add(**dict(zip(arrays, tiles)))
+        return {"tiles": writer.count}
+
+
 class TileStore:
     """Reads a store. `rows` may come from elsewhere: the filter's verdicts are rows over another store's images.
 

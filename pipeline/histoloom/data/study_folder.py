@@ -11,6 +11,16 @@ from histoloom.config.file_keys import placed
 from histoloom.data.store import TileStore, stores_in
 
 
+class _At:
+    """A place under a study's root; where it names {model}, that of the model that is meant."""
+
+    def __init__(self, place: str):
+        self.place = place
+
+    def __get__(self, study: Study, owner: type[Study]) -> Path:
+        return study.root / (self.place.format(model=study.meant) if "{model}" in self.place else self.place)
+
+
 @dataclass(frozen=True)
 class Study:
     """The places of a study.
@@ -23,6 +33,37 @@ class Study:
 
     root: Path = Path()
     model: str = ""
+
+    slides = _At("data/slides")
+    tiles = _At("data/tiles")
+    """The store of real tiles."""
+    encoded = _At("data/encoded/{model}")
+    plan = _At("data/plan")
+    synthetic = _At("data/synthetic")
+    """The store of tiles that were sampled one by one."""
+    predicted = _At("data/predicted")
+    """The store of what was made of real tiles to predict, and is never emitted."""
+    woven = _At("data/woven")
+    """The woven slides, a folder each."""
+    woven_tiles = _At("data/woven_tiles")
+    """The store of tiles that were cut from woven slides."""
+    verdicts = _At("data/verdicts")
+    """Rows of both synthetic stores, with scores and whether they were accepted."""
+    dataset = _At("data/dataset")
+    uplift = _At("data/uplift")
+    models = _At("models/{model}")
+    encoders = _At("models/{model}/encoders")
+    autoencoder = _At("models/{model}/autoencoder")
+    denoiser = _At("models/{model}/denoiser")
+    filters = _At("models/filters")
+    reviews = _At("reviews/verdicts.csv")
+    """What readers said in blinded reviews."""
+    own = _At(".histoloom")
+    """What histoloom keeps for itself: the salt, the resolved params, hashes."""
+    salt = _At(".histoloom/salt")
+    resolved = _At(".histoloom/resolved.yaml")
+    """What params.yaml means: every key with its default, and under `files` what the named files hold."""
+    hashes = _At(".histoloom/hashes.json")
 
     def of(self, model: str) -> Study:
         """The study as if it had this model alone; '' stands for the only one."""
@@ -55,104 +96,10 @@ class Study:
         return load_cluster(self.root / "cluster.yaml")
 
     @property
-    def slides(self) -> Path:
-        return self.root / "data/slides"
-
-    @property
-    def tiles(self) -> Path:
-        """The store of real tiles."""
-        return self.root / "data/tiles"
-
-    @property
-    def _model(self) -> str:
+    def meant(self) -> str:
         """The model that is meant; '' of a study with one, and of a folder that no params are in."""
         known = "stated" in vars(self) or (self.root / "params.yaml").is_file()
         return self.model or ([*self.stated.links][-1] if known else "")
-
-    @property
-    def encoded(self) -> Path:
-        return self.root / "data/encoded" / self._model
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "data/plan"
-
-    @property
-    def synthetic(self) -> Path:
-        """The store of tiles that were sampled one by one."""
-        return self.root / "data/synthetic"
-
-    @property
-    def predicted(self) -> Path:
-        """The store of what was made of real tiles to predict, and is never emitted."""
-        return self.root / "data/predicted"
-
-    @property
-    def woven(self) -> Path:
-        """The woven slides, a folder each."""
-        return self.root / "data/woven"
-
-    @property
-    def woven_tiles(self) -> Path:
-        """The store of tiles that were cut from woven slides."""
-        return self.root / "data/woven_tiles"
-
-    @property
-    def verdicts(self) -> Path:
-        """Rows of both synthetic stores, with scores and whether they were accepted."""
-        return self.root / "data/verdicts"
-
-    @property
-    def dataset(self) -> Path:
-        return self.root / "data/dataset"
-
-    @property
-    def uplift(self) -> Path:
-        return self.root / "data/uplift"
-
-    @property
-    def models(self) -> Path:
-        """Holds the folders autoencoder, denoiser and encoders."""
-        return self.root / "models" / self._model
-
-    @property
-    def encoders(self) -> Path:
-        return self.models / "encoders"
-
-    @property
-    def autoencoder(self) -> Path:
-        return self.models / "autoencoder"
-
-    @property
-    def denoiser(self) -> Path:
-        return self.models / "denoiser"
-
-    @property
-    def filters(self) -> Path:
-        return self.root / "models/filters"
-
-    @property
-    def reviews(self) -> Path:
-        """What readers said in blinded reviews."""
-        return self.root / "reviews/verdicts.csv"
-
-    @property
-    def own(self) -> Path:
-        """What histoloom keeps for itself: the salt, the resolved params, hashes."""
-        return self.root / ".histoloom"
-
-    @property
-    def salt(self) -> Path:
-        return self.own / "salt"
-
-    @property
-    def resolved(self) -> Path:
-        """What params.yaml means: every key with its default, and under `files` what the named files hold."""
-        return self.own / "resolved.yaml"
-
-    @property
-    def hashes(self) -> Path:
-        return self.own / "hashes.json"
 
     def reports(self, stage: str = "") -> Path:
         return self.root / "reports" / stage / self.model

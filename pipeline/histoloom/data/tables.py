@@ -11,9 +11,10 @@ import pandas as pd
 from histoloom.config import Params, Rna
 from histoloom.config.train_encoders import SampleTable
 from histoloom.data.expression import check_expression
+from histoloom.data.found import Found, listed
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
 from histoloom.data.genotype_table import check_genotype
-from histoloom.data.keys import StudyKeys, check_matches, listed
+from histoloom.data.keys import StudyKeys, check_matches
 from histoloom.errors import Fault, Note
 from histoloom.registry import registered
 
@@ -50,11 +51,8 @@ def _matches(
     study = keys(config.key)
     if isinstance(table, pd.DataFrame) and not study.every & {*table.index} and study.every & {*table.columns}:
         problem = f"its columns are the study's ids and its rows are not: {listed(table.columns)}."
-        return [
-            Fault(
-                str(config.table), problem, "name its first column 'gene', for genes are in its rows.", None, config.key
-            )
-        ]
+        remedy = "name its first column 'gene', for genes are in its rows."
+        return [Fault(str(config.table), problem, remedy, None, config.key)]
     return check_matches(table.index, study, config)
 
 
@@ -85,27 +83,23 @@ def check_fit(config: Rna, table: pd.DataFrame, encoder: Path) -> list[Fault | N
     return found
 
 
-def _check_profiles(table: pd.DataFrame, params: Params) -> list[Fault]:
+def _check_profiles(table: pd.DataFrame, params: Params) -> list[Fault | Note]:
     """Genes and profiles that requests name and the table has not."""
-    where, genes, faults = params.train_encoders.rna.table, {*table.columns}, []
+    where, genes, found = params.train_encoders.rna.table, {*table.columns}, Found("params.yaml")
     for number, request in enumerate(params.plan.requests):
         for gene in sorted({*request.where.gene} - genes):
             remedy = f"name one of its genes, such as {listed(table.columns[:3])}."
-            faults.append(
-                Fault(
-                    "params.yaml", f"{where} has no gene '{gene}'.", remedy, None, f"plan.requests[{number}].where.gene"
-                )
-            )
+            found.fault(f"{where} has no gene '{gene}'.", remedy, column=f"plan.requests[{number}].where.gene")
     named = [(f"plan.requests[{n}].change.rna", request.change.rna) for n, request in enumerate(params.plan.requests)]
     named += [(f"sample_slides.slides, '{slide.name}'", slide.rna) for slide in params.sample_slides.slides]
     for place, profile in named:
         if profile is not None and profile not in table.index:
             remedy = f"name one of its samples, such as {listed(table.index[:3])}."
-            faults.append(Fault("params.yaml", f"{where} has no profile '{profile}'.", remedy, None, place))
-    return faults
+            found.fault(f"{where} has no profile '{profile}'.", remedy, column=place)
+    return found.all
 
 
-def _check_states(genotypes: pd.Series, params: Params) -> list[Fault]:
+def _check_states(genotypes: pd.Series, params: Params) -> list[Fault | Note]:
     """Markers and states that requests and slides name and the table has not, which no model can have learnt."""
     known: dict[str, set[str]] = {}
     for text in genotypes:
@@ -117,18 +111,14 @@ def _check_states(genotypes: pd.Series, params: Params) -> list[Fault]:
         for part, states in (("where", request.where.genotype), ("change", request.change.genotype))
     ]
     named += [(f"sample_slides.slides, '{s.name}'", parse_genotype(s.genotype)) for s in params.sample_slides.slides]
-    where, faults = params.train_encoders.genotype.table, []
+    found = Found("params.yaml")
     for place, states in named:
-        for marker, state in states.items():
-            if state not in known.get(marker, ()):
-                has = (
-                    f"of '{marker}' it has {listed(sorted(known[marker]))}"
-                    if marker in known
-                    else f"its markers are {listed(known)}"
-                )
-                problem = f"nobody in {where} has '{marker}={state}'."
-                faults.append(Fault("params.yaml", problem, f"{has}: name one of those.", None, place))
-    return faults
+        for marker, state in ((m, s) for m, s in states.items() if s not in known.get(m, ())):
+            has = f"of '{marker}' it has {listed(sorted(known[marker]))}" if marker in known else ""
+            problem = f"nobody in {params.train_encoders.genotype.table} has '{marker}={state}'."
+            remedy = f"{has or f'its markers are {listed(known)}'}: name one of those."
+            found.fault(problem, remedy, column=place)
+    return found.all
 
 
 def with_conditions(rows: pd.DataFrame, params: Params) -> pd.DataFrame:

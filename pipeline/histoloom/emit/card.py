@@ -4,71 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 
-_CARD = """---
-license: {{ licence | lower | tojson }}
-pretty_name: {{ name | tojson }}
-tags: [histopathology, synthetic, histoloom]
-{% if "parquet" in formats -%}
-configs:
-- config_name: default
-  data_files:
-{%- for split in counts %}
-  - {split: {{ "validation" if split == "val" else split }}, path: "parquet/{{ split }}-*.parquet"}
-{%- endfor %}
-{% endif -%}
----
-# {{ name }}
-
-Tiles of {{ tile_px }} px at {{ mpp }} µm/px. The train split holds real tiles and synthetic tiles that passed the
-filters; val and test hold real tiles alone. Made with histoloom {{ version }}.
-
-## Counts
-
-| split | source | {% for label in classes %}{{ label | replace("|", "&#124;") }} | {% endfor %}all |
-|---|---|{% for _ in classes %}---|{% endfor %}---|
-{% for split, sources in counts.items() -%}
-{% for source, by_label in sources.items() -%}
-| {{ split }} | {{ source }} | {% for label in classes %}{{ by_label.get(label, 0) }} | {% endfor %}{{ by_label.values() | sum }} |
-{% endfor -%}
-{% endfor %}
-{% if labelled -%}
-The classes are numbered from 0, in the order of the table: so are the labels of Parquet, `cls` in WebDataset and in
-`metadata.jsonl`, and the folders of ImageFolder, in each split. `classes.json` says the same.
-{% else -%}
-The study has no labels: `{{ classes[-1] }}` stands for all of its tiles.
-{% endif -%}
-{% for split, by_source in unlabelled.items() -%}
-{% for source, count in by_source.items() %}
-Left out, since they have no label: {{ count }} {{ source }} tile{{ "" if count == 1 else "s" }} of {{ split }}.
-{% endfor -%}
-{% endfor %}
-## Licence
-
-{{ licence }}, as the study states it. The real tiles remain under the licences of their slides.
-
-## Provenance
-
-{% for generator, record in generators.items() -%}
-- Generator `{{ generator[:16] }}` (sha256) saw {{ record.groups | length }} groups of {{ record.slides | length }} slides, {{ "all" if record.groups | length == record.own else record.own }} of this study's train split{{ "" if record.groups | length == record.own else " and the others of models that it began from" }}.
-{% endfor -%}
-- Columns: `source` (real or synthetic), `patient_code` and `slide_code` (salted codes), `split`, `label`, `mpp`; for synthetic tiles also `generator_sha256`, `seed`, `scheduler`, `steps`, `precision`, `window_layout` (of those cut from woven slides) and `guidance` (JSON).
-{% if unknown -%}
-- **Unknown ancestors were allowed:** {{ unknown | join(", ") }}. What these models were trained on is not known here.
-{% endif %}
-## Limits
-
-- Of {{ synthetic }} synthetic tiles, {{ accepted }} passed the filters; see the study's report for the reasons of the others.
-- A synthetic tile shows what a model learnt from the train split. It adds no patient.
-{% if patients == 1 -%}
-- One patient: this shows that the machinery runs, not that it helps.
-{% endif -%}
-{% if not captions -%}
-- Captions were withheld, since they may quote reports.
-{% endif -%}
-- Not for diagnosis.
-"""
+CARDS = Environment(loader=PackageLoader("histoloom.emit", "."), autoescape=False)
 
 
 @dataclass(frozen=True)
@@ -102,5 +40,4 @@ class CardFacts:
 
 def write_card(facts: CardFacts) -> str:
     """The card as Markdown with the front matter that HF's hub reads."""
-    template = Environment(autoescape=False, trim_blocks=False).from_string(_CARD)
-    return template.render(**vars(facts))
+    return CARDS.get_template("dataset_card.md.jinja").render(**vars(facts))

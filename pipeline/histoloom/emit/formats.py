@@ -66,17 +66,11 @@ def write_parquet(folder: Path, split: str, items: Iterator[Item], classes: Sequ
         fields = {key: pa.array([row[key] for row, _ in shard]) for key in shard[0][0]}
         fields["label"] = pa.array([classes.index(row["label"]) for row, _ in shard], pa.int64())
         pictures = pa.array([{"bytes": png(image), "path": f"{row['key']}.png"} for row, image in shard], image_type)
-        features = {
-            key: {"dtype": str(array.type).replace("double", "float64"), "_type": "Value"}
-            for key, array in fields.items()
-        }
-        table = pa.table({"image": pictures, **fields})
-        described = json.dumps({"info": {"features": features | known}})
-        pq.write_table(
-            table.replace_schema_metadata({"huggingface": described}),
-            folder / f"{split}-{number:05d}.parquet",
-            row_group_size=256,
-        )
+        kinds = {key: str(array.type).replace("double", "float64") for key, array in fields.items()}
+        features = {key: {"dtype": kind, "_type": "Value"} for key, kind in kinds.items()}
+        described = {"huggingface": json.dumps({"info": {"features": features | known}})}
+        table = pa.table({"image": pictures, **fields}).replace_schema_metadata(described)
+        pq.write_table(table, folder / f"{split}-{number:05d}.parquet", row_group_size=256)
 
 
 def write_classes(folder: Path, classes: Sequence[str]) -> None:

@@ -38,16 +38,13 @@ def check_ancestors(
     """
     wrong = synthetic[synthetic["purpose"] != "augment"]
     if len(wrong):
-        raise HistoloomError(
-            f"{len(wrong)} tiles were made to evaluate (first: {wrong['tile_id'].iloc[0]}), and those may "
-            "never be emitted."
-        )
+        made = f"{len(wrong)} tiles were made to evaluate (first: {wrong['tile_id'].iloc[0]})"
+        raise HistoloomError(f"{made}, and those may never be emitted.")
     unknown: set[str] = set()
     for generator in synthetic["generator_sha256"].unique():
         if generator not in lineage:
-            raise HistoloomError(
-                f"Generator {generator[:12]} left no record of what it saw. Sample again with `dvc repro`."
-            )
+            fact = f"Generator {generator[:12]} left no record of what it saw."
+            raise HistoloomError(f"{fact} Sample again with `dvc repro`.")
         found = recognise(lineage[generator], real, salt, grid)
         if complaint := found.complaint(f"Generator {generator[:12]}"):
             raise HistoloomError(f"{complaint} Its tiles would leak.")

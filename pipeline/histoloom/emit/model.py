@@ -107,9 +107,8 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
     if before:
         facts |= _with_before(facts, before, folder)
         if read_few_steps(before / "denoiser"):
-            console.print(
-                f"{before.name}'s updates for few steps are of its own denoiser, and not taken over: distil this one anew."
-            )
+            fact = "updates for few steps are of its own denoiser, and not taken over: distil this one anew"
+            console.print(f"{before.name}'s {fact}.")
     write_json(folder / "facts.json", facts)
     write_model_card(folder)
     _say_what_to_look_at(study, words, names)
@@ -118,11 +117,8 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
 
 def _trainings(params: Params) -> tuple[str, ...]:
     """The stages whose numbers are told: of pixels there is no autoencoder."""
-    return (
-        "train_encoders",
-        *["train_autoencoder"] * (params.train_denoiser.target.name == "latents"),
-        "train_denoiser",
-    )
+    latents = params.train_denoiser.target.name == "latents"
+    return "train_encoders", *["train_autoencoder"] * latents, "train_denoiser"
 
 
 def _begun_from(params: Params) -> Path | None:
@@ -181,9 +177,8 @@ def package_few_steps(study: Study, folder: Path, names: Names | None = None) ->
     if mine is None or base is None:
         raise HistoloomError(f"{student if mine is None else teacher} holds no denoiser of histoloom's.")
     if mine.training.distilled is None or base.training.distilled is not None:
-        raise HistoloomError(
-            f"{student} must be distilled (train_denoiser.distil), and {teacher} the one that it was distilled from."
-        )
+        wanted = f"{student} must be distilled (train_denoiser.distil)"
+        raise HistoloomError(f"{wanted}, and {teacher} the one that it was distilled from.")
     if _form(mine) != _form(base):
         raise HistoloomError(f"{student} wasn't distilled from {teacher}: their conditions or their training differ.")
     names, known = names or names_outside(study), read_lineage(teacher)
@@ -197,10 +192,8 @@ def package_few_steps(study: Study, folder: Path, names: Names | None = None) ->
 
 def _form(record: DenoiserRecord) -> tuple:
     """What a teacher and its student have in common."""
-    conditions = ((s.name, s.shape, s.size, s.channels) for s in record.conditions)
-    return *conditions, *(
-        getattr(record.training, n) for n in ("prediction", "schedule", "betas", "train_timesteps", "map_input")
-    )
+    conditions, of = [(s.name, s.shape, s.size, s.channels) for s in record.conditions], record.training
+    return conditions, of.prediction, of.schedule, of.betas, of.train_timesteps, of.map_input
 
 
 def _copy_half(source: Path, target: Path) -> int:

@@ -77,10 +77,8 @@ class Names:
             {name if self._settled(name, lineage) else self._of(kind, name) for name in names}
             for kind, names in (("g", lineage.groups), ("s", lineage.slides))
         )
-        public = {
-            *lineage.public,
-            *([self.dataset] if any(map(self.is_clear, (*lineage.groups, *lineage.slides))) else []),
-        }
+        clear = any(map(self.is_clear, (*lineage.groups, *lineage.slides)))
+        public = {*lineage.public, *[self.dataset] * clear}
         unknown = {told_source(source).replace(FOLDER, "a folder") for source in lineage.unknown}
         return Lineage(*(tuple(sorted(names)) for names in (groups, slides, unknown, public)))
 
@@ -110,18 +108,16 @@ def names_outside(study: Study, dataset: str = "", *, public: bool = False) -> N
         for a name that is none; where `public` names no data set, or nothing tells which names are this study's.
     """
     if dataset and not DATASET.fullmatch(dataset):
-        raise HistoloomError(
-            f"'{dataset}' can't name a data set: use letters, digits, '-', '_' and '.', as in camelyon16."
-        )
+        how = "use letters, digits, '-', '_' and '.', as in camelyon16"
+        raise HistoloomError(f"'{dataset}' can't name a data set: {how}.")
     if public and not dataset:
         raise HistoloomError("--public needs --dataset NAME: the public set whose ids stay clear.")
     tiles = study.tiles
     if not tiles.is_dir():
         if not public:
             return Names(dataset, read_salt(study.salt))
-        raise HistoloomError(
-            f"--public needs {tiles}, to know which names are of the set: run dvc repro tile, or dvc pull."
-        )
+        why = "to know which names are of the set: run dvc repro tile, or dvc pull"
+        raise HistoloomError(f"--public needs {tiles}, {why}.")
     rows = TileStore(tiles).rows()
     own = frozenset({*rows["split_group"], *rows["slide_id"]})
     return Names(dataset, read_salt(study.salt), own - _of_others(rows, dataset) if public else frozenset(), own)

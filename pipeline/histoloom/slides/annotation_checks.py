@@ -66,15 +66,11 @@ def _check_scale(where: str, regions: Regions, frame: PixelBox[int]) -> list[Fau
     largest = shapely.area(regions.polygons).max()
     fact = f"the largest polygon has {largest:.2g} px², and all lie within {right - left:.3g} x {bottom - top:.3g} px."
     if largest < 1:
-        return [
-            Fault(where, fact, "export them in px at full resolution, neither in mm nor in fractions of the slide.")
-        ]
+        remedy = "export them in px at full resolution, neither in mm nor in fractions of the slide."
+        return [Fault(where, fact, remedy)]
     small = right - left < _SMALL_EXTENT * frame.width and bottom - top < _SMALL_EXTENT * frame.height
-    return (
-        [Note(where, f"{fact} The slide has {frame.width} x {frame.height} px: look whether they are in px.")]
-        if small
-        else []
-    )
+    said = f"{fact} The slide has {frame.width} x {frame.height} px: look whether they are in px."
+    return [Note(where, said)] if small else []
 
 
 def _check_spots(entry: SlideEntry, config: Tile, spots: pd.DataFrame, frame: PixelBox[int]) -> list[Fault | Note]:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import UNKNOWN, TileWriter
 from histoloom.slides import stain
 from histoloom.slides.annotate import Annotations
-from histoloom.slides.describe import TileLabel, TilePlace, label_tile, tile_row
+from histoloom.slides.describe import TileFacts, TileLabel, TilePlace, group_of, label_tile
 from histoloom.slides.focus import sharpness
 from histoloom.slides.grid import Corner, blocks
 from histoloom.slides.job import SlideJob
@@ -38,24 +37,20 @@ class _Patch:
     """A piece of a slide at one scale, with what is known of its pixels.
 
     picture : (h, w, 3) uint8.
-    labels, mask : (h, w) uint8 class ids of tile labels and of masks.
-    nuclei : their numbers (h, w) int32, and their outlines (h, w) uint8.
+    labels : (h, w) uint8, class ids of tile labels.
+    arrays : `mask`, `instance` and `edge` as the store has them, as far as they are known.
+    segmented : what its stain shows, where that is asked for.
     """
 
     picture: np.ndarray
     labels: np.ndarray | None
-    mask: np.ndarray | None
-    nuclei: tuple[np.ndarray, np.ndarray] | None
+    arrays: dict[str, np.ndarray]
     segmented: Segmentation | None
 
     def crop(self, at: tuple[slice, slice]) -> _Patch:
-        return _Patch(
-            self.picture[at],
-            None if self.labels is None else self.labels[at],
-            None if self.mask is None else self.mask[at],
-            None if self.nuclei is None else (self.nuclei[0][at], self.nuclei[1][at]),
-            None if self.segmented is None else self.segmented.crop(at),
-        )
+        labels = None if self.labels is None else self.labels[at]
+        segmented = None if self.segmented is None else self.segmented.crop(at)
+        return _Patch(self.picture[at], labels, {name: array[at] for name, array in self.arrays.items()}, segmented)
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class Cutter:
     annotations: Annotations
     normaliser: stain.Normaliser
     segmenter: StainMask | None
-    partner: Slide | None = None
+    partner: Slide | None
 
     @property
     def arrays(self) -> list[str]:
@@ -116,17 +111,17 @@ class Cutter:
     def _annotated(self, picture: np.ndarray, box: PixelBox[float], mpp: float) -> _Patch:
         """A block with its annotations; its box is at level 0."""
         config, downsample = self.annotations.config, mpp / self.slide.mpp
-        labels = mask = None
-        if config.labels.source in ("polygons", "raster"):
-            labels = self.annotations.ids(config.labels.classes, config.labels.source, box, downsample)
-        if config.masks.source in ("polygons", "raster"):
-            same = (config.masks.source, config.masks.classes) == (config.labels.source, config.labels.classes)
-            mask = labels if same else self.annotations.ids(config.masks.classes, config.masks.source, box, downsample)
+        ids: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
+        for source, classes in {(of.source, of.classes) for of in (config.labels, config.masks)}:
+            if source in ("polygons", "raster"):
+                ids[source, classes] = self.annotations.ids(classes, source, box, downsample)
+        labels, mask = (ids.get((of.source, of.classes)) for of in (config.labels, config.masks))
+        arrays = {} if mask is None else {"mask": mask}
         if self.segmenter is None:
-            return _Patch(picture, labels, mask, self.annotations.instance_ids(box, downsample), None)
+            nuclei = self.annotations.instance_ids(box, downsample)
+            return _Patch(picture, labels, arrays | dict(zip(("instance", "edge"), nuclei or ())), None)
         segmented = self.segmenter.segment(picture, mpp)
-        nuclei = segmented.nuclei, outlines(segmented.nuclei)
-        return _Patch(picture, labels, segmented.mask, nuclei, segmented)
+        return _Patch(picture, labels, segmented.arrays, segmented)
 
     def _label(self, place: TilePlace, patch: _Patch, *, hidden: bool) -> TileLabel:
         half, (x, y) = self.job.config.tile_px / 2, place.corner
@@ -142,12 +137,10 @@ class Cutter:
 
     def _arrays(self, patch: _Patch, *, known: bool) -> dict[str, np.ndarray]:
         """A tile's arrays by name; `known` is whether mask and nuclei may be shown."""
-        tiles = {"image": self.normaliser.apply(patch.picture)}
-        if patch.mask is not None:
-            tiles["mask"] = patch.mask if known else np.full(patch.mask.shape, UNKNOWN, np.uint8)
-        if patch.nuclei is not None:
-            tiles |= {name: array * known for name, array in zip(("instance", "edge"), patch.nuclei)}
-        return tiles
+        shown = patch.arrays
+        if not known:
+            shown = {name: np.full_like(array, UNKNOWN if name == "mask" else 0) for name, array in shown.items()}
+        return {"image": self.normaliser.apply(patch.picture), **shown}
 
     def _of_partner(self, place: TilePlace) -> dict[str, np.ndarray]:
         """The tile's place on the partner, which shows the same extent, perhaps in more or fewer pixels."""
@@ -160,16 +153,23 @@ class Cutter:
     def _row(
         self, place: TilePlace, found: TileLabel, patch: _Patch, tissue_fraction: float, *, known: bool
     ) -> dict[str, Any]:
-        measured = ""
-        if self.segmenter is not None and patch.segmented is not None:
-            measured = self.segmenter.words(patch.segmented)
-        masked = patch.mask is not None and known
-        return tile_row(self.job, place, found, tissue_fraction, measured=measured, masked=masked)
+        job, entry, (x, y), group = self.job, self.job.entry, place.corner_level0_px, group_of(self.job, place)
+        where = {
+            "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if place.mpp == job.config.mpp else f"_{place.mpp:g}"),
+            "slide_id": entry.slide_id,
+            "patient_id": entry.patient_id,
+            "split_group": group,
+            "split": job.splits[group],
+            "x_level0_px": x,
+            "y_level0_px": y,
+            "mpp": place.mpp,
+        }
+        words = "" if self.segmenter is None or patch.segmented is None else self.segmenter.words(patch.segmented)
+        masked = "mask" in patch.arrays and known
+        return TileFacts(where, entry.caption, entry.extra, found, tissue_fraction, words, masked).row(job.config)
 
 
-def fit_cutter(
-    job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None = None
-) -> Cutter:
+def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None) -> Cutter:
     """Fit what is fitted once per slide, to those of the chosen tiles that hold most tissue."""
     config, masks = job.config, job.config.masks
     if config.stain == "none" and masks.source != "stain":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histoloom.config import Tile
+from histoloom.config import Labels, Tile
 from histoloom.data.groups import split_group
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_fields import written
@@ -50,6 +50,12 @@ class TileLabel:
     spot: pd.Series | None = None
 
 
+def class_of(labels: Labels, fractions: Mapping[str, float]) -> str | None:
+    """The class that covers enough of a tile."""
+    best = max((name for name in fractions if name in labels.classes), key=lambda n: fractions[n], default=None)
+    return best if best is not None and fractions[best] >= labels.min_fraction else None
+
+
 def class_fractions(ids: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:
     """Class to the fraction of a map of class ids that it covers; classes that cover nothing are left out."""
     counts = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:]
@@ -64,50 +70,50 @@ def label_tile(job: SlideJob, ids: np.ndarray | None, spot: pd.Series | None) ->
         return TileLabel(job.entry.label, fractions, spot)
     if labels.source == "spots":
         return TileLabel(None if spot is None else spot["label"], fractions, spot)
-    best = max(fractions, key=lambda name: fractions[name], default=None)
-    enough = best is not None and fractions[best] >= labels.min_fraction
-    return TileLabel(best if enough else None, fractions, spot)
+    return TileLabel(class_of(labels, fractions), fractions, spot)
 
 
-def tile_row(
-    job: SlideJob, place: TilePlace, found: TileLabel, tissue_fraction: float, *, measured: str, masked: bool
-) -> dict[str, Any]:
-    """A tile's row (schema.TILE_ROW).
+@dataclass(frozen=True)
+class TileFacts:
+    """What is known of a tile.
 
-    Parameters
-    ----------
+    place : its ids, its group and split, its corner and its scale, as its row has them.
+    caption, extra : what is stated of its slide.
     measured : what a mask by stain shows, in words; empty where there is none.
     masked : whether the tile's mask says what it shows.
     """
-    config, entry, label, spot = job.config, job.entry, found.label, found.spot
-    x, y = place.corner_level0_px
-    group = group_of(job, place)
-    fields = {
-        "label": label or "unlabelled",
-        "caption": entry.caption or "",
-        **entry.extra,
-        **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
-        "composition": describe(found.class_fractions, label, tissue_fraction),
-        "measured": measured,
-    }
-    return {
-        "tile_id": f"{entry.slide_id}_{x}_{y}" + ("" if place.mpp == config.mpp else f"_{place.mpp:g}"),
-        "source": "real",
-        "slide_id": entry.slide_id,
-        "patient_id": entry.patient_id,
-        "split_group": group,
-        "split": job.splits[group],
-        "label": label,
-        "x_level0_px": x,
-        "y_level0_px": y,
-        "mpp": place.mpp,
-        "tissue_fraction": tissue_fraction,
-        "caption": caption_of(config, fields),
-        "spot_id": None if spot is None else spot["spot_id"],
-        "masked": masked,
-        "dataset": entry.extra.get("dataset") or None,
-        "slide_fields": written({name: value for name, value in entry.extra.items() if value and name != "dataset"}),
-    }
+
+    place: dict[str, Any]
+    caption: str | None
+    extra: dict[str, str]
+    found: TileLabel
+    tissue_fraction: float
+    measured: str
+    masked: bool
+
+    def row(self, config: Tile) -> dict[str, Any]:
+        """Its row (schema.TILE_ROW)."""
+        label, spot = self.found.label, self.found.spot
+        fields = {
+            **{name: "" if spot is None else str(spot.get(name, "")) for name in ("cluster", "annotation")},
+            **self.extra,
+            "caption": self.caption or "",
+            "label": label or "unlabelled",
+            "composition": describe(self.found.class_fractions, label, self.tissue_fraction),
+            "measured": self.measured,
+        }
+        own = {name: value for name, value in self.extra.items() if value and name != "dataset"}
+        return {
+            **self.place,
+            "source": "real",
+            "label": label,
+            "tissue_fraction": self.tissue_fraction,
+            "caption": caption_of(config, fields),
+            "spot_id": None if spot is None else spot["spot_id"],
+            "masked": self.masked,
+            "dataset": self.extra.get("dataset") or None,
+            "slide_fields": written(own),
+        }
 
 
 def group_of(job: SlideJob, place: TilePlace) -> str:
@@ -118,13 +124,8 @@ def group_of(job: SlideJob, place: TilePlace) -> str:
 
 
 def caption_of(config: Tile, fields: Mapping[str, str]) -> str:
-    """The caption that params' template makes of a tile's fields."""
-    return _without_gaps(config.caption.format_map(fields))
-
-
-def _without_gaps(caption: str) -> str:
-    """A caption without what its empty fields left between commas."""
-    return ", ".join(part.strip() for part in caption.split(", ") if part.strip())
+    """The caption that params' template makes of a tile's fields, without what empty ones leave between commas."""
+    return ", ".join(part.strip() for part in config.caption.format_map(fields).split(", ") if part.strip())
 
 
 _OF_TILES = ("label", "composition", "measured", "cluster", "annotation", "caption")
@@ -148,7 +149,7 @@ def known_captions(manifest: Manifest, config: Tile) -> tuple[set[str], bool]:
         if of_spot and manifest.spots is not None:
             mine = manifest.spots[manifest.spots["slide_id"] == entry.slide_id]
             spots = mine[[name for name in sorted(of_spot) if name in mine]].drop_duplicates().to_dict("records")
-        captions |= {_without_gaps(config.caption.format_map(fields | spot)) for spot in spots}
+        captions |= {caption_of(config, fields | spot) for spot in spots}
     return captions, not ({*_OF_TILES} - of_slide - of_spot - read) & set(config.quoted)
 
 

@@ -20,7 +20,8 @@ _TIFF_COLOURS = {0: "inverted grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK
 _TIFF_NUMBERS = {1: "unsigned", 2: "signed", 3: "float"}
 _RGB_ONCE_DECODED = (6, 7, 33003, 33004, 33005, 34712, 50001)
 """TIFF compressions whose decoders turn YCbCr into RGB: JPEG, JPEG 2000, WebP."""
-_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
+LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
+"""TIFF compressions."""
 _PIECEWISE = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50001)
 """TIFF compressions that libvips reads; others are decoded at once."""
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey", 6: "RGB"}
@@ -28,17 +29,9 @@ _PILLOW_COLOURS = {"1": "grey", "L": "grey", "P": "palette", "RGB": "RGB", "RGBA
 
 
 UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError,
     struct.error,
-)
+)  # fmt: skip
 """What libraries raise of damaged files: a header may hold anything, and they take it for what it should hold."""
 
 
@@ -129,7 +122,7 @@ def _tiff_format(path: Path) -> PixelFormat:
             orientation=orientation or 1,
             broken="the file breaks off. Copy it again." if _breaks_off(file) else fault_of_pieces(file),
             pictures=sum(_is_picture(as_page(other), page) for other in file.pages),
-            lossless=compression in _LOSSLESS,
+            lossless=compression in LOSSLESS,
             aspect=_aspect((_ratio(page.tags.valueof(282)), _ratio(page.tags.valueof(283)))),
             palette=_tiff_palette(page) if colours == "palette" else None,
             tiled=page.is_tiled,

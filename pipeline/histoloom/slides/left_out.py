@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from histoloom.slides.artefacts import PADDING, PEN
-from histoloom.slides.record import LeftOut, SlideRecord
 from histoloom.slides.tile_selection import Choice
 from histoloom.slides.tissue import TissueMap
 
@@ -17,6 +16,44 @@ MUCH_PADDING = 0.5
 """Of all that is tissue or padding: scanners lay much of it around small pieces."""
 MUCH_OUT_OF_FOCUS = 0.1
 _SLIDES_NAMED = 4
+
+
+class LeftOut(TypedDict):
+    """What is left out of a slide: columns of `slides.csv`.
+
+    tissue_fraction, padding_fraction, pen_fraction : of the slide's area.
+    with_artefacts, in_gaps : tiles with tissue enough that padding, pen or gaps between regions exclude.
+    tissue_beyond_grid : fraction of the tissue, at the right and lower border.
+    with_tissue, out_of_focus : tiles with tissue enough, and those of them that are blurred; of slides that were cut.
+    """
+
+    tissue_fraction: float
+    padding_fraction: float
+    pen_fraction: float
+    with_artefacts: int
+    in_gaps: int
+    tissue_beyond_grid: float
+    with_tissue: NotRequired[int]
+    out_of_focus: NotRequired[int]
+
+
+class SlideRecord(LeftOut):
+    """What is written down of a slide that was cut.
+
+    mpp_level0, mpp_source : its scale, and who states it. bounds_x_level0_px, bounds_y_level0_px : of what was scanned.
+    hidden : split to the number of tiles, of tile.mpp, whose labels the study may not see.
+    stain : what the normalisation says of itself.
+    """
+
+    mpp_level0: float
+    mpp_source: str
+    width_px: int
+    height_px: int
+    bounds_x_level0_px: int
+    bounds_y_level0_px: int
+    tiles: int
+    hidden: dict[str, int]
+    stain: str
 
 
 class TissueLeftOut(TypedDict):

@@ -78,17 +78,7 @@ class Regions:
         return self._burnt(hits[values > 0], values[values > 0], box, downsample)
 
     def numbers(self, box: PixelBox[float], downsample: float) -> np.ndarray:
-        """1 + the polygon's place, 0 outside; where polygons overlap, the later one wins.
-
-        Parameters
-        ----------
-        box : at level 0.
-        downsample : level-0 pixels per pixel of the raster.
-
-        Returns
-        -------
-        (height, width) int32; the box's size over `downsample`, rounded.
-        """
+        """1 + the polygon's place, int32, as `class_ids` gives classes; where polygons overlap, the later one wins."""
         hits = self._near(box)
         return self._burnt(hits, (hits + 1).astype(np.int32), box, downsample)
 

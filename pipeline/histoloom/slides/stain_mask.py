@@ -18,6 +18,8 @@ from skimage.measure import label
 from skimage.morphology import remove_small_holes, remove_small_objects
 from skimage.segmentation import watershed
 
+from histoloom.data.nuclei_layout import outlines
+
 NUCLEUS, CLEAR = "nucleus", "clear"
 REACH_UM = 24.0
 """How far around a box is looked at, so that a nucleus on its border is whole."""
@@ -38,6 +40,11 @@ class Segmentation:
     mask: np.ndarray
     nuclei: np.ndarray
     eosin: np.ndarray
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """`mask`, `instance` and `edge` as the store has them."""
+        return {"mask": self.mask, "instance": self.nuclei, "edge": outlines(self.nuclei)}
 
     def crop(self, at: tuple[slice, slice]) -> Segmentation:
         return Segmentation(self.mask[at], self.nuclei[at], self.eosin[at])

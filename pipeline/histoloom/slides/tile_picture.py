@@ -1,23 +1,25 @@
-"""One picture of a set, encoded or as an array, to 8-bit RGB or to ids: exactly, or refused."""
+"""One picture of a set, encoded or as an array, to 8-bit RGB or to ids, exactly or refused; and tiles cut from it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import pyvips
 from PIL import Image
 
 from histoloom.data.tile_sets.read import Stored
-from histoloom.slides.file_header import UNREADABLE
+from histoloom.slides.file_header import LOSSLESS, UNREADABLE
 
 _MOST_PX = 2**28
 _COLOURS = ("RGB", "RGBA", "L", "LA", "P", "1", "PA")
 _ORIENTATION, _BITS, _COMPRESSION, _PHOTOMETRIC, _NUMBERS = 274, 258, 259, 262, 339
-_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
-"""TIFF compressions."""
+SHEET = 8
+"""Tiles of a contact sheet, along and down."""
+_SHOWN_PX = 96
 
 
 class BadPicture(Exception):
@@ -77,7 +79,7 @@ def as_ids(stored: Stored) -> np.ndarray:
 def _bits_of_tiff(image: Image.Image) -> int:
     """Bits of a TIFF's ids, which must be stored without loss, and not inverted."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    if tags.get(_COMPRESSION, 1) not in _LOSSLESS:
+    if tags.get(_COMPRESSION, 1) not in LOSSLESS:
         raise BadPicture("its mask's compression loses: save it as PNG, or as TIFF with deflate")
     if tags.get(_PHOTOMETRIC) not in (1, 3):
         raise BadPicture("its mask is inverted grey: save it as PNG with one channel of ids")
@@ -135,10 +137,8 @@ def _check_colours(image: Image.Image, stored: bytes) -> None:
         bits, numbers = max(tags.get(_BITS, (8,))), tags.get(_NUMBERS, (1,))
     if image.mode not in _COLOURS or bits > 8 or {*numbers} != {1}:
         raise BadPicture(f"its samples are {image.mode}, of {bits} bits: scale it to 8-bit RGB by a rule of yours")
-    if ("exif" in image.info or image.format == "TIFF") and (turned := image.getexif().get(_ORIENTATION, 1)) not in (
-        0,
-        1,
-    ):
+    turned = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info or image.format == "TIFF" else 1
+    if turned not in (0, 1):
         raise BadPicture(f"its Orientation tag says that it is to be turned ({turned}): save it upright")
 
 
@@ -162,3 +162,43 @@ def _of_channels(samples: np.ndarray) -> np.ndarray:
             raise BadPicture("some pixels are half transparent, so that their colour isn't stated")
         colours = np.where(alpha[..., None] == 0, np.uint8(255), colours)
     return np.ascontiguousarray(colours)
+
+
+class Cut(NamedTuple):
+    """A tile of a picture: its corner (x, y) in pixels of the picture, (h, w, 3) uint8, and ids (h, w) where it has a mask."""
+
+    corner: tuple[int, int]
+    picture: np.ndarray
+    mask: np.ndarray | None
+
+
+def piece(picture: np.ndarray, mask: np.ndarray | None, corner: tuple[float, float], scale: float, side_px: int) -> Cut:
+    """A tile whose corner is in pixels of the picture, `scale` of which make one of the tile's: pixels by area, ids by the nearest."""
+    (x, y), at = corner, (round(corner[0]), round(corner[1]))
+    if scale == 1:
+        inside = np.s_[at[1] : at[1] + side_px, at[0] : at[0] + side_px]
+        return Cut(
+            at, np.ascontiguousarray(picture[inside]), None if mask is None else np.ascontiguousarray(mask[inside])
+        )
+    height, width = picture.shape[:2]
+    box = (x, y, min(x + side_px * scale, width), min(y + side_px * scale, height))
+    how = Image.Resampling.BOX if scale > 1 else Image.Resampling.BICUBIC
+    tile = np.asarray(Image.fromarray(picture).resize((side_px, side_px), how, box=box))
+    if mask is None:
+        return Cut(at, tile, None)
+    columns, rows = (
+        np.clip((start + (np.arange(side_px) + 0.5) * scale).astype(int), 0, length - 1)
+        for start, length in ((x, width), (y, height))
+    )
+    return Cut(at, tile, mask[np.ix_(rows, columns)])
+
+
+def contact_sheet(tiles: list[np.ndarray]) -> Image.Image:
+    """Tiles beside each other, on white."""
+    side = min(_SHOWN_PX, tiles[0].shape[0])
+    columns = min(SHEET, len(tiles))
+    sheet = Image.new("RGB", (columns * side, -(-len(tiles) // columns) * side), (255, 255, 255))
+    for place, tile in enumerate(tiles):
+        shown = Image.fromarray(tile).resize((side, side), Image.Resampling.BOX)
+        sheet.paste(shown, (place % columns * side, place // columns * side))
+    return sheet

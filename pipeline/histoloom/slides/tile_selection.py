@@ -98,30 +98,25 @@ def check_choice(slide: Slide, tissue: TissueMap, config: Tile, choice: Choice) 
     """
     if choice.fractions:
         return
-    name, least = slide.path.name, config.tissue.min_fraction
+    least, remedy = config.tissue.min_fraction, _LOOK
     if not choice.of_grid:
         size = " x ".join(str(int(side * slide.mpp / config.mpp)) for side in (slide.width, slide.height))
-        raise NoTiles(
-            f"{name}: {size} px at tile.mpp {config.mpp:g} are smaller than a tile of {config.tile_px} px.",
-            "choose a smaller tile.tile_px, or remove the slide.",
+        problem = f"{size} px at tile.mpp {config.mpp:g} are smaller than a tile of {config.tile_px} px."
+        remedy = "choose a smaller tile.tile_px, or remove the slide."
+    elif not tissue.mask.any():
+        problem, remedy = _without_tissue(tissue, config)
+    elif choice.in_gaps:
+        problem = f"all {choice.in_gaps} tiles with tissue enough reach into the gaps between regions."
+        remedy = "choose fewer tile.split.region.rows and cols, a smaller gap_um, or a smaller tile.tile_px."
+    elif choice.with_artefacts:
+        most = f"tile.tissue.max_artefact ({config.tissue.max_artefact:g})"
+        problem = f"all {choice.with_artefacts} tiles with tissue enough have more padding or pen than {most}."
+    else:
+        problem = (
+            f"no tile has tissue enough. The best has {choice.best:.2g}, and tile.tissue.min_fraction is {least:g}."
         )
-    if not tissue.mask.any():
-        raise _without_tissue(name, tissue, config)
-    if choice.in_gaps:
-        raise NoTiles(
-            f"{name}: all {choice.in_gaps} tiles with tissue enough reach into the gaps between regions.",
-            "choose fewer tile.split.region.rows and cols, a smaller gap_um, or a smaller tile.tile_px.",
-        )
-    if choice.with_artefacts:
-        raise NoTiles(
-            f"{name}: all {choice.with_artefacts} tiles with tissue enough have more padding or pen than "
-            f"tile.tissue.max_artefact ({config.tissue.max_artefact:g}).",
-            _LOOK,
-        )
-    raise NoTiles(
-        f"{name}: no tile has tissue enough. The best has {choice.best:.2g}, and tile.tissue.min_fraction is {least:g}.",
-        "lower it, or choose a smaller tile.tile_px, or tile.edge: shift where the tissue lies at the border.",
-    )
+        remedy = "lower it, or choose a smaller tile.tile_px, or tile.edge: shift where the tissue lies at the border."
+    raise NoTiles(f"{slide.path.name}: {problem}", remedy)
 
 
 _LOOK = (
@@ -130,20 +125,15 @@ _LOOK = (
 )
 
 
-def _without_tissue(name: str, tissue: TissueMap, config: Tile) -> NoTiles:
-    if tissue.largest_speck_um2:
-        return NoTiles(
-            f"{name}: no tile has tissue enough. The largest piece has {tissue.largest_speck_um2:.0f} µm², and tile.tissue.min_area_um2 "
-            f"is {config.tissue.min_area_um2:g}.",
-            "lower it, or remove the slide.",
-        )
+def _without_tissue(tissue: TissueMap, config: Tile) -> tuple[str, str]:
     padding, pen = tissue.artefact_fraction(PADDING), tissue.artefact_fraction(PEN)
-    if padding or pen:
-        return NoTiles(
-            f"{name}: no tile has tissue enough. There is nothing beside glass, padding ({padding:.0%} of the slide) and pen ({pen:.0%}).",
-            _LOOK,
-        )
-    return NoTiles(
-        f"{name}: no tile has tissue enough. There is nothing but glass: no place has an optical density above {config.tissue.min_od:g} (tile.tissue.min_od).",
-        "lower it if the tissue is very pale, or remove the slide.",
-    )
+    if tissue.largest_speck_um2:
+        why = f"The largest piece has {tissue.largest_speck_um2:.0f} µm², and tile.tissue.min_area_um2 is {config.tissue.min_area_um2:g}."
+        remedy = "lower it, or remove the slide."
+    elif padding or pen:
+        why, remedy = f"There is nothing beside glass, padding ({padding:.0%} of the slide) and pen ({pen:.0%}).", _LOOK
+    else:
+        least = f"{config.tissue.min_od:g} (tile.tissue.min_od)"
+        why = f"There is nothing but glass: no place has an optical density above {least}."
+        remedy = "lower it if the tissue is very pale, or remove the slide."
+    return f"no tile has tissue enough. {why}", remedy

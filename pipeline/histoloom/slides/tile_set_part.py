@@ -13,21 +13,19 @@ import pandas as pd
 
 from histoloom.config import Tile
 from histoloom.data.commit import commit_part
-from histoloom.data.nuclei_layout import outlines
 from histoloom.data.schema import TILE_ROW, write_rows
-from histoloom.data.slide_fields import parsed, written
+from histoloom.data.slide_fields import parsed
 from histoloom.data.splits import chance
 from histoloom.data.store import UNKNOWN, TileWriter, cut_arrays
 from histoloom.data.tile_sets.check import SAME_SCALE
 from histoloom.data.tile_sets.read import Unreadable, read_stored
 from histoloom.data.tile_sets.tiles import TileTable
 from histoloom.slides import stain
-from histoloom.slides.describe import caption_of, class_fractions, describe
+from histoloom.slides.describe import TileFacts, TileLabel, class_fractions, class_of
 from histoloom.slides.focus import sharpness
 from histoloom.slides.grid import grid
-from histoloom.slides.stain_mask import Segmentation, StainMask, fit_stain_mask
-from histoloom.slides.tile_cut import SHEET, Cut, contact_sheet, piece
-from histoloom.slides.tile_picture import BadPicture, as_ids, as_rgb, small_pictures
+from histoloom.slides.stain_mask import StainMask, fit_stain_mask
+from histoloom.slides.tile_picture import SHEET, BadPicture, Cut, as_ids, as_rgb, contact_sheet, piece, small_pictures
 from histoloom.slides.tile_set_job import SetJob, packed, packed_files
 from histoloom.slides.tissue import tile_tissue_fraction
 
@@ -215,11 +213,19 @@ class _Part:
         if not sharp and tile.tissue.out_of_focus == "drop":
             return
         normaliser, segmenter = self._fit(row.slide_id)
-        segmented = None if segmenter is None else segmenter.segment(cut.picture, tile.mpp)
-        masked = segmented is not None or (self.masked and known and cut.mask is not None)
-        writer.add(**self._arrays(normaliser.apply(cut.picture), cut.mask if masked else None, segmented))
-        measured = "" if segmenter is None or segmented is None else segmenter.words(segmented)
-        self.rows.append(self._row(row, cut, label, fractions, masked=masked, measured=measured))
+        masked, measured, arrays = self.masked and known and cut.mask is not None, "", {}
+        if segmenter is not None:
+            segmented = segmenter.segment(cut.picture, tile.mpp)
+            masked, measured, arrays = True, segmenter.words(segmented), segmented.arrays
+        elif self.masked:
+            unknown = np.full(cut.picture.shape[:2], UNKNOWN, np.uint8)
+            arrays = {"mask": cut.mask if masked and cut.mask is not None else unknown}
+        writer.add(image=normaliser.apply(cut.picture), **arrays)
+        tissue = tile_tissue_fraction(cut.picture, tile.mpp, tile.tissue)
+        extra = {name: str(value) for name, value in parsed(row.fields).items()}
+        found = TileLabel(label, fractions)
+        facts = TileFacts(self._place(row, cut), row.caption, extra, found, tissue, measured, masked)
+        self.rows.append(facts.row(tile))
 
     def _label(self, stated: str, fractions: dict[str, float]) -> str | None:
         """The label that is stated; else, where rasters label tiles, the class that covers enough of the mask."""
@@ -228,49 +234,16 @@ class _Part:
             return None
         if stated or labels.source != "raster":
             return stated or None
-        best = max((name for name in fractions if name in labels.classes), key=lambda n: fractions[n], default=None)
-        return best if best is not None and fractions[best] >= labels.min_fraction else None
+        return class_of(labels, fractions)
 
-    def _arrays(
-        self, picture: np.ndarray, mask: np.ndarray | None, segmented: Segmentation | None
-    ) -> dict[str, np.ndarray]:
-        if segmented is not None:
-            nuclei = {"instance": segmented.nuclei, "edge": outlines(segmented.nuclei)}
-            return {"image": picture, "mask": segmented.mask, **nuclei}
-        if not self.masked:
-            return {"image": picture}
-        return {"image": picture, "mask": np.full(picture.shape[:2], UNKNOWN, np.uint8) if mask is None else mask}
-
-    def _row(
-        self, row: Any, cut: Cut, label: str | None, fractions: dict[str, float], *, masked: bool, measured: str
-    ) -> dict[str, Any]:
-        """A tile's row (schema.TILE_ROW)."""
-        job, extra, (x, y) = self.job, {k: str(v) for k, v in parsed(row.fields).items()}, cut.corner
-        grid_id = f"{row.tile_id}_{x}_{y}" if job.config.larger == "grid" else row.tile_id
-        placed = row.x_level0_px >= 0 and row.y_level0_px >= 0
-        tissue = tile_tissue_fraction(cut.picture, job.tile.mpp, job.tile.tissue)
-        fields = {
-            **dict.fromkeys(("cluster", "annotation"), ""),
-            "caption": row.caption,
-            **extra,
-            "label": label or "unlabelled",
-            "composition": describe(fractions, label, tissue),
-            "measured": measured,
-        }
+    def _place(self, row: Any, cut: Cut) -> dict[str, Any]:
+        (x, y), placed = cut.corner, row.x_level0_px >= 0 and row.y_level0_px >= 0
         return {
             **{name: getattr(row, name) for name in ("slide_id", "patient_id", "split_group", "split")},
-            "tile_id": grid_id,
-            "source": "real",
-            "label": label,
+            "tile_id": f"{row.tile_id}_{x}_{y}" if self.job.config.larger == "grid" else row.tile_id,
             "x_level0_px": row.x_level0_px + x if placed else -1,
             "y_level0_px": row.y_level0_px + y if placed else -1,
-            "mpp": job.tile.mpp,
-            "tissue_fraction": tissue,
-            "caption": caption_of(job.tile, fields),
-            "spot_id": None,
-            "masked": masked,
-            "dataset": extra.get("dataset") or None,
-            "slide_fields": written({name: value for name, value in extra.items() if value and name != "dataset"}),
+            "mpp": self.job.tile.mpp,
         }
 
     def _fit(self, slide_id: str) -> tuple[stain.Normaliser, StainMask | None]:

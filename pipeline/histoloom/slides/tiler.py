@@ -23,10 +23,9 @@ from histoloom.slides.cut import fit_cutter
 from histoloom.slides.describe import TilePlace, group_of
 from histoloom.slides.grid import Corner
 from histoloom.slides.job import SlideJob
-from histoloom.slides.left_out import left_out
+from histoloom.slides.left_out import SlideRecord, left_out
 from histoloom.slides.open import open_slide
 from histoloom.slides.overlay import draw_overlay
-from histoloom.slides.record import Scan, SlideRecord
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tile_selection import Choice, check_choice, choose_tiles
@@ -108,7 +107,12 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
             _write_overlay(job, slide, tissue, annotations, cut[0].rows, folder / "thumbnail.jpg")
         return {
             **left_out(tissue, choices),
-            **_scan(slide),
+            "mpp_level0": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "width_px": slide.width,
+            "height_px": slide.height,
+            "bounds_x_level0_px": slide.bounds.left,
+            "bounds_y_level0_px": slide.bounds.top,
             "tiles": len(rows),
             "hidden": dict(count),
             "with_tissue": sum(len(choice.fractions) for choice in choices),
@@ -136,17 +140,6 @@ def _partner(stack: ExitStack, job: SlideJob, slide: Slide) -> Slide | None:
     return partner
 
 
-def _scan(slide: Slide) -> Scan:
-    return {
-        "mpp_level0": slide.mpp,
-        "mpp_source": slide.mpp_source,
-        "width_px": slide.width,
-        "height_px": slide.height,
-        "bounds_x_level0_px": slide.bounds.left,
-        "bounds_y_level0_px": slide.bounds.top,
-    }
-
-
 def _none_left(job: SlideJob, with_tissue: int, blurred: int) -> BadSlide:
     """Why none of the tiles with tissue was written."""
     slide_id = job.entry.slide_id
@@ -162,12 +155,7 @@ def _none_left(job: SlideJob, with_tissue: int, blurred: int) -> BadSlide:
 
 
 def _write_overlay(
-    job: SlideJob,
-    slide: Slide,
-    tissue: TissueMap,
-    annotations: Annotations,
-    rows: Sequence[dict[str, Any]],
-    path: Path,
+    job: SlideJob, slide: Slide, tissue: TissueMap, annotations: Annotations, rows: Sequence[dict[str, Any]], path: Path
 ) -> None:
     """Draw the tiles of tile.mpp, without annotations where some of them are hidden."""
     if job.visible_fractions:

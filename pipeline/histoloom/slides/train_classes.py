@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from histoloom.config import Params, Request, Tile
+from histoloom.data.found import Found
 from histoloom.data.groups import split_groups
 from histoloom.data.label_budget import visible_fractions
 from histoloom.data.manifest import Manifest
@@ -68,8 +69,7 @@ def check_classes(
     ----------
     splits : group to split. annotated : slide to its classes; of every slide of the manifest.
     """
-    config = params.tile
-    found: list[Fault | Note] = []
+    config, found = params.tile, Found("params.yaml")
     places = _places(manifest, config, splits, params.seed)
     named = () if config.labels.source == "none" else config.labels.classes
     labels = _slides_of(named, {slide: each.labels for slide, each in annotated.items()}, places)
@@ -77,11 +77,9 @@ def check_classes(
     for column, classes in (("tile.labels.classes", labels), ("tile.masks.classes", masks)):
         for name, count in classes.items():
             if not count["train"]:
-                found.append(
-                    Note("params.yaml", f"{_where_else(count)} '{name}': it can't be learned or made.", None, column)
-                )
-    held_out = "test" if "test" in splits.values() else "val"
-    return found + _check_plan(params, labels, masks, held_out)
+                found.note(f"{_where_else(count)} '{name}': it can't be learned or made.", column)
+    _check_plan(params, labels, masks, "test" if "test" in splits.values() else "val", found)
+    return found.all
 
 
 def _places(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: int) -> dict[str, set[str]]:
@@ -89,9 +87,7 @@ def _places(manifest: Manifest, config: Tile, splits: Mapping[str, str], seed: i
     visible = visible_fractions(manifest, config, splits, seed)
     return {
         entry.slide_id: {
-            split
-            for split in (splits[group] for group in split_groups(entry, config))
-            if visible[entry.slide_id].get(split, 1) > 0
+            s for s in (splits[g] for g in split_groups(entry, config)) if visible[entry.slide_id].get(s, 1) > 0
         }
         for entry in manifest.stated
     }
@@ -117,36 +113,26 @@ def _where_else(count: Mapping[str, int]) -> str:
 
 
 def _check_plan(
-    params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict], held_out: str
-) -> list[Fault | Note]:
+    params: Params, labels: Mapping[str, dict], masks: Mapping[str, dict], held_out: str, found: Found
+) -> None:
     """What the plan can't make: faults of what it names, a note where it names nothing and can make nothing."""
-    plan = params.plan
-    found: list[Fault | Note] = []
-
-    def add(problem: str, column: str) -> None:
-        remedy = "give that split a slide of it, or take it out of the plan."
-        found.append(Fault("params.yaml", problem, remedy, None, column))
-
+    plan, remedy = params.plan, "give that split a slide of it, or take it out of the plan."
     if plan.target != "none":
         for name in plan.classes:
             if not labels.get(name, {}).get("train"):
-                add(f"'{name}' is on no train slide.", "plan.classes")
+                found.fault(f"'{name}' is on no train slide.", remedy, column="plan.classes")
         if not any(count["train"] for count in labels.values()):
-            fact = (
-                "plan will refuse it: no train slide has a label of tile.labels.classes. Label some, or set it to none and "
-                "state plan.requests or plan.evaluation_tiles."
+            fact = "plan will refuse it: no train slide has a label of tile.labels.classes."
+            found.note(
+                f"{fact} Label some, or set it to none and state plan.requests or plan.evaluation_tiles.", "plan.target"
             )
-            found.append(Note("params.yaml", fact, None, "plan.target"))
     for number, request in enumerate(plan.requests):
         for name, classes in _asked(request, labels, masks):
             count = classes.get(name, {})
             split = {"augment": "train", "evaluate": held_out, "predict": ""}[request.purpose]
             if not (count.get(split) if split else any(count.values())):
-                add(
-                    f"it asks for '{name}', which is on no {split} slide.".replace("  ", " "),
-                    f"plan.requests[{number}].where",
-                )
-    return found
+                problem = f"it asks for '{name}', which is on no {f'{split} slide' if split else 'slide'}."
+                found.fault(problem, remedy, column=f"plan.requests[{number}].where")
 
 
 def _asked(request: Request, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[tuple[str, Mapping]]:

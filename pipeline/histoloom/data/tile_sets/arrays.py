@@ -13,35 +13,24 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import TileSet
-from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, name_in_set, places, texts, their_column
+from histoloom.data.tile_sets.listing import Listing, NotListed, rows_of, texts, their_column
 
 _AT_ONCE = 64
 Read = Callable[[str, int, int], np.ndarray]
 """Name, start and end of rows to an array."""
 
 
-def list_arrays(config: TileSet, files: list[Path], found: Found) -> Listing:
+def list_arrays(config: TileSet, files: list[Path]) -> Listing:
     """The pictures of files of arrays, in their order."""
-    tables: list[pd.DataFrame] = []
-    names: list[str] = []
-    file: list[int] = []
-    at: list[int] = []
-    masked: list[bool] = []
-    for number, path in enumerate(files):
+    found = []
+    for path in files:
         with open_arrays(path) as (shapes, read):
             image, mask = (their_column(config, ours, shapes) for ours in ("image", "mask"))
             count = _check(path, shapes, image, mask)
             lists = [name for name, (shape, _) in shapes.items() if shape == (count,)]
-            tables.append(
-                pd.DataFrame({name: texts(_decoded(read(name, 0, count))) for name in lists}, index=range(count))
-            )
-        names += [name_in_set(config, path, f"{row}") for row in range(count)]
-        file += [number] * count
-        at += range(count)
-        masked += [mask is not None] * count
-    where = np.where(masked, [file, at], NONE)
-    frame = places(names, file=file, at=at, mask_file=where[0], mask_at=where[1])
-    return Listing(tuple(files), frame, pd.concat(tables, ignore_index=True).fillna(""))
+            table = pd.DataFrame({n: texts(_decoded(read(n, 0, count))) for n in lists}, index=range(count))
+        found.append(([f"{row}" for row in range(count)], table, mask is not None))
+    return rows_of(config, files, found)
 
 
 def _decoded(values: np.ndarray) -> list:
@@ -59,21 +48,17 @@ def _check(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], imag
         raise NotListed(f"{path.name} has no array '{name}'; it has {has}.", "name it: columns: {image: ...}.")
     shape, dtype = shapes[image]
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))) or dtype != np.uint8:
-        raise NotListed(
-            f"{path.name}: '{image}' is {shape} of {dtype}, and pictures are (n, height, width, 3) of uint8, or (n, height, width) "
-            "of grey.",
-            "write the array so: channels last, three of them, scaled to 0 to 255 by a rule of yours.",
-        )
+        wanted = "pictures are (n, height, width, 3) of uint8, or (n, height, width) of grey"
+        remedy = "write the array so: channels last, three of them, scaled to 0 to 255 by a rule of yours."
+        raise NotListed(f"{path.name}: '{image}' is {shape} of {dtype}, and {wanted}.", remedy)
     if mask is None:
         return shape[0]
     if mask not in shapes:
         raise NotListed(f"{path.name} has no array '{mask}'; it has {has}.", "mend columns.mask.")
     of_masks, kind = shapes[mask]
     if of_masks != shape[:3] or kind.kind not in "ub":
-        raise NotListed(
-            f"{path.name}: '{mask}' is {of_masks} of {kind}, and masks of these pictures are {shape[:3]} of unsigned ids.",
-            "write it so.",
-        )
+        wanted = f"masks of these pictures are {shape[:3]} of unsigned ids"
+        raise NotListed(f"{path.name}: '{mask}' is {of_masks} of {kind}, and {wanted}.", "write it so.")
     return shape[0]
 
 

@@ -6,18 +6,13 @@ from pathlib import Path
 
 from histoloom.config import TileSet
 from histoloom.config.tile_sets import SetFormat
+from histoloom.data.found import Found
 from histoloom.data.tile_sets.folders import list_csv
-from histoloom.data.tile_sets.listing import Found, NotListed
+from histoloom.data.tile_sets.listing import NotListed
 
 _ENDINGS: dict[str, SetFormat] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tar": "webdataset",
-    ".parquet": "parquet",
-    ".npz": "npz",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-}
+    ".csv": "csv", ".tsv": "csv", ".tar": "webdataset", ".parquet": "parquet", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5",
+}  # fmt: skip
 _SHARDS = ("webdataset", "parquet", "npz", "hdf5")
 
 
@@ -59,16 +54,13 @@ def _of_folder(config: TileSet, folder: Path) -> tuple[SetFormat, list[Path]]:
 def _one_form(config: TileSet, files: list[Path]) -> SetFormat:
     if config.format == "image_folder":
         raise NotListed("it is no folder, and format is image_folder.", "name the folder, or leave format out.")
-    forms = {_ENDINGS.get(path.suffix.lower()) for path in files}
     if config.format is not None:
         return config.format
-    if None in forms or len(forms) > 1:
+    form, *others = {_ENDINGS.get(path.suffix.lower()) for path in files}
+    if form is None or others:
         endings = ", ".join(sorted({path.suffix or path.name for path in files}))
-        raise NotListed(
-            f"its files end in {endings}, which isn't one known form.", f"use {', '.join(_ENDINGS)}, or state format."
-        )
-    (form,) = forms
-    assert form is not None, "was asked above"
+        remedy = f"use {', '.join(_ENDINGS)}, or state format."
+        raise NotListed(f"its files end in {endings}, which isn't one known form.", remedy)
     return form
 
 
@@ -77,7 +69,7 @@ def named_by(config: TileSet) -> list[Path]:
     named = [Path(name) for name in (config.masks, config.table) if name]
     try:
         form, files = files_of_set(config)
-        pictures = list_csv(config, Found(config)).files if form == "csv" else ()
+        pictures = list_csv(config, Found(config.path)).files if form == "csv" else ()
     except NotListed:
         return [Path(config.path), *named]
     return [*files, *named, *pictures]

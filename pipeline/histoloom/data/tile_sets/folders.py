@@ -11,18 +11,9 @@ import pandas as pd
 
 from histoloom.config import TileSet
 from histoloom.data.csv_table import read_csv_table
+from histoloom.data.found import Found
 from histoloom.data.slide_files import NoFile, Root
-from histoloom.data.tile_sets.listing import (
-    NONE,
-    PICTURES,
-    Found,
-    Listing,
-    NotListed,
-    places,
-    shown,
-    texts,
-    their_column,
-)
+from histoloom.data.tile_sets.listing import NONE, PICTURES, Listing, NotListed, places, shown, texts, their_column
 
 METADATA = "metadata.csv"
 _PATHS = ("path", "file_name")
@@ -34,10 +25,8 @@ def list_folder(config: TileSet, found: Found) -> Listing:
     folder = Path(config.path)
     paths, others = _walk(folder, found)
     if not paths:
-        raise NotListed(
-            f"no picture lies in it or below it ({len(others)} other files).",
-            f"name a folder that has pictures: {', '.join(PICTURES)}.",
-        )
+        remedy = f"name a folder that has pictures: {', '.join(PICTURES)}."
+        raise NotListed(f"no picture lies in it or below it ({len(others)} other files).", remedy)
     table = _table_beside(config, folder)
     others = [name for name in others if table is None or folder / name != table]
     if others:
@@ -66,7 +55,10 @@ def list_csv(config: TileSet, found: Found) -> Listing:
     masks, of = _masks(config, paths, found)
     mask = their_column(config, "mask", table.columns)
     if not config.masks and mask is not None and mask in table.columns:
-        masks, of = _named_masks(root, texts(table[mask]), table.index, mask, found, len(paths))
+        named = texts(table[mask])
+        there = _there(root, named, mask, table.index, found)
+        masks, of = [root / name for name, kept in zip(named, there) if kept], np.full(len(named), NONE)
+        of[there] = len(paths) + np.arange(len(masks))
     at = places(_names(paths), file=np.arange(len(paths)), at=0, mask_file=of, mask_at=0, line=table.index)
     return Listing((*(root / path for path in paths), *masks), at, table.reset_index(drop=True))
 
@@ -114,13 +106,10 @@ def _table_beside(config: TileSet, folder: Path) -> Path | None:
 
 def _path_column(config: TileSet, table: pd.DataFrame) -> str:
     stated = [config.columns["path"]] if "path" in config.columns else [*_PATHS]
-    column = next((name for name in stated if name in table.columns), None)
-    if column is None:
-        raise NotListed(
-            f"it has no column '{stated[0]}': its columns are {', '.join(table.columns)}.",
-            "name the one that has paths: columns: {path: ...}.",
-        )
-    return column
+    if column := next((name for name in stated if name in table.columns), None):
+        return column
+    problem = f"it has no column '{stated[0]}': its columns are {', '.join(table.columns)}."
+    raise NotListed(problem, "name the one that has paths: columns: {path: ...}.")
 
 
 def _stated(config: TileSet, table: Path | None, paths: list[str], found: Found) -> tuple[pd.DataFrame, np.ndarray]:
@@ -137,9 +126,8 @@ def _stated(config: TileSet, table: Path | None, paths: list[str], found: Found)
         found.fault(f"{table} has several rows for a picture.", "keep one row for each.", None, "path")
     at = np.array([by_name.get(path, NONE) for path in paths])
     if lost := [path for path, place in zip(paths, at) if place == NONE]:
-        found.fault(
-            f"{len(lost):,} picture(s) have no row in {table}: {shown(lost)}.", "add the rows, or move them away."
-        )
+        problem = f"{len(lost):,} picture(s) have no row in {table}: {shown(lost)}."
+        found.fault(problem, "add the rows, or move them away.")
     if extra := sorted(by_name.keys() - {*paths}):
         found.fault(f"{table} names {len(extra):,} picture(s) that aren't there: {shown(extra)}.", "mend the paths.")
     stated = rows.iloc[at].reset_index(drop=True)
@@ -200,12 +188,3 @@ def _masks(config: TileSet, paths: list[str], found: Found) -> tuple[list[Path],
     if unused := by_name.keys() - {*_names(paths)}:
         found.note(f"{len(unused):,} mask(s) of {folder} have no picture: {shown(sorted(unused))}.")
     return [folder / mask for mask in masks], np.where(of == NONE, NONE, of + len(paths))
-
-
-def _named_masks(
-    root: Path, named: list[str], lines: pd.Index, column: str, found: Found, pictures: int
-) -> tuple[list[Path], np.ndarray]:
-    there = _there(root, named, column, lines, found)
-    of = np.full(len(named), NONE)
-    of[there] = pictures + np.arange(int(there.sum()))
-    return [root / name for name, kept in zip(named, there) if kept], of

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from histoloom.config import TileSet
-from histoloom.errors import Fault, Note
+from histoloom.data.found import listed
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 NONE = -1
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,6 @@ class Listing:
     label_names: tuple[str, ...] = ()
 
 
-@dataclass
-class Found:
-    """Collects what is wrong with a set, or worth saying."""
-
-    config: TileSet
-    all: list[Fault | Note] = field(default_factory=list)
-
-    def fault(self, problem: str, remedy: str, row: int | None = None, column: str | None = None) -> None:
-        self.all.append(Fault(self.config.path, problem, remedy, row, column))
-
-    def note(self, fact: str) -> None:
-        self.all.append(Note(self.config.path, fact))
-
-
 class NotListed(Exception):
     """A file of a set that can't be listed at all: the problem and its remedy."""
 
@@ -67,6 +52,22 @@ def places(names: Iterable[str], **columns) -> pd.DataFrame:
     return frame
 
 
+def rows_of(
+    config: TileSet,
+    files: list[Path],
+    found: list[tuple[list[str], pd.DataFrame, bool]],
+    label_names: tuple[str, ...] = (),
+) -> Listing:
+    """Pictures that are rows of files: of each file the rows' keys, what is stated of them, and whether they have masks."""
+    counts = [len(keys) for keys, _, _ in found]
+    names = [name_in_set(config, path, key) for path, (keys, _, _) in zip(files, found) for key in keys]
+    place = np.stack([np.repeat(np.arange(len(files)), counts), np.concatenate([np.arange(n) for n in counts])])
+    mask = np.where(np.repeat([masked for _, _, masked in found], counts), place, NONE)
+    frame = places(names, file=place[0], at=place[1], mask_file=mask[0], mask_at=mask[1])
+    stated = pd.concat([table for _, table, _ in found], ignore_index=True).fillna("")
+    return Listing(tuple(files), frame, stated, label_names=label_names)
+
+
 def texts(values: Iterable) -> list[str]:
     """Values as text, a missing one as the empty text."""
     return ["" if value is None or value != value else str(value).strip() for value in values]
@@ -74,9 +75,7 @@ def texts(values: Iterable) -> list[str]:
 
 def shown(names: Iterable[str]) -> str:
     """The first names in quotes, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more
+    return listed(names, 3)
 
 
 def name_in_set(config: TileSet, file: Path, key: str) -> str:

@@ -12,29 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histoloom.config import TileSet
-from histoloom.data.tile_sets.listing import NONE, Found, Listing, NotListed, name_in_set, places, texts, their_column
+from histoloom.data.tile_sets.listing import Listing, NotListed, rows_of, texts, their_column
 
 _BATCH = 256
 
 
-def list_parquet(config: TileSet, files: list[Path], found: Found) -> Listing:
+def list_parquet(config: TileSet, files: list[Path]) -> Listing:
     """The rows of Parquet files, in their order."""
-    tables: list[pd.DataFrame] = []
-    names: list[str] = []
-    file: list[int] = []
-    at: list[int] = []
-    masked: list[bool] = []
+    found: list[tuple[list[str], pd.DataFrame, bool]] = []
     label_names: tuple[str, ...] = ()
-    for number, path in enumerate(files):
+    for path in files:
         try:
             stored = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise NotListed(f"{path.name} is no Parquet file ({error}).", "copy it again.") from None
         schema = stored.schema_arrow
         image, mask = (their_column(config, ours, schema.names) for ours in ("image", "mask"))
-        _check_kind(path, schema, image, "image")
-        if mask is not None:
-            _check_kind(path, schema, mask, "mask")
+        for column, ours in [(image, "image")] + [(mask, "mask")] * (mask is not None):
+            _check_kind(path, schema, column, ours)
         try:
             table = _without_pictures(stored, schema, image)
         except (pa.ArrowException, OSError) as error:
@@ -42,17 +37,11 @@ def list_parquet(config: TileSet, files: list[Path], found: Found) -> Listing:
         stems = [PurePosixPath(text).with_suffix("").as_posix() if text else "" for text in table.pop("image.path")]
         unique = all(stems) and len({*stems}) == len(stems)
         keys = stems if unique else [f"{row}" for row in range(len(table))]
-        names += [name_in_set(config, path, key) for key in keys]
-        file += [number] * len(table)
-        at += range(len(table))
-        masked += [mask is not None] * len(table)
-        tables.append(table)
+        found.append((keys, table, mask is not None))
         label_names = label_names or _class_names(schema, their_column(config, "label", schema.names))
-    if not names:
+    if not any(keys for keys, _, _ in found):
         raise NotListed("it has no rows.", "name files that hold pictures.")
-    where = np.where(masked, [file, at], NONE)
-    frame = places(names, file=file, at=at, mask_file=where[0], mask_at=where[1])
-    return Listing(tuple(files), frame, pd.concat(tables, ignore_index=True).fillna(""), label_names=label_names)
+    return rows_of(config, files, found, label_names)
 
 
 def _check_kind(path: Path, schema: pa.Schema, column: str | None, ours: str) -> None:
@@ -60,21 +49,18 @@ def _check_kind(path: Path, schema: pa.Schema, column: str | None, ours: str) ->
         has = ", ".join(f"{field.name} ({field.type})" for field in schema)
         name = "image" if column is None else column
         raise NotListed(f"{path.name} has no column '{name}': it has {has}.", f"name it: columns: {{{ours}: ...}}.")
-    kind = schema.field(column).type
-    encoded = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    if not encoded and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        raise NotListed(
-            f"{path.name}: column '{column}' is {kind}.", "it must hold encoded pictures: bytes, or {bytes, path}."
-        )
+    kind, remedy = schema.field(column).type, "it must hold encoded pictures: bytes, or {bytes, path}."
+    if not _is_bytes(kind) and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+        raise NotListed(f"{path.name}: column '{column}' is {kind}.", remedy)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _without_pictures(stored: pq.ParquetFile, schema: pa.Schema, image: str | None) -> pd.DataFrame:
     """Columns of plain values as text, and `image.path` of the pictures."""
-    plain = [
-        f.name
-        for f in schema
-        if not (pa.types.is_nested(f.type) or pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type))
-    ]
+    plain = [field.name for field in schema if not (pa.types.is_nested(field.type) or _is_bytes(field.type))]
     kind = schema.field(image).type
     has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
     table = stored.read(columns=plain + ([f"{image}.path"] if has_path else []))

@@ -37,11 +37,9 @@ def read_stored(
             yield from _of_rows(config, form, files[number], mine)
         return
     with _OpenFiles(files) as opened:
-        for file, at, size, mask_file, mask_at, mask_size in rows[
-            ["file", "at", "size", "mask_file", "mask_at", "mask_size"]
-        ].itertuples(index=False):
-            picture = opened.read(file, at, size)
-            yield picture, None if mask_file == NONE else opened.read(mask_file, mask_at, mask_size)
+        for row in rows.itertuples():
+            picture = opened.read(row.file, row.at, row.size)
+            yield picture, None if row.mask_file == NONE else opened.read(row.mask_file, row.mask_at, row.mask_size)
 
 
 def _of_rows(config: TileSet, form: SetFormat, path: Path, rows: pd.DataFrame) -> Iterator[tuple]:

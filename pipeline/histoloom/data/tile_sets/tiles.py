@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histoloom.config import Tile, TileSet
+from histoloom.config import TileSet
 from histoloom.config.tile_sets import TILE_FIELDS, SetFormat
+from histoloom.data.found import Found
 from histoloom.data.schema import OPTIONAL_SLIDE_COLUMNS, SPLITS
 from histoloom.data.slide_fields import parsed, written
 from histoloom.data.tile_sets.arrays import list_arrays
 from histoloom.data.tile_sets.files import files_of_set
 from histoloom.data.tile_sets.folders import list_csv, list_folder
-from histoloom.data.tile_sets.listing import Found, Listing, NotListed, shown, their_column
+from histoloom.data.tile_sets.listing import Listing, NotListed, shown, their_column
 from histoloom.data.tile_sets.parquet import list_parquet
 from histoloom.data.tile_sets.webdataset import list_tars
 from histoloom.errors import Fault, Note
@@ -77,22 +78,19 @@ def _fields(text: str) -> dict[str, str]:
     return {name: str(value) for name, value in parsed(text).items()}
 
 
-def list_set(config: TileSet, tile: Tile) -> tuple[TileTable | None, list[Fault | Note]]:
+def list_set(config: TileSet) -> tuple[TileTable | None, list[Fault | Note]]:
     """A set's tiles, None where they can't be listed, and the faults and notes of its files and columns."""
-    found = Found(config)
+    found = Found(config.path)
     try:
         form, files = files_of_set(config)
         listing = _listed(config, form, files, found)
+        return TileTable(config, form, listing.files, _rows(config, listing, found)), found.all
     except NotListed as error:
         found.fault(error.problem, error.remedy)
-        return None, found.all
     except OSError as error:
-        found.fault(
-            f"'{error.filename or config.path}' can't be read ({error.strerror or error}).",
-            "mend its rights or its disk.",
-        )
-        return None, found.all
-    return TileTable(config, form, listing.files, _rows(config, tile, listing, found)), found.all
+        problem = f"'{error.filename or config.path}' can't be read ({error.strerror or error})."
+        found.fault(problem, "mend its rights or its disk.")
+    return None, found.all
 
 
 def _listed(config: TileSet, form: SetFormat, files: list[Path], found: Found) -> Listing:
@@ -102,25 +100,19 @@ def _listed(config: TileSet, form: SetFormat, files: list[Path], found: Found) -
         return list_csv(config, found)
     if form == "webdataset":
         return list_tars(config, files, found)
-    if form == "parquet":
-        return list_parquet(config, files, found)
-    return list_arrays(config, files, found)
+    return list_parquet(config, files) if form == "parquet" else list_arrays(config, files)
 
 
-def _rows(config: TileSet, tile: Tile, listing: Listing, found: Found) -> pd.DataFrame:
+def _rows(config: TileSet, listing: Listing, found: Found) -> pd.DataFrame:
     _check_names(config, listing, found)
     rows = listing.places.copy()
-    names = rows["name"]
     for column in TILE_FIELDS:
         if column != "path":
             rows[column] = _column(config, column, listing, found)
     rows["label"] = _named_labels(config, rows["label"], listing, found)
-    prefix = config.id
-    given = rows.pop("tile_id")
-    rows["tile_id"] = [f"{prefix}_{_as_id(given_id or name)}" for given_id, name in zip(given, names)]
-    rows["mpp"] = _numbers(rows["mpp"], "mpp", found, np.nan)
-    if config.mpp is not None:
-        rows["mpp"] = rows["mpp"].fillna(config.mpp)
+    given = zip(rows.pop("tile_id"), rows["name"])
+    rows["tile_id"] = [f"{config.id}_{_as_id(stated or name)}" for stated, name in given]
+    rows["mpp"] = _numbers(rows["mpp"], "mpp", found, np.nan if config.mpp is None else config.mpp)
     for column in ("x_level0_px", "y_level0_px"):
         rows[column] = _numbers(rows[column], column, found, -1).round().astype("int64")
     rows["fields"] = _further(config, listing, found)
@@ -137,10 +129,8 @@ def _check_names(config: TileSet, listing: Listing, found: Found) -> None:
     for place in ("columns", "patterns", "values"):
         for ours in getattr(config, place):
             if ours not in known and not ours.startswith("meta_"):
-                found.fault(
-                    f"{place} names '{ours}', which is no column of ours.",
-                    f"use {', '.join(sorted(known))}, or meta_*.",
-                )
+                remedy = f"use {', '.join(sorted(known))}, or meta_*."
+                found.fault(f"{place} names '{ours}', which is no column of ours.", remedy)
     have = {*listing.stated.columns}
     for ours, theirs in config.columns.items():
         if ours not in ("image", "mask", "path") and theirs not in have:
@@ -148,9 +138,8 @@ def _check_names(config: TileSet, listing: Listing, found: Found) -> None:
             found.fault(f"columns names '{theirs}' as {ours}, which it hasn't.", f"{has}: mend columns.")
     read = {their_column(config, ours, have) for ours in known} | {*config.columns.values()} | {"file_name"}
     if unread := sorted(name for name in have - read if not name.startswith("meta_")):
-        found.note(
-            f"{len(unread)} column(s) are not read: {shown(unread)}. Name them in columns to keep them (meta_*)."
-        )
+        fact = f"{len(unread)} column(s) are not read: {shown(unread)}."
+        found.note(f"{fact} Name them in columns to keep them (meta_*).")
 
 
 def _column(config: TileSet, ours: str, listing: Listing, found: Found) -> list[str]:
@@ -162,10 +151,8 @@ def _column(config: TileSet, ours: str, listing: Listing, found: Found) -> list[
         pattern = re.compile(config.patterns[ours])
         hits = [pattern.search(name) for name in names]
         if lost := [name for name, hit in zip(names, hits) if hit is None or not hit[1]]:
-            found.fault(
-                f"patterns.{ours} fits {len(lost):,} of {len(names):,} names not: {shown(lost)}.",
-                "mend it, or the names.",
-            )
+            problem = f"patterns.{ours} fits {len(lost):,} of {len(names):,} names not: {shown(lost)}."
+            found.fault(problem, "mend it, or the names.")
         return [hit[1] if hit and hit[1] else "" for hit in hits]
     theirs = their_column(config, ours, listing.stated.columns)
     if theirs in listing.stated.columns:
@@ -177,9 +164,9 @@ def _of_folders(listing: Listing, ours: str) -> list[str]:
     """The class that the outermost folder names; folders train, val and test above those of classes are splits."""
     firsts = {folders[0] for folders in listing.folders if folders}
     above = firsts <= {*SPLITS} and all(listing.folders)
-    depth = {"split": 0, "label": 1 if above else 0}[ours]
     if ours == "split" and not above:
         return [""] * len(listing.folders)
+    depth = 1 if above and ours == "label" else 0
     return [folders[depth] if len(folders) > depth else "" for folders in listing.folders]
 
 
@@ -188,20 +175,11 @@ def _named_labels(config: TileSet, labels: pd.Series, listing: Listing, found: F
     names = config.label_names or listing.label_names
     if not names:
         return labels.tolist()
-    wrong = sorted(
-        {
-            label
-            for label in labels
-            if label and label not in names and not (label.isdigit() and int(label) < len(names))
-        }
-    )
-    if wrong:
+    named = [names[int(x)] if x not in names and x.isdigit() and int(x) < len(names) else x for x in labels]
+    if wrong := sorted({label for label in named if label and label not in names}):
         problem = f"labels have {len(names)} names, and {shown(wrong)} is no number of one."
         found.fault(problem, "mend label_names or the labels.", None, "label")
-    return [
-        names[int(label)] if label.isdigit() and label not in names and int(label) < len(names) else label
-        for label in labels
-    ]
+    return named
 
 
 def _numbers(values: Iterable[str], column: str, found: Found, missing: float) -> pd.Series:
@@ -216,17 +194,10 @@ def _numbers(values: Iterable[str], column: str, found: Found, missing: float) -
 def _further(config: TileSet, listing: Listing, found: Found) -> list[str]:
     """JSON of the further columns of slides.csv, the same text for the same values."""
     have = listing.stated.columns
-    own = {
-        name
-        for source in (have, config.columns, config.patterns, config.values)
-        for name in source
-        if name.startswith("meta_")
-    }
-    columns = {
-        ours: _column(config, ours, listing, found)
-        for ours in (*_EXTRA, *sorted(own))
-        if ours in own or ours in config.values or ours in config.patterns or their_column(config, ours, have) in have
-    }
+    named = {*have, *config.columns, *config.patterns, *config.values}
+    own = sorted(name for name in named if name.startswith("meta_"))
+    extra = [n for n in _EXTRA if {n} & {*config.values, *config.patterns} or their_column(config, n, have) in have]
+    columns = {ours: _column(config, ours, listing, found) for ours in (*extra, *own)}
     if not columns:
         return [written({})] * len(listing.places)
     table = pd.DataFrame(columns)

@@ -12,9 +12,8 @@ from histoloom.errors import Fault, Note
 from histoloom.progress import track
 from histoloom.slides.annotate import Annotations, load_annotations, load_polygons_and_spots
 from histoloom.slides.annotation_checks import check_annotations
-from histoloom.slides.left_out import left_out, remarks
+from histoloom.slides.left_out import LeftOut, left_out, remarks
 from histoloom.slides.open import open_slide
-from histoloom.slides.record import LeftOut
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tile_selection import NoTiles, check_choice, choose_tiles
 from histoloom.slides.tiler import check_scale
