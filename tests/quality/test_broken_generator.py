@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from histoloom.config import Params
+from histoloom.config.extractors import JUDGE
 from histoloom.data.commit import link_tree
 from histoloom.data.lineage import read_lineage
 from histoloom.data.plan import EVALUATION
@@ -32,6 +33,13 @@ from tests.conditions.test_towers import transformers_clip
 from tests.stages import run, study_of
 
 pytestmark = pytest.mark.long
+
+
+@pytest.fixture(autouse=True)
+def judge(monkeypatch):
+    """The judge's own network takes half a minute for these tiles."""
+    monkeypatch.setattr("histoloom.studies.evaluate.JUDGE", "efficientnet-lite0")
+
 
 SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
 
@@ -135,6 +143,33 @@ def test_what_is_broken_is_rejected_for_that(broken, reason, least, study, folde
     assert found[reason] >= least * COUNT, found
     if broken in (wrong_labels, copies):
         assert max(others.values()) < 0.2 * COUNT, found
+
+
+def test_how_easily_samples_are_told_from_real_tiles(study, folder):
+    """Blurred ones by everybody, and fresh tissue of the same process about as hardly as real train tiles."""
+    filtered(study, folder, tissue(7), OWN)
+    fresh = measured(study, folder, "realism")
+    assert fresh["overall"]["samples"]["interval"][0] < fresh["overall"]["floor"]["interval"][1]
+    assert fresh["by_class"]["plain"] == {k: {"n": {"real": 40, "other": 40}} for k in ("samples", "floor")}
+    filtered(study, folder / "blurred", *blurred(tissue(7)))
+    found = measured(study, folder / "blurred", "realism")["overall"]
+    assert found["samples"]["auc"] > 0.99 > 0.9 > found["floor"]["auc"]
+    assert found["floor"] == fresh["overall"]["floor"]
+
+
+def test_the_labels_mix_tells_nothing(study, folder):
+    """Of nothing but one label samples are compared with real tiles of that label alone, which are too few here."""
+    one = [n for n in range(COUNT) if n % 2 == 0]
+    filtered(study, folder, tissue(7)[one], [OWN[n] for n in one])
+    assert measured(study, folder, "realism")["overall"]["samples"] == {"n": {"real": 40, "other": 40}}
+
+
+@pytest.mark.slow
+def test_the_judge_looks_through_a_network_of_its_own(study, folder, monkeypatch):
+    monkeypatch.setattr("histoloom.studies.evaluate.JUDGE", JUDGE)
+    filtered(study, folder, *blurred(tissue(7)))
+    found = measured(study, folder, "realism")
+    assert found["extractor"]["name"] == "efficientnet-lite2" and found["overall"]["samples"]["auc"] > 0.99
 
 
 def test_fresh_tissue_passes_and_measures_as_real_tiles_do(study, folder):
