@@ -147,9 +147,10 @@ def measure_time(root: Path, tiles: int, steps: int) -> dict:
             sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, "cpu", root / folder))
 
     def filtered(folder: str) -> None:
-        filters = models / "filters"
+        filters, order = models / "filters", params.filter.use  # all but those that look at the generator
         for part in parts:
-            filter_part(FilterPart(part, root / "sampled", filters, model_sha256(filters), "cpu", root / folder))
+            job = FilterPart(part, root / "sampled", filters, model_sha256(filters), "cpu", root / folder, None, order)
+            filter_part(job)
 
     with one_thread():
         sample("sampled")

@@ -72,6 +72,19 @@ def test_how_easily_they_are_told_apart_stands_first():
     )
 
 
+def test_refused_classes_and_those_that_could_not_be_told_are_named():
+    few = {"synthetic": 30, "accepted": 30, "not_told": 30}
+    filtered = {
+        "augment": AUGMENT | {"by_class": {"rare": few}},
+        "refused": {"keratin": {"synthetic": 1000, "accepted": 12}},
+    }
+    said = in_short({"tile": TILE, "filter": filtered, "evaluate": {}, "uplift": {}})
+    assert said[2] == (
+        "The generator is not good enough for keratin: 12 of 1,000 tiles passed the filters, and none is accepted."
+    )
+    assert said[3] == "Too few tiles to tell how real they are: rare (30)."
+
+
 def test_classes_that_no_train_tile_shows_are_said():
     plan = {"classes": {"rare": {"reason": "x"}, "unmasked": {"reason": "x"}, "a": {"reason": ""}}}
     tile = TILE | {"classes_without_train_tiles": ["rare"]}

@@ -11,10 +11,11 @@ from histoloom.config.train_filters import FilterName
 
 
 class Filter(Section):
-    use: Annotated[tuple[FilterName | Literal["review"], ...], Distinct] = Field(
-        ("quality", "distance", "label", "disagreement", "near_copy"), description="which filters, in this order"
+    use: Annotated[tuple[FilterName | Literal["realism", "review"], ...], Distinct] = Field(
+        ("quality", "distance", "label", "disagreement", "realism", "near_copy"),
+        description="which filters, in this order",
     )
     min_yield: Fraction = Field(
         0.02,
-        description="least fraction of a class's tiles that must pass; fewer is an error, so that no class vanishes quietly",
+        description="least fraction of a class's tiles that must pass; of a class of which fewer do, none is accepted, and it is said",
     )

@@ -22,7 +22,7 @@ class TrainFilters(Section):
     )
     features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",
-        description="what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2",
+        description="what distance, label, disagreement, realism and rna look through, of what evaluate.features names but efficientnet-lite2",
     )
     segmenter_steps: Positive = Field(
         400,

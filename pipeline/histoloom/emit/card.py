@@ -60,6 +60,12 @@ Left out, since they have no label: {{ count }} {{ source }} tile{{ "" if count 
 ## Limits
 
 - Of {{ synthetic }} synthetic tiles, {{ accepted }} passed the filters; see the study's report for the reasons of the others.
+{% for label, count in refused.items() -%}
+- Of `{{ label }}`, no synthetic tile is here: of {{ count.synthetic }}, {{ count.passed }} passed the filters, and the generator was found not good enough for it.
+{% endfor -%}
+{% for label, count in not_told.items() -%}
+- Of `{{ label }}`, {{ count }} synthetic tile{{ "" if count == 1 else "s" }} passed without being compared with real held-out tiles, which were too few.
+{% endfor -%}
 - A synthetic tile shows what a model learnt from the train split. It adds no patient.
 {% if patients == 1 -%}
 - One patient: this shows that the machinery runs, not that it helps.
@@ -78,6 +84,8 @@ class CardFacts:
     counts, unlabelled : split to source to label to tiles, and split to source to tiles that were left out.
     generators : sha256 to a lineage record and, in `own`, how many of its groups are this study's.
     unknown : ancestors that nobody knows, as they may be named outside.
+    refused : label of which too little passed, to how many were `synthetic` and how many of them `passed`.
+    not_told : label to its accepted tiles of which the filter `realism` could not tell.
     synthetic, accepted : synthetic tiles to augment, and those of them that passed the filters.
     patients : of the real tiles. captions : whether captions leave.
     """
@@ -94,6 +102,8 @@ class CardFacts:
     unlabelled: dict[str, dict[str, int]]
     generators: dict[str, dict]
     unknown: list[str]
+    refused: dict[str, dict[str, int]]
+    not_told: dict[str, int]
     synthetic: int
     accepted: int
     patients: int

@@ -86,7 +86,7 @@ def _of_filters(measured: Metrics, reports: Path) -> dict[str, Any]:
         "of_slides": measured["filter"].get("woven", {}),
         "rejected_for": list(funnel["rejected_for"].items()),
         "calibration": _picture(reports / "train_filters" / "calibration.png"),
-        "severity": severity(measured["train_filters"]),
+        "severity": severity(measured["train_filters"] | measured["filter"].get("of_generator", {})),
     }
 
 

@@ -111,6 +111,17 @@ def told_apart_table(evaluated: dict) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+def refusals(filtered: dict) -> list[str]:
+    """The classes of which no tile is accepted, since too little passed, and those of which nobody could tell."""
+    found = [
+        f"The generator is not good enough for {label}: {y['accepted']} of {y['synthetic']:,} tiles passed the filters, and none is accepted."
+        for label, y in filtered.get("refused", {}).items()
+    ]
+    by_class = filtered.get("augment", {}).get("by_class", {})
+    untold = [f"{label} ({y['not_told']})" for label, y in by_class.items() if y.get("not_told")]
+    return found + [f"Too few tiles to tell how real they are: {', '.join(untold)}."] * bool(untold)
+
+
 def _auc(told: dict) -> str:
     if "auc" not in told:
         return "cannot tell"
@@ -144,6 +155,7 @@ def in_short(measured: dict) -> list[str]:
         why = ", ".join(f"{reason} ({count})" for reason, count in rejected if count) or "nothing"
         said = f"{filtered['synthetic']:,} synthetic tiles were made to augment, and {passed:.0%} passed the filters."
         found.append(f"{said} Rejected for: {why}.")
+    found += refusals(measured["filter"])
     if m := measured["evaluate"].get("unfiltered"):
         value, by_group = f"{m['kid']['mean']:.3f}", m.get("kid_interval")
         if by_group:
