@@ -10,15 +10,15 @@ from histoloom.config.base import Fraction, Positive, Section
 from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
 
-FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
-_REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
+FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "anomaly", "near_copy"]
+_REJECTED = {"quality": 0.01, "distance": 0.01, "anomaly": 0.01, "near_copy": 0.001}
 
 
 class TrainFilters(Section):
     false_rejection: dict[FilterName, Fraction] = Field(
         {},
         description="fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for "
-        "quality and distance, 0.001 for near_copy, 0.05 for the others",
+        "quality, distance and anomaly, 0.001 for near_copy, 0.05 for the others",
     )
     features: Annotated[ExtractorName, Names.EXTRACTOR] = Field(
         "efficientnet-lite0",

@@ -220,6 +220,7 @@ STAGES = {
             "Score every synthetic tile, and reject with a reason what the filters distrust.",
             params=("seed", "filter", "train_filters.false_rejection"),
             inputs=("data/tiles", *_SYNTHETIC, "models/filters"),
+            may_read=_MODELS,
             outputs=("data/verdicts",),
             gpu=True,
             loads=("learner",),

@@ -14,6 +14,7 @@ from histoloom.config import TrainFilters
 from histoloom.data.commit import write_json
 from histoloom.data.rows import spread
 from histoloom.progress import console
+from histoloom.quality.filters.anomaly import AnomalyFilter
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.quality.filters.conditions import MaskFilter, RnaFilter, TextFilter
 from histoloom.quality.filters.distance import DistanceFilter
@@ -27,7 +28,7 @@ FILTERS: dict[str, type[Filter]] = {
     kind.name: kind
     for kind in (
         QualityFilter, DistanceFilter, LabelFilter, DisagreementFilter, MaskFilter, TextFilter, RnaFilter, RealismFilter,
-        CopyFilter, ReviewFilter,
+        AnomalyFilter, CopyFilter, ReviewFilter,
     )
 }  # fmt: skip
 EXTRACTOR = "extractor.json"
