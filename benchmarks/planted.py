@@ -58,7 +58,8 @@ def planted(folder: Path, others: Path | None) -> dict:
         kept = work / f"{kind}.json"
         if not kept.is_file():
             bad = make()
-            mixed = joined([good, bad.part(np.arange(len(bad)) < max(1, round(PLANTED_SHARE * len(good))))])
+            few = spread(bad.rows, max(1, round(PLANTED_SHARE * len(good)))).index
+            mixed = joined([good, bad.part(bad.rows.index.isin(few))])
             filters = _filters(study, replace(fitting, synthetic=mixed), params.filter.use)
             write_json(kept, _caught(filters, test, bad))
         found[kind] = json.loads(kept.read_text(encoding="utf-8"))
