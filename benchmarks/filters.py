@@ -4,11 +4,14 @@ On monuseg at 0.5 µm/px: train tiles are indexed, the threshold is set on tiles
 part of them. Copies are planted from the train patients' pictures, so that what comes into view when a tile is shifted is real.
 `cells` asks the same of an index that holds her2st's sections too, so many tiles that it is searched by cells. In
 full it needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws pictures, and its figures mean nothing.
+
+With --planted STUDY or --gain STUDY it measures a study's own filters instead (planted.py).
 """
 
 from __future__ import annotations
 
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from benchmarks.inputs import drawn_slides, real_data
+from benchmarks.planted import gain, planted
 from benchmarks.run import arguments, flat, report, seconds
 from benchmarks.sampling import demo_study
 from histoloom.cluster import one_thread
@@ -147,9 +151,10 @@ def measure_time(root: Path, tiles: int, steps: int) -> dict:
             sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, "cpu", root / folder))
 
     def filtered(folder: str) -> None:
-        filters = models / "filters"
+        filters, order = models / "filters", params.filter.use  # all but those that look at the generator
         for part in parts:
-            filter_part(FilterPart(part, root / "sampled", filters, model_sha256(filters), "cpu", root / folder))
+            job = FilterPart(part, root / "sampled", filters, model_sha256(filters), "cpu", root / folder, None, order)
+            filter_part(job)
 
     with one_thread():
         sample("sampled")
@@ -161,8 +166,23 @@ def measure_time(root: Path, tiles: int, steps: int) -> dict:
     return {"filter_over_sampling_time": took["filter"] / took["sample"]}
 
 
+def _of_study(options: Namespace) -> None:
+    keys = {"planted": planted(options.planted, options.others)} if options.planted else {}
+    keys |= {"filter": gain(options.gain)} if options.gain else {}
+    report("filters", options.smoke, {}, flat(keys), {}, options.json)
+
+
 def main() -> None:
-    options = arguments(__doc__, PARTS, pictures="write the copies that were missed here")
+    options = arguments(
+        __doc__,
+        PARTS,
+        pictures="write the copies that were missed here",
+        planted="a study that ran to filter: what its filters catch of bad tiles mixed into its own",
+        others="with --planted, a folder of pictures of another organ",
+        gain="a study that ran to filter: how much nearer to real tiles the accepted ones are than unfiltered ones",
+    )
+    if options.planted or options.gain:
+        return _of_study(options)
     if options.pictures is not None:
         options.pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from tests.build import make_slide
 
 SIDE = 384
 HANGS_S = 1500
-FILTERS = ("quality", "distance", "label", "disagreement", "mask", "text", "near_copy")
+FILTERS = ("quality", "distance", "label", "disagreement", "mask", "text", "anomaly", "near_copy")
 TINY = {
     "tile": {
         "mpp": 1.0,
@@ -56,7 +56,7 @@ TINY = {
         "batch_size": 4,
     },
     "train_filters": {"false_rejection": dict.fromkeys(FILTERS, 0.0), "segmenter_steps": 4},
-    "filter": {"use": list(FILTERS), "min_yield": 0.0},
+    "filter": {"use": [*FILTERS, "realism"], "min_yield": 0.0},
     "emit": {"captions": True},
     "evaluate": {"kid_subsets": 4},
     "uplift": {"arms": ["real", "real+synthetic"], "seeds": 1, "steps": 2, "batch_size": 8, "image_px": 32},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from histoloom.config import Params
-from histoloom.data.schema import SYNTHETIC_ROW
+from histoloom.data.schema import REFUSED, SYNTHETIC_ROW
 from histoloom.errors import HistoloomError
 from histoloom.studies.emit import emit_dataset
 from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_verdicts
@@ -240,3 +241,22 @@ def test_the_card_states_the_counts_and_parses(study):
     ):
         assert line in card
     assert "Of 4 synthetic tiles, 3 passed" in card and "One patient" not in card
+
+
+def test_the_card_names_classes_that_the_generator_is_not_good_enough_for(study):
+    path = Path("data/verdicts/augment-00000/rows.parquet")
+    rows = pd.read_parquet(path)
+    rows["realism_score"] = [1.0, np.nan, np.nan, 1.0, np.nan]
+    rows.to_parquet(path)
+    _emit()
+    card = (study / "out/README.md").read_text()
+    assert "not good enough" not in card and "Of `keratin`, 1 synthetic tile passed without being compared" in card
+    rows["accepted"] = [False] * 4 + [True]
+    rows["reject_reasons"] = [[REFUSED], ["low tissue quality", REFUSED], [REFUSED], [REFUSED], []]
+    rows.to_parquet(path)
+    shutil.rmtree("out")
+    _emit()
+    card = (study / "out/README.md").read_text()
+    assert (
+        "Of `keratin`, no synthetic tile is here: of 4, 3 passed the filters" in card and "being compared" not in card
+    )

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from histoloom.config import Params
+from histoloom.config.extractors import JUDGE
 from histoloom.data.commit import link_tree
 from histoloom.data.lineage import read_lineage
 from histoloom.data.plan import EVALUATION
@@ -32,6 +33,13 @@ from tests.conditions.test_towers import transformers_clip
 from tests.stages import run, study_of
 
 pytestmark = pytest.mark.long
+
+
+@pytest.fixture(autouse=True)
+def judge(monkeypatch):
+    """The judge's own network takes half a minute for these tiles."""
+    monkeypatch.setattr("histoloom.studies.evaluate.JUDGE", "efficientnet-lite0")
+
 
 SIDE, LABELS, COUNT = 48, ("plain", "other"), 80
 
@@ -82,19 +90,19 @@ def filtered(
     rows = synthetic_rows(len(images), label=labels, request=request, purpose="evaluate", ancestors=ancestors)
     make_part(folder / "data/synthetic", "evaluate-00000", rows, images, SYNTHETIC_ROW)
     write_synthetic_lineage(folder / "data/synthetic")
+    if not (folder / "data/tiles").exists():
+        link_tree(study / "data/tiles", folder / "data/tiles")
     if not (folder / "models/filters").exists():
         link_tree(study / "models/filters", folder / "models/filters")
     return run("filter", study_of(params or _params(), folder))["evaluate"]
 
 
-def measured(study: Path, folder: Path, of: str = "unfiltered") -> dict:
+def measured(folder: Path, of: str = "unfiltered") -> dict:
     """The metrics of the stage `evaluate` on what was filtered."""
-    return evaluated(study, folder, _params())[of]
+    return evaluated(folder, _params())[of]
 
 
-def evaluated(study: Path, folder: Path, params: Params) -> dict:
-    if not (folder / "data/tiles").exists():
-        link_tree(study / "data/tiles", folder / "data/tiles")
+def evaluated(folder: Path, params: Params) -> dict:
     return run("evaluate", study_of(params, folder))
 
 
@@ -137,10 +145,37 @@ def test_what_is_broken_is_rejected_for_that(broken, reason, least, study, folde
         assert max(others.values()) < 0.2 * COUNT, found
 
 
+def test_how_easily_samples_are_told_from_real_tiles(study, folder):
+    """Blurred ones by everybody, and fresh tissue of the same process about as hardly as real train tiles."""
+    filtered(study, folder, tissue(7), OWN)
+    fresh = measured(folder, "realism")
+    assert fresh["overall"]["samples"]["interval"][0] < fresh["overall"]["floor"]["interval"][1]
+    assert fresh["by_class"]["plain"] == {k: {"n": {"real": 40, "other": 40}} for k in ("samples", "floor")}
+    filtered(study, folder / "blurred", *blurred(tissue(7)))
+    found = measured(folder / "blurred", "realism")["overall"]
+    assert found["samples"]["auc"] > 0.99 > 0.9 > found["floor"]["auc"]
+    assert found["floor"] == fresh["overall"]["floor"]
+
+
+def test_the_labels_mix_tells_nothing(study, folder):
+    """Of nothing but one label samples are compared with real tiles of that label alone, which are too few here."""
+    one = [n for n in range(COUNT) if n % 2 == 0]
+    filtered(study, folder, tissue(7)[one], [OWN[n] for n in one])
+    assert measured(folder, "realism")["overall"]["samples"] == {"n": {"real": 40, "other": 40}}
+
+
+@pytest.mark.slow
+def test_the_judge_looks_through_a_network_of_its_own(study, folder, monkeypatch):
+    monkeypatch.setattr("histoloom.studies.evaluate.JUDGE", JUDGE)
+    filtered(study, folder, *blurred(tissue(7)))
+    found = measured(folder, "realism")
+    assert found["extractor"]["name"] == "efficientnet-lite2" and found["overall"]["samples"]["auc"] > 0.99
+
+
 def test_fresh_tissue_passes_and_measures_as_real_tiles_do(study, folder):
     found = filtered(study, folder, tissue(7), OWN)
     assert found["accepted"] >= 0.85 * COUNT, found
-    told = measured(study, folder)
+    told = measured(folder)
     low, high = told["kid_interval"]["interval"]
     assert low < 0 < high and told["kid_interval"]["over"] == "split groups"
     assert told["recall"] > 0.5 * told["floor"]["recall"]
@@ -148,7 +183,7 @@ def test_fresh_tissue_passes_and_measures_as_real_tiles_do(study, folder):
 
 def test_one_image_repeated_is_told_by_recall_and_coverage(study, folder):
     filtered(study, folder, np.concatenate([tissue(7)[:2]] * (COUNT // 2)), OWN)
-    told = measured(study, folder)
+    told = measured(folder)
     assert told["recall"] < 0.1 < told["floor"]["recall"]
     assert told["coverage"] < 0.5 * told["floor"]["coverage"]
     assert told["kid"]["mean"] > 2 * abs(told["kid_floor"]["mean"])
@@ -158,7 +193,7 @@ def test_tiles_of_a_request_are_measured_apart(study, folder):
     """Half of the tiles were asked for as noise; what is drawn as held-out tiles are is measured as if they weren't there."""
     images = np.concatenate([tissue(7), noise(images := tissue(7))[0]])
     filtered(study, folder, images, OWN * 2, [EVALUATION] * COUNT + ["as-noise"] * COUNT)
-    drawn, asked = measured(study, folder), measured(study, folder, "requests")["as-noise"]
+    drawn, asked = measured(folder), measured(folder, "requests")["as-noise"]
     assert drawn["n"]["synthetic"] == asked["n"]["synthetic"] == COUNT
     assert asked["kid"]["mean"] > drawn["kid"]["mean"] + 1
 
@@ -168,7 +203,7 @@ def test_a_generator_that_saw_the_tiles_it_is_measured_by_is_refused(study, fold
     record = {"g": {"groups": ["train-0", "test-3"], "slides": [], "unknown": []}}
     (folder / "data/synthetic/lineage.json").write_text(json.dumps(record))
     with pytest.raises(HistoloomError, match="trained on held-out groups or slides: test-3"):
-        measured(study, folder)
+        measured(folder)
 
 
 def test_filters_and_distances_look_through_the_network_that_params_name(study, folder, tmp_path):
@@ -178,12 +213,12 @@ def test_filters_and_distances_look_through_the_network_that_params_name(study, 
     run("train_filters", study_of(params, folder))
     assert read_lineage(folder / "models/filters").unknown == (str(tmp_path),)  # whose tissue it saw nobody here knows
     filtered(study, folder, tissue(7), OWN)
-    ours, usual = evaluated(study, folder, params), evaluated(study, folder, _params())
+    ours, usual = evaluated(folder, params), evaluated(folder, _params())
     assert ours["extractor"]["name"] == str(tmp_path) and "inception_score" not in ours["unfiltered"]
     assert ours["extractor_also"] == usual["extractor_also"] == ["what the filters look through"]
     assert usual["unfiltered"]["inception_score"]["mean"] > 1
     both = params.model_copy(update={"train_filters": _params().train_filters})
-    assert evaluated(study, folder, both)["extractor_also"] == []
+    assert evaluated(folder, both)["extractor_also"] == []
 
 
 @pytest.mark.parametrize("source, flattered", [("efficientnet-lite0", True), ("train", False)])

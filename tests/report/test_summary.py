@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from histoloom.quality.filters.near_copy import CopyFilter
-from histoloom.report.summary import NEAR_COPY, excess_fraction, in_short, near_copies, severity, uplift_table
+from histoloom.report.summary import (
+    NEAR_COPY,
+    excess_fraction,
+    in_short,
+    near_copies,
+    severity,
+    told_apart_table,
+    uplift_table,
+)
 
 TILE = {"tiles": 1200, "patients": 3, "tiles_by_split": {"train": {"a": 900}, "val": {}, "test": {"a": 200, "b": 100}}}
 AUGMENT = {
@@ -41,6 +49,40 @@ def test_in_short():
         == "KID of 20 unfiltered samples to held-out real tiles: 1.100 (0.900 to 1.300); real train tiles have 0.100."
     )
     assert said[3:] == ["No measurable help.", "It did worse than classical."]
+
+
+def test_how_easily_they_are_told_apart_stands_first():
+    told = {"auc": 0.912, "interval": [0.88, 0.94], "over": "split groups", "n": {"real": 900, "other": 1200}}
+    few = {"n": {"real": 900, "other": 49}}
+    overall = {"samples": told, "floor": told | {"auc": 0.7, "interval": [0.6, 0.8]}}
+    evaluated = {"realism": {"overall": overall, "by_class": {"rare": {"samples": few, "floor": few}}}}
+    said = in_short({"tile": TILE, "filter": {}, "evaluate": evaluated, "uplift": {}})
+    assert said[0].startswith(
+        "Told apart from real tiles with an AUC of 0.91 (0.88 to 0.94, by split groups), unfiltered"
+    )
+    assert "Real train tiles in their place: 0.70, which may be high because these are other regions" in said[0]
+    assert told_apart_table(evaluated) == [
+        ("all", "1,200", "900", "0.91 (0.88 to 0.94)", "0.70 (0.60 to 0.80)"),
+        ("rare", "49", "900", "cannot tell", "cannot tell"),
+    ]
+    evaluated["realism"]["overall"]["samples"] = few
+    assert (
+        "can't be told: 49 samples and 900 real tiles are too few"
+        in in_short({"tile": TILE, "filter": {}, "evaluate": evaluated, "uplift": {}})[0]
+    )
+
+
+def test_refused_classes_and_those_that_could_not_be_told_are_named():
+    few = {"synthetic": 30, "accepted": 30, "not_told": 30}
+    filtered = {
+        "augment": AUGMENT | {"by_class": {"rare": few}},
+        "refused": {"keratin": {"synthetic": 1000, "accepted": 12}},
+    }
+    said = in_short({"tile": TILE, "filter": filtered, "evaluate": {}, "uplift": {}})
+    assert said[2] == (
+        "The generator is not good enough for keratin: 12 of 1,000 tiles passed the filters, and none is accepted."
+    )
+    assert said[3] == "Too few tiles to tell how real they are: rare (30)."
 
 
 def test_classes_that_no_train_tile_shows_are_said():

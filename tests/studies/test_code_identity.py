@@ -111,6 +111,12 @@ def test_a_learner_that_loads_the_denoiser_counts_with_all_that_this_loads(chang
     assert {"histoloom.targets.latents", "histoloom.backbones.unet", "histoloom.conditions.label"} <= set(found)
 
 
+def test_the_filter_that_looks_with_the_denoiser_counts_with_all_that_this_loads(before):
+    _forget()
+    found = _codes("latents", filter={"use": ["anomaly"]})
+    assert {name for name in STAGES if found[name] != before[name]} == {"filter"}
+
+
 def test_what_is_written_for_people_doesn_t_count(changed):
     def say(text: str) -> str:
         return '"""Another docstring."""\n' + text.split('"""', 2)[2] + "\n# a comment\n"

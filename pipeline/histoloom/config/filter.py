@@ -9,13 +9,14 @@ from histoloom.config.train_filters import FilterName
 
 
 class Filter(Section):
-    use: Annotated[tuple[FilterName | Literal["review"], ...], Distinct] = (
+    use: Annotated[tuple[FilterName | Literal["realism", "review"], ...], Distinct] = (
         "quality",
         "distance",
         "label",
         "disagreement",
+        "realism",
         "near_copy",
     )
     """which filters, in this order"""
     min_yield: Fraction = 0.02
-    """least fraction of a class's tiles that must pass; fewer is an error, so that no class vanishes quietly"""
+    """least fraction of a class's tiles that must pass; of a class of which fewer do, none is accepted, and it is said"""

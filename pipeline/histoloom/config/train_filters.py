@@ -10,16 +10,16 @@ from histoloom.config.base import Fraction, Positive, Section
 from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
 
-FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy"]
-_REJECTED = {"quality": 0.01, "distance": 0.01, "near_copy": 0.001}
+FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "anomaly", "near_copy"]
+_REJECTED = {"quality": 0.01, "distance": 0.01, "anomaly": 0.01, "near_copy": 0.001}
 
 
 class TrainFilters(Section):
     false_rejection: dict[FilterName, Fraction] = Field({})
-    """fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for quality
-    and distance, 0.001 for near_copy, 0.05 for the others"""
+    """fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for quality,
+    distance and anomaly, 0.001 for near_copy, 0.05 for the others"""
     features: Annotated[ExtractorName, Names.EXTRACTOR] = "efficientnet-lite0"
-    """what distance, label, disagreement and rna look through, of what evaluate.features names but efficientnet-lite2"""
+    """what distance, label, disagreement, realism and rna look through, of what evaluate.features names but efficientnet-lite2"""
     segmenter_steps: Positive = 400
     """of training what the mask filter looks with, and up to five more to set its threshold, one for each fifth of the
     split groups"""

@@ -39,3 +39,9 @@ def spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     if len(rows) <= count:
         return rows
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+
+
+def spread_by(rows: pd.DataFrame, labels: pd.Series, count: int) -> pd.DataFrame:
+    """At most `count` rows of each label, and of those without one, evenly spread over the table and in its order."""
+    chosen = [spread(part, count) for _, part in rows.groupby(labels.fillna("").to_numpy(object))]
+    return rows.loc[np.sort(np.concatenate([part.index for part in chosen]))] if chosen else rows

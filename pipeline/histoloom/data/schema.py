@@ -89,6 +89,8 @@ its conditions come from; its generator's are in the lineage.
 
 VERDICT_COLUMNS = {"accepted": pa.bool_(), "reject_reasons": pa.list_(pa.string())}
 """What verdicts add to a synthetic row beside the filters' scores; no reason where the tile is accepted."""
+REFUSED = "too little of its class passed"
+"""The reason of tiles of a class of which less than `filter.min_yield` passed: none of it is accepted to augment."""
 
 
 def write_rows(rows: pd.DataFrame, path: Path, schema: pa.Schema) -> None:

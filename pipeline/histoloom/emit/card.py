@@ -16,6 +16,8 @@ class CardFacts:
     counts, unlabelled : split to source to label to tiles, and split to source to tiles that were left out.
     generators : sha256 to a lineage record and, in `own`, how many of its groups are this study's.
     unknown : ancestors that nobody knows, as they may be named outside.
+    refused : label of which too little passed, to how many were `synthetic` and how many of them `passed`.
+    not_told : label to its accepted tiles of which the filter `realism` could not tell.
     synthetic, accepted : synthetic tiles to augment, and those of them that passed the filters.
     patients : of the real tiles. captions : whether captions leave.
     """
@@ -32,6 +34,8 @@ class CardFacts:
     unlabelled: dict[str, dict[str, int]]
     generators: dict[str, dict]
     unknown: list[str]
+    refused: dict[str, dict[str, int]]
+    not_told: dict[str, int]
     synthetic: int
     accepted: int
     patients: int

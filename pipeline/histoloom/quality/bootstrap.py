@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_FEW = 10
+FEW = 10
+"""Fewer groups than this tell nothing of others: rows are drawn in their place."""
 
 
 def group_draws(groups: np.ndarray, labels: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -16,7 +17,7 @@ def group_draws(groups: np.ndarray, labels: np.ndarray, count: int, rng: np.rand
     names = np.unique(groups)
     draws = []
     for _ in range(count):
-        if len(names) >= _FEW:
+        if len(names) >= FEW:
             chosen = rng.choice(names, len(names))
             draw = np.concatenate([np.flatnonzero(groups == name) for name in chosen])
         else:

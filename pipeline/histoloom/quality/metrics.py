@@ -18,8 +18,9 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from histoloom.quality.bootstrap import FEW
+
 _LEAST = 10
-_FEW_GROUPS = 10
 _PARTS = 20
 
 
@@ -137,7 +138,7 @@ def kid_interval(synthetic: np.ndarray, real: np.ndarray, groups: np.ndarray, se
     groups : (m,) split groups of the real tiles; fewer than ten tell nothing of others, and random parts take their place.
     """
     rng = np.random.default_rng(seed)
-    by_group = len(set(groups)) >= _FEW_GROUPS
+    by_group = len(set(groups)) >= FEW
     parts = np.unique(groups, return_inverse=True)[1] if by_group else rng.permutation(len(real)) % _PARTS
     own = rng.permutation(len(synthetic)) % _PARTS
     if min(len(real), len(synthetic)) < 2 * _PARTS:

@@ -17,7 +17,7 @@ from histoloom.data.store import TileStore, stores_in
 from histoloom.data.study_folder import Study
 from histoloom.report.pictures import curve_picture, data_uri
 from histoloom.report.sheets import sheets_of, woven_sheets
-from histoloom.report.summary import in_short, severity, uplift_table
+from histoloom.report.summary import in_short, severity, told_apart_table, uplift_table
 from histoloom.report.viewer import write_viewer
 from histoloom.slides.woven import FACTS, THUMBNAIL
 
@@ -86,7 +86,7 @@ def _of_filters(measured: Metrics, reports: Path) -> dict[str, Any]:
         "of_slides": measured["filter"].get("woven", {}),
         "rejected_for": list(funnel["rejected_for"].items()),
         "calibration": _picture(reports / "train_filters" / "calibration.png"),
-        "severity": severity(measured["train_filters"]),
+        "severity": severity(measured["train_filters"] | measured["filter"].get("of_generator", {})),
     }
 
 
@@ -99,6 +99,7 @@ def _of_distances(evaluated: Metrics) -> dict[str, Any]:
         "reference": evaluated.get("reference"),
         "extractor_also": evaluated.get("extractor_also", []),
         "by_class": evaluated.get("by_class", {}),
+        "told_apart": told_apart_table(evaluated),
     }
 
 

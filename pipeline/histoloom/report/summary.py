@@ -76,6 +76,58 @@ def excess_fraction(first: int, n: int, second: int, m: int) -> tuple[float, flo
     return p - q, p - q - hypot(p - a.low, b.high - q), p - q + hypot(a.high - p, q - b.low)
 
 
+def told_apart(evaluated: dict) -> list[str]:
+    """How easily unfiltered samples are told from real tiles, in all: a sentence, where it was measured."""
+    overall = evaluated.get("realism", {}).get("overall", {})
+    if not overall:
+        return []
+    samples, floor = overall["samples"], overall["floor"]
+    if "auc" not in samples:
+        return [f"How easily they are told apart can't be told: {_of_both(samples)} are too few."]
+    low, high = samples["interval"]
+    said = f"Told apart from real tiles with an AUC of {samples['auc']:.2f} ({low:.2f} to {high:.2f}, by {samples['over']}), unfiltered; 0.5 is chance."
+    if "auc" not in floor:
+        return [f"{said} Train tiles are too few to be told apart."]
+    return [
+        f"{said} Real train tiles in their place: {floor['auc']:.2f}, which may be high because these are other regions."
+    ]
+
+
+def _of_both(told: dict) -> str:
+    return f"{told['n']['other']:,} samples and {told['n']['real']:,} real tiles"
+
+
+def told_apart_table(evaluated: dict) -> list[tuple[str, str, str, str, str]]:
+    """A row in all and one a class: its name, samples, real tiles, AUC of the samples, and that of train tiles in their place."""
+    realism = evaluated.get("realism", {})
+    found = {"all": realism["overall"], **realism["by_class"]} if realism else {}
+    return [
+        (
+            name,
+            *(f"{told['samples']['n'][k]:,}" for k in ("other", "real")),
+            *(_auc(told[k]) for k in ("samples", "floor")),
+        )
+        for name, told in found.items()
+    ]
+
+
+def refusals(filtered: dict) -> list[str]:
+    """The classes of which no tile is accepted, since too little passed, and those of which nobody could tell."""
+    found = [
+        f"The generator is not good enough for {label}: {y['accepted']} of {y['synthetic']:,} tiles passed the filters, and none is accepted."
+        for label, y in filtered.get("refused", {}).items()
+    ]
+    by_class = filtered.get("augment", {}).get("by_class", {})
+    untold = [f"{label} ({y['not_told']})" for label, y in by_class.items() if y.get("not_told")]
+    return found + [f"Too few tiles to tell how real they are: {', '.join(untold)}."] * bool(untold)
+
+
+def _auc(told: dict) -> str:
+    if "auc" not in told:
+        return "cannot tell"
+    return "{auc:.2f} ({interval[0]:.2f} to {interval[1]:.2f})".format(**told)
+
+
 def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
     """The classes that can't be made, and why."""
     without_source = [name for name, deficit in planned.items() if deficit.get("reason") and name not in vanished]
@@ -86,11 +138,11 @@ def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
 
 
 def in_short(measured: dict) -> list[str]:
-    """Sentences on the real tiles, on yields and reasons, on distances, and on whether synthetic tiles helped.
+    """Sentences on how easily samples are told from real tiles, on the real tiles, on yields and reasons, on distances, and on whether synthetic tiles helped.
 
     measured : stage to its metrics.
     """
-    real, filtered, found = measured["tile"], measured["filter"].get("augment"), []
+    real, filtered, found = measured["tile"], measured["filter"].get("augment"), told_apart(measured["evaluate"])
     splits = {name: sum(counts.values()) for name, counts in real["tiles_by_split"].items() if counts}
     said = ", ".join(f"{count:,} {name}" for name, count in splits.items())
     found.append(
@@ -103,6 +155,7 @@ def in_short(measured: dict) -> list[str]:
         why = ", ".join(f"{reason} ({count})" for reason, count in rejected if count) or "nothing"
         said = f"{filtered['synthetic']:,} synthetic tiles were made to augment, and {passed:.0%} passed the filters."
         found.append(f"{said} Rejected for: {why}.")
+    found += refusals(measured["filter"])
     if m := measured["evaluate"].get("unfiltered"):
         value, by_group = f"{m['kid']['mean']:.3f}", m.get("kid_interval")
         if by_group:

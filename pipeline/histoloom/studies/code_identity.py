@@ -38,10 +38,11 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
 
 
 def _learners(stage: str, params: Params) -> tuple[str, ...]:
-    """The learner of the experiment, or that which the mask filter looks with."""
+    """The learner of the experiment, or that which the mask filter looks with; `anomaly` loads what the learner `denoiser` does."""
     if stage == "uplift":
         return (params.uplift.learner_name,)
-    return (DEFAULT_LEARNERS["mask"],) if "mask" in params.filter.use else ()
+    of = {"mask": DEFAULT_LEARNERS["mask"]} | ({"anomaly": "denoiser"} if stage == "filter" else {})
+    return tuple(learner for name, learner in of.items() if name in params.filter.use)
 
 
 def _named(params: Params) -> dict[Kind, tuple[str, ...]]:

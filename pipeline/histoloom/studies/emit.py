@@ -15,7 +15,7 @@ from histoloom.config import Emit
 from histoloom.data.codes import code, read_salt
 from histoloom.data.lineage import Lineage, records_of
 from histoloom.data.lineage_match import grid_of, recognise
-from histoloom.data.schema import SPLITS
+from histoloom.data.schema import REFUSED, SPLITS
 from histoloom.data.study_folder import Study
 from histoloom.emit.card import CardFacts, write_card
 from histoloom.emit.dataset_classes import Source, classes_of, labelled
@@ -73,6 +73,7 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     sources, unlabelled = labelled(params.tile.labels, sources)
     _write_formats(folder, sources, classes, config, salt)
     counts = _counts(sources)
+    asked_for = pd.concat([rows for _, rows in every])
     facts = CardFacts(
         name=config.name,
         licence=config.licence,
@@ -86,7 +87,9 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
         unlabelled=unlabelled,
         generators={n: record | {"own": _own_groups(record, real_rows, salt, grid)} for n, record in lineage.items()},
         unknown=_outside(unknown, lineage.values(), salt),
-        synthetic=sum(len(rows) for _, rows in every),
+        refused=_refused(asked_for),
+        not_told=_not_told(accepted),
+        synthetic=len(asked_for),
         accepted=len(accepted),
         patients=int(real_rows["patient_id"].nunique()),
         captions=config.captions,
@@ -99,6 +102,23 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
         "synthetic_fraction_of_train": _synthetic_fraction(counts["train"]),
         "unknown_ancestors": unknown,
     }
+
+
+def _refused(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """The labels of which too little passed the filters, with how many there were and how many passed."""
+    out = rows[rows["reject_reasons"].map(lambda reasons: REFUSED in reasons).astype(bool)]
+    return {
+        str(label): {"synthetic": len(part), "passed": int((part["reject_reasons"].str.len() == 1).sum())}
+        for label, part in out.groupby(out["label"].fillna("unlabelled"))
+    }
+
+
+def _not_told(accepted: pd.DataFrame) -> dict[str, int]:
+    """Label to its tiles that the filter `realism` let pass for want of tiles to compare with."""
+    if "realism_score" not in accepted:
+        return {}
+    unknown = accepted[accepted["realism_score"].isna()]
+    return {str(label): int(n) for label, n in unknown["label"].fillna("unlabelled").value_counts(sort=False).items()}
 
 
 def _write_formats(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
@@ -12,18 +12,41 @@ import pandas as pd
 
 from histoloom.conditions.feature_extractors import Extractor, ExtractorRecord, load_extractor
 from histoloom.config import Params
+from histoloom.config.extractors import JUDGE
 from histoloom.data.codes import known_salt
 from histoloom.data.lineage import check_generators
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.plan import EVALUATION
-from histoloom.data.rows import held_out_rows, spread
+from histoloom.data.rows import held_out_rows, spread, spread_by
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
+from histoloom.quality.realism import LEAST, Sample, ToldApart, told_apart
 from histoloom.studies.stage_work import Work
 from histoloom.training.clip import likeness
+
+_JUDGED = 200
+"""Tiles of a class, of each set, that the judge looks at: it is a large network."""
+
+
+class Realism(TypedDict):
+    """How easily samples are told from real held-out tiles, and what real train tiles score in their place."""
+
+    samples: ToldApart
+    floor: ToldApart
+
+
+class RealismMetrics(TypedDict):
+    """Of unfiltered samples, in all and by class; a set that is too small has its `n` alone.
+
+    extractor : the record of the network that the judge looks through, whatever the distances look through.
+    """
+
+    extractor: ExtractorRecord
+    overall: Realism
+    by_class: dict[str, Realism]
 
 
 class EvaluateMetrics(TypedDict, total=False):
@@ -32,6 +55,7 @@ class EvaluateMetrics(TypedDict, total=False):
     extractor : the record of the network that tiles are compared through; extractor_also : what else looks through it.
     reference : which real tiles, in words.
     unfiltered, accepted, by_class : samples under held-out conditions, all, those that passed the filters, and all by class.
+    realism : how easily unfiltered samples are told from the reference.
     requests : by request, what else was asked for to evaluate. woven : tiles of woven slides.
     """
 
@@ -39,6 +63,7 @@ class EvaluateMetrics(TypedDict, total=False):
     reference: str
     patients: int
     extractor_also: list[str]
+    realism: RealismMetrics
     unfiltered: Comparison
     accepted: Comparison
     by_class: dict[str, Comparison]
@@ -57,6 +82,23 @@ class _Part:
     def of(self, label: str) -> _Part:
         chosen = (self.rows["label"] == label).to_numpy(bool)
         return _Part(self.rows[chosen], self.features[chosen], self.images[chosen])
+
+    def few(self, most: int) -> _Part:
+        """At most so many of each label, evenly spread."""
+        return self.at(spread_by(self.rows, self.rows["label"], most))
+
+    def at(self, rows: pd.DataFrame) -> _Part:
+        """The tiles of some of its rows."""
+        places = self.rows.index.get_indexer(rows.index)
+        return _Part(rows, self.features[places], self.images[places])
+
+    def against(self, other: _Part) -> Sample:
+        """What a judge sees of these tiles, no more of each label than `other` has: else the labels' mix would tell them apart."""
+        labels = self.rows["label"].fillna("")
+        counts = other.rows["label"].fillna("").value_counts()
+        alike = [spread(rows, int(counts.get(label, 0))) for label, rows in self.rows.groupby(labels)]
+        part = self.at(pd.concat(alike) if alike else self.rows)
+        return Sample(part.features, *(part.rows[name].to_numpy(object) for name in ("tile_id", "split_group")))
 
 
 @dataclass(frozen=True)
@@ -87,6 +129,23 @@ class _Measure:
             found["clip_score"] = clip_score(compare_text, samples.images, samples.rows["caption"])
             found["clip_score_floor"] = clip_score(compare_text, self.held_out.images, self.held_out.rows["caption"])
         return found
+
+    def realism(self, samples: _Part, judge: Extractor) -> RealismMetrics:
+        """What the judge makes of samples, and of train tiles in their place, beside held-out tiles."""
+        parts = [part.few(_JUDGED) for part in (self.held_out, samples, self.train)]
+        if min(len(part.rows) for part in parts[:2]) >= LEAST and judge.record != self.extractor.record:
+            parts = [replace(part, features=judge.features(part.images)) for part in parts]
+        real, seen, train = parts
+
+        def told(real: _Part, other: _Part) -> ToldApart:
+            return told_apart(real.against(other), other.against(real), self.params.seed)
+
+        by_class: dict[str, Realism] = {
+            name: {"samples": told(real.of(name), seen.of(name)), "floor": told(real.of(name), train.of(name))}
+            for name in self.params.tile.labels.classes
+        }
+        overall: Realism = {"samples": told(real, seen), "floor": told(real, train)}
+        return {"extractor": judge.record, "overall": overall, "by_class": by_class}
 
     def by_class(self, samples: _Part) -> dict[str, Comparison]:
         """The distances of each class of which there are enough tiles."""
@@ -142,6 +201,7 @@ def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
         if len(chosen := chosen[drawn]):
             samples = part(store, chosen)
             metrics["unfiltered"] = measure(samples)
+            metrics["realism"] = measure.realism(samples, load_extractor(JUDGE, device))
             metrics["accepted"] = measure(part(store, chosen[chosen["accepted"]]))
             metrics["by_class"] = measure.by_class(samples)
     return metrics

@@ -218,8 +218,9 @@ STAGES = {
         Stage(
             "filter",
             "Score every synthetic tile, and reject with a reason what the filters distrust.",
-            params=("filter.min_yield",),
-            inputs=(*_SYNTHETIC, "models/filters"),
+            params=("seed", "filter", "train_filters.false_rejection"),
+            inputs=("data/tiles", *_SYNTHETIC, "models/filters"),
+            may_read=_MODELS,
             outputs=("data/verdicts",),
             gpu=True,
             loads=("learner",),

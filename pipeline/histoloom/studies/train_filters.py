@@ -14,7 +14,7 @@ from histoloom.data.rows import spread, train_rows, val_rows
 from histoloom.data.tables import with_conditions
 from histoloom.quality.filters.base import Fitting, tiles_of
 from histoloom.quality.filters.calibration import RealTiles, draw_calibration, measure_filter_set
-from histoloom.quality.filters.filter_set import EXTRACTOR, fit_filter_set
+from histoloom.quality.filters.filter_set import EXTRACTOR, FILTERS, fit_filter_set
 from histoloom.studies.stage_work import Work
 
 _HELD_OUT_TILES = 1000
@@ -35,7 +35,8 @@ def run(work: Work) -> None:
     fitting = Fitting(tiles.train, every, partial(store.batches, every, _BATCH), work.study, work.root, device)
 
     def write(folder: Path) -> None:
-        calibration = fit_filter_set(params.filter.use, fitting, tiles.held_out, config)
+        own = tuple(name for name in params.filter.use if not FILTERS[name].of_generator)
+        calibration = fit_filter_set(own, fitting, tiles.held_out, config)
         calibration.filter_set.save(folder)
         lineage = Lineage.trained_on(every, grid_of(params.tile.split))
         lineage |= Lineage(unknown=() if config.features in OF_NO_PATIENT else (config.features,))

@@ -1,9 +1,9 @@
-"""What every filter is: fitted to real train tiles, it scores any tiles, and says why it rejects."""
+"""What every filter is: fitted to real train tiles, some to the generator's too, it scores any tiles, and says why it rejects."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,7 @@ class Fitting:
     everything, batches : all rows of the train split, and their images (b, h, w, 3) uint8 in order
     work : folder for checkpoints
     fold : of cross-fitting, the fold of split groups that train lacks; None otherwise
+    held_out, synthetic : real tiles that the generator didn't see, and tiles that it made; for filters `of_generator` alone
     """
 
     train: Tiles
@@ -70,6 +71,8 @@ class Fitting:
     work: Path
     device: str
     fold: int | None = None
+    held_out: Tiles | None = None
+    synthetic: Tiles | None = None
 
     @property
     def params(self) -> Params:
@@ -87,6 +90,8 @@ class Filter(ABC):
     reason : why a tile is rejected, in words
     cross_fitted : whether its threshold rests on train tiles too, scored by a filter that was fitted without their split group
     sees_features : whether it looks at the tiles' features
+    of_generator : whether it looks at the generator or at what that made, so that it is fitted in the stage `filter`
+    calibrated : whether its threshold is set by a fraction of real tiles that it may reject
     high_is_bad : whether it rejects tiles above the threshold, rather than below
     """
 
@@ -94,6 +99,8 @@ class Filter(ABC):
     reason: ClassVar[str]
     cross_fitted: ClassVar[bool] = False
     sees_features: ClassVar[bool] = False
+    of_generator: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = True
     high_is_bad: ClassVar[bool] = False
 
     @classmethod
@@ -158,3 +165,9 @@ def tiles_of(store: TileStore, rows: pd.DataFrame, extractor: Extractor) -> Tile
         return store.read(rows, name) if all(store.has(name, part) for part in rows["part"].unique()) else None
 
     return Tiles(store.read(rows), rows, read, extractor)
+
+
+def joined(parts: Sequence[Tiles]) -> Tiles:
+    """Tiles of several stores as one, without their masks."""
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    return Tiles(np.concatenate([part.images for part in parts]), rows, lambda _: None, parts[0].extractor)

@@ -35,14 +35,17 @@ class RealTiles(NamedTuple):
 class FilterMetrics(TypedDict, total=False):
     """Fractions of tiles that one filter rejects, and its threshold; None where nothing could be calibrated.
 
+    median_of_real : label to the median score of held-out tiles, beside which stands that of synthetic ones in reports/filter.
+
     The last seven are there for the filter or the split that they are of.
     """
 
     threshold: float | None
-    false_rejection_stated: float
+    false_rejection_stated: float | None
     false_rejection_found: float | None
     false_rejection_of_test: float | None
     test_tiles: int
+    median_of_real: dict[str, float]
     spoilt_caught: dict[str, float]
     planted_caught: float
     accuracy: float
@@ -80,7 +83,8 @@ def measure_filter_set(calibration: Calibration, tiles: RealTiles, config: Train
         name, threshold = filter_.name, filters.thresholds[filter_.name]
         found: FilterMetrics = {
             "threshold": threshold,
-            "false_rejection_stated": config.false_rejection_of(name),
+            "false_rejection_stated": config.false_rejection_of(name) if filter_.calibrated else None,
+            "median_of_real": medians(calibration.held_out, filter_.column, tiles.held_out.rows["label"]),
             "false_rejection_found": _fraction_rejected(filter_, calibration.held_out, threshold),
         }
         if unseen is not None:
@@ -98,6 +102,12 @@ def measure_filter_set(calibration: Calibration, tiles: RealTiles, config: Train
             found |= _accuracy(filter_, held_out)
         by_filter[name] = found
     return Measured(_together(filters, held_out, unseen), by_filter, bad)
+
+
+def medians(scores: pd.DataFrame, column: str, labels: pd.Series) -> dict[str, float]:
+    """Label to the median of a column of scores; labels of which no tile has one are left out."""
+    found = scores[column].groupby(labels.fillna("unlabelled").to_numpy(object)).median().dropna()
+    return {str(label): float(value) for label, value in found.items()}
 
 
 def _together(filters: FilterSet, held_out: Tiles, unseen: pd.DataFrame | None) -> AllFiltersMetrics:

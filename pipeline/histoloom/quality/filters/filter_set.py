@@ -14,19 +14,21 @@ from histoloom.config import TrainFilters
 from histoloom.data.commit import write_json
 from histoloom.data.rows import spread
 from histoloom.progress import console
+from histoloom.quality.filters.anomaly import AnomalyFilter
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.quality.filters.conditions import MaskFilter, RnaFilter, TextFilter
 from histoloom.quality.filters.distance import DistanceFilter
 from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
 from histoloom.quality.filters.near_copy import CopyFilter
+from histoloom.quality.filters.realism import RealismFilter
 from histoloom.quality.filters.reviewed import ReviewFilter
 from histoloom.quality.filters.tissue import QualityFilter
 
 FILTERS: dict[str, type[Filter]] = {
     kind.name: kind
     for kind in (
-        QualityFilter, DistanceFilter, LabelFilter, DisagreementFilter, MaskFilter, TextFilter, RnaFilter, CopyFilter,
-        ReviewFilter,
+        QualityFilter, DistanceFilter, LabelFilter, DisagreementFilter, MaskFilter, TextFilter, RnaFilter, RealismFilter,
+        AnomalyFilter, CopyFilter, ReviewFilter,
     )
 }  # fmt: skip
 EXTRACTOR = "extractor.json"
@@ -52,6 +54,11 @@ class FilterSet:
                 for place in np.flatnonzero(rejected):
                     reasons[place].append(reason)
         return scores.assign(accepted=[not r for r in reasons], reject_reasons=reasons)
+
+    def joined(self, other: FilterSet, order: tuple[str, ...]) -> FilterSet:
+        """Both sets' filters, in the order of their names."""
+        filters = sorted([*self.filters, *other.filters], key=lambda filter_: order.index(filter_.name))
+        return FilterSet(tuple(filters), self.thresholds | other.thresholds)
 
     def save(self, folder: Path) -> None:
         for filter_ in self.filters:

@@ -27,6 +27,7 @@ class ReviewFilter(Filter):
     name = "review"
     reason = "found unusable in a review"
     high_is_bad = True
+    calibrated = False
 
     @classmethod
     def fit(cls, fitting: Fitting) -> ReviewFilter:
