@@ -39,13 +39,7 @@ def write_scanner_pairs(folder: Path, data: Path, fold: int) -> None:
     for scanner, site in (("aperio", "north"), ("hamamatsu", "south")):
         for name in names:
             place = slides.index(name[:2])
-            split = (
-                "test"
-                if place == fold
-                else "val"
-                if place == (fold + 1) % len(slides) and name.endswith("0")
-                else "train"
-            )
+            split = "test" if place == fold else "train"
             shutil.copy(data / scanner / f"{name}.jpg", folder / f"data/slides/{name}_{site}.jpg")
             rows.append(
                 {"slide_id": f"{name}_{site}", "path": f"{name}_{site}.jpg", "patient_id": name[:2], "mpp": 0.5, "site": site,
