@@ -127,7 +127,7 @@ def test_dvc_reads_the_stages_of_each_model(layouts, tmp_path):
 
 
 def test_the_other_stages_take_what_the_chain_made(layouts):
-    run("sample_slides", "tile_slides", "train_filters", "filter", "emit", "evaluate", "uplift", "report")
+    run("sample_slides", "tile_slides", "train_filters", "filter", "evaluate", "emit", "uplift", "report")
     assert "train_denoiser" in Path("reports/index.html").read_text(encoding="utf-8")
 
 

@@ -278,7 +278,7 @@ def test_what_was_measured_of_the_encoders_is_written(study):
 
 def test_the_rest_of_the_way_takes_such_tiles(study, monkeypatch):
     monkeypatch.setenv("HISTOLOOM_SALT", "a salt for tests")
-    run("tile_slides", "train_filters", "filter", "emit", "evaluate", "uplift", "report")
+    run("tile_slides", "train_filters", "filter", "evaluate", "emit", "uplift", "report")
     page = Path("reports/index.html").read_text(encoding="utf-8")
     assert "train_encoders: rna kl" not in page and "rna explained_variance_train" in page
     assert all(f"<td>{r['name']}</td>" in page for r in REQUESTS)

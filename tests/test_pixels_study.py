@@ -27,7 +27,7 @@ pytestmark = [
 
 STAGES = (
     "tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides",
-    "tile_slides", "train_filters", "filter", "emit", "evaluate", "uplift", "report",
+    "tile_slides", "train_filters", "filter", "evaluate", "emit", "uplift", "report",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def study(tmp_path_factory):
         plan={"target": "none", "evaluation_tiles": 4, "requests": [{"name": "mutant", "tiles": 4, "where": {"genotype": {"IDH": "altered"}}}]},
         sample={"steps": 3},
         sample_slides={"steps": 2, "slides": [{"name": "woven", "width_px": 48, "height_px": 32, "genotype": "IDH=altered"}]},
-        filter={"min_yield": 0.0},
+        filter={"use": ["realism", "near_copy"], "min_yield": 0.0},
         uplift={"seeds": 0},
     )  # fmt: skip
     (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
@@ -108,3 +108,17 @@ def test_what_latents_alone_have_is_refused(study):
     Path("other.yaml").write_text(json.dumps(params))
     with pytest.raises(histoloom.errors.HistoloomError, match="mask_detail must divide"):
         load_params("other.yaml")
+
+
+def test_its_synthetic_tiles_leave_alone_with_an_audit(study):
+    before = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(before + "emit: {include: [synthetic]}\n")
+    try:
+        run_stage("evaluate")
+        run_stage("emit")
+    finally:
+        Path("params.yaml").write_text(before)
+    audit = json.loads(Path("reports/evaluate/metrics.json").read_text())["audit"]
+    assert {"loss", "nearest_sample"} <= {*audit} and audit["loss"]["train"] >= audit["loss"]["held_out"] > 0
+    card = Path("data/dataset/README.md").read_text()
+    assert "## Audit" in card and "| train | real |" not in card

@@ -260,3 +260,44 @@ def test_the_card_names_classes_that_the_generator_is_not_good_enough_for(study)
     assert (
         "Of `keratin`, no synthetic tile is here: of 4, 3 passed the filters" in card and "being compared" not in card
     )
+
+
+AUDIT = {"near_copy": {"excess": 0.001, "interval": [-0.002, 0.004], "samples": 90, "real": 80},
+         "loss": {"auc": 0.52, "interval": [0.45, 0.6], "over": "split groups", "train": 90, "held_out": 80},
+         "nearest_sample": {"train": 9, "held_out": 80}}  # fmt: skip
+
+
+def test_synthetic_tiles_leave_alone_with_their_audit(study):
+    with pytest.raises(HistoloomError, match="dvc repro evaluate"):
+        emit_dataset(study_of(_params(include=["synthetic"])), Path("out"), SALT)
+    Path("reports/evaluate").mkdir(parents=True)
+    Path("reports/evaluate/metrics.json").write_text(json.dumps({"audit": AUDIT}))
+    shutil.rmtree("out", ignore_errors=True)
+    found = emit_dataset(study_of(_params(include=["synthetic"])), Path("out"), SALT)
+    assert found["counts"] == {"train": {"synthetic": {"keratin": 3}}} and found["synthetic_fraction_of_train"] == 1
+    card = Path("out/README.md").read_text()
+    assert "No real tile is among them" in card and "| +0.0010 | -0.0020 to +0.0040 |" in card
+    assert "0.520 | 0.450 to 0.600, over split groups" in card and "not measured | too few tiles" in card
+    assert not {path.name.split("-")[0] for path in Path("out/parquet").iterdir()} & {"val", "test"}
+    assert "## Audit" not in _card_of(study)
+
+
+def _card_of(study) -> str:
+    emit_dataset(study_of(_params()), Path("both"), SALT)
+    return Path("both/README.md").read_text()
+
+
+def test_real_tiles_leave_alone_where_that_is_asked_for(study):
+    found = emit_dataset(study_of(_params(include=["real"])), Path("out"), SALT)
+    assert {source for by_source in found["counts"].values() for source in by_source} == {"real"}
+
+
+def test_variations_of_real_tiles_do_not_leave_alone(study):
+    rows = keratin_rows(5, purpose="augment", request="varied", input_ref=["SLIDE-train_0_0", *[None] * 4])
+    shutil.rmtree("data/synthetic/augment-00000")
+    shutil.rmtree("data/verdicts/augment-00000")
+    make_part("data/synthetic", "augment-00000", rows, tiles(5, 16, 9), SYNTHETIC_ROW)
+    write_verdicts("data/verdicts/augment-00000", rows, [True] * 5)
+    with pytest.raises(HistoloomError, match=r"1 synthetic tiles were begun from real ones .* \(varied\)"):
+        emit_dataset(study_of(_params(include=["synthetic"])), Path("out"), SALT)
+    emit_dataset(study_of(_params()), Path("both"), SALT)

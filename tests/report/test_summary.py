@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from histoloom.quality.bootstrap import near_copy_excess
 from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.report.summary import (
     NEAR_COPY,
-    excess_fraction,
     in_short,
     near_copies,
     severity,
@@ -123,7 +123,9 @@ def test_the_table_has_the_measures_that_there_are():
 ])  # fmt: skip
 def test_an_excess_has_newcombe_s_interval(counts, expected):
     """The figures of his tables (1998, method 10)."""
-    assert excess_fraction(*counts) == pytest.approx(expected, abs=1e-4)
+    flagged, samples, alike, real = counts
+    found = near_copy_excess(flagged, samples, alike / real, real)
+    assert (found["excess"], *found["interval"]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_copies_are_judged_beside_what_real_tiles_of_test_show():

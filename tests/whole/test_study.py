@@ -22,7 +22,7 @@ from tests.tiny_study import dvc, edit_yaml, run, stage, woven_files
 
 pytestmark = pytest.mark.long
 
-READERS_OF_SAMPLES = {"uplift", "filter", "emit", "evaluate", "report"}
+READERS_OF_SAMPLES = {"uplift", "filter", "evaluate", "emit", "report"}
 
 
 def ran(output: str) -> set[str]:
@@ -65,7 +65,7 @@ def test_status_names_the_file_that_changed(copy):
 def test_every_stage_left_what_dvc_yaml_promises(study):
     for output in ("data/tiles", "data/encoded", "data/plan", "data/synthetic", "data/verdicts", "data/dataset"):
         assert any((study / output).iterdir())
-    for name in ("tile", "train_autoencoder", "filter", "emit", "evaluate"):
+    for name in ("tile", "train_autoencoder", "filter", "evaluate", "emit"):
         assert json.loads((study / "reports" / name / "metrics.json").read_text())
     rows = TileStore(study / "data/synthetic", rows_from=study / "data/verdicts").rows()
     assert set(rows["purpose"]) == {"augment", "evaluate"}

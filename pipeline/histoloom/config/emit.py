@@ -13,6 +13,8 @@ class Emit(Section):
     formats: Annotated[tuple[Literal["imagefolder", "webdataset", "parquet"], ...], Distinct] = Field(
         ("imagefolder", "webdataset", "parquet"), min_length=1
     )
+    include: Annotated[tuple[Literal["real", "synthetic"], ...], Distinct] = Field(("real", "synthetic"), min_length=1)
+    """which tiles leave. Without `real`, synthetic tiles leave alone: variations of real tiles are refused, and the card has an audit"""
     name: str = Field("histoloom-dataset", pattern=r"^\S.*$", max_length=200)
     licence: str = Field("unknown", pattern=r"^\S.*$")
     captions: bool = Field(False, description="captions may quote reports: they leave only when asked for")

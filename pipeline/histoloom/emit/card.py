@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
@@ -20,6 +22,7 @@ class CardFacts:
     not_told : label to its accepted tiles of which the filter `realism` could not tell.
     synthetic, accepted : synthetic tiles to augment, and those of them that passed the filters.
     patients : of the real tiles. captions : whether captions leave.
+    alone : whether synthetic tiles leave without real ones. audit : what they tell of the real ones then (quality/audit.py).
     """
 
     name: str
@@ -40,6 +43,8 @@ class CardFacts:
     accepted: int
     patients: int
     captions: bool
+    alone: bool
+    audit: Mapping[str, Any]
 
 
 def write_card(facts: CardFacts) -> str:

@@ -92,7 +92,9 @@ def _of_filters(measured: Metrics, reports: Path) -> dict[str, Any]:
 
 def _of_distances(evaluated: Metrics) -> dict[str, Any]:
     """What the page shows of distances from real tiles."""
-    compared = [(name, evaluated[name]) for name in ("unfiltered", "accepted", "woven") if evaluated.get(name)]
+    compared = [
+        (name, evaluated[name]) for name in ("unfiltered", "accepted", "woven", "rebuilt") if evaluated.get(name)
+    ]
     return {
         "comparison": compared,
         "extractor": evaluated.get("extractor"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from math import hypot
 from typing import TypedDict
 
-from scipy.stats import binomtest
+from histoloom.quality.bootstrap import near_copy_excess
 
 NEAR_COPY = "near-copy of a train tile"
 """The reason that `near_copy` gives (quality/filters/near_copy.py)."""
@@ -62,18 +61,12 @@ def near_copies(calibrated: dict, unfiltered: dict | None) -> list[str]:
     if unfiltered is None or flagged is None or fraction is None or not real:
         return []
     count = unfiltered["synthetic"]
-    excess, low, high = (100 * v for v in excess_fraction(flagged, count, round(fraction * real), real))
+    found = near_copy_excess(flagged, count, fraction, real)
+    excess, low, high = (100 * v for v in (found["excess"], *found["interval"]))
     return [
         f"Near-copies of train tiles: {flagged / count:.2%} of {count:,} unfiltered samples are flagged, and {fraction:.2%} of "
         f"{real:,} real test tiles: {excess:+.2f} points ({low:+.2f} to {high:+.2f}, tiles taken as independent)."
     ]
-
-
-def excess_fraction(first: int, n: int, second: int, m: int) -> tuple[float, float, float]:
-    """first / n less second / m, and its 95 % interval by the hybrid of Wilson's scores (Newcombe 1998, method 10)."""
-    p, q = first / n, second / m
-    a, b = (binomtest(k, of).proportion_ci(method="wilson") for k, of in ((first, n), (second, m)))
-    return p - q, p - q - hypot(p - a.low, b.high - q), p - q + hypot(a.high - p, q - b.low)
 
 
 def told_apart(evaluated: dict) -> list[str]:
@@ -161,6 +154,8 @@ def in_short(measured: dict) -> list[str]:
         if by_group:
             value = "{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})".format(**by_group)
         floor = f"real train tiles have {m['kid_floor']['mean']:.3f}"
+        if rebuilt := measured["evaluate"].get("rebuilt"):
+            floor += f", and their own reconstructions {rebuilt['kid']['mean']:.3f}"
         found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
     found += near_copies(measured.get("train_filters", {}).get("near_copy", {}), measured["filter"].get("evaluate"))
     uplift = measured["uplift"]

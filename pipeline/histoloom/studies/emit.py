@@ -12,6 +12,7 @@ import pandas as pd
 
 import histoloom
 from histoloom.config import Emit
+from histoloom.config.package import read_json
 from histoloom.data.codes import code, read_salt
 from histoloom.data.lineage import Lineage, records_of
 from histoloom.data.lineage_match import grid_of, recognise
@@ -22,6 +23,7 @@ from histoloom.emit.dataset_classes import Source, classes_of, labelled
 from histoloom.emit.formats import WRITERS, Item, write_classes
 from histoloom.emit.leak_gate import check_ancestors
 from histoloom.emit.redaction import Names
+from histoloom.errors import HistoloomError
 from histoloom.progress import track
 from histoloom.studies.stage_work import Work
 
@@ -57,7 +59,8 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     Raises
     ------
     HistoloomError
-        when a synthetic tile's ancestors aren't all of the train split.
+        when a synthetic tile's ancestors aren't all of the train split, or synthetic tiles are to leave alone and there are none, or
+        some are variations of real ones.
     """
     params, config, grid = study.params, study.params.emit, grid_of(study.params.tile.split)
     real, stores = study.real(), study.synthetic_stores()
@@ -68,7 +71,11 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     accepted, allowed = pd.concat([s.rows for s in passed]), config.allow_unknown_ancestors
     unknown = check_ancestors(accepted, lineage, real_rows, allow_unknown=allowed, salt=salt, grid=grid)
     sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
-    sources["train"] += passed
+    if "real" not in config.include:
+        _check_alone(accepted)
+        sources = {"train": []}
+    if "synthetic" in config.include:
+        sources["train"] += passed
     classes = classes_of(params.tile.labels, sources)
     sources, unlabelled = labelled(params.tile.labels, sources)
     _write_formats(folder, sources, classes, config, salt)
@@ -93,6 +100,8 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
         accepted=len(accepted),
         patients=int(real_rows["patient_id"].nunique()),
         captions=config.captions,
+        alone="real" not in config.include,
+        audit=_audit(study) if "real" not in config.include else {},
     )
     (folder / "README.md").write_text(write_card(facts), encoding="utf-8")
     return {
@@ -119,6 +128,30 @@ def _not_told(accepted: pd.DataFrame) -> dict[str, int]:
         return {}
     unknown = accepted[accepted["realism_score"].isna()]
     return {str(label): int(n) for label, n in unknown["label"].fillna("unlabelled").value_counts(sort=False).items()}
+
+
+def _check_alone(synthetic: pd.DataFrame) -> None:
+    """Refuse to let leave alone what shows a real tile."""
+    if synthetic.empty:
+        raise HistoloomError(
+            "emit.include is [synthetic], and no synthetic tile passed the filters: nothing would leave."
+        )
+    varied = synthetic[synthetic["input_ref"].notna()] if "input_ref" in synthetic else synthetic.head(0)
+    if len(varied):
+        raise HistoloomError(
+            f"emit.include leaves real tiles out, and {len(varied)} synthetic tiles were begun from real ones (first: "
+            f"{varied['tile_id'].iloc[0]}). Take their requests out of plan.requests ({', '.join(sorted(varied['request'].unique()))}), or "
+            "include real."
+        )
+
+
+def _audit(study: Study) -> dict:
+    """What `evaluate` found that the tiles tell of the real ones."""
+    path = study.reports("evaluate") / "metrics.json"
+    found = read_json(path).get("audit") if path.is_file() else None
+    if found is None:
+        raise HistoloomError("Synthetic tiles are to leave alone, and they were not audited. Run: dvc repro evaluate")
+    return found
 
 
 def _write_formats(

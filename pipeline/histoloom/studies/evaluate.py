@@ -21,11 +21,14 @@ from histoloom.data.rows import held_out_rows, spread, spread_by
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
+from histoloom.quality.audit import Audit, audit
 from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
 from histoloom.quality.realism import LEAST, Sample, ToldApart, told_apart
 from histoloom.studies.stage_work import Work
+from histoloom.targets.latents import Latents
 from histoloom.training.clip import likeness
+from histoloom.training.reconstruction import reconstruction
 
 _JUDGED = 200
 """Tiles of a class, of each set, that the judge looks at: it is a large network."""
@@ -56,7 +59,9 @@ class EvaluateMetrics(TypedDict, total=False):
     reference : which real tiles, in words.
     unfiltered, accepted, by_class : samples under held-out conditions, all, those that passed the filters, and all by class.
     realism : how easily unfiltered samples are told from the reference.
+    rebuilt : the reference's own tiles, encoded and decoded: so much of a distance is the autoencoder's. Absent where there is none.
     requests : by request, what else was asked for to evaluate. woven : tiles of woven slides.
+    audit : what synthetic tiles tell of the train split, where they are to leave alone.
     """
 
     extractor: ExtractorRecord
@@ -67,8 +72,10 @@ class EvaluateMetrics(TypedDict, total=False):
     unfiltered: Comparison
     accepted: Comparison
     by_class: dict[str, Comparison]
+    rebuilt: Comparison
     requests: dict[str, Comparison]
     woven: Comparison
+    audit: Audit
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,26 @@ def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
             metrics["realism"] = measure.realism(samples, load_extractor(JUDGE, device))
             metrics["accepted"] = measure(part(store, chosen[chosen["accepted"]]))
             metrics["by_class"] = measure.by_class(samples)
+    if (rebuilt := _rebuilt(study, measure, device)) is not None:
+        metrics["rebuilt"] = rebuilt
+    if "real" not in params.emit.include:
+        leaving = [(store, _leaving(store.rows())) for store in stores]
+        metrics["audit"] = audit(study, leaving, device)
     return metrics
+
+
+def _leaving(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["accepted"] & (rows["purpose"] == "augment")]
+
+
+def _rebuilt(study: Study, measure: _Measure, device: str) -> Comparison | None:
+    """The held-out tiles through the autoencoder, compared as samples are; None where what is diffused are no latents."""
+    if study.params.last.train_denoiser.target.name != "latents":
+        return None
+    images = measure.held_out.images
+    found = reconstruction(Latents.load(study.autoencoder, device), {"image": images})[1]["image"]
+    part = _Part(measure.held_out.rows, measure.extractor.features(found), found)
+    return measure.distances(part, measure.held_out, measure.train)
 
 
 def _part(extractor: Extractor, most: int, store: TileStore, rows: pd.DataFrame) -> _Part:

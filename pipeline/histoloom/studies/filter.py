@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histoloom.cluster import uses_torch
-from histoloom.conditions.feature_extractors import Extractor, load_extractor
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import model_sha256
 from histoloom.data.rows import spread_by
@@ -25,7 +23,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 from histoloom.quality.filters.base import Fitting, Tiles, joined, tiles_of
 from histoloom.quality.filters.calibration import FilterMetrics, RealTiles, measure_filter_set
-from histoloom.quality.filters.filter_set import EXTRACTOR, FILTERS, FilterSet, fit_filter_set, load_filter_set
+from histoloom.quality.filters.filter_set import FILTERS, FilterSet, extractor_of, fit_filter_set, load_filter_set
 from histoloom.studies.stage_work import Work
 
 _LEAST_JUDGED = 10
@@ -90,18 +88,13 @@ def _write_verdicts(job: FilterPart, folder: Path) -> dict:
     store = TileStore(job.store)
     table = pq.read_table(job.store / job.part / "rows.parquet")
     rows = table.to_pandas().assign(part=job.part, index=np.arange(table.num_rows))
-    extractor = _extractor(job.filters, job.device)
+    extractor = extractor_of(job.filters, job.device)
     filters = _filter_set(job.filters, job.filters_sha256, job.fitted, job.order)
     verdicts = filters(tiles_of(store, rows, extractor))
     for name in verdicts.columns:
         table = table.append_column(name, pa.array(verdicts[name], VERDICT_COLUMNS.get(name)))
     pq.write_table(table, folder / "rows.parquet")
     return {"tiles": len(rows), "accepted": int(verdicts["accepted"].sum())}
-
-
-def _extractor(filters: Path, device: str) -> Extractor:
-    record = json.loads((filters / EXTRACTOR).read_text(encoding="utf-8"))
-    return load_extractor(record["name"], device).check(record)
 
 
 def run(work: Work) -> None:
@@ -152,7 +145,7 @@ def _fitted(work: Work, stores: list[TileStore]) -> tuple[Path | None, dict[str,
 
 def _fit(work: Work, stores: list[TileStore], names: tuple[str, ...], folder: Path) -> dict[str, FilterMetrics]:
     study, device = work.study, work.training_device()
-    extractor, real = _extractor(study.filters, device), study.real()
+    extractor, real = extractor_of(study.filters, device), study.real()
     rows = real.rows()
 
     def some(store: TileStore, rows: pd.DataFrame) -> Tiles:

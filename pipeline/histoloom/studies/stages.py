@@ -226,13 +226,6 @@ STAGES = {
             loads=("learner",),
         ),
         Stage(
-            "emit",
-            "Write the augmented dataset behind the leak gate, with its card.",
-            params=("emit", "tile.tile_px", "tile.mpp", "tile.labels"),
-            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
-            outputs=("data/dataset",),
-        ),
-        Stage(
             "evaluate",
             "Measure synthetic against held-out real tiles, each distance beside its floor.",
             params=(
@@ -240,12 +233,28 @@ STAGES = {
                 "evaluate",
                 "train_filters",
                 "filter.use",
+                "emit.include",
                 "tile.labels.classes",
                 *_TRAINED_ON,
                 "files.evaluate",
                 "files.train_filters",
             ),
-            inputs=("models/encoders", "data/tiles", *_SYNTHETIC, "data/verdicts"),
+            inputs=(
+                "models/filters",
+                "data/tiles",
+                *_SYNTHETIC,
+                "data/verdicts",
+                "reports/train_filters/metrics.json",
+                "reports/filter/metrics.json",
+            ),
+            may_read=_MODELS,
+        ),
+        Stage(
+            "emit",
+            "Write the augmented dataset behind the leak gate, with its card.",
+            params=("emit", "tile.tile_px", "tile.mpp", "tile.labels"),
+            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts", "reports/evaluate/metrics.json"),
+            outputs=("data/dataset",),
         ),
         Stage(
             "uplift",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histoloom.conditions.feature_extractors import Extractor, load_extractor
 from histoloom.config import TrainFilters
 from histoloom.data.commit import write_json
 from histoloom.data.rows import spread
@@ -70,6 +71,12 @@ class FilterSet:
 def load_filter_set(folder: Path) -> FilterSet:
     facts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     return FilterSet(tuple(FILTERS[name].load(folder / name) for name in facts["order"]), facts["thresholds"])
+
+
+def extractor_of(folder: Path, device: str) -> Extractor:
+    """The network that the filters of a folder look through."""
+    record = json.loads((folder / EXTRACTOR).read_text(encoding="utf-8"))
+    return load_extractor(record["name"], device).check(record)
 
 
 @dataclass(frozen=True)
