@@ -19,8 +19,9 @@ def study_of(params: Params, root: Path | str = ".", workers: int = 0) -> Study:
 
 
 def run(name: str, study: Study) -> dict:
-    """Run a stage; its metrics. An input that the test has no need of is an empty folder."""
+    """Run a stage; its metrics. An input that the test has no need of is an empty folder, or no file."""
     for place in STAGES[name].inputs:
-        (study.root / place).mkdir(parents=True, exist_ok=True)
+        folder = study.root / place
+        (folder.parent if folder.suffix else folder).mkdir(parents=True, exist_ok=True)
     run_stage(name, study)
     return json.loads((study.reports(name) / "metrics.json").read_text(encoding="utf-8"))

@@ -224,8 +224,9 @@ def _leaving(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rebuilt(study: Study, measure: _Measure, device: str) -> Comparison | None:
-    """The held-out tiles through the autoencoder, compared as samples are; None where what is diffused are no latents."""
-    if study.params.last.train_denoiser.target.name != "latents":
+    """The held-out tiles through the autoencoder, compared as samples are; None where what is diffused are no latents, or there is none."""
+    latents = study.params.last.train_denoiser.target.name == "latents"
+    if not latents or not (study.autoencoder / "config.json").is_file():
         return None
     images = measure.held_out.images
     found = reconstruction(Latents.load(study.autoencoder, device), {"image": images})[1]["image"]
