@@ -73,7 +73,7 @@ def add_code(text: str) -> str:
         ("slides/grid.py", {"tile", "tile_slides"}),
         ("canvas/torus.py", {"sample_slides"}),
         ("config/uplift.py", {"uplift"}),
-        ("targets/latents.py", {"train_autoencoder", "encode", "plan", "sample", "sample_slides"}),
+        ("targets/latents.py", {"train_autoencoder", "encode", "plan", "sample", "sample_slides", "evaluate"}),
         ("report/page.py", {"report"}),
         ("data/store.py", set(STAGES) - {"fetch"}),
         ("cli/main.py", set()),

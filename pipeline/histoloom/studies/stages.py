@@ -239,8 +239,9 @@ STAGES = {
                 "files.evaluate",
                 "files.train_filters",
             ),
-            inputs=("models/filters", "data/tiles", *_SYNTHETIC, "data/verdicts"),
-            may_read=(*_MODELS, "reports/train_filters/metrics.json", "reports/filter/metrics.json"),
+            inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
+            loads=("target",),
+            may_read=(*_MODELS, "models/filters", "reports/train_filters/metrics.json", "reports/filter/metrics.json"),
         ),
         Stage(
             "emit",
