@@ -93,6 +93,7 @@ def test_a_target_that_no_param_names_counts_for_nothing(package, before):
         "plan",
         "sample",
         "sample_slides",
+        "evaluate",
     }
 
 
