@@ -13,6 +13,7 @@ told of the others lies right of it, below it and at that corner.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +38,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class WindowLayout:
+class WindowLayout(ABC):
     """How windows are laid over a canvas. Unless a layout says otherwise, they begin anywhere on one block, and reach over its end; only a
     `Lattice` can be laid block by block.
 
@@ -55,8 +56,9 @@ class WindowLayout:
     def move(self, step: int, rng: np.random.Generator) -> tuple[int, int]:
         return 0, 0
 
+    @abstractmethod
     def windows(self, step: int, height: int, width: int, rng: np.random.Generator) -> Windows:
-        raise NotImplementedError
+        """The windows of a step over a region (height, width), latent px."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def held_out_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["split"] == ("test" if (rows["split"] == "test").any() else "val")]
 
 
+def leaving_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts' rows of synthetic tiles that are emitted: made to augment, and accepted."""
+    return rows[rows["accepted"] & (rows["purpose"] == "augment")]
+
+
 def spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """At most `count` rows, evenly spread over the table."""
     if len(rows) <= count:

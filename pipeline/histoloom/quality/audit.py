@@ -23,6 +23,7 @@ from histoloom.quality.filters.anomaly import AnomalyFilter
 from histoloom.quality.filters.base import Tiles, tiles_of
 from histoloom.quality.filters.filter_set import extractor_of
 from histoloom.quality.filters.near_copy import CopyFilter
+from histoloom.registry import registered
 from histoloom.sampling.diffusion_model import generator_sha256
 
 _DRAWS = 1000
@@ -68,7 +69,7 @@ def audit(study: Study, synthetic: list[tuple[TileStore, pd.DataFrame]], device:
         found["near_copy"] = excess
     models = study.models.resolve()
     denoiser = AnomalyFilter(models, generator_sha256(models), device, {})
-    if study.params.last.train_denoiser.target.name in ("latents", "pixels"):
+    if registered("target", study.params.last.train_denoiser.target.name).reads == ("image",):
         found["loss"] = attack(-denoiser.log_errors(train), -denoiser.log_errors(held_out), groups, seed)
     some = [tiles_of(store, spread(rows, _MOST), extractor).features for store, rows in synthetic if len(rows)]
     if some:

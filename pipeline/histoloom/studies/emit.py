@@ -16,6 +16,7 @@ from histoloom.config.package import read_json
 from histoloom.data.codes import code, read_salt
 from histoloom.data.lineage import Lineage, records_of
 from histoloom.data.lineage_match import grid_of, recognise
+from histoloom.data.rows import leaving_rows
 from histoloom.data.schema import REFUSED, SPLITS
 from histoloom.data.study_folder import Study
 from histoloom.emit.card import CardFacts, write_card
@@ -66,7 +67,7 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     real, stores = study.real(), study.synthetic_stores()
     real_rows = real.rows()
     every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
-    passed = [Source(store, rows[rows["accepted"]].assign(split="train")) for store, rows in every]
+    passed = [Source(store, leaving_rows(rows).assign(split="train")) for store, rows in every]
     lineage = {generator: record for store in stores for generator, record in records_of(store.folder).items()}
     accepted, allowed = pd.concat([s.rows for s in passed]), config.allow_unknown_ancestors
     unknown = check_ancestors(accepted, lineage, real_rows, allow_unknown=allowed, salt=salt, grid=grid)

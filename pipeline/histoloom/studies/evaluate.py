@@ -17,7 +17,7 @@ from histoloom.data.codes import known_salt
 from histoloom.data.lineage import check_generators
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.plan import EVALUATION
-from histoloom.data.rows import held_out_rows, spread, spread_by
+from histoloom.data.rows import held_out_rows, leaving_rows, spread, spread_by
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
@@ -214,13 +214,8 @@ def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
     if (rebuilt := _rebuilt(study, measure, device)) is not None:
         metrics["rebuilt"] = rebuilt
     if "real" not in params.emit.include:
-        leaving = [(store, _leaving(store.rows())) for store in stores]
-        metrics["audit"] = audit(study, leaving, device)
+        metrics["audit"] = audit(study, [(store, leaving_rows(store.rows())) for store in stores], device)
     return metrics
-
-
-def _leaving(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["accepted"] & (rows["purpose"] == "augment")]
 
 
 def _rebuilt(study: Study, measure: _Measure, device: str) -> Comparison | None:
