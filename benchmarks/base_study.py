@@ -58,19 +58,19 @@ def lay_out(folder: Path, *, choose: bool) -> dict[str, object]:
     spots[spots["slide_id"].isin([row["slide_id"] for row in kept])].to_csv(folder / "manifests/spots.csv", index=False)
     _link(data / "her2st/slides", folder / "data/slides")
     _link(data / "camelyon16_tiles", folder / "data/camelyon16")
-    _link(data / "tnbc/images", folder / "data/tnbc")
+    _link(data / "tnbc", folder / "data/tnbc")
     blurred, empty = tiles["laplacian_sd"] < _LEAST_SHARPNESS, tiles["background_fraction"] > _MOST_BACKGROUND
     left_out |= {"camelyon16, blurred": int(blurred.sum()), "camelyon16, background": int((empty & ~blurred).sum())}
     tiles = tiles[~blurred & ~empty].assign(patient_id=tiles["slide_id"], licence="CC0-1.0")
-    images = pd.DataFrame({"path": sorted(path.name for path in (data / "tnbc/images").glob("*.png"))})
-    images["slide_id"] = images["patient_id"] = "tnbc_" + images["path"].str[:2]
+    names = pd.Series(sorted(path.name for path in (data / "tnbc/images").glob("*.png")))
+    images = pd.DataFrame({"path": "images/" + names, "mask": "masks/" + names})
+    images["slide_id"] = images["patient_id"] = "tnbc_" + names.str[:2]
     images["licence"] = "CC-BY-4.0"
     for name, table, column in (("camelyon16", tiles, "slide_id"), ("tnbc", images, "slide_id")):
         table["split"] = [_split(g.removeprefix("tnbc_"), *held_out[name], choose=choose) for g in table[column]]
         table = _clean(table[table["split"] != ""], folder / "data" / name, name, left_out)
-        table[["path", "slide_id", "patient_id", "split", "licence"]].to_csv(
-            folder / f"manifests/{name}.csv", index=False
-        )
+        columns = [c for c in ("path", "mask", "slide_id", "patient_id", "split", "licence") if c in table]
+        table[columns].to_csv(folder / f"manifests/{name}.csv", index=False)
     return {"test": {n: of[0] for n, of in held_out.items()}, "left_out": dict(left_out)}
 
 

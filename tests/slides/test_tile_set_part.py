@@ -94,6 +94,20 @@ def test_a_set_is_cut_at_each_of_its_scales(tmp_path):
     assert sorted(alone["tile_id"]) == sorted(rows["tile_id"])
 
 
+def test_drawn_masks_take_the_place_of_the_stains(tmp_path):
+    tiles = Tiles(6, 64)
+    drawn = np.zeros((6, 64, 64), np.uint8)
+    drawn[:, 8:24, 8:24] = drawn[:, 40:56, 8:24] = 7
+    tiles.masks = drawn
+    stated = write_set(tiles, tmp_path / "in", "npz")
+    both = {"masks": {"source": "stain", "classes": ["clear", "nucleus"]}}
+    rows, _ = made_of(stated | {"mask_values": {7: "nucleus"}}, tmp_path / "drawn", tile_px=64, **both)
+    store = TileStore(tmp_path / "drawn")
+    arrays = {name: store.read(rows, name) for name in ("mask", "instance")}
+    assert rows["masked"].all() and ((arrays["mask"] == 2) == (drawn == 7)).all()
+    assert [len(np.unique(numbers)) for numbers in arrays["instance"]] == [3] * 6
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_ids_of_few_bits_are_read_as_they_are(bits):
     ids = (np.arange(64).reshape(8, 8) % 2**bits).astype(np.uint8)

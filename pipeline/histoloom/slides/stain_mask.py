@@ -7,7 +7,9 @@ takes dark dirt for them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -31,6 +33,7 @@ _MOST_HOLE_UM2 = 12.0
 _LEAST_CLEAR_UM2 = 60.0
 _CLEAR_DENSITY = 0.12
 _LEAST_SPREAD = 0.05
+_NOTHING_DRAWN: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,20 @@ class StainMask:
     pale: float
     strong: float
 
-    def segment(self, picture: np.ndarray, mpp: float) -> Segmentation:
-        """Segment a picture (h, w, 3) uint8 of this scale."""
+    def segment(
+        self, picture: np.ndarray, mpp: float, drawn: Mapping[str, np.ndarray] = _NOTHING_DRAWN
+    ) -> Segmentation:
+        """Segment a picture (h, w, 3) uint8 of this scale.
+
+        drawn : class to where somebody drew it (h, w) bool; the stain is not asked about it.
+        """
         density = _density(picture, self.glass)
         stains = _stains(density, mpp)
-        nuclei = self._nuclei(stains[..., 0], mpp)
+        nuclei = _apart(drawn[NUCLEUS] if NUCLEUS in drawn else self._nuclei(stains[..., 0], mpp), mpp)
         mask = np.zeros(nuclei.shape, np.uint8)
         if CLEAR in self.classes:
-            clear = _smooth(density, mpp).max(2) < _CLEAR_DENSITY
-            mask[_without_specks(clear, _LEAST_CLEAR_UM2, mpp)] = 1 + self.classes.index(CLEAR)
+            told = _without_specks(_smooth(density, mpp).max(2) < _CLEAR_DENSITY, _LEAST_CLEAR_UM2, mpp)
+            mask[drawn.get(CLEAR, told)] = 1 + self.classes.index(CLEAR)
         if NUCLEUS in self.classes:
             mask[nuclei > 0] = 1 + self.classes.index(NUCLEUS)
         return Segmentation(mask, nuclei, stains[..., 1])
@@ -96,12 +104,7 @@ class StainMask:
 
     def _nuclei(self, haematoxylin: np.ndarray, mpp: float) -> np.ndarray:
         hits = (haematoxylin > self.dark) | (_contrast(haematoxylin, mpp) > self.darker)
-        hits = remove_small_holes(_without_specks(hits, _LEAST_NUCLEUS_UM2, mpp), max_size=_px(_MOST_HOLE_UM2, mpp))
-        depth = gaussian_filter(distance_transform_edt(hits), _SMOOTH_UM / mpp)
-        peaks = peak_local_max(depth, min_distance=max(1, round(_APART_UM / mpp)), labels=label(hits), exclude_border=0)
-        seeds = np.zeros(hits.shape, np.int32)
-        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        return watershed(-depth, seeds, mask=hits).astype(np.int32)
+        return remove_small_holes(_without_specks(hits, _LEAST_NUCLEUS_UM2, mpp), max_size=_px(_MOST_HOLE_UM2, mpp))
 
 
 def fit_stain_mask(classes: tuple[str, ...], sample: np.ndarray, mpp: float) -> StainMask:
@@ -123,6 +126,15 @@ def fit_stain_mask(classes: tuple[str, ...], sample: np.ndarray, mpp: float) -> 
     darker = float(threshold_otsu(np.stack([_contrast(tile, mpp) for tile in haematoxylin])))
     pale, strong = (float(v) for v in np.quantile(stains[..., 1][haematoxylin < dark], (1 / 3, 2 / 3)))
     return StainMask(classes, glass, dark, darker, pale, strong)
+
+
+def _apart(hits: np.ndarray, mpp: float) -> np.ndarray:
+    """Nuclei that touch, parted and numbered."""
+    depth = gaussian_filter(distance_transform_edt(hits), _SMOOTH_UM / mpp)
+    peaks = peak_local_max(depth, min_distance=max(1, round(_APART_UM / mpp)), labels=label(hits), exclude_border=0)
+    seeds = np.zeros(hits.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return watershed(-depth, seeds, mask=hits).astype(np.int32)
 
 
 def _density(picture: np.ndarray, glass: np.ndarray) -> np.ndarray:

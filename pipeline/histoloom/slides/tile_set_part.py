@@ -103,11 +103,16 @@ class _Part:
     def classes(self) -> tuple[str, ...]:
         """What ids of masks stand for."""
         tile = self.job.tile
-        return tile.masks.classes if tile.masks.source in ("polygons", "raster") else tile.labels.classes
+        return tile.masks.classes if self.masked or self.drawn else tile.labels.classes
 
     @property
     def masked(self) -> bool:
         return self.job.tile.masks.source in ("polygons", "raster")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether masks say where classes are that the stain would tell otherwise."""
+        return self.job.tile.masks.source == "stain" and self.job.tile.labels.source != "raster"
 
     def write(self, folder: Path) -> SetRecord:
         job, tile = self.job, self.job.tile
@@ -151,7 +156,7 @@ class _Part:
                     raise BadPicture(str(picture))
                 if isinstance(mask, Unreadable):
                     raise BadPicture(f"its mask: {mask!s}")
-                wanted = mask is not None and (self.masked or job.tile.labels.source == "raster")
+                wanted = mask is not None and (self.masked or self.drawn or job.tile.labels.source == "raster")
                 yield row, self._cut(as_rgb(picture), self._ids(as_ids(mask)) if wanted else None, row.mpp)
             except BadPicture as error:
                 self.bad.append((row.name, str(error)))
@@ -202,7 +207,8 @@ class _Part:
         job, tile = self.job, self.job.tile
         known = row.visible == 1 or chance(f"{row.slide_id}/{row.split}/{row.tile_id}", job.seed) < row.visible
         self.hidden[row.split] += not known
-        fractions = class_fractions(cut.mask, self.classes) if known and cut.mask is not None else {}
+        traced = known and cut.mask is not None and not self.drawn
+        fractions = class_fractions(cut.mask, self.classes) if traced else {}
         label = self._label(row.label, fractions) if known else None
         if label is None and tile.labels.source != "none":
             self.counts["unlabelled"] += known
@@ -215,7 +221,7 @@ class _Part:
         normaliser, segmenter = self._fit(row.slide_id)
         masked, measured, arrays = self.masked and known and cut.mask is not None, "", {}
         if segmenter is not None:
-            segmented = segmenter.segment(cut.picture, tile.mpp)
+            segmented = segmenter.segment(cut.picture, tile.mpp, self._drawn(cut.mask) if known else {})
             masked, measured, arrays = True, segmenter.words(segmented), segmented.arrays
         elif self.masked:
             unknown = np.full(cut.picture.shape[:2], UNKNOWN, np.uint8)
@@ -226,6 +232,13 @@ class _Part:
         found = TileLabel(label, fractions)
         facts = TileFacts(self._place(row, cut), row.caption, extra, found, tissue, measured, masked)
         self.rows.append(facts.row(tile))
+
+    def _drawn(self, mask: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Classes that a mask knows of, to where they are."""
+        if mask is None or not self.drawn:
+            return {}
+        known = set(self.job.config.mask_values.values()) or set(self.classes)
+        return {name: mask == 1 + number for number, name in enumerate(self.classes) if name in known}
 
     def _label(self, stated: str, fractions: dict[str, float]) -> str | None:
         """The label that is stated; else, where rasters label tiles, the class that covers enough of the mask."""

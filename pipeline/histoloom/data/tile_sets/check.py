@@ -129,8 +129,8 @@ def _check_masks(table: TileTable, tile: Tile, found: Found) -> None:
             found.fault(f"{fact}and tile.masks.source is {source}.", remedy, column="mask")
         else:
             found.note(f"{fact}which counts as unknown.")
-    if source in ("none", "stain") and without < len(table):
-        found.note(f"its masks are not read: tile.masks.source is {source}.")
+    if source == "none" and tile.labels.source != "raster" and without < len(table):
+        found.note("its masks are not read: tile.masks.source is none.")
     fitted = ["tile.stain"] * (tile.stain != "none") + ["tile.masks.source: stain"] * (source == "stain")
     if fitted and table.config.group_by == "tile":
         problem = f"{' and '.join(fitted)} is fitted once a slide, and group_by: tile says that no slide is known."
