@@ -100,11 +100,11 @@ def test_drawn_masks_take_the_place_of_the_stains(tmp_path):
     drawn[:, 8:24, 8:24] = drawn[:, 40:56, 8:24] = 7
     tiles.masks = drawn
     stated = write_set(tiles, tmp_path / "in", "npz")
-    both = {"masks": {"source": "stain", "classes": ["clear", "nucleus"]}}
+    both = {"masks": {"source": "stain", "classes": ["nucleus", "clear"]}}
     rows, _ = made_of(stated | {"mask_values": {7: "nucleus"}}, tmp_path / "drawn", tile_px=64, **both)
     store = TileStore(tmp_path / "drawn")
     arrays = {name: store.read(rows, name) for name in ("mask", "instance")}
-    assert rows["masked"].all() and ((arrays["mask"] == 2) == (drawn == 7)).all()
+    assert rows["masked"].all() and ((arrays["mask"] == 1) == (drawn == 7)).all()
     assert [len(np.unique(numbers)) for numbers in arrays["instance"]] == [3] * 6
 
 

@@ -207,8 +207,8 @@ class _Part:
         job, tile = self.job, self.job.tile
         known = row.visible == 1 or chance(f"{row.slide_id}/{row.split}/{row.tile_id}", job.seed) < row.visible
         self.hidden[row.split] += not known
-        traced = known and cut.mask is not None and not self.drawn
-        fractions = class_fractions(cut.mask, self.classes) if traced else {}
+        seen = cut.mask if known else None
+        fractions = {} if seen is None or self.drawn else class_fractions(seen, self.classes)
         label = self._label(row.label, fractions) if known else None
         if label is None and tile.labels.source != "none":
             self.counts["unlabelled"] += known
@@ -219,13 +219,13 @@ class _Part:
         if not sharp and tile.tissue.out_of_focus == "drop":
             return
         normaliser, segmenter = self._fit(row.slide_id)
-        masked, measured, arrays = self.masked and known and cut.mask is not None, "", {}
+        masked, measured, arrays = self.masked and seen is not None, "", {}
         if segmenter is not None:
-            segmented = segmenter.segment(cut.picture, tile.mpp, self._drawn(cut.mask) if known else {})
+            segmented = segmenter.segment(cut.picture, tile.mpp, self._drawn(seen))
             masked, measured, arrays = True, segmenter.words(segmented), segmented.arrays
         elif self.masked:
             unknown = np.full(cut.picture.shape[:2], UNKNOWN, np.uint8)
-            arrays = {"mask": cut.mask if masked and cut.mask is not None else unknown}
+            arrays = {"mask": unknown if seen is None else seen}
         writer.add(image=normaliser.apply(cut.picture), **arrays)
         tissue = tile_tissue_fraction(cut.picture, tile.mpp, tile.tissue)
         extra = {name: str(value) for name, value in parsed(row.fields).items()}
