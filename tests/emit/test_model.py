@@ -20,6 +20,7 @@ from histoloom.conditions.image import ImageCondition
 from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder, as_extractor, fitted_encoder
 from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
+from histoloom.config.train_encoders import SlideColumns
 from histoloom.data.codes import code
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
@@ -34,7 +35,7 @@ from tests.stages import study_of
 
 SALT = b"a salt for tests"
 MINE = Words("Mine.")
-HER2ST = Names("her2st", SALT, frozenset({"p1", "p2", "p3", "p4", "s1"}))
+HER2ST = Names("her2st", SALT, dict.fromkeys(("p1", "p2", "p3", "p4", "s1"), "her2st"))
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -214,7 +215,7 @@ def test_what_only_a_person_can_judge_is_printed(params, capsys):
     assert "None may be a name: Moe, of, tumour, E, H" in said
     assert "learnt from captions" in Path("out/README.md").read_text(encoding="utf-8")
     package_models(study_of(params), Path("clear"), MINE, HER2ST)
-    assert "check: these ids leave clear, as her2st:ID: p1, p2, s1" in " ".join(capsys.readouterr().err.split())
+    assert "check: these ids leave clear: her2st:p1, her2st:p2, her2st:s1" in " ".join(capsys.readouterr().err.split())
 
 
 def test_ids_in_the_licence_the_classes_and_the_data_set_s_name_are_printed(params, capsys):
@@ -230,6 +231,35 @@ def test_ids_in_the_licence_the_classes_and_the_data_set_s_name_are_printed(para
     assert "the licence has words that are ids of this study: p1" in said
     assert "the names of classes has words that are ids of this study: p2" in said
     assert "the data set's name has words that are ids of this study: s1" in said
+
+
+def test_large_files_are_divided_and_a_missing_one_is_named(params):
+    package_models(study_of(params), Path("whole"), MINE)
+    package_models(study_of(params), Path("parts"), MINE, max_shard_size="60KB")
+    parts = sorted(Path("parts/denoiser").glob("*-of-*.safetensors"))
+    assert len(parts) > 1
+    whole, divided = (load_denoiser(Path(name) / "denoiser", "cpu")[0].state_dict() for name in ("whole", "parts"))
+    assert whole.keys() == divided.keys() and all(torch.equal(whole[name], divided[name]) for name in whole)
+    parts[0].unlink()
+    with pytest.raises(HistoloomError, match=parts[0].name):
+        load_denoiser(Path("parts/denoiser"), "cpu")
+
+
+def test_a_card_tables_cohorts_by_scale_and_names_what_was_held_out(params):
+    for slide, dataset, split, mpp in (
+        ("s1", "One", "train", 0.5),
+        ("s2", "two", "train", 1.0),
+        ("s3", "two", "test", 0.5),
+    ):
+        rows = tile_rows(3, slide_id=slide, split_group=slide, dataset=dataset, split=split, mpp=mpp)
+        make_part("data/tiles", slide, rows, tiles(3))
+    encoders = params.train_encoders.model_copy(update={"cohort": SlideColumns(columns=("dataset",))})
+    denoiser = params.train_denoiser.model_copy(update={"conditions": ("cohort",)})
+    study = study_of(params.model_copy(update={"train_encoders": encoders, "train_denoiser": denoiser}))
+    package_models(study, Path("out"), MINE, names_outside(study, "one", "two", public=True))
+    card = Path("out/README.md").read_text(encoding="utf-8")
+    assert "| One | 0.5 | 3 |" in card and "| two | 1.0 | 3 |" in card
+    assert "seen by no training: two:s3." in card
 
 
 def test_public_is_of_a_data_set_that_is_named(params):

@@ -133,6 +133,19 @@ def test_public_ids_stay_clear_but_for_slides_of_another_set(folder, monkeypatch
     assert "state no `dataset`, and leave as codes: C3" in " ".join(capsys.readouterr().err.split())
 
 
+def test_several_public_sets_keep_their_ids(folder, monkeypatch):
+    monkeypatch.setenv("HISTOLOOM_SALT", SALT.decode())
+    for slide, dataset in (("C2", "her2st"), ("N1", "camelyon16"), ("H1", "own")):
+        _slide(slide, dataset)
+    told = names_outside(Study(), "her2st", "camelyon16", public=True).outside(Lineage(("C2", "N1", "H1"), ("N1",)))
+    assert told.groups == tuple(sorted(("her2st:C2", "camelyon16:N1", coded("g", "H1", SALT))))
+    assert told.slides == ("camelyon16:N1",) and told.public == ("camelyon16", "her2st")
+    with pytest.raises(HistoloomError, match="states the data set 'other'"):
+        names_outside(Study(), "her2st", "other", public=True)
+    with pytest.raises(HistoloomError, match="need --public"):
+        names_outside(Study(), "her2st", "camelyon16")
+
+
 def _slide(slide: str, dataset: str | None = None, **columns) -> None:
     rows = tile_rows(1, **{"slide_id": slide, "split_group": slide, "patient_id": slide, "dataset": dataset} | columns)
     make_part("data/tiles", slide, rows, tiles(1))

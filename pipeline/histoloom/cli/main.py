@@ -237,15 +237,23 @@ def segment(
 @click.argument("folder", type=_NEW)
 @click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, under which licence.")
 @click.option("--hardware", default="", help="On what it was trained, in words.")
-@click.option("--dataset", default="", help="Name of the data set, put before what stands for its groups and slides.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    help="Name of the data set, put before what stands for its groups and slides. With --public, several may be named.",
+)
 @click.option(
     "--public",
     is_flag=True,
-    help="The data set is public: its ids stay clear, so that every study's leak gate knows them.",
+    help="The data sets are public: their ids stay clear, so that every study's leak gate knows them.",
 )
 @click.option("--limits", type=_FILE, help="What the model can't do, as a list in Markdown, for the card.")
 @click.option(
     "--model", help="Of several models (`models` in params.yaml), the one; unstated, the last of sample.chain."
+)
+@click.option(
+    "--max-shard-size", default="5GB", show_default=True, help="Larger files of weights are divided, as 14MB."
 )
 @click.option(
     "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
@@ -254,9 +262,10 @@ def package(
     folder: Path,
     attribution: Path | None,
     hardware: str,
-    dataset: str,
+    datasets: tuple[str, ...],
     limits: Path | None,
     model: str | None,
+    max_shard_size: str,
     *,
     public: bool,
     distilled: bool,
@@ -270,20 +279,21 @@ def package(
 
     if distilled and (attribution or hardware or limits):
         raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")
-    if public and not dataset:
+    if public and not datasets:
         raise click.UsageError("--public needs --dataset NAME: the public set whose ids stay clear.")
     study = _study()
     if model is not None and model not in study.params.models:
         raise click.UsageError(f"--model: params.yaml states no model '{model}'.")
     study = study.of(model or [*study.params.links][-1])
-    names = names_outside(study, dataset, public=public)
+    names = names_outside(study, *datasets, public=public)
     if distilled:
         package_few_steps(study, folder, names)
     elif attribution is None:
         raise click.UsageError("Missing option '--attribution'.")
     else:
         cannot = limits.read_text(encoding="utf-8") if limits else ""
-        package_models(study, folder, Words(attribution.read_text(encoding="utf-8"), hardware, cannot), names)
+        words = Words(attribution.read_text(encoding="utf-8"), hardware, cannot)
+        package_models(study, folder, words, names, max_shard_size)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"{folder}: {size / 1e6:.1f} MB")
 

@@ -238,6 +238,10 @@ def check_weights(folder: Path, part: str) -> None:
         raise HistoloomError(
             f"'{folder}' holds weights of a variant alone, {paths[0].name}: fetch diffusion_pytorch_model.safetensors too."
         )
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        for name in sorted({*read_json(index).get("weight_map", {}).values()}):
+            if not (folder / name).is_file():
+                raise HistoloomError(_damaged(folder, f"{index.name} names {name}, which isn't there"))
     for path in paths:
         size = path.stat().st_size
         with path.open("rb") as stream:

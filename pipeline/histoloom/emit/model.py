@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from ruamel.yaml import YAML
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -28,6 +29,7 @@ from histoloom.data.commit import write_json
 from histoloom.data.lineage import read_lineage
 from histoloom.data.lineage_match import without_region
 from histoloom.data.rows import train_rows
+from histoloom.data.slide_fields import chosen
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.emit.model_card import earlier_params, learnt_towers, write_model_card
@@ -51,6 +53,8 @@ _NUMBERS = re.compile(
 )
 """Which of what was measured is told. How many patients have a mutation is not."""
 _SHOWN_WORDS = 60
+_SHARD = re.compile(r"-\d+-of-\d+\.")
+MAX_SHARD_SIZE = "5GB"
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,15 @@ class Words:
         return {name: text.strip() for name, text in vars(self).items()}
 
 
-def package_models(study: Study, folder: Path, words: Words, names: Names | None = None) -> None:
+def package_models(
+    study: Study, folder: Path, words: Words, names: Names | None = None, max_shard_size: str = MAX_SHARD_SIZE
+) -> None:
     """Write autoencoder, denoiser and encoders to `folder`, in half precision, with a card.
 
     Parameters
     ----------
     names : how what it saw is called outside; unstated, by codes.
+    max_shard_size : larger files of weights are divided, as diffusers does.
 
     Raises
     ------
@@ -91,7 +98,7 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
     names, name, target, before = names or names_outside(study), folder.name, folder, _begun_from(params)
     folder = target.with_name(f".{name}.new")  # renamed when it is whole
     shutil.rmtree(folder, ignore_errors=True)
-    millions = {part: round(_copy_half(models / part, folder / part) / 1e6, 1) for part in PARTS}
+    millions = {part: round(_copy_half(models / part, folder / part, max_shard_size) / 1e6, 1) for part in PARTS}
     for part in PARTS:
         names.outside(read_lineage(models / part)).save(folder / part)
     _write_params(params.model_dump(mode="json"), folder / "params.yaml")
@@ -103,6 +110,7 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
         "lineage": read_lineage(folder / "denoiser").record,
         "metrics": {stage: _metrics(study.reports(stage)) for stage in _trainings(params)},
         "training": _trained(params),
+        **_seen(study, names),
     }
     if before:
         facts |= _with_before(facts, before, folder)
@@ -113,6 +121,22 @@ def package_models(study: Study, folder: Path, words: Words, names: Names | None
     write_model_card(folder)
     _say_what_to_look_at(study, words, names)
     folder.replace(target)
+
+
+def _seen(study: Study, names: Names) -> dict:
+    """How many train tiles each cohort has at each scale, and the groups of public sets that no training saw."""
+    if not study.tiles.is_dir():
+        return {}
+    rows = TileStore(study.tiles).rows()
+    train, columns = rows[rows["split"] == "train"], study.params.train_encoders.cohort.columns
+    kept_out = sorted(set(rows["split_group"]) - set(train["split_group"]))
+    held_out = [f"{dataset}:{name}" for name in kept_out if (dataset := names.public_set(name))]
+    facts: dict[str, Any] = {"held_out": held_out} if held_out else {}
+    if "cohort" in study.params.train_denoiser.conditions:
+        cohorts = [", ".join(map(str, of.values())) or "unstated" for of in chosen(train, columns)]
+        counts = Counter(zip(cohorts, train["mpp"]))
+        facts["tiles"] = [{"cohort": cohort, "mpp": mpp, "tiles": n} for (cohort, mpp), n in sorted(counts.items())]
+    return facts
 
 
 def _trainings(params: Params) -> tuple[str, ...]:
@@ -196,7 +220,7 @@ def _form(record: DenoiserRecord) -> tuple:
     return conditions, of.prediction, of.schedule, of.betas, of.train_timesteps, of.map_input
 
 
-def _copy_half(source: Path, target: Path) -> int:
+def _copy_half(source: Path, target: Path, max_shard_size: str) -> int:
     """Copy what is known of a model's folder, its weights in half precision; returns how many there are."""
     count = 0
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
@@ -206,21 +230,27 @@ def _copy_half(source: Path, target: Path) -> int:
             continue
         (target / place).parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
-            count += _halve(path, target / place)
+            count += _halve(path, target / place, max_shard_size)
         else:
             shutil.copy(path, target / place)
             _without_places(target / place)
     return count
 
 
-def _halve(path: Path, out: Path) -> int:
+def _halve(path: Path, out: Path, max_shard_size: str) -> int:
     """Copy weights in half precision, and of their metadata what frameworks ask for; returns how many there are."""
     with safe_open(path, "pt") as stored:
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
     halved = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
     if bad := [n for n, t in halved.items() if not torch.isfinite(t).all()]:
         raise HistoloomError(f"{path}: '{bad[0]}' doesn't fit half precision.")
-    save_file(halved, out, {"format": "pt"})
+    if _SHARD.search(path.name):
+        save_file(halved, out, {"format": "pt"})
+    else:
+        pattern = f"{out.stem}{{suffix}}.safetensors"
+        save_torch_state_dict(
+            halved, out.parent, filename_pattern=pattern, max_shard_size=max_shard_size, metadata={"format": "pt"}
+        )
     return sum(t.numel() for t in tensors.values())
 
 
@@ -275,10 +305,10 @@ def _say_what_to_look_at(study: Study, words: Words, names: Names) -> None:
         "names of classes": ", ".join((*params.tile.labels.classes, *params.tile.masks.classes)),
         "data set's name": names.dataset,
     }
-    if clear := sorted(filter(names.is_clear, own)):
-        console.print(f"check: these ids leave clear, as {names.dataset}:ID: {', '.join(clear)}", markup=False)
+    if clear := sorted(f"{dataset}:{name}" for name in own if (dataset := names.public_set(name))):
+        console.print(f"check: these ids leave clear: {', '.join(clear)}", markup=False)
     for name, text in texts.items():
-        if found := quoted(text, {without_region(one) for one in own if not names.is_clear(one)}):
+        if found := quoted(text, {without_region(one) for one in own if not names.public_set(one)}):
             console.print(f"check: the {name} has words that are ids of this study: {', '.join(found)}", markup=False)
     if "text" in learnt_towers(params):
         console.print(f"check: {_words_of_captions(study.tiles)}", markup=False)

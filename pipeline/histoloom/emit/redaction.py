@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
@@ -62,13 +62,13 @@ _SOURCES = (
 class Names:
     """The names under which a model's record leaves: codes, with a data set's name before them where there is one.
 
-    clear : groups and slides of a public data set, which keep their names.
+    clear : groups and slides of public data sets, which keep their names, to the name of their set.
     own : groups and slides of this study, which leave by no name that only looks like one of a package's.
     """
 
     dataset: str
     salt: bytes
-    clear: frozenset[str] = frozenset()
+    clear: Mapping[str, str] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
 
     def outside(self, lineage: Lineage) -> Lineage:
@@ -77,18 +77,18 @@ class Names:
             {name if self._settled(name, lineage) else self._of(kind, name) for name in names}
             for kind, names in (("g", lineage.groups), ("s", lineage.slides))
         )
-        clear = any(map(self.is_clear, (*lineage.groups, *lineage.slides)))
-        public = {*lineage.public, *[self.dataset] * clear}
+        public = {*lineage.public, *map(self.public_set, (*lineage.groups, *lineage.slides))} - {""}
         unknown = {told_source(source).replace(FOLDER, "a folder") for source in lineage.unknown}
         return Lineage(*(tuple(sorted(names)) for names in (groups, slides, unknown, public)))
 
     def _of(self, kind: str, name: str) -> str:
-        before = f"{self.dataset}:" if self.dataset else ""
-        return before + (name.removeprefix(before) if self.is_clear(name) else coded(kind, name, self.salt))
+        if dataset := self.public_set(name):
+            return f"{dataset}:{name.removeprefix(f'{dataset}:')}"
+        return (f"{self.dataset}:" if self.dataset else "") + coded(kind, name, self.salt)
 
-    def is_clear(self, name: str) -> bool:
-        """Whether a group, a slide, or the slide of a region is of the public set."""
-        return name in self.clear or without_region(name) in self.clear
+    def public_set(self, name: str) -> str:
+        """The public set that a group, a slide, or the slide of a region is of; empty for none."""
+        return self.clear.get(name) or self.clear.get(without_region(name), "")
 
     def _settled(self, name: str, lineage: Lineage) -> bool:
         if name in self.own or without_region(name) in self.own:
@@ -96,10 +96,12 @@ class Names:
         return is_code(name) or name.startswith(tuple(f"{dataset}:" for dataset in lineage.public))
 
 
-def names_outside(study: Study, dataset: str = "", *, public: bool = False) -> Names:
+def names_outside(study: Study, *datasets: str, public: bool = False) -> Names:
     """How this study's groups and slides are called outside.
 
-    Of a public package, slides that state another data set, and their groups, leave as codes all the same; so do those that state
+    datasets : what is put before codes; of a public package, the sets whose ids stay clear.
+
+    Of a public package, slides that state another data set, and their groups, leave as codes all the same. So do those that state
     none, where any states one.
 
     Raises
@@ -107,31 +109,42 @@ def names_outside(study: Study, dataset: str = "", *, public: bool = False) -> N
     HistoloomError
         for a name that is none; where `public` names no data set, or nothing tells which names are this study's.
     """
-    if dataset and not DATASET.fullmatch(dataset):
+    datasets = tuple(filter(None, datasets))
+    if wrong := [name for name in datasets if not DATASET.fullmatch(name)]:
         how = "use letters, digits, '-', '_' and '.', as in camelyon16"
-        raise HistoloomError(f"'{dataset}' can't name a data set: {how}.")
-    if public and not dataset:
+        raise HistoloomError(f"'{wrong[0]}' can't name a data set: {how}.")
+    if public and not datasets:
         raise HistoloomError("--public needs --dataset NAME: the public set whose ids stay clear.")
-    tiles = study.tiles
+    if len(datasets) > 1 and not public:
+        raise HistoloomError("several --dataset need --public: codes have one name before them.")
+    tiles, before = study.tiles, "".join(datasets) if len(datasets) == 1 else ""
     if not tiles.is_dir():
         if not public:
-            return Names(dataset, read_salt(study.salt))
+            return Names(before, read_salt(study.salt))
         why = "to know which names are of the set: run dvc repro tile, or dvc pull"
         raise HistoloomError(f"--public needs {tiles}, {why}.")
     rows = TileStore(tiles).rows()
     own = frozenset({*rows["split_group"], *rows["slide_id"]})
-    return Names(dataset, read_salt(study.salt), own - _of_others(rows, dataset) if public else frozenset(), own)
+    return Names(before, read_salt(study.salt), _clear(rows, datasets) if public else {}, own)
 
 
-def _of_others(rows: pd.DataFrame, dataset: str) -> set[str]:
-    """Groups and slides that aren't of a data set. Where no slide states one, all are taken to be of it."""
+def _clear(rows: pd.DataFrame, datasets: tuple[str, ...]) -> dict[str, str]:
+    """Groups and slides of these data sets alone. Where no slide states one, all are taken to be of the one that is named."""
     stated = rows.get("dataset", pd.Series("", rows.index)).fillna("").astype(str).str.casefold()
     if not stated.any():
-        return set()
+        if len(datasets) > 1:
+            raise HistoloomError("several --dataset need slides that state theirs: add the column `dataset`.")
+        stated[:] = datasets[0].casefold()
     if blank := sorted(set(rows.loc[stated == "", "slide_id"])):
         console.print(f"these slides state no `dataset`, and leave as codes: {', '.join(blank)}", markup=False)
-    others = rows[stated != dataset.casefold()]
-    return {*others["split_group"], *others["slide_id"]}
+    clear: dict[str, str] = {}
+    for dataset in datasets:
+        mine = stated == dataset.casefold()
+        if not mine.any():
+            raise HistoloomError(f"no slide states the data set '{dataset}'.")
+        of_others = {*rows.loc[~mine, "split_group"], *rows.loc[~mine, "slide_id"]}
+        clear |= dict.fromkeys({*rows.loc[mine, "split_group"], *rows.loc[mine, "slide_id"]} - of_others, dataset)
+    return clear
 
 
 def is_path(text: str) -> bool:
