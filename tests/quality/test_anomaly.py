@@ -65,7 +65,7 @@ def test_tiles_that_are_too_smooth_or_too_rough_are_caught(fitted, spoil, sign):
     scores = found.scores(held_out)["anomaly_score"].to_numpy()
     spoilt = with_images(held_out, spoil(held_out.images))
     assert (found.scores(spoilt)["anomaly_score"] > found.threshold(scores, 0.05)).mean() > 0.6
-    assert sign * (found.log_errors(spoilt) - found.log_errors(held_out)).mean() > 0
+    assert sign * (found._log_errors(spoilt) - found._log_errors(held_out)).mean() > 0
 
 
 def test_a_tile_s_score_is_its_own_and_outlasts_its_folder(fitted, tmp_path):

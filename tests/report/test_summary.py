@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from histoloom.quality.bootstrap import near_copy_excess
 from histoloom.quality.filters.near_copy import CopyFilter
+from histoloom.quality.intervals import near_copy_excess
 from histoloom.report.summary import (
     NEAR_COPY,
     in_short,

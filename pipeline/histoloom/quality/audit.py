@@ -18,11 +18,11 @@ from histoloom.config.package import read_json
 from histoloom.data.rows import held_out_rows, spread, train_rows
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.quality.bootstrap import FEW, Excess, near_copy_excess
-from histoloom.quality.filters.anomaly import AnomalyFilter
+from histoloom.quality.denoising_error import denoising_errors
 from histoloom.quality.filters.base import Tiles, tiles_of
 from histoloom.quality.filters.filter_set import extractor_of
 from histoloom.quality.filters.near_copy import CopyFilter
+from histoloom.quality.intervals import FEW, Excess, near_copy_excess
 from histoloom.registry import registered
 from histoloom.sampling.diffusion_model import generator_sha256
 
@@ -68,9 +68,9 @@ def audit(study: Study, synthetic: list[tuple[TileStore, pd.DataFrame]], device:
     if (excess := _copies(study)) is not None:
         found["near_copy"] = excess
     models = study.models.resolve()
-    denoiser = AnomalyFilter(models, generator_sha256(models), device, {})
     if registered("target", study.params.last.train_denoiser.target.name).reads == ("image",):
-        found["loss"] = attack(-denoiser.log_errors(train), -denoiser.log_errors(held_out), groups, seed)
+        of = (models, generator_sha256(models), device)
+        found["loss"] = attack(-denoising_errors(*of, train), -denoising_errors(*of, held_out), groups, seed)
     some = [tiles_of(store, spread(rows, _MOST), extractor).features for store, rows in synthetic if len(rows)]
     if some:
         near = [nearness(tiles.features, np.concatenate(some)) for tiles in (train, held_out)]

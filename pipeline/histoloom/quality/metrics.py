@@ -18,7 +18,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from histoloom.quality.bootstrap import FEW
+from histoloom.quality.intervals import FEW
 
 _LEAST = 10
 _PARTS = 20

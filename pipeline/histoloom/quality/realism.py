@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from histoloom.data.seeds import item_seed
 from histoloom.learners.linear import fit_classifier
-from histoloom.quality.bootstrap import FEW
+from histoloom.quality.intervals import FEW
 
 LEAST = 50
 """Fewer tiles of either kind tell nothing."""

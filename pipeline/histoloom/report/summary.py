@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from histoloom.quality.bootstrap import near_copy_excess
+from histoloom.quality.intervals import near_copy_excess
 
 NEAR_COPY = "near-copy of a train tile"
 """The reason that `near_copy` gives (quality/filters/near_copy.py)."""

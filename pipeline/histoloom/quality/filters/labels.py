@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from histoloom.learners.linear import LinearClassifier, fit_classifier, load_classifier
-from histoloom.quality.bootstrap import group_draws
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
+from histoloom.quality.intervals import group_draws
 
 MEMBERS = 5
 _FILE = "ensemble.json"

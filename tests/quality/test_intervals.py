@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histoloom.quality.bootstrap import group_draws
+from histoloom.quality.intervals import group_draws
 
 
 @given(seed=st.integers(0, 99), groups=st.integers(1, 14), rows=st.integers(2, 60))

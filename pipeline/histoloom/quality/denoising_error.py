@@ -1,0 +1,68 @@
+"""How well a denoiser tells a little noise from what a tile shows: its loss at one level of noise, without a sample drawn.
+
+It is a term of the bound on the tile's likelihood (Ho et al. 2020, eq. 12), used so by Graham et al. (2023).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from histoloom.data.seeds import item_seed
+from histoloom.errors import HistoloomError
+from histoloom.process.noise import latent_noise
+from histoloom.quality.filters.base import Tiles
+from histoloom.sampling.diffusion_model import DiffusionModel, load_unconditioned
+
+_LEVEL = 0.05
+"""How far tiles are noised on the way to noise."""
+_NOISES = 4
+_BATCH = 16
+
+
+def denoising_errors(models: Path, sha256: str, device: str, tiles: Tiles) -> np.ndarray:
+    """(n,) logarithm of the mean squared error of the noise that is predicted under no condition.
+
+    Each tile has noises of its own, by a hash of its id. Batches have one size, so that a tile's error is its own.
+
+    models : the folder of the denoiser; sha256 : of the models in it.
+
+    Raises
+    ------
+    HistoloomError
+        when what the denoiser makes is no picture.
+    """
+    model = _model(models, sha256, device)
+    if model.target.reads != ("image",):
+        raise HistoloomError("filter.use names anomaly, and the denoiser is none of pictures alone. Take it out.")
+    ids, found = tiles.rows["tile_id"].to_numpy(str), []
+    for start in range(0, len(tiles), _BATCH):
+        places = np.arange(start, min(start + _BATCH, len(tiles)))
+        padded = np.resize(places, _BATCH)
+        found.append(_errors(model, tiles.images[padded], ids[padded])[: len(places)])
+    return np.log(np.concatenate(found)) if found else np.empty(0)
+
+
+@lru_cache(maxsize=2)
+def _model(models: Path, sha256: str, device: str) -> DiffusionModel:
+    return load_unconditioned(models, device)
+
+
+@torch.inference_mode()
+def _errors(model: DiffusionModel, images: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """(b, h, w, 3) uint8 to (b,)"""
+    process, time = model.process, round(_LEVEL * model.process.train_timesteps)
+    x0, scales = model.target.encode({"image": images}).to(model.device), process.scales(time)
+    times = torch.full((len(x0),), time, device=model.device)
+    nulls = model.nulls(x0.shape[2], x0.shape[3]).to(model.device)
+    given = nulls.each(lambda value: value.expand(len(x0), *value.shape[1:]))
+    total = torch.zeros(len(x0), device=model.device)
+    for number in range(_NOISES):
+        drawn = latent_noise([item_seed(number, f"anomaly/{tile}") for tile in ids], tuple(x0.shape[1:]))
+        x = process.noised(x0, torch.from_numpy(drawn).to(model.device), scales)
+        data = process.x0(x, model.network(x, times, given), scales)
+        total += ((data - x0) * scales.alpha / scales.sigma).square().flatten(1).mean(1)
+    return (total / _NOISES).double().cpu().numpy()
