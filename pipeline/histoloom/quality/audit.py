@@ -69,8 +69,11 @@ def audit(study: Study, synthetic: list[tuple[TileStore, pd.DataFrame]], device:
         found["near_copy"] = excess
     models = study.models.resolve()
     if registered("target", study.params.last.train_denoiser.target.name).reads == ("image",):
-        of = (models, generator_sha256(models), device)
-        found["loss"] = attack(-denoising_errors(*of, train), -denoising_errors(*of, held_out), groups, seed)
+        seen, unseen = (
+            -denoising_errors(models, generator_sha256(models), device, of.images, of.rows["tile_id"].to_numpy(str))
+            for of in (train, held_out)
+        )
+        found["loss"] = attack(seen, unseen, groups, seed)
     some = [tiles_of(store, spread(rows, _MOST), extractor).features for store, rows in synthetic if len(rows)]
     if some:
         near = [nearness(tiles.features, np.concatenate(some)) for tiles in (train, held_out)]

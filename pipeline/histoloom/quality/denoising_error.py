@@ -14,7 +14,6 @@ import torch
 from histoloom.data.seeds import item_seed
 from histoloom.errors import HistoloomError
 from histoloom.process.noise import latent_noise
-from histoloom.quality.filters.base import Tiles
 from histoloom.sampling.diffusion_model import DiffusionModel, load_unconditioned
 
 _LEVEL = 0.05
@@ -23,12 +22,13 @@ _NOISES = 4
 _BATCH = 16
 
 
-def denoising_errors(models: Path, sha256: str, device: str, tiles: Tiles) -> np.ndarray:
+def denoising_errors(models: Path, sha256: str, device: str, images: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(n,) logarithm of the mean squared error of the noise that is predicted under no condition.
 
     Each tile has noises of its own, by a hash of its id. Batches have one size, so that a tile's error is its own.
 
     models : the folder of the denoiser; sha256 : of the models in it.
+    images, ids : (n, h, w, 3) uint8, and the tiles' ids.
 
     Raises
     ------
@@ -38,11 +38,11 @@ def denoising_errors(models: Path, sha256: str, device: str, tiles: Tiles) -> np
     model = _model(models, sha256, device)
     if model.target.reads != ("image",):
         raise HistoloomError("filter.use names anomaly, and the denoiser is none of pictures alone. Take it out.")
-    ids, found = tiles.rows["tile_id"].to_numpy(str), []
-    for start in range(0, len(tiles), _BATCH):
-        places = np.arange(start, min(start + _BATCH, len(tiles)))
+    found = []
+    for start in range(0, len(ids), _BATCH):
+        places = np.arange(start, min(start + _BATCH, len(ids)))
         padded = np.resize(places, _BATCH)
-        found.append(_errors(model, tiles.images[padded], ids[padded])[: len(places)])
+        found.append(_errors(model, images[padded], ids[padded])[: len(places)])
     return np.log(np.concatenate(found)) if found else np.empty(0)
 
 

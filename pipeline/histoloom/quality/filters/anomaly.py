@@ -61,7 +61,8 @@ class AnomalyFilter(Filter):
         return pd.DataFrame({self.column: np.abs(self._log_errors(tiles) - mean) / std})
 
     def _log_errors(self, tiles: Tiles) -> np.ndarray:
-        return denoising_errors(self.models, self.sha256, self.device, tiles)
+        ids = tiles.rows["tile_id"].to_numpy(str)
+        return denoising_errors(self.models, self.sha256, self.device, tiles.images, ids)
 
     def save(self, folder: Path) -> None:
         write_json(folder / _FACTS, vars(self))
