@@ -62,7 +62,8 @@ class Packaged(Study):
     """A study of a packaged model as it is: nothing is trained, so no tile need be encoded."""
 
     def train(self) -> None:
-        self.run("tile", "train_encoders", "train_autoencoder")
+        cut = () if (self.folder / "data/tiles").exists() else ("tile",)  # a copied study has its tiles
+        self.run(*cut, "train_encoders", "train_autoencoder")
         denoiser = self.folder / "models/denoiser"
         shutil.rmtree(denoiser, ignore_errors=True)
         shutil.copytree(packaged(self.params["train_denoiser"]["init"], "denoiser"), denoiser)

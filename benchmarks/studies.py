@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ class Study:
         pd.DataFrame(slides).to_csv(folder / "manifests/slides.csv", index=False)
         _write_yaml(folder / "cluster.yaml", {"workers": workers})
 
-    def copied(self, name: str, changes: dict) -> Study:
+    def copied(self, name: str, changes: dict) -> Self:
         """A study beside this one that begins with all that it has."""
         folder, params = self.folder.parent / name, copy.deepcopy(self.params)
         merge(params, changes)
@@ -52,7 +53,7 @@ class Study:
                 shutil.copytree(
                     place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2
                 )
-        return Study(folder, params, self.slides, {}, self.workers)
+        return type(self)(folder, params, self.slides, {}, self.workers)
 
     def run(self, *stages: str) -> None:
         with self._inside():

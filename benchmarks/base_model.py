@@ -1,0 +1,210 @@
+"""The packaged models on groups that they never saw: histoloom-base beside histoloom-small.
+
+The held-out groups are those that the base model's card names: four slides of camelyon16, four patients of tnbc, and section C5 of her2st.
+Samples are made under the conditions of their tiles and compared with them through EfficientNet-Lite2, which nothing else uses. `excess` is
+KID less its floor, the KID of halves of the same tiles, groups apart where there are several. It needs the real data that HISTOLOOM_REAL_DATA
+names. A broken run goes on where it stopped (--work).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from benchmarks.base_study import lay_out
+from benchmarks.packaged import Packaged, as_packaged
+from benchmarks.run import arguments, chip, flat, report
+from benchmarks.studies import Study
+from histoloom.cli.recipe import merge
+from histoloom.conditions.feature_extractors import load_extractor
+from histoloom.config import TrainFilters
+from histoloom.config.denoiser_record import read_denoiser_record
+from histoloom.config.load import load_params
+from histoloom.config.package import packaged
+from histoloom.data.rows import held_out_rows, spread, train_rows
+from histoloom.quality.copy_search import build_index, copy_scores
+from histoloom.quality.filters.near_copy import CopyFilter
+from histoloom.quality.metrics import kid
+from histoloom.report.pictures import contact_sheet
+from histoloom.targets.latents import Latents
+from histoloom.training.reconstruction import reconstruction
+
+PARTS = ("rebuilt", "excess", "few_steps", "copies")
+SAMPLES, STEPS, FEW = 3000, 20, 4
+_MOST_REAL = 4000
+MODELS = {"base": "histoloom-base", "small": "histoloom-small"}
+
+
+class Judge(NamedTuple):
+    """Held-out tiles by domain: rows, and their features."""
+
+    rows: pd.DataFrame
+    features: np.ndarray
+
+    def domain(self, name: str) -> np.ndarray:
+        return self.features[(self.rows["dataset"] == name).to_numpy()]
+
+    def floor(self, name: str) -> float:
+        """KID of halves, of whole groups where there are at least four."""
+        rows = self.rows[self.rows["dataset"] == name]
+        groups = rows["split_group"].to_numpy(str)
+        names = np.unique(groups)
+        first = np.isin(groups, names[::2]) if len(names) >= 4 else np.arange(len(groups)) % 2 == 0
+        features = self.domain(name)
+        return kid(features[first], features[~first], 50, 0)["mean"]
+
+    @property
+    def domains(self) -> list[str]:
+        return sorted(self.rows["dataset"].unique())
+
+
+def judge_of(study: Study) -> Judge:
+    rows = spread(held_out_rows(study.tiles.rows()), _MOST_REAL).reset_index(drop=True)
+    return Judge(rows, _tower().features(study.tiles.read(rows)))
+
+
+def _tower():
+    return load_extractor("efficientnet-lite2", chip())
+
+
+def measure_rebuilt(study: Study, judge: Judge, name: str) -> dict:
+    """PSNR and KID of held-out tiles that the autoencoder gives back: what no sample can better."""
+    target, out = Latents.load(study.folder / "models/autoencoder", chip()), {}
+    for domain in judge.domains:
+        rows = spread(judge.rows[judge.rows["dataset"] == domain], 800)
+        found, rebuilt = reconstruction(target, {"image": study.tiles.read(rows)})
+        features = judge.domain(domain)
+        out[domain] = {
+            "psnr_db": {name: found["psnr_db"]},
+            "rebuilt_kid": {name: kid(_tower().features(rebuilt["image"]), features, 50, 0)["mean"]},
+        }
+    for mpp, rows in judge.rows.groupby("mpp"):
+        tiles = study.tiles.read(spread(rows.reset_index(drop=True), 400))
+        out[f"{mpp:g}"] = {"psnr_db": {name: reconstruction(target, {"image": tiles})[0]["psnr_db"]}}
+    return {"rebuilt": out}
+
+
+def sampled(study: Study, steps: int, *, embedded: bool = True, **sample: object) -> np.ndarray:
+    """The plan's tiles; without the embedding of the tile whose conditions are given where `embedded` says so."""
+    stated, before = {**study.params["sample"], "steps": steps, **sample}, study.params
+    study.params = {**before, "sample": stated}
+    guidance = stated["guidance"]
+    if not embedded:
+        guidance = {name: 0.0 if name == "image" else guidance for name in before["train_denoiser"]["conditions"]}
+    images = study.sample(f"steps{steps}", guidance)
+    study.params = before
+    return images
+
+
+def excesses(study: Study, judge: Judge, images: np.ndarray) -> dict[str, float]:
+    """Of each domain: KID of the samples made under its tiles' conditions to its tiles, less the floor."""
+    of = study.sources()["dataset"].to_numpy(str)
+    features = _tower().features(images)
+    return {d: kid(features[of == d], judge.domain(d), 50, 0)["mean"] - judge.floor(d) for d in judge.domains}
+
+
+def measure_copies(study: Study, pictures: Path | None) -> dict:
+    """Share of samples that the near-copy filter flags, less that of real held-out tiles, others than its threshold was set on."""
+    rows = train_rows(study.tiles)
+    images = study.tiles.read(rows)
+    copies = CopyFilter(build_index(rows["tile_id"].to_numpy(str), [images]))
+    made = sampled(study, STEPS)
+    held_out = spread(held_out_rows(study.tiles.rows()), 2 * len(made))
+    known, unseen = (copy_scores(study.tiles.read(part), copies.index)[0] for part in (held_out[::2], held_out[1::2]))
+    scores, nearest = copy_scores(made, copies.index)
+    threshold = copies.threshold(known, TrainFilters().false_rejection_of("near_copy"))
+    if pictures is not None:
+        worst = np.argsort(-scores)[:12]
+        pairs = [np.concatenate([made[i], images[nearest[i]]]) for i in worst]
+        Image.fromarray(np.concatenate(pairs, 1)).save(pictures / "nearest.png")
+    flags, rng = [scores > threshold, unseen > threshold], np.random.default_rng(0)
+    draws = [np.subtract(*(rng.choice(f, len(f)).mean() for f in flags)) for _ in range(2000)]
+    return {
+        "near_copy_excess": float(np.subtract(*(f.mean() for f in flags))),
+        "near_copy_excess_interval": [float(v) for v in np.quantile(draws, [0.025, 0.975])],
+        "near_copy_samples": len(made),
+    }
+
+
+def picture(study: Study, images: np.ndarray, path: Path) -> None:
+    """Real tiles above, samples under their conditions below, evenly spread and not chosen."""
+    pick = np.linspace(0, len(images) - 1, 16).astype(int)
+    real = study.tiles.read(study.sources().iloc[pick])
+    contact_sheet(np.concatenate([real, images[pick]]), columns=len(pick)).save(path)
+
+
+def studies(root: Path, models: dict[str, str], samples: int) -> dict[str, Packaged]:
+    """A study for each model, of the same tiles; each takes the model as it is."""
+    place = root / "laid-out"
+    if not place.exists():
+        lay_out(place, choose=False)
+    params = load_params(place / "params.yaml").model_dump(mode="json", exclude_unset=True)
+    params["plan"]["evaluation_tiles"] = samples
+    merge(params, {"tile": {"slides_root": str(place / "data/slides")}})
+    for tiles in params["tile"]["sets"]:
+        tiles["root"] = str(place / "data" / tiles["name"])
+    slides = pd.read_csv(place / "manifests/slides.csv").to_dict("records")
+    files = {f"manifests/{path.name}": path for path in (place / "manifests").glob("*.*") if path.name != "slides.csv"}
+    found: dict[str, Packaged] = {}
+    for name, model in models.items():
+        own = copy.deepcopy(params)
+        own["train_denoiser"] |= {"conditions": _conditions(model), "drop": {}}
+        own = as_packaged(own, model)
+        found[name] = found["base"].copied(name, own) if found else Packaged(root / name, own, slides, files)
+        found[name].train()
+    return found
+
+
+def _conditions(model: str) -> list[str]:
+    record = read_denoiser_record(packaged(model, "denoiser"))
+    assert record is not None, "a package has one"
+    return [spec.name for spec in record.conditions if spec.name != "rna"]
+
+
+def main() -> None:
+    options = arguments(
+        __doc__, PARTS, work="keep the studies here, so that a broken run goes on where it stopped",
+        pictures="write pictures here", base="the base model's folder", small="that of histoloom-small",
+    )  # fmt: skip
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (options.work or Path(temporary)).absolute()
+        pictures = options.pictures and options.pictures.absolute()
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+        models = {"base": str(options.base or MODELS["base"])} | (
+            {"small": str(options.small)} if options.small else {}
+        )
+        keys: dict = {}
+        of = studies(root, models, 60 if options.smoke else SAMPLES)
+        judge = judge_of(of["base"])
+        for name, study in of.items():
+            if "rebuilt" in options.only:
+                merge(keys, measure_rebuilt(study, judge, name))
+            if "excess" in options.only:
+                images = sampled(study, STEPS)
+                merge(keys, {"excess": {d: {name: v} for d, v in excesses(study, judge, images).items()}})
+                if "image" in study.params["train_denoiser"]["conditions"]:
+                    blind = excesses(study, judge, sampled(study, STEPS, embedded=False))
+                    merge(keys, {"excess": {d: {f"{name}_without_embedding": v} for d, v in blind.items()}})
+                if pictures is not None:
+                    picture(study, images, pictures / f"{name}.png")
+        if "few_steps" in options.only:
+            base = of["base"]
+            many, few = (excesses(base, judge, sampled(base, n, scheduler="ddim")) for n in (STEPS, FEW))
+            merge(keys, {"steps4_over_steps20": {d: few[d] / many[d] for d in many}})
+        if "copies" in options.only:
+            keys |= measure_copies(of["base"], pictures)
+    report("base_model", options.smoke, {"samples": SAMPLES}, flat(keys), {}, options.json)
+
+
+if __name__ == "__main__":
+    main()
