@@ -83,7 +83,7 @@ def test_nothing_that_is_made_or_chosen_looks_through_the_judge(section, name):
 def test_figures_may_come_from_the_judge_and_its_weights_from_a_file():
     stated = {"features": JUDGE, "weights": "lite2.pth"}
     assert Params.model_validate({"tile": TILE, "evaluate": stated}).evaluate.features == JUDGE
-    assert Params.model_validate({"tile": TILE}).evaluate.features == "efficientnet-lite0"
+    assert Params.model_validate({"tile": TILE}).evaluate.features == JUDGE
 
 
 TILE = {"mpp": 0.5, "labels": {"classes": ["x"]}}

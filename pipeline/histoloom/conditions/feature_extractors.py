@@ -106,7 +106,7 @@ def load_extractor(name: str, device: str, weights: str | None = None) -> Extrac
         if name == "efficientnet-lite0":
             return _efficientnet(name, device, weights, resize_px=96)
         if name == "efficientnet-lite2":
-            return _efficientnet(name, device, weights, resize_px=260)
+            return _efficientnet(name, device, weights, resize_px=128)
         if name == "inception-v3":
             return _inception(device, weights)
         if name.startswith("timm:"):

@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import model_validator
 
 from histoloom.config.base import Positive, Section
-from histoloom.config.extractors import JudgeName
+from histoloom.config.extractors import JUDGE, JudgeName
 from histoloom.config.file_keys import Names
 
 
 class Evaluate(Section):
-    features: Annotated[JudgeName, Names.EXTRACTOR] = "efficientnet-lite0"
-    """efficientnet-lite0 or efficientnet-lite2 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP:
+    features: Annotated[JudgeName, Names.EXTRACTOR] = JUDGE
+    """efficientnet-lite2 or efficientnet-lite0 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP:
     vinid/plip), hf-hub:ORG/NAME (open_clip), or a folder of either CLIP"""
     weights: Annotated[str | None, Names.FILE] = None
     """file of the extractor's weights, of the first four, where they aren't its own"""
