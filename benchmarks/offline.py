@@ -177,20 +177,17 @@ def write_trained(study: Study, unfinished: str | None, out: Path, limit: int) -
     facts: dict[str, Any] = {"tiles": hash_tree(study.tiles), "stopped_in": unfinished, "steps": steps}
     with tempfile.TemporaryDirectory() as temporary, pieces(out, limit, facts) as tar:
         for own in _each(study):
-            for folder in (own.encoders, own.autoencoder, own.denoiser):
+            newest = _newest(own.work(unfinished)) if unfinished else {}
+            closes = unfinished == "train_denoiser" and bool(newest)
+            made = [own.encoders, own.autoencoder, *([] if closes else [own.denoiser])]
+            for folder in (*made, *(own.reports(stage) for stage in TRAINING)):
                 add_files(tar, folder, folder.relative_to(study.root).as_posix())
-            for stage in TRAINING:
-                folder = own.reports(stage)
-                add_files(tar, folder, folder.relative_to(study.root).as_posix())
-            if unfinished is None:
-                continue
-            newest = _newest(own.work(unfinished))
             for place, step in newest.items():
                 name = f"begun/{unfinished}/{own.model}/{place}/{step.name}".replace("//", "/")
                 add_content(tar, f"{name}/state.safetensors", _halved(step / "state.safetensors"))
                 add_files(tar, step / "run.json", f"{name}/run.json")
                 steps[f"{unfinished}/{own.model}/{place}".replace("//", "/")] = int(step.name.removeprefix("step-"))
-            if unfinished == "train_denoiser" and newest and not own.denoiser.exists():
+            if closes:
                 closed = _closed(own, newest["checkpoints"], Path(temporary) / (own.model or "study"))
                 add_files(tar, closed.denoiser, own.denoiser.relative_to(study.root).as_posix())
     return steps
