@@ -8,6 +8,7 @@ names. A broken run goes on where it stopped (--work).
 
 from __future__ import annotations
 
+import argparse
 import copy
 import os
 import tempfile
@@ -21,7 +22,7 @@ from PIL import Image
 
 from benchmarks.base_study import lay_out
 from benchmarks.packaged import Packaged, as_packaged
-from benchmarks.run import arguments, chip, flat, report
+from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
@@ -38,9 +39,8 @@ from histoloom.targets.latents import Latents
 from histoloom.training.reconstruction import reconstruction
 
 PARTS = ("rebuilt", "excess", "few_steps", "copies")
-SAMPLES, STEPS, FEW = 3000, 20, 4
+STEPS, FEW = 20, 4
 _MOST_REAL = 4000
-MODELS = {"base": "histoloom-base", "small": "histoloom-small"}
 
 
 class Judge(NamedTuple):
@@ -170,21 +170,26 @@ def _conditions(model: str) -> list[str]:
 
 
 def main() -> None:
-    options = arguments(
-        __doc__, PARTS, work="keep the studies here, so that a broken run goes on where it stopped",
-        pictures="write pictures here", base="the base model's folder", small="that of histoloom-small",
-    )  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these alone")
+    parser.add_argument("--base", type=Path, default="histoloom-base", help="a package's name, or its folder")
+    parser.add_argument("--small", type=Path, help="the folder of histoloom-small, to compare with")
+    parser.add_argument("--samples", type=int, default=3000, help="of each model")
+    parser.add_argument(
+        "--work", type=Path, help="keep the studies here, so that a broken run goes on where it stopped"
+    )
+    parser.add_argument("--pictures", type=Path, help="write pictures here")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         pictures = options.pictures and options.pictures.absolute()
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
-        models = {"base": str(options.base or MODELS["base"])} | (
-            {"small": str(options.small)} if options.small else {}
-        )
+        models = {"base": str(options.base)} | ({"small": str(options.small)} if options.small else {})
         keys: dict = {}
-        of = studies(root, models, 60 if options.smoke else SAMPLES)
+        of = studies(root, models, options.samples)
         judge = judge_of(of["base"])
         for name, study in of.items():
             if "rebuilt" in options.only:
@@ -203,7 +208,7 @@ def main() -> None:
             merge(keys, {"steps4_over_steps20": {d: few[d] / many[d] for d in many}})
         if "copies" in options.only:
             keys |= measure_copies(of["base"], pictures)
-    report("base_model", options.smoke, {"samples": SAMPLES}, flat(keys), {}, options.json)
+    report("base_model", False, {"samples": options.samples}, flat(keys), {}, options.json)
 
 
 if __name__ == "__main__":
