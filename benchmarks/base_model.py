@@ -41,6 +41,7 @@ from histoloom.training.reconstruction import reconstruction
 PARTS = ("rebuilt", "excess", "few_steps", "copies")
 STEPS, FEW = 20, 4
 _MOST_REAL = 4000
+_BLOCK_PX, _JPEG_MPP = 8, 0.25
 
 
 class Judge(NamedTuple):
@@ -109,6 +110,24 @@ def excesses(study: Study, judge: Judge, images: np.ndarray) -> dict[str, float]
     of = study.sources()["dataset"].to_numpy(str)
     features = _tower().features(images)
     return {d: kid(features[of == d], judge.domain(d), 50, 0)["mean"] - judge.floor(d) for d in judge.domains}
+
+
+def blockiness(images: np.ndarray) -> float:
+    """How much larger steps between neighbouring pixels are at the edges of JPEG's blocks than elsewhere; 0 where there are none.
+
+    images : (n, h, w, 3) uint8, whose blocks begin at the same place.
+    """
+    grey = images.astype(np.float32).mean(3)
+    steps = [np.abs(np.diff(grey, axis=axis)).mean((0, 3 - axis)) for axis in (1, 2)]
+    by_phase = np.array([[of[phase::_BLOCK_PX].mean() for phase in range(_BLOCK_PX)] for of in steps])
+    return float((by_phase.max(1) / np.median(by_phase, 1)).mean() - 1)
+
+
+def measure_blocks(study: Study, images: np.ndarray) -> dict:
+    """Of the scale at which pictures of camelyon16, which are JPEGs, were not resampled."""
+    rows = study.sources()
+    fine = ((rows["dataset"] == "camelyon16") & (rows["mpp"] == _JPEG_MPP)).to_numpy()
+    return {"blockiness": {"real": blockiness(study.tiles.read(rows[fine])), "samples": blockiness(images[fine])}}
 
 
 def measure_copies(study: Study, pictures: Path | None) -> dict:
@@ -200,6 +219,8 @@ def main() -> None:
                 if "image" in study.params["train_denoiser"]["conditions"]:
                     blind = excesses(study, judge, sampled(study, STEPS, embedded=False))
                     merge(keys, {"excess": {d: {f"{name}_without_embedding": v} for d, v in blind.items()}})
+                if name == "base":
+                    keys |= measure_blocks(study, images)
                 if pictures is not None:
                     picture(study, images, pictures / f"{name}.png")
         if "few_steps" in options.only:
