@@ -41,7 +41,7 @@ from histoloom.training.reconstruction import reconstruction
 PARTS = ("rebuilt", "excess", "few_steps", "copies")
 STEPS, FEW = 20, 4
 _MOST_REAL = 4000
-_BLOCK_PX, _JPEG_MPP = 8, 0.25
+_BLOCK_PX = 8
 
 
 class Judge(NamedTuple):
@@ -124,10 +124,12 @@ def blockiness(images: np.ndarray) -> float:
 
 
 def measure_blocks(study: Study, images: np.ndarray) -> dict:
-    """Of the scale at which pictures of camelyon16, which are JPEGs, were not resampled."""
-    rows = study.sources()
-    fine = ((rows["dataset"] == "camelyon16") & (rows["mpp"] == _JPEG_MPP)).to_numpy()
-    return {"blockiness": {"real": blockiness(study.tiles.read(rows[fine])), "samples": blockiness(images[fine])}}
+    """Of each domain, at its finest scale: the others were resampled."""
+    rows, found = study.sources(), {}
+    for domain, of in rows.groupby("dataset"):
+        fine = ((rows["dataset"] == domain) & (rows["mpp"] == of["mpp"].min())).to_numpy()
+        found[domain] = {"real": blockiness(study.tiles.read(rows[fine])), "samples": blockiness(images[fine])}
+    return {"blockiness": found}
 
 
 def measure_copies(study: Study, pictures: Path | None) -> dict:
