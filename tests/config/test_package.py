@@ -91,6 +91,17 @@ def test_conditions_are_those_that_the_study_has_sources_for(folder):
     assert not params.encode.edges and params.train_encoders.rna.code == 32 and params.train_encoders.rna.init == SMALL
 
 
+def test_a_cohort_is_told_where_the_study_names_its_columns(package):
+    path = package / "denoiser/conditions.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["conditions"]
+    cohort = {"name": "cohort", "shape": "vector", "size": 1, "channels": ["site=a"], "drop": 0.1}
+    change(path, conditions=[*known, cohort])
+    mine = FEWEST | {"train_denoiser": {"init": "mine"}}
+    assert load(mine).train_denoiser.conditions == ("label", "text")
+    named = mine | {"train_encoders": {"cohort": {"columns": ["site"]}}}
+    assert load(named).train_denoiser.conditions == ("label", "text", "cohort")
+
+
 def test_a_study_without_labels_takes_none_of_the_package_s(folder):
     params = load(FEWEST | {"tile": {"labels": {"source": "none"}, "masks": {"source": "stain"}}})
     assert params.tile.labels.classes == () and params.train_denoiser.conditions == ("text", "mask")

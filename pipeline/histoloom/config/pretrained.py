@@ -146,6 +146,7 @@ class _Filling:
             "mask": masked,
             "rna": self.get("train_encoders.rna.table") is not None,
             "genotype": self.get("train_encoders.genotype.table") is not None,
+            **{name: bool(self.get(f"train_encoders.{name}.columns")) for name in ("cohort", "number")},
         }
         usable = [name for name in conditions if has.get(name, True)]
         self.take("train_denoiser.conditions", usable or list(conditions))
