@@ -56,18 +56,14 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("folder", type=_NEW)
-@click.option(
-    "--recipe",
-    multiple=True,
-    help="Name or file of a recipe, whose changes are written to params.yaml; may be repeated.",
-)
+@click.option("--recipe", multiple=True, help="A recipe's name or file. Its changes are written to params.yaml.")
 @click.option(
     "--slides",
     type=_FOLDER,
     help="Folder of your slides. A manifest is drafted from it; you fill in patient_id.",
 )
 @click.option(
-    "--system", help="Name of a published system (docs/systems.md). Its data are drawn, unless --data names real ones."
+    "--system", help="A published system (docs/systems.md). Its data are drawn, unless --data names real ones."
 )
 @click.option("--data", type=_FOLDER, help="With --system: folder of the real data that the system's page names.")
 @click.option(
@@ -161,9 +157,7 @@ def status() -> None:
 
 @cli.command()
 @click.argument("store", type=_FOLDER)
-@click.option(
-    "--rows", type=_FOLDER, help="Folder of other rows of these tiles, such as data/verdicts for data/synthetic."
-)
+@click.option("--rows", type=_FOLDER, help="Take the tiles' rows from here, such as data/verdicts for data/synthetic.")
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Show only rows that match; may be repeated.")
 @click.option("-n", "count", default=64, show_default=True, help="Number of tiles, evenly spread.")
 @click.option("-o", "--output", default="preview.png", show_default=True, type=_NEW)
@@ -244,9 +238,7 @@ def segment(
 
 @cli.command()
 @click.argument("folder", type=_NEW)
-@click.option(
-    "--attribution", type=_FILE, help="Markdown file that says whose data the model was trained on, and their licence."
-)
+@click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, and their licence.")
 @click.option("--hardware", default="", help="The hardware that it was trained on, in words.")
 @click.option(
     "--dataset",
@@ -261,14 +253,10 @@ def segment(
 )
 @click.option("--limits", type=_FILE, help="Markdown file with a list of what the model can't do, for the card.")
 @click.option(
-    "--model",
-    help="With several models (`models` in params.yaml): the one to package; by default, the last of sample.chain.",
+    "--model", help="With several models (`models` in params.yaml): which one; by default, the last of sample.chain."
 )
 @click.option(
-    "--max-shard-size",
-    default="5GB",
-    show_default=True,
-    help="Larger files of weights are split into shards of this size, such as 14MB.",
+    "--max-shard-size", default="5GB", show_default=True, help="Larger files of weights are split, such as at 14MB."
 )
 @click.option(
     "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package that it was distilled from."
