@@ -56,16 +56,18 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("folder", type=_NEW)
-@click.option("--recipe", multiple=True, help="A recipe's name or file; what it changes is written to params.yaml.")
+@click.option("--recipe", multiple=True, help="A recipe's name or file. Its changes are written to params.yaml.")
 @click.option(
     "--slides",
     type=_FOLDER,
-    help="Folder of your slides; a manifest is drafted from it, with patient_id left for you to fill in.",
+    help="Folder of your slides. A manifest is drafted from it; you fill in patient_id.",
 )
-@click.option("--system", help="A published system (docs/systems.md); its data is drawn unless --data names real ones.")
-@click.option("--data", type=_FOLDER, help="With --system: the folder of real data that its page names.")
 @click.option(
-    "--trust-recipe", is_flag=True, help="Take a recipe's commands, and its paths out of the study, without asking."
+    "--system", help="A published system (docs/systems.md). Its data are drawn, unless --data names real ones."
+)
+@click.option("--data", type=_FOLDER, help="With --system: folder of the real data that the system's page names.")
+@click.option(
+    "--trust-recipe", is_flag=True, help="Accept a recipe's commands, and its paths outside the study, without asking."
 )
 def init(
     folder: Path,
@@ -76,7 +78,7 @@ def init(
     *,
     trust_recipe: bool,
 ) -> None:
-    """Make a study: a git and DVC repository of its own at FOLDER."""
+    """Make a study at FOLDER: a git and DVC repository of its own."""
     from histoloom.cli.init import SystemStudy, make_study
 
     if data is not None and system is None:
@@ -85,11 +87,12 @@ def init(
 
 
 @cli.command()
-@click.option("--deep", is_flag=True, help="Also look among data/tiles for the same tissue under two patients' ids.")
+@click.option("--deep", is_flag=True, help="Also search data/tiles for the same tissue under two patients.")
 def validate(*, deep: bool) -> None:
-    """List every fault of the study.
+    """List the faults of the study.
 
-    Those of params.yaml and cluster.yaml come first, then those of manifests and slides. A note says what is left out, and stops nothing.
+    Faults of params.yaml and cluster.yaml come first. When they are mended, those of manifests and slides are listed. A note says what is
+    left out, and stops nothing.
     """
     from histoloom.data.study_folder import Study
     from histoloom.studies.checks.validate import check_study, check_tiles
@@ -117,9 +120,9 @@ def params() -> None:
 
 @cli.command(epilog=f"Stages, in the order in which they run: {', '.join(_OF_STUDIES)}.")
 @click.argument("stage", type=click.Choice(_OF_STUDIES), metavar="STAGE")
-@click.option("--model", help="Of several models (`models` in params.yaml), the one that it is run for.")
+@click.option("--model", help="With several models (`models` in params.yaml): the one to run the stage for.")
 def run(stage: str, model: str | None) -> None:
-    """Run one STAGE of the study in this folder. `dvc repro` runs all that are out of date, each by this command."""
+    """Run one STAGE of the study in this folder. `dvc repro` calls this for each stage that is out of date."""
     from histoloom.studies.stage_work import main
 
     main(stage, model)
@@ -127,7 +130,7 @@ def run(stage: str, model: str | None) -> None:
 
 @cli.command()
 def stages() -> None:
-    """Print the dvc.yaml that params.yaml asks for. Where params name other models than before: histoloom stages > dvc.yaml"""
+    """Print the dvc.yaml for params.yaml. After a change of `models`, run: histoloom stages > dvc.yaml"""
     from histoloom.studies.dvc_yaml import study_yaml
 
     click.echo(study_yaml(tuple(_study().stated.models)), nl=False)
@@ -135,9 +138,9 @@ def stages() -> None:
 
 @cli.command()
 def plan() -> None:
-    """Print which tiles would be made, and why.
+    """Print which tiles would be sampled, why, and at what cost.
 
-    It says what they would cost too, and writes nothing. The study must have tiles: dvc repro tile.
+    Nothing is written. The study must have tiles: dvc repro tile.
     """
     from histoloom.cli.dry_run import print_dry_run
 
@@ -154,9 +157,9 @@ def status() -> None:
 
 @cli.command()
 @click.argument("store", type=_FOLDER)
-@click.option("--rows", type=_FOLDER, help="Take rows from here, such as data/verdicts for data/synthetic.")
-@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only rows that match; may be repeated.")
-@click.option("-n", "count", default=64, show_default=True, help="How many tiles, evenly spread.")
+@click.option("--rows", type=_FOLDER, help="Take the tiles' rows from here, such as data/verdicts for data/synthetic.")
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Show only rows that match; may be repeated.")
+@click.option("-n", "count", default=64, show_default=True, help="Number of tiles, evenly spread.")
 @click.option("-o", "--output", default="preview.png", show_default=True, type=_NEW)
 def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, output: Path) -> None:
     """Write a contact sheet of any tile STORE."""
@@ -170,7 +173,7 @@ def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, 
 @click.argument("a")
 @click.argument("b", default="")
 def diff(a: str, b: str) -> None:
-    """Say what changed between two versions of the study: tiles, models and params.
+    """Say which tiles, models and params changed between two versions of the study.
 
     A and B are git revisions. Without B, A is compared with the workspace.
     """
@@ -181,15 +184,15 @@ def diff(a: str, b: str) -> None:
 
 @cli.group()
 def review() -> None:
-    """Let a person judge tiles blind, and bring their verdicts back."""
+    """Have a person judge tiles blind, and score the verdicts."""
 
 
 @review.command()
 @click.argument("folder", type=_NEW)
-@click.option("-n", "count", default=100, show_default=True, help="How many tiles, half of them real.")
-@click.option("--seed", default=0, show_default=True, help="Of their order.")
+@click.option("-n", "count", default=100, show_default=True, help="Number of tiles, half of them real.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the order of tiles.")
 def make(folder: Path, count: int, seed: int) -> None:
-    """Write FOLDER/review.html, to be given away, and FOLDER/key.parquet, which is not."""
+    """Write FOLDER/review.html for the reader, and FOLDER/key.parquet, which you keep."""
     from histoloom.cli.review import make_review
 
     shown = make_review(_study(), folder, count, seed)
@@ -200,7 +203,7 @@ def make(folder: Path, count: int, seed: int) -> None:
 @click.argument("folder", type=_FOLDER)
 @click.argument("verdicts", type=_FILE)
 def score(folder: Path, verdicts: Path) -> None:
-    """Score a reader's VERDICTS against FOLDER's key; what they found unusable goes to reviews/verdicts.csv."""
+    """Score a reader's VERDICTS against FOLDER's key. Tiles called unusable go to reviews/verdicts.csv."""
     from histoloom.quality.review import score_review
 
     for name, found in score_review(folder, verdicts, _study().reviews).items():
@@ -216,13 +219,13 @@ def score(folder: Path, verdicts: Path) -> None:
 @click.argument("folder", type=_NEW)
 @click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
 @click.option(
-    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; all that was scanned if unstated."
+    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; by default, the scanned part."
 )
-@click.option("--slide-mpp", type=float, help="The slide's own scale, where its file doesn't tell it.")
+@click.option("--slide-mpp", type=float, help="The slide's own scale, µm/px, if its file doesn't state it.")
 def segment(
     slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
 ) -> None:
-    """Tell nuclei and clear space of SLIDE by their stain.
+    """Find nuclei and clear space of SLIDE by their stain.
 
     FOLDER gets mask.png (1 nuclei, 2 clear space), instances.png and overlay.jpg.
     """
@@ -235,28 +238,28 @@ def segment(
 
 @cli.command()
 @click.argument("folder", type=_NEW)
-@click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, under which licence.")
-@click.option("--hardware", default="", help="On what it was trained, in words.")
+@click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, and their licence.")
+@click.option("--hardware", default="", help="The hardware that it was trained on, in words.")
 @click.option(
     "--dataset",
     "datasets",
     multiple=True,
-    help="Name of the data set, put before what stands for its groups and slides. With --public, several may be named.",
+    help="Name of the data set, put before the codes of its groups and slides. With --public, it may be repeated.",
 )
 @click.option(
     "--public",
     is_flag=True,
-    help="The data sets are public: their ids stay clear, so that every study's leak gate knows them.",
+    help="The data sets are public: their ids stay readable, so that other studies can check for overlap.",
 )
-@click.option("--limits", type=_FILE, help="What the model can't do, as a list in Markdown, for the card.")
+@click.option("--limits", type=_FILE, help="Markdown file with a list of what the model can't do, for the card.")
 @click.option(
-    "--model", help="Of several models (`models` in params.yaml), the one; unstated, the last of sample.chain."
-)
-@click.option(
-    "--max-shard-size", default="5GB", show_default=True, help="Larger files of weights are divided, as 14MB."
+    "--model", help="With several models (`models` in params.yaml): which one; by default, the last of sample.chain."
 )
 @click.option(
-    "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package it was distilled from."
+    "--max-shard-size", default="5GB", show_default=True, help="Larger files of weights are split, such as at 14MB."
+)
+@click.option(
+    "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package that it was distilled from."
 )
 def package(
     folder: Path,
@@ -272,7 +275,8 @@ def package(
 ) -> None:
     """Write the study's models to FOLDER, with a card.
 
-    Weights are in half precision. `init` in params takes the folder. Ids leave as salted codes, unless --dataset NAME --public is given.
+    Weights are in half precision. Other studies name the folder in `train_denoiser.init`. Ids leave as salted codes, unless --dataset NAME
+    --public is given.
     """
     from histoloom.emit.model import Words, package_few_steps, package_models
     from histoloom.emit.redaction import names_outside

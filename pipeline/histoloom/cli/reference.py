@@ -11,8 +11,8 @@ from pydantic_core import PydanticUndefined
 from histoloom.config import Params, Section
 
 _LEFT_OUT = (
-    "A key that is left out or null has its default, or what the package tells that `train_denoiser.init` names. A section with nothing "
-    "in it is as one that is left out. Names of files are relative to the study's folder."
+    "A key that is left out or null has its default, or the value of the package that `train_denoiser.init` names. An empty section counts as "
+    'left out. "Unstated" means that the key is left out. Names of files are relative to the study\'s folder.'
 )
 
 

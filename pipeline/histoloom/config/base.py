@@ -103,8 +103,8 @@ class Guided(Section):
     guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = 2.0
     """guidance scale, or one for each condition; 1 is none, 0 ignores the condition"""
     guidance_interval: Interval | dict[ConditionName, Interval] = _INTERVALS
-    """fractions of the training timesteps, 1 being noise, between which guidance acts (Kynkäänniemi et al. 2024), or
-    those of each condition; one that isn't named is guided throughout. Outside, a condition counts once"""
+    """where guidance acts: two fractions of the training timesteps, 0 data and 1 noise (Kynkäänniemi et al. 2024), or two
+    for each condition. A condition that isn't named is guided at every step. Outside, its scale is 1"""
 
     @model_validator(mode="after")
     def _in_order(self):

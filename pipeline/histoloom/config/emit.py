@@ -14,9 +14,9 @@ class Emit(Section):
         ("imagefolder", "webdataset", "parquet"), min_length=1
     )
     include: Annotated[tuple[Literal["real", "synthetic"], ...], Distinct] = Field(("real", "synthetic"), min_length=1)
-    """which tiles leave. Without `real`, synthetic tiles leave alone: variations of real tiles are refused, and the card has an audit"""
+    """which tiles are emitted. With synthetic alone, variations of real tiles are refused, and the card has an audit"""
     name: str = Field("histoloom-dataset", pattern=r"^\S.*$", max_length=200)
     licence: str = Field("unknown", pattern=r"^\S.*$")
-    captions: bool = Field(False, description="captions may quote reports: they leave only when asked for")
+    captions: bool = Field(False, description="emit captions too; they may quote pathology reports")
     allow_unknown_ancestors: bool = False
     shard_tiles: Positive = 2000

@@ -16,7 +16,9 @@ class Encode(Section):
     symmetries: Literal["none", "flips", "turns"] = "flips"
     """cache each tile mirrored too (flips: 4 symmetries), or turned as well (turns: 8)"""
     mask_detail: Literal[1, 2, 4] = 1
-    """parts a latent pixel into this many cells a side for the mask, where it is larger than a nucleus"""
+    """cells a side into which the mask divides a latent pixel; more if a latent pixel is larger than a nucleus"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """what the autoencoder computes in; bf16 is fp32 where a CPU hasn't it"""
-    edges: bool = Field(False, description="give the mask a channel of nuclear outlines; every slide has 'instances'")
+    """what the autoencoder computes in; a CPU without bf16 takes fp32"""
+    edges: bool = Field(
+        False, description="give the mask a channel of nuclear outlines; needs `instances` or masks by stain"
+    )

@@ -16,7 +16,7 @@ class Evaluate(Section):
     """efficientnet-lite2 or efficientnet-lite0 (packaged), inception-v3, timm:NAME, transformers:ORG/NAME (PLIP:
     vinid/plip), hf-hub:ORG/NAME (open_clip), or a folder of either CLIP"""
     weights: Annotated[str | None, Names.FILE] = None
-    """file of the extractor's weights, of the first four, where they aren't its own"""
+    """file of weights for efficientnet-lite0, efficientnet-lite2, inception-v3 or timm:NAME, in place of its own"""
     max_tiles: Positive = 2000
     kid_subsets: Positive = 50
     neighbours: Positive = 3

@@ -19,4 +19,4 @@ class Filter(Section):
     )
     """which filters, in this order"""
     min_yield: Fraction = 0.02
-    """least fraction of a class's tiles that must pass; of a class of which fewer do, none is accepted, and it is said"""
+    """fraction of a class's tiles that must pass. If fewer pass, none of the class is accepted, and the stage says so"""

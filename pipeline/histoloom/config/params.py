@@ -56,10 +56,10 @@ class Params(Section):
     uplift: Uplift = Uplift()
     report: Report = Report()
     models: dict[FileName, ModelParams] = Field({})
-    """several models, by names of yours; each states what it has otherwise than the sections above"""
+    """several models, by names of yours; each states the keys in which it differs from the sections below"""
 
     extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field({})
-    """pieces of your own: condition, target, backbone, reduce or learner, to a name, to FILE.py:CLASS"""
+    """classes of your own, as {KIND: {NAME: FILE.py:CLASS}}"""
 
     @model_validator(mode="before")
     @classmethod

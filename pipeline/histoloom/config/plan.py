@@ -15,8 +15,10 @@ class Edit(Section):
     """What is changed in a mask; nuclei that are put in are real ones of the train split."""
 
     swap: dict[str, str] = Field({}, description="mask class to the class that it becomes, or background")
-    multiply: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="mask class to times as many nuclei")
-    scatter: bool = Field(False, description="as many nuclei of each class, in a new layout")
+    multiply: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="mask class to a factor of its number of nuclei"
+    )
+    scatter: bool = Field(False, description="as many nuclei of each class, at new places")
 
 
 class Change(Section):
@@ -34,20 +36,22 @@ class Change(Section):
 
 
 class Request(Program):
-    """So many tiles, under the conditions of tiles such as these, so changed."""
+    """A number of tiles to sample: under the conditions of real tiles that `where` selects, as `change` changes them."""
 
     renamed: ClassVar[dict[str, str]] = {"pairs": "counterfactual"}
     name: FileName
     tiles: Positive | Literal["all"]
-    """whose conditions are taken; all, to predict every one that `where` picks"""
+    """how many. all: with purpose: predict, every tile that `where` selects"""
     where: Where = Where()
     change: Change = Change()
     like: Literal["tile"] | None = None
-    """tile: make variations of each tile, whose embedding is given (condition image)"""
-    counterfactual: bool = Field(False, description="make each tile twice with one seed: as it is, and changed")
+    """tile: sample variations of each tile, under its embedding (condition image)"""
+    counterfactual: bool = Field(
+        False, description="sample each tile twice from one seed: under its conditions as they are, and changed"
+    )
     purpose: Literal["augment", "evaluate", "predict"] = "augment"
-    """augment: conditions and tiles of the train split; evaluate: held-out ones, never emitted; predict: tiles of any
-    split are read, and what is made of them goes to data/predicted, never emitted"""
+    """augment: under conditions of the train split; evaluate: under held-out ones, measured and never emitted; predict: run
+    on real tiles of any split, results in data/predicted, never emitted"""
 
     @model_validator(mode="after")
     def _makes_tiles(self):
@@ -62,12 +66,14 @@ class Request(Program):
 
 
 class Plan(Section):
-    classes: tuple[str, ...] = Field((), description="classes to synthesise; empty means every class in deficit")
+    classes: tuple[str, ...] = Field(
+        (), description="classes to sample; empty means every class with fewer train tiles than `target`"
+    )
     target: Literal["largest", "median", "none"] | Positive = "largest"
-    """train tiles wanted per class; none makes what is requested alone"""
+    """train tiles wanted per class; none: only `requests` are sampled"""
     max_per_class: Positive = 256
-    overdraw: float = Field(1.3, ge=1, description="made per tile wanted, because filters reject some")
+    overdraw: float = Field(1.3, ge=1, description="tiles sampled for each tile wanted, because filters reject some")
     requests: tuple[Request, ...] = ()
-    evaluation_tiles: Natural = Field(0, description="made from held-out conditions; measured, never emitted")
+    evaluation_tiles: Natural = Field(0, description="tiles sampled under held-out conditions; measured, never emitted")
     batch_size: Size = 32
     batches_per_part: Positive = 2

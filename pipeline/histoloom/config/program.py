@@ -12,7 +12,7 @@ from histoloom.config.file_names import FileName
 
 
 class Where(Section):
-    """The tiles whose conditions are taken; all that is stated must hold."""
+    """Selects real tiles; all that is stated must hold."""
 
     label: str | None = None
     slide_id: str | None = None
@@ -28,13 +28,13 @@ class Start(Section):
 
     model_config = ConfigDict(serialize_by_alias=True)
     source: Literal["noise", "tile"] = Field("noise", alias="from")
-    """noise, or a real tile; unless `where` says otherwise, the one whose conditions are given"""
+    """noise or a real tile: the one whose conditions are taken, unless `start.where` selects others"""
     strength: float = Field(1.0, gt=0, le=1)
-    """of a tile: 1 keeps nothing but what inversion keeps, 0.1 nearly all (Meng et al. 2022)"""
+    """of tile: how much noise it gets. 0.1 keeps nearly all of it, 1 nothing but what inversion keeps (Meng et al. 2022)"""
     inverted: bool = False
-    """a tile's own noise, found by DDIM backwards under its own conditions, takes the place of drawn noise (Su et al. 2023)"""
+    """begin from the noise that DDIM, run backwards under the tile's own conditions, finds for it (Su et al. 2023)"""
     where: Where | None = None
-    """begin from other tiles than those whose conditions are given, drawn of these"""
+    """begin from other tiles than those whose conditions are taken: drawn from these"""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,11 +57,11 @@ class Remake(Section):
     """The region of a real tile that is made anew; all else stays to the bit. Regions that are stated are joined."""
 
     classes: Annotated[tuple[str, ...], Distinct] = Field((), description="where the tile's mask has one of these")
-    edited: bool = Field(False, description="where change.mask makes the mask another than the tile's")
+    edited: bool = Field(False, description="where change.mask changed the mask")
     centre_um: float | None = Field(None, gt=0, description="a disc in the middle, of this diameter")
     grow_um: float = Field(0.0, ge=0, description="how far the region is widened")
     rounds: Positive = 1
-    """how often each step is taken, so that what is made agrees with what is kept (Lugmayr et al. 2022)"""
+    """how often each step is taken, so that the region fits what is kept (Lugmayr et al. 2022)"""
 
     @property
     def any(self) -> bool:
@@ -78,13 +78,14 @@ class Reduction(Named):
     """What becomes of a row's samples. `reduce: vote` is short for `reduce: {name: vote}`."""
 
     name: ReduceName = "each"
-    """each: a tile each; mean: of pictures, with their deviation; vote, staple: of masks, with their agreement; best:
-    the one that `by` says; residual: how far it is from the tile that it began from; features: of the network"""
+    """how a row's samples are combined. each: not at all; mean: of pictures, with their standard deviation; vote, staple:
+    of masks, with their agreement; best: the one that `by` names; residual: the difference from the tile that it began
+    from; features: those of the network"""
     by: Literal["consensus", "input"] = "consensus"
-    """of best: the sample nearest to the mean of all, or to the tile that it began from"""
+    """of best: nearest to the mean of all samples, or to the tile that they began from"""
     taps: Annotated[tuple[str, ...], Distinct] = ()
     """of features: modules of the network, as torch names them"""
-    level: Fraction = Field(0.1, description="of features: how much noise the tile has, 0 none, 1 noise alone")
+    level: Fraction = Field(0.1, description="of features: the noise that the tile gets, from 0 to 1")
 
     @model_validator(mode="after")
     def _has_taps(self):
@@ -97,11 +98,11 @@ class Program(Section):
     """How a trained model is run on a row."""
 
     start: Start = Start()
-    samples: Positive = Field(1, description="made of each row, each from noise of its own")
+    samples: Positive = Field(1, description="samples of each row, each from its own noise")
     reduce: Reduction = Field(Reduction(), description="what becomes of a row's samples: a name, or its keys")
     remake: Remake = Remake()
     chain: Annotated[tuple[FileName, ...], Distinct] = ()
-    """of several models, those that are run for it, in their order; unstated, sample.chain"""
+    """of several models, those that are run, in order; unstated, sample.chain"""
 
     @property
     def reads_tile(self) -> bool:

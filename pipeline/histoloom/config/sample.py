@@ -10,8 +10,8 @@ from histoloom.config.file_names import FileName
 
 class Sample(Guided):
     chain: Annotated[tuple[FileName, ...], Distinct] = ()
-    """of `models`: which are run one after another, each given what those before it made; unstated, the one that there is"""
+    """names of `models` that sample one after another, each reading the arrays of the earlier ones; unstated, the only one"""
     scheduler: Scheduler = "dpmsolver++"
     steps: Positive = 20
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """what the networks compute in; bf16 is fp32 where a CPU hasn't it"""
+    """what the networks compute in; a CPU without bf16 takes fp32"""

@@ -21,13 +21,13 @@ class FromImage(Section):
     height_px: Positive
     x_px: Natural = Field(0, description="where the region lies on the canvas")
     y_px: Natural = 0
-    strength: Fraction = Field(1.0, description="how much of the noise schedule is run; less changes less")
-    keep: bool = Field(False, description="keep the region, but for its holes, and make what lies around it")
+    strength: Fraction = Field(1.0, description="fraction of the noise schedule that is run; less changes less")
+    keep: bool = Field(False, description="keep the region except its holes, and sample what lies around it")
     rounds: Positive = 4
-    """with keep: how often each step is taken, noise added back in between, so that what is made agrees with what is
-    kept (Lugmayr et al. 2022)"""
+    """with keep: how often each step is taken, with noise added back in between, so that new tissue fits the kept
+    region (Lugmayr et al. 2022)"""
     holes: Annotated[str | None, Names.FILE] = None
-    """GeoJSON of polygons, in the canvas's px, that are made anew"""
+    """GeoJSON polygons, in the canvas's px, that are sampled anew"""
 
     @model_validator(mode="after")
     def _holes_are_of_what_is_kept(self):
@@ -39,7 +39,7 @@ class FromImage(Section):
 
 
 class WovenSlide(Section):
-    """One slide to be made, its pixels at tile.mpp."""
+    """One slide to weave; its pixels are at tile.mpp."""
 
     renamed: ClassVar[dict[str, str]] = {"field": "condition_grid", "lent_by": "source_groups"}
     name: FileName
@@ -50,7 +50,7 @@ class WovenSlide(Section):
     instances: Annotated[str | None, Names.FILE] = None
     """raster of nuclei, where a raster mask has outlines (encode.edges)"""
     outside: Literal["glass", "tissue"] | None = None
-    """what lies where the mask names no class; to be stated with a mask"""
+    """what lies outside the mask's classes; required with a mask"""
     label: str | None = None
     caption: str | None = None
     rna: str | None = Field(None, description="key of an expression profile")
@@ -61,7 +61,7 @@ class WovenSlide(Section):
     """CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the store whose
     conditions are all taken"""
     image: FromImage | None = None
-    source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was drawn from")
+    source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was made from")
     purpose: Literal["augment", "evaluate"] = "augment"
     """evaluate: held-out conditions, never emitted"""
 
@@ -108,15 +108,15 @@ class SampleSlides(Guided):
     renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
     window_layout: Literal["lattice", "random", "stride", "independent"] = "lattice"
-    """how windows are laid; the others are for comparison, on one block"""
+    """how windows are placed; all but lattice are for comparison, on one block"""
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")
     halo_latent_px: Natural | tuple[Natural, ...] | None = None
-    """context around a cell, one or one a step; unstated, a sixteenth of the window"""
-    block_latent_px: Size = Field(256, description="side of what one task advances, about")
+    """width of the window beyond its cell: one number, or one for each step; unstated, a sixteenth of the window"""
+    block_latent_px: Size = Field(256, description="approximate side of the block that one task advances")
     scheduler: Scheduler = "dpmsolver++"
     steps: Positive = 20
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """what the networks compute in; bf16 is fp32 where a CPU hasn't it"""
+    """what the networks compute in; a CPU without bf16 takes fp32"""
     batch_size: Size = Field(16, description="windows in a forward; fixed, so that bytes don't depend on the workers")
     checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
     glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field((243, 243, 243), min_length=3, max_length=3)

@@ -18,16 +18,18 @@ class Tissue(Section):
 
     mpp: Scale = Field(8.0, description="scale of the tissue mask, µm/px")
     min_fraction: Fraction = 0.4
-    min_od: float = Field(0.06, ge=0, description="floor of the threshold, so that blank glass is not split in two")
+    min_od: float = Field(0.06, ge=0, description="least threshold, so that blank glass is not taken for tissue")
     max_od_above_glass: float = Field(0.075, gt=0)
-    """ceiling of the threshold over the density of glass, so that pale tissue isn't lost beside dark"""
+    """the threshold's most above the density of glass, so that pale tissue isn't lost beside dark tissue"""
     min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
     leave_out: Annotated[tuple[Literal["padding", "pen"], ...], Distinct] = ("padding", "pen")
-    """what is dense and is no tissue. Pen is told by its colour: take it out for blue and green stains"""
+    """dense things that are no tissue. Pen is found by its colour: take it out of the list for blue and green stains"""
     max_artefact: Fraction = Field(0.1, description="a tile with more padding and pen than this is left out")
     min_sharpness: float = Field(0.1, ge=0)
-    """below it a tile counts as out of focus: deviation of the Laplacian over mean, of optical density at 1 µm/px"""
-    out_of_focus: Literal["keep", "drop"] = Field("keep", description="tiles out of focus are counted, or dropped too")
+    """tiles below it are out of focus: standard deviation of the Laplacian over mean, of optical density at 1 µm/px"""
+    out_of_focus: Literal["keep", "drop"] = Field(
+        "keep", description="keep or drop tiles out of focus; they are counted"
+    )
 
 
 _MOST_CLASSES = 254
@@ -37,17 +39,16 @@ _MOST_CLASSES = 254
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
     classes: tuple[ClassName, ...] = Field((), validate_default=True)
-    """names of the tile labels; a class's number, wherever it has one, is its place here, from 0; unstated, those of
-    the package that train_denoiser.init names"""
+    """names of the tile labels. A class's number is its place here, from 0; unstated, those of the package that
+    train_denoiser.init names"""
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
     spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
     unlabelled: Literal["drop", "keep"] = "drop"
-    """keep: tiles without label, or whose mask is hidden, teach autoencoder and generator too"""
+    """keep: tiles without label, or whose mask is hidden, stay, to train autoencoder and denoiser"""
     fraction: float = Field(1.0, gt=0, le=1)
-    """fraction of the labels, and of masks that were drawn or traced, that is visible of train, and of val where there
-    is a test split"""
+    """fraction of train's labels and annotated masks that is visible; of val's too, if there is a test split"""
     fraction_of: Literal["tile", "slide", "patient"] = "tile"
-    """what is drawn: squares of two tiles a side, all of a tile within visible ones; or slides; or patients"""
+    """what is visible or hidden as a whole: squares of two tiles a side, slides or patients"""
 
     @field_validator("classes")
     @classmethod
@@ -70,9 +71,9 @@ class Labels(Section):
 
 class Masks(Section):
     source: Literal["polygons", "raster", "stain", "none"] = "none"
-    """stain tells nuclei and clear space by their colour, on slides that nobody has annotated"""
+    """stain: nuclei and clear space, found by their colour, without annotations"""
     classes: tuple[ClassName, ...] = Field((), max_length=_MOST_CLASSES)
-    """ids in `mask` are 1 + index here; 0 is background, 255 is unknown. Of stain: nucleus, clear or both"""
+    """the first class has the id 1; 0 is background, 255 is unknown. Of stain: nucleus, clear or both"""
 
     @model_validator(mode="after")
     def _named(self):
@@ -112,32 +113,32 @@ class Tile(Section):
     nullable: ClassVar[tuple[str, ...]] = ("manifest",)
     manifest: Annotated[str | None, Names.FILE] = "manifests/slides.csv"
     """null where sets alone give tiles"""
-    sets: tuple[TileSet, ...] = Field((), description="tiles that somebody cut already")
+    sets: tuple[TileSet, ...] = Field((), description="tiles that were cut elsewhere")
     spots: Annotated[str | None, Names.FILE] = None
     annotations_root: Annotated[str, Names.FILE] = "manifests/annotations"
     annotations_origin: Literal["bounds", "level0"] = "bounds"
-    """where GeoJSON counts from: the corner of what was scanned (openslide.bounds-x, -y), as QuPath does, or the
-    corner of level 0, as ASAP does. They differ where a file states bounds (MRXS, SCN)"""
+    """where coordinates of GeoJSON count from: the corner of the scanned part (openslide.bounds-x, -y), as in QuPath,
+    or of level 0, as in ASAP. They differ if a file states bounds (MRXS, SCN)"""
     cell_outline: Literal["cell", "nucleus"] = "cell"
-    """which outline of QuPath's cells is taken; they have two where they were detected by their nuclei"""
+    """which outline of QuPath's cells is taken: detected cells have two"""
     max_outside_fraction: Fraction = 0.1
-    """more polygons (of their number, or of their area) or spots of a slide beyond it than this are a fault"""
+    """fraction of a slide's polygons (by number or area) or spots that may lie beyond it; more is a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = ()
-    """further scales that the same slides and pictures of sets are cut at (condition: magnification)"""
+    """further scales at which slides and sets are cut, µm/px (condition: magnification)"""
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Size = 256
     stride_px: Positive = 256
     edge: Literal["drop", "shift"] = "drop"
-    """what fills no tile at the right and lower border: left out, or taken by tiles moved inwards, which overlap others"""
+    """the strip at the right and lower border that fills no tile: left out, or covered by tiles that overlap others"""
     tissue: Tissue = Tissue()
     stain: Literal["none", "macenko", "reinhard"] = "none"
     labels: Labels
     masks: Masks = Masks()
     caption: str = "H&E, {composition}"
-    """fields: {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; with masks
-    told by stain, {measured}: how many nuclei, how pale, how open"""
+    """template with {label}, {composition}, {caption}, manifest columns, a spot's {cluster} and {annotation}; with
+    masks by stain also {measured}: how many nuclei, how pale, how much open space"""
     summarise: Annotated[str | None, Names.COMMAND] = None
     """command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout"""
     split: Split = Split()

@@ -25,27 +25,27 @@ class TileSet(Section):
     path: Annotated[str, Names.FILE]
     """a folder of pictures, a CSV of paths, or a file or glob of .tar, .parquet, .npz, .h5"""
     name: FileName | None = Field(None, description="begins the ids of its tiles; unstated, the stem of path")
-    format: SetFormat | None = Field(None, description="unstated, it is told by what lies there")
+    format: SetFormat | None = Field(None, description="unstated, the files at path tell it")
     mpp: Scale | None = Field(None, description="scale of its pictures, µm/px; unstated, its column mpp")
     scales: tuple[Scale, ...] = ()
     """µm/px that its tiles are cut at, such as [0.25, 0.5]; unstated, tile.mpp and tile.more_mpp"""
     table: Annotated[str | None, Names.FILE] = None
-    """of image_folder: a CSV of what is stated of its pictures; unstated, metadata.csv in it"""
+    """of image_folder: a CSV with further columns of its pictures; unstated, metadata.csv in it"""
     root: Annotated[str | None, Names.FILE] = None
     """of csv: the folder from which its paths count; unstated, the CSV's own"""
     columns: dict[str, str] = Field({})
-    """our names (image, mask, and the columns of slides.csv) to the set's; unstated, they are the same"""
+    """histoloom's names of columns (image, mask, and those of slides.csv) to the set's; unstated, they are the same"""
     patterns: dict[str, str] = Field({})
-    """our names to regular expressions; the first group, found in a tile's name, is the value"""
-    values: dict[str, str] = Field({}, description="our names to what holds for all tiles, such as split or dataset")
+    """names of columns to regular expressions; the first group, found in a tile's name, is the value"""
+    values: dict[str, str] = Field({}, description="names of columns to one value for all tiles, as for dataset")
     label_names: tuple[ClassName, ...] = Field((), description="where labels are numbers: their names, from 0")
     masks: Annotated[str | None, Names.FILE] = None
     """of image_folder and csv: a folder of masks with the pictures' relative names"""
     mask_values: dict[int, str] = Field({})
-    """values of masks to names of tile.masks.classes; unstated, 1 + the class's place, 0 is background"""
+    """values of masks to names of tile.masks.classes; unstated, 1 is the first class and 0 is background"""
     group_by: Literal["patient", "tile"] = "patient"
-    """the leak unit: the patient, or the slide where no patient is stated. tile asks for each tile to be a group of
-    its own where neither is known: tiles of one patient may then lie in several splits"""
+    """patient: the split group is the patient, or the slide if no patient is stated. tile: if neither is known, each
+    tile is a group of its own. Tiles of one patient may then lie in several splits"""
     larger: Literal["centre", "grid"] = "centre"
     """pictures larger than tile_px are cut at their centre, or into a grid of tile.stride_px"""
 

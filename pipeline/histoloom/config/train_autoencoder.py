@@ -18,26 +18,26 @@ class TrainAutoencoder(Section):
     latent_channels: Size = 4
     down_factor: Literal[2, 4, 8, 16] = 4
     channels: Size = 32
-    blocks: Size = Field(1, description="residual blocks of a level; of tiny's finest level, always 1")
+    blocks: Size = Field(1, description="residual blocks of a level; tiny's finest level always has 1")
     crop_px: Size | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
     kl_weight: float = Field(1e-6, ge=0)
-    detail_weight: float = Field(0.5, ge=0, description="asks for as much local detail as there was, against blur")
+    detail_weight: float = Field(0.5, ge=0, description="weight of the loss of local detail, against blur")
     scale: Literal["measured", "kept"] = "measured"
-    """of the latents: that of this study's train tiles, or what `init` came with"""
-    perceptual_weight: float = Field(0.0, ge=0, description="of a distance in EfficientNet-Lite0's features")
+    """scale of the latents: measured on this study's train tiles, or kept from `init`"""
+    perceptual_weight: float = Field(0.0, ge=0, description="weight of a distance in EfficientNet-Lite0's features")
     steps: Natural = Field(500, description="0 uses the loaded weights as they are")
     decoder_steps: Natural = 0
-    """after `steps`, of the decoder alone, at half the learning rate, against a critic of patches in place of the
-    perceptual distance: sharper, and a denoiser that knows the latents still fits"""
-    critic_weight: float = Field(0.05, ge=0, description="of what that critic says")
+    """after `steps`, steps of the decoder alone, at half the learning rate. A discriminator of patches takes the place
+    of the perceptual distance. Pictures get sharper; the latents stay as they are"""
+    critic_weight: float = Field(0.05, ge=0, description="weight of that discriminator's loss")
     batch_size: Size = 16
     learning_rate: float = Field(1e-3, gt=0)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
     patience: Positive | None = Field(
         None,
-        description="stop `steps` where val tiles have been rebuilt no better for so many checkpoints, by KID in EfficientNet-Lite0's "
-        "features, and take the best; unstated, all steps are taken",
+        description="stop `steps` if the KID of rebuilt val tiles (EfficientNet-Lite0) has not improved for so many checkpoints, and take "
+        "the best; unstated, all steps are taken",
     )
     resume_from: Annotated[str | None, Names.FILE] = None
 

@@ -40,8 +40,8 @@ class Distil(Guided):
     `guidance` and its interval are the first teacher's, and the student has them inside.
     """
 
-    steps: Positive = Field(4, description="of DDIM, that the student needs")
-    teacher_steps: Positive = Field(32, description="a power of two times as many, that its first teacher takes")
+    steps: Positive = Field(4, description="the student's steps of DDIM")
+    teacher_steps: Positive = Field(32, description="steps of the first teacher: `steps` times a power of two")
 
     @model_validator(mode="after")
     def _halves(self):
@@ -55,10 +55,10 @@ class DiffusedData(Named):
     """What is diffused. `target: pixels` is short for `target: {name: pixels}`."""
 
     name: TargetName = "latents"
-    """an autoencoder's latents; or without one pixels, masks, instances (masks whose nuclei are told apart), vectors
-    or volumes"""
+    """an autoencoder's latents; or, without an autoencoder, pixels, masks, instances (masks with nuclei numbered),
+    vectors or volumes"""
     factor: Literal[1, 2, 4, 8, 16] = 1
-    """pixels of a tile to a pixel of what is diffused, of pixels, masks and instances"""
+    """of pixels, masks and instances: pixels of a tile, along a side, for each diffused pixel"""
     coding: Literal["one_hot", "bits"] = "one_hot"
     """of masks: a channel a class, or the bits of its number (Chen et al. 2023)"""
     condition: ConditionName | None = None
@@ -81,18 +81,18 @@ class TrainDenoiser(Section):
     reads the maps (Zhang et al. 2023)"""
     lora_rank: Size = 16
     distil: Distil | None = None
-    """make a loaded model need fewer steps, guided inside as its teacher was; unstated, train it as it is"""
+    """distil the loaded model to fewer steps, with its teacher's guidance built in; unstated, train it as usual"""
     few_steps: bool = False
-    """add, after training, what distillation taught the packaged model: sample in its few steps of ddim"""
+    """after training, add the package's low-rank updates for sampling in few steps of ddim"""
     target: DiffusedData = Field(DiffusedData(), description="what is diffused: a name, or its keys")
     backbone: BackboneName = Field("unet", description="the network: unet, or mlp for vectors")
     conditions: tuple[ConditionName, ...] = Field(
-        ("label", "text"), description=f"what the denoiser is told: any of {', '.join(PLACES['condition'])}"
+        ("label", "text"), description=f"what the denoiser reads: any of {', '.join(PLACES['condition'])}"
     )
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
     map_input: Literal["concat", "spade", "controlnet"] = "concat"
-    """how a mask enters: beside the latents, as SPADE norms in the decoder (Park et al. 2019), or by a ControlNet;
-    adapt: controlnet sets it"""
+    """how maps enter: concatenated to the latents, by SPADE norms in the decoder (Park et al. 2019), or by a ControlNet,
+    which adapt: controlnet sets"""
     channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
     layers_per_block: Size = 1
     attention_head_dim: Size = 8
@@ -100,20 +100,20 @@ class TrainDenoiser(Section):
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
     schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
     betas: tuple[Variance, Variance] | None = None
-    """first and last of a schedule that is linear or scaled_linear; unstated, the schedule's own"""
+    """first and last beta of the schedule linear or scaled_linear; unstated, the schedule's own"""
     train_timesteps: Positive = 1000
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
     windows_latent_px: tuple[Positive, ...] = ()
-    """a batch shows windows of one of these sides, drawn, of its tiles' latents; unstated, whole tiles"""
+    """train on windows of the latents. Each batch has one of these sides, drawn; unstated, whole tiles"""
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: Natural = 50
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     checkpoint_every: Positive = 200
     resume_from: Annotated[str | None, Names.FILE] = None
-    """a checkpoint folder to go on from; missing is an error"""
+    """a checkpoint folder to continue from; it is an error if it is missing"""
 
     @property
     def encoded(self) -> tuple[str, ...]:

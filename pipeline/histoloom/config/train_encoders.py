@@ -20,7 +20,7 @@ class Text(Section):
     transformers:ORG/NAME (PLIP: vinid/plip)"""
     revision: str | None = Field(None, description="commit of the hub's repository")
     max_tokens: Positive | None = None
-    """longer captions are read in chunks of the tower's length up to this; unstated, one chunk"""
+    """captions are read in as many chunks of context_length as hold these; unstated, in one chunk"""
     padding: Literal["masked", "read"] = "masked"
     """whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does"""
     image_px: Size = 64
@@ -42,7 +42,7 @@ class SampleTable(Section):
     """regular expression whose group is the id in each of the table's keys: ^(TCGA-[^-]+-[^-]+) takes the patient's id
     from a sample's barcode; unstated, the whole key is the id"""
     min_matched: Fraction = 0.5
-    """least share of the train split's samples that the table must know; fewer is a fault"""
+    """fraction of the train split's samples that the table must have; less is a fault"""
 
     @field_validator("key_pattern")
     @classmethod
@@ -72,9 +72,9 @@ class Rna(SampleTable):
     init: Annotated[str, Names.MODEL] = "train"
     """train, the name of a packaged model, or a folder that an earlier train_encoders wrote (its rna/)"""
     transform: Literal["log_counts", "none"] = "log_counts"
-    """log_counts: counts or amounts (TPM, FPKM) to the natural log of 1 + those per 10,000; none: as they are"""
+    """log_counts: the natural log of 1 + counts or amounts (TPM, FPKM) per 10,000; none: values as they are"""
     values: Literal["auto", "linear", "log"] = "auto"
-    """what the table holds: linear, counts or amounts; log, logarithms or scores; auto tells by the values"""
+    """what the table holds: linear: counts or amounts; log: logarithms or scores; auto: the values decide"""
     max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
     hidden: tuple[Positive, ...] = (6000, 4000, 2048)
     code: Size = 200
@@ -109,10 +109,10 @@ class Genotype(SampleTable):
             "deep_deletion": ("HOMDEL",),
         }
     )
-    """name of an alteration to its values; case doesn't count. A protein change such as R175H is the first"""
+    """name of an alteration to its values; case doesn't count. Protein changes such as R175H count as the first name"""
     numbers: Literal["auto", "mutation", "gistic"] | dict[str, Literal["mutation", "gistic"]] = "auto"
     """what numbers mean: mutation, 0 wild type and 1 altered; gistic, -2 deep_deletion, -1 loss, 0 wild type, 1 gain,
-    2 amplification; or one of them for each marker; auto tells by the column, and asks where it can't"""
+    2 amplification; or one of them for each marker. auto: the column decides; an unclear one is a fault"""
 
     @model_validator(mode="after")
     def _distinct(self):
@@ -137,10 +137,10 @@ class ImageTower(Section):
 
     source: Annotated[TowerName, Names.EXTRACTOR] = "efficientnet-lite0"
     """efficientnet-lite0 (packaged); train; a packaged model that has such an encoder, or a folder that an earlier
-    train_encoders wrote (its image/); or another of what evaluate.features names but efficientnet-lite2"""
+    train_encoders wrote (its image/); or another network of evaluate.features, but efficientnet-lite2"""
     method: Literal["simclr", "vicreg", "barlow_twins"] = "vicreg"
-    """of train: how two views of a tile are made alike, and tiles different"""
-    image_px: Annotated[int, Field(ge=16)] = Field(64, description="side to which tiles are brought")
+    """of train: the self-supervised loss"""
+    image_px: Annotated[int, Field(ge=16)] = Field(64, description="tiles are resized to this side")
     width: Annotated[int, Field(ge=4)] = Field(16, description="channels of the first stage")
     size: Annotated[int, Field(ge=8)] = Field(128, description="channels of the embedding")
     steps: Positive = 600
@@ -151,10 +151,10 @@ class ImageTower(Section):
 class Degrade(Section):
     """What a picture that lies over the tile lost, in this order; nothing where none is stated."""
 
-    blur_px: float = Field(0.0, ge=0, description="deviation of a Gaussian")
+    blur_px: float = Field(0.0, ge=0, description="standard deviation of a Gaussian blur")
     factor: Literal[1, 2, 4, 8, 16] = 1
-    """px of the tile to a px of the picture, which is enlarged again"""
-    noise: float = Field(0.0, ge=0, description="deviation, grey levels")
+    """reduce the picture by this factor, and enlarge it again"""
+    noise: float = Field(0.0, ge=0, description="standard deviation, grey levels")
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
 
 

@@ -19,10 +19,9 @@ class TrainFilters(Section):
     """fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for quality,
     distance and anomaly, 0.001 for near_copy, 0.05 for the others"""
     features: Annotated[ExtractorName, Names.EXTRACTOR] = "efficientnet-lite0"
-    """what distance, label, disagreement, realism and rna look through, of what evaluate.features names but efficientnet-lite2"""
+    """network of distance, label, disagreement, realism and rna: one of evaluate.features, but efficientnet-lite2"""
     segmenter_steps: Positive = 400
-    """of training what the mask filter looks with, and up to five more to set its threshold, one for each fifth of the
-    split groups"""
+    """training steps of the mask filter's segmenter, and of each of up to five more that set its threshold"""
 
     def false_rejection_of(self, name: str) -> float:
         """The fraction of real held-out tiles that a filter may reject."""

@@ -17,18 +17,18 @@ ArmName = Literal[
 
 class Uplift(Section):
     renamed: ClassVar[dict[str, str]] = {"classifier": "learner"}
-    task: LearnerTask = Field("label", description="what is learnt of a tile: its label, or its mask")
+    task: LearnerTask = Field("label", description="what the learner predicts of a tile")
     arms: tuple[ArmName, ...] = ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic")
-    """what is trained on; the others are compared with the first. A command has no arms with classical.
-    real+unfiltered has as many synthetic tiles as real+synthetic, drawn of all, accepted or not"""
+    """mixtures of tiles that are trained on; the others are compared with the first. A command has no arms with
+    classical. real+unfiltered has as many synthetic tiles as real+synthetic, drawn from all, accepted or not"""
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((1.0,), min_length=1)
-    """synthetic tiles to real ones in the arms that have both"""
+    """synthetic tiles for each real one, in the arms that have both"""
     seeds: int = Field(5, ge=0, le=1000)
-    """models trained for each arm; 0 leaves the experiment out, and is taken where a label's task has fewer than two classes"""
+    """models trained for each arm; 0 leaves the experiment out, and is the default with fewer than two classes of labels"""
     learner: LearnerName = None
-    """what learns it; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for
-    masks. Others are timm:NAME for labels, from scratch; unet-imagenet for masks; and for both denoiser (a head on
-    the study's frozen denoiser) and command, your own"""
+    """the network; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for masks.
+    Others: timm:NAME (from scratch) for labels; unet-imagenet for masks; denoiser (a head on the study's frozen
+    denoiser) and command (your own) for both"""
     command: Annotated[str | None, Names.COMMAND] = None
     """called for each model with {dataset}, {predictions}, {steps} and {seed} filled in
     (docs/how-to/see-whether-it-helps.md)"""
