@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import get_args, get_origin
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -49,11 +49,16 @@ def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[t
 
 def _type(kind) -> str:
     """A type as a user reads it: choices spelt out, containers by their brackets."""
-    text = kind.__name__ if isinstance(kind, type) else str(kind)
-    text = re.sub(r"typing\.|histoloom\.config\.\w+\.|<class '(\w+)'>", r"\1", text)
-    text = re.sub(r"Annotated\[(\w+),.*?\)\]\)?\]?", r"\1", text)
-    text = re.sub(r"Literal\[([^\]]*)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), text)
-    return text.replace("|", "or")
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(inside[0])
+    if origin is Literal:
+        return " or ".join(map(str, inside))
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_type, inside)))
+    if inside:
+        return f"{origin.__name__}[{', '.join('...' if of is Ellipsis else _type(of) for of in inside)}]"
+    return "None" if kind is type(None) else kind.__name__
 
 
 def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
