@@ -177,7 +177,14 @@ def studies(root: Path, models: dict[str, str], samples: int) -> dict[str, Packa
     found: dict[str, Packaged] = {}
     for name, model in models.items():
         own = copy.deepcopy(params)
-        own["train_denoiser"] |= {"conditions": _conditions(model), "drop": {}}
+        own |= {
+            "train_autoencoder": {},
+            "encode": {},
+            "train_denoiser": {"conditions": _conditions(model)},
+        }  # sizes are the model's
+        encoders = params["train_encoders"]
+        rna = {key: encoders["rna"][key] for key in ("table", "key", "min_matched")}
+        own["train_encoders"] = {"cohort": encoders["cohort"], "rna": rna}
         own = as_packaged(own, model)
         found[name] = found["base"].copied(name, own) if found else Packaged(root / name, own, slides, files)
         found[name].train()
@@ -187,7 +194,7 @@ def studies(root: Path, models: dict[str, str], samples: int) -> dict[str, Packa
 def _conditions(model: str) -> list[str]:
     record = read_denoiser_record(packaged(model, "denoiser"))
     assert record is not None, "a package has one"
-    return [spec.name for spec in record.conditions if spec.name != "rna"]
+    return [spec.name for spec in record.conditions]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from histoloom.data.study_folder import Study as StudyFolder
 from histoloom.emit.model import Words, package_models
 
 MODEL = "histoloom-small"
+_ENCODERS = {"text": "source", "rna": "init", "image": "source"}
 FORMER = {
     "train_autoencoder": {
         "down_factor": 4, "latent_channels": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
@@ -49,7 +50,7 @@ def as_packaged(params: dict, model: str) -> dict:
     merge(
         params,
         {
-            "train_encoders": {"text": {"source": model}, **({"rna": {"init": model}} if "rna" in told else {})},
+            "train_encoders": {name: {key: model} for name, key in _ENCODERS.items() if name in told},
             "train_autoencoder": {"init": model, "steps": 0, "decoder_steps": 0, "scale": "kept"},
             "train_denoiser": {"init": model, "steps": 0},
             "encode": {"symmetries": "none"},

@@ -21,7 +21,7 @@ MAX_SHARD_SIZE = "5GB"
 _FOLDERS = ("", "text", "rna", "image", "controlnet")
 _FILES = re.compile(
     r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
-    r"|(open_clip_|tokenizer_|preprocessor_)?config\.json|(latents|target|conditions|lineage|encoders)\.json"
+    r"|(open_clip_|tokenizer_|preprocessor_|scheduler_)?config\.json|(latents|target|conditions|lineage|encoders)\.json"
     r"|(tokenizer|vocab|added_tokens|special_tokens_map)\.json|vocab\.txt|merges\.txt"
 )
 """What of a part's folders is taken; profiles of the samples themselves (codes.parquet) are not among it."""

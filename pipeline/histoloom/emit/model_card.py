@@ -29,6 +29,7 @@ def write_model_card(folder: Path) -> None:
     learnt = {name for p in (params, *map(load_params, earlier)) for name in learnt_towers(p)}
     card = CARDS.get_template("model_card.md.jinja").render(
         facts, conditions=conditions["conditions"], params=params, few_steps=read_few_steps(folder / "denoiser"),
+        scales=sorted({row["mpp"] for row in facts.get("tiles", ())}) or [params.tile.mpp],
         sides=[side * params.factor for side in windows] or [params.tile.tile_px],
         earlier=[path.name for path in earlier], codes=codes, clear=[name for name in groups if not is_code(name)],
         text_learnt="text" in learnt, rna_learnt="rna" in learnt,
