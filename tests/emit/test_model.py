@@ -233,7 +233,13 @@ def test_ids_in_the_licence_the_classes_and_the_data_set_s_name_are_printed(para
     assert "the data set's name has words that are ids of this study: s1" in said
 
 
-def test_large_files_are_divided_and_a_missing_one_is_named(params):
+@pytest.mark.parametrize("map_input", ["concat", "spade"])
+def test_large_files_are_divided_and_a_missing_one_is_named(params, map_input):
+    specs = (ConditionSpec("mask", "map", 2, 0.1, ("background", "a")),)
+    record = DenoiserRecord(specs, DenoiserTraining("v_prediction", "cosine", 1000, map_input, (4, 8, 8)))
+    config = TrainDenoiser(channels=(16, 32), map_input=map_input)
+    save_denoiser(UNet.build(config, specs, (4, 8, 8)), record, Path("models/denoiser"))
+    Lineage(groups=("p1",)).save(Path("models/denoiser"))
     package_models(study_of(params), Path("whole"), MINE)
     package_models(study_of(params), Path("parts"), MINE, max_shard_size="60KB")
     parts = sorted(Path("parts/denoiser").glob("*-of-*.safetensors"))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from histoloom.backbones.backbone import Backbone, Specs
-from histoloom.backbones.unet import WEIGHTS
+from histoloom.backbones.unet import WEIGHTS, load_weights
 from histoloom.conditions.batch import Conditions
 from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
@@ -69,7 +69,7 @@ class MLP(Backbone):
     def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
         sizes = read_json(Path(source) / "config.json")
         made = cls(sizes["out_channels"], tuple(sizes["block_out_channels"]), sizes["vector"], sizes["token"])
-        made.load_state_dict(load_file(Path(source) / WEIGHTS))
+        load_weights(made, source)
         return made
 
     def save(self, folder: Path) -> None:

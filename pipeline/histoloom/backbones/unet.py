@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
-from safetensors.torch import load_file
+from huggingface_hub import load_torch_model
 
 from histoloom.backbones.backbone import Backbone, Specs
 from histoloom.backbones.control import FOLDER, control_residuals, load_control, new_control
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from histoloom.config.denoiser_record import DenoiserRecord, MapInput
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_PARTS = "diffusion_pytorch_model{suffix}.safetensors"
 _CONTROL = "control."
 _OF_A_HUB = "Of a hub's pipeline, fetch the whole first: hf download ORG/NAME. What it tells is then taken from it."
+
+
+def load_weights(network: torch.nn.Module, folder: Path | str) -> None:
+    """Fill a network with the weights of a folder, which may be divided into several files."""
+    load_torch_model(network, folder, strict=True, filename_pattern=_PARTS)
 
 
 class UNet(Backbone):
@@ -81,13 +87,15 @@ class UNet(Backbone):
     @classmethod
     def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
         from diffusers.models import UNet2DConditionModel
+        from diffusers.utils.logging import disable_progress_bar
 
         maps = len(_channels(record.conditions, "map")) if record else 0
         map_input = (record.training.map_input if record else None) or "concat"
+        disable_progress_bar()  # of divided weights
         try:
             if map_input == "spade" and maps:
                 made = cls(UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source)), maps, map_input)
-                made.network.load_state_dict(load_file(Path(source) / WEIGHTS))
+                load_weights(made.network, source)
                 return made
             network = UNet2DConditionModel.from_pretrained(
                 source, revision=revision, use_safetensors=True, torch_dtype=torch.float32

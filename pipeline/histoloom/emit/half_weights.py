@@ -12,6 +12,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from histoloom.backbones.unet import WEIGHTS
 from histoloom.data.commit import write_json
 from histoloom.emit.redaction import FOLDER, is_path, told_source
 from histoloom.errors import HistoloomError
@@ -25,7 +26,6 @@ _FILES = re.compile(
     r"|(tokenizer|vocab|added_tokens|special_tokens_map)\.json|vocab\.txt|merges\.txt"
 )
 """What of a part's folders is taken; profiles of the samples themselves (codes.parquet) are not among it."""
-_SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
 def copy_half(source: Path, target: Path, max_shard_size: str) -> int:
@@ -52,7 +52,7 @@ def _halve(path: Path, out: Path, max_shard_size: str) -> int:
     halved = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
     if bad := [n for n, t in halved.items() if not torch.isfinite(t).all()]:
         raise HistoloomError(f"{path}: '{bad[0]}' doesn't fit half precision.")
-    if _SHARD.search(path.name):
+    if path.name != WEIGHTS:  # else a part already, or of an encoder, which is small
         save_file(halved, out, {"format": "pt"})
     else:
         pattern = f"{out.stem}{{suffix}}.safetensors"
