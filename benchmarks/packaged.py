@@ -12,7 +12,6 @@ from ruamel.yaml import YAML
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
-from histoloom.config import Params
 from histoloom.config.denoiser_record import CONDITIONS_FILE, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.data.commit import write_json
@@ -68,7 +67,7 @@ class Packaged(Study):
         denoiser = self.folder / "models/denoiser"
         shutil.rmtree(denoiser, ignore_errors=True)
         shutil.copytree(packaged(self.params["train_denoiser"]["init"], "denoiser"), denoiser)
-        record, sizes = read_denoiser_record(denoiser), Params.model_validate(self.params)
+        record, sizes = read_denoiser_record(denoiser), StudyFolder(self.folder).params
         assert record is not None, "a package has one"
         px = sizes.tile.tile_px // sizes.factor  # it may have seen larger tiles than these
         training = replace(record.training, shape=(record.training.shape[0], px, px))
