@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.backbones.few_steps import add_few_steps
+from histoloom.backbones.few_steps import add_few_steps, read_few_steps
 from histoloom.conditions.expression_encoder import load_expression_encoder
 from histoloom.conditions.text import load_text_encoder
 from histoloom.config.package import packaged, root
@@ -36,6 +36,8 @@ def test_every_part_of_a_package_loads(package):
     encoder = load_expression_encoder(package / "encoders/rna")
     nothing = pd.DataFrame(0.0, index=["s"], columns=list(encoder.genes))
     assert encoder.codes(nothing).shape == (1, sizes["rna"] - 1), "a code, and whether there is one"
+    if read_few_steps(package / "denoiser") is None:
+        return
     before = unet.network.conv_out.weight.clone()
     assert add_few_steps(unet, package / "denoiser") == 4 and not torch.equal(before, unet.network.conv_out.weight)
 
