@@ -204,9 +204,18 @@ def test_a_package_tells_no_id_no_split_and_no_path(study, tmp_path):
         not re.findall(rb"slide-\w+|patient-\w+|manifests|data/slides|\.geojson|\.csv|assign", said)
         and place not in said
     )
-    said = _package(study, tmp_path / "clear", "--dataset", "tiny", "--public")
-    assert set(re.findall(rb"[\w:-]*slide-\w+", said)) == {b"tiny:patient-slide-train", b"tiny:slide-train"}
-    assert b"slide-val" not in said and b"manifests" not in said and place not in said
+
+
+def test_the_package_of_a_public_set_names_what_it_saw_and_what_was_held_out(study, tmp_path):
+    folder, place = tmp_path / "clear", str(study.parent.parent).encode()
+    said = _package(study, folder, "--dataset", "tiny", "--public")
+    seen, held_out = (
+        {b"tiny:patient-slide-train", b"tiny:slide-train"},
+        {b"tiny:patient-slide-val", b"tiny:patient-slide-test"},
+    )
+    assert set(re.findall(rb"[\w:-]*slide-\w+", said)) == seen | held_out
+    assert not any(name in path.read_bytes() for path in folder.rglob("lineage.json") for name in held_out)
+    assert b"manifests" not in said and place not in said
 
 
 def test_the_report_says_at_its_top_that_it_is_internal(study):
