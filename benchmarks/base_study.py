@@ -30,14 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--choose", action="store_true", help="leave the test groups out, and hold others out as val")
+    parser.add_argument("--recipe", action="append", default=[], help="a recipe after histoloom-base, such as histoloom-base-2")
     asked = parser.parse_args()
-    print(json.dumps(lay_out(asked.folder, choose=asked.choose), indent=1))
+    print(json.dumps(lay_out(asked.folder, choose=asked.choose, recipes=tuple(asked.recipe)), indent=1))
 
 
-def lay_out(folder: Path, *, choose: bool) -> dict[str, object]:
+def lay_out(folder: Path, *, choose: bool, recipes: tuple[str, ...] = ()) -> dict[str, object]:
     """Make the study; what its splits hold and how many pictures were left out, and why."""
     data = real_data()
-    make_study(folder, ("histoloom-base",))
+    make_study(folder, ("histoloom-base", *recipes))
     for place in ("spots.csv", "expression.parquet"):
         shutil.copy(data / "her2st" / place, folder / "manifests" / place)
     left_out: Counter[str] = Counter()
