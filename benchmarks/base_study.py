@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--choose", action="store_true", help="leave the test groups out, and hold others out as val")
-    parser.add_argument("--recipe", action="append", default=[], help="a recipe after histoloom-base, such as histoloom-base-2")
+    parser.add_argument(
+        "--recipe", action="append", default=[], help="a recipe after histoloom-base, such as histoloom-base-2"
+    )
     asked = parser.parse_args()
     print(json.dumps(lay_out(asked.folder, choose=asked.choose, recipes=tuple(asked.recipe)), indent=1))
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from histoloom.config import Params
 from histoloom.data.pixel_box import PixelBox
 from histoloom.quality import copy_search
 from histoloom.quality.copy_search import (
@@ -22,8 +23,9 @@ from histoloom.quality.copy_search import (
 )
 from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.near_copy import COPY_OF_SOURCE, SOURCE_LIKENESS, CopyFilter
-from histoloom.quality.planted_copies import DISGUISES, cut, disguised
+from histoloom.quality.planted_copies import DISGUISES, IN_PLACE, cut, disguised
 from tests.build import tissue_picture
+from tests.quality.filtered_tiles import fitting_of
 
 SIDE = 64
 
@@ -152,11 +154,27 @@ def test_an_overlapping_neighbour_of_the_source_is_no_other_tile(train):
     assert copy_scores(copy, index, source)[0][0] < 0.5
 
 
-def test_what_is_a_copy_of_its_source_is_rejected_for_that(train, index):
-    images = train[1]
+def test_what_is_as_like_its_source_as_a_disguised_copy_is_rejected_for_that(train, index, tmp_path):
+    images, rng = train[1], np.random.default_rng(0)
+    rows = pd.DataFrame({"tile_id": index.tile_ids, "input_ref": index.tile_ids, "split_group": "p"})
+    params = Params.model_validate({"tile": {"mpp": 1.0, "labels": {"source": "slide", "classes": ["a", "b"]}}})
+    found = CopyFilter.fit(fitting_of(Tiles(images, rows, lambda _: None, None), params, tmp_path))
+    found.save(tmp_path)
+    found = CopyFilter.load(tmp_path)
+    copies = np.stack([disguised(tile, rng, IN_PLACE) for tile in images])
+    varied = images // 2 + np.roll(images, 1, axis=0) // 2  # half of another tile
+    for made, share in ((images, 1.0), (copies, 0.85)):
+        scores = found.scores(Tiles(made, rows, None, None))
+        reasons = found.reasons(scores, 0.6)
+        assert reasons[COPY_OF_SOURCE].mean() >= share and not reasons[found.reason].any()
+    scores = found.scores(Tiles(varied, rows, None, None))
+    assert scores[SOURCE_LIKENESS].median() > 0.5 and not found.reasons(scores, 0.6)[COPY_OF_SOURCE].any()
+
+
+def test_only_what_was_begun_from_a_tile_can_be_a_copy_of_its_source(train, index):
     rows = pd.DataFrame({"input_ref": ["t0", None, "elsewhere"]})
-    found = CopyFilter(index)
-    scores = found.scores(Tiles(images[[0, 1, 2]], rows, None, None))
+    found = CopyFilter(index, 0.9)
+    scores = found.scores(Tiles(train[1][[0, 1, 2]], rows, None, None))
     reasons = found.reasons(scores, 0.6)
     assert reasons[COPY_OF_SOURCE].tolist() == [True, False, False]
     assert reasons[found.reason].tolist() == [False, True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -70,8 +71,12 @@ DISGUISES = {
 """What needs nothing but the tile."""
 
 
-def disguised(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """All disguises at once."""
-    for disguise in DISGUISES.values():
-        image = disguise(image, generator)
+IN_PLACE = ("stain", "jpeg", "blur")
+"""Disguises that leave everything where it is."""
+
+
+def disguised(image: np.ndarray, generator: np.random.Generator, names: Iterable[str] = tuple(DISGUISES)) -> np.ndarray:
+    """All these disguises at once."""
+    for name in names:
+        image = DISGUISES[name](image, generator)
     return image

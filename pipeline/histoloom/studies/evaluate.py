@@ -25,10 +25,9 @@ from histoloom.quality.audit import Audit, audit
 from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
 from histoloom.quality.realism import LEAST, Sample, ToldApart, told_apart
-from histoloom.registry import registered
 from histoloom.studies.stage_work import Work
 from histoloom.training.clip import likeness
-from histoloom.training.reconstruction import reconstruction
+from histoloom.training.reconstruction import given_back
 
 _JUDGED = 200
 """Tiles of a class, of each set, that the judge looks at: it is a large network."""
@@ -220,11 +219,8 @@ def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
 
 def _rebuilt(study: Study, measure: _Measure, device: str) -> Comparison | None:
     """The held-out tiles through the autoencoder, compared as samples are; None where what is diffused are no latents, or there is none."""
-    name = study.params.last.train_denoiser.target.name
-    if name != "latents" or not (study.autoencoder / "config.json").is_file():
+    if (found := given_back(study, measure.held_out.images, device)) is None:
         return None
-    images = measure.held_out.images
-    found = reconstruction(registered("target", name).load(study.autoencoder, device), {"image": images})[1]["image"]
     part = _Part(measure.held_out.rows, measure.extractor.features(found), found)
     return measure.distances(part, measure.held_out, measure.train)
 

@@ -12,6 +12,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from histoloom.conditions.feature_extractors import load_extractor
+from histoloom.data.study_folder import Study
+from histoloom.registry import registered
 from histoloom.targets.pixels import to_images, to_model
 from histoloom.targets.target import Arrays, Target
 
@@ -43,6 +45,16 @@ def reconstruction(target: Target, arrays: Arrays) -> tuple[Reconstruction, dict
         else:
             out.setdefault("equal", {})[name] = float((arrays[name] == rebuilt[name]).mean())
     return out, rebuilt
+
+
+def given_back(study: Study, images: np.ndarray, device: str) -> np.ndarray | None:
+    """Tiles (n, h, w, 3) uint8 as the autoencoder of a study's generator gives them back; None where it diffuses no latents, or has none."""
+    name = study.params.last.train_denoiser.target.name
+    if name != "latents" or not (study.autoencoder / "config.json").is_file():
+        return None
+    target = registered("target", name).load(study.autoencoder, device)
+    batches = [{"image": images[i : i + _BATCH]} for i in range(0, len(images), _BATCH)]
+    return np.concatenate([images[:0], *(target.decode(target.encode(batch))["image"] for batch in batches)])
 
 
 def rebuilt_kid(

@@ -11,11 +11,13 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from histoloom.errors import HistoloomError
-from histoloom.quality.copy_search import CopyIndex, build_index, copy_scores, source_likeness
+from histoloom.quality.copy_search import CopyIndex, build_index, copy_scores, grey_of, register, source_likeness
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
+from histoloom.quality.planted_copies import IN_PLACE, disguised
 
-_ARRAYS, _IDS, _PATCHES = "copies.safetensors", "copies.json", "patches.faiss"
+_ARRAYS, _IDS, _PATCHES, _LIKENESS = "copies.safetensors", "copies.json", "patches.faiss", "likeness_of_copies"
 _LEAST_FITTED = 30
+_MOST_COPIES, _FEWEST_COPIES = 200, 0.05
 SOURCE_LIKENESS, COPY_OF_SOURCE = "source_likeness", "copy of the tile that it was begun from"
 _MOST = 0.95
 """A threshold above it would let copies pass: what it was set on is no other tissue."""
@@ -25,18 +27,22 @@ _MOST = 0.95
 class CopyFilter(Filter):
     """The correlation with the train tile that it fits best (copy_search.py), and which one that is.
 
-    A tile that was begun from a real one resembles it on purpose. It is compared with the others, and with its source apart: what is as
-    like it as a copy is adds nothing.
+    A tile that was begun from a real one resembles it on purpose. It is compared with the other train tiles, and with its source apart.
+    What is as like its source as disguised copies are adds nothing.
+
+    likeness_of_copies : correlation with its source that 95 % of train tiles keep under another stain, JPEG and blur; NaN rejects none.
     """
 
     index: CopyIndex
+    likeness_of_copies: float = float("nan")
     name = "near_copy"
     reason = "near-copy of a train tile"
     high_is_bad = True
 
     @classmethod
     def fit(cls, fitting: Fitting) -> CopyFilter:
-        return cls(build_index(fitting.everything["tile_id"].to_numpy(str), fitting.batches()))
+        index = build_index(fitting.everything["tile_id"].to_numpy(str), fitting.batches())
+        return cls(index, _likeness_of_copies(fitting.train.images, fitting.params.seed))
 
     def scores(self, tiles: Tiles) -> pd.DataFrame:
         sources = self._sources(tiles)
@@ -56,7 +62,7 @@ class CopyFilter(Filter):
         return pd.Index(self.index.tile_ids).get_indexer(refs.fillna("").to_numpy(str))
 
     def reasons(self, scores: pd.DataFrame, threshold: float | None) -> dict[str, np.ndarray]:
-        of_source = self.rejects(scores[SOURCE_LIKENESS].to_numpy(float), threshold)
+        of_source = scores[SOURCE_LIKENESS].to_numpy(float) > self.likeness_of_copies
         return super().reasons(scores, threshold) | {COPY_OF_SOURCE: of_source}
 
     def threshold(self, scores: np.ndarray, fraction: float) -> float | None:
@@ -86,7 +92,8 @@ class CopyFilter(Filter):
     def save(self, folder: Path) -> None:
         import faiss
 
-        save_file({"grey": self.index.grey, "axes": self.index.axes}, folder / _ARRAYS)
+        arrays = {"grey": self.index.grey, "axes": self.index.axes, _LIKENESS: np.array([self.likeness_of_copies])}
+        save_file(arrays, folder / _ARRAYS)
         (folder / _IDS).write_text(json.dumps(self.index.tile_ids.tolist()) + "\n", encoding="utf-8")
         faiss.write_index(self.index.patches, str(folder / _PATCHES))
 
@@ -96,7 +103,18 @@ class CopyFilter(Filter):
 
         ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
         patches = faiss.read_index(str(folder / _PATCHES), faiss.IO_FLAG_MMAP_IFC)  # all workers share its pages
-        return cls(CopyIndex(np.array(ids, str), **load_file(folder / _ARRAYS), patches=patches))
+        arrays = load_file(folder / _ARRAYS)
+        likeness = float(arrays.pop(_LIKENESS)[0])
+        return cls(CopyIndex(np.array(ids, str), **arrays, patches=patches), likeness)
+
+
+def _likeness_of_copies(images: np.ndarray, seed: int) -> float:
+    some = images[np.unique(np.linspace(0, len(images) - 1, _MOST_COPIES).astype(int))] if len(images) else images
+    if not len(some):
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    copies = grey_of(np.stack([disguised(image, rng, IN_PLACE) for image in some]))
+    return float(np.quantile([register(*pair) for pair in zip(copies, grey_of(some))], _FEWEST_COPIES))
 
 
 def _gumbel(fraction: float) -> float:
