@@ -221,8 +221,9 @@ def test_filters_and_distances_look_through_the_network_that_params_name(study, 
     assert evaluated(folder, both)["extractor_also"] == []
 
 
-@pytest.mark.parametrize("source, flattered", [("efficientnet-lite2", True), ("train", False)])
+@pytest.mark.parametrize("source, flattered", [("efficientnet-lite0", True), ("train", False)])
 def test_an_encoder_of_the_study_s_own_does_not_look_through_the_judge_s_network(source, flattered):
     stated = {"train_denoiser": {"conditions": ["image"]}, "train_encoders": {"image": {"source": source}}}
-    params = Params.model_validate({"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}, **stated})
+    judge = {"evaluate": {"features": "efficientnet-lite0"}}
+    params = Params.model_validate({"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}, **stated, **judge})
     assert ("the encoder of the image condition" in _also(params)) == flattered
