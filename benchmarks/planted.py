@@ -33,6 +33,7 @@ from histoloom.quality.filters.base import Filter, Fitting, Tiles, joined, tiles
 from histoloom.quality.filters.filter_set import EXTRACTOR, FILTERS, load_filter_set
 from histoloom.quality.filters.realism import RealismFilter
 from histoloom.studies.stage_work import run_stage
+from histoloom.training.reconstruction import given_back
 
 FALSE_REJECTION, PLANTED_SHARE, DRAWS = 0.05, 0.2, 1000
 _MOST, _SAMPLED = 300, 200
@@ -40,7 +41,10 @@ _MOST, _SAMPLED = 300, 200
 
 
 def planted(folder: Path, others: Path | None) -> dict:
-    """KIND to FILTER to the share of planted tiles that it catches, where it rejects 5 % of real test tiles; `all`: any of them, each at its part of 5 %."""
+    """KIND to FILTER to the share of planted tiles that it catches, where it rejects 5 % of real test tiles; `all`: any of them, each at its part of 5 %.
+
+    All real tiles are as the autoencoder gives them back, so that what is caught is not merely what was scanned.
+    """
     study, work = Study(folder), folder / ".work/planted"
     params, real = study.params, study.real()
     record = json.loads((study.filters / EXTRACTOR).read_text(encoding="utf-8"))
@@ -49,12 +53,16 @@ def planted(folder: Path, others: Path | None) -> dict:
     def some(store: TileStore, rows: pd.DataFrame) -> Tiles:
         return tiles_of(store, spread_by(rows, rows["label"], _MOST).reset_index(drop=True), extractor)
 
+    def as_made(tiles: Tiles) -> Tiles:
+        images = given_back(study, tiles.images, chip())
+        return tiles if images is None else replace(tiles, images=images)
+
     rows = real.rows()
-    train, val, test = (some(real, rows[rows["split"] == split]) for split in ("train", "val", "test"))
+    train, val, test = (as_made(some(real, rows[rows["split"] == split])) for split in ("train", "val", "test"))
     good = joined([some(store, store.rows()) for store in study.synthetic_stores(verdicts=False)])
     fitting = Fitting(train, train.rows, list, study, work, chip(), held_out=val)
     found = {}
-    for kind, make in _kinds(study, work, test, others):
+    for kind, make in _kinds(study, work, test, others, as_made):
         kept = work / f"{kind}.json"
         if not kept.is_file():
             bad = make()
@@ -66,14 +74,16 @@ def planted(folder: Path, others: Path | None) -> dict:
     return found
 
 
-def _kinds(study: Study, work: Path, test: Tiles, others: Path | None) -> Iterator[tuple[str, Callable[[], Tiles]]]:
+def _kinds(
+    study: Study, work: Path, test: Tiles, others: Path | None, as_made: Callable[[Tiles], Tiles]
+) -> Iterator[tuple[str, Callable[[], Tiles]]]:
     labels = sorted(test.rows["label"].dropna().unique())
     following = dict(zip(labels, [*labels[1:], *labels[:1]]))
     if len(labels) > 1:
         known = test.part(test.rows["label"].notna().to_numpy(bool))
         yield "other_class", lambda: _named(known, known.rows["label"].map(following))
     if others is not None:
-        yield "other_organ", lambda: _pictures(others, study.params.tile.tile_px, labels, test)
+        yield "other_organ", lambda: as_made(_pictures(others, study.params.tile.tile_px, labels, test))
     yield "early", lambda: _of_model(_copied(study, work / "early"), _train_less, test)
     yield "untrained", lambda: _of_model(_copied(study, work / "untrained"), _forget, test)
 
@@ -186,7 +196,7 @@ def _forget(folder: Path) -> None:
 
 
 def gain(folder: Path) -> dict:
-    """KID of accepted tiles less its floor, over that of as many unfiltered ones, in the judge's features; and without each filter.
+    """KID of accepted tiles less its floor, over that of as many unfiltered ones of each label, in the judge's features; and without each filter.
 
     Below 1, accepted tiles are nearer to real held-out tiles. The interval draws the split groups of the real tiles, and the samples.
     """
@@ -201,19 +211,26 @@ def gain(folder: Path) -> dict:
     samples, features = pd.concat([r for r, _ in made]), np.concatenate([f for _, f in made])
     reasons = [set(r) - {REFUSED} for r in samples["reject_reasons"]]
     seen = judge.features(study.real().read(real))
-    groups = real["split_group"].to_numpy(str)
-    found = _over_unfiltered(features, np.array([not r for r in reasons]), seen, groups)
+    groups, labels = real["split_group"].to_numpy(str), samples["label"].fillna("").to_numpy(str)
+    found = _over_unfiltered(features, labels, np.array([not r for r in reasons]), seen, groups)
     for name in study.params.filter.use:
         others = np.array([not r - {FILTERS[name].reason} for r in reasons])
-        found |= {f"without.{name}": _over_unfiltered(features, others, seen, groups)["accepted_over_unfiltered"]}
+        found |= {
+            f"without.{name}": _over_unfiltered(features, labels, others, seen, groups)["accepted_over_unfiltered"]
+        }
     return found
 
 
-def _over_unfiltered(features: np.ndarray, accepted: np.ndarray, real: np.ndarray, groups: np.ndarray) -> dict:
+def _over_unfiltered(
+    features: np.ndarray, labels: np.ndarray, accepted: np.ndarray, real: np.ndarray, groups: np.ndarray
+) -> dict:
     rng, count = np.random.default_rng(0), int(accepted.sum())
     if min(count, len(real)) < 20:
         return {"accepted_over_unfiltered": float("nan"), "tiles": count}
-    sets = [features[accepted], features[rng.permutation(len(features))[:count]], real]
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == of))[: (accepted & (labels == of)).sum()] for of in np.unique(labels)
+    ]
+    sets = [features[accepted], features[np.concatenate(drawn)], real]
     kernels = {(a, b): _kernel(sets[a], sets[b]) for a, b in ((0, 0), (1, 1), (2, 2), (0, 2), (1, 2))}
     names, of = np.unique(groups, return_inverse=True)
     half = rng.permutation(len(names))[of] % 2 == 0 if len(names) > 1 else rng.permutation(len(of)) % 2 == 0
@@ -226,8 +243,8 @@ def _over_unfiltered(features: np.ndarray, accepted: np.ndarray, real: np.ndarra
 
     values = []
     for _ in range(DRAWS):
-        drawn = [np.bincount(rng.integers(0, n, n), minlength=n).astype(float) for n in (count, count, len(names))]
-        values.append(ratio([*drawn[:2], drawn[2][of]]))
+        times = [np.bincount(rng.integers(0, n, n), minlength=n).astype(float) for n in (count, count, len(names))]
+        values.append(ratio([*times[:2], times[2][of]]))
     interval = [float(v) for v in np.nanquantile(values, [0.025, 0.975])]
     whole = [np.ones(count), np.ones(count), np.ones(len(of))]
     return {"accepted_over_unfiltered": float(ratio(whole)), "interval": interval, "tiles": count, "groups": len(names)}

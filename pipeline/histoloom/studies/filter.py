@@ -32,8 +32,8 @@ _LEAST_JUDGED = 10
 """A class with fewer synthetic tiles has no yield to speak of."""
 _UNLABELLED = "unlabelled"
 _FITTED, _SCORED = "fitted", "scored"
-_MOST = 500
-"""Tiles of a class, of each kind and store, that filters of the generator are fitted to."""
+_MOST, _MOST_REAL = 500, 200
+"""Tiles of a class that filters of the generator are fitted to: of each synthetic store, and of each split of the real ones."""
 
 
 class Yield(TypedDict):
@@ -149,13 +149,13 @@ def _fit(work: Work, stores: list[TileStore], names: tuple[str, ...], folder: Pa
     study, device = work.study, work.training_device()
     extractor, real = extractor_of(study.filters, device), study.real()
 
-    def some(store: TileStore, rows: pd.DataFrame) -> Tiles:
-        return tiles_of(store, spread_by(rows, rows["label"], _MOST).reset_index(drop=True), extractor)
+    def some(store: TileStore, rows: pd.DataFrame, most: int) -> Tiles:
+        return tiles_of(store, spread_by(rows, rows["label"], most).reset_index(drop=True), extractor)
 
-    synthetic = joined([some(store, store.rows()) for store in stores])
+    synthetic = joined([some(store, store.rows(), _MOST) for store in stores])
     rows = real.rows()
     rows = rows[rows["label"].fillna("").isin(synthetic.rows["label"].fillna(""))]
-    parts = [some(real, rows[rows["split"] == split]) for split in ("train", "val", "test")]
+    parts = [some(real, rows[rows["split"] == split], _MOST_REAL) for split in ("train", "val", "test")]
     tiles = RealTiles(*(_given_back(study, part, device) for part in parts))
     fitting = Fitting(
         tiles.train, tiles.train.rows, lambda: [tiles.train.images], study, work.root, device,

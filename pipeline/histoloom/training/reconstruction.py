@@ -52,7 +52,7 @@ def given_back(study: Study, images: np.ndarray, device: str) -> np.ndarray | No
     name = study.params.last.train_denoiser.target.name
     if name != "latents" or not (study.autoencoder / "config.json").is_file():
         return None
-    target = registered("target", name).load(study.autoencoder, device)
+    target = registered("target", name).load(study.autoencoder, device, study.params.sample.precision)
     batches = [{"image": images[i : i + _BATCH]} for i in range(0, len(images), _BATCH)]
     return np.concatenate([images[:0], *(target.decode(target.encode(batch))["image"] for batch in batches)])
 
