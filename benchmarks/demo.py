@@ -15,8 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.run import flat, report
+import numpy as np
 
+from benchmarks.run import flat, report
+from histoloom.data.store import TileStore
+from histoloom.report.pictures import contact_sheet
+
+_COLUMNS = 10
 ROOT = Path(__file__).parents[1]
 _NO_BF16 = "import torch\n\ntorch.cpu.get_capabilities = dict\n"
 """Python runs a sitecustomize of the path before anything else. With the variable below, oneDNN doesn't use the instructions either."""
@@ -45,9 +50,23 @@ def seconds_by_stage(place: Path, environment: dict[str, str]) -> dict[str, floa
     return found | {str(stage): end - before, "all": end - started}
 
 
+def picture(place: Path, path: Path) -> None:
+    """In pairs of rows, real tiles and the accepted ones that were begun from them: evenly spread, not chosen."""
+    real, made = TileStore(place / "data/tiles"), TileStore(place / "data/synthetic", rows_from=place / "data/verdicts")
+    rows = made.rows()
+    rows = rows[rows["accepted"] & rows["input_ref"].notna()].sort_values("tile_id").reset_index(drop=True)
+    sources = real.rows().set_index("tile_id", drop=False).loc[rows["input_ref"]]
+    pick = np.linspace(0, len(rows) - 1, 2 * _COLUMNS).astype(int)
+    lines = []
+    for some in (pick[:_COLUMNS], pick[_COLUMNS:]):
+        lines += [real.read(sources.iloc[some]), made.read(rows.iloc[some])]
+    contact_sheet(np.concatenate(lines), columns=_COLUMNS).save(path, quality=90)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without-bf16", action="store_true")
+    parser.add_argument("--pictures", type=Path, help="write demo.jpg here")
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -62,6 +81,9 @@ def main() -> None:
             **({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"} if options.without_bf16 else {}),
         }
         found = seconds_by_stage(place, environment)
+        if options.pictures is not None:
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            picture(place, options.pictures / "demo.jpg")
     report("demo", False, {"bf16": not options.without_bf16}, flat({"demo_s": found}), {}, options.json)
 
 
