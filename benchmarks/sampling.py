@@ -31,8 +31,8 @@ from histoloom.studies.sample import SamplePart, sample_part
 
 CONDITIONS = ["label", "text"]
 GPU_BATCH = 256
-AS_DASK_COMES = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "131072"}
-"""Bytes: what dask sets, and what glibc then leaves the other at."""
+AS_DASK_COMES = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "65536", "MALLOC_ARENA_MAX": "16"}
+"""What dask sets, and what glibc leaves the others at."""
 
 
 def demo_study(root: Path, tiles: int, size: int, steps: int) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -59,7 +60,26 @@ def test_workers_keep_freed_memory_unless_the_user_says_otherwise(monkeypatch):
     for value in (None, "65536"):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
         with open_pool(Cluster(workers=1), tasks=1) as run:
-            assert run(os.environ.get, [name], "ask") == [value or str(2**28)]
+            assert run(os.environ.get, [name], "ask") == [value or str(2**31 - 1)]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize("place", ["here()", "thread = threading.Thread(target=here); thread.start(); thread.join()"])
+def test_an_array_that_is_made_again_lies_in_the_memory_of_the_former_one(place):
+    asked = "import resource, threading\nfrom histoloom.allocator import keep_freed_memory\n{kept}\nlength = 2**26\n"
+    asked += "def here():\n    b'x' * length\n    before = resource.getrusage(0).ru_minflt\n"
+    asked += (
+        "    for _ in range(4):\n        b'x' * length\n    print(resource.getrusage(0).ru_minflt - before)\n{place}"
+    )
+    faults = []
+    for kept in ("", "keep_freed_memory()"):
+        code = asked.format(kept=kept, place=place)
+        plain = {
+            name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")
+        }  # dask leaves its own
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
+        faults.append(int(done.stdout))
+    assert faults[0] > 100 and faults[1] < faults[0] / 10
 
 
 def test_a_given_scheduler_is_used():

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from histoloom import allocator
 from histoloom.config import Cluster
 from histoloom.errors import HistoloomError
 from histoloom.progress import progress
@@ -128,7 +129,7 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
         "distributed.scheduler.work-stealing": not woven,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.admin.tick.limit": "60s",
-        **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
+        **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in allocator.ENVIRONMENT.items()},
     }
     with dask.config.set(settings), _open_client(config, tasks, gpu=gpu, woven=woven) as client:
         yield Pool(
@@ -152,10 +153,6 @@ def _open_client(config: Cluster, tasks: int, *, gpu: bool, woven: bool) -> Iter
         yield client
 
 
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
-"""Bytes. dask has glibc give back whatever is freed (65536), and a network that gets its activations anew at each forward then
-spends up to half its time on page faults (benchmarks/sampling.py). A variable of the user's own goes before.
-"""
 _COMPUTES = {"computes": 1}
 """What a worker with two threads has one of, and a task that computes takes."""
 _LOOPBACK = {

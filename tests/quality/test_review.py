@@ -89,6 +89,21 @@ def test_each_label_shows_as_many_of_both_kinds(study):
         make_review(Path("other"), 10, 0)
 
 
+def test_real_tiles_fill_up_a_label_that_has_few_synthetic_ones(study):
+    make_part("data/tiles", "OTHER", tile_rows(20, split="test", label="dermis"), tiles(20, 16, 3))
+    rows = synthetic_rows(2, label="dermis").assign(tile_id=["few-0", "few-1"])
+    make_part("data/synthetic", "augment-00001", rows, tiles(2, 16, 4), SYNTHETIC_ROW)
+    write_verdicts("data/verdicts/augment-00001", rows, [True, True])
+    make_review(REVIEW, 100, 0)
+    key = pd.read_parquet(REVIEW / KEY)
+    assert key.groupby(["label", "source"])["compared"].agg(["sum", "count"]).to_numpy().tolist() == [
+        [2, 10], [2, 2], [10, 10], [10, 10],
+    ]  # fmt: skip
+    verdicts = [(n, "real", "yes", label) for n, label in zip(key["number"], key["label"])]
+    score = score_review(REVIEW, _verdicts(*verdicts, asks=("class",)))
+    assert score["right"]["n"] == 24 and score["right"]["fraction"] == 0.5 and score["real_named_rightly"]["n"] == 20
+
+
 def test_a_reader_who_knows_and_one_who_guesses(study):
     make_review(REVIEW, 20, 0)
     key = pd.read_parquet(REVIEW / KEY)

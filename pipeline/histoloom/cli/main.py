@@ -189,7 +189,13 @@ def review() -> None:
 
 @review.command()
 @click.argument("folder", type=_NEW)
-@click.option("-n", "count", default=100, show_default=True, help="Number of tiles, half of them real.")
+@click.option(
+    "-n",
+    "count",
+    default=100,
+    show_default=True,
+    help="Number of tiles to compare, half of them real; more real ones are mixed in to hide the classes.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the order of tiles.")
 def make(folder: Path, count: int, seed: int) -> None:
     """Write FOLDER/review.html for the reader, and FOLDER/key.parquet, which you keep."""

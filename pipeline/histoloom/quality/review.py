@@ -34,11 +34,12 @@ class Proportion(TypedDict, total=False):
 def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
     """Accepted synthetic and held-out real tiles, as many of the one as of the other in each label, mixed.
 
-    Real tiles of labels that have no synthetic ones are mixed in, so that a reader who is asked for the class can't guess it.
+    Further real tiles are mixed in where a label has fewer than another, so that a reader who is asked for the class can't guess it.
 
     Returns
     -------
-    Images (n, h, w, 3) uint8, and the key: `number` from 1, `tile_id`, `source`, `label`, `image_sha256`.
+    Images (n, h, w, 3) uint8, and the key: `number` from 1, `tile_id`, `source`, `label`, `compared` (whether it is one of as many
+    synthetic as real tiles), `image_sha256`.
 
     Raises
     ------
@@ -67,17 +68,18 @@ def draw_review(study: Study, count: int, seed: int) -> tuple[np.ndarray, pd.Dat
             "or plan.classes."
         )
     wanted = (pairs * min(1.0, count / 2 / pairs.sum())).round().clip(lower=1).astype(int).where(pairs > 0, 0)
-    compared, beside = wanted[wanted > 0], round(wanted[wanted > 0].mean())
-    chosen = [
-        spread(part, compared.get(label, beside))
-        for (label, source), part in rows.groupby(["label", "source"])
-        if label in compared or (source == "real" and label)
-    ]
+    chosen = []
+    for (label, source), part in rows.groupby(["label", "source"]):
+        pair = spread(part, wanted[label])
+        chosen.append(pair.assign(compared=True))
+        if source == "real" and label:
+            others = part.drop(pair.index)
+            chosen.append(spread(others, max(wanted.max() - len(pair), 0)).assign(compared=False))
     key = pd.concat(chosen)
     key = key.iloc[np.random.default_rng(seed).permutation(len(key))].reset_index(drop=True)
     images = np.stack([pool[row.store][0].read(key.iloc[[place]])[0] for place, row in enumerate(key.itertuples())])
     key = key.assign(number=np.arange(1, len(key) + 1), image_sha256=[hash_image(image) for image in images])
-    return images, key[["number", "tile_id", "source", "label", "image_sha256"]]
+    return images, key[["number", "tile_id", "source", "label", "compared", "image_sha256"]]
 
 
 def hash_image(image: np.ndarray) -> str:
@@ -102,7 +104,7 @@ def score_review(folder: Path, verdicts: Path, reviewed: Path) -> dict[str, Prop
     key = pd.read_parquet(folder / KEY).set_index("number")
     given = _read(verdicts, key)
     joined = given.join(key, on="number")
-    paired = joined[joined["label"].isin(key.loc[key["source"] == "synthetic", "label"])]
+    paired = joined[joined["compared"]]
     called_real = paired["verdict"] == "real"
     score = {
         **{f"{s}_taken_for_real": _fraction(called_real[paired["source"] == s]) for s in ("synthetic", "real")},

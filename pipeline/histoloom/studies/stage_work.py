@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from histoloom.allocator import keep_freed_memory
 from histoloom.cluster import Pool, device, open_pool, use_training_threads
 from histoloom.config import Params
 from histoloom.data.commit import digest, discard, hash_tree, link_tree, read_record, replace_tree, write_json
@@ -201,6 +202,7 @@ def run_stage(name: str, study: Study | None = None, model: str | None = None) -
 
 def main(name: str, model: str | None = None) -> None:
     """Run a stage as a process: an error that the user can mend ends as words, not as a traceback."""
+    keep_freed_memory()
     try:
         run_stage(name, model=model)
     except HistoloomError as error:
