@@ -1,4 +1,4 @@
-"""The packaged models on groups that they never saw: histoloom-base beside histoloom-small.
+"""The packaged model on groups that it never saw; with --small beside histoloom-small, the package of one patient before it.
 
 The held-out groups are those that the base model's card names: four slides of camelyon16, four patients of tnbc, and section C5 of her2st.
 Samples are made under the conditions of their tiles and compared with them through EfficientNet-Lite2, which nothing else uses. `excess` is
@@ -9,7 +9,6 @@ names. A broken run goes on where it stopped (--work).
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import tempfile
 from pathlib import Path
@@ -20,16 +19,15 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from benchmarks.base_pictures import SLIDE_PX, write_pictures
 from benchmarks.base_study import lay_out
-from benchmarks.packaged import Packaged, as_packaged
+from benchmarks.packaged import MODEL, Packaged, as_packaged, from_history
 from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import TrainFilters
-from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.load import load_params
-from histoloom.config.package import packaged
 from histoloom.data.rows import held_out_rows, spread, train_rows
 from histoloom.quality.copy_search import build_index, copy_scores
 from histoloom.quality.filters.near_copy import CopyFilter
@@ -176,37 +174,29 @@ def studies(root: Path, models: dict[str, str], samples: int) -> dict[str, Packa
     files = {f"manifests/{path.name}": path for path in (place / "manifests").glob("*.*") if path.name != "slides.csv"}
     found: dict[str, Packaged] = {}
     for name, model in models.items():
-        own = copy.deepcopy(params)
-        own |= {
-            "train_autoencoder": {},
-            "encode": {},
-            "train_denoiser": {"conditions": _conditions(model)},
-        }  # sizes are the model's
-        encoders = params["train_encoders"]
-        rna = {key: encoders["rna"][key] for key in ("table", "key", "min_matched")}
-        own["train_encoders"] = {"cohort": encoders["cohort"], "rna": rna}
-        own = as_packaged(own, model)
+        own = as_packaged(params, model)
         found[name] = found["base"].copied(name, own) if found else Packaged(root / name, own, slides, files)
         found[name].train()
     return found
 
 
-def _conditions(model: str) -> list[str]:
-    record = read_denoiser_record(packaged(model, "denoiser"))
-    assert record is not None, "a package has one"
-    return [spec.name for spec in record.conditions]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these alone")
-    parser.add_argument("--base", type=Path, default="histoloom-base", help="a package's name, or its folder")
-    parser.add_argument("--small", type=Path, help="the folder of histoloom-small, to compare with")
+    parser.add_argument("--base", type=Path, default=MODEL, help="a package's name, or its folder")
+    parser.add_argument(
+        "--small",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="compare with histoloom-small, in a folder or from git's history",
+    )
     parser.add_argument("--samples", type=int, default=3000, help="of each model")
     parser.add_argument(
         "--work", type=Path, help="keep the studies here, so that a broken run goes on where it stopped"
     )
-    parser.add_argument("--pictures", type=Path, help="write pictures here")
+    parser.add_argument("--pictures", type=Path, help="write pictures here, the docs' too")
+    parser.add_argument("--slide-px", type=int, default=SLIDE_PX, help="side of the woven slide among the pictures")
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -215,7 +205,9 @@ def main() -> None:
         pictures = options.pictures and options.pictures.absolute()
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
-        models = {"base": str(options.base)} | ({"small": str(options.small)} if options.small else {})
+        models = {"base": str(options.base)}
+        if options.small is not None:
+            models["small"] = str(options.small or from_history("histoloom-small", root))
         keys: dict = {}
         of = studies(root, models, options.samples)
         judge = judge_of(of["base"])
@@ -238,6 +230,8 @@ def main() -> None:
             merge(keys, {"steps4_over_steps20": {d: few[d] / many[d] for d in many}})
         if "copies" in options.only:
             keys |= measure_copies(of["base"], pictures)
+        if pictures is not None:
+            write_pictures(of["base"], sampled(of["base"], STEPS), pictures, options.slide_px)
     report("base_model", False, {"samples": options.samples}, flat(keys), {}, options.json)
 
 

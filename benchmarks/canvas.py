@@ -282,7 +282,7 @@ def measure_gigapixel(root: Path, smoke: bool) -> dict:
 def main() -> None:
     options = arguments(
         __doc__, PARTS, work="keep the study and what is woven here, so that a broken run goes on where it stopped",
-        pictures="write a canvas of each layout here", model="a packaged model's folder or name (histoloom-small)",
+        pictures="write a canvas of each layout here", model="a packaged model's folder or name (histoloom-base)",
     )  # fmt: skip
     sizes, keys, minutes = SMALL if options.smoke else FULL, {}, {}
     if chip() == "cuda":
@@ -292,7 +292,7 @@ def main() -> None:
         study = None
         if not set(options.only) <= {"memory", "gigapixel"}:
             model = str(options.model or MODEL)
-            study = (smoke(root) if options.smoke else real(root, model, 8))[0]
+            study = smoke(root) if options.smoke else real(root, model, 8)
             study.train()
         parts = {
             "window_layouts": lambda: measure_layouts(study, sizes, options.pictures, root),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.packaged import DATASET
 from benchmarks.run import chip
 from benchmarks.studies import Study
 from histoloom.canvas import torus
@@ -17,15 +18,19 @@ from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.inputs import RegionInputs
 from histoloom.canvas.step import WindowDenoiser
 from histoloom.conditions.batch import Conditions, cat
-from histoloom.conditions.encode import null
+from histoloom.conditions.encode import batch
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.conditions.mask import mask_map
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import read_record
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_fields import written
+from histoloom.data.study_folder import Study as StudyFolder
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
-from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model
+from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model, no_tiles
+
+STATED = ("magnification", "cohort")
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Sizes:
 
     window: int = 32
     halo: int = 2
-    cells: int = 8
-    factor: int = 8
+    cells: int = 16
+    factor: int = 4
     canvases: int = 6
     fewer: int = 2
     steps: tuple[int, ...] = (20, 4)
@@ -117,15 +122,16 @@ def squares(study: Study, sizes: Sizes) -> list[Square]:
 
 @dataclass(frozen=True)
 class Open:
-    """What is stated of a canvas of which all is to be made, under a map (c, h, w), or under no condition."""
+    """What is stated of a canvas of which all is to be made: a map (c, h, w) or none, and the row `given`, the nulls where it is None."""
 
     channels: int
     nulls: Conditions
     map: np.ndarray | None = None
+    given: Conditions | None = None
 
     def region(self, box: PixelBox[int]) -> RegionInputs:
         size = box.height, box.width
-        points = replace(cat([self.nulls, self.nulls]), map=None)
+        points = replace(cat([self.given or self.nulls, self.nulls]), map=None)
         grid = ConditionGrid(points, torch.zeros(1, 1, dtype=torch.int64), (1.0, 1.0))
         if self.map is None:
             given = np.zeros((self.nulls.map.shape[1], *size), np.float16)
@@ -140,7 +146,8 @@ class Open:
 class LoadOpen:
     """A study's denoiser, and a canvas of which all is to be made, under no condition; what a worker calls.
 
-    masked : whether a map will be given; no guidance is, so that a step takes one forward.
+    masked : whether a map will be given, and with it the study's scale and cohort, where the model knows them; no guidance is, so that a
+        step takes one forward.
     """
 
     models: Path
@@ -151,23 +158,25 @@ class LoadOpen:
 
     def __call__(self) -> tuple[WindowDenoiser, Open]:
         model = self.model
-        solver, nulls = make_solver("ddim", model.process, self.steps), nulls_of(model, self.window)
-        scale = (lambda name: float(name == "mask")) if self.masked else (lambda _: 0.0)
+        solver, nulls = make_solver("ddim", model.process, self.steps), model.nulls(self.window, self.window)
+        scale = (lambda name: float(name in ("mask", *STATED))) if self.masked else (lambda _: 0.0)
         denoiser = WindowDenoiser(model.predictor(lambda level: scale), nulls, solver, self.batch_size, chip())
-        return denoiser, Open(model.target.channels, nulls)
+        return denoiser, Open(model.target.channels, nulls, given=self.stated(model, nulls))
 
     @property
     def model(self) -> DiffusionModel:
         return load_diffusion_model(self.models, generator_sha256(self.models), "auto", chip(), "bf16")
 
-
-def nulls_of(model: DiffusionModel, window: int) -> Conditions:
-    """The nulls of all conditions, one row; a map's as large as a window."""
-    row = pd.DataFrame([{"label": None, "caption": "", "rna": None, "genotype": None, "mpp": 1.0}])
-    side = 8 * model.record.training.px  # whole cells at any detail of a mask
-    picture = np.zeros((1, side, side), np.uint8)
-    nulls = null(model.conditions.arrays(row, lambda _: picture), model.specs)
-    return replace(nulls, map=torch.zeros(1, nulls.map.shape[1], window, window))
+    def stated(self, model: DiffusionModel, nulls: Conditions) -> Conditions:
+        """The nulls, but for the study's scale and cohort, where the model knows them."""
+        row = pd.DataFrame(
+            {"mpp": [StudyFolder(self.models.parent).params.tile.mpp], "cohort": [written({"dataset": DATASET})]}
+        )
+        vectors = tuple(spec for spec in model.specs if spec.shape == "vector")
+        arrays = {spec.name: np.zeros((1, spec.size), np.float32) for spec in vectors}
+        for condition in (c for c in model.conditions.conditions if c.name in STATED):
+            arrays |= condition.arrays(row, no_tiles)
+        return replace(nulls, vector=batch(arrays, vectors, np.zeros(1, np.int64)).vector)
 
 
 def map_of(mask: np.ndarray, specs: tuple[ConditionSpec, ...], sizes: Sizes) -> np.ndarray:

@@ -24,7 +24,7 @@ from PIL import Image
 from benchmarks.inputs import drawn_slides, real_data
 from benchmarks.planted import gain, planted
 from benchmarks.run import arguments, flat, report, seconds
-from benchmarks.sampling import demo_study
+from benchmarks.sampling import demo_study, links_of
 from histoloom.cluster import one_thread
 from histoloom.config import Params, TrainFilters
 from histoloom.data.lineage import model_sha256
@@ -144,11 +144,11 @@ def measure_time(root: Path, tiles: int, steps: int) -> dict:
     study.train()
     study.run("train_filters")
     params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
-    sha256, parts = generator_sha256(models), sorted(plan["part"].unique())
+    sha256, links, parts = generator_sha256(models), links_of(models, params, "cpu"), sorted(plan["part"].unique())
 
     def sample(folder: str) -> None:
         for part in parts:
-            sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, "cpu", root / folder))
+            sample_part(SamplePart(part, study.folder / "data/plan", links, sha256, params, root / folder))
 
     def filtered(folder: str) -> None:
         filters, order = models / "filters", params.filter.use  # all but those that look at the generator

@@ -1,9 +1,12 @@
-"""Studies that take a packaged model as it is: of the section that it never saw, or of drawn slides."""
+"""Studies that take a packaged model as it is: of the section that it never saw, or of drawn slides; and a model that was packaged once."""
 
 from __future__ import annotations
 
 import copy
+import io
 import shutil
+import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,50 +15,78 @@ from ruamel.yaml import YAML
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
-from histoloom.config.denoiser_record import CONDITIONS_FILE, read_denoiser_record
+from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, read_denoiser_record
 from histoloom.config.package import packaged
 from histoloom.data.commit import write_json
 from histoloom.data.study_folder import Study as StudyFolder
 from histoloom.emit.model import Words, package_models
+from histoloom.errors import HistoloomError
 
-MODEL = "histoloom-small"
+MODEL = "histoloom-base"
+DATASET = "her2st"
 _ENCODERS = {"text": "source", "rna": "init", "image": "source"}
-FORMER = {
-    "train_autoencoder": {
-        "down_factor": 4, "latent_channels": 4, "channels": 32, "steps": 900, "batch_size": 8, "learning_rate": 3e-3, "detail_weight": 1.0,
-        "perceptual_weight": 0.0, "blocks": 1, "crop_px": None, "mixed_precision": "no", "decoder_steps": 0,
-    },
-    "train_denoiser": {
-        "channels": [32, 64, 128], "steps": 850, "batch_size": 32, "learning_rate": 1e-3, "ema_decay": 0.998,
-        "mixed_precision": "no", "attention_head_dim": 8,
-    },
-    "encode": {"symmetries": "none", "mask_detail": 1, "precision": "fp32"},
-    "train_encoders": {"text": {"steps": 150}},
-}  # fmt: skip
-"""What the demo trained from scratch before there was a packaged model."""
+_OF_THE_STUDY = {"rna": ("table", "key", "min_matched"), "cohort": ("columns",)}
+"""Params of encoders that say what a study has, and not how an encoder is trained."""
+_ROOT = Path(__file__).parents[1]
 
 
 def recipe() -> dict:
-    root = Path(__file__).parents[1]
-    params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    params = YAML(typ="safe").load((_ROOT / "params.yaml").read_text(encoding="utf-8"))
     for name in ("study", MODEL):
-        merge(params, YAML(typ="safe").load((root / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")))
+        merge(params, YAML(typ="safe").load((_ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")))
     return params
+
+
+def specs_of(model: str) -> tuple[ConditionSpec, ...]:
+    """The conditions of a packaged model."""
+    record = read_denoiser_record(packaged(model, "denoiser"))
+    assert record is not None, "a package has one"
+    return record.conditions
 
 
 def as_packaged(params: dict, model: str) -> dict:
-    """Params of a study that takes the packaged model as it is."""
-    params, told = copy.deepcopy(params), params["train_denoiser"]["conditions"]
-    merge(
-        params,
-        {
-            "train_encoders": {name: {key: model} for name, key in _ENCODERS.items() if name in told},
-            "train_autoencoder": {"init": model, "steps": 0, "decoder_steps": 0, "scale": "kept"},
-            "train_denoiser": {"init": model, "steps": 0},
-            "encode": {"symmetries": "none"},
-        },
-    )
-    return params
+    """Params of a study that takes the packaged model as it is: its conditions and sizes, and the study's tiles and tables."""
+    params, told = copy.deepcopy(params), [spec.name for spec in specs_of(model)]
+    own = params.get("train_encoders", {})
+    encoders = {
+        name: {key: own[name][key] for key in keys if key in own[name]}
+        for name, keys in _OF_THE_STUDY.items()
+        if name in own
+    }
+    merge(encoders, {name: {key: model} for name, key in _ENCODERS.items() if name in told})
+    return params | {
+        "train_encoders": encoders,
+        "train_autoencoder": {"init": model, "steps": 0, "decoder_steps": 0, "scale": "kept"},
+        "encode": {},
+        "train_denoiser": {"init": model, "steps": 0, "conditions": told},
+    }
+
+
+def from_history(name: str, work: Path, checkout: Path = _ROOT) -> Path:
+    """The folder of a model that was packaged once, unpacked under `work` from the last commit that held it.
+
+    Raises
+    ------
+    HistoloomError
+        when `checkout` is no git checkout, or its history doesn't reach back so far.
+    """
+    place = f"pretrained/{name}"
+    removed = _git(checkout, "log", "--diff-filter=D", "--format=%H", "-1", "--", place).decode().strip()
+    held = _git(checkout, "archive", "--format=tar", f"{removed}~1", place) if removed else b""
+    if not held:
+        raise HistoloomError(
+            f"No commit of the git checkout {checkout} holds {place}. Run this in a checkout with the whole history (git fetch --unshallow), "
+            "or name a folder that holds the model."
+        )
+    with tarfile.open(fileobj=io.BytesIO(held)) as archive:
+        archive.extractall(work, filter="data")
+    return work / place
+
+
+def _git(checkout: Path, *arguments: str) -> bytes:
+    """What git prints; nothing where it fails."""
+    done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, check=False)
+    return b"" if done.returncode else done.stdout
 
 
 class Packaged(Study):
@@ -75,21 +106,28 @@ class Packaged(Study):
         self.run("plan")
 
 
-def real(root: Path, model: str, tiles: int) -> tuple[Packaged, Study]:
-    data, params = real_data() / "her2st", recipe()
-    params["tile"]["slides_root"] = str(data / "slides")
-    params["plan"]["evaluation_tiles"] = tiles
-    rows = [row | {"split": "val" if row["split"] == "test" else "train"} for row in her2st_rows()]
+def real(root: Path, model: str, tiles: int) -> Packaged:
+    """Sections of her2st at the model's scale, C5 held out."""
+    data, params = real_data() / DATASET, recipe()
+    merge(
+        params,
+        {
+            "tile": {
+                "slides_root": str(data / "slides"), "sets": [], "more_mpp": [], "stride_px": params["tile"]["tile_px"] // 2,
+                "tissue": {"out_of_focus": "keep"}, "split": {"group": "slide"},
+            },
+            "plan": {"evaluation_tiles": tiles},
+        },
+    )  # fmt: skip
+    rows = [
+        row | {"split": "val" if row["split"] == "test" else "train", "dataset": DATASET, "organ": "breast"}
+        for row in her2st_rows()
+    ]
     files = {f"manifests/{name}": data / name for name in ("spots.csv", "expression.parquet")}
-    scratch = copy.deepcopy(params)
-    merge(scratch, FORMER)
-    return (
-        Packaged(root / "packaged", as_packaged(params, model), rows, files),
-        Study(root / "scratch", scratch, rows, files),
-    )
+    return Packaged(root / "packaged", as_packaged(params, model), rows, files)
 
 
-def smoke(root: Path) -> tuple[Packaged, Study]:
+def smoke(root: Path) -> Packaged:
     """Drawn slides, and a model of a few steps in the packaged one's place."""
     rows, tile = drawn_slides(root)
     rows = [{k: v for k, v in r.items() if k != "instances"} for r in rows]
@@ -107,4 +145,4 @@ def smoke(root: Path) -> tuple[Packaged, Study]:
     first.train()
     if not (root / "model").exists():
         package_models(StudyFolder(first.folder), root / "model", Words("Drawn slides."))
-    return Packaged(root / "packaged", as_packaged(params, str(root / "model")), rows, {}, 0), first
+    return Packaged(root / "packaged", as_packaged(params, str(root / "model")), rows, {}, 0)

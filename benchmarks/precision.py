@@ -1,4 +1,4 @@
-"""How many times as fast the networks of recipes/histoloom-small.yaml are in other forms than float32, contiguous.
+"""How many times as fast the networks of recipes/histoloom-base.yaml are in other forms than float32, contiguous.
 
 Each form does the same work in turns in the same run: on a CPU training steps on all cores, the rest on one torch thread, as a
 task has it; on a GPU where there is one. `compiled` is torch.compile beside `both`, its compilation apart, on a GPU with CUDA
@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
 import torch
 
-from benchmarks.packaged import recipe
+from benchmarks.packaged import MODEL, recipe, specs_of
 from benchmarks.run import arguments, chip, flat, report, seconds
 from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.precision import has_bf16
@@ -25,15 +26,8 @@ from histoloom.backbones.unet import UNet
 from histoloom.cluster import one_thread
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Params
-from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.targets.autoencoder import build_autoencoder, posterior
 
-SPECS = (
-    ConditionSpec("label", "vector", 3),
-    ConditionSpec("text", "sequence", 128),
-    ConditionSpec("mask", "map", 12),
-    ConditionSpec("rna", "vector", 32),
-)
 WORDS = 16
 FORMS = {
     "reference": (torch.contiguous_format, torch.float32),
@@ -70,15 +64,18 @@ def _denoiser(params: Params, memory: torch.memory_format) -> Backbone:
     config = params.train_denoiser
     side = params.tile.tile_px // params.train_autoencoder.down_factor
     shape = params.train_autoencoder.latent_channels, side, side
-    return UNet.build(config, SPECS, shape).to(chip(), memory_format=memory)
+    return UNet.build(config, specs_of(MODEL), shape).to(chip(), memory_format=memory)
 
 
 def _inputs(params: Params, count: int) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
     """Latents, times and conditions of so many windows."""
     side = params.tile.tile_px // params.train_autoencoder.down_factor
+    sizes: Counter[str] = Counter()
+    for spec in specs_of(MODEL):
+        sizes[spec.shape] += spec.size
     given = Conditions(
-        torch.randn(count, WORDS, 128), torch.ones(count, WORDS, dtype=torch.bool), torch.randn(count, 35),
-        torch.randn(count, 12, side, side),
+        torch.randn(count, WORDS, sizes["sequence"]), torch.ones(count, WORDS, dtype=torch.bool), torch.randn(count, sizes["vector"]),
+        torch.randn(count, sizes["map"], side, side),
     ).to(chip())  # fmt: skip
     latents = torch.randn(count, params.train_autoencoder.latent_channels, side, side, device=chip())
     return latents, torch.full((count,), 500, device=chip()), given

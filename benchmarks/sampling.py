@@ -26,6 +26,7 @@ from histoloom.cluster import one_thread, open_pool, uses_torch
 from histoloom.conditions.batch import cat
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Cluster, Params, load_params
+from histoloom.sampling.chain import Link
 from histoloom.sampling.diffusion_model import DiffusionModel, generator_sha256, load_diffusion_model
 from histoloom.studies.sample import SamplePart, sample_part
 
@@ -52,6 +53,12 @@ def demo_study(root: Path, tiles: int, size: int, steps: int) -> Study:
         del row["instances"]
         row["split"] = "val" if row["split"] == "test" else "train"
     return Study(root / "study", params, rows, {}, workers=0)
+
+
+def links_of(models: Path, params: Params, device: str) -> dict[str, Link]:
+    """The study's one model, as `sample` runs it."""
+    sha256 = generator_sha256(models)
+    return {name: Link(name, models, sha256, "auto", device, params.sample) for name in params.run_models}
 
 
 @torch.inference_mode()
@@ -123,12 +130,12 @@ def main() -> None:
         study.params["sample"]["guidance_interval"] = [0, 1]  # so that each step has the bare forward's two branches
         study.train()
         params, models, plan = Params.model_validate(study.params), study.folder / "models", study.plan
-        sha256 = generator_sha256(models)
+        sha256, links = generator_sha256(models), links_of(models, params, chip())
         model = load_diffusion_model(models, sha256, "auto", chip(), demo.sample.precision)
 
         def sample(parts: Path) -> None:
             for part in sorted(plan["part"].unique()):
-                sample_part(SamplePart(part, study.folder / "data/plan", models, sha256, params, chip(), parts))
+                sample_part(SamplePart(part, study.folder / "data/plan", links, sha256, params, parts))
 
         with one_thread():
             bare(model, plan.head(size), size, steps)  # the first forwards take longer

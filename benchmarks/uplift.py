@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.folds import CHANGE, measured, named, over, predicted, together
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
+from benchmarks.packaged import MODEL
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
@@ -35,9 +36,8 @@ STAGES = (
     "tile_slides", "train_filters", "filter", "uplift",
 )  # fmt: skip
 ARMS = ["real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"]
-MODEL = "histoloom-small"
 AUTOENCODER = {
-    "init": MODEL, "down_factor": 8, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "batch_size": 4,
+    "init": MODEL, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "batch_size": 4,
     "learning_rate": 5e-4, "mixed_precision": "bf16",
 }  # fmt: skip
 SAMPLE = {"steps": 20, "guidance": 1.5, "precision": "bf16"}
@@ -81,7 +81,7 @@ def nuclei(root: Path, fold: int, fraction: float, name: str = "nuclei") -> Stud
         "train_autoencoder": AUTOENCODER | {"steps": 400},
         "encode": {"batch_size": 4, "symmetries": "turns", "mask_detail": 2, "precision": "bf16"},
         "train_denoiser": {
-            "init": MODEL, "conditions": ["text", "mask"], "drop": {"text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32,
+            "init": MODEL, "conditions": ["magnification", "text", "mask"], "drop": {"magnification": 0, "text": 0.5, "mask": 0.1}, "steps": 400, "batch_size": 32,
             "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16",
         },
         "plan": {

@@ -21,7 +21,7 @@ FEW = Sample(steps=2, guidance=1.0)
 
 @pytest.fixture(scope="module")
 def model():
-    return histoloom.load("histoloom-small", device="cpu")
+    return histoloom.load("histoloom-base", device="cpu")
 
 
 def pixels(samples) -> list[bytes]:
@@ -29,7 +29,8 @@ def pixels(samples) -> list[bytes]:
 
 
 def test_a_model_says_what_it_can_be_told(model):
-    assert model.conditions == ("label", "text", "mask", "rna") and model.labels == ("cancer", "immune", "other")
+    assert model.conditions == ("magnification", "cohort", "mask", "image", "text", "label", "rna")
+    assert model.labels == ("cancer", "immune", "other")
     assert model.mask_classes == ("nucleus", "clear") and (model.tile_px, model.mpp) == (128, 0.69)
 
 
@@ -73,7 +74,7 @@ def test_what_a_model_can_t_be_told_is_an_error(model, given, said):
 
 
 def test_a_model_that_isn_t_there_names_those_that_are(tmp_path):
-    with pytest.raises(HistoloomError, match=r"no model at 'nothing'.*histoloom-small"):
+    with pytest.raises(HistoloomError, match=r"no model at 'nothing'.*histoloom-base"):
         histoloom.load("nothing")
     with pytest.raises(HistoloomError, match="no model at"):
         histoloom.load(tmp_path)

@@ -35,6 +35,11 @@ def run(installed: Path, folder: Path, code: str) -> str:
     return done.stdout
 
 
+def test_it_is_small_with_its_model(installed):
+    (wheel,) = installed.parent.glob("*.whl")
+    assert wheel.stat().st_size <= 36e6
+
+
 def test_its_top_level_is_the_package_alone(installed):
     assert {p.name for p in installed.iterdir() if p.suffix != ".dist-info"} == {"histoloom"}
     assert (installed / "histoloom/py.typed").is_file()
@@ -44,7 +49,7 @@ def test_it_makes_studies_and_has_its_packaged_model(installed, tmp_path):
     code = (
         "import histoloom; from histoloom.cli.main import cli; from histoloom.config.package import packaged\n"
         "cli(['init', 'study', '--recipe', 'adapt'], standalone_mode=False)\n"
-        "print(histoloom.__file__, packaged('histoloom-small', 'denoiser'), sep='\\n')"
+        "print(histoloom.__file__, packaged('histoloom-base', 'denoiser'), sep='\\n')"
     )
     module, model = run(installed, tmp_path, code).splitlines()
     assert Path(module).is_relative_to(installed) and Path(model).is_relative_to(installed)

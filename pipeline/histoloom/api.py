@@ -17,7 +17,7 @@ from histoloom.conditions.label import encode_labels
 from histoloom.conditions.mask import mask_map
 from histoloom.config import Cluster, Sample
 from histoloom.config.channels import EDGE, read_channels
-from histoloom.config.package import root, scale_of
+from histoloom.config.package import package_names, root, scales_of
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
@@ -191,7 +191,7 @@ def load(source: str | Path, device: str = "auto") -> Model:
 
     Parameters
     ----------
-    source : the name of a packaged model, such as 'histoloom-small'; the folder of a package; or a study's folder.
+    source : the name of a packaged model, such as 'histoloom-base'; the folder of a package; or a study's folder.
     device : 'cpu', 'cuda', or 'auto': a GPU where there is one.
 
     Raises
@@ -203,7 +203,8 @@ def load(source: str | Path, device: str = "auto") -> Model:
     where = device_of(Cluster.model_validate({"device": device}))
     network, record = load_denoiser(folder / "denoiser", where)
     model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where)
-    return Model(folder, model, scale_of(str(source)) or scale_of(str(folder)) or _scale_of_study(folder))
+    scales = scales_of(str(source)) or scales_of(str(folder))
+    return Model(folder, model, scales[0] if scales else _scale_of_study(folder))
 
 
 def _folder_of(source: str | Path) -> Path:
@@ -215,9 +216,8 @@ def _folder_of(source: str | Path) -> Path:
     for place in places:
         if all((place / part).is_dir() for part in _PARTS):
             return place
-    packaged = ", ".join(sorted(place.name for place in root().iterdir() if place.is_dir()))
     raise HistoloomError(
-        f"There is no model at '{source}'. Name a packaged model ({packaged}), the folder of one, or a study whose models are "
+        f"There is no model at '{source}'. Name a packaged model ({', '.join(package_names())}), the folder of one, or a study whose models are "
         "trained (dvc repro train_denoiser)."
     )
 

@@ -64,7 +64,7 @@ def test_captions_that_differ_in_case_alone_read_alike():
 
 
 def test_max_tokens_reaches_the_end_of_text_without_spaces():
-    tower = load_text_encoder(packaged("histoloom-small", "encoders/text"), max_tokens=600)
+    tower = load_text_encoder(packaged("histoloom-base", "encoders/text"), max_tokens=600)
     tokens, mask = tower.encode([CHINESE + "癌", CHINESE + "良"])
     assert mask.sum(1).min() > 200 and not torch.equal(tokens[0], tokens[1])
 
@@ -96,7 +96,7 @@ def test_a_hub_s_tower_is_not_asked():
 
 
 def test_stages_write_and_say_what_is_not_read(capsys):
-    tower = load_text_encoder(packaged("histoloom-small", "encoders/text"))
+    tower = load_text_encoder(packaged("histoloom-base", "encoders/text"))
     found = captions_read(ConditionSet((tower,)), [ENGLISH, "short"], "sample")
     assert (found["captions_cut"], found["distinct_captions"]) == (1, 2)
     assert "sample: 1 of 2 distinct captions are cut" in " ".join(capsys.readouterr().err.split())

@@ -59,7 +59,7 @@ def test_sets_of_tiles_are_placed_and_no_manifest_stays_none(study):
     "source, place",
     [
         ("models/mine", "elsewhere/study/models/mine"),
-        ("histoloom-small", "histoloom-small"),
+        ("histoloom-base", "histoloom-base"),
         ("org/name", "org/name"),
         ("", ""),
     ],

@@ -18,10 +18,13 @@ from histoloom.config.channels import mask_channels, read_channels
 from histoloom.config.file_keys import placed
 from histoloom.config.package import TILE_ENCODER, root, tile_encoder_of
 from histoloom.config.pretrained import named_models
+from histoloom.data.commit import write_json
 from histoloom.errors import Fault, HistoloomError, Note
 
-SMALL = "histoloom-small"
-FEWEST = {"train_denoiser": {"init": SMALL}}
+BASE = "histoloom-base"
+FEWEST = {"train_denoiser": {"init": BASE}}
+USABLE = ("magnification", "image", "text", "label")
+"""Of its conditions, those that need nothing that a study must name."""
 
 
 def write(stated: dict, path: Path = Path("params.yaml")) -> Path:
@@ -51,7 +54,7 @@ def refused(stated: dict, key: str, *words: str) -> None:
 @pytest.fixture
 def package(folder) -> Path:
     """A copy of the packaged model, to be changed: `mine`."""
-    shutil.copytree(root() / SMALL, "mine")
+    shutil.copytree(root() / BASE, "mine")
     return Path("mine")
 
 
@@ -69,11 +72,11 @@ def change(path: Path, **values) -> None:
 def test_a_package_s_name_is_params_enough(folder):
     params = load(FEWEST)
     autoencoder, denoiser = params.train_autoencoder, params.train_denoiser
-    assert (autoencoder.init, autoencoder.down_factor, autoencoder.latent_channels) == (SMALL, 8, 8)
-    assert denoiser.channels == (96, 160, 192) and denoiser.attention_head_dim == 4
+    assert (autoencoder.init, autoencoder.down_factor, autoencoder.latent_channels) == (BASE, 4, 4)
+    assert denoiser.channels == (64, 64, 128, 160) and denoiser.attention_head_dim == 2
     assert (denoiser.prediction, denoiser.schedule, denoiser.train_timesteps) == ("v_prediction", "cosine", 1000)
     assert params.tile.mpp == 0.69 and params.tile.labels.classes == ("cancer", "immune", "other")
-    assert denoiser.conditions == ("label", "text") and params.train_encoders.text.source == SMALL
+    assert denoiser.conditions == USABLE and params.train_encoders.text.source == BASE
 
 
 def test_what_params_state_stands(folder):
@@ -86,77 +89,76 @@ def test_what_params_state_stands(folder):
 def test_conditions_are_those_that_the_study_has_sources_for(folder):
     rna = {"train_encoders": {"rna": {"table": "genes.parquet"}}, "tile": {"masks": {"source": "stain"}}}
     params = load(FEWEST | rna)
-    assert params.train_denoiser.conditions == ("label", "text", "mask", "rna")
+    assert params.train_denoiser.conditions == ("magnification", "mask", "image", "text", "label", "rna")
     assert params.tile.masks.classes == ("nucleus", "clear") and params.encode.mask_detail == 2
-    assert not params.encode.edges and params.train_encoders.rna.code == 32 and params.train_encoders.rna.init == SMALL
+    assert not params.encode.edges and params.train_encoders.rna.code == 32 and params.train_encoders.rna.init == BASE
 
 
-def test_a_cohort_is_told_where_the_study_names_its_columns(package):
-    path = package / "denoiser/conditions.json"
-    known = json.loads(path.read_text(encoding="utf-8"))["conditions"]
-    cohort = {"name": "cohort", "shape": "vector", "size": 1, "channels": ["site=a"], "drop": 0.1}
-    change(path, conditions=[*known, cohort])
-    mine = FEWEST | {"train_denoiser": {"init": "mine"}}
-    assert load(mine).train_denoiser.conditions == ("label", "text")
-    named = mine | {"train_encoders": {"cohort": {"columns": ["site"]}}}
-    assert load(named).train_denoiser.conditions == ("label", "text", "cohort")
+def test_a_cohort_is_told_where_the_study_names_its_columns(folder):
+    assert load(FEWEST).train_denoiser.conditions == USABLE
+    named = FEWEST | {"train_encoders": {"cohort": {"columns": ["site"]}}}
+    assert set(load(named).train_denoiser.conditions) == {*USABLE, "cohort"}
 
 
 def test_a_study_without_labels_takes_none_of_the_package_s(folder):
     params = load(FEWEST | {"tile": {"labels": {"source": "none"}, "masks": {"source": "stain"}}})
-    assert params.tile.labels.classes == () and params.train_denoiser.conditions == ("text", "mask")
+    assert params.tile.labels.classes == ()
+    assert params.train_denoiser.conditions == ("magnification", "mask", "image", "text")
 
 
 @pytest.mark.parametrize(
-    "init", [{"init": SMALL}, {"init": SMALL, "down_factor": 8}, {"init": SMALL, "down_factor": None}]
+    "init", [{"init": BASE}, {"init": BASE, "down_factor": 4}, {"init": BASE, "down_factor": None}]
 )
 def test_an_autoencoder_s_factor_is_its_own(folder, init):
     params = load({"tile": {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}, "train_autoencoder": init})
-    assert params.train_autoencoder.down_factor == 8 and params.train_denoiser.init == "scratch"
+    assert params.train_autoencoder.down_factor == 4 and params.train_denoiser.init == "scratch"
 
 
 @pytest.mark.parametrize(
     "section, key, stated, told",
     [
-        ("train_autoencoder", "down_factor", 4, "8"),
-        ("train_autoencoder", "latent_channels", 4, "8"),
+        ("train_autoencoder", "down_factor", 8, "4"),
+        ("train_autoencoder", "latent_channels", 8, "4"),
         ("train_denoiser", "prediction", "epsilon", "'v_prediction'"),
         ("train_denoiser", "schedule", "linear", "'cosine'"),
         ("train_denoiser", "train_timesteps", 500, "1000"),
     ],
 )
 def test_a_contradiction_names_both_values_and_the_key(folder, section, key, stated, told):
-    both = {"train_denoiser": {"init": SMALL}, "train_autoencoder": {"init": SMALL}}
+    both = {"train_denoiser": {"init": BASE}, "train_autoencoder": {"init": BASE}}
     both[section] = both[section] | {key: stated}
     faults = {fault.where: fault.problem for fault in found(both)}
-    assert f"it is {stated!r}, and '{SMALL}' has {told}" in faults[f"params.yaml, {section}.{key}"]
+    assert f"it is {stated!r}, and '{BASE}' has {told}" in faults[f"params.yaml, {section}.{key}"]
     with pytest.raises(HistoloomError, match=f"{section}.{key}"):
         load(both)
 
 
 def test_latents_of_another_autoencoder_are_refused(folder):
-    refused(FEWEST | {"train_autoencoder": {"init": "scratch"}}, "train_denoiser.init", "8 channels", "have 4")
+    other = {"train_autoencoder": {"init": "scratch", "latent_channels": 8}}
+    refused(FEWEST | other, "train_denoiser.init", "4 channels", "have 8")
 
 
 def test_a_model_with_text_is_adapted_with_text(folder):
-    refused({"train_denoiser": {"init": SMALL, "conditions": ["label"]}}, "train_denoiser.conditions", "with text")
+    refused({"train_denoiser": {"init": BASE, "conditions": ["label"]}}, "train_denoiser.conditions", "with text")
 
 
 def test_a_package_is_told_by_its_folder_and_by_what_it_holds(package):
-    change(package / "autoencoder/config.json", block_out_channels=[64, 64, 64])
+    change(package / "autoencoder/config.json", block_out_channels=[64, 64, 64, 64])
     (package / "params.yaml").write_text("tile: {mpp: 1.5}\n", encoding="utf-8")
     written = json.loads((package / "denoiser/conditions.json").read_text(encoding="utf-8"))
-    written["conditions"][0]["channels"] = ["this", "that"]
+    next(each for each in written["conditions"] if each["name"] == "label")["channels"] = ["this", "that"]
     (package / "denoiser/conditions.json").write_text(json.dumps(written), encoding="utf-8")
     params = load({"train_denoiser": {"init": str(package.absolute()), "adapt": "lora"}})
     assert params.tile.mpp == 1.5 and params.tile.labels.classes == ("this", "that")
-    assert params.train_autoencoder.down_factor == 4
+    assert params.train_autoencoder.down_factor == 8
 
 
 def test_conditions_that_a_model_does_not_know_may_be_added_where_it_is_trained(folder):
-    added = {"init": SMALL, "conditions": ["label", "text", "magnification"], "adapt": "lora"}
-    assert load({"train_denoiser": added}).train_denoiser.conditions[-1] == "magnification"
-    refused({"train_denoiser": added | {"adapt": "full", "steps": 0}}, "train_denoiser.conditions", "magnification")
+    added = {"init": BASE, "conditions": ["label", "text", "genotype"], "adapt": "lora"}
+    table = {"train_encoders": {"genotype": {"table": "genes.csv"}}}
+    assert load({"train_denoiser": added} | table).train_denoiser.conditions[-1] == "genotype"
+    as_it_is = {"train_denoiser": added | {"adapt": "full", "steps": 0}}
+    refused(as_it_is | table, "train_denoiser.conditions", "genotype")
 
 
 @pytest.mark.parametrize(
@@ -168,15 +170,16 @@ def test_conditions_that_a_model_does_not_know_may_be_added_where_it_is_trained(
     ],
 )
 def test_a_model_that_is_not_trained_is_asked_for_what_it_knows_alone(folder, stated, key, word):
-    as_it_is = {"train_denoiser": {"init": SMALL, "steps": 0}}
+    as_it_is = {"train_denoiser": {"init": BASE, "steps": 0, "conditions": ["label", "text"]}}
     assert load(as_it_is).train_denoiser.steps == 0
     refused(as_it_is | stated, key, word)
     load(FEWEST | stated)
 
 
 @pytest.mark.parametrize("steps, guidance", [(0, 1), (200, 2)])
-def test_few_steps_are_sampled_as_the_package_says(folder, steps, guidance):
-    few = {"train_denoiser": {"init": SMALL, "few_steps": True, "steps": steps}}
+def test_few_steps_are_sampled_as_the_package_says(package, steps, guidance):
+    write_json(package / "denoiser/few_steps/few_steps.json", {"steps": 4})
+    few = {"train_denoiser": {"init": "mine", "few_steps": True, "steps": steps}}
     sample = load(few).sample
     assert (sample.scheduler, sample.steps) == ("ddim", 4) and (sample.guidance == 1) == (steps == 0)
     load(few | {"sample": {"guidance": guidance}})
@@ -186,14 +189,14 @@ def test_few_steps_are_sampled_as_the_package_says(folder, steps, guidance):
 
 
 def test_a_student_is_sampled_as_it_is_distilled_to(folder):
-    student = {"train_denoiser": {"init": SMALL, "distil": {"steps": 8, "teacher_steps": 16}}}
+    student = {"train_denoiser": {"init": BASE, "distil": {"steps": 8, "teacher_steps": 16}}}
     sample = load(student).sample
     assert (sample.scheduler, sample.steps, sample.guidance) == ("ddim", 8, 1)
     refused(student | {"sample": {"guidance": 1.5}}, "sample.guidance", "1.5", "guidance inside")
 
 
 def test_few_steps_that_a_package_has_not_are_refused(package):
-    shutil.rmtree(package / "denoiser/few_steps")
+    shutil.rmtree(package / "denoiser/few_steps", ignore_errors=True)
     refused({"train_denoiser": {"init": "mine", "few_steps": True}}, "train_denoiser.few_steps", "mine")
 
 
@@ -218,8 +221,8 @@ def test_a_distilled_model_is_taken_as_it_is(package):
 
 
 def test_windows_are_of_the_loaded_model_s_levels(folder):
-    refused({"train_denoiser": {"init": SMALL, "windows_latent_px": [18]}}, "train_denoiser.windows_latent_px", "4")
-    load({"train_denoiser": {"init": SMALL, "windows_latent_px": [16, 32]}})
+    refused({"train_denoiser": {"init": BASE, "windows_latent_px": [18]}}, "train_denoiser.windows_latent_px", "4")
+    load({"train_denoiser": {"init": BASE, "windows_latent_px": [16, 32]}})
 
 
 def test_a_hub_s_model_tells_nothing_before_it_is_fetched(folder):
@@ -238,9 +241,21 @@ def test_a_misspelt_name_is_said_before_any_stage_works(folder, section, key):
     place = stated
     for name in section.split("."):
         place = place.setdefault(name, {})
-    place[key] = "histoloom-smal"
-    refused(stated, f"{section}.{key}", "histoloom-smal")
-    assert SMALL in found(stated)[0].remedy
+    place[key] = "histoloom-bas"
+    refused(stated, f"{section}.{key}", "histoloom-bas")
+    assert BASE in found(stated)[0].remedy
+
+
+@pytest.mark.parametrize("section", ["train_denoiser", "train_autoencoder"])
+def test_a_misspelt_name_is_said_where_params_leave_out_what_it_was_to_tell(folder, section):
+    unknown, missing = found({section: {"init": "histoloom-bas"}})
+    assert unknown.where == f"params.yaml, {section}.init" and BASE in unknown.remedy and "tile" in missing.where
+
+
+def test_a_misspelt_encoder_of_tiles_is_told_which_packages_have_one(folder):
+    tile = {"mpp": 1.0, "labels": {"classes": ["a", "b"]}}
+    [fault] = found({"tile": tile, "train_encoders": {"image": {"source": "histoloom-bas"}}})
+    assert "'histoloom-bas' is no feature extractor: train, histoloom-base, efficientnet-lite0" in fault.problem
 
 
 @pytest.mark.parametrize(
@@ -251,9 +266,11 @@ def test_a_misspelt_name_is_said_before_any_stage_works(folder, section, key):
         ("autoencoder/config.json", "[]"),
         ("denoiser/conditions.json", "{}"),
         ("denoiser/config.json", "{}"),
-        ("denoiser/diffusion_pytorch_model.safetensors", "missing"),
+        ("denoiser/diffusion_pytorch_model-00002-of-00002.safetensors", "missing"),
         ("denoiser/diffusion_pytorch_model.safetensors", "version https://git-lfs.github.com/spec/v1"),
-        ("denoiser/diffusion_pytorch_model.safetensors", "broken off"),
+        ("denoiser/diffusion_pytorch_model-00001-of-00002.safetensors", "broken off"),
+        ("autoencoder/diffusion_pytorch_model.safetensors", "missing"),
+        ("autoencoder/diffusion_pytorch_model.safetensors", "broken off"),
         ("encoders/text/open_clip_model.safetensors", ""),
         ("encoders/rna/config.json", "{}"),
     ],
@@ -271,10 +288,10 @@ def test_a_damaged_package_is_said_by_the_file(package, name, how):
 
 
 def test_sizes_that_have_no_effect_are_noted(folder):
-    notes = found({"train_denoiser": {"init": SMALL, "channels": [128, 256]}, "tile": {"mpp": 0.5}})
+    notes = found({"train_denoiser": {"init": BASE, "channels": [128, 256]}, "tile": {"mpp": 2.0}})
     assert all(isinstance(note, Note) for note in notes)
     said = {note.where.removeprefix("params.yaml, "): note.fact for note in notes}
-    assert "[128, 256]" in said["train_denoiser.channels"] and "[96, 160, 192]" in said["train_denoiser.channels"]
+    assert "[128, 256]" in said["train_denoiser.channels"] and "[64, 64, 128, 160]" in said["train_denoiser.channels"]
     assert "0.69" in said["tile.mpp"] and set(said) == {"train_denoiser.channels", "tile.mpp"}
 
 
@@ -284,11 +301,12 @@ def test_params_in_a_package_need_not_have_what_it_was_begun_from(package):
 
 
 @pytest.mark.parametrize("recipes", [["study"], ["study", "adapt"], ["study", "adapt", "../mine"]])
-def test_recipes_and_the_demo_agree_with_their_models(folder, recipes):
+def test_recipes_and_the_demo_agree_with_their_models(package, recipes):
     from histoloom.cli.init import merge
 
+    write_json(package / "denoiser/few_steps/few_steps.json", {"steps": 4})
     Path("mine.yaml").write_text(
-        "train_denoiser: {few_steps: true}\nsample: {scheduler: ddim, steps: 4, guidance: 2}\n"
+        "train_denoiser: {init: mine, few_steps: true}\nsample: {scheduler: ddim, steps: 4, guidance: 2}\n"
     )
     yaml, here = YAML(typ="safe"), Path(__file__).parents[2]
     params = yaml.load((here / "params.yaml").read_text(encoding="utf-8"))
@@ -308,13 +326,14 @@ def test_a_mask_s_channels_tell_what_they_were_made_of(classes, edges, detail):
 
 def encoder_of_tiles(folder: Path) -> None:
     """As `train_encoders` writes one; its weights are whole, and of nothing."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     facts = {"_class_name": TILE_ENCODER, "image_px": 64, "width": 16, "size": 128}
     (folder / "config.json").write_text(json.dumps(facts), encoding="utf-8")
     save_file({"mean": np.zeros(128, np.float32)}, folder / "model.safetensors")
 
 
 def test_a_package_s_encoder_of_tiles_is_taken_where_params_leave_it_out(package):
+    shutil.rmtree(package / "encoders/image")
     assert load({"train_denoiser": {"init": "mine"}}).train_encoders.image.source == "efficientnet-lite0"
     encoder_of_tiles(package / "encoders/image")
     begun = {"train_denoiser": {"init": "mine", "conditions": ["text", "image"]}}
@@ -358,11 +377,6 @@ def test_a_damaged_encoder_of_tiles_is_said_by_its_key(package, name, how):
 
 
 def test_an_encoder_that_is_to_be_trained_is_unknown_to_a_denoiser_that_is_not(package):
-    encoder_of_tiles(package / "encoders/image")
-    record = json.loads((package / "denoiser/conditions.json").read_text(encoding="utf-8"))
-    spec = {"name": "image", "shape": "vector", "size": 129, "drop": 0.1, "channels": ["given"] * 129}
-    record["conditions"] = [spec, *record["conditions"]]
-    (package / "denoiser/conditions.json").write_text(json.dumps(record), encoding="utf-8")
     stated = {"train_denoiser": {"init": "mine", "steps": 0, "conditions": ["image", "text"]}}
     refused(
         stated | {"train_encoders": {"image": {"source": "train"}}}, "train_encoders.image.source", "is not trained"

@@ -36,23 +36,14 @@ def test_every_part_of_a_package_loads(package):
     encoder = load_expression_encoder(package / "encoders/rna")
     nothing = pd.DataFrame(0.0, index=["s"], columns=list(encoder.genes))
     assert encoder.codes(nothing).shape == (1, sizes["rna"] - 1), "a code, and whether there is one"
-
-
-@pytest.mark.parametrize("name", [name for name in PACKAGES if read_few_steps(root() / name / "denoiser")])
-def test_updates_for_few_steps_change_the_network(name):
-    unet, _ = load_denoiser(root() / name / "denoiser", "cpu")
-    before = unet.network.conv_out.weight.clone()
-    assert add_few_steps(unet, root() / name / "denoiser") == 4
-    assert not torch.equal(before, unet.network.conv_out.weight)
-
-
-def test_the_first_package_has_updates_for_few_steps():
-    assert read_few_steps(root() / "histoloom-small/denoiser")
+    if read_few_steps(package / "denoiser"):
+        before = unet.network.conv_out.weight.clone()
+        assert add_few_steps(unet, package / "denoiser") == 4 and not torch.equal(before, unet.network.conv_out.weight)
 
 
 def test_a_package_is_small_and_says_whose_tissue_it_saw(package, tmp_path):
-    most = {"histoloom-base": 36e6, "histoloom-small": 60e6}[package.name]
-    assert sum(path.stat().st_size for path in package.rglob("*") if path.is_file()) <= most
+    sizes = [path.stat().st_size for path in package.rglob("*") if path.is_file()]
+    assert sum(sizes) <= 36e6 and max(sizes) <= 15 * 2**20
     lineage = read_lineage(package / "denoiser")
     assert lineage.groups and not lineage.unknown
     assert json.loads((package / "facts.json").read_text(encoding="utf-8"))["lineage"] == json.loads(

@@ -18,7 +18,7 @@ from histoloom.errors import HistoloomError
 from tests.build import make_part, make_study, tile_rows, tiles
 
 SALT = b"a salt for tests"
-PRETRAINED = Path(__file__).parents[2] / "pretrained/histoloom-small"
+PRETRAINED = Path(__file__).parents[2] / "pretrained/histoloom-base"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ PRETRAINED = Path(__file__).parents[2] / "pretrained/histoloom-small"
     [
         "scratch",
         "train",
-        "histoloom-small",
+        "histoloom-base",
         "hf-hub:org/model",
         "hf-hub:org/model@0123abc",
         "transformers:vinid/plip",
@@ -83,7 +83,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
         "tile": {"split": {"assign": {"p7": "val"}}, "spots": "p7.csv", "summarise": "p7.sh", "caption": "p7 {label}"},
         "train_encoders": {"rna": {"table": "p7.h5ad", "init": "p7/rna"}, "image": {"source": "p7/tower"}},
         "train_denoiser": {"init": "./p7", "resume_from": "p7", "conditions": ["label", "text"]},
-        "train_autoencoder": {"init": "histoloom-small", "resume_from": "p7"},
+        "train_autoencoder": {"init": "histoloom-base", "resume_from": "p7"},
         "plan": {"requests": [{"name": "p7", "tiles": 1, "where": {"patient_id": "p7"}}]},
         "sample_slides": {"slides": [{"name": "p7", "width_px": 64, "height_px": 64, "source_groups": ["p7"]}]},
         "emit": {"name": "p7", "licence": "CC-BY-4.0"},
@@ -97,7 +97,7 @@ def test_params_that_leave_describe_the_making_alone(folder):
     read = Params.model_validate(told)
     kept = {"init": FOLDER, "resume_from": None}
     assert read.train_denoiser == params.train_denoiser.model_copy(update=kept)
-    assert read.train_autoencoder.init == "histoloom-small" and read.emit.licence == "CC-BY-4.0"
+    assert read.train_autoencoder.init == "histoloom-base" and read.emit.licence == "CC-BY-4.0"
     assert read.tile.labels == params.tile.labels and read.encode == params.encode
     assert told_params(told) == told
 

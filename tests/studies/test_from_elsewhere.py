@@ -33,7 +33,7 @@ def study(folder) -> Path:
         rows.append(row | {"annotations": f"{split}.geojson"})
     write_geojson(place / "manifests/woven.geojson", feature("tumour", box_ring(0, 0, 100, 100)))
     write_csv(place / "genes.csv", [{"patient_id": split, "TP53": "MUT"} for split in SPLITS])
-    shutil.copytree(root() / "histoloom-small", place / "models/mine")
+    shutil.copytree(root() / "histoloom-base", place / "models/mine")
     slide = {"name": "w", "width_px": 512, "height_px": 512, "mask": "manifests/woven.geojson", "outside": "tissue"}
     make_study(
         place,

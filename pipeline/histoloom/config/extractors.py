@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from histoloom.config.package import root
+from histoloom.config.package import package_names, root
 
 NATURAL = "natural images"
 NOT_STATED = "not stated"
@@ -52,10 +52,10 @@ def is_extractor(source: str) -> bool:
     return source in OF_NO_PATIENT or source.startswith(families)
 
 
-def _check_extractor(name: str) -> str:
+def _check_extractor(name: str, others: str = "") -> str:
     if not is_extractor(name) and "/" not in name:
         raise ValueError(
-            f"'{name}' is no feature extractor: efficientnet-lite0, efficientnet-lite2 (evaluate.features alone), "
+            f"'{name}' is no feature extractor: {others}efficientnet-lite0, efficientnet-lite2 (evaluate.features alone), "
             "inception-v3, timm:NAME, transformers:ORG/NAME, hf-hub:ORG/NAME (open_clip), or a folder of either CLIP, "
             "written with a slash"
         )
@@ -80,9 +80,10 @@ TRAIN = "train"
 
 
 def _check_tower(name: str) -> str:
-    if name == TRAIN or (root() / name / "encoders/image").is_dir():
+    models = [model for model in package_names() if (root() / model / "encoders/image").is_dir()]
+    if name in (TRAIN, *models):
         return name
-    return _refuse_the_judge(_check_extractor(name))
+    return _refuse_the_judge(_check_extractor(name, ", ".join((TRAIN, *models, ""))))
 
 
 TowerName = Annotated[str, AfterValidator(_check_tower)]

@@ -12,7 +12,7 @@ from histoloom.config.models import ModelParams, inherited
 from histoloom.config.package import PACKAGED
 from histoloom.config.params import Params
 from histoloom.config.pretrained import Pretrained, fill_in
-from histoloom.config.pretrained_agreement import check_agreement
+from histoloom.config.pretrained_agreement import check_agreement, unknown_inits
 from histoloom.config.yaml_reader import check_section, read_yaml
 from histoloom.errors import Fault, HistoloomError, Note, faults_among
 from histoloom.registry import extend
@@ -38,7 +38,7 @@ def check_params(path: Path | str = "params.yaml") -> tuple[Params | None, list[
     of_models = _fill_models(filled, written, path.parent)
     params, faults = check_section(filled, Params, path)
     if params is None:
-        return None, [*told.faults, *faults]
+        return None, [*told.faults, *unknown_inits(filled, path.parent), *faults]
     if not of_models:
         return params, check_agreement(placed(params, path.parent), told)
     return params, [

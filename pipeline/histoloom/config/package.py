@@ -44,6 +44,11 @@ def root() -> Path:
     return here if here.is_dir() else Path(__file__).parents[3] / "pretrained"
 
 
+def package_names() -> list[str]:
+    """The models that come with histoloom."""
+    return sorted(place.name for place in root().iterdir() if place.is_dir()) if root().is_dir() else []
+
+
 def packaged(source: str, part: str, revision: str | None = None) -> str:
     """The folder of a part (autoencoder, denoiser, encoders/text, encoders/rna, encoders/image) of a packaged model or a pipeline, which `source`
     names or whose folder it is; any other source as it is.
@@ -187,16 +192,17 @@ def _of_text_tower(folder: Path, in_open_clip: str, in_transformers: str) -> int
     return None
 
 
-def scale_of(source: str) -> float | None:
-    """The scale that a packaged model was trained at, µm/px, where the package tells it."""
+def scales_of(source: str) -> tuple[float, ...]:
+    """The scales that a packaged model was trained at, µm/px: that of its tile.mpp, then those of its tiles; none where it doesn't tell."""
     for folder in (root() / source, Path(source)):
         if (folder / PACKAGED).is_file():
             try:
                 params = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
-                return float(params["tile"]["mpp"])
-            except (YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-                return None
-    return None
+                of_tiles = {float(row["mpp"]) for row in read_json(folder / PACKAGED).get("tiles", ())}
+                return float(params["tile"]["mpp"]), *sorted(of_tiles - {float(params["tile"]["mpp"])})
+            except (HistoloomError, YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+                return ()
+    return ()
 
 
 def read_json(path: Path) -> dict[str, Any]:

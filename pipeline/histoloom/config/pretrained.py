@@ -23,7 +23,7 @@ from histoloom.config.package import (
     read_json,
     rna_facts,
     root,
-    scale_of,
+    scales_of,
     text_facts,
     tile_encoder_of,
 )
@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Pretrained:
     """What is known of the pretrained models that params name; None where they name none, or where nothing is known.
 
-    mpp : the scale that they were trained at, µm/px.
+    scales : those that they were trained at, µm/px, the first of them params' own.
     faults : of folders that are damaged.
     """
 
@@ -46,7 +46,7 @@ class Pretrained:
     denoiser: DenoiserFolder | None = None
     text: dict[str, Any] | None = None
     rna: dict[str, Any] | None = None
-    mpp: float | None = None
+    scales: tuple[float, ...] = ()
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -122,8 +122,8 @@ class _Filling:
             self.fill_denoiser(known)
         self.fill_encoders()
         for source in filter(None, (init, self.source("train_autoencoder.init", "scratch"))):
-            self.told.mpp = self.told.mpp or scale_of(model_place(source, self.root))
-        self.take("tile.mpp", self.told.mpp)
+            self.told.scales = self.told.scales or scales_of(model_place(source, self.root))
+        self.take("tile.mpp", next(iter(self.told.scales), None))
         self.fill_steps()
         self.fill_without_labels()
 

@@ -9,19 +9,20 @@ from typing import Any
 
 from histoloom.config.channels import mask_channels
 from histoloom.config.denoiser_record import DenoiserFolder
+from histoloom.config.file_keys import model_place
 from histoloom.config.package import (
     LATENT_SCALE,
     image_facts,
     is_hub_id,
     latent_scale,
+    package_names,
     packaged,
     part_folder,
-    root,
     text_width,
     tile_encoder_of,
 )
 from histoloom.config.params import Params
-from histoloom.config.pretrained import Pretrained, distilled_to, named_models
+from histoloom.config.pretrained import NamedModel, Pretrained, distilled_to, named_models
 from histoloom.config.train_denoiser import DiffusedData
 from histoloom.errors import Fault, HistoloomError, Note, Problem, key_fault
 
@@ -50,7 +51,7 @@ def check_agreement(params: Params, told: Pretrained) -> list[Fault | Note]:
     """Faults of params that contradict what the models told, and notes on what has no effect."""
     denoiser = told.denoiser
     before, after = (
-        [_unknown_models(params), _damaged_tower(params)],
+        [_unknown_models(named_models(params)), _damaged_tower(params)],
         [_kept_scale(params), _contradictions(params, told)],
     )
     if denoiser:
@@ -60,10 +61,24 @@ def check_agreement(params: Params, told: Pretrained) -> list[Fault | Note]:
     return [*first, *told.faults, *last, *_notes(params, told)]
 
 
-def _unknown_models(params: Params) -> Iterator[Problem]:
+def unknown_inits(filled: Any, root: Path) -> list[Fault]:
+    """Names of no model in params that could not be read whole: what they leave out, the model was to tell.
+
+    filled : params as `fill_in` gives them. root : the folder that names of files are relative to.
+    """
+    named = {}
+    for part in ("denoiser", "autoencoder"):
+        config = filled.get(f"train_{part}") if isinstance(filled, dict) else None
+        init, revision = (config.get("init"), config.get("revision")) if isinstance(config, dict) else (None, None)
+        if isinstance(init, str) and init not in ("", "scratch"):
+            named[f"train_{part}.init"] = NamedModel(model_place(init, root), part, revision)
+    return [key_fault(*each) for each in _unknown_models(named)]
+
+
+def _unknown_models(named: dict[str, NamedModel]) -> Iterator[Problem]:
     """Names that stand for no packaged model, no folder, and nothing on a hub."""
-    models = ", ".join(sorted(p.name for p in root().iterdir() if p.is_dir())) if root().is_dir() else ""
-    for key, (source, part, revision) in named_models(params).items():
+    models = ", ".join(package_names())
+    for key, (source, part, revision) in named.items():
         own, more = ("scratch", ", or a hub's ORG/NAME") if key.endswith("er.init") else ("train", "")
         known = part_folder(source, part, revision) is not None or (more != "" and is_hub_id(source))
         if part == "encoders/text":
@@ -169,9 +184,9 @@ def _untrained(params: Params, told: Pretrained, known: DenoiserFolder) -> Itera
             problem = f"it is train, and {init}, which is not trained (steps: 0), doesn't know what that gives."
             yield key, problem, "leave it out: the package's own is taken."
     yield from _as_the_pipeline_has_it(params, told, known)
-    if told.mpp and "magnification" not in config.conditions and _differs(params.tile.mpp, told.mpp):
-        problem = f"it is {params.tile.mpp:g}, and {init}, which is not trained (steps: 0), makes {told.mpp:g}."
-        yield "tile.mpp", problem, f"leave it out, state {told.mpp:g}, or train it."
+    if told.scales and "magnification" not in config.conditions and _differ(params.tile.mpp, told.scales[:1]):
+        problem = f"it is {params.tile.mpp:g}, and {init}, which is not trained (steps: 0), makes {told.scales[0]:g}."
+        yield "tile.mpp", problem, f"leave it out, state {told.scales[0]:g}, or train it."
 
 
 def _as_the_pipeline_has_it(params: Params, told: Pretrained, known: DenoiserFolder) -> Iterator[Problem]:
@@ -195,8 +210,8 @@ def _as_the_pipeline_has_it(params: Params, told: Pretrained, known: DenoiserFol
             yield f"train_autoencoder.{key}", problem, f"leave it out, or state {has}."
 
 
-def _differs(mpp: float, other: float) -> bool:
-    return abs(mpp / other - 1) > _SCALES_DIFFER
+def _differ(mpp: float, others: tuple[float, ...]) -> bool:
+    return all(abs(mpp / other - 1) > _SCALES_DIFFER for other in others)
 
 
 def _windows(params: Params, known: DenoiserFolder) -> Iterator[Problem]:
@@ -227,8 +242,9 @@ def _notes(params: Params, told: Pretrained) -> Iterator[Note]:
     config = params.train_denoiser
     for key, init, stated, has in _differing(params, told, _SIZES):
         yield Note(f"params.yaml, {key}", f"{_written(stated)} has no effect: '{init}' has {_written(has)}.")
-    if told.mpp and config.steps and config.init != "scratch" and _differs(params.tile.mpp, told.mpp):
-        fact = f"'{config.init}' was trained at {told.mpp:g} µm/px, and is adapted to {params.tile.mpp:g}."
+    if told.scales and config.steps and config.init != "scratch" and _differ(params.tile.mpp, told.scales):
+        scales = ", ".join(f"{mpp:g}" for mpp in sorted(told.scales))
+        fact = f"'{config.init}' was trained at {scales} µm/px, and is adapted to {params.tile.mpp:g}."
         yield Note("params.yaml, tile.mpp", fact)
 
 

@@ -90,16 +90,19 @@ def test_nuclei_that_are_not_told_apart_are_said():
 
 
 def test_what_emit_would_refuse_of_a_package_is_said_before_it_is_trained_on(slides):
-    begun = {"train_denoiser": {"init": "histoloom-small"}}
-    assert any("her2st:C2" in fault.problem for fault in faults_among(study(**begun)))
+    begun = {"tile": {"mpp": 2.0}, "train_denoiser": {"init": "histoloom-base"}}
+    assert any("camelyon16:normal_093" in fault.problem for fault in faults_among(study(**begun)))
     assert study(**begun, emit={"allow_unknown_ancestors": True}) == [
-        Note("params.yaml, tile.mpp", "'histoloom-small' was trained at 0.69 µm/px, and is adapted to 1.")
+        Note(
+            "params.yaml, tile.mpp",
+            "'histoloom-base' was trained at 0.25, 0.35, 0.5, 0.69, 1 µm/px, and is adapted to 2.",
+        )
     ]
 
 
 def test_captions_that_the_tower_does_not_read_are_counted(slides):
     rows = [row | {"caption": f"{REPORT}, case {n}"} for n, row in enumerate(ROWS)]
-    tower = {"train_encoders": {"text": {"source": "histoloom-small"}}, "emit": {"allow_unknown_ancestors": True}}
+    tower = {"train_encoders": {"text": {"source": "histoloom-base"}}, "emit": {"allow_unknown_ancestors": True}}
     [note] = notes_among(study(rows, {"caption": "{caption}"}, **tower))
     assert note.fact.startswith("4 of 4 distinct captions are cut at 24 tokens, and 3 read as another one does")
     [note] = notes_among(study(rows, {"caption": "{caption}, {composition}"}))

@@ -25,7 +25,7 @@ def _faults(dataset: str, *, allow: bool = False) -> list[str]:
         make_slide(f"data/slides/{name}.tif", width=128, height=128)
         row = {"slide_id": name, "path": f"{name}.tif", "patient_id": f"p{name}", "split": split, "label": "tumour"}
         rows.append(row | {"dataset": dataset})
-    shutil.copytree(root() / "histoloom-small", "package", dirs_exist_ok=True)
+    shutil.copytree(root() / "histoloom-base", "package", dirs_exist_ok=True)
     for part in ("autoencoder", "denoiser", "encoders"):
         Lineage(("set:A", "set:B"), (), (), ("set",)).save(Path("package") / part)
     make_study(".", rows, train_denoiser={"init": "package"}, emit={"allow_unknown_ancestors": allow})
