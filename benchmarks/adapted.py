@@ -1,4 +1,4 @@
-"""The demo's adaptation to skin, begun from histoloom-base and from another package, at equal steps: `python -m benchmarks.adapted`.
+"""The demo's adaptation to skin, begun from the packaged model, and with --small from the one before it, at equal steps.
 
 Tiles are sampled under the conditions of the demo's test region, from noise, and compared with its tiles through EfficientNet-Lite2, which
 nothing else uses. `excess.skin` is KID less its floor, the KID of halves of the region's tiles. `make demo` must have fetched the slide.
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.packaged import MODEL, from_history
 from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
@@ -69,9 +70,8 @@ def excess(study: Study, images: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--models", nargs="+", default=["base=histoloom-base"], help="NAME=PACKAGE, PACKAGE a name or a folder"
-    )
+    small = "also from histoloom-small, the package before it, read from git's history"
+    parser.add_argument("--small", action="store_true", help=small)
     parser.add_argument("--samples", type=int, default=400, help="of each model")
     parser.add_argument(
         "--work", type=Path, help="keep the studies here, so that a broken run goes on where it stopped"
@@ -83,7 +83,8 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
-        for name, _, model in (stated.partition("=") for stated in options.models):
+        models = {"base": MODEL} | ({"small": str(from_history("histoloom-small", root))} if options.small else {})
+        for name, model in models.items():
             study = adapted(root, name, model, options.samples)
             images = study.sample("skin", study.params["sample"]["guidance"])
             found[name] = excess(study, images)
