@@ -7,7 +7,6 @@ nothing else uses. `excess.skin` is KID less its floor, the KID of halves of the
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import tempfile
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.packaged import MODEL, from_history
+from benchmarks.packaged import MODEL, from_history, specs_of
 from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
-from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.extractors import JUDGE
 from histoloom.config.load import load_params
 from histoloom.config.package import autoencoder_facts, packaged
@@ -36,9 +34,7 @@ _SUBSETS = 50
 def adapted(root: Path, name: str, model: str, tiles: int) -> Study:
     """The demo's study from this package, trained, with so many tiles to evaluate in its plan."""
     params = load_params(ROOT / "params.yaml").model_dump(mode="json", exclude_unset=True)
-    record = read_denoiser_record(packaged(model, "denoiser"))
-    assert record is not None, "a package has one"
-    known = record.channels
+    known = {spec.name for spec in specs_of(model)}
     conditions = [condition for condition in params["train_denoiser"]["conditions"] if condition in known]
     drop = {condition: params["train_denoiser"]["drop"][condition] for condition in conditions}
     down_factor = autoencoder_facts(Path(packaged(model, "autoencoder")))["down_factor"]
@@ -56,7 +52,7 @@ def adapted(root: Path, name: str, model: str, tiles: int) -> Study:
     params["train_denoiser"]["drop"] = drop
     slides = pd.read_csv(ROOT / "manifests/slides.csv").to_dict("records")
     files = {str(path.relative_to(ROOT)): path for path in (ROOT / "manifests").rglob("*.*json")}
-    study = Study(root / name, copy.deepcopy(params), slides, files)
+    study = Study(root / name, params, slides, files)
     study.train()
     return study
 

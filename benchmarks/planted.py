@@ -29,11 +29,10 @@ from histoloom.data.rows import held_out_rows, spread, spread_by
 from histoloom.data.schema import REFUSED
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.quality.filters.base import Filter, Fitting, Tiles, joined, tiles_of
+from histoloom.quality.filters.base import Filter, Fitting, Tiles, as_made, joined, tiles_of
 from histoloom.quality.filters.filter_set import EXTRACTOR, FILTERS, load_filter_set
 from histoloom.quality.filters.realism import RealismFilter
 from histoloom.studies.stage_work import run_stage
-from histoloom.training.reconstruction import given_back
 
 FALSE_REJECTION, PLANTED_SHARE, DRAWS = 0.05, 0.2, 1000
 _MOST, _SAMPLED = 300, 200
@@ -53,16 +52,14 @@ def planted(folder: Path, others: Path | None) -> dict:
     def some(store: TileStore, rows: pd.DataFrame) -> Tiles:
         return tiles_of(store, spread_by(rows, rows["label"], _MOST).reset_index(drop=True), extractor)
 
-    def as_made(tiles: Tiles) -> Tiles:
-        images = given_back(study, tiles.images, chip())
-        return tiles if images is None else replace(tiles, images=images)
-
     rows = real.rows()
-    train, val, test = (as_made(some(real, rows[rows["split"] == split])) for split in ("train", "val", "test"))
+    train, val, test = (
+        as_made(study, some(real, rows[rows["split"] == split]), chip()) for split in ("train", "val", "test")
+    )
     good = joined([some(store, store.rows()) for store in study.synthetic_stores(verdicts=False)])
     fitting = Fitting(train, train.rows, list, study, work, chip(), held_out=val)
     found = {}
-    for kind, make in _kinds(study, work, test, others, as_made):
+    for kind, make in _kinds(study, work, test, others):
         kept = work / f"{kind}.json"
         if not kept.is_file():
             bad = make()
@@ -74,16 +71,14 @@ def planted(folder: Path, others: Path | None) -> dict:
     return found
 
 
-def _kinds(
-    study: Study, work: Path, test: Tiles, others: Path | None, as_made: Callable[[Tiles], Tiles]
-) -> Iterator[tuple[str, Callable[[], Tiles]]]:
+def _kinds(study: Study, work: Path, test: Tiles, others: Path | None) -> Iterator[tuple[str, Callable[[], Tiles]]]:
     labels = sorted(test.rows["label"].dropna().unique())
     following = dict(zip(labels, [*labels[1:], *labels[:1]]))
     if len(labels) > 1:
         known = test.part(test.rows["label"].notna().to_numpy(bool))
         yield "other_class", lambda: _named(known, known.rows["label"].map(following))
     if others is not None:
-        yield "other_organ", lambda: as_made(_pictures(others, study.params.tile.tile_px, labels, test))
+        yield "other_organ", lambda: as_made(study, _pictures(others, study.params.tile.tile_px, labels, test), chip())
     yield "early", lambda: _of_model(_copied(study, work / "early"), _train_less, test)
     yield "untrained", lambda: _of_model(_copied(study, work / "untrained"), _forget, test)
 

@@ -13,12 +13,16 @@ from scipy.ndimage import gaussian_filter
 from histoloom.config import Params, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.lineage import Lineage
+from histoloom.data.schema import SYNTHETIC_ROW
+from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.anomaly import AnomalyFilter
 from histoloom.quality.filters.base import Fitting, Tiles
 from histoloom.training.denoiser import train_denoiser
 from histoloom.training.loop import TrainingRun
+from tests.build import make_part, synthetic_rows, tile_rows, write_synthetic_lineage
 from tests.quality.filtered_tiles import LABELS, SIDE, fitting_of, make_tiles, with_images
+from tests.stages import run, study_of
 
 pytestmark = pytest.mark.long
 
@@ -90,3 +94,23 @@ def test_without_a_denoiser_it_is_refused(fitted, tmp_path):
     _, _, fitting = fitted
     with pytest.raises(HistoloomError, match=r"filter\.use names anomaly"):
         AnomalyFilter.fit(fitting_of(fitting.train, fitting.params, tmp_path))
+
+
+def test_where_no_sample_has_a_label_it_is_fitted_to_all_train_tiles(folder):
+    for number, split in enumerate(("train", "val")):
+        tiles = make_tiles(number + 1, 60)
+        rows = tile_rows(60, split=split, label=tiles.rows["label"].tolist())
+        make_part("data/tiles", split, rows.assign(tile_id=[f"{split}-{n}" for n in range(60)]), tiles.images)
+        if split == "train":
+            write_models(folder / "models", tiles, 5)
+    make_part("data/synthetic", "part", synthetic_rows(60, label=None), make_tiles(3, 60).images, SYNTHETIC_ROW)
+    write_synthetic_lineage("data/synthetic")
+    labels = {"source": "slide", "classes": list(LABELS)}
+    use = ["quality", "realism", "anomaly"]
+    params = {"tile": {"mpp": 1.0, "tile_px": SIDE, "labels": labels}, "filter": {"use": use, "min_yield": 0.0}}
+    params["train_denoiser"] = {"target": "pixels", "conditions": ["label"]}
+    study = study_of(Params.model_validate(params), folder)
+    run("train_filters", study)
+    assert run("filter", study)["augment"]["not_told"] == 60
+    rows = TileStore(folder / "data/synthetic", rows_from=folder / "data/verdicts").rows()
+    assert rows["label"].isna().all() and np.isfinite(rows["anomaly_score"]).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -19,14 +19,12 @@ from histoloom.data.lineage import model_sha256
 from histoloom.data.rows import spread_by
 from histoloom.data.schema import REFUSED, VERDICT_COLUMNS
 from histoloom.data.store import TileStore
-from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
-from histoloom.quality.filters.base import Fitting, Tiles, joined, tiles_of
+from histoloom.quality.filters.base import Fitting, Tiles, as_made, joined, tiles_of
 from histoloom.quality.filters.calibration import FilterMetrics, RealTiles, measure_filter_set
 from histoloom.quality.filters.filter_set import FILTERS, FilterSet, extractor_of, fit_filter_set, load_filter_set
 from histoloom.studies.stage_work import Work
-from histoloom.training.reconstruction import given_back
 
 _LEAST_JUDGED = 10
 """A class with fewer synthetic tiles has no yield to speak of."""
@@ -154,9 +152,8 @@ def _fit(work: Work, stores: list[TileStore], names: tuple[str, ...], folder: Pa
 
     synthetic = joined([some(store, store.rows(), _MOST) for store in stores])
     rows = real.rows()
-    rows = rows[rows["label"].fillna("").isin(synthetic.rows["label"].fillna(""))]
     parts = [some(real, rows[rows["split"] == split], _MOST_REAL) for split in ("train", "val", "test")]
-    tiles = RealTiles(*(_given_back(study, part, device) for part in parts))
+    tiles = RealTiles(*(as_made(study, part, device) for part in parts))
     fitting = Fitting(
         tiles.train, tiles.train.rows, lambda: [tiles.train.images], study, work.root, device,
         held_out=tiles.held_out, synthetic=synthetic,
@@ -164,12 +161,6 @@ def _fit(work: Work, stores: list[TileStore], names: tuple[str, ...], folder: Pa
     calibration = fit_filter_set(names, fitting, tiles.held_out, work.params.train_filters)
     calibration.filter_set.save(folder)
     return measure_filter_set(calibration, tiles, work.params.train_filters, work.params.seed).by_filter
-
-
-def _given_back(study: Study, tiles: Tiles, device: str) -> Tiles:
-    """Real tiles as the generator's autoencoder gives them back: what it loses, no choice among its tiles mends."""
-    images = given_back(study, tiles.images, device)
-    return tiles if images is None else replace(tiles, images=images)
 
 
 def _refused(work: Work, stores: list[TileStore], scored: Path) -> dict[str, Yield]:

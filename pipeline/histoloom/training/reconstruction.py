@@ -48,7 +48,9 @@ def reconstruction(target: Target, arrays: Arrays) -> tuple[Reconstruction, dict
 
 
 def given_back(study: Study, images: np.ndarray, device: str) -> np.ndarray | None:
-    """Tiles (n, h, w, 3) uint8 as the autoencoder of a study's generator gives them back; None where it diffuses no latents, or has none."""
+    """Tiles (n, h, w, 3) uint8 as the autoencoder of a study's generator gives them back, at the precision of samples; None where no latents are
+    diffused, or there is no autoencoder.
+    """
     name = study.params.last.train_denoiser.target.name
     if name != "latents" or not (study.autoencoder / "config.json").is_file():
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,7 @@ from histoloom.conditions.feature_extractors import Extractor
 from histoloom.config import Params
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
+from histoloom.training.reconstruction import given_back
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,12 @@ def tiles_of(store: TileStore, rows: pd.DataFrame, extractor: Extractor) -> Tile
         return store.read(rows, name) if all(store.has(name, part) for part in rows["part"].unique()) else None
 
     return Tiles(store.read(rows), rows, read, extractor)
+
+
+def as_made(study: Study, tiles: Tiles, device: str) -> Tiles:
+    """Real tiles as the generator's autoencoder gives them back: what it loses, no choice among its tiles mends."""
+    images = given_back(study, tiles.images, device)
+    return tiles if images is None else replace(tiles, images=images)
 
 
 def joined(parts: Sequence[Tiles]) -> Tiles:
