@@ -16,12 +16,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.run import flat, report
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import TileStore
 from histoloom.report.pictures import contact_sheet
+from histoloom.slides.open import open_slide
 
-_COLUMNS = 10
+_COLUMNS, _WOVEN_PX, _QUALITY = 10, 1024, 90
 ROOT = Path(__file__).parents[1]
 _NO_BF16 = "import torch\n\ntorch.cpu.get_capabilities = dict\n"
 """Python runs a sitecustomize of the path before anything else. With the variable below, oneDNN doesn't use the instructions either."""
@@ -50,8 +53,8 @@ def seconds_by_stage(place: Path, environment: dict[str, str]) -> dict[str, floa
     return found | {str(stage): end - before, "all": end - started}
 
 
-def picture(place: Path, path: Path) -> None:
-    """In pairs of rows, real tiles and the accepted ones that were begun from them: evenly spread, not chosen."""
+def write_pictures(place: Path, folder: Path) -> None:
+    """Write `demo.jpg`, in pairs of rows real tiles and the accepted ones that were begun from them, evenly spread and not chosen; and `woven.jpg`."""
     real, made = TileStore(place / "data/tiles"), TileStore(place / "data/synthetic", rows_from=place / "data/verdicts")
     rows = made.rows()
     rows = rows[rows["accepted"] & rows["input_ref"].notna()].sort_values("tile_id").reset_index(drop=True)
@@ -60,13 +63,16 @@ def picture(place: Path, path: Path) -> None:
     lines = []
     for some in (pick[:_COLUMNS], pick[_COLUMNS:]):
         lines += [real.read(sources.iloc[some]), made.read(rows.iloc[some])]
-    contact_sheet(np.concatenate(lines), columns=_COLUMNS).save(path, quality=90)
+    contact_sheet(np.concatenate(lines), columns=_COLUMNS).save(folder / "demo.jpg", quality=_QUALITY)
+    with open_slide(place / "data/woven/skin/slide.tif") as slide:
+        woven = slide.read(PixelBox(0, 0, slide.width, slide.height), slide.width / _WOVEN_PX)
+    Image.fromarray(woven).save(folder / "woven.jpg", quality=_QUALITY)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without-bf16", action="store_true")
-    parser.add_argument("--pictures", type=Path, help="write demo.jpg here")
+    parser.add_argument("--pictures", type=Path, help="write demo.jpg and woven.jpg here")
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -83,7 +89,7 @@ def main() -> None:
         found = seconds_by_stage(place, environment)
         if options.pictures is not None:
             options.pictures.mkdir(parents=True, exist_ok=True)
-            picture(place, options.pictures / "demo.jpg")
+            write_pictures(place, options.pictures)
     report("demo", False, {"bf16": not options.without_bf16}, flat({"demo_s": found}), {}, options.json)
 
 
