@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ruamel.yaml import YAML
 
 from benchmarks.packaged import MODEL, from_history, specs_of
 from benchmarks.run import chip, flat, report
@@ -21,7 +22,6 @@ from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config.extractors import JUDGE
-from histoloom.config.load import load_params
 from histoloom.config.package import autoencoder_facts, packaged
 from histoloom.data.rows import held_out_rows
 from histoloom.quality.metrics import kid
@@ -33,7 +33,9 @@ _SUBSETS = 50
 
 def adapted(root: Path, name: str, model: str, tiles: int) -> Study:
     """The demo's study from this package, trained, with so many tiles to evaluate in its plan."""
-    params = load_params(ROOT / "params.yaml").model_dump(mode="json", exclude_unset=True)
+    params = YAML(typ="safe").load(
+        (ROOT / "params.yaml").read_text(encoding="utf-8")
+    )  # without what a package fills in
     known = {spec.name for spec in specs_of(model)}
     conditions = [condition for condition in params["train_denoiser"]["conditions"] if condition in known]
     drop = {condition: params["train_denoiser"]["drop"][condition] for condition in conditions}
