@@ -32,6 +32,8 @@ from histoloom.data.rows import held_out_rows, spread, train_rows
 from histoloom.quality.copy_search import build_index, copy_scores
 from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.metrics import kid
+from histoloom.quality.realism import Sample as Tiles
+from histoloom.quality.realism import ToldApart, told_apart
 from histoloom.report.pictures import contact_sheet
 from histoloom.targets.latents import Latents
 from histoloom.training.reconstruction import reconstruction
@@ -106,8 +108,28 @@ def sampled(study: Study, steps: int, *, embedded: bool = True, **sample: object
 def excesses(study: Study, judge: Judge, images: np.ndarray) -> dict[str, float]:
     """Of each domain: KID of the samples made under its tiles' conditions to its tiles, less the floor."""
     of = study.sources()["dataset"].to_numpy(str)
-    features = _tower().features(images)
+    return _excesses(judge, of, _tower().features(images))
+
+
+def _excesses(judge: Judge, of: np.ndarray, features: np.ndarray) -> dict[str, float]:
+    """of : each sample's domain."""
     return {d: kid(features[of == d], judge.domain(d), 50, 0)["mean"] - judge.floor(d) for d in judge.domains}
+
+
+def told_from_real(study: Study, judge: Judge, features: np.ndarray) -> dict[str, dict[str, ToldApart]]:
+    """Of each domain: how easily samples, and beside them real train tiles, are told from held-out tiles."""
+    sources, train = study.sources(), spread(train_rows(study.tiles), _MOST_REAL // 4).reset_index(drop=True)
+    own, found = _tower().features(study.tiles.read(train)), {}
+    for domain in judge.domains:
+        real = _tiles(judge.rows, judge.features, domain)
+        others = {"samples": (sources, features), "floor": (train, own)}
+        found[domain] = {name: told_apart(real, _tiles(*of, domain), 0) for name, of in others.items()}
+    return found
+
+
+def _tiles(rows: pd.DataFrame, features: np.ndarray, domain: str) -> Tiles:
+    mine = (rows["dataset"] == domain).to_numpy()
+    return Tiles(features[mine], *(rows.loc[mine, key].to_numpy(str) for key in ("tile_id", "split_group")))
 
 
 def blockiness(images: np.ndarray) -> float:
@@ -216,12 +238,14 @@ def main() -> None:
                 merge(keys, measure_rebuilt(study, judge, name))
             if "excess" in options.only:
                 images = sampled(study, STEPS)
-                merge(keys, {"excess": {d: {name: v} for d, v in excesses(study, judge, images).items()}})
+                features, of_domain = _tower().features(images), study.sources()["dataset"].to_numpy(str)
+                merge(keys, {"excess": {d: {name: v} for d, v in _excesses(judge, of_domain, features).items()}})
                 if "image" in study.params["train_denoiser"]["conditions"]:
                     blind = excesses(study, judge, sampled(study, STEPS, embedded=False))
                     merge(keys, {"excess": {d: {f"{name}_without_embedding": v} for d, v in blind.items()}})
                 if name == "base":
                     keys |= measure_blocks(study, images)
+                    keys |= {"realism_auc": told_from_real(study, judge, features)}
                 if pictures is not None:
                     picture(study, images, pictures / f"{name}.png")
         if "few_steps" in options.only:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from histoloom.data.plan import PLAN
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.report.sheets import predicted_sheets
 from histoloom.studies.checks.validate import check_study
 from histoloom.studies.dvc_yaml import outputs
 from histoloom.studies.stage_work import run_stage
@@ -185,6 +188,16 @@ def test_what_is_predicted_has_arrays_of_its_own(study):
     np.testing.assert_allclose(residual, own, atol=1e-3)
     vectors = store.read(seen, "vector")
     assert vectors.shape == (4, 32 + 16) and vectors.std(0).max() > 0
+
+
+def test_the_report_shows_results_beside_the_tiles_that_were_given(study):
+    sheets = predicted_sheets(TileStore("data/tiles"), TileStore("data/predicted"), 8)
+    assert [sheet["title"] for sheet in sheets] == [f"Predicted: {name}" for name in ("uncertain", "unlike", "seen")]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(sheet["uri"].partition(",")[2]))).size for sheet in sheets]
+    widths = [min(of * shown, most) * (96 + 4) for of, shown, most in ((3, 4, 6), (3, 4, 6), (2, 4, 8))]
+    assert [
+        width for width, _ in sizes
+    ] == widths  # given, image and deviation; given, image and residual; given and image
 
 
 def test_nothing_changes_on_another_run(study):

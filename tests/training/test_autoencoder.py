@@ -45,6 +45,15 @@ def test_an_encoder_stays_while_its_decoder_learns_alone(store, tmp_path, arch):
     assert (tmp_path / "a/model/latents.json").read_bytes() == (tmp_path / "b/model/latents.json").read_bytes()
 
 
+def test_the_perceptual_distance_counts_while_a_decoder_learns_alone(store, tmp_path):
+    _trained(store, tmp_path / "a", steps=1)
+    begun = {"init": str(tmp_path / "a/model"), "steps": 0, "decoder_steps": 1}
+    without, with_it = (
+        _trained(store, tmp_path / str(weight), perceptual_weight=weight, **begun).state_dict() for weight in (0.0, 9.0)
+    )
+    assert any(not torch.equal(with_it[name], value) for name, value in without.items())
+
+
 def test_a_decoder_s_broken_training_goes_on_to_the_same_weights(store, tmp_path):
     options = {"steps": 2, "decoder_steps": 4}
     whole = _trained(store, tmp_path, **options).state_dict()

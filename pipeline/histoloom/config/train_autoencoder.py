@@ -27,8 +27,8 @@ class TrainAutoencoder(Section):
     perceptual_weight: float = Field(0.0, ge=0, description="weight of a distance in EfficientNet-Lite0's features")
     steps: Natural = Field(500, description="0 uses the loaded weights as they are")
     decoder_steps: Natural = 0
-    """after `steps`, steps of the decoder alone, at half the learning rate. A discriminator of patches takes the place
-    of the perceptual distance. Pictures get sharper; the latents stay as they are"""
+    """after `steps`, steps of the decoder alone, at half the learning rate, against a discriminator of patches. Pictures get
+    sharper; the latents stay as they are"""
     critic_weight: float = Field(0.05, ge=0, description="weight of that discriminator's loss")
     batch_size: Size = 16
     learning_rate: float = Field(1e-3, gt=0)

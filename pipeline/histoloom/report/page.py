@@ -16,7 +16,7 @@ import histoloom
 from histoloom.data.store import TileStore, stores_in
 from histoloom.data.study_folder import Study
 from histoloom.report.pictures import curve_picture, data_uri
-from histoloom.report.sheets import sheets_of, woven_sheets
+from histoloom.report.sheets import predicted_sheets, sheets_of, woven_sheets
 from histoloom.report.summary import in_short, severity, told_apart_table, uplift_table
 from histoloom.report.viewer import write_viewer
 from histoloom.slides.woven import FACTS, THUMBNAIL
@@ -59,7 +59,11 @@ def write_report(study: Study, output: Path) -> None:
         thumbnails=_thumbnails(real),
         more_thumbnails=max(0, len(real.parts) - _MOST_THUMBNAILS),
         woven=_woven(study.woven, measured, output.parent),
-        sheets=[*sheets_of(real, synthetic, shown), *(s for store in woven for s in woven_sheets(store, shown))],
+        sheets=[
+            *sheets_of(real, synthetic, shown),
+            *(s for store in woven for s in woven_sheets(store, shown)),
+            *(s for store in stores_in([study.predicted]) for s in predicted_sheets(real, store, shown)),
+        ],
         **_of_distances(measured["evaluate"]),
         uplift=measured["uplift"],
         uplift_table=uplift_table(measured["uplift"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypedDict
 
 import numpy as np
@@ -64,6 +65,46 @@ def woven_sheets(store: TileStore, shown: int) -> list[Sheet]:
         _sheet("Cut from woven slides, rejected", text.format("failed"), store, rejected),
     ]
     return [sheet for sheet in sheets if sheet]
+
+
+def predicted_sheets(real: TileStore, store: TileStore, shown: int) -> list[Sheet]:
+    """A sheet for each request of results on real tiles: the tile that was given, then each picture of the result."""
+    every, sheets = real.rows().set_index("tile_id", drop=False), []
+    for request, rows in store.rows().groupby("request", sort=False):
+        chosen = spread(rows[rows["part"] == rows["part"].iloc[0]], shown // 2)  # a part has arrays of its own
+        given = chosen["input_ref"].fillna(chosen["condition_ref"])
+        pictures = {"given": real.read(every.loc[given])}
+        for name, drawn in _OF_RESULTS.items():
+            if store.has(name, chosen["part"].iloc[0]):
+                pictures[name] = drawn(store.read(chosen, name))
+        if len(pictures) > 1:
+            text = "Results on real tiles, evenly spread, never emitted. Maps of numbers: the lighter the more, the most of the sheet is white."
+            sheets.append(_in_rows(f"Predicted: {request}", text, pictures))
+    return sheets
+
+
+def _in_rows(title: str, text: str, pictures: dict[str, np.ndarray]) -> Sheet:
+    """Pictures of several kinds (n, h, w, 3) each, those of a tile beside one another."""
+    h, w = pictures["given"].shape[1:3]
+    kinds = {name: of for name, of in pictures.items() if of.shape[1:3] == (h, w)}
+    joined = np.stack([*kinds.values()], 1).reshape(-1, h, w, 3)
+    names = [*kinds] * len(pictures["given"])
+    columns = max(1, _COLUMNS // len(kinds)) * len(kinds)
+    return {"title": title, "text": text, "uri": data_uri(contact_sheet(joined, columns=columns, captions=names))}
+
+
+def _as_grey(maps: np.ndarray) -> np.ndarray:
+    """Maps of numbers (n, h, w) or (n, h, w, c), channels averaged, as grey (n, h, w, 3) uint8; white is the most."""
+    maps = np.abs(maps if maps.ndim == 3 else maps.mean(-1))
+    grey = 255 * maps / max(float(maps.max()), 1e-12)
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, -1)
+
+
+_COLUMNS = 8
+_OF_RESULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "image": np.asarray, "mask": mask_picture, "deviation": _as_grey, "agreement": _as_grey, "residual": _as_grey,
+}  # fmt: skip
+"""Array of a result to how it is drawn; others are no pictures."""
 
 
 def _with_reasons(rows: pd.DataFrame) -> pd.DataFrame:

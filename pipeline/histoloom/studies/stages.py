@@ -269,6 +269,7 @@ STAGES = {
             inputs=(
                 "data/tiles",
                 "data/synthetic",
+                "data/predicted",
                 "data/woven",
                 "data/woven_tiles",
                 "data/verdicts",

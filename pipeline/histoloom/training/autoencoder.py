@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -40,7 +41,7 @@ def train_autoencoder(
 
     The loss is the absolute error, plus `detail_weight` times the error of local detail, `perceptual_weight` times the
     distance in a network's features, and `kl_weight` times the KL divergence, where there is one. Then the decoder learns
-    alone, for `decoder_steps`, and `critic_weight` times what a critic says of its pictures takes the place of the last two.
+    alone, for `decoder_steps`. `critic_weight` times what a critic says of its pictures takes the place of the last one.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def _first_model(config: TrainAutoencoder, seed: int) -> tuple[Autoencoder, Late
 
 
 def _whole_loss(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray, run: TrainingRun) -> LossFunction:
-    perceptual = PerceptualDistance(run.device) if config.perceptual_weight else None
+    distance = _distance(config, run.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         batch = _batch(config, images, run, step, generator)
@@ -95,13 +96,25 @@ def _whole_loss(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             latents = latents + noise * model.encode(batch).latent_dist.std
         rebuilt = model.decode(latents).sample
-        error = (rebuilt - batch).abs().mean()
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
-        detail = config.detail_weight * detail_loss(rebuilt, batch)
-        likeness = config.perceptual_weight * perceptual(rebuilt, batch) if perceptual else 0.0
-        return error + detail + likeness + divergence, {"l1": error.detach()}
+        far, error = distance(rebuilt, batch)
+        return far + divergence, {"l1": error}
 
     return loss
+
+
+def _distance(
+    config: TrainAutoencoder, device: str
+) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Of rebuilt pictures (b, 3, h, w) from theirs: their distance as params weigh it, and the absolute error in it."""
+    perceptual = PerceptualDistance(device) if config.perceptual_weight else None
+
+    def distance(rebuilt: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        error = (rebuilt - images).abs().mean()
+        likeness = config.perceptual_weight * perceptual(rebuilt, images) if perceptual else 0.0
+        return error + config.detail_weight * detail_loss(rebuilt, images) + likeness, error.detach()
+
+    return distance
 
 
 def _rebuilt(model: Autoencoder, images: torch.Tensor) -> torch.Tensor:
@@ -124,16 +137,16 @@ def _train_decoder(config: TrainAutoencoder, model: Autoencoder, images: np.ndar
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(run.seed)
         critic = PatchCritic().to(run.device)
+    distance = _distance(config, run.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         batch = _batch(config, images, run, step, generator)
         with torch.no_grad():
             latents, _ = posterior(model, batch)
         rebuilt = model.decode(latents).sample
-        error = (rebuilt - batch).abs().mean()
+        far, error = distance(rebuilt, batch)
         own, fooling = critic.losses(rebuilt, batch)
-        whole = error + config.detail_weight * detail_loss(rebuilt, batch) + own + config.critic_weight * fooling
-        return whole, {"l1": error.detach(), "critic": own.detach()}
+        return far + own + config.critic_weight * fooling, {"l1": error, "critic": own.detach()}
 
     train(torch.nn.ModuleDict({"autoencoder": model, "critic": critic}), loss, run)
 

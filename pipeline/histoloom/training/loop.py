@@ -169,7 +169,7 @@ class _Loop:
         # As it will be used; a step is as fast either way (benchmarks/precision.py).
         model.train().to(memory_format=torch.channels_last)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(self.parameters, lr=run.learning_rate, weight_decay=run.weight_decay)
+        optimiser = torch.optim.AdamW(self.parameters, lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
         self.optimiser = self.accelerator.prepare(model, optimiser)[1]
         keeps_average = run.ema_decay is not None
         self.average = {n: p.detach().clone() for n, p in model.named_parameters()} if keeps_average else None
