@@ -132,9 +132,17 @@ def test_one_stain_alone_leaves_tiles_as_they_are():
     assert np.isfinite(fitted.apply(sample[0]).astype(float)).all()
 
 
+def test_colours_that_are_remembered_are_normalised_as_others_are():
+    fitted = stain.fit("reinhard", _patches(OTHER_STAINS))
+    remembered, tiles = fitted.for_many(), [*_patches(STAINS), *_patches(OTHER_STAINS)]
+    for tile in (*tiles, tiles[0][:33, :57], *tiles):
+        np.testing.assert_array_equal(remembered.apply(tile), fitted.apply(tile))
+    assert remembered is not fitted and remembered.note == fitted.note
+
+
 def test_none_is_the_identity():
-    tile = _patches(STAINS)[0]
-    assert stain.fit("none", np.empty(0)).apply(tile) is tile
+    tile, none = _patches(STAINS)[0], stain.fit("none", np.empty(0))
+    assert none.apply(tile) is tile and none.for_many() is none
 
 
 def test_white_stays_white_under_macenko_and_reinhard():

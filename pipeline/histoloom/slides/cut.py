@@ -64,7 +64,7 @@ class Cutter:
     job: SlideJob
     slide: Slide
     annotations: Annotations
-    normaliser: stain.Normaliser
+    normaliser: stain.Normaliser | stain.RememberedColours
     segmenter: StainMask | None
     partner: Slide | None
 
@@ -179,4 +179,4 @@ def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Ch
     boxes = [PixelBox(x, y, config.tile_px, config.tile_px).scaled(downsample) for x, y in chosen]
     sample = np.stack([slide.read(box, downsample) for box in boxes])
     segmenter = fit_stain_mask(masks.classes, sample, choice.mpp) if masks.source == "stain" else None
-    return Cutter(job, slide, annotations, stain.fit(config.stain, sample), segmenter, partner)
+    return Cutter(job, slide, annotations, stain.fit(config.stain, sample).for_many(), segmenter, partner)
