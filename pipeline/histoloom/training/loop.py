@@ -269,7 +269,9 @@ class _Loop:
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             index, key = name.split("/")
-            moments.setdefault(int(index), {})[key] = tensor.cpu() if key == "step" else tensor
+            # The fused step takes moments and weights as they lie in memory, so they have to lie alike.
+            laid = tensor.cpu() if key == "step" else torch.empty_like(self.parameters[int(index)]).copy_(tensor)
+            moments.setdefault(int(index), {})[key] = laid
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
