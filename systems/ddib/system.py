@@ -80,8 +80,11 @@ def _of(study: Study) -> tuple[np.ndarray, ...]:
     tiles = every.set_index("tile_id", drop=False)
     made = store.rows()
     own, back = made[made["request"] == "translated"], made[made["request"] == "unchanged"]
+    names = own["input_ref"].str.replace("_north_", "_south_")
+    there = names.isin(tiles.index)  # where the other site shows glass, it has no tile
+    own, names = own[there], names[there]
     source = real.read(tiles.loc[own["input_ref"]])
-    partners = real.read(tiles.loc[[name.replace("_north_", "_south_") for name in own["input_ref"]]])
+    partners = real.read(tiles.loc[names])
     train = every[every["split"] == "train"]
     looks = [
         real.read(of.iloc[:: max(1, len(of) // 64)]).reshape(-1, 3)
