@@ -269,7 +269,6 @@ STAGES = {
             inputs=(
                 "data/tiles",
                 "data/synthetic",
-                "data/predicted",
                 "data/woven",
                 "data/woven_tiles",
                 "data/verdicts",
@@ -286,6 +285,7 @@ STAGES = {
                 "reports/evaluate/metrics.json",
                 "reports/uplift/metrics.json",
             ),
+            may_read=("data/predicted",),
             outputs=("reports/index.html", "reports/slides"),
             metrics=False,
         ),
