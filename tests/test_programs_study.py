@@ -19,7 +19,7 @@ from histoloom.data.plan import PLAN
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
-from histoloom.report.sheets import predicted_sheets
+from histoloom.report.sheets import _in_rows, predicted_sheets
 from histoloom.studies.checks.validate import check_study
 from histoloom.studies.dvc_yaml import outputs
 from histoloom.studies.stage_work import run_stage
@@ -190,11 +190,19 @@ def test_what_is_predicted_has_arrays_of_its_own(study):
     assert vectors.shape == (4, 32 + 16) and vectors.std(0).max() > 0
 
 
+def columns_of(sheets) -> dict[str, int]:
+    """Sheet to how many tiles lie beside one another in its picture."""
+    pictures = {s["title"]: Image.open(io.BytesIO(base64.b64decode(s["uri"].partition(",")[2]))) for s in sheets}
+    assert all(np.ptp(np.asarray(picture)) > 0 for picture in pictures.values())
+    return {title: picture.width // (96 + 4) for title, picture in pictures.items()}
+
+
 def test_the_report_shows_results_beside_the_tiles_that_were_given(study):
     sheets = predicted_sheets(TileStore("data/tiles"), TileStore("data/predicted"), 8)
-    pictures = {s["title"]: Image.open(io.BytesIO(base64.b64decode(s["uri"].partition(",")[2]))) for s in sheets}
-    assert {*pictures} == {f"Predicted: {name}" for name in ("uncertain", "unlike", "seen")}
-    assert all(np.ptp(np.asarray(picture)) > 0 for picture in pictures.values())
+    # Beside the tile: image and deviation; image and residual. Masks were given too. Features are no pictures.
+    assert columns_of(sheets) == {"Predicted: uncertain": 6, "Predicted: unlike": 6}
+    smaller = np.zeros((4, 8, 8, 3), np.uint8)
+    assert columns_of([_in_rows("a chain's first", {"given": smaller.repeat(2, 1).repeat(2, 2) + 9, "image": smaller})])
 
 
 def test_nothing_changes_on_another_run(study):
@@ -227,6 +235,12 @@ def test_a_model_of_masks_finds_some_and_says_how_far_its_samples_agree(tmp_path
         masks, agreement = store.read(mine, "mask"), store.read(mine, "agreement")
         assert masks.shape == agreement.shape == (4, 16, 16) and masks.max() <= 1
         assert agreement.min() >= (0.2 if name == "voted" else 0) and agreement.max() <= 1 and (agreement < 1).any()
+    columns = columns_of(predicted_sheets(TileStore("data/tiles"), store, 8))
+    assert columns == {
+        "Predicted: voted": 6,
+        "Predicted: joined": 6,
+        "Predicted: nearest": 8,
+    }  # the tile, mask, agreement
     nearest = rows[rows["request"] == "nearest"]
     assert store.has("instance", nearest["part"].iloc[0]) == (target != "masks")
     assert json.loads(Path("reports/train_autoencoder/metrics.json").read_text())["equal"]["mask"] == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from histoloom.data.requests import AS_IS, CHANGED
 from histoloom.data.rows import spread
@@ -20,6 +22,22 @@ class Sheet(TypedDict):
     title: str
     text: str
     uri: str
+
+
+def _as_grey(maps: np.ndarray) -> np.ndarray:
+    """Maps of numbers (n, h, w) or (n, h, w, c), channels averaged, as grey (n, h, w, 3) uint8; white is the most."""
+    maps = np.abs(maps if maps.ndim == 3 else maps.mean(-1))
+    grey = 255 * maps / max(float(maps.max()), 1e-12)
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, -1)
+
+
+_COLUMNS = 8
+_OF_RESULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "image": np.asarray, "mask": mask_picture, "deviation": _as_grey, "agreement": _as_grey, "residual": _as_grey,
+}  # fmt: skip
+"""Array of a result to how it is drawn; others are no pictures."""
+_GIVEN_MASK = ("image", "vector")
+"""A mask beside one of these was given as a condition, and is no result."""
 
 
 def sheets_of(real: TileStore, synthetic: TileStore, shown: int) -> list[Sheet]:
@@ -71,40 +89,38 @@ def predicted_sheets(real: TileStore, store: TileStore, shown: int) -> list[Shee
     """A sheet for each request of results on real tiles: the tile that was given, then each picture of the result."""
     every, sheets = real.rows().set_index("tile_id", drop=False), []
     for request, rows in store.rows().groupby("request", sort=False):
-        chosen = spread(rows[rows["part"] == rows["part"].iloc[0]], shown // 2)  # a part has arrays of its own
-        given = chosen["input_ref"].fillna(chosen["condition_ref"])
-        pictures = {"given": real.read(every.loc[given])}
-        for name, drawn in _OF_RESULTS.items():
-            if store.has(name, chosen["part"].iloc[0]):
-                pictures[name] = drawn(store.read(chosen, name))
-        if len(pictures) > 1:
-            text = "Results on real tiles, evenly spread, never emitted. Maps of numbers: the lighter the more, the most of the sheet is white."
-            sheets.append(_in_rows(f"Predicted: {request}", text, pictures))
+        chosen = spread(rows, shown // 2)
+        results = _results(store, chosen)
+        if results:
+            given = real.read(every.loc[chosen["input_ref"].fillna(chosen["condition_ref"])])
+            sheets.append(_in_rows(f"Predicted: {request}", {"given": given} | results))
     return sheets
 
 
-def _in_rows(title: str, text: str, pictures: dict[str, np.ndarray]) -> Sheet:
-    """Pictures of several kinds (n, h, w, 3) each, those of a tile beside one another."""
-    h, w = pictures["given"].shape[1:3]
-    kinds = {name: of for name, of in pictures.items() if of.shape[1:3] == (h, w)}
-    joined = np.stack([*kinds.values()], 1).reshape(-1, h, w, 3)
-    names = [*kinds] * len(pictures["given"])
-    columns = max(1, _COLUMNS // len(kinds)) * len(kinds)
-    return {"title": title, "text": text, "uri": data_uri(contact_sheet(joined, columns=columns, captions=names))}
+def _results(store: TileStore, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Pictures (n, h, w, 3) of what a request made, by array; all its parts have the same arrays."""
+    has = partial(store.has, part=rows["part"].iloc[0])
+    given = {"mask"} if any(map(has, _GIVEN_MASK)) else set()
+    return {
+        name: drawn(store.read(rows, name)) for name, drawn in _OF_RESULTS.items() if has(name) and name not in given
+    }
 
 
-def _as_grey(maps: np.ndarray) -> np.ndarray:
-    """Maps of numbers (n, h, w) or (n, h, w, c), channels averaged, as grey (n, h, w, 3) uint8; white is the most."""
-    maps = np.abs(maps if maps.ndim == 3 else maps.mean(-1))
-    grey = 255 * maps / max(float(maps.max()), 1e-12)
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, -1)
+def _in_rows(title: str, pictures: dict[str, np.ndarray]) -> Sheet:
+    """Pictures of several kinds (n, h, w, 3) each, those of a tile beside one another and as large as the first kind's."""
+    size = next(iter(pictures.values())).shape[1:3]
+    alike = [_resized(of, size) for of in pictures.values()]
+    joined = np.stack(alike, 1).reshape(-1, *size, 3)
+    captions, columns = [*pictures] * len(alike[0]), max(1, _COLUMNS // len(alike)) * len(alike)
+    text = "Results on real tiles, evenly spread, never emitted. In maps of numbers, white is the sheet's largest number and black is 0."
+    return {"title": title, "text": text, "uri": data_uri(contact_sheet(joined, columns=columns, captions=captions))}
 
 
-_COLUMNS = 8
-_OF_RESULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "image": np.asarray, "mask": mask_picture, "deviation": _as_grey, "agreement": _as_grey, "residual": _as_grey,
-}  # fmt: skip
-"""Array of a result to how it is drawn; others are no pictures."""
+def _resized(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pictures (n, h, w, 3) at (height, width): the first model of a chain may make smaller ones than its last."""
+    if pictures.shape[1:3] == size:
+        return pictures
+    return np.stack([np.asarray(Image.fromarray(p).resize(size[::-1], Image.Resampling.NEAREST)) for p in pictures])
 
 
 def _with_reasons(rows: pd.DataFrame) -> pd.DataFrame:
