@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ruamel.yaml import YAML
 
-from benchmarks.packaged import MODEL, from_history, specs_of
+from benchmarks.packaged import MODEL, demo_params, from_history, specs_of
 from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
@@ -33,9 +32,7 @@ _SUBSETS = 50
 
 def adapted(root: Path, name: str, model: str, tiles: int) -> Study:
     """The demo's study from this package, trained, with so many tiles to evaluate in its plan."""
-    params = YAML(typ="safe").load(
-        (ROOT / "params.yaml").read_text(encoding="utf-8")
-    )  # without what a package fills in
+    params = demo_params()
     known = {spec.name for spec in specs_of(model)}
     conditions = [condition for condition in params["train_denoiser"]["conditions"] if condition in known]
     drop = {condition: params["train_denoiser"]["drop"][condition] for condition in conditions}

@@ -105,14 +105,9 @@ def sampled(study: Study, steps: int, *, embedded: bool = True, **sample: object
     return images
 
 
-def excesses(study: Study, judge: Judge, images: np.ndarray) -> dict[str, float]:
+def excesses(study: Study, judge: Judge, features: np.ndarray) -> dict[str, float]:
     """Of each domain: KID of the samples made under its tiles' conditions to its tiles, less the floor."""
     of = study.sources()["dataset"].to_numpy(str)
-    return _excesses(judge, of, _tower().features(images))
-
-
-def _excesses(judge: Judge, of: np.ndarray, features: np.ndarray) -> dict[str, float]:
-    """of : each sample's domain."""
     return {d: kid(features[of == d], judge.domain(d), 50, 0)["mean"] - judge.floor(d) for d in judge.domains}
 
 
@@ -238,10 +233,10 @@ def main() -> None:
                 merge(keys, measure_rebuilt(study, judge, name))
             if "excess" in options.only:
                 images = sampled(study, STEPS)
-                features, of_domain = _tower().features(images), study.sources()["dataset"].to_numpy(str)
-                merge(keys, {"excess": {d: {name: v} for d, v in _excesses(judge, of_domain, features).items()}})
+                features = _tower().features(images)
+                merge(keys, {"excess": {d: {name: v} for d, v in excesses(study, judge, features).items()}})
                 if "image" in study.params["train_denoiser"]["conditions"]:
-                    blind = excesses(study, judge, sampled(study, STEPS, embedded=False))
+                    blind = excesses(study, judge, _tower().features(sampled(study, STEPS, embedded=False)))
                     merge(keys, {"excess": {d: {f"{name}_without_embedding": v} for d, v in blind.items()}})
                 if name == "base":
                     keys |= measure_blocks(study, images)
@@ -250,7 +245,8 @@ def main() -> None:
                     picture(study, images, pictures / f"{name}.png")
         if "few_steps" in options.only:
             base = of["base"]
-            many, few = (excesses(base, judge, sampled(base, n, scheduler="ddim")) for n in (STEPS, FEW))
+            made = (_tower().features(sampled(base, n, scheduler="ddim")) for n in (STEPS, FEW))
+            many, few = (excesses(base, judge, features) for features in made)
             merge(keys, {"steps4_over_steps20": {d: few[d] / many[d] for d in many}})
         if "copies" in options.only:
             keys |= measure_copies(of["base"], pictures)

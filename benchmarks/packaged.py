@@ -30,8 +30,13 @@ _OF_THE_STUDY = {"rna": ("table", "key", "min_matched"), "cohort": ("columns",)}
 _ROOT = Path(__file__).parents[1]
 
 
+def demo_params() -> dict:
+    """The demo's params as they are stated, without what its package fills in."""
+    return YAML(typ="safe").load((_ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
 def recipe() -> dict:
-    params = YAML(typ="safe").load((_ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = demo_params()
     for name in ("study", MODEL):
         merge(params, YAML(typ="safe").load((_ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")))
     return params

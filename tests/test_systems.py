@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
@@ -84,6 +85,13 @@ def test_a_system_comes_to_what_it_states(name, tmp_path):
     found, _ = measured(name, None, None, tmp_path)
     low, high = systems.expected(name)["value"]
     assert low <= found["value"] <= high
+
+
+def test_a_translated_tile_without_a_partner_is_left_out():
+    made = pd.DataFrame({"input_ref": [f"03_{n}_north_0_0" for n in range(3)]})
+    rows, names = systems.code_of("ddib").with_partners(made, pd.Index(["03_0_south_0_0", "03_2_south_0_0"]))
+    assert rows["input_ref"].tolist() == ["03_0_north_0_0", "03_2_north_0_0"]
+    assert names.tolist() == ["03_0_south_0_0", "03_2_south_0_0"]
 
 
 def test_a_system_that_is_not_there_is_told():

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from skimage.color import lab2rgb, rgb2hed, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.registration import phase_cross_correlation
@@ -80,9 +81,7 @@ def _of(study: Study) -> tuple[np.ndarray, ...]:
     tiles = every.set_index("tile_id", drop=False)
     made = store.rows()
     own, back = made[made["request"] == "translated"], made[made["request"] == "unchanged"]
-    names = own["input_ref"].str.replace("_north_", "_south_")
-    there = names.isin(tiles.index)  # where the other site shows glass, it has no tile
-    own, names = own[there], names[there]
+    own, names = with_partners(own, tiles.index)
     source = real.read(tiles.loc[own["input_ref"]])
     partners = real.read(tiles.loc[names])
     train = every[every["split"] == "train"]
@@ -102,6 +101,16 @@ def _of(study: Study) -> tuple[np.ndarray, ...]:
     originals = real.read(tiles.loc[back["input_ref"]])
     cycle = np.array([peak_signal_noise_ratio(a, b) for a, b in zip(originals, store.read(back))])
     return *scores, kept, cycle, own["split_group"].to_numpy()
+
+
+def with_partners(made: pd.DataFrame, known: pd.Index) -> tuple[pd.DataFrame, pd.Series]:
+    """The rows whose place has a tile of the other site, and these tiles' ids: where that site shows glass, it has none.
+
+    known : ids of all real tiles.
+    """
+    names = made["input_ref"].str.replace("_north_", "_south_")
+    there = names.isin(known)
+    return made[there], names[there]
 
 
 def reinhard(tiles: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
