@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from pydantic import ValidationError
 
 from histoloom.canvas import decode, from_image, torus
 from histoloom.canvas import write_inputs as stated
+from histoloom.canvas.condition_table import read_condition_table
 from histoloom.canvas.decode import HALO, decode_rows
 from histoloom.canvas.inputs import CanvasInputs
 from histoloom.canvas.slide_mask import read_mask
 from histoloom.canvas.sources import InputSources
 from histoloom.canvas.write_inputs import PointConditions, check_slides, write_inputs
+from histoloom.conditions.cohort import CohortCondition
 from histoloom.conditions.encode import ConditionSet
 from histoloom.conditions.label import LabelCondition
 from histoloom.conditions.mask import EDGE, MaskCondition
@@ -29,6 +31,7 @@ from histoloom.config.yaml_reader import check_section
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry
+from histoloom.data.slide_fields import parsed
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.sampling.slide import lay_windows
@@ -53,6 +56,7 @@ def params_of(slide: dict, conditions=("label", "mask"), **settings) -> Params:
                 "labels": {"source": "polygons", "classes": ["left", "right"]},
                 "masks": {"source": "polygons", "classes": ["left", "right"]},
             },
+            "train_encoders": {"cohort": {"columns": ["site"]}, "number": {"columns": ["age"]}},
             "train_denoiser": {"conditions": list(conditions)},
             "sample_slides": {"slides": [stated], **settings},
         }
@@ -70,6 +74,7 @@ def here(tmp_path, monkeypatch) -> Path:
     write_csv("hole.csv", [{"row": 0, "col": 0}, {"row": 1, "col": 1}])
     write_csv("typo.csv", [{"row": 0, "col": "x", "label": "lefft", "colour": "red"}])
     write_csv("wrong.csv", [{"row": 0, "col": "x", "label": "lefft"}])
+    write_csv("old.csv", [{"row": 0, "col": 0, "number.age": "7,5", "cohort.site": "a"}])
     return tmp_path
 
 
@@ -85,6 +90,7 @@ def here(tmp_path, monkeypatch) -> Path:
         ({"condition_grid": "none.csv"}, ["the file is missing"]),
         ({"condition_grid": "hole.csv"}, ["2 rows are no whole grid of 4 points"]),
         ({"condition_grid": "typo.csv"}, ["row 1, column 'colour'"]),
+        ({"condition_grid": "old.csv"}, ["row 2, column 'number.age': '7,5' has a decimal comma"]),
         ({"condition_grid": "wrong.csv"}, ["row 2, column 'col'", "unknown label 'lefft'"]),
     ],
 )
@@ -257,6 +263,23 @@ def test_a_grid_takes_a_tiles_conditions_and_its_groups_are_the_slides_ancestors
     vectors = found.inputs.grid.at(np.array([5.0, 5.0]), np.array([0.0, 56.0])).vector
     assert torch.allclose(vectors, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert not found.inputs.nulls.vector.any()
+
+
+def test_a_grid_states_columns_of_cohort_and_number_and_leaves_others_to_the_slide(here):
+    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a", "number.age": "7"}, {"row": 0, "col": 1}])
+    params = params_of({"condition_grid": "field.csv", "cohort": {"site": "b"}}, ("label", "cohort"))
+    table = read_condition_table(params.sample_slides.slides[0], params)
+    assert [parsed(text) for text in table["cohort"]] == [{"site": "a"}, {"site": "b"}]
+    assert [parsed(text) for text in table["number"]] == [{"age": 7.0}, {}]
+
+
+def test_a_cohort_that_no_train_tile_has_is_refused(here):
+    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a"}, {"row": 0, "col": 1, "cohort.site": "c"}])
+    cohort = CohortCondition(("site=a", "site=b"))
+    with pytest.raises(
+        HistoloomError, match=r"row 3, column 'cohort.site': no train tile has 'site=c'.*site=a, site=b"
+    ):
+        write({"condition_grid": "field.csv"}, encoders=replace(ENCODERS, conditions=(*ENCODERS.conditions, cohort)))
 
 
 def test_a_tile_that_is_not_there_is_refused(here):

@@ -13,10 +13,11 @@ import torch
 from histoloom.canvas.condition_grid import ConditionGrid
 from histoloom.canvas.sources import InputSources
 from histoloom.conditions.batch import Conditions, cat
+from histoloom.conditions.cohort import CohortCondition
 from histoloom.conditions.encode import ConditionSet, batch, null
 from histoloom.conditions.rna import RnaCondition
 from histoloom.config import Params, WovenSlide
-from histoloom.data.csv_table import read_csv_table
+from histoloom.data.csv_table import as_number, number_fault, read_csv_table
 from histoloom.data.found import Found
 from histoloom.data.slide_fields import written
 from histoloom.data.store import TileStore
@@ -24,7 +25,9 @@ from histoloom.data.tables import with_conditions
 from histoloom.errors import Fault, refuse_faults
 
 _IN_TABLES = ("label", "caption", "rna", "genotype")
-_COLUMNS = (*_IN_TABLES, "cohort", "number")
+_FIELDS = ("cohort", "number")
+"""Conditions of several columns each: in a table, `cohort.site` is the column `site` of cohort."""
+_COLUMNS = (*_IN_TABLES, *_FIELDS)
 
 
 class PointConditions(TypedDict):
@@ -112,6 +115,12 @@ def _unknown(slide: WovenSlide, table: pd.DataFrame, tiles: pd.DataFrame, condit
         for line in np.flatnonzero(named.notna() & ~named.isin(known)):
             row = None if slide.condition_grid is None else int(line) + 2
             yield Fault(where, f"'{named.iloc[line]}' isn't there.", remedy, row, column)
+    cohorts = next((c.channels for c in conditions.conditions if isinstance(c, CohortCondition)), ())
+    for column in (c for c in table if cohorts and c.startswith("cohort.")):
+        pairs = column.removeprefix("cohort.") + "=" + table[column]
+        for line in np.flatnonzero(pairs.notna() & ~pairs.isin(cohorts)):
+            has = ", ".join(sorted(cohorts))
+            yield Fault(where, f"no train tile has '{pairs.iloc[line]}'.", f"they have {has}.", int(line) + 2, column)
 
 
 def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Callable[[str], np.ndarray]:
@@ -130,19 +139,22 @@ def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Call
 def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
     """A row a grid point: `row`, `col`, conditions, perhaps `tile_id`. What a row leaves open is as for the whole slide.
 
+    `cohort` and `number` are JSON, as tiles have them; the file's own columns of these stay beside them.
+
     Raises
     ------
     ManifestFaults
         with every fault of the slide's file.
     """
     whole = {name: getattr(slide, name) for name in _IN_TABLES}
-    whole |= {"cohort": written(slide.cohort) if slide.cohort else None}
-    whole |= {"number": written(slide.number) if slide.number else None}
+    whole |= {name: written(getattr(slide, name)) if getattr(slide, name) else None for name in _FIELDS}
     if slide.condition_grid is None:
         return pd.DataFrame([whole | {"row": 0, "col": 0}])
     table, faults = read_csv_table(slide.condition_grid)
     refuse_faults(faults)
-    known, found, lines = {"row", "col", "tile_id", *_IN_TABLES}, Found(slide.condition_grid), table.index
+    known = {"row", "col", "tile_id", *_IN_TABLES}
+    known |= {f"{name}.{column}" for name in _FIELDS for column in getattr(params.train_encoders, name).columns}
+    found, lines = Found(slide.condition_grid), table.index
     for column in (name for name in table if name not in known):
         found.fault("this column means nothing here.", f"use {sorted(known)}.", 1, column)
     for column in (name for name in ("row", "col") if name not in table):
@@ -153,7 +165,19 @@ def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
         table[column] = pd.to_numeric(table[column], errors="coerce")
     _check_points(table, lines, params, found)
     refuse_faults(found.all)
+    table = table.assign(**{name: _fields(table, name) for name in _FIELDS})
     return table.assign(**{n: table[n].where(table[n].notna(), v) if n in table else v for n, v in whole.items()})
+
+
+def _fields(table: pd.DataFrame, name: str) -> pd.Series:
+    """JSON of what each row's columns of cohort or number state; None where they state nothing."""
+    column_of = {column: column.partition(".")[2] for column in table if column.startswith(f"{name}.")}
+    read = as_number if name == "number" else str
+    out = pd.Series(None, table.index, object)
+    for line, row in table[list(column_of)].iterrows():
+        if stated := {column_of[column]: read(value) for column, value in row.items() if value}:
+            out[line] = written(stated)
+    return out
 
 
 def _check_points(table: pd.DataFrame, lines: pd.Index, params: Params, found: Found) -> None:
@@ -165,6 +189,10 @@ def _check_points(table: pd.DataFrame, lines: pd.Index, params: Params, found: F
         wrong = ~table["label"].isin([None, *params.tile.labels.classes])
         for line, label in zip(lines[wrong], table["label"][wrong]):
             found.fault(f"unknown label '{label}'.", "use one of tile.labels.classes.", int(line), "label")
+    for column in (column for column in table if column.startswith("number.")):
+        for line, text in zip(lines, table[column]):
+            if text and (wrong := number_fault(text)):
+                found.fault(wrong, "state a number, or leave it empty.", int(line), column)
     wanted = (table["row"].max() + 1) * (table["col"].max() + 1)
     if not found.all and (table.duplicated(["row", "col"]).any() or len(table) != wanted):
         found.fault(f"{len(table)} rows are no whole grid of {wanted:.0f} points.", "state each point once.")

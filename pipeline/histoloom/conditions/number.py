@@ -11,7 +11,7 @@ import pandas as pd
 
 from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
 from histoloom.config import Params
-from histoloom.data.csv_table import as_number
+from histoloom.data.csv_table import as_number, number_fault
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_fields import chosen, parsed, written
 from histoloom.errors import Fault, HistoloomError, Note, key_fault
@@ -48,7 +48,7 @@ class NumberCondition(Condition):
                     "add it, or name another; a column of your own begins with meta_.",
                 )
             for slide in manifest.stated:
-                if (text := slide.extra.get(column)) and (wrong := _problem(text)):
+                if (text := slide.extra.get(column)) and (wrong := number_fault(text)):
                     yield Fault(params.tile.stated_in, wrong, "state a number, or leave it empty.", slide.row, column)
 
     @classmethod
@@ -80,14 +80,6 @@ class NumberCondition(Condition):
         given = np.isfinite(values)
         standard = np.where(given, (values - self.mean) / self.scale, 0)
         return {self.name: np.stack([standard, given], 2).reshape(len(rows), -1).astype(np.float32)}
-
-
-def _problem(text: str) -> str | None:
-    try:
-        as_number(text)
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def _values(stated: pd.Series, columns: tuple[str, ...]) -> np.ndarray:

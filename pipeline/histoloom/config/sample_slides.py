@@ -58,8 +58,8 @@ class WovenSlide(Section):
     cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to value")
     number: dict[str, float] = Field({}, description="column of train_encoders.number to value")
     condition_grid: Annotated[str | None, Names.FILE] = None
-    """CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, or tile_id, a tile of the store whose
-    conditions are all taken"""
+    """CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, cohort.COLUMN and number.COLUMN, or
+    tile_id, a tile of the store whose conditions are all taken"""
     image: FromImage | None = None
     source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was made from")
     purpose: Literal["augment", "evaluate"] = "augment"

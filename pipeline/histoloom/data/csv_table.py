@@ -88,6 +88,15 @@ def as_number(text: str) -> float:
     raise ValueError(f"'{text}' is no number.")
 
 
+def number_fault(text: str) -> str | None:
+    """Why `as_number` does not take a text; None for one that it takes."""
+    try:
+        as_number(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _read(path: Path) -> tuple[pd.DataFrame, list[Fault]]:
     text = _decoded(path)
     stated = re.match(r"\s*\"?sep=(.)\"?[,;\t]*\s*?[\r\n]", text, re.IGNORECASE)  # as Excel writes and reads it
