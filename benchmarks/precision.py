@@ -120,7 +120,7 @@ def denoiser_step(params: Params, count: int, memory: torch.memory_format, dtype
 def encode(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:
     images = torch.randn(count, 3, params.tile.tile_px, params.tile.tile_px, device=chip())
     model = _autoencoder(params, memory)
-    return _frozen(lambda: posterior(model, images), dtype)
+    return _frozen(lambda: posterior(model, images).mean, dtype)
 
 
 def decode(params: Params, count: int, memory: torch.memory_format, dtype: torch.dtype) -> Work:

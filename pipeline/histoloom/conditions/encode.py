@@ -18,6 +18,7 @@ from histoloom.conditions.mask import turned_maps
 from histoloom.conditions.text import TextCondition
 from histoloom.config import Params
 from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.data.mapped import RowArrays
 from histoloom.registry import registered
 
 FACTS = "encoders.json"
@@ -72,7 +73,7 @@ def captions_read(conditions: ConditionSet, captions: Iterable[str | None], stag
 
 
 def batch(
-    arrays: Arrays, specs: tuple[ConditionSpec, ...], index: np.ndarray, symmetries: np.ndarray | None = None
+    arrays: RowArrays, specs: tuple[ConditionSpec, ...], index: np.ndarray, symmetries: np.ndarray | None = None
 ) -> Conditions:
     """The conditions of rows `index`.
 
@@ -94,9 +95,10 @@ def batch(
     return Conditions(tokens, mask, torch.cat(vectors, 1) if vectors else None, torch.cat(maps, 1) if maps else None)
 
 
-def null(arrays: Arrays, specs: tuple[ConditionSpec, ...]) -> Conditions:
+def null(arrays: RowArrays, specs: tuple[ConditionSpec, ...]) -> Conditions:
     """One row in which no condition is given: zeros, and the empty caption."""
-    nulls = {s.name: np.zeros_like(arrays[s.name][:1]) for s in specs if s.shape != "sequence"}
+    first = np.zeros(1, np.int64)
+    nulls = {s.name: np.zeros_like(arrays[s.name][first]) for s in specs if s.shape != "sequence"}
     if any(s.shape == "sequence" for s in specs):
-        nulls |= {k: arrays[k][:1] for k in ("text_tokens", "text_mask")} | {"text_index": np.zeros(1, np.int64)}
-    return batch(nulls, specs, np.zeros(1, np.int64))
+        nulls |= {k: arrays[k][first] for k in ("text_tokens", "text_mask")} | {"text_index": first}
+    return batch(nulls, specs, first)

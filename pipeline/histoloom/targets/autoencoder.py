@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 
@@ -68,9 +68,18 @@ def factor_of(model: Autoencoder) -> int:
     return 2 ** (len(widths) - 1)
 
 
-def posterior(model: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Raw latents (mean) and the KL divergence per image, or None for an autoencoder without one."""
+class Posterior(NamedTuple):
+    """What an encoder says of images: the raw latents (b, c, h, w), and of a KL autoencoder their deviation, and its divergence (b,)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor | None = None
+    kl: torch.Tensor | None = None
+
+
+def posterior(model: Autoencoder, images: torch.Tensor) -> Posterior:
+    """Of images (b, 3, h, w) in [-1, 1]."""
     encoded = model.encode(images)
     if hasattr(encoded, "latent_dist"):
-        return encoded.latent_dist.mean, encoded.latent_dist.kl()
-    return encoded.latents, None
+        of = encoded.latent_dist
+        return Posterior(of.mean, of.std, of.kl())
+    return Posterior(encoded.latents)

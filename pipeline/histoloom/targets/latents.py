@@ -41,7 +41,7 @@ class Latents(Raster):
         model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
         for part in (model.encoder, model.decoder):
             set_precision(part, precision, device)
-        mean, std = (values.view(1, -1, 1, 1) for values in read_latent_scale(folder))
+        mean, std = (values.view(1, -1, 1, 1).to(device) for values in read_latent_scale(folder))
         return cls(model, mean, std, device)
 
     @property
@@ -54,13 +54,13 @@ class Latents(Raster):
 
     @torch.inference_mode()
     def encode(self, arrays: Arrays) -> torch.Tensor:
-        latents, _ = posterior(self.model, to_model(arrays["image"], self.device))
-        return ((latents.cpu() - self.mean) / self.std).float()
+        latents = posterior(self.model, to_model(arrays["image"], self.device)).mean
+        return ((latents - self.mean) / self.std).float().cpu()
 
     @torch.inference_mode()
     def decode(self, data: torch.Tensor) -> dict[str, np.ndarray]:
-        raw = data.float().cpu() * self.std + self.mean
-        return {"image": to_images(self.model.decode(raw.to(self.device)).sample)}
+        raw = data.to(self.device).float() * self.std + self.mean
+        return {"image": to_images(self.model.decode(raw).sample)}
 
     @cached_property
     def reach(self) -> int | None:

@@ -65,10 +65,15 @@ def train_autoencoder(
         _train_decoder(config, model, images, _decoder_run(config, run))
     model.eval().requires_grad_(False)
     if kept is None:
-        kept = measure_latents(model, images[:: -(-len(images) // _SCALE_TILES)], run.device)
+        kept = measure_latents(model, images[:: every(len(images))], run.device)
     model.save_pretrained(folder, safe_serialization=True)
     save_latent_scale(folder, *kept)
     return Latents.load(folder, run.device)
+
+
+def every(tiles: int) -> int:
+    """The scale of the latents is measured on one of so many tiles."""
+    return -(-tiles // _SCALE_TILES)
 
 
 def _first_model(config: TrainAutoencoder, seed: int) -> tuple[Autoencoder, LatentScale | None]:
@@ -91,10 +96,10 @@ def _whole_loss(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         batch = _batch(config, images, run, step, generator)
-        latents, kl = posterior(model, batch)
-        if kl is not None:
+        latents, std, kl = posterior(model, batch)
+        if std is not None:
             noise = torch.randn(latents.shape, generator=generator).to(latents)
-            latents = latents + noise * model.encode(batch).latent_dist.std
+            latents = latents + noise * std
         rebuilt = model.decode(latents).sample
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
         far, error = distance(rebuilt, batch)
@@ -118,7 +123,7 @@ def _distance(
 
 
 def _rebuilt(model: Autoencoder, images: torch.Tensor) -> torch.Tensor:
-    return model.decode(posterior(model, images)[0]).sample
+    return model.decode(posterior(model, images).mean).sample
 
 
 def _decoder_run(config: TrainAutoencoder, run: TrainingRun) -> TrainingRun:
@@ -142,7 +147,7 @@ def _train_decoder(config: TrainAutoencoder, model: Autoencoder, images: np.ndar
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         batch = _batch(config, images, run, step, generator)
         with torch.no_grad():
-            latents, _ = posterior(model, batch)
+            latents = posterior(model, batch).mean
         rebuilt = model.decode(latents).sample
         far, error = distance(rebuilt, batch)
         own, fooling = critic.losses(rebuilt, batch)
@@ -188,7 +193,7 @@ def measure_latents(model: Autoencoder, images: np.ndarray, device: str) -> Late
     """Mean and standard deviation of each latent channel over the images."""
     sums, squares, count = [], [], 0
     for start in range(0, len(images), _BATCH):
-        latents = posterior(model, to_model(images[start : start + _BATCH], device))[0].double().cpu()
+        latents = posterior(model, to_model(images[start : start + _BATCH], device)).mean.double().cpu()
         sums.append(latents.sum((0, 2, 3)))
         squares.append(latents.square().sum((0, 2, 3)))
         count += latents[:, 0].numel()

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from histoloom.conditions.caption_length import TextReader
 from histoloom.conditions.text import load_text_encoder, new_reader
 from histoloom.config import Text
+from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
@@ -53,8 +54,9 @@ def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: Training
     """
     import open_clip
 
-    captions = rows["caption"].fillna("").tolist()
-    if len(set(captions)) < 2:
+    places, distinct = pd.factorize(rows["caption"].fillna(""))
+    of_caption, captions = torch.from_numpy(places), distinct.tolist()
+    if len(captions) < 2:
         raise HistoloomError(
             "A text encoder needs at least two different captions in the train split. Use "
             "{composition} or {label} in tile.caption, or take 'text' out of train_denoiser.conditions."
@@ -64,16 +66,17 @@ def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: Training
         torch.default_generator.manual_seed(run.seed)
         model = open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"]).to(run.device)
     ids, used = _chunked_ids(new_reader(config), captions)
-    images = store.read(rows)
     criterion = open_clip.ClipLoss()
+    with unpacked_tiles(store, rows, run.checkpoints) as images:
 
-    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-        index = epoch_order(run.seed, len(rows), min(config.batch_size, len(rows)), step)
-        batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
-        out = model(batch, ids[index, step % used[index]].to(run.device))  # a long caption's chunks in turn
-        return criterion(out[0], out[1], out[2]), {}
+        def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+            index = epoch_order(run.seed, len(rows), min(config.batch_size, len(rows)), step)
+            batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
+            text = of_caption[index]
+            out = model(batch, ids[text, step % used[text]].to(run.device))  # a long caption's chunks in turn
+            return criterion(out[0], out[1], out[2]), {}
 
-    train(model, loss, run)
+        train(model, loss, run)
     save_clip(model, settings, folder)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import save_denoiser
@@ -18,31 +17,27 @@ from histoloom.conditions.encode import batch, null
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining, read_denoiser_record
 from histoloom.config.package import packaged
+from histoloom.data.mapped import JoinedRows, RowArrays, mapped_arrays
 from histoloom.errors import HistoloomError
 from histoloom.process.process import Process
 from histoloom.registry import registered
 from histoloom.training.distil import Batches, distil
 from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, on_device, train
 
-Arrays = dict[str, np.ndarray]
 
-
-def read_encoded(folder: Path | str) -> Arrays:
-    """Join what `encode` wrote, part by part: data, and the conditions' arrays."""
-    parts = [load_file(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
-    out: Arrays = {}
-    for key in parts[0]:
-        pieces = [part[key] for part in parts]
-        if key == "text_index":
-            starts = np.cumsum([0] + [len(part["text_tokens"]) for part in parts[:-1]])
-            pieces = [piece + start for piece, start in zip(pieces, starts)]
-        out[key] = np.concatenate(pieces)
-    return out
+def read_encoded(folder: Path | str) -> dict[str, JoinedRows]:
+    """What `encode` wrote, mapped: data, and the conditions' arrays."""
+    parts = [mapped_arrays(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
+    pieces = {key: [part[key] for part in parts] for key in parts[0]}
+    if "text_index" in pieces:
+        starts = np.cumsum([0] + [len(part["text_tokens"]) for part in parts[:-1]])
+        pieces["text_index"] = [piece + start for piece, start in zip(pieces["text_index"], starts)]
+    return {key: JoinedRows(of) for key, of in pieces.items()}
 
 
 def train_denoiser(
     config: TrainDenoiser,
-    arrays: Arrays,
+    arrays: RowArrays,
     specs: tuple[ConditionSpec, ...],
     run: TrainingRun,
     folder: Path,
@@ -53,15 +48,15 @@ def train_denoiser(
 
     The loss is the weighted squared error of the prediction (Ho et al. 2020, eq. 14, with weights as params state).
     """
-    data = torch.from_numpy(arrays["data"]).float()
+    data = arrays["data"]
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(run.seed)
-        model, distilled = _first_model(config, specs, data)
+        model, distilled = _first_model(config, specs, data.shape[2:])
     model = model.to(run.device)
     model.set_attention(config.attention)
     if config.windows_latent_px and (problem := config.windows_fault(data.shape[3], halved=model.multiple)):
         raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
-    batches = _batches(config, data, arrays, specs, run)
+    batches = _batches(config, arrays, specs, run)
     if config.distil:
         distil(config, model, batches, null(arrays, specs).to(run.device), specs, run)
     elif config.steps:
@@ -88,10 +83,10 @@ def train_denoiser(
 
 
 def _first_model(
-    config: TrainDenoiser, specs: tuple[ConditionSpec, ...], data: torch.Tensor
+    config: TrainDenoiser, specs: tuple[ConditionSpec, ...], shape: tuple[int, ...]
 ) -> tuple[Backbone, int | None]:
     """A new network, or a trained one whose inputs are made to fit these conditions; and to how many steps it was distilled."""
-    shape, backbone = tuple(data.shape[2:]), registered("backbone", config.backbone)
+    backbone = registered("backbone", config.backbone)
     if config.init == "scratch":
         return backbone.build(config, specs, shape), None
     source = packaged(config.init, "denoiser", config.revision)
@@ -140,17 +135,15 @@ def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
             )
 
 
-def _batches(
-    config: TrainDenoiser, data: torch.Tensor, arrays: Arrays, specs: tuple[ConditionSpec, ...], run: TrainingRun
-) -> Batches:
+def _batches(config: TrainDenoiser, arrays: RowArrays, specs: tuple[ConditionSpec, ...], run: TrainingRun) -> Batches:
     """Clean data of a step's rows, a symmetry of each drawn, with their conditions, some dropped; of windows where params say so."""
-    nulls, windows = null(arrays, specs), config.windows_latent_px
+    data, nulls, windows = arrays["data"], null(arrays, specs), config.windows_latent_px
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
-        index = epoch_order(run.seed, len(data), config.batch_size, step)
+        index = epoch_order(run.seed, len(data), config.batch_size, step).numpy()
         symmetries = torch.randint(0, data.shape[1], (len(index),), generator=generator)
-        given = dropped(batch(arrays, specs, index.numpy(), symmetries.numpy()), nulls, specs, generator)
-        clean = data[index, symmetries]
+        given = dropped(batch(arrays, specs, index, symmetries.numpy()), nulls, specs, generator)
+        clean = torch.from_numpy(data[index][np.arange(len(index)), symmetries.numpy()]).float()
         if windows:
             side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
             clean, given = windowed(clean, given, side, generator)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.data.lineage import Lineage, lineage_of
+from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.rows import val_rows
-from histoloom.training.autoencoder import train_autoencoder
+from histoloom.training.autoencoder import every, train_autoencoder
 from histoloom.training.curves import curves
 from histoloom.training.loop import TrainingRun
 
@@ -28,7 +29,12 @@ def fit_latents(job: FitJob) -> Fitted:
             log=log,
         )
         val = job.store.read(val_rows(job.store)) if config.patience else None
-        train_autoencoder(config, job.store.read(job.rows), run, job.folder, val)
+        if config.steps or config.decoder_steps:
+            with unpacked_tiles(job.store, job.rows, job.checkpoints) as images:
+                train_autoencoder(config, images, run, job.folder, val)
+        else:
+            looked_at = job.rows.iloc[:: every(len(job.rows))] if config.scale == "measured" else job.rows.iloc[:0]
+            train_autoencoder(config, job.store.read(looked_at), run, job.folder)
     lineage = Lineage() if config.init == "scratch" else lineage_of(config.init, "autoencoder", config.revision)
     found = {"taken_step": run.best, "rebuilt_kid_of_val": run.measured} if run.measured else {}
     return Fitted(metrics=found, lineage=lineage | job.lineage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from torch import nn
 from histoloom.conditions.feature_extractors import Extractor
 from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder, brought_to
 from histoloom.config.train_encoders import ImageTower
-from histoloom.data.commit import commit_part
+from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
@@ -41,7 +40,7 @@ class _WithHead(nn.Module):
 
 
 def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame, run: TrainingRun) -> TileEncoder:
-    """Train on the tiles of `rows`. They lie shrunk in a file beside the checkpoints, so that memory holds a batch.
+    """Train on the tiles of `rows`. They lie shrunk in a file beside the checkpoints.
 
     Raises
     ------
@@ -57,34 +56,24 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
         torch.default_generator.manual_seed(run.seed)
         head, compare = _method(config)
         model = _WithHead(TileEncoder(EncoderSizes(config.image_px, config.width, config.size)), head).to(run.device)
-    size, pictures = min(config.batch_size, len(rows)), _shrunk(config.image_px, store, rows, run.checkpoints)
+    size = min(config.batch_size, len(rows))
+    side = side_before(config.image_px, store.array(rows["part"].iloc[0]).shape[1])  # as large as views are cut from
 
-    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-        index = epoch_order(run.seed, len(rows), size, step)
-        images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
-        both = torch.cat([view(images, config.image_px, generator) for _ in range(2)])
-        first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
-        return compare(first, second), {}
+    def shrunk(tiles: np.ndarray) -> np.ndarray:
+        pixels = brought_to(torch.from_numpy(tiles).permute(0, 3, 1, 2), side)
+        return (255 * pixels).round().to(torch.uint8).numpy()
 
-    train(model, loss, run)
+    with unpacked_tiles(store, rows, run.checkpoints, shrunk) as pictures:
+
+        def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+            index = epoch_order(run.seed, len(rows), size, step)
+            images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
+            both = torch.cat([view(images, config.image_px, generator) for _ in range(2)])
+            first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
+            return compare(first, second), {}
+
+        train(model, loss, run)
     return model.encoder.requires_grad_(False)
-
-
-def _shrunk(image_px: int, store: TileStore, rows: pd.DataFrame, folder: Path) -> np.ndarray:
-    """Tiles (n, 3, side, side) uint8 in a file of `folder` that is mapped: as large as views are cut from."""
-    side = side_before(image_px, store.array(rows["part"].iloc[0]).shape[1])
-
-    def write(part: Path) -> None:
-        out = np.lib.format.open_memmap(part / "tiles.npy", "w+", np.uint8, (len(rows), 3, side, side))
-        done = 0
-        for images in store.batches(rows, _READ_AT_ONCE):
-            shrunk = brought_to(torch.from_numpy(images).permute(0, 3, 1, 2), side)
-            out[done : done + len(images)] = (255 * shrunk).round().to(torch.uint8).numpy()
-            done += len(images)
-        out.flush()
-
-    commit_part(folder, "tiles", write)
-    return np.load(folder / "tiles" / "tiles.npy", mmap_mode="r")
 
 
 def features_of(tower: Extractor, store: TileStore, rows: pd.DataFrame) -> np.ndarray:

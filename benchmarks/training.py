@@ -1,0 +1,113 @@
+"""Memory and steps a second of the stages that train, on made stores of tiles of 64 px that differ in their number alone.
+
+Each stage runs in a process of its own, whose anonymous memory is read while it works: what is mapped from files is not in it.
+At the smaller number it runs again with all tiles read into memory beforehand, as a reference of its speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from benchmarks.run import flat, report
+from benchmarks.tiling import texture
+from histoloom.config import Cluster, Params
+from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.data.commit import commit_part, write_json
+from histoloom.data.mapped import mapped_arrays
+from histoloom.data.store import TileStore, TileWriter, cut_arrays
+from histoloom.data.study_folder import Study
+from histoloom.studies.stage_work import run_stage
+from histoloom.training import autoencoder, clip, denoiser, fit_target, loop, tile_encoder
+
+PX, FACTOR, PART, CAPTIONS = 64, 4, 10_000, 500
+STAGES = ("train_encoders", "train_autoencoder", "train_denoiser")
+_EVERY_S = 0.02
+
+
+def params(steps: int) -> Params:
+    net = {"channels": [16, 32]}
+    return Params.model_validate({
+        "tile": {"mpp": 0.5, "tile_px": PX, "stride_px": PX, "labels": {"source": "slide", "classes": ["a", "b"]}},
+        "train_encoders": {
+            "text": {"source": "train", "steps": steps, "batch_size": 64, "image_px": PX, "width": 32},
+            "image": {"source": "train", "steps": steps, "batch_size": 64, "image_px": PX, "width": 8},
+        },
+        "train_autoencoder": {"channels": 16, "down_factor": FACTOR, "crop_px": 32, "batch_size": 16, "steps": steps, "perceptual_weight": 0},
+        "train_denoiser": {"conditions": ["label", "text", "image"], "batch_size": 32, "steps": steps, **net},
+    })  # fmt: skip
+
+
+def make_study(root: Path, count: int) -> None:
+    """A store of `count` tiles, a hundredth of them val, and what `encode` would have written of it."""
+    picture = texture()
+    for number, first in enumerate(range(0, count, PART)):
+        size = min(PART, count - first)
+        commit_part(root / "data/tiles", f"p{number:04d}", partial(_write_tiles, picture, first, size))
+        commit_part(root / "data/encoded", f"p{number:04d}", partial(_write_encoded, first, size))
+    specs = [("label", "vector", ("a", "b")), ("image", "vector", tuple(f"{n}" for n in range(128)))]
+    written = [vars(ConditionSpec(name, shape, len(channels), 0.1, channels)) for name, shape, channels in specs]
+    write_json(root / "data/encoded/conditions.json", written)
+    write_json(root / "data/encoded/lineage.json", {"groups": [], "slides": []})
+
+
+def _write_tiles(picture: np.ndarray, first: int, count: int, folder: Path) -> None:
+    draw = np.random.default_rng(first)
+    places = draw.integers(0, np.array(picture.shape[:2]) - PX, (count, 2))
+    with TileWriter(folder, cut_arrays(PX)) as writer:
+        for y, x in places:
+            writer.add(image=picture[y : y + PX, x : x + PX])
+    ids = np.arange(first, first + count)
+    pd.DataFrame({
+        "tile_id": [f"tile_{n:09d}" for n in ids], "source": "real", "slide_id": [f"S{n // 1000:05d}" for n in ids],
+        "patient_id": [f"P{n // 1000:05d}" for n in ids], "split_group": [f"P{n // 1000:05d}" for n in ids],
+        "split": np.where(ids % 100 == 0, "val", "train"), "label": np.where(ids % 2, "a", "b"), "x_level0_px": places[:, 1],
+        "y_level0_px": places[:, 0], "mpp": 0.5, "tissue_fraction": 1.0, "caption": [f"tissue of form {n % CAPTIONS}" for n in ids],
+        "spot_id": None, "masked": False, "dataset": None, "slide_fields": "{}",
+    }).to_parquet(folder / "rows.parquet")  # fmt: skip
+
+
+def _write_encoded(first: int, count: int, folder: Path) -> None:
+    draw, side = np.random.default_rng(first), PX // FACTOR
+    data = draw.standard_normal((count, 1, 4, side, side), np.float32)
+    label = np.eye(2, dtype=np.float32)[np.arange(count) % 2]
+    arrays = {"data": data, "label": label, "image": draw.standard_normal((count, 128), np.float32)}
+    save_file(arrays, folder / "encoded.safetensors")
+
+
+@contextmanager
+def _in_memory():
+    """Training as it would be with all that it reads in memory."""
+
+    @contextmanager
+    def read(store: TileStore, rows: pd.DataFrame, folder: Path, change=None):
+        tiles = [tiles if change is None else change(tiles) for tiles in store.batches(rows, 256)]
+        yield np.concatenate(tiles)
+
+    def joined(folder: Path) -> dict[str, np.ndarray]:
+        parts = [mapped_arrays(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    from histoloom.studies import train_denoiser as stage
+
+    with (
+        patch.object(fit_target, "unpacked_tiles", read),
+        patch.object(clip, "unpacked_tiles", read),
+        patch.object(tile_encoder, "unpacked_tiles", read),
+        patch.object(stage, "read_encoded", joined),
+    ):
+        yield
