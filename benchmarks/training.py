@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -28,11 +28,13 @@ from benchmarks.tiling import texture
 from histoloom.config import Cluster, Params
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import commit_part, write_json
+from histoloom.data.lineage import Lineage
 from histoloom.data.mapped import mapped_arrays
 from histoloom.data.store import TileStore, TileWriter, cut_arrays
 from histoloom.data.study_folder import Study
+from histoloom.studies import train_denoiser
 from histoloom.studies.stage_work import run_stage
-from histoloom.training import autoencoder, clip, denoiser, fit_target, loop, tile_encoder
+from histoloom.training import clip, fit_target, loop, tile_encoder
 
 PX, FACTOR, PART, CAPTIONS = 64, 4, 10_000, 500
 STAGES = ("train_encoders", "train_autoencoder", "train_denoiser")
@@ -62,7 +64,7 @@ def make_study(root: Path, count: int) -> None:
     specs = [("label", "vector", ("a", "b")), ("image", "vector", tuple(f"{n}" for n in range(128)))]
     written = [vars(ConditionSpec(name, shape, len(channels), 0.1, channels)) for name, shape, channels in specs]
     write_json(root / "data/encoded/conditions.json", written)
-    write_json(root / "data/encoded/lineage.json", {"groups": [], "slides": []})
+    Lineage().save(root / "data/encoded")
 
 
 def _write_tiles(picture: np.ndarray, first: int, count: int, folder: Path) -> None:
@@ -102,12 +104,83 @@ def _in_memory():
         parts = [mapped_arrays(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    from histoloom.studies import train_denoiser as stage
-
     with (
         patch.object(fit_target, "unpacked_tiles", read),
         patch.object(clip, "unpacked_tiles", read),
         patch.object(tile_encoder, "unpacked_tiles", read),
-        patch.object(stage, "read_encoded", joined),
+        patch.object(train_denoiser, "read_encoded", joined),
     ):
         yield
+
+
+def run_one(root: Path, stage: str, steps: int, *, in_memory: bool) -> dict[str, float]:
+    """One stage, in this process: its greatest anonymous memory in MiB, and the median time of a step."""
+    study, times, seen, over = Study(root), [], [], threading.Event()
+    vars(study).update(stated=params(steps), params=params(steps), cluster=Cluster(workers=1))
+
+    def watch() -> None:
+        while not over.wait(_EVERY_S):
+            seen.append(anonymous_mib())
+
+    def timed(self, step: int):
+        start = time.perf_counter()
+        numbers = take(self, step)
+        times.append(time.perf_counter() - start)
+        return numbers
+
+    take = loop._Loop.step
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        with patch.object(loop._Loop, "step", timed), _in_memory() if in_memory else nullcontext():
+            run_stage(stage, study)
+    finally:
+        over.set()
+        watching.join()
+    return {"mib": max(seen), "step_s": float(np.median(times))}
+
+
+def anonymous_mib() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", type=int, nargs=2, default=(10_000, 300_000), help="the two numbers of tiles")
+    parser.add_argument("--steps", type=int, default=60, help="of each training")
+    parser.add_argument("--work", type=Path, help="keep the stores here")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--one", nargs=3, metavar=("FOLDER", "STAGE", "HOW"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        folder, stage, how = options.one
+        print(json.dumps(run_one(Path(folder), stage, options.steps, in_memory=how == "memory")))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        root, found, steps = options.work or Path(temporary), {}, {}
+        few, many = options.tiles
+        for count in options.tiles:
+            make_study(root / str(count), count)
+        for stage in STAGES:
+            of = {count: _in_process(root / str(count), stage, options.steps, "mapped") for count in options.tiles}
+            reference = _in_process(root / str(few), stage, options.steps, "memory")
+            found[stage] = {
+                "train_peak_rss_mib": {str(count): result["mib"] for count, result in of.items()},
+                "growth": of[many]["mib"] / of[few]["mib"],
+                "steps_per_s_over_in_memory": reference["step_s"] / of[few]["step_s"],
+            }
+            steps[stage] = {"step_s": {str(count): result["step_s"] for count, result in of.items()}}
+    sizes = {"tiles": list(options.tiles), "tile_px": PX, "steps": options.steps}
+    report("training", False, sizes, flat(found), flat(steps), options.json)
+
+
+def _in_process(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
+    shutil.rmtree(root / ".work", ignore_errors=True)
+    command = [sys.executable, "-m", "benchmarks.training", "--steps", str(steps), "--one", str(root), stage, how]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

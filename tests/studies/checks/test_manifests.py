@@ -62,6 +62,9 @@ def test_a_study_with_the_fewest_keys_has_no_fault(slides):
 def test_what_the_manifest_tells_of_late_stages_is_said(slides):
     train = [row | {"split": "train"} for row in ROWS]
     assert "nothing to measure against" in faults_of(train)["tile.split"]
+    tested = [*train[1:], train[0] | {"split": "test"}]
+    assert "no group is in val" in faults_of(tested)["filter.use"]
+    assert faults_of(tested, filter={"use": ["quality"]}) == {}
     region = {"slide_id": "s0", "x_level0_px": 100, "width_px": 64, "height_px": 64}
     canvas = {"name": "c", "width_px": 128, "height_px": 128, "image": region | {"keep": True}}
     found = faults_of(tile=None, sample_slides={"slides": [canvas], "window_latent_px": 8})

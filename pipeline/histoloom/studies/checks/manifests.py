@@ -21,6 +21,9 @@ def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> 
             ", and plan.evaluation_tiles no tile to take conditions from." if params.plan.evaluation_tiles else "."
         )
         yield key_fault("tile.split", problem, "hold some out: fractions, assign, or the column split.")
+    elif "val" not in splits.values() and "near_copy" in params.filter.use:
+        problem = "near_copy is calibrated on tiles of val, and no group is in val."
+        yield key_fault("filter.use", problem, "put a group in val (tile.split), or take near_copy out.")
     if "mask" not in params.conditions or params.tile.masks.source == "stain":
         return
     lacking = [entry.slide_id for entry in manifest.stated if entry.instances is None]
