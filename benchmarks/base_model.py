@@ -40,6 +40,7 @@ from histoloom.training.reconstruction import reconstruction
 
 PARTS = ("rebuilt", "excess", "few_steps", "copies")
 STEPS, FEW = 20, 4
+FEW_STEPS = {"train_denoiser": {"few_steps": True}, "sample": {"scheduler": "ddim", "steps": FEW, "guidance": 1.0}}
 _MOST_REAL = 4000
 _BLOCK_PX = 8
 
@@ -125,6 +126,14 @@ def told_from_real(study: Study, judge: Judge, features: np.ndarray) -> dict[str
 def _tiles(rows: pd.DataFrame, features: np.ndarray, domain: str) -> Tiles:
     mine = (rows["dataset"] == domain).to_numpy()
     return Tiles(features[mine], *(rows.loc[mine, key].to_numpy(str) for key in ("tile_id", "split_group")))
+
+
+def measure_few_steps(study: Study, judge: Judge) -> dict:
+    """Excess of the package's few steps, beside twenty; their ratio where twenty are further than the floor."""
+    few = study.copied(f"{study.folder.name}-few", FEW_STEPS)
+    few.run("train_denoiser", "plan")
+    many, less = (excesses(of, judge, _tower().features(sampled(of, n))) for of, n in ((study, STEPS), (few, FEW)))
+    return {"steps4": less, "steps20": many, "steps4_over_steps20": {d: less[d] / many[d] for d in many if many[d] > 0}}
 
 
 def blockiness(images: np.ndarray) -> float:
@@ -244,10 +253,7 @@ def main() -> None:
                 if pictures is not None:
                     picture(study, images, pictures / f"{name}.png")
         if "few_steps" in options.only:
-            base = of["base"]
-            made = (_tower().features(sampled(base, n, scheduler="ddim")) for n in (STEPS, FEW))
-            many, few = (excesses(base, judge, features) for features in made)
-            merge(keys, {"steps4_over_steps20": {d: few[d] / many[d] for d in many}})
+            keys |= measure_few_steps(of["base"], judge)
         if "copies" in options.only:
             keys |= measure_copies(of["base"], pictures)
         if pictures is not None:
