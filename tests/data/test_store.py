@@ -138,3 +138,13 @@ def test_an_item_s_seed_is_its_own(seed, item, other_seed, other_item):
 
 def test_item_seeds_do_not_change_between_versions():
     assert item_seed(0, "keratin-000000") == 17866501900277142146
+
+
+def test_rows_are_read_by_column_and_by_split(tmp_path):
+    for name, splits in (("a", ["train", "val"]), ("b", ["train", "test"])):
+        make_part(str(tmp_path), name, tile_rows(2, split=splits), tiles(2))
+    store = TileStore(tmp_path)
+    every, train = store.rows(), store.rows(["tile_id"], "train")
+    assert sorted(train) == ["index", "part", "split", "tile_id"] and list(train["part"]) == ["a", "b"]
+    assert (train["tile_id"].to_numpy() == every[every["split"] == "train"]["tile_id"].to_numpy()).all()
+    assert store.rows(split="nobody").empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -10,10 +12,9 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 
-def train_rows(store: TileStore) -> pd.DataFrame:
-    """The train split, the only rows that anything is trained on."""
-    rows = store.rows()
-    rows = rows[rows["split"] == "train"]
+def train_rows(store: TileStore, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """The train split, the only rows that anything is trained on; of all columns, or those that are wanted."""
+    rows = store.rows(columns, split="train")
     if rows.empty:
         raise HistoloomError(f"{store.folder} has no tile in the train split. Check tile.split in params.yaml.")
     return rows.reset_index(drop=True)
@@ -21,11 +22,10 @@ def train_rows(store: TileStore) -> pd.DataFrame:
 
 def val_rows(store: TileStore, count: int = 512) -> pd.DataFrame:
     """Up to `count` rows of the val split (of train where there is no val, and it is said), evenly spread."""
-    rows = store.rows()
-    chosen = rows[rows["split"] == "val"]
+    chosen = store.rows(split="val")
     if chosen.empty:
         console.print("no tile is in the val split: measuring on train tiles, which flatters")
-        chosen = rows[rows["split"] == "train"]
+        chosen = store.rows(split="train")
     return spread(chosen, count)
 
 

@@ -13,7 +13,7 @@ are cut from slides, or are of a set:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +162,17 @@ class TileStore:
                 "finished. Run `dvc repro`."
             )
 
-    def rows(self) -> pd.DataFrame:
-        """All rows in the order of parts, with two columns more: `part` and `index`, the tile's place in it."""
+    def rows(self, columns: Collection[str] | None = None, split: str | None = None) -> pd.DataFrame:
+        """All rows in the order of parts, with two columns more: `part` and `index`, the tile's place in it.
+
+        columns : those that are read; unstated, all. split : the one whose rows are kept.
+        """
+        wanted = None if columns is None else sorted({*columns, "split"} if split else {*columns})
         frames = []
         for part in self.parts:
-            frame = pd.read_parquet(self.rows_folder / part / "rows.parquet")
-            frames.append(frame.assign(part=part, index=np.arange(len(frame))))
+            frame = pd.read_parquet(self.rows_folder / part / "rows.parquet", columns=wanted)
+            frame = frame.assign(part=part, index=np.arange(len(frame)))
+            frames.append(frame if split is None else frame[frame["split"] == split])
         filled = [frame for frame in frames if len(frame)] or frames[:1]
         return pd.concat(filled, ignore_index=True)
 
