@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import histoloom
+from histoloom.cli.main import cli
 from histoloom.config import Sample
 from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
@@ -55,15 +59,55 @@ def test_nuclei_lie_where_the_mask_has_them(model, tmp_path):
     assert left[0] + 20 < right[0] and right[1] + 20 < left[1], "nuclei are darker"
 
 
+def test_a_tile_is_made_like_another_at_the_scale_that_is_asked_for(model, tmp_path):
+    dark, pale = np.full((128, 128, 3), (90, 40, 120), np.uint8), np.full((128, 128, 3), (240, 225, 235), np.uint8)
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    made = [
+        model.sample(2, like=like, mpp=0.5, settings=FEW) for like in (dark, tmp_path / "dark.png", pale, [dark, pale])
+    ]
+    assert pixels(made[0]) == pixels(made[1]), "a file is as its array"
+    assert pixels(made[3]) == [pixels(made[0])[0], pixels(made[2])[1]], "each tile has its own"
+    grey = [np.mean([np.asarray(image.convert("L")) for image in samples.images]) for samples in made[:3]]
+    assert grey[0] + 10 < grey[2] and set(made[0].rows["mpp"]) == {0.5}
+    assert pixels(model.sample(2, mpp=0.25, settings=FEW)) != pixels(model.sample(2, mpp=1.0, settings=FEW))
+
+
+def test_a_package_s_few_steps_are_taken_and_no_others():
+    few = histoloom.load("histoloom-base", device="cpu", few_steps=True)
+    assert (few.settings.scheduler, few.settings.steps, few.settings.guidance) == ("ddim", 4, 1.0)
+    assert len(set(pixels(few.sample(2)))) == 2
+    with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
+        few.sample(settings=FEW)
+
+
+def test_the_command_writes_tiles_their_sheet_and_their_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["sample", "out", "-n", "3", "--label", "cancer"]
+    done = CliRunner().invoke(cli, asked)
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv("out/rows.csv")
+    assert rows["file"].tolist() == ["tile-0000.png", "tile-0001.png", "tile-0002.png"]
+    assert set(rows["label"]) == {"cancer"} and set(rows["steps"]) == {4}
+    made = histoloom.load("histoloom-base", device="cpu", few_steps=True).sample(3, label="cancer")
+    assert [Image.open(f"out/{name}").tobytes() for name in rows["file"]] == pixels(made)
+    assert Path("out/sheet.png").is_file()
+    again = CliRunner().invoke(cli, asked)
+    assert again.exit_code == 1 and sorted(path.name for path in Path().iterdir()) == ["out"]
+
+
 @pytest.mark.parametrize(
     "given, said",
     [
+        ({"like": np.zeros((64, 64, 3), np.uint8)}, "128 x 128 px of 8-bit RGB"),
+        ({"like": np.zeros((128, 128, 3))}, "this is float64"),
+        ({"like": "nowhere.png"}, "no picture at nowhere.png"),
+        ({"mpp": 0.0}, "state the scale"),
         ({"label": "keratin"}, "not one that the model knows: cancer, immune, other"),
         ({"mask": np.zeros((64, 64), int)}, "128 x 128"),
         ({"mask": np.full((128, 128), 7)}, "0 background, 1 nucleus, 2 clear"),
         ({"mask": np.full((128, 128), -1)}, "0 background, 1 nucleus, 2 clear"),
         ({"mask": np.zeros((128, 128))}, "a whole number"),
-        ({"mask": "nowhere.png"}, "no mask at nowhere.png"),
+        ({"mask": "nowhere.png"}, "no picture at nowhere.png"),
         ({"text": ["one", "two", "three"], "n": 2}, "3 values of text for 2 tiles"),
         ({"n": 0}, "ask for one tile at least"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from histoloom.backbones.denoiser import load_denoiser
+from histoloom.backbones.few_steps import add_few_steps, read_few_steps
+from histoloom.backbones.unet import UNet
 from histoloom.cluster import device as device_of
 from histoloom.conditions.encode import Arrays, ConditionSet, batch, load_conditions, null
 from histoloom.conditions.label import encode_labels
@@ -21,6 +23,7 @@ from histoloom.config.package import package_names, root, scales_of
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
+from histoloom.progress import track
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target, no_tiles
 from histoloom.sampling.drawn import Drawn, Rows
 
@@ -28,6 +31,8 @@ _PARTS = ("autoencoder", "denoiser", "encoders")
 _BATCH = 8
 """Tiles in a forward; the last batch is padded, so that a tile doesn't depend on how many there are."""
 
+Picture = np.ndarray | Image.Image | Path | str
+"""A tile: an array (tile_px, tile_px, 3) uint8, a picture, or the file of one."""
 Mask = np.ndarray | Image.Image | Path | str
 """Class ids of a tile: an array (tile_px, tile_px) of integers, a picture of one channel, or the file of one."""
 
@@ -37,7 +42,7 @@ class Samples:
     """Synthetic tiles.
 
     images : as PIL pictures.
-    rows : one a tile, with `seed`, `label`, `caption` and `mpp` (µm/px).
+    rows : one a tile, with `seed`, `label`, `caption` and `mpp` (µm/px, missing where the model chose it).
     """
 
     images: list[Image.Image]
@@ -48,7 +53,7 @@ class Samples:
 class Model:
     """A trained diffusion model: `load` gives it.
 
-    tile_px : side of the tiles that it makes. mpp : their scale, µm/px; None where nothing tells it.
+    tile_px : side of the tiles that it makes. mpp : their scale, µm/px, unless `sample` is told another; None where nothing tells it.
     """
 
     folder: Path
@@ -63,6 +68,16 @@ class Model:
     def conditions(self) -> tuple[str, ...]:
         """What it can be told, such as ('label', 'text', 'mask')."""
         return tuple(spec.name for spec in self.model.specs)
+
+    @property
+    def settings(self) -> Sample:
+        """How it is sampled unless `sample` is told: twenty steps; or the few of a distilled model, which has its guidance inside."""
+        training = self.model.record.training
+        if not training.distilled:
+            return Sample()
+        return Sample(
+            scheduler="ddim", steps=training.distilled, guidance=1.0 if training.guidance_inside else Sample().guidance
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,6 +97,8 @@ class Model:
         mask: Mask | Sequence[Mask] | None = None,
         text: str | Sequence[str] | None = None,
         label: str | Sequence[str] | None = None,
+        like: Picture | Sequence[Picture] | None = None,
+        mpp: float | None = None,
         settings: Sample | None = None,
     ) -> Samples:
         """Make n tiles. What is not given, the model chooses.
@@ -89,32 +106,37 @@ class Model:
         Parameters
         ----------
         seed : tile number i has a seed of its own, made of `seed` and i; it does not depend on n.
-        mask, text, label : one for all tiles, or a sequence of n.
-        settings : the section `sample` of params.yaml: scheduler, steps, guidance.
+        mask, text, label, like : one for all tiles, or a sequence of n. `like` is a tile whose embedding is given, so that
+            what is made looks like it.
+        mpp : scale of the tiles, µm/px; unstated, the model's own.
+        settings : the section `sample` of params.yaml: scheduler, steps, guidance; unstated, those of the property.
 
         Raises
         ------
         HistoloomError
-            for a condition that the model doesn't know, a mask of another size or with unknown ids, an unknown label, and
-            settings that a distilled model can't take.
+            for a condition that the model doesn't know, a mask or tile of another size, a mask with unknown ids, an unknown
+            label, and settings that a distilled model can't take.
         """
-        settings = settings or Sample()
-        check_distilled(self.folder, settings, "sample")
+        settings = settings or self.settings
+        check_distilled(self.model.record, settings, "sample")
         if n < 1:
             raise HistoloomError(f"n is {n}: ask for one tile at least.")
+        if mpp is not None and not 0 < mpp < np.inf:
+            raise HistoloomError(f"mpp is {mpp}: state the scale in µm/px, such as 0.5.")
         rows = pd.DataFrame(
             {
                 "seed": np.array([item_seed(seed, f"tile-{number:06d}") for number in range(n)], np.uint64),
                 "label": _for_each(label, n, "label"),
                 "caption": _for_each(text, n, "text"),
-                "mpp": self.mpp,
+                "mpp": self.mpp if mpp is None else mpp,
             }
-        )
+        ).astype({"mpp": float})
         masks = None if mask is None else np.stack([self._ids(one) for one in _for_each(mask, n, "mask")])
-        for name, given in (("label", label), ("text", text), ("mask", mask)):
-            if given is not None and name not in self.conditions:
-                raise HistoloomError(f"{self.folder} reads no {name}. It can be told: {', '.join(self.conditions)}.")
-        images = self._images(rows["seed"].to_numpy(), self._arrays(rows, masks), settings)
+        tiles = None if like is None else np.stack([self._tile(one) for one in _for_each(like, n, "like")])
+        of = {"label": label, "text": text, "mask": mask, "image": like, "magnification": mpp}
+        for name in (name for name, given in of.items() if given is not None and name not in self.conditions):
+            raise HistoloomError(f"{self.folder} reads no {name}. It can be told: {', '.join(self.conditions)}.")
+        images = self._images(rows["seed"].to_numpy(), self._arrays(rows, masks, tiles), settings)
         return Samples([Image.fromarray(image) for image in images], rows)
 
     def _channels(self, name: str) -> tuple[str, ...]:
@@ -123,12 +145,8 @@ class Model:
     def _ids(self, mask: Mask) -> np.ndarray:
         """(tile_px, tile_px) class ids."""
         if isinstance(mask, str | Path):
-            if not Path(mask).is_file():
-                raise HistoloomError(f"There is no mask at {mask}.")
-            with Image.open(mask) as picture:
-                ids = np.asarray(picture)
-        else:
-            ids = np.asarray(mask)
+            mask = _opened(mask)
+        ids = np.asarray(mask)
         if ids.shape != (self.tile_px, self.tile_px) or not np.issubdtype(ids.dtype, np.integer):
             raise HistoloomError(
                 f"A mask holds a whole number a pixel, {self.tile_px} x {self.tile_px} of them; this is {ids.dtype} of shape "
@@ -138,18 +156,33 @@ class Model:
             raise HistoloomError(f"A mask holds the id {ids.max()}. The model's classes are {self._said_classes()}.")
         return ids
 
+    def _tile(self, tile: Picture) -> np.ndarray:
+        """(tile_px, tile_px, 3) uint8."""
+        if isinstance(tile, str | Path):
+            tile = _opened(tile)
+        pixels = np.asarray(tile.convert("RGB") if isinstance(tile, Image.Image) else tile)
+        if pixels.shape != (self.tile_px, self.tile_px, 3) or pixels.dtype != np.uint8:
+            raise HistoloomError(
+                f"A tile to be like has {self.tile_px} x {self.tile_px} px of 8-bit RGB; this is {pixels.dtype} of shape {pixels.shape}. Cut it to "
+                "that size, at the scale that you want."
+            )
+        return pixels
+
     def _said_classes(self) -> str:
         return ", ".join(f"{number} {name}" for number, name in enumerate(("background", *self.mask_classes)))
 
-    def _arrays(self, rows: pd.DataFrame, masks: np.ndarray | None) -> Arrays:
+    def _arrays(self, rows: pd.DataFrame, masks: np.ndarray | None, like: np.ndarray | None) -> Arrays:
         """Each condition's array, the null's where it isn't given."""
         arrays: Arrays = {}
         px, specs = self.model.record.training.px, self.model.specs
         for spec in specs:
             if spec.name == "label":
                 arrays["label"] = encode_labels(rows["label"].tolist(), spec.channels)
-            elif spec.shape == "sequence":
+            elif spec.shape == "sequence" or spec.name == "magnification":
                 arrays |= load_conditions((spec,), px, self.folder / "encoders").arrays(rows, no_tiles)
+            elif spec.name == "image" and like is not None:
+                own = load_conditions((spec,), px, self.folder / "encoders", self.model.device)
+                arrays |= own.arrays(rows, lambda _: like)
             elif spec.name == "mask" and masks is not None:
                 if EDGE in read_channels(spec.channels)[0]:
                     raise HistoloomError(
@@ -164,11 +197,23 @@ class Model:
     def _images(self, seeds: np.ndarray, arrays: Arrays, settings: Sample) -> np.ndarray:
         """(n, tile_px, tile_px, 3) uint8."""
         nulls, out = null(arrays, self.model.specs), []
-        for start in range(0, len(seeds), _BATCH):
+        starts = range(0, len(seeds), _BATCH)
+        for start in track(starts, "sample", len(starts)):
             index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
             given = batch(arrays, self.model.specs, index)
             out.append(Drawn(self.model, settings, Rows(seeds[index], given, nulls)).samples[0]["image"])
         return np.concatenate(out)[: len(seeds)]
+
+
+def _opened(path: str | Path) -> Image.Image:
+    if not Path(path).is_file():
+        raise HistoloomError(f"There is no picture at {path}.")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except OSError as error:
+        raise HistoloomError(f"{path} can't be read as a picture: {error}") from error
 
 
 def _for_each(given, n: int, name: str) -> list:
@@ -176,7 +221,7 @@ def _for_each(given, n: int, name: str) -> list:
     if (
         given is None
         or isinstance(given, str | Path | Image.Image)
-        or (isinstance(given, np.ndarray) and given.ndim == 2)
+        or (isinstance(given, np.ndarray) and given.ndim == (3 if name == "like" else 2))
     ):
         return [given] * n
     if len(given) != n:
@@ -186,29 +231,40 @@ def _for_each(given, n: int, name: str) -> list:
     return list(given)
 
 
-def load(source: str | Path, device: str = "auto") -> Model:
+def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -> Model:
     """Load a trained model to make tiles with.
 
     Parameters
     ----------
     source : the name of a packaged model, such as 'histoloom-base'; the folder of a package; or a study's folder.
     device : 'cpu', 'cuda', or 'auto': a GPU where there is one.
+    few_steps : take the package's updates for few steps, with which a tile takes a fraction of the time.
 
     Raises
     ------
     HistoloomError
-        when there is no such model, or it is damaged.
+        when there is no such model, it is damaged, or it has no updates for few steps.
     """
-    folder = _folder_of(source)
+    folder = folder_of(source)
     where = device_of(Cluster.model_validate({"device": device}))
     network, record = load_denoiser(folder / "denoiser", where)
+    if few_steps:
+        if not has_few_steps(source) or not isinstance(network, UNet):
+            raise HistoloomError(f"'{source}' has no updates for few steps. Leave few_steps out.")
+        distilled = add_few_steps(network, folder / "denoiser")
+        record = replace(record, training=replace(record.training, distilled=distilled, guidance_inside=True))
     model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where)
     scales = scales_of(str(source)) or scales_of(str(folder))
     return Model(folder, model, scales[0] if scales else _scale_of_study(folder))
 
 
-def _folder_of(source: str | Path) -> Path:
-    """The folder that holds the model's parts."""
+def has_few_steps(source: str | Path) -> bool:
+    """Whether a model's folder has updates for few steps."""
+    return read_few_steps(folder_of(source) / "denoiser") is not None
+
+
+def folder_of(source: str | Path) -> Path:
+    """The folder that holds a model's parts: `autoencoder`, `denoiser` and `encoders`."""
     from histoloom.data.study_folder import Study
 
     of_study = Study(Path(source)).models if (Path(source) / "params.yaml").is_file() else Path(source) / "models"

@@ -13,7 +13,13 @@ from histoloom.backbones.few_steps import save_few_steps
 from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample, TrainDenoiser
-from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, DenoiserTraining
+from histoloom.config.denoiser_record import (
+    CONDITIONS_FILE,
+    ConditionSpec,
+    DenoiserRecord,
+    DenoiserTraining,
+    read_denoiser_record,
+)
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.process.predictor import Predictor
@@ -146,10 +152,14 @@ def test_a_student_is_not_stepped_otherwise(tmp_path):
     training = DenoiserTraining("v_prediction", "cosine", 1000, "concat", (4, 8, 8), distilled=4)
     write_json(tmp_path / "denoiser" / CONDITIONS_FILE, DenoiserRecord((), training).json)
     with pytest.raises(HistoloomError, match="steps: 4, guidance: 1"):
-        check_distilled(tmp_path, Sample(), "sample")
-    check_distilled(tmp_path, Sample(scheduler="ddim", steps=4, guidance=1), "sample")
+        check_distilled(read_denoiser_record(tmp_path / "denoiser"), Sample(), "sample")
+    check_distilled(
+        read_denoiser_record(tmp_path / "denoiser"), Sample(scheduler="ddim", steps=4, guidance=1), "sample"
+    )
     with pytest.raises(HistoloomError, match="guidance inside"):
-        check_distilled(tmp_path, Sample(scheduler="ddim", steps=4, guidance=2), "sample")
+        check_distilled(
+            read_denoiser_record(tmp_path / "denoiser"), Sample(scheduler="ddim", steps=4, guidance=2), "sample"
+        )
 
 
 def test_few_steps_of_a_model_that_was_adapted_may_be_guided(tmp_path):
@@ -162,8 +172,12 @@ def test_few_steps_of_a_model_that_was_adapted_may_be_guided(tmp_path):
         (_, record), _ = _train(tmp_path / f"{steps}/denoiser", steps=steps, few_steps=True, **init)
         assert record.training.distilled == 1 and record.training.guidance_inside is not guided
         with pytest.raises(HistoloomError, match="distilled to 1 steps"):
-            check_distilled(tmp_path / f"{steps}", Sample(scheduler="ddim", steps=2), "sample")
-    check_distilled(tmp_path / "1", Sample(scheduler="ddim", steps=1, guidance=2.0), "sample")
+            check_distilled(
+                read_denoiser_record(tmp_path / f"{steps}/denoiser"), Sample(scheduler="ddim", steps=2), "sample"
+            )
+    check_distilled(
+        read_denoiser_record(tmp_path / "1/denoiser"), Sample(scheduler="ddim", steps=1, guidance=2.0), "sample"
+    )
     with pytest.raises(ValueError, match="few_steps needs a packaged model"):
         TrainDenoiser(few_steps=True)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 import histoloom
+from histoloom.cli.sample import sample
+from histoloom.cli.segment import segment
 from histoloom.errors import HistoloomError, count_of, faults_among, lines_of, notes_among
 from histoloom.progress import console
 from histoloom.studies.stages import STAGES
@@ -220,26 +222,8 @@ def score(folder: Path, verdicts: Path) -> None:
     console.print("Add review to filter.use to reject what was found unusable.")
 
 
-@cli.command()
-@click.argument("slide", type=_FILE)
-@click.argument("folder", type=_NEW)
-@click.option("--mpp", type=float, required=True, help="Scale of the masks, µm/px.")
-@click.option(
-    "--box", type=int, nargs=4, metavar="X Y W H", help="A region, in level-0 pixels; by default, the scanned part."
-)
-@click.option("--slide-mpp", type=float, help="The slide's own scale, µm/px, if its file doesn't state it.")
-def segment(
-    slide: Path, folder: Path, mpp: float, box: tuple[int, int, int, int] | None, slide_mpp: float | None
-) -> None:
-    """Find nuclei and clear space of SLIDE by their stain.
-
-    FOLDER gets mask.png (1 nuclei, 2 clear space), instances.png and overlay.jpg.
-    """
-    from histoloom.data.pixel_box import PixelBox
-    from histoloom.slides.segment import segment_slide
-
-    found = segment_slide(slide, ("nucleus", "clear"), mpp, PixelBox(*box) if box else None, folder, slide_mpp)
-    console.print(f"{folder}: {found.width} x {found.height} px, {found.nuclei} nuclei; look at overlay.jpg")
+cli.add_command(segment)
+cli.add_command(sample)
 
 
 @cli.command()

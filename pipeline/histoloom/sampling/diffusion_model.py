@@ -17,7 +17,7 @@ from histoloom.conditions.batch import Conditions
 from histoloom.conditions.condition import Arrays
 from histoloom.conditions.encode import ConditionSet, load_conditions, null
 from histoloom.config import Sample, SampleSlides
-from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, read_denoiser_record
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord
 from histoloom.data.commit import digest
 from histoloom.data.lineage import Lineage, model_sha256, read_lineage
 from histoloom.errors import HistoloomError
@@ -159,12 +159,12 @@ def sampling_facts(config: Sample | SampleSlides, conditions: tuple[str, ...], d
     }
 
 
-def check_distilled(models: Path, config: Sample | SampleSlides, section: str) -> None:
+def check_distilled(record: DenoiserRecord | None, config: Sample | SampleSlides, section: str) -> None:
     """Refuse to step a distilled denoiser otherwise than it was distilled for.
 
     Guidance is inside where the conditions are those of the teacher; a denoiser that was adapted to others may be guided.
     """
-    if (record := read_denoiser_record(models / "denoiser")) is None:
+    if record is None:
         return
     steps, inside = record.training.distilled, record.training.guidance_inside
     if steps and ((config.scheduler, config.steps) != ("ddim", steps) or (inside and config.guidance != 1)):

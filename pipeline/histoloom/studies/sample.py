@@ -29,7 +29,7 @@ def run(work: Work) -> None:
     params, study, plan, links = work.params, work.study, work.study.plan, work.study.run_models
     folders = [link.models for link in links.values()]
     for link in links.values():
-        check_distilled(link.models, link.params.sample, "sample")
+        check_distilled(read_denoiser_record(link.models / "denoiser"), link.params.sample, "sample")
     rows = pd.read_parquet(plan / PLAN, columns=["part", "purpose", "caption"])
     names, identity = sorted(rows["part"].unique()), generator_sha256(*folders)
     models = {

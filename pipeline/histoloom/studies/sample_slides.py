@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.data.commit import commit_part, link_tree, read_record, write_json
 from histoloom.data.manifest import read_manifest
 from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
@@ -28,7 +29,7 @@ def run(work: Work) -> None:
     parts: dict[str, str] = {}
     metrics = {}
     if slides:
-        check_distilled(models, params.sample_slides, "sample_slides")
+        check_distilled(read_denoiser_record(models / "denoiser"), params.sample_slides, "sample_slides")
         identity, manifest = generator_sha256(models), read_manifest(params.tile)
         lineage = {identity: lineage_of_models(models)}
         tables = files_of(study, "train_encoders")

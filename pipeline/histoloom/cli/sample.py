@@ -1,0 +1,81 @@
+"""`histoloom sample`: tiles of a trained model, without a study, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from histoloom.errors import HistoloomError
+from histoloom.progress import console
+
+if TYPE_CHECKING:
+    from histoloom.api import Samples
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_SHEET, _ROWS = "sheet.png", "rows.csv"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", default="histoloom-base", show_default=True, help="A packaged model, or a folder of one.")
+@click.option("-n", "count", default=8, show_default=True, type=click.IntRange(1), help="Number of tiles.")
+@click.option("--seed", default=0, show_default=True, help="Another seed makes other tiles.")
+@click.option("--mask", type=_FILE, help="Picture of class ids, as large as a tile: where nuclei and clear space lie.")
+@click.option("--text", help="What the tiles show, in words.")
+@click.option("--label", help="Class of the tiles, one that the model knows.")
+@click.option("--like", type=_FILE, help="Picture of a tile: what is made looks like it.")
+@click.option("--mpp", type=float, help="Scale, µm/px; by default, the model's own.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Steps of the sampler; by default, four if the model has updates for them, else 20.",
+)
+@click.option("--guidance", type=float, help="How strongly the conditions are followed; with it, 20 steps by default.")
+def sample(
+    folder: Path,
+    model: str,
+    count: int,
+    seed: int,
+    steps: int | None,
+    guidance: float | None,
+    mask: Path | None,
+    text: str | None,
+    label: str | None,
+    like: Path | None,
+    mpp: float | None,
+) -> None:
+    """Make tiles to look at, without a study.
+
+    FOLDER gets a PNG for each tile, all of them on sheet.png, and their seeds and conditions in rows.csv. For a training set, make a study:
+    histoloom init.
+    """
+    from histoloom.api import has_few_steps, load
+    from histoloom.config import Sample
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HistoloomError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
+    stated = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    loaded = load(model, few_steps=not stated and has_few_steps(model))
+    settings = Sample.model_validate(stated) if stated else loaded.settings
+    samples = loaded.sample(count, seed, mask=mask, text=text, label=label, like=like, mpp=mpp, settings=settings)
+    write(samples, folder, {"model": model, "scheduler": settings.scheduler, "steps": settings.steps})
+    console.print(f"{folder / _SHEET}: {count} tiles, {settings.steps} steps of {settings.scheduler}", markup=False)
+
+
+def write(samples: Samples, folder: Path, facts: Mapping[str, object]) -> None:
+    """Write tiles, their sheet and their rows. facts : columns that all rows have alike."""
+    import numpy as np
+
+    from histoloom.report.pictures import contact_sheet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"tile-{number:04d}.png" for number in range(len(samples.images))]
+    for name, image in zip(names, samples.images):
+        image.save(folder / name)
+    contact_sheet(np.stack([np.asarray(image) for image in samples.images])).save(folder / _SHEET)
+    rows = samples.rows.assign(**facts)
+    rows.insert(0, "file", names)
+    rows.to_csv(folder / _ROWS, index=False, lineterminator="\n")
