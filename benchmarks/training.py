@@ -95,10 +95,8 @@ def _write_encoded(first: int, count: int, folder: Path) -> None:
 def _in_memory():
     """Training as it would be with all that it reads in memory."""
 
-    @contextmanager
-    def read(store: TileStore, rows: pd.DataFrame, folder: Path, change=None):
-        tiles = [tiles if change is None else change(tiles) for tiles in store.batches(rows, 256)]
-        yield np.concatenate(tiles)
+    def read(store: TileStore, rows: pd.DataFrame, folder: Path, change=None) -> np.ndarray:
+        return np.concatenate([tiles if change is None else change(tiles) for tiles in store.batches(rows, 256)])
 
     def joined(folder: Path) -> dict[str, np.ndarray]:
         parts = [mapped_arrays(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]

@@ -31,7 +31,7 @@ from histoloom.config.yaml_reader import check_section
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry
-from histoloom.data.slide_fields import parsed
+from histoloom.data.slide_fields import parsed, written
 from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.sampling.slide import lay_windows
@@ -56,7 +56,7 @@ def params_of(slide: dict, conditions=("label", "mask"), **settings) -> Params:
                 "labels": {"source": "polygons", "classes": ["left", "right"]},
                 "masks": {"source": "polygons", "classes": ["left", "right"]},
             },
-            "train_encoders": {"cohort": {"columns": ["site"]}, "number": {"columns": ["age"]}},
+            "train_encoders": {"cohort": {"columns": ["site", "scanner"]}, "number": {"columns": ["age", "weight"]}},
             "train_denoiser": {"conditions": list(conditions)},
             "sample_slides": {"slides": [stated], **settings},
         }
@@ -171,6 +171,7 @@ def target_of(arch: str = "tiny") -> Latents:
 
 
 ENCODERS = ConditionSet((LabelCondition(("left", "right")), MaskCondition(("background", "left", "right"), 16)))
+WITH_COHORT = replace(ENCODERS, conditions=(*ENCODERS.conditions, CohortCondition(("scanner=x", "site=a", "site=b"))))
 WITH_EDGES = ConditionSet((MaskCondition(("background", "left", "right", EDGE), 16),))
 
 
@@ -182,9 +183,12 @@ class Written:
     arrays: zarr.Group
 
 
-def write(slide: dict, canvas=(48, 56), encoders=ENCODERS) -> Written:
-    params = params_of(slide)
-    make_part("tiles", "slide", tile_rows(4, split_group=["a", "a", "b", "b"], label="left"), tiles(4))
+def write(slide: dict, canvas=(48, 56), encoders=ENCODERS, rows: dict | None = None) -> Written:
+    params = params_of(slide, encoders.names)
+    columns = {"split_group": ["a", "a", "b", "b"], "label": "left"}
+    if rows is not None:
+        columns["slide_fields"] = rows["cohort"]
+    make_part("tiles", "slide", tile_rows(4, **columns), tiles(4))
     make_slide("real.tif", width=200, height=200, mpp=1.0)
     entry = SlideEntry("real", Path("real.tif"), "a", 2)
     Path("stated").mkdir()
@@ -267,19 +271,33 @@ def test_a_grid_takes_a_tiles_conditions_and_its_groups_are_the_slides_ancestors
 
 def test_a_grid_states_columns_of_cohort_and_number_and_leaves_others_to_the_slide(here):
     write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a", "number.age": "7"}, {"row": 0, "col": 1}])
-    params = params_of({"condition_grid": "field.csv", "cohort": {"site": "b"}}, ("label", "cohort"))
+    whole = {"cohort": {"site": "b", "scanner": "x"}, "number": {"weight": 70}}
+    params = params_of({"condition_grid": "field.csv", **whole}, ("label", "cohort", "number"))
     table = read_condition_table(params.sample_slides.slides[0], params)
-    assert [parsed(text) for text in table["cohort"]] == [{"site": "a"}, {"site": "b"}]
-    assert [parsed(text) for text in table["number"]] == [{"age": 7.0}, {}]
+    assert [parsed(text) for text in table["cohort"]] == [{"site": "a", "scanner": "x"}, {"site": "b", "scanner": "x"}]
+    assert [parsed(text) for text in table["number"]] == [{"age": 7.0, "weight": 70}, {"weight": 70}]
 
 
-def test_a_cohort_that_no_train_tile_has_is_refused(here):
+def test_of_a_tile_s_cohort_a_row_may_change_one_column(here):
+    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a", "tile_id": "slide_2_0"}])
+    of_tile = {"cohort": written({"site": "b", "scanner": "x"})}
+    found = write({"condition_grid": "field.csv"}, encoders=WITH_COHORT, rows=of_tile)
+    assert parsed(found.points[0][0]["cohort"]) == {"site": "a", "scanner": "x"}
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_a_cohort_that_no_train_tile_has_is_refused(here, blank):
     write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a"}, {"row": 0, "col": 1, "cohort.site": "c"}])
-    cohort = CohortCondition(("site=a", "site=b"))
-    with pytest.raises(
-        HistoloomError, match=r"row 3, column 'cohort.site': no train tile has 'site=c'.*site=a, site=b"
-    ):
-        write({"condition_grid": "field.csv"}, encoders=replace(ENCODERS, conditions=(*ENCODERS.conditions, cohort)))
+    head, *lines = Path("field.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("field.csv").write_text(head + "\n" * blank + "".join(lines), encoding="utf-8")
+    said = rf"row {3 + blank}, column 'cohort.site': no train tile has 'site=c'.*site=a, site=b"
+    with pytest.raises(HistoloomError, match=said):
+        write({"condition_grid": "field.csv"}, encoders=WITH_COHORT)
+
+
+def test_a_slide_s_own_cohort_must_be_of_a_train_tile(here):
+    with pytest.raises(HistoloomError, match="no train tile has 'site=c'"):
+        write({"cohort": {"site": "c"}}, encoders=WITH_COHORT)
 
 
 def test_a_tile_that_is_not_there_is_refused(here):

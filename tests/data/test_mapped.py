@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from histoloom.data.mapped import JoinedRows, mapped_arrays, unpacked_tiles
+from histoloom.data.mapped import JoinedRows, discard_unpacked, mapped_arrays, unpacked_tiles
 from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
 
 
@@ -20,6 +24,7 @@ def test_rows_of_joined_parts_are_those_of_their_concatenation(sizes, data):
     joined = JoinedRows(parts)
     assert joined.shape == (sum(sizes), 2, 3) and len(joined) == sum(sizes)
     assert (joined[index] == np.concatenate(parts)[index]).all()
+    assert (joined[index, index % 2] == np.concatenate(parts)[index, index % 2]).all()
 
 
 def test_a_mapped_file_gives_what_was_saved(tmp_path):
@@ -36,19 +41,24 @@ def store(tmp_path) -> TileStore:
     return TileStore(tmp_path / "tiles")
 
 
-def test_tiles_are_unpacked_in_the_order_of_rows_and_gone_after_a_training(store, tmp_path):
-    rows = store.rows().iloc[[4, 0, 2]]
-    with unpacked_tiles(store, rows, tmp_path / "at") as images:
-        assert isinstance(images, np.memmap) and (images == store.read(rows)).all()
-    assert not any((tmp_path / "at").iterdir())
-    with unpacked_tiles(store, rows, tmp_path / "at", lambda tiles: tiles[:, :2, :2, 0]) as corners:
-        assert (corners == store.read(rows)[:, :2, :2, 0]).all()
-
-
-def test_a_training_that_was_broken_off_finds_its_tiles_again(store, tmp_path, monkeypatch):
-    with pytest.raises(KeyboardInterrupt), unpacked_tiles(store, store.rows(), tmp_path / "at") as images:
-        first = images[:].copy()
-        raise KeyboardInterrupt
+def test_tiles_are_unpacked_in_the_order_of_rows_and_found_again_until_they_are_discarded(store, tmp_path, monkeypatch):
+    rows, at = store.rows().iloc[[4, 0, 2]], tmp_path / "work/checkpoints/text"
+    images, real = unpacked_tiles(store, rows, at), store.read(rows)
+    assert isinstance(images, np.memmap) and images.mode == "r" and (images == real).all()
+    corners = unpacked_tiles(store, rows, tmp_path / "work/checkpoints", lambda tiles: tiles[:, :2, :2, 0])
+    assert (corners == real[:, :2, :2, 0]).all()
+    assert len(unpacked_tiles(store, store.rows(), at)) == 6, "other rows are other tiles"
     monkeypatch.setattr(TileStore, "read", None)
-    with unpacked_tiles(store, store.rows(), tmp_path / "at") as images:
-        assert (images == first).all()
+    assert (unpacked_tiles(store, rows, at) == real).all()
+    discard_unpacked(tmp_path / "work")
+    assert not list((tmp_path / "work").rglob("*.npy"))
+
+
+def test_a_full_disk_is_an_error_and_no_signal(store, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(HistoloomError, match="is full"):
+        unpacked_tiles(store, store.rows(), tmp_path / "at")
+    assert not list(tmp_path.rglob("*.npy"))

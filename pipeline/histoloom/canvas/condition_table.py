@@ -19,7 +19,7 @@ from histoloom.conditions.rna import RnaCondition
 from histoloom.config import Params, WovenSlide
 from histoloom.data.csv_table import as_number, number_fault, read_csv_table
 from histoloom.data.found import Found
-from histoloom.data.slide_fields import written
+from histoloom.data.slide_fields import parsed, written
 from histoloom.data.store import TileStore
 from histoloom.data.tables import with_conditions
 from histoloom.errors import Fault, refuse_faults
@@ -86,9 +86,18 @@ def _filled_from_tiles(table: pd.DataFrame, tiles: pd.DataFrame) -> tuple[pd.Dat
     named = tiles.reindex(table["tile_id"].to_numpy(object))
     taken = {
         name: table[name].where(table[name].notna(), pd.Series(named[name].to_numpy(object), table.index))
-        for name in _COLUMNS
+        for name in _IN_TABLES
     }
+    for name in _FIELDS:
+        both = zip(named[name], table[name])
+        taken[name] = pd.Series([_joined(of_tile, own) for of_tile, own in both], table.index, object)
     return table.assign(**taken), set(named["split_group"].dropna())
+
+
+def _joined(*texts: str | None) -> str | None:
+    """JSON of cohort or number: of each column what the last of these states."""
+    fields = {name: value for text in texts for name, value in parsed(text).items()}
+    return written(fields) if fields else None
 
 
 def _encoded(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> Conditions:
@@ -112,15 +121,20 @@ def _unknown(slide: WovenSlide, table: pd.DataFrame, tiles: pd.DataFrame, condit
     )
     for column, known, remedy in checked:
         named = table[column] if column in table else pd.Series(dtype=object)
-        for line in np.flatnonzero(named.notna() & ~named.isin(known)):
-            row = None if slide.condition_grid is None else int(line) + 2
-            yield Fault(where, f"'{named.iloc[line]}' isn't there.", remedy, row, column)
+        for place in np.flatnonzero(named.notna() & ~named.isin(known)).tolist():
+            yield Fault(where, f"'{named.iloc[place]}' isn't there.", remedy, _line(table, place), column)
     cohorts = next((c.channels for c in conditions.conditions if isinstance(c, CohortCondition)), ())
-    for column in (c for c in table if cohorts and c.startswith("cohort.")):
-        pairs = column.removeprefix("cohort.") + "=" + table[column]
-        for line in np.flatnonzero(pairs.notna() & ~pairs.isin(cohorts)):
-            has = ", ".join(sorted(cohorts))
-            yield Fault(where, f"no train tile has '{pairs.iloc[line]}'.", f"they have {has}.", int(line) + 2, column)
+    for place, text in enumerate(table["cohort"] if cohorts else ()):
+        for name, value in parsed(text).items():
+            if f"{name}={value}" not in cohorts:
+                has = ", ".join(sorted(cohorts))
+                problem = f"no train tile has '{name}={value}'."
+                yield Fault(where, problem, f"they have {has}.", _line(table, place), f"cohort.{name}")
+
+
+def _line(table: pd.DataFrame, place: int) -> int | None:
+    """The line of a row as an editor counts it; None of a slide without a table."""
+    return int(table["line"].iloc[place]) if "line" in table else None
 
 
 def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Callable[[str], np.ndarray]:
@@ -165,19 +179,17 @@ def read_condition_table(slide: WovenSlide, params: Params) -> pd.DataFrame:
         table[column] = pd.to_numeric(table[column], errors="coerce")
     _check_points(table, lines, params, found)
     refuse_faults(found.all)
-    table = table.assign(**{name: _fields(table, name) for name in _FIELDS})
-    return table.assign(**{n: table[n].where(table[n].notna(), v) if n in table else v for n, v in whole.items()})
+    filled = {n: table[n].where(table[n].notna(), whole[n]) if n in table else whole[n] for n in _IN_TABLES}
+    return table.assign(**filled, **{name: _fields(table, name, whole[name]) for name in _FIELDS}, line=lines)
 
 
-def _fields(table: pd.DataFrame, name: str) -> pd.Series:
-    """JSON of what each row's columns of cohort or number state; None where they state nothing."""
+def _fields(table: pd.DataFrame, name: str, whole: str | None) -> pd.Series:
+    """JSON of cohort or number at each row: what its own columns state, and of the others what the whole slide states."""
     column_of = {column: column.partition(".")[2] for column in table if column.startswith(f"{name}.")}
     read = as_number if name == "number" else str
-    out = pd.Series(None, table.index, object)
-    for line, row in table[list(column_of)].iterrows():
-        if stated := {column_of[column]: read(value) for column, value in row.items() if value}:
-            out[line] = written(stated)
-    return out
+    rows = table[list(column_of)].to_dict("index") if column_of else {line: {} for line in table.index}
+    own = [{column_of[column]: read(value) for column, value in row.items() if value} for row in rows.values()]
+    return pd.Series([_joined(whole, written(stated)) for stated in own], table.index, object)
 
 
 def _check_points(table: pd.DataFrame, lines: pd.Index, params: Params, found: Found) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
 from histoloom.config import Params
+from histoloom.data.csv_table import read_csv_table
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_fields import chosen, parsed, written
 from histoloom.errors import Fault, HistoloomError, Note, key_fault
@@ -91,9 +92,14 @@ def _channels(stated: pd.Series) -> Counter[str]:
 
 
 def _named(params: Params) -> Iterator[tuple[str, dict[str, str]]]:
-    """Cohorts that requests and slides name, and where."""
+    """Cohorts that requests, slides and their tables name, and where."""
     for number, request in enumerate(params.plan.requests):
         yield f"plan.requests[{number}].where.cohort", request.where.cohort
         yield f"plan.requests[{number}].change.cohort", request.change.cohort
     for slide in params.sample_slides.slides:
         yield f"sample_slides.slides, '{slide.name}'", slide.cohort
+        if slide.condition_grid is not None:
+            table, _ = read_csv_table(slide.condition_grid)  # its faults are said where slides are looked at
+            for column in (c for c in table if c.startswith("cohort.")):
+                for value in sorted({*table[column]} - {""}):
+                    yield f"{slide.condition_grid}, column '{column}'", {column.partition(".")[2]: value}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -82,6 +83,8 @@ def as_number(text: str) -> float:
         with a problem that fits into a fault.
     """
     if _NUMBER.fullmatch(text):
+        if math.isinf(float(text)):
+            raise ValueError(f"'{text}' is too large.")
         return float(text)
     if _DECIMAL_COMMA.fullmatch(text):
         raise ValueError(f"'{text}' has a decimal comma: write {text.replace(',', '.')}.")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
-from histoloom.data.commit import commit_part, discard
+from histoloom.data.commit import commit_part, digest, discard
 from histoloom.data.store import TileStore
 
 RowArrays = Mapping[str, "np.ndarray | JoinedRows"]
 """Arrays with a row for each tile, by name."""
 _AT_ONCE = 256
-_UNPACKED, _FILE = "tiles", "tiles.npy"
+_BESIDE, _FILE = "-tiles", "tiles.npy"
 
 
 class JoinedRows:
@@ -30,13 +30,14 @@ class JoinedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """Rows of these numbers (b,), in memory: (b, ...)."""
-        out = np.empty((len(index), *self.shape[1:]), self.parts[0].dtype)
-        of = np.searchsorted(self.starts, index, side="right") - 1
+    def __getitem__(self, index: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+        """Rows of these numbers (b,), in memory: (b, ...). With further arrays (b,), of each row the place that they name, as numpy's."""
+        rows, *places = index if isinstance(index, tuple) else (index,)
+        out = np.empty((len(rows), *self.shape[1 + len(places) :]), self.parts[0].dtype)
+        of = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(of):
             here = of == number
-            out[here] = self.parts[number][index[here] - self.starts[number]]
+            out[here] = self.parts[number][(rows[here] - self.starts[number], *(place[here] for place in places))]
         return out
 
 
@@ -45,17 +46,16 @@ def mapped_arrays(path: Path) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in load_file(path).items()}
 
 
-@contextmanager
 def unpacked_tiles(
-    store: TileStore, rows: pd.DataFrame, folder: Path, change: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Iterator[np.ndarray]:
-    """The tiles of rows (n, h, w, 3), in a file of `folder` that is mapped, for a training that reads them in any order.
+    store: TileStore, rows: pd.DataFrame, checkpoints: Path, change: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """The tiles of rows (n, h, w, 3), in a file that is mapped, for a training that reads them in any order.
 
-    The file goes when the training ends well. One that was broken off finds it again.
+    The file lies beside the training's checkpoints. A training that was broken off finds it again; `discard_unpacked` deletes it.
 
     Parameters
     ----------
-    change : of a batch of tiles (b, h, w, 3), what is kept of them, (b, ...).
+    change : of a batch of tiles (b, h, w, 3), what is kept of them, (b, ...). One training has one.
 
     Raises
     ------
@@ -69,11 +69,22 @@ def unpacked_tiles(
             kept = tiles if change is None else change(tiles)
             if out is None:
                 out = np.lib.format.open_memmap(part / _FILE, "w+", kept.dtype, (len(rows), *kept.shape[1:]))
+                with (part / _FILE).open("r+b") as file:  # or a full disk would end the process as it writes to the map
+                    os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
             out[done : done + len(kept)] = kept
             done += len(kept)
         assert out is not None, "a training has rows"
         out.flush()
 
-    commit_part(folder, _UNPACKED, write)
-    yield np.load(folder / _UNPACKED / _FILE, mmap_mode="c")
-    discard(folder / _UNPACKED)
+    folder, name = (
+        checkpoints.with_name(checkpoints.name + _BESIDE),
+        digest(rows[["part", "index"]].to_numpy().tolist())[:16],
+    )
+    commit_part(folder, name, write)
+    return np.load(folder / name / _FILE, mmap_mode="r")
+
+
+def discard_unpacked(work: Path) -> None:
+    """Delete the unpacked tiles of all trainings whose checkpoints lie in a stage's folder."""
+    for folder in list(work.rglob(f"*{_BESIDE}")):
+        discard(folder)

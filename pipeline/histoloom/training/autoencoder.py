@@ -193,7 +193,8 @@ def measure_latents(model: Autoencoder, images: np.ndarray, device: str) -> Late
     """Mean and standard deviation of each latent channel over the images."""
     sums, squares, count = [], [], 0
     for start in range(0, len(images), _BATCH):
-        latents = posterior(model, to_model(images[start : start + _BATCH], device)).mean.double().cpu()
+        batch = np.array(images[start : start + _BATCH])  # of a file that is mapped, a copy
+        latents = posterior(model, to_model(batch, device)).mean.double().cpu()
         sums.append(latents.sum((0, 2, 3)))
         squares.append(latents.square().sum((0, 2, 3)))
         count += latents[:, 0].numel()

@@ -67,16 +67,16 @@ def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: Training
         model = open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"]).to(run.device)
     ids, used = _chunked_ids(new_reader(config), captions)
     criterion = open_clip.ClipLoss()
-    with unpacked_tiles(store, rows, run.checkpoints) as images:
+    images = unpacked_tiles(store, rows, run.checkpoints)
 
-        def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-            index = epoch_order(run.seed, len(rows), min(config.batch_size, len(rows)), step)
-            batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
-            text = of_caption[index]
-            out = model(batch, ids[text, step % used[text]].to(run.device))  # a long caption's chunks in turn
-            return criterion(out[0], out[1], out[2]), {}
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        index = epoch_order(run.seed, len(rows), min(config.batch_size, len(rows)), step)
+        batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
+        text = of_caption[index]
+        out = model(batch, ids[text, step % used[text]].to(run.device))  # a long caption's chunks in turn
+        return criterion(out[0], out[1], out[2]), {}
 
-        train(model, loss, run)
+    train(model, loss, run)
     save_clip(model, settings, folder)
 
 

@@ -141,9 +141,9 @@ def _batches(config: TrainDenoiser, arrays: RowArrays, specs: tuple[ConditionSpe
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
         index = epoch_order(run.seed, len(data), config.batch_size, step).numpy()
-        symmetries = torch.randint(0, data.shape[1], (len(index),), generator=generator)
-        given = dropped(batch(arrays, specs, index, symmetries.numpy()), nulls, specs, generator)
-        clean = torch.from_numpy(data[index][np.arange(len(index)), symmetries.numpy()]).float()
+        symmetries = torch.randint(0, data.shape[1], (len(index),), generator=generator).numpy()
+        given = dropped(batch(arrays, specs, index, symmetries), nulls, specs, generator)
+        clean = torch.from_numpy(data[index, symmetries]).float()
         if windows:
             side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
             clean, given = windowed(clean, given, side, generator)

@@ -30,8 +30,8 @@ def fit_latents(job: FitJob) -> Fitted:
         )
         val = job.store.read(val_rows(job.store)) if config.patience else None
         if config.steps or config.decoder_steps:
-            with unpacked_tiles(job.store, job.rows, job.checkpoints) as images:
-                train_autoencoder(config, images, run, job.folder, val)
+            images = unpacked_tiles(job.store, job.rows, job.checkpoints)
+            train_autoencoder(config, images, run, job.folder, val)
         else:
             looked_at = job.rows.iloc[:: every(len(job.rows))] if config.scale == "measured" else job.rows.iloc[:0]
             train_autoencoder(config, job.store.read(looked_at), run, job.folder)

@@ -63,16 +63,16 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
         pixels = brought_to(torch.from_numpy(tiles).permute(0, 3, 1, 2), side)
         return (255 * pixels).round().to(torch.uint8).numpy()
 
-    with unpacked_tiles(store, rows, run.checkpoints, shrunk) as pictures:
+    pictures = unpacked_tiles(store, rows, run.checkpoints, shrunk)
 
-        def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-            index = epoch_order(run.seed, len(rows), size, step)
-            images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
-            both = torch.cat([view(images, config.image_px, generator) for _ in range(2)])
-            first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
-            return compare(first, second), {}
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
+        index = epoch_order(run.seed, len(rows), size, step)
+        images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
+        both = torch.cat([view(images, config.image_px, generator) for _ in range(2)])
+        first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
+        return compare(first, second), {}
 
-        train(model, loss, run)
+    train(model, loss, run)
     return model.encoder.requires_grad_(False)
 
 

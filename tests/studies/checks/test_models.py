@@ -21,7 +21,7 @@ from tests.build import make_slide, make_study
 def _faults(dataset: str, *, allow: bool = False) -> list[str]:
     """Of a study that begins from a model which saw the public slide set:B."""
     rows = []
-    for name, split in (("A", "train"), ("b", "test")):
+    for name, split in (("A", "train"), ("b", "val")):
         make_slide(f"data/slides/{name}.tif", width=128, height=128)
         row = {"slide_id": name, "path": f"{name}.tif", "patient_id": f"p{name}", "split": split, "label": "tumour"}
         rows.append(row | {"dataset": dataset})
@@ -62,7 +62,7 @@ def test_an_encoder_of_tiles_that_saw_a_held_out_slide_is_a_fault(folder):
     save_file({"mean": np.zeros(8, np.float32)}, folder / "image/model.safetensors")
     Lineage(("pb",), ("b",)).save(folder)
     rows = []
-    for name, split in (("A", "train"), ("b", "test")):
+    for name, split in (("A", "train"), ("b", "val")):
         make_slide(f"data/slides/{name}.tif", width=128, height=128)
         row = {"slide_id": name, "path": f"{name}.tif", "patient_id": f"p{name}", "split": split, "label": "tumour"}
         rows.append(row)
