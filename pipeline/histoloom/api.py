@@ -249,7 +249,7 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -
     where = device_of(Cluster.model_validate({"device": device}))
     network, record = load_denoiser(folder / "denoiser", where)
     if few_steps:
-        if not has_few_steps(source) or not isinstance(network, UNet):
+        if few_steps_of(source) is None or not isinstance(network, UNet):
             raise HistoloomError(f"'{source}' has no updates for few steps. Leave few_steps out.")
         distilled = add_few_steps(network, folder / "denoiser")
         record = replace(record, training=replace(record.training, distilled=distilled, guidance_inside=True))
@@ -258,9 +258,10 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -
     return Model(folder, model, scales[0] if scales else _scale_of_study(folder))
 
 
-def has_few_steps(source: str | Path) -> bool:
-    """Whether a model's folder has updates for few steps."""
-    return read_few_steps(folder_of(source) / "denoiser") is not None
+def few_steps_of(source: str | Path) -> int | None:
+    """The steps to which a model's updates for few steps lead; None where it has none."""
+    facts = read_few_steps(folder_of(source) / "denoiser")
+    return None if facts is None else facts["steps"]
 
 
 def folder_of(source: str | Path) -> Path:

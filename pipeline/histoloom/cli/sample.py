@@ -20,20 +20,33 @@ _SHEET, _ROWS = "sheet.png", "rows.csv"
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--model", default="histoloom-base", show_default=True, help="A packaged model, or a folder of one.")
+@click.option(
+    "--model",
+    default="histoloom-base",
+    show_default=True,
+    help="Name of a packaged model, or the folder of a package or study.",
+)
 @click.option("-n", "count", default=8, show_default=True, type=click.IntRange(1), help="Number of tiles.")
 @click.option("--seed", default=0, show_default=True, help="Another seed makes other tiles.")
-@click.option("--mask", type=_FILE, help="Picture of class ids, as large as a tile: where nuclei and clear space lie.")
-@click.option("--text", help="What the tiles show, in words.")
+@click.option(
+    "--mask", type=_FILE, help="Picture of one channel, as large as a tile. Its pixels are the model's class ids."
+)
+@click.option("--text", help="A caption, in the words of the model's training.")
 @click.option("--label", help="Class of the tiles, one that the model knows.")
 @click.option("--like", type=_FILE, help="Picture of a tile: what is made looks like it.")
-@click.option("--mpp", type=float, help="Scale, µm/px; by default, the model's own.")
+@click.option(
+    "--mpp", type=float, help="Scale, µm/px; by default, the model's first. State that of the tile with --like."
+)
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    help="Steps of the sampler; by default, four if the model has updates for them, else 20.",
+    help="Steps of the sampler; by default, those of the model's updates for few steps, else 20.",
 )
-@click.option("--guidance", type=float, help="How strongly the conditions are followed; with it, 20 steps by default.")
+@click.option(
+    "--guidance",
+    type=float,
+    help="How strongly the conditions are followed. The updates for few steps are then not used.",
+)
 def sample(
     folder: Path,
     model: str,
@@ -52,14 +65,16 @@ def sample(
     FOLDER gets a PNG for each tile, all of them on sheet.png, and their seeds and conditions in rows.csv. For a training set, make a study:
     histoloom init.
     """
-    from histoloom.api import has_few_steps, load
+    from histoloom.api import few_steps_of, load
     from histoloom.config import Sample
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HistoloomError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
+    known = few_steps_of(model)
+    few = known is not None and guidance is None and steps in (None, known)
     stated = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
-    loaded = load(model, few_steps=not stated and has_few_steps(model))
-    settings = Sample.model_validate(stated) if stated else loaded.settings
+    loaded = load(model, few_steps=few)
+    settings = Sample.model_validate(stated) if stated and not few else loaded.settings
     samples = loaded.sample(count, seed, mask=mask, text=text, label=label, like=like, mpp=mpp, settings=settings)
     write(samples, folder, {"model": model, "scheduler": settings.scheduler, "steps": settings.steps})
     console.print(f"{folder / _SHEET}: {count} tiles, {settings.steps} steps of {settings.scheduler}", markup=False)

@@ -59,7 +59,7 @@ class WovenSlide(Section):
     number: dict[str, float] = Field({}, description="column of train_encoders.number to value")
     condition_grid: Annotated[str | None, Names.FILE] = None
     """CSV of a coarse grid: row, col, and any of label, caption, rna, genotype, cohort.COLUMN and number.COLUMN, or
-    tile_id, a tile of the store whose conditions are all taken"""
+    tile_id, a tile of the store whose conditions fill what neither the row nor the slide states"""
     image: FromImage | None = None
     source_groups: tuple[str, ...] = Field((), description="split groups whose annotations the mask was made from")
     purpose: Literal["augment", "evaluate"] = "augment"
