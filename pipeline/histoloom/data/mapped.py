@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
 
 from histoloom.data.commit import commit_part, digest, discard
 from histoloom.data.store import TileStore
@@ -43,6 +42,8 @@ class JoinedRows:
 
 def mapped_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, mapped: of numpy's own reader, each would be a copy."""
+    from safetensors.torch import load_file
+
     return {name: tensor.numpy() for name, tensor in load_file(path).items()}
 
 
