@@ -12,7 +12,6 @@ import argparse
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +26,12 @@ from benchmarks.packaged import MODEL, Packaged, as_packaged, from_history
 from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.backbones.denoiser import load_denoiser, save_denoiser
-from histoloom.backbones.few_steps import add_few_steps
-from histoloom.backbones.unet import UNet
+from histoloom.backbones.few_steps import with_few_steps
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import TrainFilters
 from histoloom.config.load import load_params
+from histoloom.data.commit import replace_tree
 from histoloom.data.lineage import FILE as LINEAGE
 from histoloom.data.rows import held_out_rows, spread, train_rows
 from histoloom.quality.copy_search import build_index, copy_scores
@@ -145,14 +144,14 @@ def measure_few_steps(study: Study, judge: Judge) -> dict:
 def _add_few_steps(denoiser: Path) -> None:
     """As `train_denoiser` does it with `few_steps: true` and `steps: 0`, which would need encoded tiles."""
     network, record = load_denoiser(denoiser, "cpu")
-    assert isinstance(network, UNet), "the packaged model is one"
-    training = replace(record.training, distilled=add_few_steps(network, denoiser), guidance_inside=True)
+    if record.training.distilled:
+        return  # by a run that was broken off
     joined = denoiser.with_name("joined")
-    save_denoiser(network, replace(record, training=training), joined)
+    shutil.rmtree(joined, ignore_errors=True)
+    save_denoiser(network, with_few_steps(network, record, denoiser), joined)
     for name in ("scheduler_config.json", LINEAGE):
         shutil.copy(denoiser / name, joined)
-    shutil.rmtree(denoiser)
-    joined.rename(denoiser)
+    replace_tree(joined, denoiser)
 
 
 def blockiness(images: np.ndarray) -> float:

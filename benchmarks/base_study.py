@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.inputs import real_data
+from benchmarks.studies import change_params
 from histoloom.cli.init import make_study
 
 _MOST_BACKGROUND, _LEAST_SHARPNESS = 0.5, 5.7
@@ -41,6 +42,8 @@ def lay_out(folder: Path, *, choose: bool, recipes: tuple[str, ...] = ()) -> dic
     """Make the study; what its splits hold and how many pictures were left out, and why."""
     data = real_data()
     make_study(folder, ("histoloom-base", *recipes))
+    if not choose:  # there is no val group, and near_copy needs one
+        change_params(folder / "params.yaml", {"filter": {"use": ["quality", "distance", "realism"]}})
     for place in ("spots.csv", "expression.parquet"):
         shutil.copy(data / "her2st" / place, folder / "manifests" / place)
     left_out: Counter[str] = Counter()

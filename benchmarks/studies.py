@@ -119,3 +119,12 @@ class Study:
 def _write_yaml(path: Path, value: dict) -> None:
     with path.open("w", encoding="utf-8") as stream:
         YAML().dump(value, stream)
+
+
+def change_params(path: Path, overlay: dict) -> None:
+    """Change keys of a params.yaml, and keep its comments."""
+    yaml = YAML()
+    params = yaml.load(path.read_text(encoding="utf-8"))
+    merge(params, overlay)
+    with path.open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from benchmarks.studies import change_params
 from histoloom.cli.init import SystemStudy, make_study
-from histoloom.cli.recipe import merge
 from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, code_of, names, page
 
@@ -61,7 +61,7 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
             make_study(place, system=SystemStudy(name, None if data is None else data.resolve(), fold))
             _on_this_machine(place)
         if recipe is not None:
-            _change(place / "params.yaml", YAML(typ="safe").load(recipe.read_text(encoding="utf-8")))
+            change_params(place / "params.yaml", YAML(typ="safe").load(recipe.read_text(encoding="utf-8")))
         run(place, code.STAGES[-1])
         studies.append(Study(place))
     seconds = time.monotonic() - start
@@ -81,14 +81,6 @@ def run(folder: Path, stage: str) -> None:
 def _on_this_machine(folder: Path) -> None:
     """One process and one thread without a cluster: what is measured is small."""
     (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n", encoding="utf-8")
-
-
-def _change(path: Path, overlay: dict) -> None:
-    yaml = YAML()
-    params = yaml.load(path.read_text(encoding="utf-8"))
-    merge(params, overlay)
-    with path.open("w", encoding="utf-8") as stream:
-        yaml.dump(params, stream)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.backbones.few_steps import add_few_steps, read_few_steps
-from histoloom.backbones.unet import UNet
+from histoloom.backbones.few_steps import read_few_steps, with_few_steps
 from histoloom.cluster import device as device_of
 from histoloom.conditions.encode import Arrays, ConditionSet, batch, load_conditions, null
 from histoloom.conditions.label import encode_labels
@@ -109,7 +108,7 @@ class Model:
         mask, text, label, like : one for all tiles, or a sequence of n. `like` is a tile whose embedding is given, so that
             what is made looks like it.
         mpp : scale of the tiles, µm/px; unstated, the model's own.
-        settings : the section `sample` of params.yaml: scheduler, steps, guidance; unstated, those of the property.
+        settings : the section `sample` of params.yaml: scheduler, steps, guidance; unstated, `Model.settings`.
 
         Raises
         ------
@@ -249,10 +248,7 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -
     where = device_of(Cluster.model_validate({"device": device}))
     network, record = load_denoiser(folder / "denoiser", where)
     if few_steps:
-        if few_steps_of(source) is None or not isinstance(network, UNet):
-            raise HistoloomError(f"'{source}' has no updates for few steps. Leave few_steps out.")
-        distilled = add_few_steps(network, folder / "denoiser")
-        record = replace(record, training=replace(record.training, distilled=distilled, guidance_inside=True))
+        record = with_few_steps(network, record, folder / "denoiser")
     model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where)
     scales = scales_of(str(source)) or scales_of(str(folder))
     return Model(folder, model, scales[0] if scales else _scale_of_study(folder))

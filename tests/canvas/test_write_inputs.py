@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,66 +14,18 @@ from pydantic import ValidationError
 
 from histoloom.canvas import decode, from_image, torus
 from histoloom.canvas import write_inputs as stated
-from histoloom.canvas.condition_table import read_condition_table
 from histoloom.canvas.decode import HALO, decode_rows
-from histoloom.canvas.inputs import CanvasInputs
 from histoloom.canvas.slide_mask import read_mask
-from histoloom.canvas.sources import InputSources
-from histoloom.canvas.write_inputs import PointConditions, check_slides, write_inputs
-from histoloom.conditions.cohort import CohortCondition
-from histoloom.conditions.encode import ConditionSet
-from histoloom.conditions.label import LabelCondition
-from histoloom.conditions.mask import EDGE, MaskCondition
+from histoloom.canvas.write_inputs import check_slides
 from histoloom.config import Params
 from histoloom.config.yaml_reader import check_section
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
-from histoloom.data.slide_entry import SlideEntry
-from histoloom.data.slide_fields import parsed, written
-from histoloom.data.store import TileStore
 from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.sampling.slide import lay_windows
 from histoloom.slides.open import open_slide
-from histoloom.targets.autoencoder import build_autoencoder
-from histoloom.targets.latents import Latents
-from tests.build import box_ring, feature, make_part, make_slide, tile_rows, tiles, write_csv, write_geojson
-
-SPLITS = {"a": "train", "v": "val"}
-FACTOR = 4
-
-
-def params_of(slide: dict, conditions=("label", "mask"), **settings) -> Params:
-    stated = (
-        {"name": "s", "width_px": 160, "height_px": 128} | ({"outside": "glass"} if "mask" in slide else {}) | slide
-    )
-    return Params.model_validate(
-        {
-            "tile": {
-                "mpp": 1.0,
-                "tile_px": 64,
-                "labels": {"source": "polygons", "classes": ["left", "right"]},
-                "masks": {"source": "polygons", "classes": ["left", "right"]},
-            },
-            "train_encoders": {"cohort": {"columns": ["site", "scanner"]}, "number": {"columns": ["age", "weight"]}},
-            "train_denoiser": {"conditions": list(conditions)},
-            "sample_slides": {"slides": [stated], **settings},
-        }
-    )
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_geojson("halves.json", feature("left", box_ring(0, 0, 80, 64)), feature("right", box_ring(80, 0, 160, 64)))
-    write_geojson("other.json", feature("middle", box_ring(0, 0, 80, 64)))
-    Image.fromarray(np.zeros((128, 100), np.uint8)).save("narrow.png")
-    Image.fromarray(np.full((128, 160), 3, np.uint8)).save("three.png")
-    write_csv("field.csv", [{"row": 0, "col": 0, "label": "left"}, {"row": 0, "col": 1, "label": "right"}])
-    write_csv("hole.csv", [{"row": 0, "col": 0}, {"row": 1, "col": 1}])
-    write_csv("typo.csv", [{"row": 0, "col": "x", "label": "lefft", "colour": "red"}])
-    write_csv("wrong.csv", [{"row": 0, "col": "x", "label": "lefft"}])
-    write_csv("old.csv", [{"row": 0, "col": 0, "number.age": "7,5", "cohort.site": "a"}])
-    return tmp_path
+from tests.build import box_ring, feature, write_geojson
+from tests.canvas.stating import FACTOR, SPLITS, WITH_EDGES, params_of, target_of, write
 
 
 @pytest.mark.parametrize(
@@ -162,42 +112,6 @@ def test_a_canvas_that_cannot_be_laid_out_is_refused(slide, settings, message):
         lay_windows(params.sample_slides.slides[0], params.sample_slides, FACTOR, 16)
 
 
-def target_of(arch: str = "tiny") -> Latents:
-    config = params_of({}).train_autoencoder.model_copy(update={"arch": arch, "channels": 16})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_autoencoder(config).eval().requires_grad_(False)
-    return Latents(model, torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1), "cpu")
-
-
-ENCODERS = ConditionSet((LabelCondition(("left", "right")), MaskCondition(("background", "left", "right"), 16)))
-WITH_COHORT = replace(ENCODERS, conditions=(*ENCODERS.conditions, CohortCondition(("scanner=x", "site=a", "site=b"))))
-WITH_EDGES = ConditionSet((MaskCondition(("background", "left", "right", EDGE), 16),))
-
-
-@dataclass
-class Written:
-    source_groups: list[str]
-    points: list[list[PointConditions]]
-    inputs: CanvasInputs
-    arrays: zarr.Group
-
-
-def write(slide: dict, canvas=(48, 56), encoders=ENCODERS, rows: dict | None = None) -> Written:
-    params = params_of(slide, encoders.names)
-    columns = {"split_group": ["a", "a", "b", "b"], "label": "left"}
-    if rows is not None:
-        columns["slide_fields"] = rows["cohort"]
-    make_part("tiles", "slide", tile_rows(4, **columns), tiles(4))
-    make_slide("real.tif", width=200, height=200, mpp=1.0)
-    entry = SlideEntry("real", Path("real.tif"), "a", 2)
-    Path("stated").mkdir()
-    sources = InputSources(params, target_of(), encoders, TileStore("tiles"), {"real": entry})
-    groups, points = write_inputs(Path("stated"), params.sample_slides.slides[0], canvas, sources)
-    inputs = CanvasInputs(Path("stated"))
-    return Written(groups, points, inputs, inputs.arrays)
-
-
 def test_a_mask_says_what_is_made_and_what_it_shows(here):
     found = write({"mask": "halves.json", "source_groups": ["a"]})
     free, shown = found.arrays["free"][:], found.arrays["map"][:]
@@ -257,53 +171,6 @@ def test_what_lies_beyond_a_slide_is_nearest_to_what_it_mirrors(length, padding)
     assert (place[:length] == np.arange(length)).all() and place.min() >= 0 and place.max() < length
     for beyond in range(min(length, padding // 2)):
         assert place[length + beyond] == length - 1 - beyond and place[-1 - beyond] == beyond
-
-
-def test_a_grid_takes_a_tiles_conditions_and_its_groups_are_the_slides_ancestors(here):
-    rows = [{"row": 0, "col": 0, "tile_id": "slide_2_0"}, {"row": 0, "col": 1, "label": "right"}]
-    write_csv("field.csv", rows)
-    found = write({"condition_grid": "field.csv"})
-    assert found.source_groups == ["b"] and [p["label"] for p in found.points[0]] == ["left", "right"]
-    vectors = found.inputs.grid.at(np.array([5.0, 5.0]), np.array([0.0, 56.0])).vector
-    assert torch.allclose(vectors, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    assert not found.inputs.nulls.vector.any()
-
-
-def test_a_grid_states_columns_of_cohort_and_number_and_leaves_others_to_the_slide(here):
-    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a", "number.age": "7"}, {"row": 0, "col": 1}])
-    whole = {"cohort": {"site": "b", "scanner": "x"}, "number": {"weight": 70}}
-    params = params_of({"condition_grid": "field.csv", **whole}, ("label", "cohort", "number"))
-    table = read_condition_table(params.sample_slides.slides[0], params)
-    assert [parsed(text) for text in table["cohort"]] == [{"site": "a", "scanner": "x"}, {"site": "b", "scanner": "x"}]
-    assert [parsed(text) for text in table["number"]] == [{"age": 7.0, "weight": 70}, {"weight": 70}]
-
-
-def test_of_a_tile_s_cohort_a_row_may_change_one_column(here):
-    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a", "tile_id": "slide_2_0"}])
-    of_tile = {"cohort": written({"site": "b", "scanner": "x"})}
-    found = write({"condition_grid": "field.csv"}, encoders=WITH_COHORT, rows=of_tile)
-    assert parsed(found.points[0][0]["cohort"]) == {"site": "a", "scanner": "x"}
-
-
-@pytest.mark.parametrize("blank", [0, 2])
-def test_a_cohort_that_no_train_tile_has_is_refused(here, blank):
-    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "a"}, {"row": 0, "col": 1, "cohort.site": "c"}])
-    head, *lines = Path("field.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    Path("field.csv").write_text(head + "\n" * blank + "".join(lines), encoding="utf-8")
-    said = rf"row {3 + blank}, column 'cohort.site': no train tile has 'site=c'.*site=a, site=b"
-    with pytest.raises(HistoloomError, match=said):
-        write({"condition_grid": "field.csv"}, encoders=WITH_COHORT)
-
-
-def test_a_slide_s_own_cohort_must_be_of_a_train_tile(here):
-    with pytest.raises(HistoloomError, match="no train tile has 'site=c'"):
-        write({"cohort": {"site": "c"}}, encoders=WITH_COHORT)
-
-
-def test_a_tile_that_is_not_there_is_refused(here):
-    write_csv("field.csv", [{"row": 0, "col": 0, "tile_id": "slide_9_9"}])
-    with pytest.raises(HistoloomError, match="row 2, column 'tile_id': 'slide_9_9' isn't there"):
-        write({"condition_grid": "field.csv"})
 
 
 def test_a_region_of_a_real_slide_is_kept_but_for_its_holes(here):

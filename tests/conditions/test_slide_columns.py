@@ -20,6 +20,7 @@ from histoloom.data.manifest import Manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.slide_fields import parsed, written
 from histoloom.errors import HistoloomError
+from tests.build import write_csv
 
 FIELDS = [{"site": "A", "age": "40"}, {"site": "B", "age": "60"}, {"site": "B"}, {"site": "C", "age": "80"}]
 ROWS = pd.DataFrame(
@@ -93,7 +94,8 @@ def _manifest(fields: list[dict[str, str]] = FIELDS) -> Manifest:
     return Manifest(tuple(replace(first, row=2 + n, extra=extra) for n, extra in enumerate(fields)), None)
 
 
-def test_validate_names_columns_values_and_numbers_that_are_wrong():
+def test_validate_names_columns_values_and_numbers_that_are_wrong(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     of_cohort, of_number = params_of(cohort=["site", "scaner"]), params_of(number=["age", "weight"])
     (fault,) = CohortCondition.check(of_cohort, _manifest())
     assert "no column 'scaner'" in fault.problem and "age, site" in fault.remedy
@@ -101,6 +103,11 @@ def test_validate_names_columns_values_and_numbers_that_are_wrong():
     assert wrong.row == 6 and wrong.column == "age" and "no column 'weight'" in missing.problem
     (empty,) = CohortCondition.check(params_of(cohort=[]), _manifest())
     assert "it names no column" in empty.problem
+    write_csv("field.csv", [{"row": 0, "col": 0, "cohort.site": "A"}, {"row": 0, "col": 1, "cohort.site": "Y"}])
+    slide = {"name": "s", "width_px": 64, "height_px": 64, "condition_grid": "field.csv"}
+    tabled = params_of(cohort=["site"]).model_dump(mode="json") | {"sample_slides": {"slides": [slide]}}
+    (fault,) = CohortCondition.check(Params.model_validate(tabled), _manifest())
+    assert fault.where == "field.csv, column 'cohort.site'" and "no slide has 'site=Y'" in fault.problem
     request = {"name": "r", "tiles": 1, "change": {"cohort": {"site": "Z"}}}
     params = params_of(cohort=["site"]).model_dump(mode="json") | {"plan": {"requests": [request]}}
     (unknown,) = CohortCondition.check(Params.model_validate(params), _manifest())

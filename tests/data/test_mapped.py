@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,10 +49,11 @@ def test_tiles_are_unpacked_in_the_order_of_rows_and_found_again_until_they_are_
     corners = unpacked_tiles(store, rows, tmp_path / "work/checkpoints", lambda tiles: tiles[:, :2, :2, 0])
     assert (corners == real[:, :2, :2, 0]).all()
     assert len(unpacked_tiles(store, store.rows(), at)) == 6, "other rows are other tiles"
+    other = unpacked_tiles(store, rows, tmp_path / "work/other")
     monkeypatch.setattr(TileStore, "read", None)
     assert (unpacked_tiles(store, rows, at) == real).all()
-    discard_unpacked(tmp_path / "work")
-    assert not list((tmp_path / "work").rglob("*.npy"))
+    discard_unpacked(tmp_path / "work/checkpoints")
+    assert list((tmp_path / "work").rglob("*.npy")) == [Path(other.filename)], "of another training"
 
 
 def test_a_full_disk_is_an_error_and_no_signal(store, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ difference, is added to weights that were adapted to something else. Here it is 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -17,7 +18,9 @@ from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 
 if TYPE_CHECKING:
+    from histoloom.backbones.backbone import Backbone
     from histoloom.backbones.unet import UNet
+    from histoloom.config.denoiser_record import DenoiserRecord
 
 _FOLDER = "few_steps"
 RANK = 32
@@ -88,6 +91,22 @@ def check_few_steps(source: Path | str) -> FewSteps:
             "add them with histoloom package --distilled."
         )
     return facts
+
+
+def with_few_steps(model: Backbone, record: DenoiserRecord, source: Path | str) -> DenoiserRecord:
+    """Add them to a packaged denoiser that is taken as it is; returns its record, by which guidance is inside.
+
+    Raises
+    ------
+    HistoloomError
+        when `source`, the denoiser's folder, has none.
+    """
+    from histoloom.backbones.unet import UNet
+
+    if read_few_steps(source) is None or not isinstance(model, UNet):
+        raise HistoloomError(f"'{source}' has no updates for few steps. Leave few_steps out.")
+    training = replace(record.training, distilled=add_few_steps(model, source), guidance_inside=True)
+    return replace(record, training=training)
 
 
 def add_few_steps(model: UNet, source: Path | str) -> int:

@@ -49,9 +49,8 @@ class CohortCondition(Condition):
             for column, value in stated.items():
                 values = {slide.extra.get(column) or "" for slide in manifest.stated} - {""}
                 if value not in values:
-                    yield key_fault(
-                        place, f"no slide has '{column}={value}'.", f"name one of {', '.join(sorted(values))}."
-                    )
+                    problem, remedy = f"no slide has '{column}={value}'.", f"name one of {', '.join(sorted(values))}."
+                    yield Fault(place, problem, remedy)
 
     @classmethod
     def stated(cls, rows: pd.DataFrame, params: Params) -> pd.Series:
@@ -94,10 +93,10 @@ def _channels(stated: pd.Series) -> Counter[str]:
 def _named(params: Params) -> Iterator[tuple[str, dict[str, str]]]:
     """Cohorts that requests, slides and their tables name, and where."""
     for number, request in enumerate(params.plan.requests):
-        yield f"plan.requests[{number}].where.cohort", request.where.cohort
-        yield f"plan.requests[{number}].change.cohort", request.change.cohort
+        yield f"params.yaml, plan.requests[{number}].where.cohort", request.where.cohort
+        yield f"params.yaml, plan.requests[{number}].change.cohort", request.change.cohort
     for slide in params.sample_slides.slides:
-        yield f"sample_slides.slides, '{slide.name}'", slide.cohort
+        yield f"params.yaml, sample_slides.slides, '{slide.name}'", slide.cohort
         if slide.condition_grid is not None:
             table, _ = read_csv_table(slide.condition_grid)  # its faults are said where slides are looked at
             for column in (c for c in table if c.startswith("cohort.")):

@@ -65,7 +65,7 @@ class FitJob:
 
     def keys(self, key: str) -> StudyKeys:
         """The samples that tiles have."""
-        return StudyKeys(frozenset(self.rows[key].dropna()), frozenset(self.store.rows()[key].dropna()))
+        return StudyKeys(frozenset(self.rows[key].dropna()), frozenset(self.store.rows([key])[key].dropna()))
 
     def check(self, found: list[Fault | Note]) -> None:
         """Say notes, and refuse faults."""

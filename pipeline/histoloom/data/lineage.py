@@ -129,7 +129,7 @@ def check_generators(
     """
     for store in synthetic:
         records = records_of(store.folder)
-        if missing := sorted(set(store.rows()["generator_sha256"]) - set(records)):
+        if missing := sorted(set(store.rows(["generator_sha256"])["generator_sha256"]) - set(records)):
             raise HistoloomError(
                 f"Generator {missing[0][:12]} of {store.folder} left no record of what it saw. Sample again with `dvc repro`."
             )

@@ -85,7 +85,7 @@ def unpacked_tiles(
     return np.load(folder / name / _FILE, mmap_mode="r")
 
 
-def discard_unpacked(work: Path) -> None:
-    """Delete the unpacked tiles of all trainings whose checkpoints lie in a stage's folder."""
-    for folder in list(work.rglob(f"*{_BESIDE}")):
+def discard_unpacked(checkpoints: Path) -> None:
+    """Delete the unpacked tiles of a training, and of those whose checkpoints are folders of this one."""
+    for folder in (checkpoints.with_name(checkpoints.name + _BESIDE), *checkpoints.glob(f"*{_BESIDE}")):
         discard(folder)

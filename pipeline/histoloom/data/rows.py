@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import pandas as pd
 
@@ -12,9 +10,9 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 
-def train_rows(store: TileStore, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """The train split, the only rows that anything is trained on; of all columns, or those that are wanted."""
-    rows = store.rows(columns, split="train")
+def train_rows(store: TileStore) -> pd.DataFrame:
+    """The train split, the only rows that anything is trained on."""
+    rows = store.rows(split="train")
     if rows.empty:
         raise HistoloomError(f"{store.folder} has no tile in the train split. Check tile.split in params.yaml.")
     return rows.reset_index(drop=True)

@@ -22,7 +22,6 @@ from histoloom.allocator import keep_freed_memory
 from histoloom.cluster import Pool, device, open_pool, use_training_threads
 from histoloom.config import Params
 from histoloom.data.commit import digest, discard, hash_tree, link_tree, read_record, replace_tree, write_json
-from histoloom.data.mapped import discard_unpacked
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
@@ -103,7 +102,6 @@ class Work:
         staged = self._staging(output)
         write(staged)
         replace_tree(staged, Path(output))
-        discard_unpacked(self.root)
 
     def _staging(self, output: Path | str) -> Path:
         output = Path(output)

@@ -7,6 +7,7 @@ from pathlib import Path
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.config.package import TARGET_FACTS
 from histoloom.data.commit import write_json
+from histoloom.data.mapped import discard_unpacked
 from histoloom.data.rows import train_rows, val_rows
 from histoloom.registry import PLACES, registered
 from histoloom.studies.stage_work import Work
@@ -41,3 +42,4 @@ def run(work: Work) -> None:
 
     (reports / "curves").mkdir(parents=True, exist_ok=True)  # for DVC, which misses an output that isn't there
     work.promote(write, work.study.autoencoder)
+    discard_unpacked(work.root / "checkpoints")

@@ -8,6 +8,7 @@ from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.conditions.encode import FACTS
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage
+from histoloom.data.mapped import discard_unpacked
 from histoloom.data.rows import train_rows
 from histoloom.registry import PLACES, registered
 from histoloom.studies.stage_work import Work
@@ -32,6 +33,7 @@ def run(work: Work) -> None:
         work.write_metrics(metrics)
 
     work.promote(write, work.study.encoders)
+    discard_unpacked(work.root / "checkpoints")
 
 
 def _fitted(name: str, job: FitJob) -> Fitted | None:

@@ -65,14 +65,14 @@ def train_autoencoder(
         _train_decoder(config, model, images, _decoder_run(config, run))
     model.eval().requires_grad_(False)
     if kept is None:
-        kept = measure_latents(model, images[:: every(len(images))], run.device)
+        kept = measure_latents(model, images[:: tiles_for_one_measured(len(images))], run.device)
     model.save_pretrained(folder, safe_serialization=True)
     save_latent_scale(folder, *kept)
     return Latents.load(folder, run.device)
 
 
-def every(tiles: int) -> int:
-    """The scale of the latents is measured on one of so many tiles."""
+def tiles_for_one_measured(tiles: int) -> int:
+    """Of so many tiles, one is looked at to measure the scale of the latents."""
     return -(-tiles // _SCALE_TILES)
 
 

@@ -34,7 +34,7 @@ def fit_text(job: FitJob) -> Fitted:
     if config.source != "train":
         source = packaged(config.source, "encoders/text", config.revision)
         reader = load_text_encoder(source, config.revision, config.max_tokens).reader
-        told = tell_captions(reader, job.store.rows()["caption"], "train_encoders")
+        told = tell_captions(reader, job.store.rows(["caption"])["caption"], "train_encoders")
         lineage = lineage_of(config.source, "encoders/text", config.revision)
         if not Path(source).is_dir():
             return Fitted(facts, told, lineage)
@@ -43,7 +43,7 @@ def fit_text(job: FitJob) -> Fitted:
     run = _run(job, "text", config.steps, config.learning_rate)
     with curves(job.curves / "text") as log:
         train_clip(config, job.store, job.rows, replace(run, log=log), job.folder / "text")
-    told = tell_captions(new_reader(config), job.store.rows()["caption"], "train_encoders")
+    told = tell_captions(new_reader(config), job.store.rows(["caption"])["caption"], "train_encoders")
     recall = retrieval_recall(job.folder / "text", job.store, val_rows(job.store), config.max_tokens)
     return Fitted(facts | {"source": "text"}, {**told, **recall}, job.lineage)
 
@@ -66,7 +66,7 @@ def fit_rna(job: FitJob) -> Fitted:
         lineage = lineage_of(config.init, "encoders/rna")
     encoder.save(job.folder / "rna")
     encoder.codes(table).to_parquet(job.folder / "rna" / CODES)
-    everyone = job.store.rows()
+    everyone = job.store.rows(["split", config.key])
     held_out = table[table.index.isin(everyone[everyone["split"] != "train"][config.key].dropna())]
     without = int((~everyone[config.key].isin(table.index)).sum())
     metrics: dict[str, float] = {"train_samples": len(train_samples), "tiles_without_profile": without}

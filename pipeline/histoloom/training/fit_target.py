@@ -6,7 +6,7 @@ from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.data.lineage import Lineage, lineage_of
 from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.rows import val_rows
-from histoloom.training.autoencoder import every, train_autoencoder
+from histoloom.training.autoencoder import tiles_for_one_measured, train_autoencoder
 from histoloom.training.curves import curves
 from histoloom.training.loop import TrainingRun
 
@@ -33,7 +33,11 @@ def fit_latents(job: FitJob) -> Fitted:
             images = unpacked_tiles(job.store, job.rows, job.checkpoints)
             train_autoencoder(config, images, run, job.folder, val)
         else:
-            looked_at = job.rows.iloc[:: every(len(job.rows))] if config.scale == "measured" else job.rows.iloc[:0]
+            looked_at = (
+                job.rows.iloc[:: tiles_for_one_measured(len(job.rows))]
+                if config.scale == "measured"
+                else job.rows.iloc[:0]
+            )
             train_autoencoder(config, job.store.read(looked_at), run, job.folder)
     lineage = Lineage() if config.init == "scratch" else lineage_of(config.init, "autoencoder", config.revision)
     found = {"taken_step": run.best, "rebuilt_kid_of_val": run.measured} if run.measured else {}
