@@ -79,7 +79,8 @@ def _kinds(study: Study, work: Path, test: Tiles, others: Path | None) -> Iterat
         yield "other_class", lambda: _named(known, known.rows["label"].map(following))
     if others is not None:
         yield "other_organ", lambda: as_made(study, _pictures(others, study.params.tile.tile_px, labels, test), chip())
-    yield "early", lambda: _of_model(_copied(study, work / "early"), _train_less, test)
+    if study.params.train_denoiser.steps:
+        yield "early", lambda: _of_model(_copied(study, work / "early"), _train_less, test)
     yield "untrained", lambda: _of_model(_copied(study, work / "untrained"), _forget, test)
 
 
