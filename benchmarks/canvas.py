@@ -24,14 +24,16 @@ from benchmarks.packaged import MODEL, real, smoke
 from benchmarks.run import arguments, chip, flat, report, seconds
 from benchmarks.studies import Study
 from benchmarks.window_layouts import LAYOUTS, detail, difference_interval, measure_layout, plan_of
-from histoloom.canvas.blocks import CanvasPlan, block_grid
+from histoloom.canvas.blocks import BlockGrid, CanvasPlan, block_grid
 from histoloom.canvas.decode import BAND, DecodeJob, decode_band, read_bands
+from histoloom.canvas.shares import Share, advance_share
 from histoloom.canvas.step import WindowDenoiser
-from histoloom.canvas.weaving import CanvasJob, begin_task, run_canvas, segment, weave_in_memory
+from histoloom.canvas.weaving import CanvasJob, run_canvas, weave_in_memory
 from histoloom.canvas.window_layouts import Lattice
-from histoloom.cluster import Ref, Task, one_thread, open_pool
+from histoloom.cluster import one_thread, open_pool
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Cluster, Params
+from histoloom.crew import Member
 from histoloom.data.commit import digest, hash_tree
 from histoloom.process.predictor import Predictor
 from histoloom.process.process import Process
@@ -42,7 +44,7 @@ from histoloom.slides.pyramid import PyramidPicture, level_sizes, write_pyramid
 from histoloom.studies.code_identity import code_sha256
 from histoloom.targets.latents import Latents
 
-PARTS = ("window_layouts", "wall", "workers", "memory", "gigapixel")
+PARTS = ("window_layouts", "wall", "workers", "exchange", "memory", "gigapixel")
 GIGAPIXEL_PX = 32768
 CANVAS_MIB = (16, 256)
 TINY_FACTOR = 4
@@ -106,46 +108,86 @@ def measure_wall(study: Study, sizes: Sizes, repeats: int) -> dict:
     }
 
 
-def measure_workers(study: Study, sizes: Sizes, root: Path) -> dict:
-    """One canvas of blocks on 1, 2 and 3 workers of a thread each, models loaded; what travels, and how many tasks."""
+def measure_workers(study: Study, sizes: Sizes, root: Path, repeats: int) -> dict:
+    """One canvas of blocks on 1, 2 and 3 workers of a thread each, models loaded; and what travels."""
     steps, side = min(sizes.steps), 2 * sizes.side
     blocks = block_grid(side // 2, side, sizes.cell, sizes.side // 2, sizes.window)
     load = LoadOpen(study.folder / "models", steps, sizes.window, sizes.batch_size)
     plan = CanvasPlan(0, Lattice(sizes.window, (sizes.halo,)), blocks, load()[1].channels, 0, steps)
-    times, hashes = {}, set()
-    for workers in (1, 2, 3):
-        folder = root / f"workers-{workers}"
-        job = CanvasJob(plan, load, folder / "kept", folder / "scratch", steps)
-        with open_pool(Cluster(workers=workers), tasks=blocks.count, woven=True) as pool:
-            run_canvas(replace(job, plan=replace(plan, end=1), checkpoints=folder / "warm"), pool.graph, "warming up")
-            times[workers] = seconds(partial(run_canvas, job, pool.graph, f"{workers} workers")).wall
-        hashes.add(hash_tree(folder / "kept"))
-    alone, both = (_side_by_side(load, sizes, count) for count in (1, 2))
+    times: dict[int, list[float]] = {1: [], 2: [], 3: []}
+    hashes, over_bare, bare = set(), [], []
+    for number in range(repeats):
+        for workers, of in times.items():
+            folder = root / f"workers-{workers}-{number}"
+            job = CanvasJob(plan, load, folder / "kept", folder / "scratch", steps)
+            with open_pool(Cluster(workers=workers), tasks=blocks.count) as pool:
+                warm = replace(job, plan=replace(plan, end=1), checkpoints=folder / "warm")
+                run_canvas(warm, pool.crew, "warming up")
+                of.append(seconds(partial(run_canvas, job, pool.crew, f"{workers} workers")).wall)
+            hashes.add(hash_tree(folder / "kept"))
+        alone, both = (_side_by_side(load, sizes, count) for count in (1, 2))
+        bare.append(2 * alone / both)
+        # forwards of two processes are twice those of half this canvas
+        over_bare.append(both * _batches(plan, sizes) / (4 * sizes.cells**2) / times[2][-1])
     moved = [_strip_bytes(plan, step) for step in range(steps)]
     return {
         "identical_across_workers": len(hashes) == 1,
-        "speedup_2_workers": times[1] / times[2],
-        "speedup_2_bare_processes": 2 * alone / both,
+        "speedup_2_workers": statistics.median(one / two for one, two in zip(times[1], times[2])),
+        "speedup_2_bare_processes": statistics.median(bare),
+        "throughput_2_workers_over_2_bare_processes": statistics.median(over_bare),
         "blocks": blocks.count,
         "strip_bytes_per_step": statistics.mean(moved),
         "strip_over_canvas_bytes": statistics.mean(moved) / (4 * plan.channels * np.prod(blocks.canvas)),
-        "ms_per_empty_task": _ms_per_task(100 * blocks.count),
-        "tasks_per_step": sum(task.function is not begin_task for task in segment(job, 0, steps).values()) / steps,
     }
 
 
-def _nothing(*_) -> None:
-    """A task without work."""
+def _batches(plan: CanvasPlan, sizes: Sizes) -> int:
+    """Forwards of a canvas, all steps and blocks."""
+    return sum(
+        -(-len(plan.windows(step, number).corners) // sizes.batch_size)
+        for step in range(plan.end)
+        for number in range(plan.blocks.count)
+    )
 
 
-def _ms_per_task(count: int) -> float:
-    """What dask takes for a task without work that waits for another, on two workers, in milliseconds."""
-    tasks = {
-        str(n): Task(_nothing, (Ref(str(n - 8)),) if n >= 8 else (), n % 2, wanted=n >= count - 8) for n in range(count)
+def _exchange(blocks: BlockGrid, side: int, strips: tuple[int, int], steps: int, times: Path, member: Member) -> None:
+    """Steps without work of a member's blocks, whose states have `side` px; how long it took is written down."""
+    share = Share(blocks, member.rank, member.count)
+    begun = {number: np.zeros((4, side, side), np.float32) for number in share.numbers}
+
+    def work(start: int, stop: int) -> None:
+        room = (begun, dict(begun))
+        advance_share(share, lambda step: strips, room, start, stop, lambda n, step, parts: parts[0], member)
+
+    work(0, 2)
+    took = seconds(lambda: work(2, 2 + steps)).wall
+    (times / f"{member.rank}").write_text(str(took), encoding="ascii")
+
+
+def measure_exchange(root: Path, workers: int, side: int) -> dict:
+    """What steps cost beside their work, on more workers than there may be cores: with strips of nothing, and with wide ones."""
+    steps, found = 100, {}
+    blocks, few = BlockGrid((256,) * side, (256,) * side), BlockGrid((512,) * workers, (512,) * 2)
+    for name, grid, px, strips in (("empty", blocks, 0, (0, 0)), ("wide", few, 512, (256, 256))):
+        folder = root / f"exchange-{name}"
+        folder.mkdir()
+        with open_pool(Cluster(workers=workers), tasks=grid.count) as pool:
+            pool.crew(partial(_exchange, grid, px, strips, steps, folder), workers, name, grid.count * (steps + 2))
+        found[name] = max(float(path.read_text(encoding="ascii")) for path in folder.iterdir()) / steps
+    shares = [Share(few, rank, workers) for rank in range(workers)]
+    moved = sum(
+        4 * 4 * {"right": 512 * 256, "down": 256 * 512, "corner": 256 * 256}[kind]
+        for share in shares
+        for wanted in share.read_by_others().values()
+        for _, kind in wanted
+    )
+    return {
+        "exchange.workers": workers,
+        "exchange.blocks": blocks.count,
+        "scheduler_tasks_per_segment": 2 * workers,
+        "ms_per_step_without_compute": 1000 * found["empty"],
+        "strip_mb_per_s": moved / 1e6 / found["wide"],
     }
-    with open_pool(Cluster(workers=2), tasks=count, woven=True) as pool:
-        pool.graph(tasks, "warming up")
-        return 1000 * seconds(lambda: pool.graph(tasks, "empty tasks")).wall / count
 
 
 def rows_of(nulls: Conditions, count: int) -> Conditions:
@@ -217,7 +259,7 @@ def _peak(side: int, folder: Path, queue) -> None:
         plan = CanvasPlan(0, Lattice(64, (4,)), block_grid(side, side, 56, 256, 64), 4, 0, 2)
         job = CanvasJob(plan, load, folder / "kept", folder / "scratch", 2)
         with open_pool(Cluster(workers=0), tasks=1) as pool:
-            run_canvas(job, pool.graph, f"{side} x {side}")
+            run_canvas(job, pool.crew, f"{side} x {side}")
     queue.put((_status("VmHWM") - before) / 1024)
 
 
@@ -257,7 +299,7 @@ def _whole(side_px: int, folder: Path, queue) -> None:
         DecodeJob(job, n, side, side, LoadTinyCodec(), TINY_FACTOR, folder / "bands") for n in range(-(-side // BAND))
     ]
     with open_pool(Cluster(workers=0), tasks=1) as pool:
-        run_canvas(job, pool.graph, f"{side_px} px")
+        run_canvas(job, pool.crew, f"{side_px} px")
         pool(decode_band, bands, "decoding")
     picture = PyramidPicture(read_bands(bands), (side_px, side_px), 1.0)
     with progress(
@@ -290,14 +332,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         study = None
-        if not set(options.only) <= {"memory", "gigapixel"}:
+        if not set(options.only) <= {"exchange", "memory", "gigapixel"}:
             model = str(options.model or MODEL)
             study = smoke(root) if options.smoke else real(root, model, 8)
             study.train()
         parts = {
             "window_layouts": lambda: measure_layouts(study, sizes, options.pictures, root),
             "wall": lambda: measure_wall(study, sizes, 1 if options.smoke else 5),
-            "workers": lambda: measure_workers(study, sizes, Path(temporary)),
+            "workers": lambda: measure_workers(study, sizes, Path(temporary), 1 if options.smoke else 3),
+            "exchange": lambda: measure_exchange(
+                Path(temporary), 2 if options.smoke else 8, 4 if options.smoke else 50
+            ),
             "memory": lambda: measure_memory(Path(temporary), options.smoke),
             "gigapixel": lambda: measure_gigapixel(Path(temporary), options.smoke),
         }

@@ -17,8 +17,9 @@ import pytest
 from distributed import LocalCluster, Security
 from distributed.worker_memory import parse_memory_limit
 
-from histoloom.cluster import Task, open_pool
+from histoloom.cluster import open_pool
 from histoloom.config import Cluster, load_cluster
+from histoloom.crew import Member
 from histoloom.errors import HistoloomError
 from histoloom.scheduler import check_versions
 
@@ -32,6 +33,10 @@ def double(value: int) -> int:
 def wait_for(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def wait_with_others(member: Member) -> None:
+    time.sleep(60)
 
 
 @pytest.fixture
@@ -50,10 +55,9 @@ def _listening(_: int) -> list[str]:
     return [c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN]
 
 
-@pytest.mark.parametrize("woven", [False, True])
-def test_a_cluster_of_this_machine_listens_on_loopback_alone(woven):
+def test_a_cluster_of_this_machine_listens_on_loopback_alone():
     own = set(_listening(0))
-    with open_pool(Cluster(workers=2), tasks=2, woven=woven) as run:
+    with open_pool(Cluster(workers=2), tasks=2) as run:
         here = psutil.Process(os.getpid())
         of_tree = [c for p in (here, *here.children(recursive=True)) for c in p.net_connections(kind="inet")]
         listened = {c.laddr.ip for c in of_tree if c.status == psutil.CONN_LISTEN}
@@ -225,8 +229,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("graph", [False, True])
-def test_a_scheduler_that_dies_in_the_middle_is_said(quick, tmp_path, graph):
+@pytest.mark.parametrize("crew", [False, True])
+def test_a_scheduler_that_dies_in_the_middle_is_said(quick, tmp_path, crew):
     script = tmp_path / "cluster.py"
     script.write_text(_CLUSTER)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
@@ -238,7 +242,7 @@ def test_a_scheduler_that_dies_in_the_middle_is_said(quick, tmp_path, graph):
             pytest.raises(HistoloomError, match=f"The scheduler {address} was lost during 'wait'"),
             open_pool(Cluster(scheduler=address), tasks=1) as run,
         ):
-            if graph:
-                run.graph({"one": Task(wait_for, (60,), 0, counted=True)}, "wait")
+            if crew:
+                run.crew(wait_with_others, 1, "wait", 1)
             else:
                 run(wait_for, [60], "wait")

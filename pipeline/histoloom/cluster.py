@@ -1,4 +1,4 @@
-"""The only file that knows how to reach dask: the same tasks in-process, on this machine's cores or GPUs, or on a
+"""The one door to dask: the same tasks in-process, on this machine's cores or GPUs, or on a
 scheduler somewhere else.
 
 Tasks are pure in their arguments and commit what they make, so that dask may run one twice. A worker runs one torch
@@ -8,16 +8,15 @@ thread, because a network's output differs in its last bits with the number of t
 from __future__ import annotations
 
 import logging
-import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from histoloom import allocator
 from histoloom.config import Cluster
+from histoloom.crew import Work, crew_here, crew_of_dask
 from histoloom.errors import HistoloomError
 from histoloom.progress import progress
 from histoloom.registry import extend, extensions
@@ -32,36 +31,16 @@ def uses_torch(task: F) -> F:
     return task
 
 
-class Ref(NamedTuple):
-    """Another task's result, as an argument."""
-
-    key: str
-
-
-class Task(NamedTuple):
-    """One task of a graph.
-
-    place : tasks of near places are done by one worker, where that can be.
-    counted : whether progress is told in these.
-    wanted : whether the graph is done when these are.
-    """
-
-    function: Callable[..., Any]
-    arguments: tuple
-    place: int
-    counted: bool = False
-    wanted: bool = False
-
-
 @dataclass(frozen=True)
 class Pool:
     """Where tasks are done. Called with (function, items, title), it returns the results in the items' order.
 
-    graph : does the tasks of a graph, each after those that it refers to; called with (tasks, title).
+    crew : does one piece of work side by side, by members that write to one another; called with (work, most, title, total).
+        `work` takes a `Member`; there are at most `most` of them. `total` is what they advance by.
     """
 
     map: Callable[[Callable[..., Any], Sequence[Any], str], list[Any]]
-    graph: Callable[[dict[str, Task], str], None]
+    crew: Callable[[Work, int, str, int], None]
 
     def __call__(self, function: Callable[..., Any], items: Sequence[Any], title: str) -> list[Any]:
         return self.map(function, items, title)
@@ -107,18 +86,16 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = False) -> Iterator[Pool]:
+def open_pool(config: Cluster, *, tasks: int, gpu: bool = False) -> Iterator[Pool]:
     """Yield a pool of workers.
 
     Parameters
     ----------
     tasks : how many there will be; no more workers than this are started.
     gpu : whether the tasks use a GPU; then there is one worker a GPU, where there are GPUs.
-    woven : whether the tasks are a graph whose neighbours wait for one another: then none is taken by an idle worker, and
-        a worker of this machine does what needs no torch beside what computes.
     """
     if config.scheduler is None and (config.workers == 0 or tasks == 0):
-        yield Pool(_map_here, _graph_here)
+        yield Pool(_map_here, _crew_here)
         return
     import dask
     import distributed  # noqa: F401  before the settings, or its defaults go with them
@@ -126,20 +103,27 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False, woven: bool = F
     logging.getLogger("distributed").setLevel(logging.ERROR)  # whatever else has set up logging in this process
     settings = {
         "distributed.scheduler.allowed-failures": config.retries,
-        "distributed.scheduler.work-stealing": not woven,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.admin.tick.limit": "60s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in allocator.ENVIRONMENT.items()},
     }
-    with dask.config.set(settings), _open_client(config, tasks, gpu=gpu, woven=woven) as client:
+    with dask.config.set(settings), _open_client(config, tasks, gpu=gpu) as client:
         yield Pool(
             lambda function, items, title: _map_dask(client, config, function, items, title),
-            lambda tasks, title: _graph_dask(client, config, tasks, title),
+            lambda work, most, title, total: crew_of_dask(
+                client,
+                config.scheduler,
+                config.retries,
+                partial(_call_on_worker, extensions(), work),
+                most,
+                title,
+                total,
+            ),
         )
 
 
 @contextmanager
-def _open_client(config: Cluster, tasks: int, *, gpu: bool, woven: bool) -> Iterator:
+def _open_client(config: Cluster, tasks: int, *, gpu: bool) -> Iterator:
     if config.scheduler is not None:
         with reach(config.scheduler) as client:
             wait_for_workers(client, config.scheduler)
@@ -148,13 +132,11 @@ def _open_client(config: Cluster, tasks: int, *, gpu: bool, woven: bool) -> Iter
         return
     from distributed import Client
 
-    with _make_cluster(config, tasks, gpu=gpu, woven=woven) as cluster, Client(cluster) as client:
+    with _make_cluster(config, tasks, gpu=gpu) as cluster, Client(cluster) as client:
         wait_for_workers(client, None)
         yield client
 
 
-_COMPUTES = {"computes": 1}
-"""What a worker with two threads has one of, and a task that computes takes."""
 _LOOPBACK = {
     "host": "127.0.0.1",
     "dashboard_address": None,  # no dashboard; the scheduler's HTTP server is opened all the same
@@ -164,7 +146,7 @@ _LOOPBACK = {
 
 
 @contextmanager
-def _make_cluster(config: Cluster, tasks: int, *, gpu: bool, woven: bool):
+def _make_cluster(config: Cluster, tasks: int, *, gpu: bool):
     if gpu and device(config) == "cuda":
         try:
             from dask_cuda import LocalCUDACluster
@@ -187,8 +169,7 @@ def _make_cluster(config: Cluster, tasks: int, *, gpu: bool, woven: bool):
     workers = cores() if config.workers == "auto" else config.workers
     with LocalCluster(
         n_workers=max(1, min(workers, tasks)),
-        threads_per_worker=2 if woven else 1,  # the second cuts strips for the neighbours
-        resources=_COMPUTES if woven else {},
+        threads_per_worker=1,
         processes=True,
         memory_limit=config.memory_limit,
         **_LOOPBACK,
@@ -231,64 +212,14 @@ def _map_here(function: Callable, items: Sequence[Any], title: str) -> list[Any]
         return results
 
 
-def _graph_here(tasks: dict[str, Task], title: str) -> None:
-    uses = Counter(a.key for task in tasks.values() for a in task.arguments if isinstance(a, Ref))
-    results: dict[str, Any] = {}
-    with progress(title, sum(task.counted for task in tasks.values())) as advance:
-        for key, task in tasks.items():
-            arguments = [results[a.key] if isinstance(a, Ref) else a for a in task.arguments]
-            results[key] = _call(task.function, *arguments)
-            del arguments
-            uses.subtract(used := [a.key for a in task.arguments if isinstance(a, Ref)])
-            for done in [name for name in (*used, key) if uses[name] <= 0]:
-                results.pop(done, None)
-            advance(int(task.counted))
-
-
-def _resources(client) -> dict[str, int] | None:
-    """What a computing task takes of its worker: nothing where the workers, of a scheduler of the user's, state nothing."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return _COMPUTES if workers and all(_COMPUTES.keys() <= worker["resources"].keys() for worker in workers) else None
-
-
-def _graph_dask(client, config: Cluster, tasks: dict[str, Task], title: str) -> None:
-    """Each task is sent with its worker's name; results that no task waits for any more are dropped by the workers."""
-    from distributed import as_completed
-
-    workers, computing = sorted(client.scheduler_info(n_workers=-1)["workers"]), _resources(client)
-    places = 1 + max(task.place for task in tasks.values())
-    run = uuid.uuid4().hex[:8]
-    futures: dict[str, Any] = {}
-    for key, task in tasks.items():
-        arguments = [futures[a.key] if isinstance(a, Ref) else a for a in task.arguments]
-        futures[key] = client.submit(
-            _call_on_worker,
-            extensions(),
-            task.function,
-            *arguments,
-            key=f"{key}-{run}",
-            pure=False,
-            workers=[workers[task.place * len(workers) // places]],
-            allow_other_workers=True,
-            resources=computing if getattr(task.function, "uses_torch", False) else None,
-        )
-    watched = as_completed([futures[key] for key, task in tasks.items() if task.counted or task.wanted])
-    counted = {futures[key].key for key, task in tasks.items() if task.counted}
-    futures.clear()
-    with words_for_what_died(config.scheduler, config.retries, title), progress(title, len(counted)) as advance:
-        for future in watched:
-            if future.status != "finished":
-                future.result()
-            advance(int(future.key in counted))
-            del future
+def _crew_here(work: Work, most: int, title: str, total: int) -> None:
+    crew_here(partial(_call, work), title, total)
 
 
 def _map_dask(client, config: Cluster, function: Callable, items: Sequence[Any], title: str) -> list[Any]:
     from distributed import as_completed
 
-    futures = client.map(
-        partial(_call_on_worker, extensions(), function), items, pure=False, resources=_resources(client)
-    )
+    futures = client.map(partial(_call_on_worker, extensions(), function), items, pure=False)
     order = {future.key: index for index, future in enumerate(futures)}
     results: list[Any] = [None] * len(items)
     try:

@@ -145,7 +145,7 @@ def words_for_what_died(address: str | None, retries: int, title: str) -> Iterat
         in place of dask's own error.
     """
     from distributed import KilledWorker
-    from distributed.client import FutureCancelledError
+    from distributed.client import FutureCancelledError, FuturesCancelledError
     from distributed.comm import CommClosedError
 
     try:
@@ -155,7 +155,7 @@ def words_for_what_died(address: str | None, retries: int, title: str) -> Iterat
             f"A worker died {retries + 1} times at one task of '{title}', most often for want "
             "of memory. Lower `workers` or the batch size, and run again: committed parts are kept."
         ) from error
-    except (FutureCancelledError, CommClosedError) as error:
+    except (FutureCancelledError, FuturesCancelledError, CommClosedError) as error:
         raise HistoloomError(
             f"The scheduler {address or 'of this machine'} was lost during '{title}' ({_innermost(error)}). Start it, and run "
             "again: committed parts are kept."

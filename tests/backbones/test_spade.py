@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Barrier, Thread
+
 import pytest
 import torch
 
 from histoloom.backbones.denoiser import load_denoiser, save_denoiser
+from histoloom.backbones.spade import SpadeNorm
 from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
@@ -39,6 +42,28 @@ def test_new_spade_norms_change_nothing_and_trained_ones_follow_the_map():
         if "scale_shift" in name:
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     assert (predict(model, maps(2)) - predict(model, maps(3))).abs().max() > 1e-3
+
+
+def test_a_map_is_that_of_the_thread_that_predicts():
+    """A worker of several threads has one model."""
+    model = unet("spade")
+    for name, parameter in model.named_parameters():
+        if "scale_shift" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    alone, meet, found = [predict(model, maps(n)) for n in (2, 3)], Barrier(2), {}
+    for module in model.modules():
+        if isinstance(module, SpadeNorm):  # both are in the midst of a forward
+            module.register_forward_pre_hook(lambda *_: (meet.wait(60), None)[1])
+
+    def work(number: int) -> None:
+        found[number] = predict(model, maps(number))
+
+    threads = [Thread(target=work, args=(number,)) for number in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(found[2], alone[0]) and torch.equal(found[3], alone[1])
 
 
 @pytest.mark.parametrize("map_input", ["concat", "spade", "controlnet"])

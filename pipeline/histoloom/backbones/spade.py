@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import local
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,10 +13,13 @@ if TYPE_CHECKING:
     from diffusers.models import UNet2DConditionModel
 
 
-class MapHolder:
-    """The map of the forward in progress; the norms of one model share it. Not a module, and not saved."""
+class MapHolder(local):
+    """The map of the forward in progress in this thread; the norms of one model share it. Not a module, and not saved."""
 
     value: torch.Tensor | None = None
+
+    def __reduce__(self):
+        return MapHolder, ()
 
 
 class SpadeNorm(nn.Module):

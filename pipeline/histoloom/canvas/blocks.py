@@ -1,4 +1,4 @@
-"""A canvas as fixed blocks: each advanced by one task a step, told of its neighbours by strips alone.
+"""A canvas as fixed blocks: each is told of its neighbours by strips alone.
 
 Blocks never change their size, whoever works on them. A block's state lies in a file on the disk of the worker that
 made it, so that memory holds one block and its strips; what travels are the strips right of a block, below it and at
@@ -9,7 +9,7 @@ a worker that is lost, or a run that is killed, costs what was done since.
 from __future__ import annotations
 
 import errno
-import uuid
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -75,39 +75,41 @@ def block_grid(height: int, width: int, cell: int, block: int, window: int) -> B
     return BlockGrid(spans(height), spans(width))
 
 
-@dataclass(frozen=True)
-class StateFile:
-    """A state in a file of this process's own; it goes when nobody holds it. Sent elsewhere, it is written there."""
+class StatesOnDisk(MutableMapping[int, np.ndarray]):
+    """Block to state, in files of one member's own: memory holds what is being read of them."""
 
-    path: Path
-
-    @classmethod
-    def of(cls, folder: Path, state: np.ndarray) -> StateFile:
+    def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        file = cls(folder / f"{uuid.uuid4().hex}.npy")
+        self.folder = folder
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Mapped, to read."""
+        return np.load(self._path(number), mmap_mode="r")
+
+    def __setitem__(self, number: int, state: np.ndarray) -> None:
+        path = self._path(number)
         try:
-            np.save(file.path, state)
+            np.save(path.with_suffix(".new.npy"), state)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise HistoloomError(
-                f"The disk that holds {folder} is full; the canvas is kept as it was last committed. Make room and run "
+                f"The disk that holds {self.folder} is full; the canvas is kept as it was last committed. Make room and run "
                 "the same command again: it goes on from there."
             ) from error
-        return file
+        path.with_suffix(".new.npy").replace(path)  # what is still mapped of the former state stays as it is
 
-    def state(self) -> np.ndarray:
-        return np.load(self.path)
+    def __delitem__(self, number: int) -> None:
+        self._path(number).unlink()
 
-    def part(self, height: int | None, width: int | None) -> np.ndarray:
-        """The upper left part."""
-        return np.array(np.load(self.path, mmap_mode="r")[:, :height, :width])
+    def __iter__(self) -> Iterator[int]:
+        return (int(path.stem) for path in self.folder.glob("*.npy"))
 
-    def __reduce__(self):
-        return StateFile.of, (self.path.parent, self.state())
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-    def __del__(self):
-        self.path.unlink(missing_ok=True)
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.npy"
 
 
 @dataclass(frozen=True)

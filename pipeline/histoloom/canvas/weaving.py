@@ -1,20 +1,23 @@
-"""A canvas from its first step to its last, in memory or as tasks on the cluster."""
+"""A canvas from its first step to its last: in memory, or by a crew that commits it every few steps."""
 
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from histoloom.canvas import torus
-from histoloom.canvas.blocks import CanvasPlan, StateFile, advance_block, start_block
+from histoloom.canvas.blocks import CanvasPlan, StatesOnDisk, advance_block, start_block
 from histoloom.canvas.inputs import CanvasInputs
+from histoloom.canvas.shares import Advance, Share, States, advance_share
 from histoloom.canvas.step import WindowDenoiser
-from histoloom.cluster import Ref, Task, uses_torch
+from histoloom.crew import Member, Work
 from histoloom.data.commit import commit_part, read_record
 from histoloom.data.pixel_box import PixelBox
 
@@ -24,20 +27,16 @@ STATE = "state.npy"
 def weave_in_memory(plan: CanvasPlan, denoiser: WindowDenoiser, inputs: CanvasInputs) -> np.ndarray:
     """Weave a small canvas in this process; (channels, height, width) clean latents."""
     blocks = plan.blocks
-    states = [start_block(plan, number, denoiser, inputs) for number in range(blocks.count)]
-    for step in range(plan.begin, plan.end):
-        parts = [_parts(plan, states, number, step) for number in range(blocks.count)]
-        states = [advance_block(plan, n, step, of_block, denoiser, inputs) for n, of_block in enumerate(parts)]
+    begun: States = {number: start_block(plan, number, denoiser, inputs) for number in range(blocks.count)}
+    advance = _advance(plan, denoiser, inputs)
+    states = advance_share(Share(blocks, 0, 1), plan.strips, (begun, {}), plan.begin, plan.end, advance, Member.alone())
     columns = len(blocks.widths)
-    whole = np.block([states[start : start + columns] for start in range(0, blocks.count, columns)])
+    whole = np.block([[states[n] for n in range(first, first + columns)] for first in range(0, blocks.count, columns)])
     return np.roll(whole[: plan.channels], plan.origin(plan.end), (1, 2))
 
 
-def _parts(plan: CanvasPlan, states: list[np.ndarray], number: int, step: int) -> tuple[np.ndarray, ...]:
-    """What `advance_block` takes of a block and its neighbours."""
-    beside, below, corner = (states[n] for n in plan.blocks.after(number))
-    down, right = plan.strips(step)
-    return states[number], beside[:, :, :right], below[:, :down], corner[:, :down, :right]
+def _advance(plan: CanvasPlan, denoiser: WindowDenoiser, inputs: CanvasInputs) -> Advance:
+    return lambda number, step, parts: advance_block(plan, number, step, parts, denoiser, inputs)
 
 
 LoadCanvas = Callable[[], tuple[WindowDenoiser, CanvasInputs]]
@@ -45,7 +44,7 @@ LoadCanvas = Callable[[], tuple[WindowDenoiser, CanvasInputs]]
 
 @dataclass(frozen=True)
 class CanvasJob:
-    """A canvas as its tasks know it: plain data, with paths that every worker can read.
+    """A canvas as a crew knows it: plain data, with paths that every worker can read.
 
     load : called once a process, and so compared by value.
     checkpoints : where states are committed, every `every` steps and at the end.
@@ -75,75 +74,55 @@ class CanvasJob:
         )
 
 
-@lru_cache(maxsize=1)
+_LOADING = Lock()
+
+
 def _loaded(load: LoadCanvas) -> tuple[WindowDenoiser, CanvasInputs]:
+    with _LOADING:  # two members of one process load once
+        return _load_once(load)
+
+
+@lru_cache(maxsize=1)
+def _load_once(load: LoadCanvas) -> tuple[WindowDenoiser, CanvasInputs]:
     return load()
 
 
-@uses_torch
-def begin_task(job: CanvasJob, number: int, step: int) -> StateFile:
-    """A block's state before a step: noise, or what was committed."""
-    if step == job.plan.begin:
-        return StateFile.of(job.scratch, start_block(job.plan, number, *_loaded(job.load)))
-    return StateFile.of(job.scratch, np.load(job.checkpoints / job.part(step, number) / STATE))
+def weave_share(job: CanvasJob, start: int, stop: int, member: Member) -> None:
+    """Bring a member's blocks from one commit to the next."""
+    (denoiser, inputs), share = _loaded(job.load), Share(job.plan.blocks, member.rank, member.count)
+    scratch = job.scratch / uuid.uuid4().hex
+    try:
+        states = StatesOnDisk(scratch / "now"), StatesOnDisk(scratch / "following")
+        for number in share.numbers:
+            if start == job.plan.begin:
+                states[0][number] = start_block(job.plan, number, denoiser, inputs)
+            else:
+                states[0][number] = np.load(job.checkpoints / job.part(start, number) / STATE)
+        advance = _advance(job.plan, denoiser, inputs)
+        made = advance_share(share, job.plan.strips, states, start, stop, advance, member)
+        for number in share.numbers:
+            _keep(job, stop, number, made[number])
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-@uses_torch
-def advance_task(job: CanvasJob, number: int, step: int, own: StateFile, *strips: np.ndarray) -> StateFile:
-    parts = (own.state(), *strips)
-    return StateFile.of(job.scratch, advance_block(job.plan, number, step, parts, *_loaded(job.load)))
-
-
-def strip_task(state: StateFile, height: int | None, width: int | None) -> np.ndarray:
-    return state.part(height, width)
-
-
-def keep_task(job: CanvasJob, number: int, step: int, state: StateFile) -> None:
-    kept = state.state()[: job.plan.channels if step == job.plan.end else None]
-    part = Path(job.part(step, number))
+def _keep(job: CanvasJob, step: int, number: int, state: np.ndarray) -> None:
+    kept, part = state[: job.plan.channels if step == job.plan.end else None], Path(job.part(step, number))
     commit_part(job.checkpoints / part.parent, part.name, lambda folder: np.save(folder / STATE, kept))
 
 
-def segment(job: CanvasJob, start: int, stop: int, order: Callable[[int], list[int]] | None = None) -> dict[str, Task]:
-    """The tasks that bring every block from one commit to the next.
-
-    Parameters
-    ----------
-    order : the blocks of a step in the order of their tasks, for those who doubt that it doesn't matter.
-    """
-    blocks, tasks = job.plan.blocks, {}
-    numbers = range(blocks.count)
-
-    def at(step: int, number: int) -> Ref:
-        return Ref(f"state-{step}-{number}")
-
-    for number in numbers:
-        tasks[at(start, number).key] = Task(begin_task, (job, number, start), number)
-    for step in range(start, stop):
-        down, right = job.plan.strips(step)
-        sizes = {"right": (None, right), "down": (down, None), "corner": (down, right)}
-        for number in order(step) if order else numbers:
-            strips = []  # cut when they are needed, not before
-            for (name, size), neighbour in zip(sizes.items(), blocks.after(number)):
-                strips.append(Ref(f"{name}-{step}-{neighbour}"))
-                tasks[strips[-1].key] = Task(strip_task, (at(step, neighbour), *size), neighbour)
-            key = at(step + 1, number).key
-            tasks[key] = Task(advance_task, (job, number, step, at(step, number), *strips), number, counted=True)
-    for number in numbers:
-        tasks[f"keep-{number}"] = Task(keep_task, (job, number, stop, at(stop, number)), number, wanted=True)
-    return tasks
-
-
-def run_canvas(job: CanvasJob, graph: Callable[..., None], title: str, order=None) -> None:
+def run_canvas(job: CanvasJob, crew: Callable[[Work, int, str, int], None], title: str) -> None:
     """Run what isn't committed yet, a segment after the other."""
-    stops = job.stops
+    stops, count = job.stops, job.plan.blocks.count
     last = max((stop for stop in stops if job.done(stop)), default=job.plan.begin)
     for start, stop in zip([job.plan.begin, *stops], stops):
         if start < last:
             continue
-        graph(segment(job, start, stop, order), f"{title}: steps {start + 1} to {stop} of {job.plan.end}")
+        said = f"{title}: steps {start + 1} to {stop} of {job.plan.end}"
+        crew(partial(weave_share, job, start, stop), count, said, count * (stop - start))
         if start > job.plan.begin:
             shutil.rmtree(job.checkpoints / f"step-{start:04d}", ignore_errors=True)
+    shutil.rmtree(job.scratch, ignore_errors=True)  # of workers that were killed
 
 
 class Latents:

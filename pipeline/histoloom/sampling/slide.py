@@ -166,9 +166,9 @@ def weave_slide(
     job = CanvasJob(plan, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     shutil.rmtree(job.scratch, ignore_errors=True)
     bands = _decode_jobs(job, slide, LoadTarget(weaver.load), factor)
-    with pool(blocks.count, woven=True) as run:
+    with pool(blocks.count) as run:
         start = time.monotonic()
-        run_canvas(job, run.graph, f"sample_slides: {slide.name}")
+        run_canvas(job, run.crew, f"sample_slides: {slide.name}")
         woven = time.monotonic()
         run(decode_band, bands, f"sample_slides: {slide.name}, decoding")
         seconds = {"weave_s": woven - start, "decode_s": time.monotonic() - woven}

@@ -71,9 +71,9 @@ class Work:
         use_training_threads(self.study.cluster)
         return self.device
 
-    def pool(self, tasks: int, *, woven: bool = False) -> AbstractContextManager[Pool]:
-        """Workers for so many tasks, as cluster.yaml says; `woven` as in `cluster.open_pool`."""
-        return open_pool(self.study.cluster, tasks=tasks, gpu=self.stage.gpu, woven=woven)
+    def pool(self, tasks: int) -> AbstractContextManager[Pool]:
+        """Workers for so many tasks, as cluster.yaml says."""
+        return open_pool(self.study.cluster, tasks=tasks, gpu=self.stage.gpu)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.reports / "metrics.json", metrics)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 from sklearn.covariance import ledoit_wolf
+from sklearn.decomposition import PCA
 
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 
@@ -52,7 +53,7 @@ class DistanceFilter(Filter):
         features, labels = fitting.train.features, fitting.train.rows["label"].fillna(_ANY).to_numpy(str)
         mean = features.mean(0)
         count = int(np.clip(len(features) // _TILES_AN_AXIS, 1, _AXES))
-        axes = np.linalg.svd(features - mean, full_matrices=False)[2][:count].T
+        axes = PCA(min(count, len(features)), svd_solver="covariance_eigh").fit(features).components_.T
         reduced = (features - mean) @ axes
         rest = _off(features - mean, axes).mean() / max(len(axes) - axes.shape[1], 1)
         named = {name: reduced[labels == name] for name in sorted(set(labels) - {_ANY})}
