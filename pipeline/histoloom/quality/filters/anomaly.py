@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 
 from histoloom.data.commit import write_json
+from histoloom.data.rows import spread_by
 from histoloom.errors import HistoloomError
 from histoloom.quality.denoising_error import denoising_errors
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.sampling.diffusion_model import generator_sha256
 
 _FACTS = "anomaly.json"
-_LEAST = 50
-"""A class with fewer train tiles is standardised by all of them."""
+_LEAST, _MOST = 50, 1000
+"""A class with fewer train tiles is standardised by all of them; of one with more, so many are measured."""
 _ANY = ""
 
 
@@ -29,7 +30,7 @@ class AnomalyFilter(Filter):
     """Standard deviations between a tile's error, as a logarithm, and the mean of the train tiles of its class.
 
     models : the folder of the denoiser; sha256 : of the models in it.
-    usual : label to mean and standard deviation of the train tiles' errors; '' stands for all.
+    usual : label to mean and standard deviation of train tiles' errors, at most 1,000 of a label; '' stands for all.
     """
 
     models: Path
@@ -47,8 +48,10 @@ class AnomalyFilter(Filter):
         if not (models / "denoiser").is_dir():
             raise HistoloomError("filter.use names anomaly, and there is no denoiser. Run: dvc repro train_denoiser")
         found = cls(models, generator_sha256(models), fitting.device, {})
-        errors = found._log_errors(fitting.train)
-        labels = fitting.train.rows["label"].fillna(_ANY).to_numpy(object)
+        rows = fitting.train.rows
+        measured = rows.index.isin(spread_by(rows, rows["label"], _MOST).index)
+        train = fitting.train.part(measured)
+        errors, labels = found._log_errors(train), train.rows["label"].fillna(_ANY).to_numpy(object)
         parts = {_ANY: errors} | {str(label): errors[labels == label] for label in sorted({*labels} - {_ANY})}
         kept = {label: part for label, part in parts.items() if label == _ANY or len(part) >= _LEAST}
         usual = {label: [float(part.mean()), float(part.std() + 1e-6)] for label, part in kept.items()}
