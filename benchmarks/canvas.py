@@ -153,7 +153,7 @@ def _batches(plan: CanvasPlan, sizes: Sizes) -> int:
 def _exchange(blocks: BlockGrid, side: int, strips: tuple[int, int], steps: int, times: Path, member: Member) -> None:
     """Steps without work of a member's blocks, whose states have `side` px; how long it took is written down."""
     share = Share(blocks, member.rank, member.count)
-    begun = {number: np.zeros((4, side, side), np.float32) for number in share.numbers}
+    begun = {number: torch.zeros(4, side, side) for number in share.numbers}
 
     def work(start: int, stop: int) -> None:
         room = (begun, dict(begun))

@@ -138,8 +138,8 @@ class Open:
         else:
             canvas = self.map.shape[1:]
             given = torus.read(lambda rows, columns: self.map[:, rows, columns], box, canvas)
-        fixed = np.zeros((self.channels, *size), np.float32)
-        return RegionInputs(np.ones(size, bool), fixed, given, grid, box, size)
+        fixed = torch.zeros(self.channels, *size)
+        return RegionInputs(np.ones(size, bool), fixed, torch.from_numpy(given), grid, box, size)
 
 
 @dataclass(frozen=True)

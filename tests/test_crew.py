@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,23 +117,23 @@ def test_any_number_of_members_reads_the_same_strips(rows, columns, data):
     count = data.draw(st.integers(1, blocks.count))
     late = data.draw(st.integers(0, blocks.count - 1))
 
-    def advance(number: int, step: int, parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    def advance(number: int, step: int, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
         if number == late:
             time.sleep(0.001)
         own, right, down, corner = parts
         assert (right.shape, down.shape, corner.shape) == ((1, 2, 2), (1, 1, 3), (1, 1, 2))
         return own * 3 + right[..., :1, :1] * 5 + down.sum() * 7 + corner.sum() * 11 + number + step
 
-    def made(count: int) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
+    def made(count: int) -> torch.Tensor:
+        found: dict[int, torch.Tensor] = {}
 
         def work(member: Member) -> None:
             share = Share(blocks, member.rank, member.count)
             assert all(share.owner(n) == member.rank for n in share.numbers)
-            begun = {n: np.full((1, 2, 3), n) for n in share.numbers}
+            begun = {n: torch.full((1, 2, 3), n) for n in share.numbers}
             found.update(advance_share(share, lambda step: (1, 2), (begun, {}), 0, 3, advance, member))
 
         _threads(count, work)
-        return [found[n] for n in range(blocks.count)]
+        return torch.stack([found[n] for n in range(blocks.count)])
 
-    assert np.array_equal(made(count), made(1))
+    assert torch.equal(made(count), made(1))

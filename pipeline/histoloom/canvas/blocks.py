@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+import torch
 
 from histoloom.canvas import torus
 from histoloom.canvas.inputs import CanvasInputs
@@ -75,21 +76,21 @@ def block_grid(height: int, width: int, cell: int, block: int, window: int) -> B
     return BlockGrid(spans(height), spans(width))
 
 
-class StatesOnDisk(MutableMapping[int, np.ndarray]):
+class StatesOnDisk(MutableMapping[int, torch.Tensor]):
     """Block to state, in files of one member's own: memory holds what is being read of them."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        """Mapped, to read."""
-        return np.load(self._path(number), mmap_mode="r")
+    def __getitem__(self, number: int) -> torch.Tensor:
+        """Mapped; what is written into it does not reach the file."""
+        return torch.from_numpy(np.load(self._path(number), mmap_mode="c"))
 
-    def __setitem__(self, number: int, state: np.ndarray) -> None:
+    def __setitem__(self, number: int, state: torch.Tensor) -> None:
         path = self._path(number)
         try:
-            np.save(path.with_suffix(".new.npy"), state)
+            np.save(path.with_suffix(".new.npy"), state.cpu().numpy())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -172,27 +173,26 @@ class StepRecord(TypedDict):
     window: int
 
 
-def start_block(plan: CanvasPlan, number: int, denoiser: WindowDenoiser, inputs: CanvasInputs) -> np.ndarray:
+def start_block(plan: CanvasPlan, number: int, denoiser: WindowDenoiser, inputs: CanvasInputs) -> torch.Tensor:
     """A block's state before the first step: noise, over what is fixed of it."""
     block = plan.blocks.block(number)
     step = denoiser.solver.steps[plan.begin]
-    noise = torus.noise_field(plan.seed, plan.channels, block, plan.blocks.canvas)
+    noise = torch.from_numpy(torus.noise_field(plan.seed, plan.channels, block, plan.blocks.canvas))
     region = inputs.region(block)
     x = step.noised(region.fixed, noise)
     if plan.begin == 0:
-        x[:, region.free] = step.pure(noise[:, region.free])
-    x = x.astype(np.float32)
-    return np.concatenate([x, *[np.zeros_like(x)] * denoiser.solver.history])
+        x = torch.where(torch.from_numpy(region.free), step.pure(noise), x)
+    return torch.cat([x, *[torch.zeros_like(x)] * denoiser.solver.history]).to(denoiser.device)
 
 
 def advance_block(
     plan: CanvasPlan,
     number: int,
     step: int,
-    parts: tuple[np.ndarray, ...],
+    parts: tuple[torch.Tensor, ...],
     denoiser: WindowDenoiser,
     inputs: CanvasInputs,
-) -> np.ndarray:
+) -> torch.Tensor:
     """A block's state after a step.
 
     Parameters
@@ -200,7 +200,7 @@ def advance_block(
     parts : the block's own state, and the strips of the blocks right, below and at the corner.
     """
     own, right, down, corner = parts
-    state = np.block([[own, right], [down, corner]])
+    state = torch.cat([torch.cat([own, right], -1), torch.cat([down, corner], -1)], -2).to(denoiser.device)
     (dy, dx), reach, block = plan.move(step), plan.layout.reach(step), plan.blocks.block(number)
     height, width = block.height + reach, block.width + reach
     top, left = np.add(plan.origin(step), (block.top + dy, block.left + dx)) % plan.blocks.canvas
@@ -213,5 +213,5 @@ def advance_block(
         place = PixelBox(int(left), int(top), block.width, block.height)
         noise = torus.noise_field(item_seed(plan.seed, f"back/{step}"), plan.channels, place, plan.blocks.canvas)
         kept, added = back
-        out[: plan.channels] = np.float32(kept) * out[: plan.channels] + np.float32(added) * noise
+        out[: plan.channels] = kept * out[: plan.channels] + added * torch.from_numpy(noise).to(denoiser.device)
     return out

@@ -7,7 +7,7 @@ latents. `condition_grid.safetensors` holds the other conditions on a coarse gri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,18 +28,23 @@ _CHUNK = 128
 class RegionInputs:
     """What is stated about a region of a canvas.
 
-    free : (height, width) bool, the pixels that are to be made.
+    free : (height, width) bool, the pixels that are to be made; in the process's own memory, since it decides what is denoised.
     fixed : (channels, height, width) float32, the clean latents of the others, which they keep.
     map : (map channels, height, width) float16, or None where the denoiser reads no map.
     box : the region, latent px of the canvas. canvas : (height, width).
     """
 
     free: np.ndarray
-    fixed: np.ndarray
-    map: np.ndarray | None
+    fixed: torch.Tensor
+    map: torch.Tensor | None
     grid: ConditionGrid
     box: PixelBox[int]
     canvas: tuple[int, int]
+
+    def to(self, device: str) -> RegionInputs:
+        """With what is computed with on a device."""
+        there = None if self.map is None else self.map.to(device, non_blocking=True)
+        return replace(self, fixed=self.fixed.to(device, non_blocking=True), map=there)
 
     def conditions(self, corners: np.ndarray, window: int) -> Conditions:
         """The conditions of windows, a row each.
@@ -56,8 +61,8 @@ class RegionInputs:
         given = self.grid.at(middle[:, 0], middle[:, 1])
         if self.map is None:
             return given
-        cut = np.stack([self.map[:, top : top + window, left : left + window] for top, left in corners])
-        return Conditions(given.sequence, given.sequence_mask, given.vector, torch.from_numpy(cut).float())
+        cut = torch.stack([self.map[:, top : top + window, left : left + window] for top, left in corners])
+        return Conditions(given.sequence, given.sequence_mask, given.vector, cut.float())
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,11 @@ class CanvasInputs:
             array = array_of(self.arrays, name)
             return torus.read(lambda rows, columns: np.asarray(array[..., rows, columns]), box, canvas)
 
-        shape = (len(self.background), box.height, box.width)
-        fixed = read("image") if "image" in self.arrays else np.broadcast_to(self.background[:, None, None], shape)
-        maps = read("map") if "map" in self.arrays else None
+        if "image" in self.arrays:
+            fixed = torch.from_numpy(read("image"))
+        else:
+            fixed = torch.from_numpy(self.background)[:, None, None].expand(-1, box.height, box.width)
+        maps = torch.from_numpy(read("map")) if "map" in self.arrays else None
         return RegionInputs(read("free") > 0, fixed, maps, self.grid, box, canvas)
 
 

@@ -5,18 +5,18 @@ Nobody waits but for strips. What a member reads of another's blocks comes as on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from histoloom.canvas.blocks import BlockGrid
 from histoloom.crew import Member
 
-States = MutableMapping[int, np.ndarray]
+States = MutableMapping[int, torch.Tensor]
 """A block's number to its state, (..., height, width)."""
-Advance = Callable[[int, int, tuple[np.ndarray, ...]], np.ndarray]
+Advance = Callable[[int, int, tuple[torch.Tensor, ...]], torch.Tensor]
 """(block, step, its state and the strips right of it, below it and at the corner) to its state one step on."""
 Strips = Callable[[int], tuple[int, int]]
 """How many rows and columns a block reads of its neighbours at a step."""
@@ -87,13 +87,14 @@ def advance_share(
 
     def send(to: int, step: int, of: States) -> None:
         size = strips(step)
-        member.send(to, step, np.concatenate([_cut(of[number], kind, *size).ravel() for number, kind in read[to]]))
+        strips_of_it = [_cut(of[number], kind, *size).flatten() for number, kind in read[to]]
+        member.send(to, step, torch.cat(strips_of_it).cpu().numpy())
 
     for rank in read:
         send(rank, start, now)
     for step in range(start, stop):
         down, right = strips(step)
-        come: dict[_Strip, np.ndarray] = {}
+        come: dict[_Strip, torch.Tensor] = {}
         for number in share.numbers:
             parts = [now[number]]
             for strip in strips_of[number]:
@@ -103,7 +104,7 @@ def advance_share(
                     continue
                 if strip not in come:
                     letter = member.take(of, step)
-                    come |= _opened(letter, reads[of], share.blocks, parts[0].shape[:-2], down, right)
+                    come |= _opened(letter, reads[of], share.blocks, parts[0], down, right)
                 parts.append(come[strip])
             following[number] = advance(number, step, tuple(parts))
             if step + 1 < stop:
@@ -114,7 +115,7 @@ def advance_share(
     return now
 
 
-def _cut(state: np.ndarray, kind: str, down: int, right: int) -> np.ndarray:
+def _cut(state: torch.Tensor, kind: str, down: int, right: int) -> torch.Tensor:
     """The strip of a block that its neighbour reads: its left columns, its upper rows, or both."""
     rows = None if kind == "right" else down
     columns = None if kind == "down" else right
@@ -122,12 +123,11 @@ def _cut(state: np.ndarray, kind: str, down: int, right: int) -> np.ndarray:
 
 
 def _opened(
-    letter: np.ndarray, strips: list[_Strip], blocks: BlockGrid, lead: tuple[int, ...], down: int, right: int
-) -> dict[_Strip, np.ndarray]:
-    """The strips that a letter holds, one after another."""
-    sides = [_sides(blocks, *strip, down, right) for strip in strips]
-    ends = np.cumsum([math.prod(lead) * height * width for height, width in sides])
-    parts = np.split(letter, ends[:-1])
+    letter: np.ndarray, strips: list[_Strip], blocks: BlockGrid, like: torch.Tensor, down: int, right: int
+) -> dict[_Strip, torch.Tensor]:
+    """The strips that a letter holds, one after another, with the channels and on the device of `like`."""
+    lead, sides = like.shape[:-2], [_sides(blocks, *strip, down, right) for strip in strips]
+    parts = torch.from_numpy(letter).to(like.device).split([lead.numel() * height * width for height, width in sides])
     return {strip: part.reshape(*lead, *side) for strip, part, side in zip(strips, parts, sides)}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import torch
 
 from histoloom.canvas import torus
 from histoloom.canvas.blocks import CanvasPlan, StatesOnDisk, advance_block, start_block
@@ -31,8 +32,8 @@ def weave_in_memory(plan: CanvasPlan, denoiser: WindowDenoiser, inputs: CanvasIn
     advance = _advance(plan, denoiser, inputs)
     states = advance_share(Share(blocks, 0, 1), plan.strips, (begun, {}), plan.begin, plan.end, advance, Member.alone())
     columns = len(blocks.widths)
-    whole = np.block([[states[n] for n in range(first, first + columns)] for first in range(0, blocks.count, columns)])
-    return np.roll(whole[: plan.channels], plan.origin(plan.end), (1, 2))
+    rows = [torch.cat([states[n] for n in range(at, at + columns)], -1) for at in range(0, blocks.count, columns)]
+    return torch.cat(rows, -2)[: plan.channels].roll(plan.origin(plan.end), (1, 2)).cpu().numpy()
 
 
 def _advance(plan: CanvasPlan, denoiser: WindowDenoiser, inputs: CanvasInputs) -> Advance:
@@ -92,12 +93,13 @@ def weave_share(job: CanvasJob, start: int, stop: int, member: Member) -> None:
     (denoiser, inputs), share = _loaded(job.load), Share(job.plan.blocks, member.rank, member.count)
     scratch = job.scratch / uuid.uuid4().hex
     try:
-        states = StatesOnDisk(scratch / "now"), StatesOnDisk(scratch / "following")
+        states = _room(job.plan, share, denoiser, scratch)
         for number in share.numbers:
             if start == job.plan.begin:
                 states[0][number] = start_block(job.plan, number, denoiser, inputs)
             else:
-                states[0][number] = np.load(job.checkpoints / job.part(start, number) / STATE)
+                kept = np.load(job.checkpoints / job.part(start, number) / STATE)
+                states[0][number] = torch.from_numpy(kept).to(denoiser.device)
         advance = _advance(job.plan, denoiser, inputs)
         made = advance_share(share, job.plan.strips, states, start, stop, advance, member)
         for number in share.numbers:
@@ -106,9 +108,19 @@ def weave_share(job: CanvasJob, start: int, stop: int, member: Member) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _keep(job: CanvasJob, step: int, number: int, state: np.ndarray) -> None:
+def _room(plan: CanvasPlan, share: Share, denoiser: WindowDenoiser, scratch: Path) -> tuple[States, States]:
+    """Where a member's states lie: on its GPU where they take less than a quarter of what is free there, else on disk."""
+    if denoiser.device.startswith("cuda"):
+        boxes = [plan.blocks.block(number) for number in share.numbers]
+        size = 4 * plan.channels * (1 + denoiser.solver.history) * sum(box.height * box.width for box in boxes)
+        if 2 * size < torch.cuda.mem_get_info()[0] / 4:
+            return {}, {}
+    return StatesOnDisk(scratch / "now"), StatesOnDisk(scratch / "following")
+
+
+def _keep(job: CanvasJob, step: int, number: int, state: torch.Tensor) -> None:
     kept, part = state[: job.plan.channels if step == job.plan.end else None], Path(job.part(step, number))
-    commit_part(job.checkpoints / part.parent, part.name, lambda folder: np.save(folder / STATE, kept))
+    commit_part(job.checkpoints / part.parent, part.name, lambda folder: np.save(folder / STATE, kept.cpu().numpy()))
 
 
 def run_canvas(job: CanvasJob, crew: Callable[[Work, int, str, int], None], title: str) -> None:
