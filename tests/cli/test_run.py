@@ -53,11 +53,21 @@ def test_a_stage_that_is_stopped_says_how_to_go_on(study):
     with lock.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with subprocess.Popen(
-            ["histoloom", "run", "encode"], cwd=study, env=environment(), stderr=subprocess.PIPE, text=True
+            ["histoloom", "run", "encode"],
+            cwd=study,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # ignored where the tests run behind a shell's &
         ) as process:
-            assert "is still being run" in process.stderr.readline()
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
+            try:
+                assert "is still being run" in process.stderr.readline()
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=60)
+            finally:
+                process.kill()
     assert process.returncode == 130 and "Stopped. What was committed is kept" in said, said
 
 
