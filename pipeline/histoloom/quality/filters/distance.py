@@ -53,7 +53,7 @@ class DistanceFilter(Filter):
         features, labels = fitting.train.features, fitting.train.rows["label"].fillna(_ANY).to_numpy(str)
         mean = features.mean(0)
         count = int(np.clip(len(features) // _TILES_AN_AXIS, 1, _AXES))
-        axes = PCA(min(count, len(features)), svd_solver="covariance_eigh").fit(features).components_.T
+        axes = PCA(min(count, *features.shape), svd_solver="covariance_eigh").fit(features).components_.T
         reduced = (features - mean) @ axes
         rest = _off(features - mean, axes).mean() / max(len(axes) - axes.shape[1], 1)
         named = {name: reduced[labels == name] for name in sorted(set(labels) - {_ANY})}
