@@ -131,7 +131,8 @@ def test_any_number_of_members_reads_the_same_strips(rows, columns, data):
             share = Share(blocks, member.rank, member.count)
             assert all(share.owner(n) == member.rank for n in share.numbers)
             begun = {n: torch.full((1, 2, 3), n) for n in share.numbers}
-            found.update(advance_share(share, lambda step: (1, 2), (begun, {}), 0, 3, advance, member))
+            made = advance_share(share, lambda step: (1, 2), (begun, {}), 0, 3, advance, member)
+            found.update({n: made[n] for n in share.numbers})
 
         _threads(count, work)
         return torch.stack([found[n] for n in range(blocks.count)])

@@ -1,7 +1,7 @@
 """Members of a crew do one piece of work side by side, and send one another what the others wait for.
 
-There is a member for each thread of each worker. The scheduler sees one task for each of them, however often they write to one another: letters go
-from worker to worker, through actors of dask.
+There is a member for each thread of each worker. The scheduler sees a task for each, and a box for each worker, however often they write to one another:
+letters go from worker to worker, through actors of dask.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A canvas as fixed blocks: each is told of its neighbours by strips alone.
 
-Blocks never change their size, whoever works on them. A block's state lies in a file on the disk of the worker that
-made it, so that memory holds one block and its strips; what travels are the strips right of a block, below it and at
+Blocks never change their size, whoever works on them. On a CPU a block's state lies in a file on the disk of the worker
+that made it, so that memory holds one block and its strips; what travels are the strips right of a block, below it and at
 that corner. Every few steps the states are committed to the study's work folder, and the next steps begin from there:
 a worker that is lost, or a run that is killed, costs what was done since.
 """
@@ -9,7 +9,6 @@ a worker that is lost, or a run that is killed, costs what was done since.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -76,7 +75,7 @@ def block_grid(height: int, width: int, cell: int, block: int, window: int) -> B
     return BlockGrid(spans(height), spans(width))
 
 
-class StatesOnDisk(MutableMapping[int, torch.Tensor]):
+class StatesOnDisk:
     """Block to state, in files of one member's own: memory holds what is being read of them."""
 
     def __init__(self, folder: Path):
@@ -99,15 +98,6 @@ class StatesOnDisk(MutableMapping[int, torch.Tensor]):
                 "the same command again: it goes on from there."
             ) from error
         path.with_suffix(".new.npy").replace(path)  # what is still mapped of the former state stays as it is
-
-    def __delitem__(self, number: int) -> None:
-        self._path(number).unlink()
-
-    def __iter__(self) -> Iterator[int]:
-        return (int(path.stem) for path in self.folder.glob("*.npy"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number}.npy"

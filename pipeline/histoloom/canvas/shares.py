@@ -5,8 +5,9 @@ Nobody waits but for strips. What a member reads of another's blocks comes as on
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +15,15 @@ import torch
 from histoloom.canvas.blocks import BlockGrid
 from histoloom.crew import Member
 
-States = MutableMapping[int, torch.Tensor]
-"""A block's number to its state, (..., height, width)."""
+
+class States(Protocol):
+    """A block's number to its state, (..., height, width)."""
+
+    def __getitem__(self, number: int, /) -> torch.Tensor: ...
+
+    def __setitem__(self, number: int, state: torch.Tensor, /) -> None: ...
+
+
 Advance = Callable[[int, int, tuple[torch.Tensor, ...]], torch.Tensor]
 """(block, step, its state and the strips right of it, below it and at the corner) to its state one step on."""
 Strips = Callable[[int], tuple[int, int]]
@@ -59,9 +67,9 @@ class Share:
 
     def read_by_others(self) -> dict[int, list[_Strip]]:
         """Rank to what that member reads of this one's blocks, in the order of its letters."""
-        others = (Share(self.blocks, rank, self.count).reads() for rank in range(self.count) if rank != self.rank)
-        ranks = (rank for rank in range(self.count) if rank != self.rank)
-        return {rank: of[self.rank] for rank, of in zip(ranks, others) if self.rank in of}
+        others = (rank for rank in range(self.count) if rank != self.rank)
+        found = {rank: Share(self.blocks, rank, self.count).reads().get(self.rank) for rank in others}
+        return {rank: strips for rank, strips in found.items() if strips}
 
 
 def advance_share(
