@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 from benchmarks.inputs import drawn_slides, her2st_rows, real_data
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
-from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, read_denoiser_record
-from histoloom.config.package import packaged
+from histoloom.conditions.encode import FACTS
+from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, read_denoiser_record
+from histoloom.config.package import packaged, read_json
 from histoloom.data.commit import write_json
 from histoloom.data.study_folder import Study as StudyFolder
 from histoloom.emit.model import Words, package_models
@@ -108,7 +109,16 @@ class Packaged(Study):
         px = sizes.tile.tile_px // sizes.factor  # it may have seen larger tiles than these
         training = replace(record.training, shape=(record.training.shape[0], px, px))
         write_json(denoiser / CONDITIONS_FILE, replace(record, training=training).json)
+        self._take_cohorts(record)
         self.run("plan")
+
+    def _take_cohorts(self, record: DenoiserRecord) -> None:
+        """Let cohorts stand where the denoiser has them: the encoders were fitted to this study, which has fewer."""
+        path = self.folder / "models/encoders" / FACTS
+        facts = read_json(path)
+        for spec in (spec for spec in record.conditions if spec.name == "cohort"):
+            facts["cohort"] = {"channels": list(spec.channels)}
+        write_json(path, facts)
 
 
 def real(root: Path, model: str, tiles: int) -> Packaged:

@@ -19,7 +19,7 @@ from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
 from benchmarks.uplift import FOLDS, drawn, nuclei
 from histoloom.learners.learner import Training, learner_of
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from histoloom.uplift.analysis import paired_difference
 from histoloom.uplift.tasks import MaskTask, counted
 

@@ -19,7 +19,7 @@ from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.package import packaged
 from histoloom.errors import HistoloomError
 from histoloom.training.denoiser import train_denoiser
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 TEXT = ConditionSpec("text", "sequence", 16)
 NAMES = ("a", "b", "c", "d")

@@ -11,7 +11,7 @@ from histoloom.errors import HistoloomError
 from histoloom.learners.dice import dice
 from histoloom.learners.learner import Learner, Training, learner_of
 from histoloom.registry import PLACES, entry_of, module_of, registered
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 COLOURS = np.array([[220, 220, 220], [200, 60, 60], [60, 60, 200]])
 NAMES = {"timm:": "timm:test_resnet"}

@@ -12,7 +12,7 @@ from histoloom.data.store import TileStore
 from histoloom.quality.filters.base import Fitting, Tiles
 from histoloom.quality.filters.filter_set import Calibration, FilterSet, fit_filter_set
 from histoloom.training.clip import train_clip
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from tests.quality.filtered_tiles import FRACTION, LABELS, SIDE, USE, fitting_of, make_tiles, part_of
 
 

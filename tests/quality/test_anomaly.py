@@ -19,7 +19,7 @@ from histoloom.errors import HistoloomError
 from histoloom.quality.filters.anomaly import AnomalyFilter
 from histoloom.quality.filters.base import Fitting, Tiles
 from histoloom.training.denoiser import train_denoiser
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from tests.build import make_part, synthetic_rows, tile_rows, write_synthetic_lineage
 from tests.quality.filtered_tiles import LABELS, SIDE, fitting_of, make_tiles, with_images
 from tests.stages import run, study_of

@@ -13,8 +13,8 @@ from histoloom.data.store import TileStore
 from histoloom.targets.autoencoder import load_autoencoder
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.critic import PatchCritic
-from histoloom.training.loop import TrainingRun
 from histoloom.training.reconstruction import rebuilt_kid
+from histoloom.training.run import TrainingRun
 from tests.build import make_part, tile_rows, tiles
 
 SMALL = {"channels": 8, "batch_size": 4, "detail_weight": 0.0}

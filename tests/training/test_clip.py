@@ -13,7 +13,7 @@ from histoloom.conditions.text import new_reader
 from histoloom.config import Text
 from histoloom.data.store import TileStore
 from histoloom.training.clip import _chunked_ids, _to_clip, clip_config, likeness, save_clip, train_clip
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from tests.build import make_part, tile_rows, tiles
 
 SIZES = Text(image_px=16, width=16, layers=1, heads=2, context_length=12, steps=4, batch_size=4, max_tokens=36)

@@ -28,7 +28,7 @@ from histoloom.process.solver import make_solver
 from histoloom.sampling.diffusion_model import check_distilled
 from histoloom.training.denoiser import train_denoiser
 from histoloom.training.distil import Lesson
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,7 @@ from histoloom.conditions.expression_encoder import load_expression_encoder
 from histoloom.config import Rna
 from histoloom.errors import HistoloomError
 from histoloom.training.expression_encoder import explained_variance, train_expression
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 GENES = [f"G{n}" for n in range(40)]
 

@@ -7,7 +7,8 @@ import torch
 
 from histoloom.backbones import precision as compute
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import TrainingRun, train
+from histoloom.training.loop import train
+from histoloom.training.run import TrainingRun
 
 
 @pytest.mark.parametrize("has", [True, False])

@@ -32,7 +32,7 @@ from histoloom.training.embedding_measures import (
     unit,
 )
 from histoloom.training.fit_condition import fit_image
-from histoloom.training.loop import TrainingRun, step_generator
+from histoloom.training.run import TrainingRun, step_generator
 from histoloom.training.tile_encoder import train_tile_encoder
 from histoloom.training.views import side_before, view
 from tests.build import STAINS, make_part, make_study, tile_rows

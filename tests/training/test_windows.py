@@ -14,7 +14,7 @@ from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.errors import HistoloomError
 from histoloom.training.denoiser import train_denoiser, windowed
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 pytestmark = pytest.mark.long
 

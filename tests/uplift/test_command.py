@@ -14,7 +14,7 @@ from histoloom.data.commit import command_files
 from histoloom.errors import HistoloomError
 from histoloom.learners.command import Command
 from histoloom.learners.learner import Training
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
 
 MINE = """

@@ -48,6 +48,7 @@ class FitJob:
 
     folder : where it may write a folder of its name.
     checkpoints : where a training of its name may keep its own. curves : where it may draw.
+    processes : how many share a training, as cluster.yaml says.
     """
 
     params: Params
@@ -57,6 +58,7 @@ class FitJob:
     folder: Path
     checkpoints: Path
     curves: Path
+    processes: int | str = 1
 
     @property
     def lineage(self) -> Lineage:

@@ -40,4 +40,6 @@ class Cluster(Section):
     scheduler: Annotated[str | None, BeforeValidator(_address)] = None
     """address of an existing dask scheduler, tcp://host:8786 or tls://host:8786"""
     training_threads: Positive | Literal["auto"] = "auto"
+    training_processes: Positive | Literal["auto"] = "auto"
+    """that share one training, each with a GPU, or with training_threads on a CPU; auto is as many as there are GPUs, of which each batch takes equal parts"""
     retries: Natural = Field(2, description="times a task whose worker died is tried again")

@@ -19,15 +19,21 @@ _BESIDE, _FILE = "-tiles", "tiles.npy"
 
 
 class JoinedRows:
-    """Arrays (n, ...) of several parts as one (sum of n, ...), in their order. Rows are read where it is indexed."""
+    """Arrays (n, ...) of several parts as one (sum of n, ...), in their order. Rows are read where it is indexed.
 
-    def __init__(self, parts: Sequence[np.ndarray]):
-        self.parts = list(parts)
+    again : opens it once more, in another process: (function, arguments). Without it the rows themselves are sent there.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray], again: tuple[Callable[..., JoinedRows], tuple] | None = None):
+        self.parts, self.again = list(parts), again
         self.starts = np.cumsum([0, *map(len, self.parts)])
         self.shape = (int(self.starts[-1]), *self.parts[0].shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __reduce__(self) -> tuple:
+        return self.again or (JoinedRows, (self.parts,))
 
     def __getitem__(self, index: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
         """Rows of these numbers (b,), in memory: (b, ...). With further arrays (b,), of each row the place that they name, as numpy's."""

@@ -13,7 +13,7 @@ import numpy as np
 from histoloom.config.learners import LearnerTask
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from histoloom.conditions.efficientnet_lite import IMAGENET
 from histoloom.learners.augmentation import augmented
 from histoloom.learners.learner import Training
-from histoloom.training.loop import TrainingRun, epoch_order, train
+from histoloom.training.loop import train
+from histoloom.training.run import TrainingRun, epoch_order
 
 Network = TypeVar("Network", bound=nn.Module)
 BATCH = 64

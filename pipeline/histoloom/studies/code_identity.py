@@ -14,7 +14,10 @@ from histoloom.errors import HistoloomError
 from histoloom.registry import LOADS, PLACES, Kind, module_of
 from histoloom.studies.stages import STAGES
 
-_HOW_IT_RUNS = {f"histoloom.{name}" for name in ("cluster", "scheduler", "progress", "errors", "studies.stage_work")}
+_HOW_IT_RUNS = {
+    f"histoloom.{name}"
+    for name in ("cluster", "scheduler", "progress", "errors", "studies.stage_work", "training.processes")
+}
 """Modules that decide where and how work is done and what is said of it, not what it makes."""
 
 

@@ -28,6 +28,7 @@ def run(work: Work) -> None:
             folder,
             work.root / "checkpoints",
             reports / "curves",
+            work.study.cluster.training_processes,
         )
         fitted: Fitted = registered("target_fit", name)(job) if name in PLACES["target_fit"] else target.fit(job)
         fitted.lineage.save(folder)

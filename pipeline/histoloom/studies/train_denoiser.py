@@ -13,7 +13,7 @@ from histoloom.data.lineage import Lineage, lineage_of, read_lineage
 from histoloom.studies.stage_work import Work
 from histoloom.training.curves import curves
 from histoloom.training.denoiser import read_encoded, train_denoiser
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 
 def run(work: Work) -> None:
@@ -33,6 +33,8 @@ def run(work: Work) -> None:
         mixed_precision=config.mixed_precision,
         device=device,
         resume_from=config.resume_from,
+        processes=work.study.cluster.training_processes,
+        batch_size=config.batch_size,
     )
 
     def write(folder: Path) -> None:

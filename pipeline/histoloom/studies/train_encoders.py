@@ -23,7 +23,8 @@ def run(work: Work) -> None:
         facts: dict[str, object] = {}
         lineage = Lineage()
         curves.mkdir(parents=True, exist_ok=True)
-        job = FitJob(work.params, store, train_rows(store), device, folder, work.root / "checkpoints", curves)
+        rows, processes = train_rows(store), work.study.cluster.training_processes
+        job = FitJob(work.params, store, rows, device, folder, work.root / "checkpoints", curves, processes)
         for name in work.params.train_denoiser.encoded:
             if (fitted := _fitted(name, job)) is not None:
                 facts[name], metrics[name] = fitted.facts, fitted.metrics

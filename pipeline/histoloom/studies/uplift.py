@@ -23,7 +23,7 @@ from histoloom.errors import HistoloomError
 from histoloom.learners.learner import Training, learner_of
 from histoloom.progress import console
 from histoloom.studies.stage_work import Work
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from histoloom.uplift.analysis import Analysis, ArmKey, analyse
 from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
 from histoloom.uplift.tasks import counted

@@ -18,9 +18,11 @@ from histoloom.targets.autoencoder import build_autoencoder, factor_of, load_aut
 from histoloom.targets.latents import Latents, read_latent_scale, save_latent_scale
 from histoloom.targets.pixels import to_model
 from histoloom.training.critic import PatchCritic
-from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, train
+from histoloom.training.loop import train
 from histoloom.training.perceptual import PerceptualDistance
+from histoloom.training.processes import own_rows
 from histoloom.training.reconstruction import rebuilt_kid
+from histoloom.training.run import LossFunction, Numbers, TrainingRun, epoch_order
 
 if TYPE_CHECKING:
     from histoloom.targets.autoencoder import Autoencoder
@@ -96,9 +98,11 @@ def _whole_loss(config: TrainAutoencoder, model: Autoencoder, images: np.ndarray
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         batch = _batch(config, images, run, step, generator)
+        mine, rows = own_rows(len(batch)), len(batch)
+        batch = batch[mine]
         latents, std, kl = posterior(model, batch)
         if std is not None:
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            noise = torch.randn((rows, *latents.shape[1:]), generator=generator)[mine].to(latents)
             latents = latents + noise * std
         rebuilt = model.decode(latents).sample
         divergence = 0.0 if kl is None else config.kl_weight * kl.mean()
@@ -146,6 +150,7 @@ def _train_decoder(config: TrainAutoencoder, model: Autoencoder, images: np.ndar
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         batch = _batch(config, images, run, step, generator)
+        batch = batch[own_rows(len(batch))]
         with torch.no_grad():
             latents = posterior(model, batch).mean
         rebuilt = model.decode(latents).sample

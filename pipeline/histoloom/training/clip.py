@@ -17,7 +17,9 @@ from histoloom.config import Text
 from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
+from histoloom.training.loop import train
+from histoloom.training.processes import everyones, own_rows
+from histoloom.training.run import Numbers, TrainingRun, epoch_order
 
 _MEAN, _STD = 0.5, 0.5
 _BATCH = 64
@@ -69,12 +71,15 @@ def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: Training
     criterion = open_clip.ClipLoss()
     images = unpacked_tiles(store, rows, run.checkpoints)
 
+    run.batch_size = size = min(config.batch_size, len(rows))
+
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-        index = epoch_order(run.seed, len(rows), min(config.batch_size, len(rows)), step)
+        index = epoch_order(run.seed, len(rows), size, step)
+        index = index[own_rows(len(index))]
         batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
         text = of_caption[index]
         out = model(batch, ids[text, step % used[text]].to(run.device))  # a long caption's chunks in turn
-        return criterion(out[0], out[1], out[2]), {}
+        return criterion(everyones(out[0]), everyones(out[1]), out[2]), {}
 
     train(model, loss, run)
     save_clip(model, settings, folder)

@@ -22,7 +22,9 @@ from histoloom.errors import HistoloomError
 from histoloom.process.process import Process
 from histoloom.registry import registered
 from histoloom.training.distil import Batches, distil
-from histoloom.training.loop import LossFunction, Numbers, TrainingRun, epoch_order, on_device, train
+from histoloom.training.loop import train
+from histoloom.training.processes import own_rows
+from histoloom.training.run import LossFunction, Numbers, TrainingRun, epoch_order, on_device
 
 
 def read_encoded(folder: Path | str) -> dict[str, JoinedRows]:
@@ -32,7 +34,11 @@ def read_encoded(folder: Path | str) -> dict[str, JoinedRows]:
     if "text_index" in pieces:
         starts = np.cumsum([0] + [len(part["text_tokens"]) for part in parts[:-1]])
         pieces["text_index"] = [piece + start for piece, start in zip(pieces["text_index"], starts)]
-    return {key: JoinedRows(of) for key, of in pieces.items()}
+    return {key: JoinedRows(of, (_read_array, (Path(folder).resolve(), key))) for key, of in pieces.items()}
+
+
+def _read_array(folder: Path, key: str) -> JoinedRows:
+    return read_encoded(folder)[key]
 
 
 def train_denoiser(
@@ -172,6 +178,8 @@ def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str)
         clean, given = batches(step, generator)
         noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
         times = torch.randint(0, process.train_timesteps, (len(clean),), generator=generator).to(device)
+        mine = own_rows(len(clean))
+        clean, given, noise, times = clean[mine], given.each(lambda rows: rows[mine]), noise[mine], times[mine]
         scales = process.scales_of(times, clean.ndim)
         predicted = model(process.noised(clean, noise, scales), times, given)
         error = (predicted - process.target(clean, noise, scales)).square().flatten(1).mean(1)

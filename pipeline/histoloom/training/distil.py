@@ -22,7 +22,9 @@ from histoloom.process.predictor import Given, Predictor
 from histoloom.process.process import Process
 from histoloom.process.solver import Solver, make_solver
 from histoloom.registry import registered
-from histoloom.training.loop import Log, LossFunction, Numbers, TrainingRun, on_device, train
+from histoloom.training.loop import train
+from histoloom.training.processes import own_rows
+from histoloom.training.run import Log, LossFunction, Numbers, TrainingRun, on_device
 
 Batches = Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]
 
@@ -75,6 +77,8 @@ def _loss(lesson: Lesson, model: Backbone, batches: Batches) -> LossFunction:
         clean, given = batches(step, generator)
         noise = torch.randn(clean.shape, generator=on_device(generator, clean.device), device=clean.device)
         places = torch.randint(0, lesson.steps, (len(clean),), generator=generator)
+        mine = own_rows(len(clean))
+        clean, given, noise, places = clean[mine], given.each(lambda rows: rows[mine]), noise[mine], places[mine]
         x, times, wanted = lesson(clean, noise, places, given)
         error = (model(x, times, given) - wanted).square().mean()
         return error, {"mse": error.detach()}

@@ -13,7 +13,7 @@ from histoloom.conditions.tile_encoder import FittedTileEncoder, as_extractor, b
 from histoloom.data.rows import spread, val_rows
 from histoloom.data.store import TileStore
 from histoloom.progress import console
-from histoloom.training.loop import step_generator
+from histoloom.training.run import step_generator
 from histoloom.training.tile_encoder import MOST_FIT_TILES, features_of
 from histoloom.training.views import side_before, view
 

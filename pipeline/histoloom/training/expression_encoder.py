@@ -10,7 +10,8 @@ from histoloom.conditions.expression_encoder import ExpressionEncoder, Expressio
 from histoloom.config import Rna
 from histoloom.data.expression_values import normalised
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
+from histoloom.training.loop import train
+from histoloom.training.run import Numbers, TrainingRun, epoch_order
 
 _LEAST_STD = 1e-3
 

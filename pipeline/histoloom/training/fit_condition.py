@@ -23,7 +23,7 @@ from histoloom.training.clip import retrieval_recall, train_clip
 from histoloom.training.curves import curves
 from histoloom.training.embedding_measures import measure_embedding
 from histoloom.training.expression_encoder import explained_variance, train_expression
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 from histoloom.training.tile_encoder import MOST_FIT_TILES, features_of, train_tile_encoder
 
 
@@ -109,4 +109,5 @@ def _run(job: FitJob, name: str, steps: int, learning_rate: float) -> TrainingRu
         every,
         device=job.device,
         warmup_steps=20,
+        processes=job.processes,
     )

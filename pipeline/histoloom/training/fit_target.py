@@ -8,7 +8,7 @@ from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.rows import val_rows
 from histoloom.training.autoencoder import tiles_for_one_measured, train_autoencoder
 from histoloom.training.curves import curves
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 
 def fit_latents(job: FitJob) -> Fitted:
@@ -27,6 +27,8 @@ def fit_latents(job: FitJob) -> Fitted:
             device=job.device,
             resume_from=config.resume_from,
             log=log,
+            processes=job.processes,
+            batch_size=config.batch_size,
         )
         val = job.store.read(val_rows(job.store)) if config.patience else None
         if config.steps or config.decoder_steps:

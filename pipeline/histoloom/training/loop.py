@@ -1,17 +1,10 @@
-"""The one training loop: AdamW, warm-up, EMA, mixed precision, curves, and checkpoints that resume exactly.
-
-Everything drawn at a step comes from a generator keyed by (seed, step), so the data order and the noise of step n are
-the same whether or not the run was broken before it.
-"""
+"""The one training loop: AdamW, warm-up, EMA, mixed precision, curves, and checkpoints that resume exactly."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,87 +15,11 @@ from histoloom.backbones.precision import native
 from histoloom.data.commit import commit_part, read_record
 from histoloom.errors import HistoloomError
 from histoloom.progress import console, progress
+from histoloom.training.processes import beside, count_of, mean_of_numbers, take_mean_of_gradients
+from histoloom.training.run import LossFunction, Numbers, TrainingRun, learning_rate_factor, step_generator
 
-Numbers = dict[str, float | torch.Tensor]
-LossFunction = Callable[[int, torch.Generator], tuple[torch.Tensor, Numbers]]
-"""(step, generator) to the loss of the step's batch, and what else is to be logged by name."""
-Log = Callable[[int, dict[str, float]], None]
 _KEPT_CHECKPOINTS = 2
 _LOG_EVERY = 10
-
-
-@dataclass
-class TrainingRun:
-    """What a loop is asked to do.
-
-    steps : optimiser steps in all, counted from the first run's start.
-    learning_rate, warmup_steps : linear warm-up, then half a cosine down.
-    ema_decay : decay of the average of the weights, or None for no average.
-    checkpoints : folder for checkpoints; the newest there is resumed.
-    resume_from : a checkpoint's folder that must be there, for a run that goes on from another.
-    log : called as log(step, numbers) every ten steps, and again for the history of a resumed run.
-    measure, patience : called at each checkpoint, and the less the better. After `patience` checkpoints that are no better than the best,
-        training stops. The model is left as it was at the best.
-    measured : what was measured, each with its step.
-    """
-
-    title: str
-    steps: int
-    learning_rate: float
-    seed: int
-    checkpoints: Path
-    checkpoint_every: int
-    warmup_steps: int = 0
-    ema_decay: float | None = None
-    mixed_precision: str = "no"
-    device: str = "cpu"
-    weight_decay: float = 0.01
-    resume_from: str | None = None
-    log: Log | None = None
-    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    measure: Callable[[], float] | None = None
-    patience: int | None = None
-    measured: list[tuple[int, float]] = field(default_factory=list)
-
-    @property
-    def best(self) -> int | None:
-        """The step at which the least was measured, the first of equal ones."""
-        return min(self.measured, key=lambda at: at[1])[0] if self.measured else None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether as many checkpoints as `patience` says are no better than the best."""
-        return self.patience is not None and sum(step > (self.best or 0) for step, _ in self.measured) >= self.patience
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The CPU generator of one training step."""
-    key = hashlib.sha256(f"train/{seed}/{step}".encode()).digest()[:7]
-    return torch.Generator().manual_seed(int.from_bytes(key, "little"))
-
-
-def on_device(generator: torch.Generator, device: torch.device | str) -> torch.Generator:
-    """A generator there that is keyed as this one was: itself on a CPU. A GPU's numbers are others than a CPU's."""
-    place = torch.device(device)
-    return generator if place.type == "cpu" else torch.Generator(place).manual_seed(generator.initial_seed())
-
-
-def epoch_order(seed: int, count: int, batch_size: int, step: int) -> torch.Tensor:
-    """Indices of the batch of a step: each epoch is a fresh permutation, and no epoch is cut short."""
-    wanted, out = range(step * batch_size, (step + 1) * batch_size), []
-    for epoch in range(wanted.start // count, (wanted.stop - 1) // count + 1):
-        order = torch.randperm(count, generator=step_generator(seed, -1 - epoch))
-        low, high = max(wanted.start - epoch * count, 0), min(wanted.stop - epoch * count, count)
-        out.append(order[low:high])
-    return torch.cat(out)
-
-
-def learning_rate_factor(step: int, warmup_steps: int, steps: int) -> float:
-    """Fraction of the learning rate at a step: linear warm-up, then half a cosine down to a hundredth."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[str, torch.Tensor] | None:
@@ -119,14 +36,26 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[
     Raises
     ------
     HistoloomError
-        when `resume_from` holds no checkpoint, or the loss is not finite.
+        when `resume_from` holds no checkpoint, the loss is not finite, or there can't be so many processes.
     """
+    begun = _begun_from(run)
+    to_do = begun is None or _step_of(begun) < run.steps
+    count = count_of(run.processes, run.batch_size, run.device) if to_do else 1
+    with beside((model, loss, run), _train_beside, count, run.device) if count > 1 else nullcontext():
+        return _train(model, loss, run)
+
+
+def _train_beside(work: tuple[torch.nn.Module, LossFunction, TrainingRun]) -> None:
+    _train(*work)
+
+
+def _train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[str, torch.Tensor] | None:
     loop = _Loop(model, loss, run)
     start = loop.resume()
     if run.log:
         for step, logged in run.history:
             run.log(step, logged)
-    with torch.random.fork_rng(), progress(run.title, run.steps) as advance:
+    with torch.random.fork_rng(), progress(run.title, run.steps) if loop.is_first else nullcontext(_silent) as advance:
         advance(start)
         shown = ""
         for step in range(start, run.steps):
@@ -134,6 +63,8 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[
                 break
             numbers, done = loop.step(step), step + 1
             logs, keeps = (done % every == 0 or done == run.steps for every in (_LOG_EVERY, run.checkpoint_every))
+            if loop.is_shared and (logs or keeps):
+                numbers = mean_of_numbers(loop.accelerator, numbers)
             # To read a number is to wait for a GPU, which has work for steps ahead.
             if logs or keeps or run.device == "cpu":
                 read = _read(run, step, numbers)
@@ -151,6 +82,10 @@ def train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict[
     return loop.average
 
 
+def _silent(*_: object) -> None:
+    """Shows no progress: the first process does."""
+
+
 class _Loop:
     """A model in training: its optimiser, the average of its weights, and what is kept of them."""
 
@@ -160,17 +95,21 @@ class _Loop:
 
         AcceleratorState._reset_state()  # else what is trained first in a process settles the precision of all
         precision = native(run.mixed_precision, run.device)
-        if precision != run.mixed_precision:
-            console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
         self.model, self.loss, self.run = model, loss, run
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision, cpu=run.device == "cpu"
         )
+        self.is_first, self.is_shared = self.accelerator.is_main_process, self.accelerator.num_processes > 1
+        if precision != run.mixed_precision and self.is_first:
+            console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
         # As it will be used; a step is as fast either way (benchmarks/precision.py).
         model.train().to(memory_format=torch.channels_last)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(self.parameters, lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
-        self.optimiser = self.accelerator.prepare(model, optimiser)[1]
+        self.accelerator.prepare_model(
+            model, evaluation_mode=True
+        )  # no wrapper for many processes: losses call parts of it
+        self.optimiser = self.accelerator.prepare_optimizer(optimiser)
         keeps_average = run.ema_decay is not None
         self.average = {n: p.detach().clone() for n, p in model.named_parameters()} if keeps_average else None
 
@@ -184,10 +123,12 @@ class _Loop:
         generator = step_generator(run.seed, step)
         # Dropout and stochastic depth draw from torch's own generators.
         for own in (torch.default_generator, *torch.cuda.default_generators):
-            own.manual_seed(generator.initial_seed())
+            own.manual_seed(generator.initial_seed() + self.accelerator.process_index)
         with self.accelerator.autocast(), attention:
             value, numbers = self.loss(step, generator)
         self.accelerator.backward(value)
+        if self.is_shared:
+            take_mean_of_gradients(self.accelerator, self.parameters)
         self.accelerator.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -204,21 +145,28 @@ class _Loop:
             torch._foreach_lerp_(list(self.average.values()), [now[name] for name in self.average], 1 - decay)
 
     def measure(self, step: int) -> None:
-        if self.run.measure is None:
-            return
-        self.model.eval()
-        with torch.no_grad():
-            self.run.measured.append((step, self.run.measure()))
-        self.model.train()
+        """Measure the model, and let all processes know."""
+        run = self.run
+        if run.measure is not None:
+            self.model.eval()
+            with torch.no_grad():
+                run.measured.append((step, run.measure()))
+            self.model.train()
+        if self.is_shared and run.patience is not None:
+            from accelerate.utils import broadcast_object_list
+
+            run.measured[:] = broadcast_object_list([list(run.measured)])[0]
 
     def take_best(self) -> None:
         """Load the best checkpoint, where one was measured."""
-        if self.run.best is not None:
+        if self.run.best is not None and self.is_first:
             state = load_file(self.run.checkpoints / _name(self.run.best) / "state.safetensors", device=self.run.device)
             self._load_weights(state)
 
     def save(self, step: int) -> None:
         """Keep a checkpoint; of those before, the last one and the best stay."""
+        if not self.is_first:
+            return
 
         def write(folder: Path) -> dict:
             tensors = {f"model/{n}": t for n, t in self.model.state_dict().items()}
@@ -292,6 +240,10 @@ def _read(run: TrainingRun, step: int, numbers: Numbers) -> dict[str, float]:
             "mixed_precision: no. Checkpoints before it are kept."
         )
     return read
+
+
+def _step_of(checkpoint: Path) -> int:
+    return json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))["step"]
 
 
 def _checkpoints(run: TrainingRun) -> list[Path]:

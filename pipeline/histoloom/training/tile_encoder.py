@@ -15,7 +15,9 @@ from histoloom.config.train_encoders import ImageTower
 from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.training.loop import Numbers, TrainingRun, epoch_order, train
+from histoloom.training.loop import train
+from histoloom.training.processes import everyones, own_rows
+from histoloom.training.run import Numbers, TrainingRun, epoch_order
 from histoloom.training.views import side_before, view
 
 MOST_FIT_TILES = 2000
@@ -56,7 +58,7 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
         torch.default_generator.manual_seed(run.seed)
         head, compare = _method(config)
         model = _WithHead(TileEncoder(EncoderSizes(config.image_px, config.width, config.size)), head).to(run.device)
-    size = min(config.batch_size, len(rows))
+    run.batch_size = size = min(config.batch_size, len(rows))
     side = side_before(config.image_px, store.array(rows["part"].iloc[0]).shape[1])  # as large as views are cut from
 
     def shrunk(tiles: np.ndarray) -> np.ndarray:
@@ -68,9 +70,9 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         index = epoch_order(run.seed, len(rows), size, step)
         images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
-        both = torch.cat([view(images, config.image_px, generator) for _ in range(2)])
+        both = torch.cat([view(images, config.image_px, generator)[own_rows(size)] for _ in range(2)])
         first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
-        return compare(first, second), {}
+        return compare(everyones(first), everyones(second)), {}
 
     train(model, loss, run)
     return model.encoder.requires_grad_(False)

@@ -22,7 +22,7 @@ from histoloom.learners.dice import dice
 from histoloom.learners.learner import Learner, Training, learner_of
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.training.clip import likeness
-from histoloom.training.loop import TrainingRun
+from histoloom.training.run import TrainingRun
 
 _RIDGES = tuple(10.0**k for k in range(1, 7))
 _TEXT, _RNA = "text", "rna"
