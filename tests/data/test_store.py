@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from hypothesis import given
@@ -148,3 +149,26 @@ def test_rows_are_read_by_column_and_by_split(tmp_path):
     assert sorted(train) == ["index", "part", "split", "tile_id"] and list(train["part"]) == ["a", "b"]
     assert (train["tile_id"].to_numpy() == every[every["split"] == "train"]["tile_id"].to_numpy()).all()
     assert store.rows(split="nobody").empty
+
+
+def test_columns_that_some_parts_lack_are_read_of_those_that_have_them(tmp_path):
+    make_part(tmp_path, "new", tile_rows(2, dataset="camelyon16"), tiles(2, 4))
+    make_part(tmp_path, "old", tile_rows(3), tiles(3, 4))
+    path = tmp_path / "old/rows.parquet"
+    pd.read_parquet(path).drop(columns="dataset").to_parquet(path)
+    rows = TileStore(tmp_path).rows(["label"], optional=["dataset", "nobody_has_it"])
+    assert [*rows] == ["label", "dataset", "part", "index"]
+    assert rows["dataset"].isna().tolist() == [False, False, True, True, True]
+
+
+def test_rows_are_completed_part_by_part(store):
+    """With what they had kept, if it was changed, and whatever rows were left out."""
+    store, _ = store
+    every = store.rows()
+    some = store.rows(["tile_id"]).iloc[3::7].assign(label="other")
+    whole = pd.concat(store.whole(some))
+    assert whole["part"].tolist() == some["part"].tolist() and (whole["label"] == "other").all()
+    pd.testing.assert_frame_equal(
+        whole.drop(columns="label")[[*every.drop(columns="label")]], every.iloc[3::7].drop(columns="label")
+    )
+    assert list(store.whole(some.head(0))) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,14 @@ class InputTiles:
     params: Params
     given: Callable[[pd.DataFrame], dict[str, np.ndarray]]
 
+    @cached_property
+    def _by_id(self) -> pd.DataFrame:
+        return self.rows.set_index("tile_id", drop=False)
+
     def write(self, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
         """Write a part; how many tiles it has."""
         program = Program.read(plan["program"].iloc[0])
-        tiles = self.rows.set_index("tile_id", drop=False).loc[plan["input_ref"]]
+        tiles = self._by_id.loc[plan["input_ref"]]
         arrays = {name: self.store.read(tiles, name) for name in self._names(program)}
         if program.remake.any:
             arrays[FREE] = self._free(program.remake, plan, tiles)

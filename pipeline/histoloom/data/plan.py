@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -189,9 +190,13 @@ class GivenTiles:
     params: Params
     names: tuple[str, ...]
 
+    @cached_property
+    def _by_id(self) -> pd.DataFrame:
+        return self.rows.set_index("tile_id", drop=False)
+
     def of(self, plan: pd.DataFrame) -> dict[str, np.ndarray]:
         """Name to (n, h, w[, 3])."""
-        sources = self.rows.set_index("tile_id", drop=False).loc[plan["condition_ref"]]
+        sources = self._by_id.loc[plan["condition_ref"]]
         arrays = {name: self.store.read(sources, name) for name in self.names}
         if "mask" in arrays:
             arrays |= edited_layouts(arrays, plan, self.store, self.rows, self.params)

@@ -93,7 +93,11 @@ REFUSED = "too little of its class passed"
 """The reason of tiles of a class of which less than `filter.min_yield` passed: none of it is accepted to augment."""
 
 
+_GROUP_ROWS = 16_384
+"""Whoever asks for a part of a plan reads the groups of rows that hold it, not all."""
+
+
 def write_rows(rows: pd.DataFrame, path: Path, schema: pa.Schema) -> None:
     """Write a table with exactly the schema's columns in their order."""
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
-    pq.write_table(table.replace_schema_metadata(None), path)
+    pq.write_table(table.replace_schema_metadata(None), path, row_group_size=_GROUP_ROWS)

@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import zarr
 from zarr.codecs import ZstdCodec
 
 from histoloom.data.commit import RECORD
 from histoloom.errors import HistoloomError
 
+ROWS = "rows.parquet"
 UNKNOWN = 255
 SHARD_TILES = 128
 _AT_ONCE = {"codec_pipeline.batch_size": 64}  # one tile at a time, zarr's own bookkeeping costs more than zstd
@@ -162,19 +164,31 @@ class TileStore:
                 "finished. Run `dvc repro`."
             )
 
-    def rows(self, columns: Collection[str] | None = None, split: str | None = None) -> pd.DataFrame:
+    def rows(
+        self, columns: Collection[str] | None = None, split: str | None = None, optional: Collection[str] = ()
+    ) -> pd.DataFrame:
         """All rows in the order of parts, with two columns more: `part` and `index`, the tile's place in it.
 
         columns : those that are read; unstated, all. split : the one whose rows are kept.
+        optional : columns that are read too, of the parts that have them.
         """
         wanted = None if columns is None else sorted({*columns, "split"} if split else {*columns})
         frames = []
         for part in self.parts:
-            frame = pd.read_parquet(self.rows_folder / part / "rows.parquet", columns=wanted)
+            path = self.rows_folder / part / ROWS
+            here = set(pq.read_schema(path).names).intersection(optional) if optional else set()
+            frame = pd.read_parquet(path, columns=None if wanted is None else [*wanted, *sorted(here)])
             frame = frame.assign(part=part, index=np.arange(len(frame)))
             frames.append(frame if split is None else frame[frame["split"] == split])
         filled = [frame for frame in frames if len(frame)] or frames[:1]
         return pd.concat(filled, ignore_index=True)
+
+    def whole(self, rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        """Rows that were read in some columns, part by part with all columns; those that they have stay as they are."""
+        for part, of_part in rows.groupby("part", sort=False):
+            every = pd.read_parquet(self.rows_folder / str(part) / ROWS).iloc[of_part["index"].to_numpy()]
+            further = every[[name for name in every if name not in of_part]]
+            yield pd.concat([of_part, further.set_index(of_part.index)], axis=1)
 
     def array(self, part: str, name: str = "image") -> zarr.Array:
         """An array of a part, which is read where it is indexed.

@@ -17,7 +17,7 @@ from histoloom.data.codes import code, read_salt
 from histoloom.data.lineage import Lineage, records_of
 from histoloom.data.lineage_match import grid_of, recognise
 from histoloom.data.rows import leaving_rows
-from histoloom.data.schema import REFUSED, SPLITS
+from histoloom.data.schema import REFUSED, SPLITS, VERDICT_COLUMNS
 from histoloom.data.study_folder import Study
 from histoloom.emit.card import CardFacts, write_card
 from histoloom.emit.dataset_classes import Source, classes_of, labelled
@@ -31,6 +31,11 @@ from histoloom.studies.stage_work import Work
 Counts = dict[str, dict[str, dict[str, int]]]
 """Split to source to label to tiles."""
 _READ_TILES = 256
+_REAL = ("tile_id", "source", "label", "split", "split_group", "slide_id", "patient_id")
+_SYNTHETIC = (
+    "tile_id", "source", "label", "purpose", "request", "generator_sha256", "ancestors", *VERDICT_COLUMNS
+)  # fmt: skip
+"""Columns of all tiles that are held at once; the others are read part by part, as tiles are written."""
 
 
 def run(work: Work) -> None:
@@ -65,8 +70,12 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     """
     params, config, grid = study.params, study.params.emit, grid_of(study.params.tile.split)
     real, stores = study.real(), study.synthetic_stores()
-    real_rows = real.rows()
-    every = [(store, rows[rows["purpose"] == "augment"]) for store in stores for rows in [store.rows()]]
+    real_rows = real.rows(_REAL, optional=["dataset"])
+    every = [
+        (store, rows[rows["purpose"] == "augment"])
+        for store in stores
+        for rows in [store.rows(_SYNTHETIC, optional=["input_ref", "realism_score"])]
+    ]
     passed = [Source(store, leaving_rows(rows).assign(split="train")) for store, rows in every]
     lineage = {generator: record for store in stores for generator, record in records_of(store.folder).items()}
     accepted, allowed = pd.concat([s.rows for s in passed]), config.allow_unknown_ancestors
@@ -198,11 +207,12 @@ def _synthetic_fraction(train: dict[str, dict[str, int]]) -> float:
 
 def _items(sources: list[Source], config: Emit, salt: bytes) -> Iterator[Item]:
     for source in sources:
-        for start in range(0, len(source.rows), _READ_TILES):
-            rows = source.rows.iloc[start : start + _READ_TILES]
-            rows = rows.assign(caption=rows["caption"].fillna(""))
-            for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
-                yield _public(row, config, salt), image
+        for of_part in source.store.whole(source.rows):
+            for start in range(0, len(of_part), _READ_TILES):
+                rows = of_part.iloc[start : start + _READ_TILES]
+                rows = rows.assign(caption=rows["caption"].fillna(""))
+                for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
+                    yield _public(row, config, salt), image
 
 
 def _public(row: dict, config: Emit, salt: bytes) -> dict:

@@ -121,7 +121,7 @@ def run(work: Work) -> None:
     work.promote_parts([job.part for job in jobs], study.verdicts)
     metrics: dict[str, Any] = {"of_generator": measured, "refused": refused}
     for store in study.synthetic_stores():
-        rows = store.rows()
+        rows = _counted(store)
         if store.folder == study.woven_tiles:
             metrics["woven"] = _funnel(rows)
         else:
@@ -151,8 +151,7 @@ def _fit(work: Work, stores: list[TileStore], names: tuple[str, ...], folder: Pa
         return tiles_of(store, spread_by(rows, rows["label"], most).reset_index(drop=True), extractor)
 
     synthetic = joined([some(store, store.rows(), _MOST) for store in stores])
-    rows = real.rows()
-    parts = [some(real, rows[rows["split"] == split], _MOST_REAL) for split in ("train", "val", "test")]
+    parts = [some(real, real.rows(split=split), _MOST_REAL) for split in ("train", "val", "test")]
     tiles = RealTiles(*(as_made(study, part, device) for part in parts))
     fitting = Fitting(
         tiles.train, tiles.train.rows, lambda: [tiles.train.images], study, work.root, device,
@@ -166,7 +165,8 @@ def _fit(work: Work, stores: list[TileStore], names: tuple[str, ...], folder: Pa
 def _refused(work: Work, stores: list[TileStore], scored: Path) -> dict[str, Yield]:
     """The classes of which too little passed, with their yields: of what was sampled tile by tile, or with the tiles of slides."""
     least = work.params.filter.min_yield
-    rows = [TileStore(store.folder, rows_from=scored).rows().assign(store=store.folder.name) for store in stores]
+    judged = [TileStore(store.folder, rows_from=scored) for store in stores]
+    rows = [_counted(store).assign(store=store.folder.name) for store in judged]
     every = (
         pd.concat([r[r["purpose"] == "augment"] for r in rows]) if rows else pd.DataFrame({"label": [], "store": []})
     )
@@ -177,6 +177,11 @@ def _refused(work: Work, stores: list[TileStore], scored: Path) -> dict[str, Yie
         if len(part)
         for label, y in poor(_funnel(part)["by_class"], least).items()
     }
+
+
+def _counted(store: TileStore) -> pd.DataFrame:
+    """Verdicts in the columns that yields are counted by."""
+    return store.rows(["label", "purpose", *VERDICT_COLUMNS], optional=[f"{name}_score" for name in FILTERS])
 
 
 def poor(classes: dict[str, Yield], least: float) -> dict[str, Yield]:

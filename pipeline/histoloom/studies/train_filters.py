@@ -27,8 +27,7 @@ def run(work: Work) -> None:
     params, store, device, encoders = work.params, work.study.real(), work.training_device(), work.study.encoders
     config = params.train_filters
     every = with_conditions(train_rows(store), params)
-    unseen = store.rows()
-    unseen = with_conditions(spread(unseen[unseen["split"] == "test"], _HELD_OUT_TILES), params)
+    unseen = with_conditions(spread(store.rows(split="test"), _HELD_OUT_TILES), params)
     rows = spread(every, _MOST_TRAIN_TILES), with_conditions(val_rows(store, _HELD_OUT_TILES), params), unseen
     extractor = load_extractor(config.features, device)
     tiles = RealTiles(*(tiles_of(store, part.reset_index(drop=True), extractor) for part in rows))

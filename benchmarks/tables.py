@@ -1,0 +1,157 @@
+"""Memory and time of the stages that read the tables of all tiles, on made studies that differ in their number of tiles alone.
+
+A study has as many real tiles as synthetic ones, of 8 px, so that rows weigh more than pixels. Each stage runs in a process of its own, without
+workers. `plan` plans a tile for each; `filter` judges by `quality`, the cheapest filter; `emit` writes Parquet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from benchmarks.run import flat, report
+from benchmarks.training import anonymous_mib
+from histoloom.config import Cluster, Params
+from histoloom.data.commit import commit_part, write_json
+from histoloom.data.lineage import FILE, Lineage
+from histoloom.data.schema import SYNTHETIC_ROW, TILE_ROW, write_rows
+from histoloom.data.store import TileWriter, cut_arrays
+from histoloom.data.study_folder import Study
+from histoloom.studies.stage_work import run_stage
+
+PX, PART = 8, 5_000
+STAGES = ("plan", "train_filters", "filter", "emit")
+_GENERATOR = "0" * 64
+_EVERY_S = 0.05
+
+
+def params(count: int) -> Params:
+    return Params.model_validate({
+        "tile": {"mpp": 0.5, "tile_px": PX, "stride_px": PX, "labels": {"source": "slide", "classes": ["a", "b"]}},
+        "train_autoencoder": {"down_factor": 2},
+        "train_denoiser": {"conditions": ["label"], "channels": [16, 32]},
+        "plan": {"target": "none", "batch_size": 100, "batches_per_part": 10, "requests": [{"name": "more", "tiles": count}]},
+        "filter": {"use": ["quality"], "min_yield": 0},
+        "emit": {"formats": ["parquet"]},
+    })  # fmt: skip
+
+
+def make_study(root: Path, count: int) -> None:
+    """Both stores and what else the stages read, of `count` tiles each."""
+    for number, first in enumerate(range(0, count, PART)):
+        size = min(PART, count - first)
+        for store, rows in (("tiles", _real), ("synthetic", _synthetic)):
+            commit_part(root / "data" / store, f"p{number:05d}", partial(_write, rows, first, size))
+    write_json(root / "data/synthetic" / FILE, {_GENERATOR: Lineage().record})
+    for place in ("models/encoders", "data/woven_tiles", "manifests", "data/plan"):
+        (root / place).mkdir(parents=True, exist_ok=True)
+    Lineage().save(root / "models/encoders")
+
+
+def _real(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
+    groups = [f"P{n // 1000:05d}" for n in ids]
+    return pd.DataFrame({
+        "tile_id": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "source": "real", "slide_id": [f"S{n // 1000:05d}" for n in ids],
+        "patient_id": groups, "split_group": groups, "split": np.where(ids // 1000 % 10 == 0, "val", "train"),
+        "label": np.where(ids % 2, "a", "b"), "x_level0_px": 8 * ids, "y_level0_px": ids, "mpp": 0.5, "tissue_fraction": 1.0,
+        "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None, "masked": False, "dataset": "", "slide_fields": "{}",
+    }), TILE_ROW  # fmt: skip
+
+
+def _synthetic(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
+    guidance = [{"condition": "all", "scale": 3.0, "start": 1.0, "end": 0.0}]
+    return pd.DataFrame({
+        "tile_id": [f"more-{n:06d}" for n in ids], "source": "synthetic", "slide_id": "", "patient_id": "",
+        "split_group": [f"P{(n // 1000) | 1:05d}" for n in ids], "split": "train", "label": np.where(ids % 2, "a", "b"), "x_level0_px": -1,
+        "y_level0_px": -1, "mpp": 0.5, "tissue_fraction": np.nan, "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None,
+        "masked": False, "rna": None, "genotype": None, "cohort": None, "number": None, "seed": ids.astype(np.uint64), "scheduler": "ddim",
+        "steps": 20, "precision": "fp32", "window_layout": None, "generator_sha256": _GENERATOR,
+        "condition_ref": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "program": "", "input_ref": None,
+        "guidance": [guidance] * len(ids), "request": "more", "purpose": "augment",
+        "ancestors": [[f"P{(n // 1000) | 1:05d}"] for n in ids],
+    }), SYNTHETIC_ROW  # fmt: skip
+
+
+def _write(rows, first: int, count: int, folder: Path) -> None:
+    pictures = np.random.default_rng(first).integers(40, 220, (count, PX, PX, 3), dtype=np.uint8)
+    with TileWriter(folder, cut_arrays(PX), shard_tiles=1024) as writer:
+        for picture in pictures:
+            writer.add(image=picture)
+    table, schema = rows(np.arange(first, first + count))
+    write_rows(table, folder / "rows.parquet", schema)
+
+
+def run_one(root: Path, stage: str, count: int) -> dict[str, float]:
+    """One stage, in this process: its greatest anonymous memory in MiB, and its seconds."""
+    study, seen, over = Study(root), [], threading.Event()
+    vars(study).update(stated=params(count), params=params(count), cluster=Cluster(workers=0))
+
+    def watch() -> None:
+        while not over.wait(_EVERY_S):
+            seen.append(anonymous_mib())
+
+    watching, start = threading.Thread(target=watch), time.perf_counter()
+    watching.start()
+    try:
+        run_stage(stage, study)
+    finally:
+        over.set()
+        watching.join()
+    return {"mib": max(seen), "s": time.perf_counter() - start}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tiles", type=int, nargs="+", default=(10_000, 100_000, 1_000_000), help="the numbers of tiles"
+    )
+    parser.add_argument("--work", type=Path, help="keep the studies here")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--one", nargs=3, metavar=("FOLDER", "STAGE", "TILES"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        folder, stage, count = options.one
+        print(json.dumps(run_one(Path(folder), stage, int(count))))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        root, found = options.work or Path(temporary), {stage: {} for stage in STAGES}
+        for count in options.tiles:
+            make_study(root / str(count), count)
+            for stage in STAGES:
+                found[stage][count] = _in_process(root / str(count), stage, count)
+                print(count, stage, found[stage][count], flush=True)
+            shutil.rmtree(root / str(count), ignore_errors=options.work is None)
+    few, many = min(options.tiles), max(options.tiles)
+    keys = {
+        stage: {
+            "peak_mib": {str(count): result["mib"] for count, result in of.items()},
+            "slope_of_time": math.log(of[many]["s"] / of[few]["s"]) / math.log(many / few),
+            "bytes_a_tile": (of[many]["mib"] - of[few]["mib"]) * 2**20 / (many - few),
+        }
+        for stage, of in found.items()
+    }
+    seconds = {stage: {f"s_{count}": result["s"] for count, result in of.items()} for stage, of in found.items()}
+    report("tables", False, {"tiles": list(options.tiles), "tile_px": PX}, flat(keys), flat(seconds), options.json)
+
+
+def _in_process(root: Path, stage: str, count: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.tables", "--one", str(root), stage, str(count)]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
