@@ -20,7 +20,9 @@ from skimage.filters import gaussian
 
 from benchmarks.run import arguments, report, seconds
 from histoloom.config import Labels, Tile
+from histoloom.data.commit import sha256_file
 from histoloom.data.slide_entry import SlideEntry
+from histoloom.data.store import TileWriter, cut_arrays
 from histoloom.slides.job import SlideJob
 from histoloom.slides.tiler import cut_slide
 
@@ -64,6 +66,15 @@ def bare(path: Path, places: list[tuple[int, int]]) -> None:
             np.asarray(slide.read_region(place, 0, (TILE_PX, TILE_PX)).convert("RGB"))
 
 
+def stored(path: Path, places: list[tuple[int, int]], folder: Path) -> None:
+    """The loop that does what a store needs, with the same libraries: read, compress, write and hash. It finds no tissue and draws nothing."""
+    with openslide.OpenSlide(str(path)) as slide, TileWriter(folder, cut_arrays(TILE_PX)) as writer:
+        for place in places:
+            writer.add(image=np.asarray(slide.read_region(place, 0, (TILE_PX, TILE_PX)).convert("RGB")))
+    for file in [path, *(file for file in folder.rglob("*") if file.is_file())]:
+        sha256_file(file)
+
+
 def cut(path: Path, stain: str, parts: Path) -> Path:
     """Cut the slide as the stage does; return its part."""
     config = Tile(
@@ -84,9 +95,11 @@ def main() -> None:
         rows = pd.read_parquet(cut(path, "none", root / "first") / "rows.parquet")
         places = sorted(zip(rows["x_level0_px"], rows["y_level0_px"]), key=lambda place: place[::-1])
         bare(path, places)  # the file is in memory for both from here on
-        times = {name: [] for name in ("bare", *STAINS)}
+        times = {name: [] for name in ("bare", "stored", *STAINS)}
         for repeat in range(repeats):
             times["bare"].append(seconds(lambda: bare(path, places)))
+            times["stored"].append(seconds(lambda repeat=repeat: stored(path, places, root / f"stored-{repeat}")))
+            shutil.rmtree(root / f"stored-{repeat}")
             for stain in STAINS if repeat < 3 else STAINS[:1]:
                 parts = root / f"{stain}-{repeat}"
                 times[stain].append(seconds(lambda stain=stain, parts=parts: cut(path, stain, parts)))
@@ -100,9 +113,13 @@ def main() -> None:
         {
             "tiles_per_s_over_bare_openslide": ratios["none"],
             **{f"{stain}_tiles_per_s_over_bare_openslide": ratios[stain] for stain in STAINS[1:]},
-            "bare_cpu_over_pipeline_cpu": statistics.median(
-                b.cpu / t.cpu for b, t in zip(times["bare"], times["none"])
-            ),
+            **{f"{stain}_over_none": ratios[stain] / ratios["none"] for stain in STAINS[1:]},
+            **{
+                f"{name}_cpu_over_pipeline_cpu": statistics.median(
+                    b.cpu / t.cpu for b, t in zip(times[name], times["none"])
+                )
+                for name in ("bare", "stored")
+            },
         },
         {
             f"{name}_tiles_per_s": len(places) / statistics.median(t.wall for t in values)

@@ -124,7 +124,7 @@ def spots(root: Path, _: int, fraction: float) -> Study:
         },
         "plan": {"target": 900, "max_per_class": 900, "overdraw": 1.3},
         "sample": SAMPLE,
-        "filter": {"use": ["quality", "distance", "label", "disagreement", "near_copy"]},
+        "filter": {"use": ["quality", "distance", "label", "near_copy"]},
         "uplift": {"arms": ARMS, "seeds": 5, "steps": 150, "batch_size": 16, "image_px": 64},
     }  # fmt: skip
     return Study(root / f"spots-{fraction:g}", params, rows, {"manifests/spots.csv": data / "spots.csv"})

@@ -17,7 +17,7 @@ from tests.build import make_slide
 
 SIDE = 384
 HANGS_S = 1500
-FILTERS = ("quality", "distance", "label", "disagreement", "mask", "text", "anomaly", "near_copy")
+FILTERS = ("quality", "distance", "label", "mask", "text", "anomaly", "near_copy")
 TINY = {
     "tile": {
         "mpp": 1.0,

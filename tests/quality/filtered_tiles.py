@@ -17,7 +17,7 @@ from tests.stages import study_of
 
 SIDE = 32
 LABELS = ("plain", "other")
-USE = ("quality", "distance", "label", "disagreement", "mask", "text", "rna", "near_copy")
+USE = ("quality", "distance", "label", "mask", "text", "rna", "near_copy")
 FRACTION = 0.12
 """What each filter may reject of real tiles."""
 

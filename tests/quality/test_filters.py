@@ -14,7 +14,7 @@ from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.conditions import RnaFilter
 from histoloom.quality.filters.distance import DistanceFilter
 from histoloom.quality.filters.filter_set import FILTERS
-from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
+from histoloom.quality.filters.labels import LabelFilter
 from histoloom.quality.filters.tissue import QualityFilter
 from histoloom.quality.spoilt_tiles import WAYS, degrade
 from tests.quality.filtered_tiles import LABELS, fitting_of, make_tiles, with_images
@@ -60,14 +60,6 @@ def test_tiles_without_a_label_are_judged_by_the_rest(filter_set, held_out):
 def test_one_label_alone_has_no_label_filter(fitting, train):
     alone = Tiles(train.images, train.rows.assign(label="plain"), train.read, train.extractor)
     assert LabelFilter.fit(fitting_of(alone, fitting.params, fitting.work)) is None
-
-
-def test_members_disagree_more_where_they_are_wrong(fitting, held_out):
-    found = DisagreementFilter.fit(fitting)
-    scores = found.scores(held_out)["disagreement_score"].to_numpy()
-    wrong = LabelFilter(found.ensemble).scores(held_out)["label_score"].to_numpy() < 0.5
-    assert 0 < wrong.sum() < len(wrong) and (scores > -1e-6).all()
-    assert scores[wrong].mean() > scores[~wrong].mean()
 
 
 def test_a_small_class_has_the_spread_of_the_classes_and_not_the_distance_between_them(fitting):

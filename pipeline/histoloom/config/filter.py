@@ -13,7 +13,6 @@ class Filter(Section):
         "quality",
         "distance",
         "label",
-        "disagreement",
         "realism",
         "near_copy",
     )

@@ -10,7 +10,7 @@ from histoloom.config.base import Fraction, Positive, Section
 from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
 
-FilterName = Literal["quality", "distance", "label", "disagreement", "mask", "text", "rna", "anomaly", "near_copy"]
+FilterName = Literal["quality", "distance", "label", "mask", "text", "rna", "anomaly", "near_copy"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "anomaly": 0.01, "near_copy": 0.001}
 
 
@@ -19,7 +19,7 @@ class TrainFilters(Section):
     """fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for quality,
     distance and anomaly, 0.001 for near_copy, 0.05 for the others"""
     features: Annotated[ExtractorName, Names.EXTRACTOR] = "efficientnet-lite0"
-    """network of distance, label, disagreement, realism and rna: one of evaluate.features, but efficientnet-lite2"""
+    """network of distance, label, realism and rna: one of evaluate.features, but efficientnet-lite2"""
     segmenter_steps: Positive = 400
     """training steps of the mask filter's segmenter, and of each of up to five more that set its threshold"""
 

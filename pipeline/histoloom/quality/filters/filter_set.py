@@ -19,7 +19,7 @@ from histoloom.quality.filters.anomaly import AnomalyFilter
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.quality.filters.conditions import MaskFilter, RnaFilter, TextFilter
 from histoloom.quality.filters.distance import DistanceFilter
-from histoloom.quality.filters.labels import DisagreementFilter, LabelFilter
+from histoloom.quality.filters.labels import LabelFilter
 from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.filters.realism import RealismFilter
 from histoloom.quality.filters.reviewed import ReviewFilter
@@ -28,7 +28,7 @@ from histoloom.quality.filters.tissue import QualityFilter
 FILTERS: dict[str, type[Filter]] = {
     kind.name: kind
     for kind in (
-        QualityFilter, DistanceFilter, LabelFilter, DisagreementFilter, MaskFilter, TextFilter, RnaFilter, RealismFilter,
+        QualityFilter, DistanceFilter, LabelFilter, MaskFilter, TextFilter, RnaFilter, RealismFilter,
         AnomalyFilter, CopyFilter, ReviewFilter,
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Does a tile show its label: what an ensemble of classifiers on features says, and how far its members disagree.
+"""Does a tile show its label: what an ensemble of classifiers on features says.
 
 After the curation of Akrout et al. 2023: an ensemble sees the tiles that are tissue at all, and those are kept whose label it
 agrees with.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -47,22 +46,6 @@ class Ensemble:
         return cls(tuple(load_classifier(folder, f"member-{number}") for number in range(count)))
 
 
-@lru_cache(maxsize=1)
-def fit_ensemble(fitting: Fitting) -> Ensemble | None:
-    """Fit each member to a draw of groups (of tiles, where there are few groups) that has all classes.
-
-    None where there is one class alone. Both filters below share it.
-    """
-    tiles, classes = fitting.train, fitting.params.tile.labels.classes
-    labelled = np.flatnonzero(LabelFilter.applies_to(tiles))
-    labels = tiles.rows["label"].to_numpy(object)[labelled]
-    if len(set(labels)) < 2:
-        return None
-    features, groups = tiles.features[labelled], tiles.rows["split_group"].to_numpy(object)[labelled]
-    draws = group_draws(groups, labels, MEMBERS, np.random.default_rng(fitting.params.seed))
-    return Ensemble(tuple(fit_classifier(features[draw], labels[draw].tolist(), classes) for draw in draws))
-
-
 @dataclass(frozen=True)
 class LabelFilter(Filter):
     """The ensemble's mean probability of the tile's own label."""
@@ -75,8 +58,18 @@ class LabelFilter(Filter):
 
     @classmethod
     def fit(cls, fitting: Fitting):
-        ensemble = fit_ensemble(fitting)
-        return ensemble and cls(ensemble)
+        """Fit each member to a draw of groups (of tiles, where there are few groups) that has all classes.
+
+        None where there is one class alone.
+        """
+        tiles, classes = fitting.train, fitting.params.tile.labels.classes
+        labelled = np.flatnonzero(cls.applies_to(tiles))
+        labels = tiles.rows["label"].to_numpy(object)[labelled]
+        if len(set(labels)) < 2:
+            return None
+        features, groups = tiles.features[labelled], tiles.rows["split_group"].to_numpy(object)[labelled]
+        draws = group_draws(groups, labels, MEMBERS, np.random.default_rng(fitting.params.seed))
+        return cls(Ensemble(tuple(fit_classifier(features[draw], labels[draw].tolist(), classes) for draw in draws)))
 
     @staticmethod
     def applies_to(tiles: Tiles) -> np.ndarray:
@@ -94,21 +87,3 @@ class LabelFilter(Filter):
     @classmethod
     def load(cls, folder: Path):
         return cls(Ensemble.load(folder))
-
-
-@dataclass(frozen=True)
-class DisagreementFilter(LabelFilter):
-    """How much the members differ: entropy of their mean less their mean entropy, in nats (BALD; Houlsby et
-    al. 2011, eq. 2)."""
-
-    name = "disagreement"
-    reason = "classifiers disagree about it"
-    high_is_bad = True
-
-    def scores(self, tiles: Tiles) -> pd.DataFrame:
-        each = self.ensemble.probabilities(tiles.features)
-        return pd.DataFrame({self.column: _entropy(each.mean(0)) - _entropy(each).mean(0)})
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    return -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(-1)
