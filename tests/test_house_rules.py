@@ -88,6 +88,8 @@ def _absolute_path(node: ast.AST) -> bool:
     )
 
 
+_MAY = {("_pickle", "pipeline/histoloom/training/processes.py")}
+"""A training's other processes are sent what they are to do by the one that started them, through a pipe; no file is read."""
 RULES = [_global_randomness, _pickle, _print, _eval, _bare_except, _absolute_path]
 
 
@@ -100,6 +102,7 @@ def test_no_source_breaks_a_rule(rule):
     found = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in SOURCES
+        if (rule.__name__, str(path.relative_to(ROOT))) not in _MAY
         for line in _breaches(path.read_text(encoding="utf-8"), rule)
     ]
     assert found == []

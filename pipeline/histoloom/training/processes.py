@@ -2,7 +2,7 @@
 
 Every process draws a step's whole batch, and computes the rows of it that are its own. accelerate takes the mean of their gradients, so the
 step is the one that a single process takes. This process is the first: it alone logs, measures and keeps checkpoints. The others get the
-model and the loss by cloudpickle, and end with it.
+model and the loss by cloudpickle, through a pipe, and end with it.
 """
 
 from __future__ import annotations
