@@ -9,7 +9,11 @@ from __future__ import annotations
 import shutil
 import statistics
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import openslide
@@ -32,6 +36,8 @@ MPP = 0.499
 TILE_PX = 256
 JPEG_PX = 240  # side of the JPEG tiles in the file, a multiple of 16 as Aperio's scanners write
 LEVELS = (1, 4, 16)
+LATENCY_S = 0.1
+"""Of a read, where reads are slow: a block of 2,048 px."""
 STAINS = ("none", "macenko", "reinhard")
 
 
@@ -85,6 +91,19 @@ def cut(path: Path, stain: str, parts: Path) -> Path:
     return parts / result.part
 
 
+@contextmanager
+def slow_reads(latency_s: float) -> Iterator[None]:
+    """Each read of a slide waits, as on a network's file system."""
+    read = openslide.OpenSlide.read_region
+
+    def late(self, *arguments):
+        time.sleep(latency_s)
+        return read(self, *arguments)
+
+    with patch.object(openslide.OpenSlide, "read_region", late):
+        yield
+
+
 def main() -> None:
     options = arguments(__doc__)
     side_px, repeats = (8192, 3) if options.smoke else (12288, 7)
@@ -104,6 +123,8 @@ def main() -> None:
                 parts = root / f"{stain}-{repeat}"
                 times[stain].append(seconds(lambda stain=stain, parts=parts: cut(path, stain, parts)))
                 shutil.rmtree(parts)  # a virtual machine's first touch of memory for new files costs more than zstd
+        with slow_reads(LATENCY_S):
+            late = [seconds(lambda number=number: cut(path, "none", root / f"late-{number}")) for number in range(3)]
     ratios = {name: statistics.median(b.wall / t.wall for b, t in zip(times["bare"], times[name])) for name in STAINS}
     report(
         "tiling",
@@ -113,6 +134,8 @@ def main() -> None:
         {
             "tiles_per_s_over_bare_openslide": ratios["none"],
             **{f"{stain}_tiles_per_s_over_bare_openslide": ratios[stain] for stain in STAINS[1:]},
+            "tiles_per_s_with_latency_over_without": statistics.median(t.wall for t in times["none"])
+            / statistics.median(t.wall for t in late),
             **{f"{stain}_over_none": ratios[stain] / ratios["none"] for stain in STAINS[1:]},
             **{
                 f"{name}_cpu_over_pipeline_cpu": statistics.median(
