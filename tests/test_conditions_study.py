@@ -139,7 +139,9 @@ def study(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"conditions-{request.param}")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
+    processes = 2 if request.param == "spade" else 1  # that share each training
+    cluster = f"workers: 0\ntraining_threads: 1\ntraining_processes: {processes}\n"
+    (folder / "cluster.yaml").write_text(cluster)
     params(folder, write_inputs(folder), train_denoiser={"map_input": request.param})
     assert not faults_among(check_study(Study()))
     run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
