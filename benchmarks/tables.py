@@ -131,7 +131,7 @@ def main() -> None:
         for count in options.tiles:
             make_study(root / str(count), count)
             for stage in STAGES:
-                found[stage][count] = _in_process(root / str(count), stage, count)
+                found[stage][count] = in_process(root / str(count), stage, count)
                 print(count, stage, found[stage][count], flush=True)
             shutil.rmtree(root / str(count), ignore_errors=options.work is None)
     few, many = min(options.tiles), max(options.tiles)
@@ -147,7 +147,7 @@ def main() -> None:
     report("tables", False, {"tiles": list(options.tiles), "tile_px": PX}, flat(keys), flat(seconds), options.json)
 
 
-def _in_process(root: Path, stage: str, count: int) -> dict[str, float]:
+def in_process(root: Path, stage: str, count: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.tables", "--one", str(root), stage, str(count)]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(out.splitlines()[-1])

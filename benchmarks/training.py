@@ -1,7 +1,8 @@
 """Memory and steps a second of the stages that train, on made stores of tiles of 64 px that differ in their number alone.
 
 Each stage runs in a process of its own, whose anonymous memory is read while it works: what is mapped from files is not in it.
-At the smaller number it runs again with all tiles read into memory beforehand, as a reference of its speed.
+At the smaller number it runs again with all tiles read into memory beforehand, as a reference of its speed; and the denoiser once more
+on one thread, by one process and by two that share each batch.
 """
 
 from __future__ import annotations
@@ -111,10 +112,14 @@ def _in_memory():
         yield
 
 
-def run_one(root: Path, stage: str, steps: int, *, in_memory: bool) -> dict[str, float]:
-    """One stage, in this process: its greatest anonymous memory in MiB, and the median time of a step."""
+def run_one(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
+    """One stage, in this process: its greatest anonymous memory in MiB, the median time of a step, and the last loss.
+
+    how : mapped, memory, or a number of processes of one thread.
+    """
     study, times, seen, over = Study(root), [], [], threading.Event()
-    vars(study).update(stated=params(steps), params=params(steps), cluster=Cluster(workers=1))
+    threads = {"training_threads": 1, "training_processes": int(how)} if how.isdigit() else {}
+    vars(study).update(stated=params(steps), params=params(steps), cluster=Cluster(workers=1, **threads))
 
     def watch() -> None:
         while not over.wait(_EVERY_S):
@@ -130,12 +135,13 @@ def run_one(root: Path, stage: str, steps: int, *, in_memory: bool) -> dict[str,
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        with patch.object(loop._Loop, "step", timed), _in_memory() if in_memory else nullcontext():
+        with patch.object(loop._Loop, "step", timed), _in_memory() if how == "memory" else nullcontext():
             run_stage(stage, study)
     finally:
         over.set()
         watching.join()
-    return {"mib": max(seen), "step_s": float(np.median(times))}
+    loss = json.loads((study.reports(stage) / "metrics.json").read_text(encoding="utf-8")).get("loss_last_100_steps")
+    return {"mib": max(seen), "step_s": float(np.median(times)), "loss": loss}
 
 
 def anonymous_mib() -> float:
@@ -153,7 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         folder, stage, how = options.one
-        print(json.dumps(run_one(Path(folder), stage, options.steps, in_memory=how == "memory")))
+        print(json.dumps(run_one(Path(folder), stage, options.steps, how)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         root, found, steps = options.work or Path(temporary), {}, {}
@@ -169,6 +175,11 @@ def main() -> None:
                 "steps_per_s_over_in_memory": reference["step_s"] / of[few]["step_s"],
             }
             steps[stage] = {"step_s": {str(count): result["step_s"] for count, result in of.items()}}
+        one, two = (_in_process(root / str(few), "train_denoiser", options.steps, how) for how in ("1", "2"))
+        found["processes"] = {
+            "two_over_one": one["step_s"] / two["step_s"],
+            "loss_difference": abs(one["loss"] - two["loss"]),
+        }
     sizes = {"tiles": list(options.tiles), "tile_px": PX, "steps": options.steps}
     report("training", False, sizes, flat(found), flat(steps), options.json)
 

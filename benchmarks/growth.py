@@ -1,0 +1,122 @@
+"""How the time of a stage grows with its work: with tiles, with slides, with the side of a woven slide. A plot, and the slopes.
+
+Tiles: the stages of `benchmarks.tables`. Slides: `tile` on copies of one slide, one worker. Sides: a canvas of two convolutions, woven, decoded and
+written as a pyramid, so that nearly all of its time is histoloom's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from benchmarks import tables
+from benchmarks.canvas import _whole
+from benchmarks.run import flat, report, seconds
+from benchmarks.studies import Study
+from benchmarks.tiling import MPP, TILE_PX, write_slide
+
+TILES, SLIDES, SIDES_PX = (10_000, 30_000, 100_000), (2, 4, 8, 16), (2048, 4096, 8192, 16384)
+SLIDE_PX = 4096
+_STAGES = ("plan", "train_filters", "filter", "emit")
+
+Times = dict[int, float]
+"""Work to seconds."""
+
+
+def of_tiles(root: Path) -> dict[str, Times]:
+    found: dict[str, Times] = {stage: {} for stage in _STAGES}
+    for count in TILES:
+        tables.make_study(root / str(count), count)
+        for stage in _STAGES:
+            found[stage][count] = tables.in_process(root / str(count), stage, count)["s"]
+        shutil.rmtree(root / str(count))
+    return found
+
+
+def of_slides(root: Path) -> dict[str, Times]:
+    times: Times = {}
+    root.mkdir()
+    write_slide(root / "slide.tif", SLIDE_PX)
+    for count in SLIDES:
+        rows = []
+        for number in range(count):
+            path = root / f"{count}-{number}.tif"
+            path.write_bytes((root / "slide.tif").read_bytes() + bytes(number))  # each is another file
+            rows.append(
+                {"slide_id": path.stem, "path": str(path), "patient_id": path.stem, "mpp": MPP, "label": "tissue"}
+            )
+        labels = {"source": "slide", "classes": ["tissue"]}
+        tile = {"mpp": MPP, "tile_px": TILE_PX, "stride_px": TILE_PX, "labels": labels, "slides_root": str(root)}
+        study = Study(root / f"study-{count}", {"tile": tile}, rows, {}, workers=0)
+        times[count] = seconds(lambda study=study: study.run("tile")).wall
+    return {"tile": times}
+
+
+def of_sides(root: Path) -> dict[str, Times]:
+    times: Times = {}
+    context = multiprocessing.get_context("spawn")
+    for side in SIDES_PX:
+        folder, queue = root / str(side), context.Queue()
+        folder.mkdir(parents=True)
+        process = context.Process(target=_whole, args=(side, folder, queue))
+
+        def work(process=process, queue=queue) -> None:
+            process.start()
+            queue.get()
+            process.join()
+
+        times[side] = seconds(work).wall
+        shutil.rmtree(folder)
+    return {"weave": times}
+
+
+def slope(times: Times) -> float:
+    """Of the logarithm of time against that of work, between the two largest: what is constant weighs least there."""
+    (few, before), (many, after) = sorted(times.items())[-2:]
+    return math.log(after / before) / math.log(many / few)
+
+
+def plot(parts: dict[str, dict[str, Times]], path: Path) -> None:
+    figure, axes = plt.subplots(1, len(parts), figsize=(4 * len(parts), 3.4), layout="constrained")
+    for axis, (name, lines) in zip(axes, parts.items()):
+        for stage, times in lines.items():
+            axis.loglog(*zip(*sorted(times.items())), marker="o", label=f"{stage}: slope {slope(times):.2f}")
+        axis.set(xlabel=name, ylabel="seconds", title=f"time against {name}")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _parts(root: Path, only: list[str]) -> Iterator[tuple[str, dict[str, Times]]]:
+    for name, measure in {"tiles": of_tiles, "slides": of_slides, "px a side": of_sides}.items():
+        if name.split()[0] in only or not only:
+            yield name, measure(root / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--picture", type=Path, default=Path("growth.png"), help="the plot")
+    parser.add_argument("--only", nargs="+", choices=("tiles", "slides", "px"), default=[], help="measure these alone")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        parts = dict(_parts(Path(temporary), options.only))
+    if len(parts) > 1:
+        plot(parts, options.picture)
+    keys = {f"slope.{stage}": slope(times) for lines in parts.values() for stage, times in lines.items()}
+    details = {
+        f"{stage}.{work}": s for lines in parts.values() for stage, times in lines.items() for work, s in times.items()
+    }
+    sizes = {"tiles": TILES, "slides": SLIDES, "sides_px": SIDES_PX}
+    report("growth", False, sizes, flat(keys), details, options.json)
+
+
+if __name__ == "__main__":
+    main()
