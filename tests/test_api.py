@@ -100,6 +100,9 @@ def test_the_command_writes_tiles_their_sheet_and_their_rows(tmp_path, monkeypat
     [
         ({"like": np.zeros((64, 64, 3), np.uint8)}, "128 x 128 px of 8-bit RGB"),
         ({"like": np.zeros((128, 128, 3))}, "this is float64"),
+        ({"like": Image.new("L", (128, 128))}, "this picture is L"),
+        ({"like": Image.new("I;16", (128, 128))}, "this picture is I;16"),
+        ({"like": Image.new("RGBA", (128, 128), (9, 9, 9, 128))}, "this picture is RGBA"),
         ({"like": "nowhere.png"}, "no picture at nowhere.png"),
         ({"mpp": 0.0}, "state the scale"),
         ({"label": "keratin"}, "not one that the model knows: cancer, immune, other"),

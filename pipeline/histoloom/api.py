@@ -159,7 +159,15 @@ class Model:
         """(tile_px, tile_px, 3) uint8."""
         if isinstance(tile, str | Path):
             tile = _opened(tile)
-        pixels = np.asarray(tile.convert("RGB") if isinstance(tile, Image.Image) else tile)
+        if isinstance(tile, Image.Image):
+            opaque = tile.mode == "RGBA" and tile.getextrema()[3][0] == 255
+            if tile.mode != "RGB" and not opaque:
+                raise HistoloomError(
+                    f"A tile to be like is opaque 8-bit RGB; this picture is {tile.mode}, as Pillow names it. Save it as RGB: grey or transparent "
+                    "pixels have no stain to be like."
+                )
+            tile = tile.convert("RGB")
+        pixels = np.asarray(tile)
         if pixels.shape != (self.tile_px, self.tile_px, 3) or pixels.dtype != np.uint8:
             raise HistoloomError(
                 f"A tile to be like has {self.tile_px} x {self.tile_px} px of 8-bit RGB; this is {pixels.dtype} of shape {pixels.shape}. Cut it to "
