@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from histoloom.config.base import (
     BackboneName,
@@ -114,6 +114,12 @@ class TrainDenoiser(Section):
     checkpoint_every: Positive = 200
     resume_from: Annotated[str | None, Names.FILE] = None
     """a checkpoint folder to continue from; it is an error if it is missing"""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def trains(self) -> bool:
+        """Whether a step is taken at all. `encode` depends on this, and not on how many there are."""
+        return self.steps > 0
 
     @property
     def encoded(self) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def package_models(
     millions = {part: round(copy_half(models / part, folder / part, max_shard_size) / 1e6, 1) for part in PARTS}
     for part in PARTS:
         names.outside(read_lineage(models / part)).save(folder / part)
-    _write_params(params.model_dump(mode="json"), folder / "params.yaml")
+    _write_params(params.model_dump(mode="json", exclude_computed_fields=True), folder / "params.yaml")
     facts = {
         "name": name,
         "version": histoloom.__version__,

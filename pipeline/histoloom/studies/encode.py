@@ -1,4 +1,4 @@
-"""Turn train tiles into data and conditions into arrays, part by part."""
+"""Turn train tiles into data and conditions into arrays, part by part; a few of them alone, where the denoiser isn't trained."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from histoloom.registry import registered
 from histoloom.studies.stage_work import Work
 from histoloom.targets.target import Target
 
+_FEW = 16
+"""Tiles that show a denoiser which is not trained what its data and conditions look like."""
+
 
 def run(work: Work) -> None:
     """Cache data and condition arrays of the train split, a part for each part of the store."""
@@ -33,10 +36,11 @@ def run(work: Work) -> None:
     target = registered("target", config.target.name).load(autoencoder, device, params.encode.precision)
     conditions = study_conditions(params, encoders, device)
     rows = rows[rows["masked"]] if "mask" in target.reads else rows
-    names = [part for part in store.parts if (rows["part"] == part).any()]
+    shown = rows if config.trains else rows.head(_FEW)
+    names = [part for part in store.parts if (shown["part"] == part).any()]
 
     def encode_part(part: str, folder: Path) -> dict:
-        mine = rows[rows["part"] == part]
+        mine = shown[shown["part"] == part]
         size, count = params.encode.batch_size, SYMMETRIES[params.encode.symmetries] if target.mirrored else 1
         arrays = conditions.arrays(mine, partial(store.read, mine))
         batches = [mine.iloc[start : start + size] for start in range(0, len(mine), size)]

@@ -137,7 +137,14 @@ STAGES = {
         Stage(
             "encode",
             "Cache the data and condition arrays of the train split.",
-            params=("encode", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON, "files.train_encoders"),
+            params=(
+                "encode",
+                "train_denoiser.trains",
+                "tile.labels.classes",
+                "tile.masks.classes",
+                *_TRAINED_ON,
+                "files.train_encoders",
+            ),
             inputs=("data/tiles", "models/encoders", "models/autoencoder"),
             outputs=("data/encoded",),
             metrics=False,
