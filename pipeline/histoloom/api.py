@@ -160,7 +160,7 @@ class Model:
         if isinstance(tile, str | Path):
             tile = _opened(tile)
         if isinstance(tile, Image.Image):
-            opaque = tile.mode == "RGBA" and tile.getextrema()[3][0] == 255
+            opaque = tile.mode == "RGBA" and np.asarray(tile)[..., 3].min() == 255
             if tile.mode != "RGB" and not opaque:
                 raise HistoloomError(
                     f"A tile to be like is opaque 8-bit RGB; this picture is {tile.mode}, as Pillow names it. Save it as RGB: grey or transparent "
