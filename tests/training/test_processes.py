@@ -62,6 +62,7 @@ def test_two_processes_give_the_curve_of_one_and_one_goes_on_where_two_stopped(t
 
 
 def test_an_autoencoder_and_its_critic_are_shared_and_the_first_measures(tmp_path):
+    """Under mixed precision where the CPU has it: the second training then begins with a network that the first prepared."""
     images = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8)
     config = TrainAutoencoder(
         steps=3, decoder_steps=2, batch_size=4, latent_channels=4, channels=8, down_factor=2, critic_weight=0.1, patience=2
@@ -69,13 +70,14 @@ def test_an_autoencoder_and_its_critic_are_shared_and_the_first_measures(tmp_pat
     curves = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        run = TrainingRun("t", 3, 1e-3, 0, folder / "whole", 1, processes=processes, batch_size=4)
+        run = TrainingRun("t", 3, 1e-3, 0, folder / "whole", 1, mixed_precision="bf16")
+        run.processes, run.batch_size = processes, 4
         logged: list = []
         run.log = lambda step, numbers, logged=logged: logged.append((step, numbers["loss"]))
         train_autoencoder(config, images, run, folder, images)
         curves[processes] = [loss for _, loss in logged], [value for _, value in run.measured]
     for one, two in zip(curves[1], curves[2], strict=True):
-        assert len(one) >= 2 and one == pytest.approx(two, rel=1e-3)
+        assert len(one) >= 2 and one == pytest.approx(two, rel=1e-2)
 
 
 def test_rows_of_all_processes_are_compared_with_one_another(tmp_path):

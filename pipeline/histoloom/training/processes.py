@@ -187,10 +187,10 @@ def _become(rank: int, count: int, port: int, threads: int) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """cloudpickle's, but for two things.
+    """cloudpickle's, but for three things.
 
     Of a whole array that is mapped from a file, the file is sent. Of a tensor the numbers are, to whatever device of its kind the other has;
-    torch's own way takes `torch.load` without its guard.
+    torch's own way takes `torch.load` without its guard. What accelerate put around a network's forward is put around it again.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -200,6 +200,8 @@ class _Pickler(cloudpickle.Pickler):
             numbers = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             is_weight = isinstance(obj, torch.nn.Parameter)
             return _tensor, (numbers, obj.dtype, obj.shape, obj.device.type, is_weight, obj.requires_grad)
+        if type(obj).__module__ == "accelerate.utils.operations":  # a network that was trained before under mixed precision
+            return type(obj), (obj.model_forward,)
         return super().reducer_override(obj)
 
 
