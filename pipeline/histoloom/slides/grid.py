@@ -36,21 +36,25 @@ def _starts(length_px: int, tile_px: int, stride_px: int, shift_from_px: int | N
     return starts
 
 
+_MOST_READ = 1.5
+"""Pixels that are read for each pixel of tiles. With less, a block that lacks one tile is read row by row."""
+
+
 def blocks(corners: Iterable[Corner], tile_px: int, block_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
     """Group tiles so that one read serves many.
 
     Yields
     ------
     The box around the tiles whose corners lie in one block of side `block_px`, px of the target scale, and these corners.
-    Where they are so sparse that the box is larger than all of them together, there is a box for each run of neighbours in
-    a row.
+    Where they are so sparse that the box is half as large again as all of them together, there is a box for each run of
+    neighbours in a row: it costs more to read what nobody asked for than to read often.
     """
     grouped: dict[tuple[int, int], list[Corner]] = {}
     for x, y in corners:
         grouped.setdefault((y // block_px, x // block_px), []).append((x, y))
     for _, members in sorted(grouped.items()):
         box = _box(members, tile_px)
-        if box.width * box.height <= len(members) * tile_px**2:
+        if box.width * box.height <= _MOST_READ * len(members) * tile_px**2:
             yield box, members
         else:
             yield from ((_box(run, tile_px), run) for run in _runs(members, tile_px))
