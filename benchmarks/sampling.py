@@ -38,7 +38,9 @@ AS_DASK_COMES = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "65536",
 
 def demo_study(root: Path, tiles: int, size: int, steps: int) -> Study:
     """A study of drawn slides with models of the demo's sizes, trained for a step; sampled as a model that isn't distilled is."""
-    demo = load_params(Path(__file__).parent.parent / "params.yaml").model_dump(mode="json")
+    demo = load_params(Path(__file__).parent.parent / "params.yaml").model_dump(
+        mode="json", exclude_computed_fields=True
+    )
     rows, tile = drawn_slides(root)
     params = {
         "tile": tile | {"tile_px": demo["tile"]["tile_px"]},

@@ -136,7 +136,7 @@ def write(folder: Path) -> Study:
 def test_a_study_runs_on_pieces_of_the_user_s(tmp_path, monkeypatch, workers):
     monkeypatch.chdir(tmp_path)
     study = write(tmp_path)
-    (tmp_path / "cluster.yaml").write_text(f"workers: {workers}\ntraining_threads: 1\n")
+    (tmp_path / "cluster.yaml").write_text(f"workers: {workers}\ntraining_threads: 1\ntraining_processes: 2\n")
     assert not faults_among(check_study(study))
     run(*TRAINED, "plan", "sample", "sample_slides", "tile_slides", "train_filters", "filter")
     record = json.loads(Path("models/denoiser/conditions.json").read_text())

@@ -71,10 +71,11 @@ def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: Training
     criterion = open_clip.ClipLoss()
     images = unpacked_tiles(store, rows, run.checkpoints)
 
-    run.batch_size = size = min(config.batch_size, len(rows))
+    count = len(rows)
+    run.batch_size = size = min(config.batch_size, count)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-        index = epoch_order(run.seed, len(rows), size, step)
+        index = epoch_order(run.seed, count, size, step)
         index = index[own_rows(len(index))]
         batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
         text = of_caption[index]

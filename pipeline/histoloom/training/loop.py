@@ -66,7 +66,7 @@ def _train(model: torch.nn.Module, loss: LossFunction, run: TrainingRun) -> dict
             if loop.is_shared and (logs or keeps):
                 numbers = mean_of_numbers(loop.accelerator, numbers)
             # To read a number is to wait for a GPU, which has work for steps ahead.
-            if logs or keeps or run.device == "cpu":
+            if logs or keeps or (run.device == "cpu" and not loop.is_shared):
                 read = _read(run, step, numbers)
                 shown = f"loss {read['loss']:.4f}"
             if logs:
@@ -128,7 +128,7 @@ class _Loop:
             value, numbers = self.loss(step, generator)
         self.accelerator.backward(value)
         if self.is_shared:
-            take_mean_of_gradients(self.accelerator, self.parameters)
+            take_mean_of_gradients(self.parameters)
         self.accelerator.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -160,7 +160,7 @@ class _Loop:
     def take_best(self) -> None:
         """Load the best checkpoint, where one was measured."""
         if self.run.best is not None and self.is_first:
-            state = load_file(self.run.checkpoints / _name(self.run.best) / "state.safetensors", device=self.run.device)
+            state = load_file(self.run.checkpoints / _name(self.run.best) / "state.safetensors")
             self._load_weights(state)
 
     def save(self, step: int) -> None:
@@ -193,7 +193,7 @@ class _Loop:
         folder = _begun_from(self.run)
         if folder is None:
             return 0
-        state = load_file(folder / "state.safetensors", device=self.run.device)
+        state = load_file(folder / "state.safetensors")
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         try:
             self._load_weights(state)

@@ -12,24 +12,30 @@ import mmap
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle
 import numpy as np
 import torch
 
 from histoloom.errors import HistoloomError
+from histoloom.progress import console
+from histoloom.registry import Kind, extend, extensions, registered
 from histoloom.training.run import Numbers
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from multiprocessing.synchronize import Semaphore
 
     from accelerate import Accelerator
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 """By which accelerate finds the processes of a training."""
+_END_S, _GRACE_S = 10, 60
+"""Seconds that processes have to end; and that this one has to notice that another died."""
 
 
 def count_of(stated: int | str, batch_size: int | None, device: str) -> int:
@@ -56,7 +62,7 @@ def count_of(stated: int | str, batch_size: int | None, device: str) -> int:
     if batch_size % count:
         raise HistoloomError(
             f"cluster.yaml asks for training_processes: {count}, and a batch of {batch_size} can't be divided among them evenly. "
-            "Choose a number that divides it, or another batch_size."
+            "Choose a number that divides it, or another batch_size. A batch has no more rows than there are train tiles."
         )
     return count
 
@@ -83,14 +89,17 @@ def everyones(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat(gather(rows.contiguous()))
 
 
-def take_mean_of_gradients(accelerator: Accelerator, parameters: Sequence[torch.nn.Parameter]) -> None:
+def take_mean_of_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Give every process the mean of all processes' gradients, by one exchange. A weight that none of them uses stays without one."""
-    used = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
-    flat = torch.cat([used, *((torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters)])
-    used, *means = accelerator.reduce(flat, "mean").split([len(parameters), *(p.numel() for p in parameters)])
-    for parameter, mean, is_used in zip(parameters, means, used.tolist()):
-        if is_used:
-            parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))
+    uses = [p.grad is not None for p in parameters]
+    gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]
+    flat = torch.cat([torch.tensor(uses, dtype=gradients[0].dtype, device=gradients[0].device), *gradients])
+    torch.distributed.all_reduce(flat)
+    used, *means = (flat / _place()[1]).split([len(parameters), *(p.numel() for p in parameters)])
+    for place, (parameter, mean) in enumerate(zip(parameters, means)):
+        if uses[place] or used[place] > 0:  # to read a number is to wait for a GPU
+            parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad.copy_(mean.view_as(parameter))
 
 
 def mean_of_numbers(accelerator: Accelerator, numbers: Numbers) -> Numbers:
@@ -115,31 +124,39 @@ def beside(work: Any, follow: Callable[[Any], None], count: int, device: str) ->
     from accelerate.state import AcceleratorState
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
-    threads = torch.get_num_threads()
+    threads, before = torch.get_num_threads(), {name: os.environ.get(name) for name in _VARIABLES}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ready = get_context("spawn").Semaphore(0)
-    arguments = (_packed(work), follow, ready, port, count, device, threads)
-    others = start_processes(_other, arguments, count - 1, join=False, daemon=True, start_method="spawn")
-    before = {name: os.environ.get(name) for name in _VARIABLES}
+    ready, over, others = get_context("spawn").Semaphore(0), threading.Event(), None
     try:
+        arguments = (_packed((extensions(), _packed(work))), follow, ready, port, count, device, threads)
+        others = start_processes(_other, arguments, count - 1, join=False, daemon=True, start_method="spawn")
+        del arguments  # the packed weights
         for _ in others.processes:
             while not ready.acquire(timeout=0.1):
                 others.join(timeout=0)
         AcceleratorState._reset_state(reset_partial_state=True)  # of a training that one process did before
         _become(0, count, port, threads)
+        threading.Thread(target=_watch, args=(others.processes, over, count), daemon=True).start()
         yield
-    except (ProcessRaisedException, ProcessExitedException) as death:
+        for process in others.processes:
+            process.join(_END_S)
+    except (ProcessRaisedException, ProcessExitedException, OSError) as death:
+        if isinstance(death, OSError) and others is not None:  # the training's own, such as a full disk
+            raise
         raise _died(count, death) from death
     except RuntimeError:  # a collective fails where one of them is gone
+        if others is None:
+            raise
         try:
-            others.join(timeout=10)
+            others.join(timeout=_END_S)
         except (ProcessRaisedException, ProcessExitedException) as death:
             raise _died(count, death) from death
         raise
     finally:
-        for process in others.processes:
+        over.set()
+        for process in others.processes if others else ():
             process.terminate()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -151,7 +168,15 @@ def beside(work: Any, follow: Callable[[Any], None], count: int, device: str) ->
                 os.environ[name] = value
 
 
-def _died(count: int, death: Exception) -> HistoloomError:
+def _watch(processes: Sequence[BaseProcess], over: threading.Event, count: int) -> None:
+    """End this process where another died and it waits for that one for ever, as it may on GPUs. What was trained is kept."""
+    while not over.wait(1.0):
+        if any(process.exitcode for process in processes) and not over.wait(_GRACE_S):
+            console.print(str(_died(count, "It said nothing.")), markup=False)
+            os._exit(1)
+
+
+def _died(count: int, death: object) -> HistoloomError:
     return HistoloomError(
         f"One of the {count} processes of a training died. What was trained is kept; run the stage again, with fewer training_processes "
         f"in cluster.yaml if memory ran out. {death}"
@@ -175,9 +200,16 @@ def _other(
     _become(rank, count, port, threads)
     if device == "cuda":
         torch.cuda.set_device(rank)
-    work = cloudpickle.loads(packed)
+    pieces, rest = cloudpickle.loads(packed)
+    extend(pieces)
+    for kind, names in pieces.items():
+        for name in names:
+            registered(cast(Kind, kind), name)  # its file is a module from here on
+    work = cloudpickle.loads(rest)
     ready.release()
     follow(work)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _become(rank: int, count: int, port: int, threads: int) -> None:
@@ -200,7 +232,9 @@ class _Pickler(cloudpickle.Pickler):
             numbers = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             is_weight = isinstance(obj, torch.nn.Parameter)
             return _tensor, (numbers, obj.dtype, obj.shape, obj.device.type, is_weight, obj.requires_grad)
-        if type(obj).__module__ == "accelerate.utils.operations":  # a network that was trained before under mixed precision
+        if (
+            type(obj).__module__ == "accelerate.utils.operations"
+        ):  # a network that was trained before under mixed precision
             return type(obj), (obj.model_forward,)
         return super().reducer_override(obj)
 

@@ -58,7 +58,8 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
         torch.default_generator.manual_seed(run.seed)
         head, compare = _method(config)
         model = _WithHead(TileEncoder(EncoderSizes(config.image_px, config.width, config.size)), head).to(run.device)
-    run.batch_size = size = min(config.batch_size, len(rows))
+    count = len(rows)
+    run.batch_size = size = min(config.batch_size, count)
     side = side_before(config.image_px, store.array(rows["part"].iloc[0]).shape[1])  # as large as views are cut from
 
     def shrunk(tiles: np.ndarray) -> np.ndarray:
@@ -68,7 +69,7 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
     pictures = unpacked_tiles(store, rows, run.checkpoints, shrunk)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
-        index = epoch_order(run.seed, len(rows), size, step)
+        index = epoch_order(run.seed, count, size, step)
         images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
         both = torch.cat([view(images, config.image_px, generator)[own_rows(size)] for _ in range(2)])
         first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
