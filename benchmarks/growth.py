@@ -26,6 +26,8 @@ TILES, SLIDES, SIDES_PX = (10_000, 30_000, 100_000), (2, 4, 8, 16), (2048, 4096,
 SLIDE_PX = 4096
 _STAGES = ("plan", "train_filters", "filter", "emit")
 
+_TICKS_S = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
 Times = dict[int, float]
 """Work to seconds."""
 
@@ -89,7 +91,12 @@ def plot(parts: dict[str, dict[str, Times]], path: Path) -> None:
         for stage, times in lines.items():
             axis.loglog(*zip(*sorted(times.items())), marker="o", label=f"{stage}: slope {slope(times):.2f}")
         axis.set(xlabel=name, ylabel="seconds", title=f"time against {name}")
-        axis.grid(alpha=0.3, which="both")
+        works = sorted({work for times in lines.values() for work in times})
+        axis.set_xticks(works, [f"{work:,}" for work in works])
+        axis.minorticks_off()
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_yticks([s for s in _TICKS_S if axis.get_ylim()[0] <= s <= axis.get_ylim()[1]])
+        axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
