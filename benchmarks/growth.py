@@ -24,7 +24,6 @@ from benchmarks.tiling import MPP, TILE_PX, write_slide
 
 TILES, SLIDES, SIDES_PX = (10_000, 30_000, 100_000), (2, 4, 8, 16), (2048, 4096, 8192, 16384)
 SLIDE_PX = 4096
-_STAGES = ("plan", "train_filters", "filter", "emit")
 
 _TICKS_S = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
@@ -33,11 +32,11 @@ Times = dict[int, float]
 
 
 def of_tiles(root: Path) -> dict[str, Times]:
-    found: dict[str, Times] = {stage: {} for stage in _STAGES}
+    found: dict[str, Times] = {stage: {} for stage in tables.STAGES}
     for count in TILES:
         tables.make_study(root / str(count), count)
-        for stage in _STAGES:
-            found[stage][count] = tables.in_process(root / str(count), stage, count)["s"]
+        for stage in tables.STAGES:
+            found[stage][count] = tables.measured(root / str(count), stage, count)["s"]
         shutil.rmtree(root / str(count))
     return found
 

@@ -7,10 +7,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -74,6 +78,36 @@ def versions() -> dict[str, str]:
     names = ("histoloom", "torch", "openslide-python", "zarr", "diffusers", "numpy", "pillow")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), "openslide": openslide.__library_version__, **found}
+
+
+@contextmanager
+def anonymous_memory() -> Iterator[list[float]]:
+    """What this process has of it while the body runs, MiB, every 20 ms: what is mapped from files is not in it."""
+    seen, over = [_anonymous_mib()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            seen.append(_anonymous_mib())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watching.join()
+
+
+def _anonymous_mib() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def in_process(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module that is run in a process of its own prints last, as JSON."""
+    command = [sys.executable, "-m", module, *arguments]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
 
 
 def flat(values: dict, prefix: str = "") -> dict:

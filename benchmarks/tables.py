@@ -10,10 +10,7 @@ import argparse
 import json
 import math
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -22,8 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.run import flat, report
-from benchmarks.training import anonymous_mib
+from benchmarks.run import anonymous_memory, flat, in_process, report
 from histoloom.config import Cluster, Params
 from histoloom.data.commit import commit_part, write_json
 from histoloom.data.lineage import FILE, Lineage
@@ -35,7 +31,6 @@ from histoloom.studies.stage_work import run_stage
 PX, PART = 8, 5_000
 STAGES = ("plan", "train_filters", "filter", "emit")
 _GENERATOR = "0" * 64
-_EVERY_S = 0.05
 
 
 def params(count: int) -> Params:
@@ -96,20 +91,12 @@ def _write(rows, first: int, count: int, folder: Path) -> None:
 
 def run_one(root: Path, stage: str, count: int) -> dict[str, float]:
     """One stage, in this process: its greatest anonymous memory in MiB, and its seconds."""
-    study, seen, over = Study(root), [], threading.Event()
+    study = Study(root)
     vars(study).update(stated=params(count), params=params(count), cluster=Cluster(workers=0))
 
-    def watch() -> None:
-        while not over.wait(_EVERY_S):
-            seen.append(anonymous_mib())
-
-    watching, start = threading.Thread(target=watch), time.perf_counter()
-    watching.start()
-    try:
+    start = time.perf_counter()
+    with anonymous_memory() as seen:
         run_stage(stage, study)
-    finally:
-        over.set()
-        watching.join()
     return {"mib": max(seen), "s": time.perf_counter() - start}
 
 
@@ -131,9 +118,10 @@ def main() -> None:
         for count in options.tiles:
             make_study(root / str(count), count)
             for stage in STAGES:
-                found[stage][count] = in_process(root / str(count), stage, count)
+                found[stage][count] = measured(root / str(count), stage, count)
                 print(count, stage, found[stage][count], flush=True)
-            shutil.rmtree(root / str(count), ignore_errors=options.work is None)
+            if options.work is None:
+                shutil.rmtree(root / str(count))
     few, many = min(options.tiles), max(options.tiles)
     keys = {
         stage: {
@@ -147,10 +135,9 @@ def main() -> None:
     report("tables", False, {"tiles": list(options.tiles), "tile_px": PX}, flat(keys), flat(seconds), options.json)
 
 
-def in_process(root: Path, stage: str, count: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.tables", "--one", str(root), stage, str(count)]
-    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(out.splitlines()[-1])
+def measured(root: Path, stage: str, count: int) -> dict[str, float]:
+    """A stage in a process of its own."""
+    return in_process("benchmarks.tables", "--one", str(root), stage, str(count))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -24,7 +21,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from benchmarks.run import flat, report
+from benchmarks.run import anonymous_memory, flat, in_process, report
 from benchmarks.tiling import texture
 from histoloom.config import Cluster, Params
 from histoloom.config.denoiser_record import ConditionSpec
@@ -39,7 +36,6 @@ from histoloom.training import clip, fit_target, loop, tile_encoder
 
 PX, FACTOR, PART, CAPTIONS = 64, 4, 10_000, 500
 STAGES = ("train_encoders", "train_autoencoder", "train_denoiser")
-_EVERY_S = 0.02
 
 
 def params(steps: int) -> Params:
@@ -117,13 +113,9 @@ def run_one(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
 
     how : mapped, memory, or a number of processes of one thread.
     """
-    study, times, seen, over = Study(root), [], [], threading.Event()
+    study, times = Study(root), []
     threads = {"training_threads": 1, "training_processes": int(how)} if how.isdigit() else {}
     vars(study).update(stated=params(steps), params=params(steps), cluster=Cluster(workers=1, **threads))
-
-    def watch() -> None:
-        while not over.wait(_EVERY_S):
-            seen.append(anonymous_mib())
 
     def timed(self, step: int):
         start = time.perf_counter()
@@ -132,21 +124,14 @@ def run_one(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
         return numbers
 
     take = loop._Loop.step
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        with patch.object(loop._Loop, "step", timed), _in_memory() if how == "memory" else nullcontext():
-            run_stage(stage, study)
-    finally:
-        over.set()
-        watching.join()
+    with (
+        anonymous_memory() as seen,
+        patch.object(loop._Loop, "step", timed),
+        _in_memory() if how == "memory" else nullcontext(),
+    ):
+        run_stage(stage, study)
     loss = json.loads((study.reports(stage) / "metrics.json").read_text(encoding="utf-8")).get("loss_last_100_steps")
     return {"mib": max(seen), "step_s": float(np.median(times)), "loss": loss}
-
-
-def anonymous_mib() -> float:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def main() -> None:
@@ -186,9 +171,7 @@ def main() -> None:
 
 def _in_process(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
     shutil.rmtree(root / ".work", ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.training", "--steps", str(steps), "--one", str(root), stage, how]
-    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(out.splitlines()[-1])
+    return in_process("benchmarks.training", "--steps", str(steps), "--one", str(root), stage, how)
 
 
 if __name__ == "__main__":
