@@ -25,7 +25,11 @@ PLACES: dict[Kind, dict[str, str]] = {
         "vectors": "histoloom.targets.vectors:Vectors",
         "volumes": "histoloom.targets.volumes:Volumes",
     },
-    "backbone": {"unet": "histoloom.backbones.unet:UNet", "mlp": "histoloom.backbones.mlp:MLP"},
+    "backbone": {
+        "unet": "histoloom.backbones.unet:UNet",
+        "mlp": "histoloom.backbones.mlp:MLP",
+        "r2unet": "histoloom.backbones.r2unet:R2UNet",
+    },
     "condition": {
         "label": "histoloom.conditions.label:LabelCondition",
         "text": "histoloom.conditions.text:TextCondition",

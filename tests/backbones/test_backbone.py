@@ -42,3 +42,11 @@ def test_a_tap_that_is_no_module_is_named_beside_some_that_are(unet):
 def test_a_frozen_network_is_not_trained_any_more(unet):
     assert not unet.freeze("cpu")(*INPUTS).requires_grad
     assert not unet.training and not any(p.requires_grad for p in unet.parameters())
+
+
+def test_adaptive_group_norm_has_a_scale_beside_the_shift(tmp_path):
+    network = UNet.build(TrainDenoiser(channels=(16, 32), time_input="scale_shift"), SPECS, (4, 8, 8))
+    block = network.network.down_blocks[0].resnets[0]
+    assert block.time_emb_proj.out_features == 2 * block.out_channels
+    network.save(tmp_path)
+    assert torch.equal(UNet.load(tmp_path)(*INPUTS), network(*INPUTS))

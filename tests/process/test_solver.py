@@ -63,6 +63,29 @@ def test_what_is_noised_again_is_at_its_steps_level(name):
         assert variance == pytest.approx((step.scales.sigma / step.scale) ** 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_fresh_noise_is_drawn_as_diffusers_ddim_does(eta):
+    solver, scheduler = make_solver("ddim", PROCESS, 10).ancestral(eta), _scheduler("ddim", PROCESS, 10)
+    x = y = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    for index, (step, time) in enumerate(zip(solver.steps, scheduler.timesteps, strict=True)):
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(index))
+        x0 = torch.tanh(x)
+        x = step.next(x, x0)
+        if step.back is not None:
+            x = step.back[0] * x + step.back[1] * noise
+        y = scheduler.step(torch.tanh(y), time, y, eta=eta, variance_noise=noise if eta else None).prev_sample
+        assert torch.allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+def test_a_round_more_of_an_ancestral_step_is_at_its_level():
+    solver = make_solver("ddim", PROCESS, 10).ancestral(0.7)
+    for number, (step, following) in enumerate(zip(solver.steps, solver.steps[1:])):
+        (own, _), (kept, added) = step.weights[0], solver.repeated(2).steps[2 * number].back
+        variance = (kept * own * step.scales.sigma) ** 2 + added**2
+        assert variance == pytest.approx(step.scales.sigma**2, rel=1e-5)
+        assert kept * following.scales.alpha == pytest.approx(step.scales.alpha, rel=1e-6)
+
+
 def test_no_prediction_from_before_noise_was_added_is_read():
     solver = make_solver("unipc", PROCESS, 6)
     assert [solver.known(index) for index in range(6)] == [0, 1, 2, 2, 2, 2]

@@ -19,6 +19,7 @@ def test_measures_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
     found = LabelTask(CLASSES, np.zeros(4), np.array([0, 0, 1, 1])).measures(probabilities)
     assert found["recall"] == {"pink": 1.0, "blue": 0.5} and found["balanced_accuracy"] == 0.75
+    assert found["precision"] == {"pink": 2 / 3, "blue": 1.0}
     assert found["auroc"] == pytest.approx(3 / 4)
     lacking = LabelTask(CLASSES, np.zeros(4), np.array([0, 0, 0, 0])).measures(probabilities)
     assert lacking["recall"] == {"pink": 0.75} and lacking["auroc"] is None

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from histoloom.backbones.backbone import Backbone, Specs
-from histoloom.backbones.unet import WEIGHTS, load_weights
+from histoloom.backbones.backbone import Specs
+from histoloom.backbones.modulated import Modulated, sizes_of
+from histoloom.backbones.unet import load_weights
 from histoloom.conditions.batch import Conditions
 from histoloom.config.package import read_json
-from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 
 if TYPE_CHECKING:
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from histoloom.config.denoiser_record import DenoiserRecord
 
 
-class MLP(Backbone):
-    """Layers of stated widths over (b, size). Each is scaled and shifted by what the time, the vector and the mean token of the
-    sequence say (Perez et al. 2018, FiLM).
+class MLP(Modulated):
+    """Layers of stated widths over (b, size), each scaled and shifted by what is told.
 
     size : of the data. vector, token : of the conditions; 0 where there is none.
     """
@@ -31,15 +29,9 @@ class MLP(Backbone):
     low_rank_layers = r".*(layers|film)\.\d+"
 
     def __init__(self, size: int, widths: tuple[int, ...], vector: int, token: int):
-        super().__init__()
-        from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-
-        self.sizes = {"out_channels": size, "block_out_channels": list(widths), "vector": vector, "token": token}
         told = max(widths)
-        self.waves = Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.time = TimestepEmbedding(64, told)
-        self.vector = nn.Linear(vector, told) if vector else None
-        self.token = nn.Linear(token, told) if token else None
+        super().__init__(told, vector, token)
+        self.sizes = {"out_channels": size, "block_out_channels": list(widths), "vector": vector, "token": token}
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip((size, *widths), widths))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         self.film = nn.ModuleList(nn.Linear(told, 2 * width) for width in widths)
@@ -62,7 +54,7 @@ class MLP(Backbone):
             raise HistoloomError(
                 f"train_denoiser.conditions has {maps[0]}, a map, which an mlp can't read: take it out."
             )
-        sizes = {kind: sum(spec.size for spec in specs if spec.shape == kind) for kind in ("vector", "sequence")}
+        sizes = sizes_of(specs)
         return cls(shape[0], config.channels, sizes["vector"], sizes["sequence"])
 
     @classmethod
@@ -72,22 +64,12 @@ class MLP(Backbone):
         load_weights(made, source)
         return made
 
-    def save(self, folder: Path) -> None:
-        write_json(folder / "config.json", {"_class_name": "MLP", **self.sizes})
-        save_file({name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
-
     @property
     def channels(self) -> int:
         return self.out.out_features
 
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
-        told = self.time(self.waves(times).to(x.dtype))
-        if self.vector is not None and given.vector is not None:
-            told = told + self.vector(given.vector)
-        if self.token is not None and given.sequence is not None and given.sequence_mask is not None:
-            weights = given.sequence_mask[..., None].to(given.sequence.dtype)
-            told = told + self.token((given.sequence * weights).sum(1) / weights.sum(1))
-        told = nn.functional.silu(told)
+        told = self.told(times, given, x.dtype)
         for layer, norm, film in zip(self.layers, self.norms, self.film):
             scale, shift = film(told).chunk(2, 1)
             out = nn.functional.silu(norm(layer(x)) * (1 + scale) + shift)

@@ -79,6 +79,7 @@ class UNet(Backbone):
             cross_attention_dim=text or 32,
             attention_head_dim=config.attention_head_dim,
             norm_num_groups=max(g for g in range(1, most + 1) if common % g == 0),
+            resnet_time_scale_shift="default" if config.time_input == "add" else config.time_input,
             class_embed_type="projection" if vector else None,
             projection_class_embeddings_input_dim=vector or None,
         )

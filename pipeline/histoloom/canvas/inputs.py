@@ -22,6 +22,8 @@ from histoloom.data.pixel_box import PixelBox
 
 ARRAYS, GRID = "canvas.zarr", "condition_grid.safetensors"
 _CHUNK = 128
+_MOST_HELD_BYTES = 256 * 2**20
+"""An array up to this size is read once and kept in memory; of a larger one each block reads what lies around it, at each step."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ class CanvasInputs:
         return zarr.open_group(self.folder / ARRAYS, mode="r")
 
     @cached_property
+    def _held(self) -> dict[str, np.ndarray | zarr.Array]:
+        return {}
+
+    def _array(self, name: str) -> np.ndarray | zarr.Array:
+        """An array, in memory where it is small enough."""
+        if name not in self._held:
+            array = array_of(self.arrays, name)
+            self._held[name] = array if array.nbytes > _MOST_HELD_BYTES else np.asarray(array[...])
+        return self._held[name]
+
+    @cached_property
     def background(self) -> np.ndarray:
         return np.array(self.arrays.attrs["background"], np.float32)
 
@@ -91,11 +104,11 @@ class CanvasInputs:
 
     def region(self, box: PixelBox[int]) -> RegionInputs:
         """What is stated about a box of the canvas, latent px; it may reach over the canvas's borders."""
-        height, width = array_of(self.arrays, "free").shape
+        height, width = self._array("free").shape
         canvas = height, width
 
         def read(name: str) -> np.ndarray:
-            array = array_of(self.arrays, name)
+            array = self._array(name)
             return torus.read(lambda rows, columns: np.asarray(array[..., rows, columns]), box, canvas)
 
         if "image" in self.arrays:

@@ -130,3 +130,20 @@ class Guided(Section):
             return self.scale(condition) if low <= fraction <= high else min(self.scale(condition), 1.0)
 
         return scale
+
+
+class Solved(Guided):
+    """How noise is turned to data: by which solver, in how many steps, in what precision."""
+
+    scheduler: Scheduler = "dpmsolver++"
+    steps: Positive = 20
+    eta: Fraction = 0.0
+    """of ddim: fresh noise at each step, from 0 (none) to 1 (ancestral sampling; Song et al. 2021, eq. 16)"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """what the networks compute in; a CPU without bf16 takes fp32"""
+
+    @model_validator(mode="after")
+    def _eta_is_of_ddim(self):
+        if self.eta and self.scheduler != "ddim":
+            raise ValueError(f"eta is of scheduler: ddim, and scheduler is {self.scheduler}")
+        return self

@@ -243,6 +243,8 @@ class Params(Section):
             raise ValueError(f"chain names {unknown}, which models does not")
         if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
             raise ValueError("inversion goes back over steps of ddim or euler: set sample.scheduler to one of them")
+        if request.start.inverted and self.last.sample.eta:
+            raise ValueError("a tile that is inverted comes back without fresh noise alone: set sample.eta to 0")
         of_start = request.start.where.contains if request.start.where else {}
         masks = {*where.contains, *of_start, *mask.swap, *mask.swap.values(), *mask.multiply, *request.remake.classes}
         if extra := masks - {"background", *self.tile.masks.classes}:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import Fraction, Guided, Natural, Positive, Scheduler, Section, Size
+from histoloom.config.base import Fraction, Natural, Positive, Section, Size, Solved
 from histoloom.config.file_keys import Names
 from histoloom.config.file_names import FileName
 
@@ -104,7 +104,7 @@ class WovenSlide(Section):
         return self
 
 
-class SampleSlides(Guided):
+class SampleSlides(Solved):
     renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
     window_layout: Literal["lattice", "random", "stride", "independent"] = "lattice"
@@ -113,10 +113,6 @@ class SampleSlides(Guided):
     halo_latent_px: Natural | tuple[Natural, ...] | None = None
     """width of the window beyond its cell: one number, or one for each step; unstated, a sixteenth of the window"""
     block_latent_px: Size = Field(256, description="approximate side of the block that one task advances")
-    scheduler: Scheduler = "dpmsolver++"
-    steps: Positive = 20
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """what the networks compute in; a CPU without bf16 takes fp32"""
     batch_size: Size = Field(16, description="windows in a forward; fixed, so that bytes don't depend on the workers")
     checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
     glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field((243, 243, 243), min_length=3, max_length=3)

@@ -85,7 +85,10 @@ class TrainDenoiser(Section):
     few_steps: bool = False
     """after training, add the package's low-rank updates for sampling in few steps of ddim"""
     target: DiffusedData = Field(DiffusedData(), description="what is diffused: a name, or its keys")
-    backbone: BackboneName = Field("unet", description="the network: unet, or mlp for vectors")
+    backbone: BackboneName = Field(
+        "unet",
+        description="the network: unet; r2unet (Alom et al. 2018), convolutional and recurrent; or mlp for vectors",
+    )
     conditions: tuple[ConditionName, ...] = Field(
         ("label", "text"), description=f"what the denoiser reads: any of {', '.join(PLACES['condition'])}"
     )
@@ -93,6 +96,9 @@ class TrainDenoiser(Section):
     map_input: Literal["concat", "spade", "controlnet"] = "concat"
     """how maps enter: concatenated to the latents, by SPADE norms in the decoder (Park et al. 2019), or by a ControlNet,
     which adapt: controlnet sets"""
+    time_input: Literal["add", "scale_shift"] = "add"
+    """of a new unet: how time, and vectors with it, enter its blocks: added, or as scale and shift of their group norms
+    (Dhariwal & Nichol 2021, adaptive group norm)"""
     channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
     layers_per_block: Size = 1
     attention_head_dim: Size = 8
@@ -106,6 +112,7 @@ class TrainDenoiser(Section):
     ema_decay: Fraction = 0.999
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
+    class_balanced: bool = Field(False, description="draw tiles of each label equally often; label must be a condition")
     windows_latent_px: tuple[Positive, ...] = ()
     """train on windows of the latents. Each batch has one of these sides, drawn; unstated, whole tiles"""
     learning_rate: float = Field(4e-4, gt=0)
@@ -153,12 +160,20 @@ class TrainDenoiser(Section):
     def _fits_its_target(self):
         if self.target.condition in self.conditions:
             raise ValueError(f"{self.target.condition} is what is diffused (target): it can't be among conditions too")
-        if (self.target.name == "vectors") != (self.backbone == "mlp") and self.backbone in ("unet", "mlp"):
+        if (self.target.name == "vectors") != (self.backbone == "mlp") and self.backbone in ("unet", "mlp", "r2unet"):
             raise ValueError("target: vectors needs backbone: mlp, which diffuses nothing else")
         return self
 
     @model_validator(mode="after")
+    def _has_labels_to_balance(self):
+        if self.class_balanced and "label" not in self.conditions:
+            raise ValueError("class_balanced draws by label: name label among conditions")
+        return self
+
+    @model_validator(mode="after")
     def _has_what_it_adapts(self):
+        if self.time_input != "add" and (self.init != "scratch" or self.backbone != "unet"):
+            raise ValueError("time_input is of a unet that is new: a loaded one has its own, so leave it out")
         if self.init == "scratch" and (self.adapt != "full" or not self.steps or self.map_input == "controlnet"):
             raise ValueError("adapt: lora, a ControlNet and steps: 0 need a pretrained model: name it in init")
         if self.adapt == "controlnet" and self.map_input != "controlnet":

@@ -10,6 +10,7 @@ schedulers. So a canvas can be stepped piece by piece, in any order and on any m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -30,7 +31,8 @@ class Step:
     timestep : of the process, what the network is told.
     scale : the solver's own x, times this, is x_t. Euler's x has unit signal, not unit variance.
     weights : (a, b), (a, b, c) and so on, by how many predictions before this one are known.
-    back : what the stepped x is multiplied by, and noise that is added to it, to be at this step's level again; or None.
+    back : what the stepped x is multiplied by, and the deviation of the noise that is added to it then; or None. So x is at this
+        step's level again (`Solver.repeated`), or loses none of its noise (`Solver.ancestral`).
     """
 
     timestep: int
@@ -84,8 +86,22 @@ class Solver:
         for step, following in zip(self.steps, self.steps[1:]):
             less = step.scales.alpha / following.scales.alpha
             more = max(step.scales.sigma**2 - (less * following.scales.sigma) ** 2, 0.0) ** 0.5
-            back = less * following.scale / step.scale, more / step.scale
+            kept, fresh = less * following.scale / step.scale, step.back[1] if step.back else 0.0
+            back = kept, math.hypot(kept * fresh, more / step.scale)
             out += [replace(step, back=back)] * (rounds - 1) + [step]
+        return replace(self, steps=(*out, self.steps[-1]))
+
+    def ancestral(self, eta: float) -> Solver:
+        """DDIM with fresh noise in place of some of its own at every step but the last (Song et al. 2021, eq. 12 and 16): none at
+        eta 0, as much as ancestral sampling draws at 1 (Ho et al. 2020, the smaller variance)."""
+        if not eta:
+            return self
+        out = []
+        for step, following in zip(self.steps, self.steps[1:]):
+            now, then = step.scales, following.scales
+            fresh = eta * then.sigma / now.sigma * max(1 - (now.alpha / then.alpha) ** 2, 0.0) ** 0.5
+            own = max(then.sigma**2 - fresh**2, 0.0) ** 0.5 / now.sigma
+            out.append(replace(step, weights=((own, then.alpha - now.alpha * own),), back=(1.0, fresh)))
         return replace(self, steps=(*out, self.steps[-1]))
 
 
@@ -93,7 +109,7 @@ class Solver:
 def make_solver(name: Scheduler, process: Process, steps: int) -> Solver:
     """Read a solver off diffusers' scheduler.
 
-    It starts at the last training timestep ('trailing', Lin et al. 2024), and draws no noise of its own.
+    It starts at the last training timestep ('trailing', Lin et al. 2024), and draws no noise of its own (`Solver.ancestral` does).
     """
     scheduler = partial(_scheduler, name, process, steps)
     found = []

@@ -10,7 +10,7 @@ NEAR_COPY = "near-copy of a train tile"
 """The reason that `near_copy` gives (quality/filters/near_copy.py)."""
 _UPLIFT_COLUMNS = {
     "balanced_accuracy": "balanced accuracy (sd of seeds)", "auroc": "AUROC", "calibration_error": "calibration error",
-    "recall": "recall of", "dice": "Dice by patient (sd of seeds)", "dice_of_worst_group": "worst patient", "dice_of_class": "Dice of",
+    "recall": "recall of", "precision": "precision of", "dice": "Dice by patient (sd of seeds)", "dice_of_worst_group": "worst patient", "dice_of_class": "Dice of",
 }  # fmt: skip
 """Measure to the title of its column, or the beginning of those of its classes."""
 

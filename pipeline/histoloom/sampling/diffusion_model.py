@@ -152,7 +152,7 @@ def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...])
 
 def sampling_facts(config: Sample | SampleSlides, conditions: tuple[str, ...], device: str) -> SamplingFacts:
     return {
-        "scheduler": config.scheduler,
+        "scheduler": config.scheduler + (f", eta {config.eta:g}" if config.eta else ""),
         "steps": config.steps,
         "precision": native(config.precision, device),
         "guidance": written_guidance(config, conditions),
@@ -167,7 +167,9 @@ def check_distilled(record: DenoiserRecord | None, config: Sample | SampleSlides
     if record is None:
         return
     steps, inside = record.training.distilled, record.training.guidance_inside
-    if steps and ((config.scheduler, config.steps) != ("ddim", steps) or (inside and config.guidance != 1)):
+    if steps and (
+        (config.scheduler, config.steps, config.eta) != ("ddim", steps, 0) or (inside and config.guidance != 1)
+    ):
         raise HistoloomError(
             f"The denoiser was distilled to {steps} steps{', with guidance inside' if inside else ''}. Set {section}: "
             f"{{scheduler: ddim, steps: {steps}{', guidance: 1' if inside else ''}}}."

@@ -95,7 +95,7 @@ class Drawn:
 
     @cached_property
     def _solver(self) -> Solver:
-        solver = make_solver(self.config.scheduler, self.model.process, self.config.steps)
+        solver = make_solver(self.config.scheduler, self.model.process, self.config.steps).ancestral(self.config.eta)
         rounds = self.program.remake.rounds
         return solver.repeated(rounds) if rounds > 1 else solver
 

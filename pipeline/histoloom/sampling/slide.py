@@ -101,7 +101,7 @@ def _null_map(model: DiffusionModel, window: int) -> torch.Tensor | None:
 
 
 def _solver(config: SampleSlides, model: DiffusionModel, rounds: int) -> Solver:
-    return make_solver(config.scheduler, model.process, config.steps).repeated(rounds)
+    return make_solver(config.scheduler, model.process, config.steps).ancestral(config.eta).repeated(rounds)
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,12 @@ def _check_training(config: TrainDenoiser, training: DenoiserTraining) -> None:
 def _batches(config: TrainDenoiser, arrays: RowArrays, specs: tuple[ConditionSpec, ...], run: TrainingRun) -> Batches:
     """Clean data of a step's rows, a symmetry of each drawn, with their conditions, some dropped; of windows where params say so."""
     data, nulls, windows = arrays["data"], null(arrays, specs), config.windows_latent_px
+    rows = np.arange(len(data))
+    if config.class_balanced:
+        rows = class_balanced(np.asarray(arrays["label"][rows]))
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
-        index = epoch_order(run.seed, len(data), config.batch_size, step).numpy()
+        index = rows[epoch_order(run.seed, len(rows), config.batch_size, step).numpy()]
         symmetries = torch.randint(0, data.shape[1], (len(index),), generator=generator).numpy()
         given = dropped(batch(arrays, specs, index, symmetries), nulls, specs, generator)
         clean = torch.from_numpy(data[index, symmetries]).float()
@@ -156,6 +159,18 @@ def _batches(config: TrainDenoiser, arrays: RowArrays, specs: tuple[ConditionSpe
         return clean.to(run.device), given.to(run.device)
 
     return batches
+
+
+def class_balanced(labels: np.ndarray) -> np.ndarray:
+    """Row numbers, those of rarer classes repeated until each class has as many as the largest.
+
+    Parameters
+    ----------
+    labels : (n, classes) one hot; rows without a label are a class of their own.
+    """
+    numbers = np.where(labels.any(1), labels.argmax(1), -1)
+    most = np.unique(numbers, return_counts=True)[1].max()
+    return np.concatenate([np.resize(np.flatnonzero(numbers == k), most) for k in np.unique(numbers)])
 
 
 def windowed(

@@ -17,12 +17,13 @@ COUNTS = ("both", "found", "stated")
 
 
 class Measures(TypedDict, total=False):
-    """What is measured of a model, or of all seeds of an arm on average; the first four of labels, the others of masks."""
+    """What is measured of a model, or of all seeds of an arm on average; the first five of labels, the others of masks."""
 
     balanced_accuracy: float
     auroc: float | None
     calibration_error: float
     recall: dict[str, float]
+    precision: dict[str, float]
     dice: float
     dice_of_worst_group: float
     dice_of_class: dict[str, float]
@@ -94,18 +95,23 @@ class LabelTask(Task):
         return {self.classes[k]: len(set(self.groups[self.truth == k])) for k in np.unique(self.truth)}
 
     def measures(self, prediction: np.ndarray) -> Measures:
-        """Balanced accuracy, AUROC (one class against the rest, averaged), recall by class and calibration error.
+        """Balanced accuracy, AUROC (one class against the rest, averaged), recall and precision by class, and calibration error.
 
-        Classes that the test tiles lack don't count.
+        Classes that the test tiles lack don't count. A class that is never predicted has precision 0.
         """
         truth, present = self.truth, np.unique(self.truth)
         recall = {self.classes[k]: float((prediction[truth == k].argmax(1) == k).mean()) for k in present}
+        said = prediction.argmax(1)
+        precision = {
+            self.classes[k]: float((truth[said == k] == k).mean()) if (said == k).any() else 0.0 for k in present
+        }
         auroc = [roc_auc_score(truth == k, prediction[:, k]) for k in present if 0 < (truth == k).sum() < len(truth)]
         return {
             "balanced_accuracy": float(np.mean(list(recall.values()))),
             "auroc": float(np.mean(auroc)) if auroc else None,
             "calibration_error": expected_calibration_error(prediction, truth),
             "recall": recall,
+            "precision": precision,
         }
 
 
