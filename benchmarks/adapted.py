@@ -23,7 +23,7 @@ from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config.extractors import JUDGE
 from histoloom.config.package import autoencoder_facts, packaged
 from histoloom.data.rows import held_out_rows
-from histoloom.quality.metrics import kid
+from histoloom.quality.kid import kid
 from histoloom.report.pictures import contact_sheet
 
 ROOT = Path(__file__).parents[1]

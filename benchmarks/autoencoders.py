@@ -22,7 +22,7 @@ from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.data.rows import held_out_rows, spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.quality.metrics import kid_interval
+from histoloom.quality.kid import kid_interval
 from histoloom.sampling.diffusion_model import load_target
 from histoloom.studies.dvc_yaml import study_yaml
 from histoloom.training.reconstruction import reconstruction

@@ -36,7 +36,7 @@ from histoloom.data.lineage import FILE as LINEAGE
 from histoloom.data.rows import held_out_rows, spread, train_rows
 from histoloom.quality.copy_search import build_index, copy_scores
 from histoloom.quality.filters.near_copy import CopyFilter
-from histoloom.quality.metrics import kid
+from histoloom.quality.kid import kid
 from histoloom.quality.realism import Sample as Tiles
 from histoloom.quality.realism import ToldApart, told_apart
 from histoloom.report.pictures import contact_sheet

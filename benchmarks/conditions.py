@@ -40,7 +40,7 @@ from histoloom.data.genotype import parse_genotype
 from histoloom.data.genotype_table import read_genotype
 from histoloom.data.rows import spread, train_rows
 from histoloom.learners.dice import dice
-from histoloom.quality.metrics import kid
+from histoloom.quality.kid import kid
 from histoloom.report.pictures import contact_sheet
 
 SCALE = 2.0

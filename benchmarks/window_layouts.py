@@ -24,7 +24,7 @@ from histoloom.canvas.window_layouts import make_window_layout
 from histoloom.conditions.batch import Conditions
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.pixel_box import PixelBox
-from histoloom.quality.metrics import kid
+from histoloom.quality.kid import kid
 from histoloom.quality.seams import Gradients, borders, gradients, owners, seam_ratio, worst_by_chance
 from histoloom.targets.target import Raster
 

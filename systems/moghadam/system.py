@@ -15,7 +15,7 @@ from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
 from histoloom.learners.linear import fit_classifier
-from histoloom.quality.metrics import kid
+from histoloom.quality.kid import kid
 from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")

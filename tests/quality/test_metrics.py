@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from histoloom.quality.kid import kid, kid_difference, kid_interval
 from histoloom.quality.metrics import (
     FeatureSets,
     authenticity,
@@ -16,8 +17,6 @@ from histoloom.quality.metrics import (
     density_coverage,
     fd,
     inception_score,
-    kid,
-    kid_interval,
     precision_recall,
 )
 
@@ -57,6 +56,20 @@ def test_kid_s_interval_is_about_the_mmd_and_holds_nought_of_one_distribution():
     assert found["value"] == pytest.approx(kid(first, second, 500, 0)["mean"], rel=0.1) and "too few" in found["over"]
     assert 0 < found["interval"][0] < found["value"] < found["interval"][1]
     assert kid_interval(first[:39], second, GROUPS, 0) == {}
+
+
+def test_a_difference_of_kid_is_found_and_not_where_there_is_none():
+    real = _normal(300, 1)
+    found = []
+    for n in range(20):
+        near, alike, far = _normal(200, 10 + n), _normal(200, 50 + n), _normal(200, 90 + n, mean=0.5)
+        low, high = kid_difference(near, alike, real, n)
+        found.append(low <= 0 <= high)
+        low, high = kid_difference(far, near, real, n)
+        assert low > 0
+        value = kid_interval(far, real, np.zeros(300), n)["value"] - kid_interval(near, real, np.zeros(300), n)["value"]
+        assert low < value < high or abs(value - (low + high) / 2) < (high - low)
+    assert sum(found) >= 17
 
 
 def test_patients_who_differ_widen_kid_s_interval():
