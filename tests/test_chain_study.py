@@ -12,10 +12,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from histoloom.config import load_params
+from histoloom.data.pixel_box import PixelBox
 from histoloom.data.plan import CONDITIONS
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.slides.rasters import read_raster
 from histoloom.studies.checks.validate import check_study
 from histoloom.studies.dvc_yaml import study_yaml
 from histoloom.studies.named_files import resolved
@@ -143,6 +145,56 @@ def test_a_slide_is_woven_by_the_last_model(layouts):
     run("sample_slides", "tile_slides")
     Path("params.yaml").write_text(before)
     assert len(TileStore("data/woven_tiles").rows())
+
+
+def _generated(study: Study, **slide) -> None:
+    params = json.loads((study.root / "params.yaml").read_text())
+    slide = {
+        "name": "made",
+        "width_px": 48,
+        "height_px": 32,
+        "label": "tumour",
+        "mask": "generated",
+        "outside": "tissue",
+    } | slide
+    params["sample_slides"] = {"steps": 2, "block_latent_px": 16, "slides": [slide]}
+    (study.root / "params.yaml").write_text(json.dumps(params))
+
+
+def test_a_slide_is_woven_from_a_label_alone_over_a_mask_that_is_made_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = {
+        "layouts": {"train_denoiser": {"target": {"name": "masks", "least_px": 4}, "conditions": ["label"]}},
+        "tiles": {"train_denoiser": {"conditions": ["mask"]}},
+    }
+    study = make_chain(tmp_path, models, ["layouts", "tiles"])
+    _generated(study)
+    assert not faults_among(check_study(Study()))
+    run(*TRAINED, "sample_slides", "tile_slides")
+    facts = json.loads(Path("data/woven/made/canvas.json").read_text())
+    lineage = json.loads(Path("data/woven/lineage.json").read_text())
+    assert [*lineage] == [facts["generator_sha256"]] and not facts["ancestors"]
+    mask = Path("data/woven/made/condition.tif")
+    ids = read_raster(mask, 48, 32).read(PixelBox(0, 0, 48, 32))
+    assert 0 < (ids > 0).mean() < 1
+    assert TileStore("data/woven_tiles").read(TileStore("data/woven_tiles").rows(), "mask").any()
+    assert facts["generator_sha256"] not in json.loads(Path("models/tiles/denoiser/lineage.json").read_text())
+    before = mask.read_bytes(), Path("data/woven/made/slide.tif").read_bytes()
+    shutil.rmtree(".work")
+    run("sample_slides")
+    assert (mask.read_bytes(), Path("data/woven/made/slide.tif").read_bytes()) == before
+
+
+def test_a_mask_is_generated_by_a_model_of_masks_for_one_that_reads_them(layouts):
+    before = Path("params.yaml").read_text()
+    for chain, message in ((["layouts", "tiles"], "encode.edges"), (["tiles"], "no model of masks")):
+        _generated(layouts)
+        params = json.loads(Path("params.yaml").read_text())
+        params["sample"]["chain"] = chain
+        Path("params.yaml").write_text(json.dumps(params))
+        with pytest.raises(HistoloomError, match=message):
+            load_params("params.yaml")
+        Path("params.yaml").write_text(before)
 
 
 SMALL = {"name": "pixels", "factor": 4}

@@ -22,7 +22,7 @@ from histoloom.config.yaml_reader import check_section
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import Fault, HistoloomError, Note
-from histoloom.sampling.slide import lay_windows
+from histoloom.sampling.weaver import lay_windows
 from histoloom.slides.open import open_slide
 from tests.build import box_ring, feature, write_geojson
 from tests.canvas.stating import FACTOR, SPLITS, WITH_EDGES, params_of, target_of, write

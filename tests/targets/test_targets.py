@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import label
 
 from histoloom.config import TrainAutoencoder
 from histoloom.config.package import TARGET_FACTS
@@ -123,3 +124,33 @@ def test_coarse_pixels_keep_the_mean():
     data = Pixels(4).encode(ARRAYS)
     means = ARRAYS["image"].reshape(3, 8, 4, 8, 4, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 127.5 - 1
     assert np.abs(data.numpy() - means).max() < 1e-5
+
+
+@given(st.integers(0, 99), st.integers(2, 9), st.sampled_from([1, 2]))
+def test_small_islands_go_and_nothing_else_changes(seed, least_px, factor):
+    rng = np.random.default_rng(seed)
+    ids = (rng.random((2, 12, 12)) * 3).astype(np.uint8)
+    target = Masks(2, factor, least_px=least_px)
+    whole = ids.repeat(factor, 1).repeat(factor, 2)
+    found = target.decode(target.encode({"mask": whole}))["mask"]
+    kept = found > 0
+    assert (found[kept] == whole[kept]).all()
+    for before, after in zip(whole, found):
+        for of_class in (1, 2):
+            islands, count = label(before == of_class)
+            for number in range(1, count + 1):
+                own = islands == number
+                inside = not own[[0, -1]].any() and not own[:, [0, -1]].any()
+                assert (after[own] == 0).all() == (inside and own.sum() < least_px)
+
+
+def test_a_canvas_s_tile_is_cleaned_as_the_whole_is():
+    """Read with the target's reach around it, a box has the islands that it has in the whole."""
+    ids = (np.random.default_rng(3).random((1, 40, 40)) * 2).astype(np.uint8)
+    target = Masks(1, least_px=6)
+    data, reach = target.encode({"mask": ids}), target.reach
+    whole = target.decode(data)["mask"][0]
+    for top, left in ((10, 10), (17, 12)):
+        around = data[:, :, top - reach : top + 9 + reach, left - reach : left + 9 + reach]
+        own = target.decode(around)["mask"][0][reach:-reach, reach:-reach]
+        assert (own == whole[top : top + 9, left : left + 9]).all()

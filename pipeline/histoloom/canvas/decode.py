@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,10 @@ BAND = TILE
 PIXELS = "pixels"
 
 
-def decode_rows(read: ReadLatents, target: Raster, rows: slice, width: int, write: Callable[..., None]) -> None:
-    """Decode latent rows of a canvas.
+def decode_rows(
+    read: ReadLatents, target: Raster, rows: slice, width: int, write: Callable[..., None], array: str = "image"
+) -> None:
+    """Decode latent rows of a canvas to one of the arrays that the target makes.
 
     A decoder without normalisation gives each tile the pixels that it would have in the whole, given a halo as wide as
     a latent pixel reaches. Where it normalises, neighbouring tiles differ, and are blended over twice the halo.
@@ -35,22 +37,23 @@ def decode_rows(read: ReadLatents, target: Raster, rows: slice, width: int, writ
     Parameters
     ----------
     read : a box of the canvas, latent px, to latents (c, h, w); a canvas is a torus.
-    write : called with pixels (h, w, 3), and `left` and `top` of their corner, px counted from the first row.
+    write : called with pixels (h, w, channels), and `left` and `top` of their corner, px counted from the first row.
     """
     halo, factor = target.reach, target.factor
     for top in range(rows.start, rows.stop, TILE):
         height = min(TILE, rows.stop - top)
         for left in range(0, width, TILE):
             box = PixelBox(left, top, min(TILE, width - left), height)
-            pixels = _blended(read, target, box) if halo is None else _plain(read, target, box, halo)
+            pixels = _blended(read, target, box) if halo is None else _plain(read, target, box, halo, array)
             write(pixels, left=left * factor, top=(top - rows.start) * factor)
 
 
-def _plain(read: ReadLatents, target: Raster, box: PixelBox[int], halo: int) -> np.ndarray:
+def _plain(read: ReadLatents, target: Raster, box: PixelBox[int], halo: int, array: str) -> np.ndarray:
     latents = read(PixelBox(box.left - halo, box.top - halo, box.width + 2 * halo, box.height + 2 * halo))
-    pixels, factor = target.decode(torch.from_numpy(latents)[None])["image"][0], target.factor
+    pixels, factor = target.decode(torch.from_numpy(latents)[None])[array][0], target.factor
     inside = halo * factor
-    return pixels[inside : inside + box.height * factor, inside : inside + box.width * factor]
+    own = pixels[inside : inside + box.height * factor, inside : inside + box.width * factor]
+    return own if own.ndim == 3 else own[..., None]
 
 
 def _blended(read: ReadLatents, target: Raster, box: PixelBox[int]) -> np.ndarray:
@@ -88,6 +91,7 @@ class DecodeJob:
     height, width : of the slide, latent px.
     load : gives the target that decodes; called for each band.
     factor : pixels to a latent pixel.
+    array : what is decoded: `image`, or the `mask` of class ids.
     """
 
     canvas: CanvasJob
@@ -97,6 +101,7 @@ class DecodeJob:
     load: Callable[[], Raster]
     factor: int
     parts: Path
+    array: str = "image"
 
     @property
     def part(self) -> str:
@@ -109,7 +114,8 @@ class DecodeJob:
     @property
     def raster(self) -> RasterFile:
         rows = self.rows.stop - self.rows.start
-        return RasterFile(self.parts / self.part / PIXELS, rows * self.factor, self.width * self.factor, 3)
+        channels = 3 if self.array == "image" else 1
+        return RasterFile(self.parts / self.part / PIXELS, rows * self.factor, self.width * self.factor, channels)
 
 
 @uses_torch
@@ -119,8 +125,8 @@ def decode_band(job: DecodeJob) -> None:
 
 
 def _write_band(job: DecodeJob, folder: Path) -> None:
-    raster = RasterFile(folder / PIXELS, job.raster.height, job.raster.width, 3).create()
-    decode_rows(Latents(job.canvas).read, job.load(), job.rows, job.width, raster.write)
+    raster = replace(job.raster, path=folder / PIXELS).create()
+    decode_rows(Latents(job.canvas).read, job.load(), job.rows, job.width, raster.write, job.array)
 
 
 def read_bands(jobs: list[DecodeJob]) -> Callable[[PixelBox[int]], np.ndarray]:

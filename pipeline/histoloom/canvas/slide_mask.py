@@ -10,6 +10,7 @@ import numpy as np
 
 from histoloom.canvas import torus
 from histoloom.config import Params, WovenSlide
+from histoloom.config.file_keys import GENERATED
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import Fault, ManifestFaults, Note, notes_among, refuse_faults
 from histoloom.slides.annotation_checks import check_inside
@@ -62,7 +63,7 @@ class SlideMask:
 
 
 def read_mask(slide: WovenSlide, params: Params, *, edges: bool) -> SlideMask | None:
-    """Read the mask that a slide names; None where it names none.
+    """Read the mask that a slide names; None where it names none, or where it is generated.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def read_mask(slide: WovenSlide, params: Params, *, edges: bool) -> SlideMask | 
     ManifestFaults
         with every fault found in it: a class that params don't name, a raster of another size than the slide.
     """
-    if slide.mask is None:
+    if slide.mask in (None, GENERATED):
         return None
     classes, size, path = params.tile.masks.classes, (slide.height_px, slide.width_px), Path(slide.mask)
     if not path.is_file():

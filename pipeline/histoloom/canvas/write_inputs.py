@@ -138,7 +138,8 @@ def _bands(mask: SlideMask, canvas: tuple[int, int], factor: int, *, edges: bool
 
 
 def _glass(target: Raster, colour: tuple[int, ...]) -> list[float]:
-    """The clean latents of a pixel amid glass, (channels,)."""
+    """The clean data of a pixel amid glass, or of a mask's background, (channels,)."""
     flat = np.full((1, 128, 128, 3), colour, np.uint8)
-    latents = target.encode({"image": flat})[0]
+    empty = np.zeros(flat.shape[:3], np.uint16)
+    latents = target.encode({"image": flat, "mask": empty.astype(np.uint8), "instance": empty})[0]
     return latents[:, latents.shape[1] // 2, latents.shape[2] // 2].tolist()

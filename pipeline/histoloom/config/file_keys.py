@@ -11,6 +11,8 @@ from histoloom.config.base import Section
 from histoloom.config.package import root as packaged_models
 
 S = TypeVar("S", bound=Section)
+GENERATED = "generated"
+"""In place of a file's name: a model makes what the file would hold."""
 
 
 class Names(Enum):
@@ -51,7 +53,7 @@ def _placed(value: Any, names: Names | None, root: Path) -> Any:
     if not isinstance(value, str) or names is None:
         return value
     if names is Names.FILE:
-        return str(root / value)
+        return value if value == GENERATED else str(root / value)
     if names is Names.COMMAND:
         return _command_place(value, root)
     return value if names is Names.EXTRACTOR and "/" not in value else model_place(value, root)

@@ -11,6 +11,7 @@ from histoloom.config.base import Guided, Section
 from histoloom.config.emit import Emit
 from histoloom.config.encode import Encode
 from histoloom.config.evaluate import Evaluate
+from histoloom.config.file_keys import GENERATED
 from histoloom.config.file_names import FileName, alike
 from histoloom.config.filter import Filter
 from histoloom.config.models import TAKEN, ModelParams, inherited
@@ -99,6 +100,12 @@ class Params(Section):
         return [*self.links.values()][-1]
 
     @property
+    def model_of_masks(self) -> Params | None:
+        """The params of the model in `sample.chain` before the last, if it makes masks."""
+        before = [*self.links.values()][-2:-1]
+        return before[0] if before and before[0].train_denoiser.target.name in ("masks", "instances") else None
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """What any model that is run is told, or diffuses."""
         return tuple(dict.fromkeys(name for link in self.run_models.values() for name in link.train_denoiser.encoded))
@@ -159,13 +166,24 @@ class Params(Section):
         return "train_autoencoder.down_factor" if latents else "train_denoiser.target.factor"
 
     def _check_slides(self) -> None:
-        slides, names = self.sample_slides.slides, self.last.train_denoiser.conditions
+        slides, names, masks = self.sample_slides.slides, {*self.last.train_denoiser.conditions}, self.model_of_masks
         _refuse_alike("sample_slides.slides", [slide.name for slide in slides])
         for slide in slides:
             where = f"sample_slides.slides, {slide.name!r}"
             stated: dict[str, object] = {"label": slide.label, "text": slide.caption, "rna": slide.rna}
             stated |= {"genotype": slide.genotype, "cohort": slide.cohort or None, "number": slide.number or None}
-            for name in [n for n, value in stated.items() if value is not None and n not in names]:
+            told = names
+            if slide.mask == GENERATED:
+                if masks is None or "mask" not in names:
+                    raise ValueError(
+                        f"{where}: mask is generated, and sample.chain has no model of masks before one that is told masks"
+                    )
+                if self.last.encode.edges:
+                    raise ValueError(
+                        f"{where}: a generated mask has no outlines of nuclei, which encode.edges gives the model"
+                    )
+                told = names | {*masks.train_denoiser.conditions}
+            for name in [n for n, value in stated.items() if value is not None and n not in told]:
                 raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
             if slide.label not in (None, *self.tile.labels.classes):
                 raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")

@@ -46,7 +46,8 @@ class WovenSlide(Section):
     width_px: Positive
     height_px: Positive
     mask: Annotated[str | None, Names.FILE] = None
-    """classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids"""
+    """classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids; or generated, by the model of
+    masks that stands before the last in sample.chain"""
     instances: Annotated[str | None, Names.FILE] = None
     """raster of nuclei, where a raster mask has outlines (encode.edges)"""
     outside: Literal["glass", "tissue"] | None = None

@@ -61,6 +61,8 @@ class DiffusedData(Named):
     """of pixels, masks and instances: pixels of a tile, along a side, for each diffused pixel"""
     coding: Literal["one_hot", "bits"] = "one_hot"
     """of masks: a channel a class, or the bits of its number (Chen et al. 2023)"""
+    least_px: Natural = 0
+    """of masks and instances: islands of a class with fewer pixels of the tile become background in what is made"""
     condition: ConditionName | None = None
     """of vectors: the condition whose numbers are diffused, such as label or image"""
 

@@ -46,16 +46,27 @@ class DiffusionModel:
 
     @property
     def raster(self) -> Raster:
-        """Its target, which must be one of pictures where a slide is to be woven.
+        """Its target, which must be one of pictures.
 
         Raises
         ------
         HistoloomError
             when it is another.
         """
-        if not isinstance(self.target, Raster) or "image" not in self.target.makes:
+        return self.raster_of("image")
+
+    def raster_of(self, array: str) -> Raster:
+        """Its target, which must be one of places and be decoded to `image` or `mask`, where a slide is to be woven.
+
+        Raises
+        ------
+        HistoloomError
+            when it is another.
+        """
+        if not isinstance(self.target, Raster) or array not in self.target.makes:
+            wanted = "pictures" if array == "image" else f"{array}s"
             raise HistoloomError(
-                f"The model makes {self.record.training.target}, and slides are woven of pictures: take out sample_slides.slides."
+                f"The model makes {self.record.training.target}, and {wanted} are to be woven: take out sample_slides.slides."
             )
         return self.target
 

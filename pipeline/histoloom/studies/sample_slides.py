@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from histoloom.config import WovenSlide
+from histoloom.config.base import Solved
 from histoloom.config.denoiser_record import read_denoiser_record
+from histoloom.config.file_keys import GENERATED
 from histoloom.data.commit import commit_part, link_tree, read_record, write_json
 from histoloom.data.manifest import read_manifest
+from histoloom.data.study_folder import Study
 from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
-from histoloom.sampling.slide import LoadModel, Weaver, weave_slide
+from histoloom.sampling.slide import weave_slide
+from histoloom.sampling.weaver import LoadModel, Weaver
 from histoloom.studies.named_files import files_of
 from histoloom.studies.stage_work import Work
 
@@ -23,19 +29,15 @@ def run(work: Work) -> None:
         for a slide smaller than a window, a mask whose classes the model doesn't know, a full disk; what was
         committed is kept.
     """
-    study = [*work.study.links.values()][-1]
-    params, models = study.params, study.models
-    slides, lineage = params.sample_slides.slides, {}
+    *before, study = work.study.links.values()
+    slides, lineage = study.params.sample_slides.slides, {}
     parts: dict[str, str] = {}
     metrics = {}
     if slides:
-        check_distilled(read_denoiser_record(models / "denoiser"), params.sample_slides, "sample_slides")
-        identity, manifest = generator_sha256(models), read_manifest(params.tile)
-        lineage = {identity: lineage_of_models(models)}
-        tables = files_of(study, "train_encoders")
-        attention, precision = params.train_denoiser.attention, params.sample_slides.precision
-        load = LoadModel(models.resolve(), identity, attention, work.device, precision)
-        weaver = Weaver(study, params, load, manifest, tables, work.root.resolve(), work.code)
+        weaver = _weaver(work, study)
+        if before and any(slide.mask == GENERATED for slide in slides):
+            weaver = replace(weaver, masks=_weaver(work, before[-1]))
+        lineage = {weaver.identity(slide): _lineage(slide, study, before) for slide in slides}
         for slide in slides:
             parts[slide.name] = weaver.part(slide)
             record = read_record(work.parts / parts[slide.name])
@@ -52,3 +54,22 @@ def run(work: Work) -> None:
     work.keep_parts(list(parts.values()))
     shutil.rmtree(work.root / "canvases", ignore_errors=True)  # every slide is committed
     work.write_metrics({"slides": metrics})
+
+
+def _weaver(work: Work, study: Study) -> Weaver:
+    """What weaves by a study's model. A model of masks is run as its own section `sample` says."""
+    params, models = study.params, study.models
+    if not params.sample_slides.slides:
+        own = {name: getattr(params.sample, name) for name in Solved.model_fields}
+        params = params.model_copy(update={"sample_slides": params.sample_slides.model_copy(update=own)})
+    check_distilled(read_denoiser_record(models / "denoiser"), params.sample_slides, "sample_slides")
+    attention, precision = params.train_denoiser.attention, params.sample_slides.precision
+    load = LoadModel(models.resolve(), generator_sha256(models), attention, work.device, precision)
+    tables = files_of(study, "train_encoders")
+    return Weaver(study, params, load, read_manifest(params.tile), tables, work.root.resolve(), work.code)
+
+
+def _lineage(slide: WovenSlide, study: Study, before: list[Study]) -> dict:
+    """What the models saw that a slide is made by."""
+    of_mask = [before[-1].models] if slide.mask == GENERATED else []
+    return lineage_of_models(*of_mask, study.models)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from scipy.ndimage import label
 
 from histoloom.conditions.condition import FitJob, Fitted
 from histoloom.conditions.mask import cell_fractions
@@ -22,21 +23,23 @@ class Masks(Raster):
 
     classes : without background, which is 0. factor : a pixel of the data is the class that most of its factor x factor pixels have.
     coding : a channel a class, or the bits of the class's number (Chen et al. 2023, "Analog bits").
+    least_px : islands of a class with fewer pixels of the tile become background when masks are made.
     """
 
     classes: int
     factor: int = 1
     coding: Coding = "one_hot"
+    least_px: int = 0
     reads: ClassVar[tuple[str, ...]] = ("mask",)
     makes: ClassVar[tuple[str, ...]] = ("mask",)
     bound = 1.0
-    reach = 0
 
     @classmethod
     def fit(cls, job: FitJob) -> Fitted:
-        config = job.params.train_denoiser
-        count = len(job.params.tile.masks.classes)
-        return Fitted({"classes": count, "factor": job.params.factor, "coding": config.target.coding})
+        config, count = job.params.train_denoiser.target, len(job.params.tile.masks.classes)
+        return Fitted(
+            {"classes": count, "factor": job.params.factor, "coding": config.coding, "least_px": config.least_px}
+        )
 
     @classmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:
@@ -45,6 +48,11 @@ class Masks(Raster):
     @property
     def channels(self) -> int:
         return self.code_size
+
+    @property
+    def reach(self) -> int:
+        """As far as the widest island that is cleaned away."""
+        return -(-self.least_px // self.factor**2)
 
     @property
     def code_size(self) -> int:
@@ -67,7 +75,20 @@ class Masks(Raster):
         """Data to the class ids of its own pixels, (n, h, w) uint8: of all codes the nearest."""
         codes = torch.from_numpy(self._bits(np.arange(self.classes + 1))).to(data.device).float() * 2 - 1
         likeness = torch.einsum("nchw,kc->nkhw", data.float(), codes)
-        return likeness.argmax(1).to(torch.uint8).cpu().numpy()
+        ids = likeness.argmax(1).to(torch.uint8).cpu().numpy()
+        return cleaned(ids, self.reach) if self.reach > 1 else ids
+
+
+def cleaned(ids: np.ndarray, least: int) -> np.ndarray:
+    """Class ids (n, h, w) without islands of a class that have fewer than `least` pixels. What touches the border goes on beyond it, and stays."""
+    out = ids.copy()
+    for mask in out:
+        for of_class in np.unique(mask[mask > 0]):
+            islands, _ = label(mask == of_class)
+            small = np.bincount(islands.ravel()) < least
+            small[[0, *np.unique(np.r_[islands[[0, -1]].ravel(), islands[:, [0, -1]].ravel()])]] = False
+            mask[small[islands]] = 0
+    return out
 
 
 def coarse(ids: np.ndarray, classes: int, factor: int) -> np.ndarray:
