@@ -204,7 +204,11 @@ def test_small_tiles_are_enlarged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models = {
         "small": {"train_denoiser": {"target": SMALL, "channels": [16]}},
-        "large": {"train_denoiser": {"conditions": ["picture"]}, "train_encoders": {"picture": {"factor": 4}}},
+        "large": {
+            "train_denoiser": {"conditions": ["picture"], "augment": {"picture": 0.5}},
+            "train_encoders": {"picture": {"factor": 4}},
+            "sample": {"augment": {"picture": 0.2}},
+        },
     }
     requests = [*REQUESTS, {"name": "enlarged", "tiles": "all", "purpose": "predict", "chain": ["large"]}]
     study = make_chain(tmp_path, models, ["small", "large"], requests)
@@ -213,6 +217,8 @@ def test_small_tiles_are_enlarged(tmp_path, monkeypatch):
     store = TileStore("data/synthetic")
     assert store.read(store.rows()).shape == (6, 16, 16, 3)
     assert json.loads(Path("models/small/denoiser/conditions.json").read_text())["training"]["shape"] == [3, 4, 4]
+    (picture,) = json.loads(Path("models/large/denoiser/conditions.json").read_text())["conditions"]
+    assert picture["channels"] == ["red", "green", "blue", "noise"]
     predicted, real = TileStore("data/predicted"), TileStore("data/tiles")
     assert len(predicted.rows()) == len(real.rows())
 
@@ -260,6 +266,8 @@ def test_a_code_is_drawn_then_a_tile_of_that_code(tmp_path, monkeypatch):
         ({"a": {"train_denoiser": {"stepz": 1}}}, ["a"], "models.a.train_denoiser.stepz: there is no such key"),
         ({"a": {"train_denoiser": {"conditions": ["label", "label"]}}}, ["a"], "models.a: train_denoiser.conditions names"),
         ({"a": {"train_denoiser": {"target": "masks"}}}, ["a"], "makes masks, and no pictures"),
+        ({"a": {"train_denoiser": {"augment": {"picture": 0.1}}}}, ["a"], "augment names \\['picture'\\], which conditions"),
+        ({"a": {"sample": {"augment": {"picture": 0.1}}}}, ["a"], "adds more noise to picture than train_denoiser.augment"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_a_chain_is_refused(tmp_path, monkeypatch, models, chain, message):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoloom.conditions.batch import Conditions, cat, dropped, only
+from histoloom.conditions.batch import Conditions, augmented, cat, dropped, only
 from histoloom.conditions.encode import ConditionSet, batch, null
 from histoloom.conditions.genotype import GenotypeCondition, genotype_channels
 from histoloom.conditions.label import LabelCondition, encode_labels
@@ -22,7 +22,7 @@ from histoloom.conditions.rna import RnaCondition
 from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
 from histoloom.conditions.text import TextCondition, load_text_encoder
 from histoloom.config import Encode
-from histoloom.config.channels import mask_channels, read_channels
+from histoloom.config.channels import detailed, mask_channels, read_channels
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.config.yaml_reader import check_section
 from histoloom.data.store import UNKNOWN
@@ -255,3 +255,22 @@ def test_a_tile_without_a_profile_has_the_null_code():
 def test_magnification_is_a_logarithm_and_knows_when_it_is_not_given():
     found = MagnificationCondition().arrays(pd.DataFrame({"mpp": [0.25, 1.0, None]}), None)["magnification"]
     assert found.tolist() == [[-2, 1], [0, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("detail", [1, 2])
+def test_noise_on_a_picture_is_as_much_as_the_network_is_told(detail):
+    """The colours get it, the last channels tell it, and other maps and what else is given stay."""
+    cells = detail * detail
+    colours = tuple(f"c{n}" for n in range(3))
+    specs = (
+        ConditionSpec("mask", "map", 2, channels=("background", "nucleus")),
+        ConditionSpec("picture", "map", 4 * cells, channels=detailed((*colours, "noise"), detail)),
+    )
+    told = Conditions(vector=torch.ones(3, 2), map=torch.zeros(3, 2 + 4 * cells, 8, 8))
+    noise, levels = torch.randn(told.map.shape), torch.tensor([0.0, 0.2, 0.5])
+    out = augmented(told, specs, {"picture": levels}, noise)
+    assert torch.equal(out.vector, told.vector) and not out.map[:, :2].any() and not out.map[0].any()
+    for row, level in enumerate(levels):
+        assert torch.allclose(out.map[row, 2:-cells], level * noise[row, 2:-cells])
+        assert (out.map[row, -cells:] == level).all()
+    assert not told.map.any() and augmented(told, specs, {}, noise) is told

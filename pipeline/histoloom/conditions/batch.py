@@ -7,11 +7,12 @@ probability of being dropped to it in training (Ho & Salimans 2022, "Classifier-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
+from histoloom.config.channels import read_channels
 from histoloom.config.denoiser_record import ConditionSpec
 
 
@@ -90,6 +91,29 @@ def dropped(
     rows = _any(given)
     gone = torch.stack([torch.rand(len(rows), generator=generator) < spec.drop for spec in specs])
     return nulled(given, null, specs, gone.to(rows.device))
+
+
+def augmented(
+    given: Conditions, specs: tuple[ConditionSpec, ...], levels: Mapping[str, torch.Tensor], noise: torch.Tensor
+) -> Conditions:
+    """Add noise to pictures that are given, and tell the network how much (Ho et al. 2022, cascaded diffusion models, section 4.2).
+
+    Parameters
+    ----------
+    levels : condition to the noise's standard deviation, (b,); its last channels tell them. noise : standard normal, as the map.
+    """
+    if given.map is None or not levels:
+        return given
+    out, start = given.map.clone(), 0
+    for spec in (spec for spec in specs if spec.shape == "map"):
+        stop = start + spec.size
+        if spec.name in levels:
+            told = stop - read_channels(spec.channels)[1] ** 2
+            level = levels[spec.name].view(-1, 1, 1, 1)
+            out[:, start:told] += level * noise[:, start:told]
+            out[:, told:stop] = level
+        start = stop
+    return replace(given, map=out)
 
 
 def only(given: Conditions, null: Conditions, specs: tuple[ConditionSpec, ...], names: Collection[str]) -> Conditions:

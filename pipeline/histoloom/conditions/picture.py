@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from histoloom.conditions.condition import Arrays, Condition, FitJob, Fitted, ReadTiles, Source
 from histoloom.config import Params
-from histoloom.config.channels import detailed
+from histoloom.config.channels import NOISE, detailed
 from histoloom.config.train_encoders import Degrade
 from histoloom.data.seeds import item_seed
 
@@ -25,7 +25,8 @@ _COLOURS = ("red", "green", "blue")
 
 @dataclass(frozen=True)
 class PictureCondition(Condition):
-    """channel_names : of each colour, in each of detail x detail cells of a pixel of the data. px : its side."""
+    """channel_names : of each colour, in each of detail x detail cells of a pixel of the data; of the noise that training adds, where it
+    does (`train_denoiser.augment`). px : its side."""
 
     channel_names: tuple[str, ...]
     px: int
@@ -40,7 +41,8 @@ class PictureCondition(Condition):
 
     @classmethod
     def known_channels(cls, params: Params) -> tuple[str, ...]:
-        return detailed(_COLOURS, params.factor)
+        told = (NOISE,) if cls.name in params.train_denoiser.augment else ()
+        return detailed((*_COLOURS, *told), params.factor)
 
     @classmethod
     def fit(cls, job: FitJob) -> Fitted:
@@ -58,7 +60,10 @@ class PictureCondition(Condition):
         detail = side // self.px
         cells = shown.reshape(n, self.px, detail, self.px, detail, colours).transpose(0, 5, 2, 4, 1, 3)
         values = cells.reshape(n, colours * detail * detail, self.px, self.px).astype(np.float32) / 127.5 - 1
-        return {self.name: values.astype(np.float16)}
+        told = np.zeros(
+            (n, len(self.channel_names) - values.shape[1], self.px, self.px)
+        )  # of noise, of which there is none yet
+        return {self.name: np.concatenate([values, told], 1).astype(np.float16)}
 
 
 def degraded(image: np.ndarray, how: Degrade, seed: int) -> np.ndarray:

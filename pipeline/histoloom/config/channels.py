@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import isqrt
 
-BACKGROUND, EDGE = "background", "edge"
+BACKGROUND, EDGE, NOISE = "background", "edge", "noise"
 _CELL = re.compile(r"(.+) 0\.0")
 
 

@@ -209,6 +209,8 @@ class Params(Section):
                 raise ValueError("train_denoiser.conditions has mask, and tile.masks.source is none")
             if (target := self.train_denoiser.target.name) in ("masks", "instances"):
                 raise ValueError(f"train_denoiser.target is {target}, and tile.masks.source is none")
+        if over := [n for n, level in self.sample.augment.items() if level > self.train_denoiser.augment.get(n, 0)]:
+            raise ValueError(f"sample.augment adds more noise to {over[0]} than train_denoiser.augment does")
         default = Guided.model_fields["guidance_interval"].default
         by_condition: dict[str, object] = {"train_denoiser.drop": self.train_denoiser.drop}
         for section in ("sample", "sample_slides"):

@@ -22,6 +22,7 @@ from histoloom.config.base import (
 from histoloom.config.file_keys import Names
 from histoloom.registry import PLACES
 
+Pictured = Literal["picture", "partner"]
 Variance = Annotated[float, Field(gt=0, lt=1)]
 """Of the noise that a time of the forward process adds."""
 
@@ -95,6 +96,9 @@ class TrainDenoiser(Section):
         ("label", "text"), description=f"what the denoiser reads: any of {', '.join(PLACES['condition'])}"
     )
     drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
+    augment: dict[Pictured, Fraction] = Field({})
+    """of a picture or partner that is given: the most noise that training adds to it, as a standard deviation. Its values
+    lie between -1 and 1, and the network is told how much it is (Ho et al. 2022)"""
     map_input: Literal["concat", "spade", "controlnet"] = "concat"
     """how maps enter: concatenated to the latents, by SPADE norms in the decoder (Park et al. 2019), or by a ControlNet,
     which adapt: controlnet sets"""
@@ -164,6 +168,12 @@ class TrainDenoiser(Section):
             raise ValueError(f"{self.target.condition} is what is diffused (target): it can't be among conditions too")
         if (self.target.name == "vectors") != (self.backbone == "mlp") and self.backbone in ("unet", "mlp", "r2unet"):
             raise ValueError("target: vectors needs backbone: mlp, which diffuses nothing else")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_it_augments(self):
+        if unknown := sorted({*self.augment} - {*self.conditions}):
+            raise ValueError(f"augment names {unknown}, which conditions does not")
         return self
 
     @model_validator(mode="after")

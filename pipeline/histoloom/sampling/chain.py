@@ -9,13 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from histoloom.conditions.batch import Conditions, augmented
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Sample
+from histoloom.config.channels import NOISE, read_channels
 from histoloom.config.program import Program
 from histoloom.data.inputs import FREE, input_tiles
 from histoloom.data.plan import planned_tiles
 from histoloom.data.seeds import item_seed
+from histoloom.process.noise import latent_noise
 from histoloom.registry import registered
 from histoloom.sampling.diffusion_model import DiffusionModel, load_diffusion_model
 from histoloom.sampling.drawn import FROM_NOISE, Arrays, Drawn, Rows
@@ -79,7 +83,7 @@ class PartRun:
             index = np.resize(rows.index.to_numpy(), self.size)
             own = Rows(
                 seeds[index],
-                batch(given, model.specs, index),
+                _augmented(batch(given, model.specs, index), model, config, seeds[index]),
                 nulls,
                 {name: values[index] for name, values in inputs.items()},
                 None if inverted is None else batch(inverted, model.specs, index),
@@ -104,3 +108,13 @@ class PartRun:
         """The arrays of those tiles' own conditions."""
         own = pd.DataFrame([json.loads(text) for text in self.rows["input_conditions"]], index=self.rows.index)
         return model.conditions.arrays(self.rows.assign(**dict(own.items())), lambda name: self._inputs((name,))[name])
+
+
+def _augmented(given: Conditions, model: DiffusionModel, config: Sample, seeds: np.ndarray) -> Conditions:
+    """Noise of a stated deviation on pictures that are given. Models that aren't told of noise get none."""
+    levels = {n: s for n, s in config.augment.items() if NOISE in read_channels(model.record.channels.get(n, ()))[0]}
+    if not levels or given.map is None:
+        return given
+    own = [item_seed(int(seed), "augment") for seed in seeds]
+    noise = torch.from_numpy(latent_noise(own, tuple(given.map.shape[1:])))
+    return augmented(given, model.specs, {n: torch.full((len(seeds),), s) for n, s in levels.items()}, noise)

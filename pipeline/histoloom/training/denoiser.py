@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import save_denoiser
 from histoloom.backbones.few_steps import add_few_steps, check_few_steps
 from histoloom.backbones.unet import UNet
-from histoloom.conditions.batch import Conditions, dropped
+from histoloom.conditions.batch import Conditions, augmented, dropped
 from histoloom.conditions.encode import batch, null
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining, read_denoiser_record
 from histoloom.config.package import packaged
+from histoloom.config.train_denoiser import Pictured
 from histoloom.data.mapped import JoinedRows, RowArrays, mapped_arrays
 from histoloom.errors import HistoloomError
 from histoloom.process.process import Process
@@ -151,7 +153,8 @@ def _batches(config: TrainDenoiser, arrays: RowArrays, specs: tuple[ConditionSpe
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
         index = rows[epoch_order(run.seed, len(rows), config.batch_size, step).numpy()]
         symmetries = torch.randint(0, data.shape[1], (len(index),), generator=generator).numpy()
-        given = dropped(batch(arrays, specs, index, symmetries), nulls, specs, generator)
+        given = _augmented(batch(arrays, specs, index, symmetries), specs, config.augment, generator)
+        given = dropped(given, nulls, specs, generator)
         clean = torch.from_numpy(data[index, symmetries]).float()
         if windows:
             side = windows[int(torch.randint(0, len(windows), (1,), generator=generator))]
@@ -159,6 +162,16 @@ def _batches(config: TrainDenoiser, arrays: RowArrays, specs: tuple[ConditionSpe
         return clean.to(run.device), given.to(run.device)
 
     return batches
+
+
+def _augmented(
+    given: Conditions, specs: tuple[ConditionSpec, ...], most: Mapping[Pictured, float], generator: torch.Generator
+) -> Conditions:
+    """Noise of a deviation up to `most`, drawn for each row."""
+    if not most or given.map is None:
+        return given
+    levels: dict[str, torch.Tensor] = {n: m * torch.rand(len(given.map), generator=generator) for n, m in most.items()}
+    return augmented(given, specs, levels, torch.randn(given.map.shape, generator=generator))
 
 
 def class_balanced(labels: np.ndarray) -> np.ndarray:
