@@ -16,9 +16,10 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from benchmarks.studies import change_params
+from benchmarks.systems_page import page
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.data.study_folder import Study
-from histoloom.systems import Measured, code_of, names, page
+from histoloom.systems import Measured, code_of, names
 
 FOLDER = Path(".work/systems")
 

@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks.systems import measured
+from benchmarks.systems_page import page
 from histoloom import systems
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cli.recipe import merge
@@ -74,7 +75,13 @@ def test_a_system_s_folder_is_whole(name):
     text = (systems.folder_of(name) / systems.PAGE).read_text(encoding="utf-8")
     for heading in ("## The paper", "## What differs here", "## Run it", "## Measured"):
         assert heading in text
-    assert {"value", "seconds"} <= {*systems.expected(name)}
+    stated = systems.expected(name)
+    assert {"value", "seconds", "measured"} <= {*stated} and {*stated["measured"]} == {
+        "value",
+        "baseline",
+        "unit",
+        "data",
+    }
 
 
 @pytest.mark.slow
@@ -100,7 +107,7 @@ def test_a_system_that_is_not_there_is_told():
 
 
 def test_the_page_is_what_the_folders_say():
-    assert Path("docs/systems.md").read_text(encoding="utf-8") == systems.page(), (
+    assert Path("docs/systems.md").read_text(encoding="utf-8") == page(), (
         "write it anew: python -m benchmarks.systems --page"
     )
 

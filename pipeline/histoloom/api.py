@@ -135,7 +135,7 @@ class Model:
         of = {"label": label, "text": text, "mask": mask, "image": like, "magnification": mpp}
         for name in (name for name, given in of.items() if given is not None and name not in self.conditions):
             raise HistoloomError(f"{self.folder} reads no {name}. It can be told: {', '.join(self.conditions)}.")
-        images = self._images(rows["seed"].to_numpy(), self._arrays(rows, masks, tiles), settings)
+        images = self._images(rows, self._arrays(rows, masks, tiles), settings)
         return Samples([Image.fromarray(image) for image in images], rows)
 
     def _channels(self, name: str) -> tuple[str, ...]:
@@ -201,14 +201,16 @@ class Model:
                 arrays[spec.name] = np.zeros((len(rows), *shape), np.float32)
         return arrays
 
-    def _images(self, seeds: np.ndarray, arrays: Arrays, settings: Sample) -> np.ndarray:
+    def _images(self, rows: pd.DataFrame, arrays: Arrays, settings: Sample) -> np.ndarray:
         """(n, tile_px, tile_px, 3) uint8."""
+        seeds, captions = rows["seed"].to_numpy(), rows["caption"].to_numpy()
         nulls, out = null(arrays, self.model.specs), []
         starts = range(0, len(seeds), _BATCH)
         for start in track(starts, "sample", len(starts)):
             index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
             given = batch(arrays, self.model.specs, index)
-            out.append(Drawn(self.model, settings, Rows(seeds[index], given, nulls)).samples[0]["image"])
+            own = Rows(seeds[index], given, nulls, captions=captions[index].tolist())
+            out.append(Drawn(self.model, settings, own).samples[0]["image"])
         return np.concatenate(out)[: len(seeds)]
 
 
@@ -257,7 +259,7 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -
     network, record = load_denoiser(folder / "denoiser", where)
     if few_steps:
         record = with_few_steps(network, record, folder / "denoiser")
-    model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where)
+    model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where, Path(folder))
     scales = scales_of(str(source)) or scales_of(str(folder))
     return Model(folder, model, scales[0] if scales else _scale_of_study(folder))
 

@@ -70,15 +70,6 @@ def expected(name: str) -> dict[str, Any]:
     return json.loads((folder_of(name) / EXPECTED).read_text(encoding="utf-8"))
 
 
-def page() -> str:
-    """The page of all systems, from their own."""
-    lines = ["# Systems", "", "Written by `python -m benchmarks.systems --page`, from the pages in `systems/`.", ""]
-    for name in names():
-        text = (folder_of(name) / PAGE).read_text(encoding="utf-8").strip()
-        lines += [text.replace("\n## ", "\n### ").replace("# ", "## ", 1), ""]
-    return "\n".join(lines)
-
-
 def paired_interval(
     differences: Sequence[float] | np.ndarray, groups: Sequence[str] | Any, draws: int = 2000
 ) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,10 +60,15 @@ def load_conditions(specs: tuple[ConditionSpec, ...], px: int, folder: Path | st
 
 
 def _loaded(channels: dict[str, tuple[str, ...]], px: int, folder: Path, device: str) -> ConditionSet:
-    path = folder / FACTS
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    facts = facts_of(folder)
     sources = {name: Source(of, px, folder, facts.get(name, {}), device) for name, of in channels.items()}
     return ConditionSet(tuple(registered("condition", name).load(source) for name, source in sources.items()))
+
+
+def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Condition to what `train_encoders` wrote of it."""
+    path = folder / FACTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def captions_read(conditions: ConditionSet, captions: Iterable[str | None], stage: str) -> dict[str, int]:

@@ -211,6 +211,12 @@ class Params(Section):
                 raise ValueError(f"train_denoiser.target is {target}, and tile.masks.source is none")
         if over := [n for n, level in self.sample.augment.items() if level > self.train_denoiser.augment.get(n, 0)]:
             raise ValueError(f"sample.augment adds more noise to {over[0]} than train_denoiser.augment does")
+        if self.sample.text_gradient and not ("text" in names and self.train_encoders.text.noised):
+            raise ValueError(
+                "sample.text_gradient needs text among train_denoiser.conditions, and train_encoders.text.noised: true"
+            )
+        if self.sample.text_gradient and self.train_denoiser.target.name != "pixels":
+            raise ValueError("sample.text_gradient pushes pixels, and train_denoiser.target is another")
         default = Guided.model_fields["guidance_interval"].default
         by_condition: dict[str, object] = {"train_denoiser.drop": self.train_denoiser.drop}
         for section in ("sample", "sample_slides"):

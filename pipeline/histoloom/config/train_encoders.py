@@ -31,6 +31,15 @@ class Text(Section):
     steps: Positive = 200
     batch_size: Size = 64
     learning_rate: float = Field(5e-4, gt=0)
+    noised: bool = False
+    """of train: show it tiles with noise of every level, so that it can guide the sampling of pixels (sample.text_gradient;
+    Nichol et al. 2022, GLIDE)"""
+
+    @model_validator(mode="after")
+    def _is_trained_if_noised(self):
+        if self.noised and self.source != "train":
+            raise ValueError(f"noised is of a tower that is trained here, and source is {self.source}")
+        return self
 
 
 class SampleTable(Section):

@@ -87,6 +87,7 @@ class PartRun:
                 nulls,
                 {name: values[index] for name, values in inputs.items()},
                 None if inverted is None else batch(inverted, model.specs, index),
+                [*self.rows["caption"].iloc[index].fillna("")],
             )
             drawn = Drawn(model, config, own, program)
             arrays = registered("reduce", program.reduce.name)(drawn, program.reduce)

@@ -15,7 +15,7 @@ from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.precision import native
 from histoloom.conditions.batch import Conditions
 from histoloom.conditions.condition import Arrays
-from histoloom.conditions.encode import ConditionSet, load_conditions, null
+from histoloom.conditions.encode import ConditionSet, facts_of, load_conditions, null
 from histoloom.config import Sample, SampleSlides
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord
 from histoloom.data.commit import digest
@@ -25,6 +25,7 @@ from histoloom.process.guidance import ScaleAt
 from histoloom.process.predictor import Predictor
 from histoloom.process.process import Process
 from histoloom.registry import registered
+from histoloom.sampling.text_agreement import TextAgreement, load_text_agreement
 from histoloom.targets.target import Raster, Target
 
 _MODELS = ("autoencoder", "denoiser", "encoders")
@@ -32,13 +33,14 @@ _MODELS = ("autoencoder", "denoiser", "encoders")
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """A loaded target, denoiser and conditions that were trained together."""
+    """A loaded target, denoiser and conditions that were trained together, from one folder."""
 
     target: Target
     network: Backbone
     conditions: ConditionSet
     record: DenoiserRecord
     device: str
+    folder: Path
 
     @property
     def specs(self) -> tuple[ConditionSpec, ...]:
@@ -71,6 +73,23 @@ class DiffusionModel:
         return self.target
 
     @cached_property
+    def text_agreement(self) -> TextAgreement:
+        """What its captions' CLIP of noised tiles says.
+
+        Raises
+        ------
+        HistoloomError
+            of a model that has none, or that diffuses something else than pixels.
+        """
+        noised = facts_of(self.folder / "encoders").get("text", {}).get("noised")
+        if not noised or self.record.training.target != "pixels":
+            raise HistoloomError(
+                f"{self.folder} has no CLIP of noised tiles, or diffuses no pixels: leave text_gradient out, or train with target: "
+                "pixels and train_encoders.text.noised: true."
+            )
+        return load_text_agreement(self.folder / "encoders/text", self.device)
+
+    @cached_property
     def process(self) -> Process:
         return Process.of(self.record.training)
 
@@ -99,7 +118,7 @@ def load_unconditioned(models: Path, device: str) -> DiffusionModel:
     network, record = load_denoiser(models / "denoiser", device)
     towers = tuple(spec for spec in record.conditions if spec.shape == "sequence")
     conditions = load_conditions(towers, record.training.px, models / "encoders", device)
-    return DiffusionModel(load_target(models, record, device), network, conditions, record, device)
+    return DiffusionModel(load_target(models, record, device), network, conditions, record, device, models)
 
 
 @lru_cache(maxsize=4)
@@ -110,7 +129,7 @@ def load_diffusion_model(
     network, record = load_denoiser(models / "denoiser", device, attention, precision)
     conditions = load_conditions(record.conditions, record.training.px, models / "encoders", device)
     target = load_target(models, record, device, precision)
-    return DiffusionModel(target, network, conditions, record, device)
+    return DiffusionModel(target, network, conditions, record, device, models)
 
 
 def load_target(models: Path, record: DenoiserRecord, device: str, precision: str = "fp32") -> Target:
@@ -156,6 +175,8 @@ def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...])
     found = {name: (config.scale(name), *config.interval(name)) for name in conditions}
     if len(set(found.values())) == 1:
         found = {"all": found[conditions[0]]}
+    if push := getattr(config, "text_gradient", 0.0):
+        found["text_gradient"] = (push, 0.0, 1.0)
     return [
         {"condition": name, "scale": scale, "start": start, "end": end} for name, (scale, start, end) in found.items()
     ]

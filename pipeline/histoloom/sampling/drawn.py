@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,7 @@ class Rows:
     seeds : (b,) uint64, of each row's noise. given : their conditions. nulls : of all conditions, one row.
     inputs : arrays of the tiles that they begin from, (b, ...); where regions are remade, `free` (b, h, w). Empty where they begin from noise.
     inputs_given : the conditions of those tiles, where they are inverted.
+    captions : (b,), read where the agreement with them pushes what is made.
     """
 
     seeds: np.ndarray
@@ -40,6 +41,7 @@ class Rows:
     nulls: Conditions
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     inputs_given: Conditions | None = None
+    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,14 @@ class Drawn:
 
     @cached_property
     def _predictor(self):
-        return self.model.predictor(self.config.scale_at)
+        predictor = self.model.predictor(self.config.scale_at)
+        if not self.config.text_gradient:
+            return predictor
+        return replace(predictor, gradient=self.model.text_agreement.gradient, push=self.config.text_gradient)
+
+    @cached_property
+    def _wanted(self) -> torch.Tensor | None:
+        return self.model.text_agreement.embeddings(self.rows.captions) if self.config.text_gradient else None
 
     @cached_property
     def _solver(self) -> Solver:
@@ -101,7 +110,7 @@ class Drawn:
 
     def _told(self, conditions: Conditions | None) -> Given:
         assert conditions is not None, "a tile that is inverted has conditions of its own"
-        return Given(conditions.to(self.model.device), self.rows.nulls.to(self.model.device))
+        return Given(conditions.to(self.model.device), self.rows.nulls.to(self.model.device), self._wanted)
 
     def _noise(self, number: int, what: str = "") -> torch.Tensor:
         """Of a sample's start, or of something in its course; the first sample's is that of the row's own seed."""

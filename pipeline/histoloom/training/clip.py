@@ -77,9 +77,13 @@ def train_clip(config: Text, store: TileStore, rows: pd.DataFrame, run: Training
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         index = epoch_order(run.seed, count, size, step)
         index = index[own_rows(len(index))]
-        batch = _to_clip(images[index.numpy()], config.image_px).to(run.device)
+        batch = _to_clip(images[index.numpy()], config.image_px)
+        if config.noised:
+            batch = _noised(batch, generator)
         text = of_caption[index]
-        out = model(batch, ids[text, step % used[text]].to(run.device))  # a long caption's chunks in turn
+        out = model(
+            batch.to(run.device), ids[text, step % used[text]].to(run.device)
+        )  # a long caption's chunks in turn
         return criterion(everyones(out[0]), everyones(out[1]), out[2]), {}
 
     train(model, loss, run)
@@ -112,6 +116,12 @@ def _to_clip(images: np.ndarray, size: int) -> torch.Tensor:
     if batch.shape[-1] != size:
         batch = torch.nn.functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
     return (batch - _MEAN) / _STD
+
+
+def _noised(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each picture (b, 3, h, w) with a share of noise of its own: at all levels of any process that keeps the variance."""
+    angle = torch.rand(len(images), 1, 1, 1, generator=generator) * torch.pi / 2
+    return angle.cos() * images + angle.sin() * torch.randn(images.shape, generator=generator)
 
 
 def likeness(folder: Path, max_tokens: int | None = None) -> Callable[[np.ndarray, list[str]], np.ndarray]:

@@ -30,7 +30,9 @@ from histoloom.training.tile_encoder import MOST_FIT_TILES, features_of, train_t
 def fit_text(job: FitJob) -> Fitted:
     """A CLIP trained on tiles and captions, or the tower that params name."""
     config = job.params.train_encoders.text
-    facts: dict[str, object] = {name: getattr(config, name) for name in ("source", "revision", "max_tokens", "padding")}
+    facts: dict[str, object] = {
+        name: getattr(config, name) for name in ("source", "revision", "max_tokens", "padding", "noised")
+    }
     if config.source != "train":
         source = packaged(config.source, "encoders/text", config.revision)
         reader = load_text_encoder(source, config.revision, config.max_tokens).reader

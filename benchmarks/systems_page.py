@@ -1,0 +1,105 @@
+"""docs/systems.md: a table of all published systems, from the folders of those that are here, and their pages."""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from histoloom.config.models import inherited
+from histoloom.systems import PAGE, RECIPE, expected, folder_of, names, root
+
+_PUBLISHED = "published.csv"
+_HEADER = (
+    "",
+    "system",
+    "paper",
+    "makes",
+    "given",
+    "network",
+    "begins from",
+    "reduced by",
+    "ours",
+    "baseline",
+    "of",
+    "data",
+    "use it to",
+)
+
+
+def page() -> str:
+    """The whole page."""
+    lines = ["# Systems", "", "Written by `python -m benchmarks.systems --page`, from `systems/`.", ""]
+    lines += [
+        "A published system is a recipe of histoloom: what it changes in params, its data, and a number beside a baseline.",
+        "",
+    ]
+    lines += [
+        "Rows without a network are open: they have no recipe yet. Numbers are of one run. [Each page](#pages) says what was measured, and how.",
+        "",
+    ]
+    lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
+    for name in names():
+        text = (folder_of(name) / PAGE).read_text(encoding="utf-8").strip()
+        lines += [re.sub("^#", "##", text, flags=re.MULTILINE), ""]
+    return "\n".join(lines)
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rows() -> list[list[str]]:
+    with (root() / _PUBLISHED).open(encoding="utf-8", newline="") as stream:
+        known = [*csv.DictReader(stream)]
+    return [[row["number"], *(_of_folder(row) if row["name"] in names() else _open(row)), row["use"]] for row in known]
+
+
+def _open(row: dict[str, str]) -> list[str]:
+    return [row["name"], "", row["what"], *[""] * (len(_HEADER) - 5)]
+
+
+def _of_folder(row: dict[str, str]) -> list[str]:
+    name = row["name"]
+    recipe = YAML(typ="safe").load((folder_of(name) / RECIPE).read_text(encoding="utf-8"))
+    models = [inherited(recipe, of) for of in recipe["sample"].get("chain", [])] or [recipe]
+    trained = [model["train_denoiser"] for model in models]
+    requests = recipe["plan"].get("requests", [])
+    starts = {"inverted tile" if (r.get("start") or {}).get("inverted") else "tile" for r in requests if r.get("start")}
+    reduced = {
+        r["reduce"] if isinstance(r["reduce"], str) else r["reduce"]["name"] for r in requests if r.get("reduce")
+    }
+    number = expected(name)["measured"]
+    text = (folder_of(name) / PAGE).read_text(encoding="utf-8")
+    paper = re.search(r"## The paper\n(.+?\(\d{4}\))", text)
+    return [
+        f"[{name}](#{_anchor(text)})",
+        paper[1] if paper else "",
+        ", then ".join(_target(config) for config in trained),
+        ", ".join(dict.fromkeys(given for config in trained for given in config["conditions"])),
+        ", ".join(dict.fromkeys(_network(config) for config in trained)),
+        ", ".join(sorted(starts)) or "noise",
+        ", ".join(sorted(reduced)) or "",
+        f"{number['value']:.3g}",
+        f"{number['baseline']:.3g}",
+        number["unit"],
+        number["data"],
+    ]
+
+
+def _anchor(text: str) -> str:
+    title = text.partition("\n")[0].removeprefix("# ").lower()
+    return re.sub(r"[^\w -]", "", title).replace(" ", "-")
+
+
+def _target(config: dict[str, Any]) -> str:
+    target = config.get("target", "latents")
+    if isinstance(target, str):
+        return target
+    return f"{target['name']} ({target['condition']})" if "condition" in target else target["name"]
+
+
+def _network(config: dict[str, Any]) -> str:
+    return f"{config.get('backbone', 'unet')}{' with SPADE' if config.get('map_input') == 'spade' else ''}"
