@@ -52,6 +52,17 @@ class Distil(Guided):
         return self
 
 
+class Prior(Section):
+    """What a loaded model could make, and is to stay able to, while it learns a few tiles: it is trained on tiles of its own
+    beside them (Ruiz et al. 2023, DreamBooth)."""
+
+    tiles: Positive = Field(64, description="that it makes before training, under the train tiles' other conditions")
+    leave_out: tuple[ConditionName, ...] = Field(min_length=1)
+    """the conditions that the few tiles are known by, such as label: its own tiles are made and trained on without them"""
+    weight: float = Field(1.0, gt=0, description="of their loss beside that of the few tiles")
+    steps: Positive = Field(20, description="of ddim, to make them")
+
+
 class DiffusedData(Named):
     """What is diffused. `target: pixels` is short for `target: {name: pixels}`."""
 
@@ -83,6 +94,8 @@ class TrainDenoiser(Section):
     """what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that
     reads the maps (Zhang et al. 2023)"""
     lora_rank: Size = 16
+    prior: Prior | None = None
+    """train a loaded model on tiles that it makes itself too, so that it forgets nothing while it learns a few tiles"""
     distil: Distil | None = None
     """distil the loaded model to fewer steps, with its teacher's guidance built in; unstated, train it as usual"""
     few_steps: bool = False
@@ -194,6 +207,12 @@ class TrainDenoiser(Section):
             )
         if self.distil and (self.init == "scratch" or self.adapt != "full" or not self.steps):
             raise ValueError("distil needs a trained model in init, adapt: full, and steps for each halving")
+        if self.prior and (self.init == "scratch" or self.distil or not self.steps):
+            raise ValueError("prior is of a model that is loaded (init) and trained on (steps), without distil")
+        if self.prior and self.windows_latent_px:
+            raise ValueError("prior trains on whole tiles: leave windows_latent_px out")
+        if self.prior and (unknown := sorted({*self.prior.leave_out} - {*self.conditions})):
+            raise ValueError(f"prior.leave_out names {unknown}, which conditions does not")
         if self.few_steps and (self.init == "scratch" or self.distil):
             raise ValueError("few_steps needs a packaged model in init, and no distil")
         return self

@@ -25,6 +25,7 @@ from histoloom.process.process import Process
 from histoloom.registry import registered
 from histoloom.training.distil import Batches, distil
 from histoloom.training.loop import train
+from histoloom.training.prior import make_prior
 from histoloom.training.processes import own_rows
 from histoloom.training.run import LossFunction, Numbers, TrainingRun, epoch_order, on_device
 
@@ -65,6 +66,9 @@ def train_denoiser(
     if config.windows_latent_px and (problem := config.windows_fault(data.shape[3], halved=model.multiple)):
         raise HistoloomError(f"train_denoiser.windows_latent_px: {problem}")
     batches = _batches(config, arrays, specs, run)
+    if config.prior:
+        bound = registered("target", config.target.name).bound
+        batches = make_prior(config, model, arrays, specs, bound, run).beside(batches, run.seed)
     if config.distil:
         distil(config, model, batches, null(arrays, specs).to(run.device), specs, run)
     elif config.steps:
@@ -206,11 +210,19 @@ def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str)
         clean, given = batches(step, generator)
         noise = torch.randn(clean.shape, generator=on_device(generator, device), device=device)
         times = torch.randint(0, process.train_timesteps, (len(clean),), generator=generator).to(device)
-        mine = own_rows(len(clean))
+        mine, of_row = own_rows(len(clean)), _row_weights(config, len(clean)).to(device)
         clean, given, noise, times = clean[mine], given.each(lambda rows: rows[mine]), noise[mine], times[mine]
         scales = process.scales_of(times, clean.ndim)
         predicted = model(process.noised(clean, noise, scales), times, given)
         error = (predicted - process.target(clean, noise, scales)).square().flatten(1).mean(1)
-        return (error * weights[times]).mean(), {"mse": error.detach().mean()}
+        return (error * weights[times] * of_row[mine]).mean(), {"mse": error.detach().mean()}
 
     return loss
+
+
+def _row_weights(config: TrainDenoiser, rows: int) -> torch.Tensor:
+    """Of a batch's rows, (rows,): the second half is the model's own tiles where there are some, and their mean counts beside the first's."""
+    weights = torch.ones(rows)
+    if config.prior:
+        weights[: rows // 2], weights[rows // 2 :] = 2.0, 2.0 * config.prior.weight
+    return weights
