@@ -300,3 +300,56 @@ def test_inversion_needs_a_solver_of_first_order(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(text.replace("ddim", "unipc"))
     with pytest.raises(HistoloomError, match="inversion goes back over steps of ddim or euler"):
         load_params("params.yaml")
+
+
+def _woven(name: str) -> np.ndarray:
+    with Image.open(f"data/woven/{name}/slide.tif") as picture:
+        return np.asarray(picture).astype(float)
+
+
+def test_a_whole_slide_is_translated_and_under_its_own_cohort_comes_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = {"slide_id": "s0", "width_px": SIDE, "height_px": SIDE, "inverted": True}
+    slides = [
+        {"name": site, "width_px": SIDE, "height_px": SIDE, "cohort": {"site": site}, "image": image}
+        for site in ("north", "south")
+    ]
+    woven = {
+        "scheduler": "ddim",
+        "steps": 20,
+        "guidance": 1.0,
+        "block_latent_px": 32,
+        "slides": slides,
+        "compression": "deflate",
+    }
+    training = {"target": "pixels", "conditions": ["cohort"], "steps": 120, "learning_rate": 2e-3, "ema_decay": 0.9}
+    study = make(tmp_path, training, [{"name": "few", "tiles": 2}], sample_slides=woven)
+    assert not faults_among(check_study(study))
+    run(*TRAINED, "sample_slides")
+    with Image.open("data/slides/s0.png") as picture:
+        real = np.asarray(picture.convert("RGB")).astype(float)
+    north, south = _woven("north"), _woven("south")
+    assert north.shape == real.shape
+    contrast = np.abs(real - real.mean((0, 1))).mean()
+    assert np.abs(north - real).mean() < min(np.abs(south - real).mean(), 0.3 * contrast)
+    assert np.abs(south - real).mean() < 0.5 * contrast  # what is there stays there
+    assert json.loads(Path("data/woven/south/canvas.json").read_text())["ancestors"] == ["p0"]
+
+
+@pytest.mark.parametrize(
+    ("woven", "image", "message"),
+    [
+        ({"scheduler": "unipc"}, {}, "steps of ddim"),
+        ({"scheduler": "ddim", "eta": 0.5}, {}, "steps of ddim"),
+        ({"scheduler": "ddim"}, {"strength": 0.5}, "translated as a whole"),
+        ({"scheduler": "ddim"}, {"width_px": 32}, "smaller than the slide"),
+    ],
+)
+def test_what_can_t_be_inverted_is_refused(tmp_path, monkeypatch, woven, image, message):
+    monkeypatch.chdir(tmp_path)
+    image = {"slide_id": "s0", "width_px": SIDE, "height_px": SIDE, "inverted": True} | image
+    slide = {"name": "a", "width_px": SIDE, "height_px": SIDE, "image": image}
+    requests, slides = [{"name": "few", "tiles": 2}], woven | {"slides": [slide]}
+    make(tmp_path, {"target": "pixels", "conditions": ["cohort"]}, requests, sample_slides=slides)
+    with pytest.raises(HistoloomError, match=message):
+        load_params("params.yaml")

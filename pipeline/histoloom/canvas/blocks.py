@@ -164,8 +164,10 @@ class StepRecord(TypedDict):
 
 
 def start_block(plan: CanvasPlan, number: int, denoiser: WindowDenoiser, inputs: CanvasInputs) -> torch.Tensor:
-    """A block's state before the first step: noise, over what is fixed of it."""
+    """A block's state before the first step: noise, over what is fixed of it; or what the inputs hold as `start`."""
     block = plan.blocks.block(number)
+    if (start := inputs.start(block)) is not None:
+        return torch.cat([start, *[torch.zeros_like(start)] * denoiser.solver.history]).to(denoiser.device)
     step = denoiser.solver.steps[plan.begin]
     noise = torch.from_numpy(torus.noise_field(plan.seed, plan.channels, block, plan.blocks.canvas))
     region = inputs.region(block)

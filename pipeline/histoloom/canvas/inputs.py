@@ -2,7 +2,7 @@
 
 `canvas.zarr` holds arrays as large as the canvas in latent pixels: `free` (h, w) uint8, what is to be made; where the
 denoiser reads maps, `map` (channels, h, w) float16; where an image is begun from, `image` (channels, h, w) float32, its
-latents. `condition_grid.safetensors` holds the other conditions on a coarse grid.
+latents; where the solver's x is begun from, `start` (channels, h, w) float32. `condition_grid.safetensors` holds the other conditions on a coarse grid.
 """
 
 from __future__ import annotations
@@ -101,6 +101,16 @@ class CanvasInputs:
     def nulls(self) -> Conditions:
         """The nulls of all conditions but maps, one row."""
         return self.grid.nulls
+
+    def start(self, box: PixelBox[int]) -> torch.Tensor | None:
+        """The x (channels, height, width) that a box begins from, where the canvas has it of another."""
+        if "start" not in self.arrays:
+            return None
+        array = array_of(self.arrays, "start")
+        read = torus.read(
+            lambda rows, columns: np.asarray(array[..., rows, columns]), box, (array.shape[1], array.shape[2])
+        )
+        return torch.from_numpy(read)
 
     def region(self, box: PixelBox[int]) -> RegionInputs:
         """What is stated about a box of the canvas, latent px; it may reach over the canvas's borders."""

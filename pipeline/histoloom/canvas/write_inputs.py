@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ from scipy.ndimage import binary_dilation
 
 from histoloom.canvas.condition_table import PointConditions, read_condition_table, state_conditions
 from histoloom.canvas.from_image import read_holes, write_image
-from histoloom.canvas.inputs import ARRAYS, GRID, create
+from histoloom.canvas.inputs import ARRAYS, GRID, array_of, create
 from histoloom.canvas.slide_mask import SlideMask, read_mask
 from histoloom.canvas.sources import InputSources, check_source_groups
 from histoloom.conditions.mask import EDGE, cell_fractions, mask_map, read_channels
 from histoloom.config import Params, WovenSlide
 from histoloom.data.nuclei_layout import outlines
+from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import Fault, ManifestFaults, Note
 from histoloom.slides.slide import BadSlide
 from histoloom.targets.target import Raster
@@ -82,6 +83,17 @@ def write_inputs(folder: Path, slide: WovenSlide, canvas: tuple[int, int], sourc
     if slide.image is not None:
         groups |= write_image(group, slide, slide.image, sources)
     return InputsRecord(sorted(groups), conditions.points)
+
+
+def write_start(folder: Path, canvas: tuple[int, int], read: Callable[[PixelBox[int]], np.ndarray] | None) -> None:
+    """Write the x that a canvas begins from: what another came to, or, unstated, the data of its image."""
+    group = zarr.open_group(folder / ARRAYS)
+    height, width = canvas
+    image = array_of(group, "image")
+    start = create(group, "start", (image.shape[0],), canvas, "float32")
+    for top in range(0, height, _BAND):
+        box = PixelBox(0, top, width, min(_BAND, height - top))
+        start[:, top : box.bottom] = np.asarray(image[:, top : box.bottom]) if read is None else read(box)
 
 
 def _write_mask(group: zarr.Group, slide: WovenSlide, canvas: tuple[int, int], sources: InputSources) -> None:

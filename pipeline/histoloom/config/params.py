@@ -193,6 +193,14 @@ class Params(Section):
             if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
                 multiples = f"multiples of {factor} px, the side of a latent pixel"
                 raise ValueError(f"{where}: image.x_px and image.y_px are to be {multiples}")
+            if (
+                slide.image
+                and slide.image.inverted
+                and (self.sample_slides.scheduler != "ddim" or self.sample_slides.eta)
+            ):
+                raise ValueError(
+                    f"{where}: inversion goes back over steps of ddim: set sample_slides: {{scheduler: ddim, eta: 0}}"
+                )
             if slide.mask and not self.tile.masks.classes:
                 raise ValueError(f"{where}: it has a mask, and tile.masks names no classes")
 

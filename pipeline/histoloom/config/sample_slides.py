@@ -22,6 +22,9 @@ class FromImage(Section):
     x_px: Natural = Field(0, description="where the region lies on the canvas")
     y_px: Natural = 0
     strength: Fraction = Field(1.0, description="fraction of the noise schedule that is run; less changes less")
+    inverted: bool = False
+    """begin from the noise that DDIM, run backwards under the cohort of the image's own slide, finds for the region: it is
+    translated to the slide's cohort (Su et al. 2023)"""
     keep: bool = Field(False, description="keep the region except its holes, and sample what lies around it")
     rounds: Positive = 4
     """with keep: how often each step is taken, with noise added back in between, so that new tissue fits the kept
@@ -35,6 +38,8 @@ class FromImage(Section):
             raise ValueError("holes are made in what is kept: set keep: true")
         if self.keep and self.strength < 1:
             raise ValueError("what is made beside or in a kept region begins from noise: leave strength out")
+        if self.inverted and (self.keep or self.strength < 1):
+            raise ValueError("a region that is inverted is translated as a whole: leave keep and strength out")
         return self
 
 
@@ -85,13 +90,21 @@ class WovenSlide(Section):
             return self
         if image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px:
             raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
-        if not image.keep and image.strength == 1:
-            how = "set keep: true to make what lies around it, or a strength below 1 to change its texture"
+        if not image.keep and image.strength == 1 and not image.inverted:
+            how = "set keep: true to make what lies around it, a strength below 1 to change its texture, or inverted: true"
             raise ValueError(f"the image of slide '{self.name}' would change nothing: {how}")
         if not image.keep and (image.width_px, image.height_px) != (self.width_px, self.height_px):
             raise ValueError(
-                f"the image of slide '{self.name}' has a strength below 1, and is smaller than the slide: what lies beside it "
+                f"the image of slide '{self.name}' is changed, and is smaller than the slide: what lies beside it "
                 "has nothing to begin from. Make the slide as large as the region"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_inverted_without_a_mask(self):
+        if self.image and self.image.inverted and self.mask:
+            raise ValueError(
+                f"the image of slide '{self.name}' is inverted under its own mask, which nobody states: leave mask out"
             )
         return self
 

@@ -71,17 +71,6 @@ def partly(solver: Solver, begin: int, data: torch.Tensor, noise: torch.Tensor) 
     return solver.steps[begin].noised(data, noise)
 
 
-@torch.inference_mode()
 def invert(predictor: Predictor, solver: Solver, begin: int, data: torch.Tensor, given: Given) -> torch.Tensor:
-    """Where a run of DDIM or Euler begins that gives the data again under the same conditions: DDIM backwards (Song et al. 2021,
-    eq. 14; Su et al. 2023, dual diffusion bridges).
-
-    The data counts as being at time 0. At each step the network is told the time of what it sees. To tell it the time that it steps to,
-    as some do, brings data back less well.
-    """
-    process, x, time = predictor.process, data, 0
-    for step in reversed(solver.steps[begin:]):
-        now, x0 = process.scales(time), predictor.x0(x, time, given)
-        noise = (x - now.alpha * x0) / now.sigma
-        x, time = process.noised(x0, noise, step.scales), step.timestep
-    return x / solver.steps[begin].scale
+    """Where a run of DDIM or Euler begins that gives the data again under the same conditions (`Solver.backwards`)."""
+    return sample(predictor, solver.backwards(predictor.process, begin), data, given) / solver.steps[begin].scale

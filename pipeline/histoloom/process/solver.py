@@ -91,6 +91,21 @@ class Solver:
             out += [replace(step, back=back)] * (rounds - 1) + [step]
         return replace(self, steps=(*out, self.steps[-1]))
 
+    def backwards(self, process: Process, begin: int = 0) -> Solver:
+        """From data to the noise that gives it, over the steps from `begin` on, the last first (Song et al. 2021, eq. 14; Su et al. 2023,
+        dual diffusion bridges).
+
+        The data counts as being at time 0. At each step the network is told the time of what it sees. To tell it the time that it steps
+        to, as some do, brings data back less well. x has unit variance throughout, whatever the solver's own scale.
+        """
+        out, time = [], 0
+        for step in reversed(self.steps[begin:]):
+            now, then = process.scales(time), step.scales
+            kept = then.sigma / now.sigma
+            out.append(Step(time, now, 1.0, ((kept, then.alpha - kept * now.alpha),)))
+            time = step.timestep
+        return Solver(tuple(out), 0)
+
     def ancestral(self, eta: float) -> Solver:
         """DDIM with fresh noise in place of some of its own at every step but the last (Song et al. 2021, eq. 12 and 16): none at
         eta 0, as much as ancestral sampling draws at 1 (Ho et al. 2020, the smaller variance)."""

@@ -32,7 +32,11 @@ def weave_slide(slide: WovenSlide, weaver: Weaver, pool: Pools) -> Callable[[Pat
     masked, seconds = slide, {}
     if slide.mask == GENERATED:
         masked, seconds["weave_mask_s"] = _with_mask(slide, weaver, pool, folder / "mask")
-    canvas = lay_canvas(masked, weaver, folder, "image")
+    start = None
+    if slide.image and slide.image.inverted:
+        start = lay_canvas(_as_it_was(slide, weaver), weaver, folder / "inverted", backwards=True)
+        seconds["invert_s"] = start.weave(pool, f"{title}, inverted", decode=False)["weave_s"]
+    canvas = lay_canvas(masked, weaver, folder, start=start)
     seconds |= canvas.weave(pool, title)
     plan, written = canvas.job.plan, canvas.written
     facts = _facts(slide, weaver, plan) | written
@@ -45,6 +49,14 @@ def weave_slide(slide: WovenSlide, weaver: Weaver, pool: Pools) -> Callable[[Pat
         return {**seconds, **read, "blocks": plan.blocks.count, "canvas_latent_px": plan.blocks.canvas}
 
     return write
+
+
+def _as_it_was(slide: WovenSlide, weaver: Weaver) -> WovenSlide:
+    """The slide with the cohort of the slide that its image is of."""
+    assert slide.image is not None, "it is begun from"
+    entry = next(e for e in weaver.manifest.slides if e.slide_id == slide.image.slide_id)
+    columns = weaver.params.train_encoders.cohort.columns
+    return slide.model_copy(update={"cohort": {c: entry.extra[c] for c in columns if entry.extra.get(c)}})
 
 
 def _with_mask(slide: WovenSlide, weaver: Weaver, pool: Pools, folder: Path) -> tuple[WovenSlide, float]:

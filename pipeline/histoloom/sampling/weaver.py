@@ -17,9 +17,9 @@ from histoloom.canvas.decode import BAND, DecodeJob, decode_band
 from histoloom.canvas.inputs import CanvasInputs
 from histoloom.canvas.sources import InputSources, check_source_groups
 from histoloom.canvas.step import WindowDenoiser
-from histoloom.canvas.weaving import CanvasJob, run_canvas
+from histoloom.canvas.weaving import CanvasJob, Latents, run_canvas
 from histoloom.canvas.window_layouts import Lattice, WindowLayout, make_window_layout
-from histoloom.canvas.write_inputs import write_inputs
+from histoloom.canvas.write_inputs import write_inputs, write_start
 from histoloom.cluster import Pool, one_thread
 from histoloom.config import Params, SampleSlides, WovenSlide
 from histoloom.config.file_keys import GENERATED
@@ -68,7 +68,7 @@ class LoadCanvas:
 
     settings : `sample_slides` as JSON.
     window : side of a window, latent px.
-    rounds : how often each step is taken.
+    rounds : how often each step is taken. backwards : from data to noise.
     """
 
     load: LoadModel
@@ -76,6 +76,7 @@ class LoadCanvas:
     window: int
     inputs: Path
     rounds: int
+    backwards: bool
 
     def __call__(self) -> tuple[WindowDenoiser, CanvasInputs]:
         config, model = SampleSlides.model_validate_json(self.settings), self.load()
@@ -83,7 +84,7 @@ class LoadCanvas:
         denoiser = WindowDenoiser(
             model.predictor(config.scale_at),
             nulls=replace(inputs.nulls, map=_null_map(model, self.window)),
-            solver=_solver(config, model, self.rounds),
+            solver=_solver(config, model, self.rounds, backwards=self.backwards),
             batch_size=config.batch_size,
             device=model.device,
         )
@@ -95,8 +96,9 @@ def _null_map(model: DiffusionModel, window: int) -> torch.Tensor | None:
     return torch.zeros(1, channels, window, window) if channels else None
 
 
-def _solver(config: SampleSlides, model: DiffusionModel, rounds: int) -> Solver:
-    return make_solver(config.scheduler, model.process, config.steps).ancestral(config.eta).repeated(rounds)
+def _solver(config: SampleSlides, model: DiffusionModel, rounds: int, *, backwards: bool) -> Solver:
+    solver = make_solver(config.scheduler, model.process, config.steps).ancestral(config.eta).repeated(rounds)
+    return solver.backwards(model.process) if backwards else solver
 
 
 @dataclass(frozen=True)
@@ -162,39 +164,55 @@ class Canvas:
     bands: list[DecodeJob]
     written: dict[str, Any]
 
-    def weave(self, pool: Pools, title: str) -> dict[str, float]:
+    def weave(self, pool: Pools, title: str, *, decode: bool = True) -> dict[str, float]:
         """Weave and decode, what is committed kept; seconds of each."""
         shutil.rmtree(self.job.scratch, ignore_errors=True)
         with pool(self.job.plan.blocks.count) as run:
             start = time.monotonic()
             run_canvas(self.job, run.crew, title)
             woven = time.monotonic()
-            run(decode_band, self.bands, f"{title}, decoding")
+            if decode:
+                run(decode_band, self.bands, f"{title}, decoding")
             return {"weave_s": woven - start, "decode_s": time.monotonic() - woven}
 
 
-def lay_canvas(slide: WovenSlide, weaver: Weaver, folder: Path, array: str) -> Canvas:
+def lay_canvas(
+    slide: WovenSlide,
+    weaver: Weaver,
+    folder: Path,
+    array: str = "image",
+    *,
+    backwards: bool = False,
+    start: Canvas | None = None,
+) -> Canvas:
     """State a slide's canvas in a folder.
 
     Parameters
     ----------
     array : what it is decoded to, `image` or `mask`.
+    backwards : whether it goes from the data of the slide's image to its noise.
+    start : a finished canvas of the same size that this one begins from.
     """
     params, model, config = weaver.params, weaver.load(), weaver.params.sample_slides
     target = model.raster_of(array)
     factor, window = target.factor, config.window_latent_px or model.record.training.px
     layout, blocks = lay_windows(slide, config, factor, window)
+
+    def write(inputs: Path) -> dict:
+        facts = _write_inputs(inputs, slide, weaver, target, blocks)
+        if backwards or start is not None:
+            write_start(inputs, blocks.canvas, None if start is None else Latents(start.job).read)
+        return facts
+
     with one_thread():
-        written = commit_part(folder, "inputs", lambda inputs: _write_inputs(inputs, slide, weaver, target, blocks))[
-            "info"
-        ]
-    solver = _solver(config, model, slide.rounds)
+        written = commit_part(folder, "inputs", write)["info"]
+    solver = _solver(config, model, slide.rounds, backwards=backwards)
     begin = solver.begin(slide.image.strength) if slide.image else 0
-    what = "" if array == "image" else f"/{array}"
+    what = f"/{array}" if array != "image" else "/inverted" if backwards else ""
     seed = item_seed(params.seed, f"slide/{slide.name}{what}")
     plan = CanvasPlan(seed, layout, blocks, target.channels, begin, len(solver.steps))
     settings = config.model_dump_json(exclude={"slides"})
-    load = LoadCanvas(weaver.load, settings, window, folder / "inputs", slide.rounds)
+    load = LoadCanvas(weaver.load, settings, window, folder / "inputs", slide.rounds, backwards)
     job = CanvasJob(plan, load, folder / "steps", folder / "scratch", config.checkpoint_every)
     height, width = -(-slide.height_px // factor), -(-slide.width_px // factor)
     decode = LoadTarget(weaver.load, array)
