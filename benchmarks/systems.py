@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from benchmarks.studies import change_params
 from benchmarks.systems_page import page
 from histoloom.cli.init import SystemStudy, make_study
+from histoloom.cluster import one_thread
 from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, code_of, names
 
@@ -66,7 +67,8 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
         run(place, code.STAGES[-1])
         studies.append(Study(place))
     seconds = time.monotonic() - start
-    return code.measure(studies), seconds
+    with one_thread():
+        return code.measure(studies), seconds
 
 
 def run(folder: Path, stage: str) -> None:

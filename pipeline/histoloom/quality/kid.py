@@ -85,10 +85,10 @@ def kid_difference(first: np.ndarray, second: np.ndarray, real: np.ndarray, seed
 
     Parameters
     ----------
-    first, second : (n, d) features, paired: rows of one number have one condition. real : (m, d); each of at least forty.
+    first, second : (n, d) features, paired: rows of one number have one condition. real : (m, d).
     """
     rng = np.random.default_rng(seed)
-    own, parts = (rng.permutation(len(of)) % _PARTS for of in (first, real))
+    own, parts = (rng.permutation(len(of)) % min(_PARTS, len(of)) for of in (first, real))
     of_real = _within(real, parts)
     sums = [(_within(made, own), of_real, _kernel_sums(made, own, real, parts)) for made in (first, second)]
 
@@ -96,9 +96,9 @@ def kid_difference(first: np.ndarray, second: np.ndarray, real: np.ndarray, seed
         one, other = (_mmd(*of, *weights) for of in sums)
         return one - other
 
-    keep = [np.ones(_PARTS), np.ones(_PARTS)]
+    keep = [np.ones(own.max() + 1), np.ones(parts.max() + 1)]
     value = difference(*keep)
-    reach = t.ppf(0.975, _PARTS - 1) * _jackknife_variance(difference, keep) ** 0.5
+    reach = t.ppf(0.975, len(keep[1]) - 1) * _jackknife_variance(difference, keep) ** 0.5
     return [float(value - reach), float(value + reach)]
 
 
