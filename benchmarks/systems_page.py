@@ -37,7 +37,7 @@ def page() -> str:
         "",
     ]
     lines += [
-        "Rows without a network are open: they have no recipe yet. Numbers are of one run. [Each page](#pages) says what was measured, and how.",
+        "Rows without a network are open: they have no recipe yet. Rows without a number were not measured. Numbers are of one run. [Each page](#pages) says what was measured, and how.",
         "",
     ]
     lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
@@ -82,10 +82,11 @@ def _of_folder(row: dict[str, str]) -> list[str]:
         ", ".join(dict.fromkeys(_network(config) for config in trained)),
         ", ".join(sorted(starts)) or "noise",
         ", ".join(sorted(reduced)) or "",
-        f"{number['value']:.3g}",
-        f"{number['baseline']:.3g}",
-        number["unit"],
-        number["data"],
+        *(
+            (f"{number['value']:.3g}", f"{number['baseline']:.3g}", number["unit"], number["data"])
+            if number
+            else [""] * 4
+        ),
     ]
 
 

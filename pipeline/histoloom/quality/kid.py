@@ -85,7 +85,7 @@ def kid_difference(first: np.ndarray, second: np.ndarray, real: np.ndarray, seed
 
     Parameters
     ----------
-    first, second : (n, d) features, paired: rows of one number have one condition. real : (m, d).
+    first, second : (n, d) features; where they are pairs, rows of one number belong together. real : (m, d).
     """
     rng = np.random.default_rng(seed)
     own, parts = (rng.permutation(len(of)) % min(_PARTS, len(of)) for of in (first, real))

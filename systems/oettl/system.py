@@ -1,0 +1,114 @@
+"""Öttl et al. 2022: masks edited so that a rare class is balanced, tiles made under them, and a segmenter trained with and without these."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+from histoloom.cluster import one_thread
+from histoloom.data.drawn import LABELS, MPP, Drawing, draw_layout, draw_picture
+from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
+from histoloom.errors import HistoloomError
+from histoloom.learners.dice import dice
+from histoloom.learners.learner import Training, learner_of
+from histoloom.systems import Measured, paired_interval
+from histoloom.training.run import TrainingRun
+
+STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
+PATIENTS, SIDE = 14, 128
+RARE, SHARE_IN_TRAIN, SHARE_HELD_OUT = 2, 0.05, 0.5
+"""The rare class's id, and how much of the nuclei it is."""
+_RIM_PX = 1.5
+SEEDS, BATCH = 2, 8
+"""Of the segmenters."""
+
+
+def prepare(folder: Path, data: Path | None, fold: int) -> None:
+    """Drawn patients with two classes of nuclei: full ones, and hollow ones, which are rare in train."""
+    if data is not None:
+        raise HistoloomError("oettl takes drawn data so far: leave --data out.")
+    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
+    (folder / "manifests").mkdir(parents=True, exist_ok=True)
+    rows = [_write_patient(folder / "data/slides", number) for number in range(PATIENTS)]
+    pd.DataFrame(rows).to_csv(folder / "manifests/slides.csv", index=False)
+
+
+def _write_patient(folder: Path, number: int) -> dict[str, object]:
+    """A picture, its mask of classes and its nuclei's numbers; the manifest's row."""
+    rng, name = np.random.default_rng([0, number]), f"p{number:02d}"
+    split = "test" if number % 7 in (5, 6) else "val" if number % 7 == 4 else "train"
+    nuclei = draw_layout(rng, SIDE, Drawing(5.0, 3.5))
+    is_rare = rng.permutation(nuclei.max()) < round(
+        (SHARE_IN_TRAIN if split == "train" else SHARE_HELD_OUT) * nuclei.max()
+    )
+    mask = np.r_[0, 1 + is_rare].astype(np.uint8)[nuclei]
+    pictures = {"": draw_picture(rng, hollowed(nuclei, mask == RARE), "north"), "_nuclei": nuclei, "_mask": mask}
+    for end, picture in pictures.items():
+        Image.fromarray(picture).save(folder / f"{name}{end}.png")
+    return {
+        "slide_id": name, "path": f"{name}.png", "patient_id": name, "mpp": MPP, "label": LABELS[number % 2], "split": split,
+        "mask": f"{name}_mask.png", "instances": f"{name}_nuclei.png",
+    }  # fmt: skip
+
+
+def hollowed(nuclei: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """The nuclei (h, w), those at `which` (h, w) with nothing but a rim."""
+    return np.where(which & (distance_transform_edt(nuclei > 0) > _RIM_PX), 0, nuclei)
+
+
+def measure(studies: list[Study]) -> Measured:
+    """Dice of the rare class on held-out tiles that show it: of a segmenter of real tiles with as many edited ones, and of real ones alone."""
+    (study,) = studies
+    store, synthetic = study.real(), TileStore(study.synthetic)
+    rows, made = store.rows(), synthetic.rows()
+    train, test = (rows[rows["split"] == split] for split in ("train", "test"))
+    real, shown = _read(store, train), _read(store, test)
+    shows = (shown[1] == RARE).any((1, 2))
+    test, asked = test[shows], (shown[0][shows], shown[1][shows])
+    has_rare = np.flatnonzero((real[1] == RARE).any((1, 2)))
+    again = np.resize(has_rare, len(train))
+    arms = {"real": [real], "real_oversampled": [real, (real[0][again], real[1][again])]}
+    for name in ("whole", "inpainted"):
+        edited = made[made["request"] == name]
+        for percent in (50, 100):
+            arms[f"{name}_{percent}"] = [real, _read(synthetic, edited.head(round(percent / 100 * len(train))))]
+    arms["synthetic_alone"] = [_read(synthetic, made[made["request"] == "whole"])]
+    found = {name: _rare_dice(parts, asked, study.params.train_filters.segmenter_steps) for name, parts in arms.items()}
+    ours, theirs = found["whole_100"], found["real"]
+    return {
+        "value": float(ours.mean()),
+        "baseline": float(theirs.mean()),
+        "difference_interval": paired_interval(ours - theirs, test["split_group"]),
+        "unit": "Dice of the rare class; baseline real tiles alone",
+        "n": len(test),
+        "more": {name: float(scores.mean()) for name, scores in found.items() if name not in ("whole_100", "real")},
+    }
+
+
+def _read(store: TileStore, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks."""
+    return store.read(rows), store.read(rows, "mask")
+
+
+def _rare_dice(
+    parts: list[tuple[np.ndarray, np.ndarray]], asked: tuple[np.ndarray, np.ndarray], steps: int
+) -> np.ndarray:
+    """Dice of the rare class of each tile that is asked about, (n,), over the seeds of segmenters trained on all parts.
+
+    parts : images and masks. steps : of training, the same however many these are.
+    """
+    images, masks = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    scores = []
+    for seed in range(SEEDS):
+        with tempfile.TemporaryDirectory() as work, one_thread():
+            run = TrainingRun("segmenter", steps, 2e-3, seed, Path(work), steps, warmup_steps=steps // 10)
+            training = Training("unet", "mask", ("usual", "rare"), run, BATCH)
+            found = learner_of("unet", "mask").fit(images, masks, training).predict(asked[0])
+        scores.append(dice((found == RARE).astype(np.uint8), (asked[1] == RARE).astype(np.uint8), 1))
+    return np.mean(scores, 0)
