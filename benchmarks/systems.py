@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -20,6 +21,7 @@ from benchmarks.systems_page import page
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cluster import one_thread
 from histoloom.data.study_folder import Study
+from histoloom.studies.stages import STAGES
 from histoloom.systems import Measured, code_of, names
 
 FOLDER = Path(".work/systems")
@@ -64,21 +66,21 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
             _on_this_machine(place)
         if recipe is not None:
             change_params(place / "params.yaml", YAML(typ="safe").load(recipe.read_text(encoding="utf-8")))
-        run(place, code.STAGES[-1])
+        run(place, [stage for stage in code.STAGES if not STAGES[stage].per_model])
         studies.append(Study(place))
     seconds = time.monotonic() - start
     with one_thread():
         return code.measure(studies), seconds
 
 
-def run(folder: Path, stage: str) -> None:
-    """Run a study's stages up to one, those that are out of date."""
+def run(folder: Path, stages: Sequence[str]) -> None:
+    """Run a study's stages and those before them that are out of date."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", stage], cwd=folder, env=os.environ | {"PATH": path}, check=False
+        [sys.executable, "-m", "dvc", "repro", *stages], cwd=folder, env=os.environ | {"PATH": path}, check=False
     )
     if done.returncode:
-        sys.exit(f"dvc repro {stage} failed in {folder}")
+        sys.exit(f"dvc repro failed in {folder}")
 
 
 def _on_this_machine(folder: Path) -> None:

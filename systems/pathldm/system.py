@@ -21,7 +21,7 @@ REPORT = (
     "The specimen was received fresh, fixed in formalin over night, embedded in paraffin, cut at four micrometres and stained at the {site} site. "
     "On microscopy the nuclei are {density}."
 )
-"""The site stands within a CLIP's first chunk, and what is said of nuclei in the second."""
+"""What differs between reports stands in the second chunk of a CLIP that reads 24 tokens."""
 DENSITY = {"dense": "many and crowded", "sparse": "few and far apart"}
 
 
