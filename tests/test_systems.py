@@ -102,7 +102,7 @@ def test_a_translated_tile_without_a_partner_is_left_out():
 
 
 def test_a_system_that_is_not_there_is_told():
-    with pytest.raises(HistoloomError, match=r"There is no system .nobody.\. There are: ddib, moghadam"):
+    with pytest.raises(HistoloomError, match=r"There is no system .nobody.\. There are: akrout, cell_cycle"):
         systems.folder_of("nobody")
 
 
