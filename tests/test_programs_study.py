@@ -350,6 +350,6 @@ def test_what_can_t_be_inverted_is_refused(tmp_path, monkeypatch, woven, image, 
     image = {"slide_id": "s0", "width_px": SIDE, "height_px": SIDE, "inverted": True} | image
     slide = {"name": "a", "width_px": SIDE, "height_px": SIDE, "image": image}
     requests, slides = [{"name": "few", "tiles": 2}], woven | {"slides": [slide]}
-    make(tmp_path, {"target": "pixels", "conditions": ["cohort"]}, requests, sample_slides=slides)
     with pytest.raises(HistoloomError, match=message):
+        make(tmp_path, {"target": "pixels", "conditions": ["cohort"]}, requests, sample_slides=slides)
         load_params("params.yaml")
