@@ -54,9 +54,7 @@ def weave_slide(slide: WovenSlide, weaver: Weaver, pool: Pools) -> Callable[[Pat
 def _as_it_was(slide: WovenSlide, weaver: Weaver) -> WovenSlide:
     """The slide with the cohort of the slide that its image is of."""
     assert slide.image is not None, "it is begun from"
-    entry = next(e for e in weaver.manifest.slides if e.slide_id == slide.image.slide_id)
-    columns = weaver.params.train_encoders.cohort.columns
-    return slide.model_copy(update={"cohort": {c: entry.extra[c] for c in columns if entry.extra.get(c)}})
+    return slide.model_copy(update={"cohort": weaver.own_cohort(slide.image.slide_id)})
 
 
 def _with_mask(slide: WovenSlide, weaver: Weaver, pool: Pools, folder: Path) -> tuple[WovenSlide, float]:

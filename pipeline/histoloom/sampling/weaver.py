@@ -125,6 +125,12 @@ class Weaver:
         own = self.load.generator_sha256
         return own if slide.mask != GENERATED or self.masks is None else digest([self.masks.load.generator_sha256, own])
 
+    def own_cohort(self, slide_id: str) -> dict[str, str]:
+        """What slides.csv states of a slide's cohort."""
+        entry = next((e for e in self.manifest.slides if e.slide_id == slide_id), None)
+        columns = self.params.train_encoders.cohort.columns
+        return {c: entry.extra[c] for c in columns if entry.extra.get(c)} if entry else {}
+
     def part(self, slide: WovenSlide) -> str:
         """The name of a slide's part holds all that decides it, so that a slide more weaves one slide."""
         params = self.params
@@ -134,7 +140,9 @@ class Weaver:
         if slide.condition_grid or slide.rna:
             files += [hash_tree(self.study.tiles), self.tables]
         entry = next((e for e in self.manifest.slides if slide.image and e.slide_id == slide.image.slide_id), None)
-        begun_from = [slide_sha256(entry.path), entry.mpp, entry.patient_id] if entry else []
+        begun_from: list[Any] = [slide_sha256(entry.path), entry.mpp, entry.patient_id] if entry else []
+        if slide.image and slide.image.inverted:
+            begun_from.append(self.own_cohort(slide.image.slide_id))
         model = [self.load.generator_sha256, params.train_denoiser.attention]
         if slide.mask == GENERATED and self.masks is not None:
             model.append(self.masks.part(slide.model_copy(update={"mask": None})))
