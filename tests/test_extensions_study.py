@@ -12,6 +12,7 @@ from histoloom.config import load_params
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.registry import PLACES, extensions
 from histoloom.studies.checks.validate import check_study
 from histoloom.studies.code_identity import code_sha256
 from tests.test_programs_study import TRAINED, make, run
@@ -190,3 +191,4 @@ def test_what_is_no_piece_is_said(tmp_path, monkeypatch, stated, message):
     with pytest.raises(HistoloomError, match=message):
         load_params("params.yaml")
         run("tile", "train_encoders")
+    assert set(extensions()) <= set(PLACES)  # a kind that is none stays unknown: other studies of this process go on

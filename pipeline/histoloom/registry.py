@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -81,9 +81,13 @@ def extensions() -> dict[str, dict[str, str]]:
 
 
 def extend(stated: Mapping[str, Mapping[str, str]]) -> None:
-    """Know pieces from outside the package: kind, to name, to FILE.py:CLASS. A name that was told before stands for the new file."""
+    """Know pieces from outside the package: kind, to name, to FILE.py:CLASS. A name that was told before stands for the new file.
+
+    A kind that is not in `PLACES` is left out.
+    """
     for kind, names in stated.items():
-        _EXTENSIONS.setdefault(kind, {}).update(names)
+        if kind in PLACES:
+            _EXTENSIONS.setdefault(kind, {}).update(names)
 
 
 def known(kind: Kind) -> tuple[str, ...]:
@@ -114,9 +118,25 @@ def registered(kind: Kind, name: str) -> Any:
     return getattr(found, attribute)
 
 
+def imported_files() -> list[Path]:
+    """The files of pieces from outside that are modules in this process: what another process needs before it unpickles such pieces."""
+    files = {Path(place.rpartition(":")[0]) for names in _EXTENSIONS.values() for place in names.values()}
+    return sorted(file for file in files if _module_name(file) in sys.modules)
+
+
+def import_files(files: Iterable[Path]) -> None:
+    """Make modules of these files, as `registered` does."""
+    for file in files:
+        _module_of_file(file)
+
+
+def _module_name(path: Path) -> str:
+    return f"histoloom_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 @cache
 def _module_of_file(path: Path) -> ModuleType:
-    name = f"histoloom_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise HistoloomError(f"'extensions' in params.yaml names {path}, and there is no such file.")

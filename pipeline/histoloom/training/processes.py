@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
@@ -23,7 +23,7 @@ import torch
 
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
-from histoloom.registry import Kind, extend, extensions, registered
+from histoloom.registry import extend, extensions, import_files, imported_files
 from histoloom.training.run import Numbers
 
 if TYPE_CHECKING:
@@ -130,7 +130,15 @@ def beside(work: Any, follow: Callable[[Any], None], count: int, device: str) ->
         port = free.getsockname()[1]
     ready, over, others = get_context("spawn").Semaphore(0), threading.Event(), None
     try:
-        arguments = (_packed((extensions(), _packed(work))), follow, ready, port, count, device, threads)
+        arguments = (
+            _packed((extensions(), imported_files(), _packed(work))),
+            follow,
+            ready,
+            port,
+            count,
+            device,
+            threads,
+        )
         others = start_processes(_other, arguments, count - 1, join=False, daemon=True, start_method="spawn")
         del arguments  # the packed weights
         for _ in others.processes:
@@ -200,11 +208,9 @@ def _other(
     _become(rank, count, port, threads)
     if device == "cuda":
         torch.cuda.set_device(rank)
-    pieces, rest = cloudpickle.loads(packed)
+    pieces, files, rest = cloudpickle.loads(packed)
     extend(pieces)
-    for kind, names in pieces.items():
-        for name in names:
-            registered(cast(Kind, kind), name)  # its file is a module from here on
+    import_files(files)
     work = cloudpickle.loads(rest)
     ready.release()
     follow(work)
