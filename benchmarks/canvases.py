@@ -129,6 +129,9 @@ class Open:
     map: np.ndarray | None = None
     given: Conditions | None = None
 
+    def start(self, box: PixelBox[int]) -> None:
+        """It begins from noise."""
+
     def region(self, box: PixelBox[int]) -> RegionInputs:
         size = box.height, box.width
         points = replace(cat([self.given or self.nulls, self.nulls]), map=None)

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.studies import change_params
 from benchmarks.systems_page import page
+from benchmarks.systems_picture import write_picture
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cluster import one_thread
 from histoloom.data.study_folder import Study
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, help="what is changed in its params, such as more steps")
     parser.add_argument("--folder", type=Path, help="where its studies lie; unstated, .work/systems")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--picture", type=Path, help="write a picture of its tiles here, a .jpg")
     parser.add_argument("--page", action="store_true", help="write docs/systems.md")
     asked = parser.parse_args()
     if asked.page:
@@ -41,7 +43,7 @@ def main() -> None:
         return
     if asked.name is None:
         parser.error("name a system, or --page")
-    found, seconds = measured(asked.name, asked.data, asked.recipe, asked.folder or FOLDER)
+    studies, found, seconds = measured(asked.name, asked.data, asked.recipe, asked.folder or FOLDER)
     figures = {
         **{f"{asked.name}.{key}": value for key, value in found.items() if key != "more"},
         **{f"{asked.name}.more.{key}": value for key, value in found["more"].items()},
@@ -51,10 +53,12 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
     if asked.json is not None:
         asked.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if asked.picture is not None:
+        write_picture(code_of(asked.name), studies[0], asked.picture)
 
 
-def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) -> tuple[Measured, float]:
-    """What a system comes to, and how long its stages took this time."""
+def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) -> tuple[list[Study], Measured, float]:
+    """A system's studies, what it comes to, and how long their stages took this time."""
     code = code_of(name)
     folds = getattr(code, "FOLDS", {}).get("drawn" if data is None else "real", 1)
     start, studies = time.monotonic(), []
@@ -70,7 +74,7 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
         studies.append(Study(place))
     seconds = time.monotonic() - start
     with one_thread():
-        return code.measure(studies), seconds
+        return studies, code.measure(studies), seconds
 
 
 def run(folder: Path, stages: Sequence[str]) -> None:

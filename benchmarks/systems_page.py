@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from histoloom.config.models import inherited
-from histoloom.systems import PAGE, RECIPE, expected, folder_of, names, root
+from histoloom.systems import PAGE, PICTURE, RECIPE, expected, folder_of, names, root
 
 _PUBLISHED = "published.csv"
 _HEADER = (
@@ -43,6 +43,7 @@ def page() -> str:
     lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
     for name in names():
         text = (folder_of(name) / PAGE).read_text(encoding="utf-8").strip()
+        text = text.replace(f"]({PICTURE})", f"](../systems/{name}/{PICTURE})")
         lines += [re.sub("^#", "##", text, flags=re.MULTILINE), ""]
     return "\n".join(lines)
 

@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.studies import change_params
 from benchmarks.systems import measured
 from benchmarks.systems_page import page
+from benchmarks.systems_picture import write_picture
 from histoloom import systems
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cli.recipe import merge
+from histoloom.config import load_params
 from histoloom.data.drawn import write_drawn
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
@@ -68,6 +71,17 @@ def test_a_recipe_runs_and_measures(name, tmp_path, monkeypatch):
     assert {*found} == {*systems.Measured.__annotations__} and found["n"] > 0
     assert all(isinstance(number, float) for number in found["more"].values())
     assert math.isfinite(found["value"]) and math.isfinite(found["baseline"])
+    write_picture(code, Study(), Path("picture.jpg"))
+    assert Path("picture.jpg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", systems.names())
+def test_params_of_full_size_hold(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("histoloom.data.drawn.write_drawn.__defaults__", (14, 64, 0))
+    make_study(tmp_path / "study", system=SystemStudy(name))
+    full = YAML(typ="safe").load((systems.folder_of(name) / systems.FULL).read_text(encoding="utf-8"))
+    change_params(tmp_path / "study/params.yaml", full)
+    load_params(tmp_path / "study/params.yaml")
 
 
 @pytest.mark.parametrize("name", systems.names())
@@ -89,7 +103,7 @@ def test_a_system_s_folder_is_whole(name):
 def test_a_system_comes_to_what_it_states(name, tmp_path):
     if systems.expected(name)["value"] is None:
         pytest.skip(f"{name} has not been measured yet")
-    found, _ = measured(name, None, None, tmp_path)
+    _, found, _ = measured(name, None, None, tmp_path)
     low, high = systems.expected(name)["value"]
     assert low <= found["value"] <= high
 

@@ -24,16 +24,12 @@ from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.progress import track
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target, no_tiles
-from histoloom.sampling.drawn import Drawn, Rows
+from histoloom.sampling.drawn import ASKED, Drawn, Rows
+from histoloom.sampling.given_pictures import Mask, Picture, as_ids, as_tile
 
 _PARTS = ("autoencoder", "denoiser", "encoders")
 _BATCH = 8
 """Tiles in a forward; the last batch is padded, so that a tile doesn't depend on how many there are."""
-
-Picture = np.ndarray | Image.Image | Path | str
-"""A tile: an array (tile_px, tile_px, 3) uint8, a picture, or the file of one."""
-Mask = np.ndarray | Image.Image | Path | str
-"""Class ids of a tile: an array (tile_px, tile_px) of integers, a picture of one channel, or the file of one."""
 
 
 @dataclass(frozen=True)
@@ -130,53 +126,55 @@ class Model:
                 "mpp": self.mpp if mpp is None else mpp,
             }
         ).astype({"mpp": float})
-        masks = None if mask is None else np.stack([self._ids(one) for one in _for_each(mask, n, "mask")])
-        tiles = None if like is None else np.stack([self._tile(one) for one in _for_each(like, n, "like")])
+        masks = (
+            None
+            if mask is None
+            else np.stack([as_ids(one, self.tile_px, self.mask_classes) for one in _for_each(mask, n, "mask")])
+        )
+        tiles = None if like is None else np.stack([as_tile(one, self.tile_px) for one in _for_each(like, n, "like")])
         of = {"label": label, "text": text, "mask": mask, "image": like, "magnification": mpp}
         for name in (name for name, given in of.items() if given is not None and name not in self.conditions):
             raise HistoloomError(f"{self.folder} reads no {name}. It can be told: {', '.join(self.conditions)}.")
         images = self._images(rows, self._arrays(rows, masks, tiles), settings)
         return Samples([Image.fromarray(image) for image in images], rows)
 
+    def interpolate(
+        self, first: Picture, second: Picture, n: int = 8, seed: int = 0, *, settings: Sample | None = None
+    ) -> Samples:
+        """Make n tiles of one noise, whose codes lie at equal steps from one tile's to another's (Preechakul et al. 2022, section 4).
+
+        Parameters
+        ----------
+        first, second : tiles whose embeddings are the ends, as `like` of `sample`.
+
+        Raises
+        ------
+        HistoloomError
+            of a model that reads no `image`, fewer than two tiles, and what `sample` refuses of tiles and settings.
+        """
+        settings = settings or self.settings
+        check_distilled(self.model.record, settings, "sample")
+        if "image" not in self.conditions:
+            raise HistoloomError(f"{self.folder} reads no image. It can be told: {', '.join(self.conditions)}.")
+        if n < 2:
+            raise HistoloomError(f"n is {n}: a way from one tile to another has two ends.")
+        rows = pd.DataFrame(
+            {
+                "seed": np.full(n, item_seed(seed, "tile-000000"), np.uint64),
+                "label": None,
+                "caption": None,
+                "mpp": self.mpp,
+            }
+        ).astype({"mpp": float})
+        start, end = self._arrays(rows[:2], None, np.stack([as_tile(one, self.tile_px) for one in (first, second)]))[
+            "image"
+        ]
+        way = np.linspace(0, 1, n, dtype=np.float32)[:, None]
+        arrays = self._arrays(rows, None, None) | {"image": (1 - way) * start + way * end}
+        return Samples([Image.fromarray(image) for image in self._images(rows, arrays, settings)], rows)
+
     def _channels(self, name: str) -> tuple[str, ...]:
         return next((spec.channels for spec in self.model.specs if spec.name == name), ())
-
-    def _ids(self, mask: Mask) -> np.ndarray:
-        """(tile_px, tile_px) class ids."""
-        if isinstance(mask, str | Path):
-            mask = _opened(mask)
-        ids = np.asarray(mask)
-        if ids.shape != (self.tile_px, self.tile_px) or not np.issubdtype(ids.dtype, np.integer):
-            raise HistoloomError(
-                f"A mask holds a whole number a pixel, {self.tile_px} x {self.tile_px} of them; this is {ids.dtype} of shape "
-                f"{ids.shape}. Its classes are {self._said_classes()}."
-            )
-        if ids.min() < 0 or ids.max() > len(self.mask_classes):
-            raise HistoloomError(f"A mask holds the id {ids.max()}. The model's classes are {self._said_classes()}.")
-        return ids
-
-    def _tile(self, tile: Picture) -> np.ndarray:
-        """(tile_px, tile_px, 3) uint8."""
-        if isinstance(tile, str | Path):
-            tile = _opened(tile)
-        if isinstance(tile, Image.Image):
-            opaque = tile.mode == "RGBA" and np.asarray(tile)[..., 3].min() == 255
-            if tile.mode != "RGB" and not opaque:
-                raise HistoloomError(
-                    f"A tile to be like is opaque 8-bit RGB; this picture is {tile.mode}, as Pillow names it. Save it as RGB: grey or transparent "
-                    "pixels have no stain to be like."
-                )
-            tile = tile.convert("RGB")
-        pixels = np.asarray(tile)
-        if pixels.shape != (self.tile_px, self.tile_px, 3) or pixels.dtype != np.uint8:
-            raise HistoloomError(
-                f"A tile to be like has {self.tile_px} x {self.tile_px} px of 8-bit RGB; this is {pixels.dtype} of shape {pixels.shape}. Cut it to "
-                "that size, at the scale that you want."
-            )
-        return pixels
-
-    def _said_classes(self) -> str:
-        return ", ".join(f"{number} {name}" for number, name in enumerate(("background", *self.mask_classes)))
 
     def _arrays(self, rows: pd.DataFrame, masks: np.ndarray | None, like: np.ndarray | None) -> Arrays:
         """Each condition's array, the null's where it isn't given."""
@@ -203,26 +201,17 @@ class Model:
 
     def _images(self, rows: pd.DataFrame, arrays: Arrays, settings: Sample) -> np.ndarray:
         """(n, tile_px, tile_px, 3) uint8."""
-        seeds, captions = rows["seed"].to_numpy(), rows["caption"].to_numpy()
+        seeds, asked = rows["seed"].to_numpy(), {n: rows[column].fillna("").to_numpy() for n, column in ASKED.items()}
         nulls, out = null(arrays, self.model.specs), []
         starts = range(0, len(seeds), _BATCH)
         for start in track(starts, "sample", len(starts)):
             index = np.resize(np.arange(start, min(start + _BATCH, len(seeds))), _BATCH)
             given = batch(arrays, self.model.specs, index)
-            own = Rows(seeds[index], given, nulls, captions=captions[index].tolist())
+            own = Rows(
+                seeds[index], given, nulls, asked={name: values[index].tolist() for name, values in asked.items()}
+            )
             out.append(Drawn(self.model, settings, own).samples[0]["image"])
         return np.concatenate(out)[: len(seeds)]
-
-
-def _opened(path: str | Path) -> Image.Image:
-    if not Path(path).is_file():
-        raise HistoloomError(f"There is no picture at {path}.")
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except OSError as error:
-        raise HistoloomError(f"{path} can't be read as a picture: {error}") from error
 
 
 def _for_each(given, n: int, name: str) -> list:

@@ -42,6 +42,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "partner": "histoloom.conditions.partner:PartnerCondition",
         "cohort": "histoloom.conditions.cohort:CohortCondition",
         "number": "histoloom.conditions.number:NumberCondition",
+        "counts": "histoloom.conditions.counts:CountsCondition",
     },
     "target_fit": {"latents": "histoloom.training.fit_target:fit_latents"},
     "condition_fit": {

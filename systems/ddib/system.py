@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,18 @@ from skimage.color import lab2rgb, rgb2hed, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.registration import phase_cross_correlation
 
+from histoloom.conditions.encode import batch, null
+from histoloom.conditions.feature_extractors import load_extractor
+from histoloom.config.program import Program, Start
 from histoloom.data.drawn import write_drawn
+from histoloom.data.slide_fields import written
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
+from histoloom.quality.kid import kid
+from histoloom.sampling.diffusion_model import load_diffusion_model, no_tiles
+from histoloom.sampling.drawn import Drawn, Rows
 from histoloom.slides.stain import macenko_stains, optical_density
+from histoloom.slides.stain_mask import fit_stain_mask
 from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
@@ -56,8 +66,10 @@ def measure(studies: list[Study]) -> Measured:
     """PSNR of what was made of north's held-out tiles against what south shows of the same place, moved to fit; beside the better of Reinhard and
     Macenko, fitted to south's train tiles."""
     found = [_of(study) for study in studies]
-    ours, reinhard, macenko, kept, cycle = (np.concatenate([one[key] for one in found]) for key in range(5))
-    groups = np.concatenate([one[5] for one in found])
+    (ours, reinhard, macenko), groups = (
+        np.stack([each.of for each in found], 1).reshape(3, -1),
+        _joined(found, "groups"),
+    )
     best = "reinhard" if reinhard.mean() >= macenko.mean() else "macenko"
     theirs = {"reinhard": reinhard, "macenko": macenko}[best]
     return {
@@ -69,13 +81,35 @@ def measure(studies: list[Study]) -> Measured:
         "more": {
             "reinhard": float(reinhard.mean()),
             "macenko": float(macenko.mean()),
-            "ssim_of_haematoxylin_with_the_source": float(kept.mean()),
-            "psnr_of_what_comes_back_unchanged": float(cycle.mean()),
+            "ssim_of_haematoxylin_with_the_source": float(_joined(found, "ssim").mean()),
+            "dice_of_nuclei_with_the_source": float(_joined(found, "dice").mean()),
+            "psnr_of_what_comes_back_unchanged": float(_joined(found, "unchanged").mean()),
+            "psnr_of_what_comes_back_from_the_other_site": float(_joined(found, "cycle").mean()),
+            "kid_to_the_other_site": float(np.mean([each.kid for each in found])),
+            "kid_of_the_source_to_the_other_site": float(np.mean([each.kid_of_source for each in found])),
         },
     }
 
 
-def _of(study: Study) -> tuple[np.ndarray, ...]:
+@dataclass(frozen=True)
+class _Found:
+    """Of the tiles of a study: PSNR of ours, Reinhard and Macenko, (3, n), their patients, and what was kept; of held-out tiles KIDs."""
+
+    of: np.ndarray
+    groups: np.ndarray
+    ssim: np.ndarray
+    dice: np.ndarray
+    unchanged: np.ndarray
+    cycle: np.ndarray
+    kid: float
+    kid_of_source: float
+
+
+def _joined(found: Sequence[_Found], name: str) -> np.ndarray:
+    return np.concatenate([getattr(each, name) for each in found])
+
+
+def _of(study: Study) -> _Found:
     real, store = study.real(), TileStore(study.synthetic)
     every = real.rows()
     tiles = every.set_index("tile_id", drop=False)
@@ -99,8 +133,53 @@ def _of(study: Study) -> tuple[np.ndarray, ...]:
         ]
     )
     originals = real.read(tiles.loc[back["input_ref"]])
-    cycle = np.array([peak_signal_noise_ratio(a, b) for a, b in zip(originals, store.read(back))])
-    return *scores, kept, cycle, own["split_group"].to_numpy()
+    unchanged = np.array([peak_signal_noise_ratio(a, b) for a, b in zip(originals, store.read(back))])
+    cycle = np.array([peak_signal_noise_ratio(a, b) for a, b in zip(source, _returned(study, translated, own["seed"]))])
+    tower, other = load_extractor("efficientnet-lite0", "cpu"), every[every["split"] == "test"]
+    other = tower.features(real.read(other[other["slide_id"].str.endswith("_south")]))
+    kids = [kid(tower.features(tiles_), other, 50, 0)["mean"] for tiles_ in (translated, source)]
+    dice = _nuclei_kept(source, translated, study.params.tile.mpp)
+    return _Found(np.stack(scores), own["split_group"].to_numpy(), kept, dice, unchanged, cycle, *kids)
+
+
+def _returned(study: Study, translated: np.ndarray, seeds: pd.Series) -> np.ndarray:
+    """Translated tiles, inverted under south and run under north."""
+    params = study.params
+    model = load_diffusion_model(study.models, "to be returned", "auto", "cpu")
+    rows = {site: pd.DataFrame({"cohort": [written({"site": site})] * len(seeds)}) for site in ("north", "south")}
+    given = {site: model.conditions.arrays(of, no_tiles) for site, of in rows.items()}
+    program, nulls, out = Program(start=Start(inverted=True)), null(given["north"], model.specs), []
+    for start in range(0, len(seeds), params.plan.batch_size):
+        index = np.arange(start, min(start + params.plan.batch_size, len(seeds)))
+        north, south = (batch(given[site], model.specs, index) for site in ("north", "south"))
+        own = Rows(seeds.to_numpy()[index], north, nulls, {"image": translated[index]}, south)
+        out.append(Drawn(model, params.sample, own, program).samples[0]["image"])
+    return np.concatenate(out)
+
+
+def _nuclei_kept(source: np.ndarray, translated: np.ndarray, mpp: float) -> np.ndarray:
+    """Dice of nuclei as the stain tells them in a tile and in its translation, each fitted to its own tiles; where either has some."""
+    masks = []
+    for tiles in (source, translated):
+        told = fit_stain_mask(("nucleus",), tiles, mpp)
+        masks.append(np.stack([told.segment(tile, mpp).mask > 0 for tile in tiles]))
+    both, all_ = ((masks[0] & masks[1]).sum((1, 2)), sum(mask.sum((1, 2)) for mask in masks))
+    return 2 * both[all_ > 0] / all_[all_ > 0]
+
+
+def shown(study: Study) -> dict[str, np.ndarray]:
+    """Tiles of one site, what was made of them, and what the other site shows of the same place."""
+    real, store = study.real(), TileStore(study.synthetic)
+    tiles, made = real.rows().set_index("tile_id", drop=False), store.rows()
+    own, names = with_partners(made[made["request"] == "translated"], tiles.index)
+    few = own.iloc[:: max(1, len(own) // 10)]
+    translated = store.read(few)
+    return {
+        "north": real.read(tiles.loc[few["input_ref"]]),
+        "translated to south": translated,
+        "what south shows there": real.read(tiles.loc[names[few.index]]),
+        "translated back to north": _returned(study, translated, few["seed"]),
+    }
 
 
 def with_partners(made: pd.DataFrame, known: pd.Index) -> tuple[pd.DataFrame, pd.Series]:

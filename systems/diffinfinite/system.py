@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.ndimage import center_of_mass, label
 from scipy.spatial.distance import cdist
 
+from histoloom.conditions.counts import islands
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import LABELS, write_drawn
 from histoloom.data.store import TileStore
@@ -52,6 +53,7 @@ def measure(studies: list[Study]) -> Measured:
             **{f"precision_{name.replace('-', '_')}": float(covered(f, real).mean()) for name, f in of.items()},
             "recall_of_slides": float(covered(large, woven).mean()),
             "precision_of_slides": float(covered(woven, large).mean()),
+            **_counts_obeyed(store, rows, synthetic, made[made["request"] == "of-made-masks"]),
             **_masks(store, test, synthetic, made[made["request"] == "of-made-masks"], study),
         },
     }
@@ -97,6 +99,19 @@ def _masks(
         for kind, ids in masks.items():
             out |= {f"{what}_{kind}_{name}": value for what, value in _nuclei(ids > 0).items()}
     return out
+
+
+def _counts_obeyed(store: TileStore, rows: pd.DataFrame, synthetic: TileStore, made: pd.DataFrame) -> dict[str, float]:
+    """Nuclei that masks were to have against those that they have: Pearson's r, and the mean difference in nuclei a tile."""
+    asked = store.read(rows.set_index("tile_id").loc[made["condition_ref"]].reset_index(), "mask")
+    wanted, found = (
+        np.array([islands(mask, 1)[0] for mask in masks]) for masks in (asked, synthetic.read(made, "mask"))
+    )
+    return {
+        "counts_r": float(np.corrcoef(wanted, found)[0, 1]),
+        "counts_mean_difference": float(np.abs(found - wanted).mean()),
+        "counts_mean_difference_if_shuffled": float(np.abs(found[:, None] - wanted).mean()),
+    }
 
 
 def _nuclei(masks: np.ndarray) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 EACH, STEPS = 24, 12
-STRENGTHS = {"guidance": (2.0, 4.0), "text_gradient": (10.0, 40.0)}
+STRENGTHS = {"guidance": (2.0, 4.0), "classifier_guidance": (10.0, 40.0)}
 AT_MOST = 1.1
 """How much larger than that without either the KID of a strength may be."""
 
@@ -45,11 +46,11 @@ def measure(studies: list[Study]) -> Measured:
     for way, strengths in STRENGTHS.items():
         best[way] = free
         for strength in strengths:
-            right, of = _made(study, asked, readers, real, tower, **({"guidance": 1.0} | {way: strength}))
+            right, of = _made(study, asked, readers, real, tower, **({"guidance": 1.0} | {way: {"text": strength}}))
             more |= {f"kid_{way}_{strength:g}": of, f"agreement_{way}_{strength:g}": float(right.mean())}
             if of <= AT_MOST * max(distance, 0) and right.mean() > best[way].mean():
                 best[way] = right
-    ours, theirs = best["text_gradient"].astype(float), best["guidance"].astype(float)
+    ours, theirs = best["classifier_guidance"].astype(float), best["guidance"].astype(float)
     return {
         "value": float(ours.mean()),
         "baseline": float(theirs.mean()),
@@ -81,7 +82,7 @@ def _read(
 
 def _made(
     study: Study, asked: list[tuple[str, str]], readers: tuple[LinearClassifier, LinearClassifier], real: np.ndarray,
-    tower: Extractor, **how: float,
+    tower: Extractor, **how: Any,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
     """Whether each tile's words are read in it, and the KID of all."""
     captions = [f"{label} nuclei, stained in the {site}" for label, site in asked]

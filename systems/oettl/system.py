@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -17,14 +18,18 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.learners.dice import dice
 from histoloom.learners.learner import Training, learner_of
+from histoloom.report.pictures import mask_picture
+from histoloom.slides.woven import SLIDE
 from histoloom.systems import Measured, paired_interval
 from histoloom.training.run import TrainingRun
 
-STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
+STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
 PATIENTS, SIDE = 14, 128
 RARE, SHARE_IN_TRAIN, SHARE_HELD_OUT = 2, 0.05, 0.5
 """The rare class's id, and how much of the nuclei it is."""
 _RIM_PX = 1.5
+EDITED, MIDDLE = "p00", slice(32, 96)
+"""The slide whose middle is edited, and where that is, px down and along."""
 SEEDS, BATCH = 2, 8
 """Of the segmenters."""
 
@@ -37,6 +42,20 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     (folder / "manifests").mkdir(parents=True, exist_ok=True)
     rows = [_write_patient(folder / "data/slides", number) for number in range(PATIENTS)]
     pd.DataFrame(rows).to_csv(folder / "manifests/slides.csv", index=False)
+    _write_edited(folder)
+
+
+def _write_edited(folder: Path) -> None:
+    """The first patient's mask with all nuclei of its middle made rare, and the middle as a polygon."""
+    mask = np.array(Image.open(folder / f"data/slides/{EDITED}_mask.png"))
+    middle = mask[MIDDLE, MIDDLE]
+    mask[MIDDLE, MIDDLE] = np.where(middle > 0, RARE, 0)
+    Image.fromarray(mask).save(folder / f"data/slides/{EDITED}_edited.png")
+    low, high = MIDDLE.start, MIDDLE.stop
+    ring = [[low, low], [high, low], [high, high], [low, high], [low, low]]
+    hole = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    text = json.dumps({"type": "FeatureCollection", "features": [hole]})
+    (folder / "manifests/edited.geojson").write_text(text, encoding="utf-8")
 
 
 def _write_patient(folder: Path, number: int) -> dict[str, object]:
@@ -87,7 +106,55 @@ def measure(studies: list[Study]) -> Measured:
         "difference_interval": paired_interval(ours - theirs, test["split_group"]),
         "unit": "Dice of the rare class; baseline real tiles alone",
         "n": len(test),
-        "more": {name: float(scores.mean()) for name, scores in found.items() if name not in ("whole_100", "real")},
+        "more": {name: float(scores.mean()) for name, scores in found.items() if name not in ("whole_100", "real")}
+        | _slide(study),
+    }
+
+
+def _slide(study: Study) -> dict[str, float]:
+    """Of the slide whose middle was made anew: how light the inside of nuclei is there, before and after, beside real rare ones; and what was kept."""
+    before, after = (
+        _picture(path) for path in (study.root / f"data/slides/{EDITED}.png", study.woven / "edited" / SLIDE)
+    )
+    nuclei, mask = (_picture(study.root / f"data/slides/{EDITED}_{name}.png") for name in ("nuclei", "mask"))
+    inside, middle = distance_transform_edt(nuclei > 0) > _RIM_PX, np.zeros(mask.shape, bool)
+    middle[MIDDLE, MIDDLE] = True
+    usual = inside & middle & (mask != RARE)
+    rare = [
+        _picture(study.root / f"data/slides/p{number:02d}.png")[_inside_of_rare(study, number)]
+        for number in range(PATIENTS)
+    ]
+    return {
+        "slide_grey_inside_before": float(before[usual].mean()),
+        "slide_grey_inside_after": float(after[usual].mean()),
+        "grey_inside_of_real_rare_nuclei": float(np.concatenate(rare).mean()),
+        "slide_kept_px_changed": float((before != after).any(-1)[~middle].mean()),
+    }
+
+
+def _inside_of_rare(study: Study, number: int) -> np.ndarray:
+    nuclei, mask = (_picture(study.root / f"data/slides/p{number:02d}_{name}.png") for name in ("nuclei", "mask"))
+    return (distance_transform_edt(nuclei > 0) > _RIM_PX) & (mask == RARE)
+
+
+def _picture(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def shown(study: Study) -> dict[str, np.ndarray]:
+    """Tiles under edited masks, made as a whole and in their edited region alone; and the slide before and after."""
+    store, synthetic = study.real(), TileStore(study.synthetic)
+    truth, made = store.rows().set_index("tile_id", drop=False), synthetic.rows()
+    few = {name: made[made["request"] == name].iloc[:10] for name in ("whole", "inpainted")}
+    slide = [_picture(path) for path in (study.root / f"data/slides/{EDITED}.png", study.woven / "edited" / SLIDE)]
+    return {
+        "real tiles of train patients": store.read(truth.loc[few["inpainted"]["input_ref"]]),
+        "the region with edited nuclei made anew: the mask": mask_picture(synthetic.read(few["inpainted"], "mask")),
+        "and the tile": synthetic.read(few["inpainted"]),
+        "the whole tile made: the mask": mask_picture(synthetic.read(few["whole"], "mask")),
+        "and the tile ": synthetic.read(few["whole"]),
+        "a slide, and the same with the nuclei of its middle made rare": np.stack([one[..., :3] for one in slide]),
     }
 
 

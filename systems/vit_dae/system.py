@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from skimage.metrics import peak_signal_noise_ratio
 
+import histoloom
 from histoloom.conditions.feature_extractors import Extractor, load_extractor
 from histoloom.data.drawn import write_drawn
 from histoloom.data.store import TileStore
@@ -18,6 +19,8 @@ from histoloom.quality.kid import kid, kid_difference
 from histoloom.quality.metrics import precision_recall
 from histoloom.systems import Measured
 
+TILES = 10
+"""In each row of its picture."""
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 
 
@@ -55,6 +58,25 @@ def measure(studies: list[Study]) -> Measured:
             "psnr_of_code_and_fresh_noise": back["of-its-code"],
             **_classified(store, train, test, made[made["request"] == "of-a-made-code"], chain, tower),
         },
+    }
+
+
+def shown(study: Study) -> dict[str, np.ndarray]:
+    """Made tiles, what comes back of held-out ones, and the way between the codes of two."""
+    store, synthetic = study.real(), TileStore(study.synthetic)
+    rows, made = store.rows(), synthetic.rows()
+    back = {name: made[made["request"] == name].iloc[:TILES] for name in ("of-its-code", "inverted")}
+    truth = rows.set_index("tile_id", drop=False)
+    ends = rows[rows["split"] == "test"].groupby("label").head(1)
+    model = histoloom.load(study.root / "models/tile")
+    way = model.interpolate(*store.read(ends), n=TILES, settings=study.params.sample)
+    return {
+        "real tiles": store.read(truth.loc[back["inverted"]["condition_ref"]]),
+        "each from its code and its inverted noise": synthetic.read(back["inverted"]),
+        "each from its code and fresh noise": synthetic.read(back["of-its-code"]),
+        "of made codes": synthetic.read(made[made["request"] == "of-a-made-code"].iloc[:TILES]),
+        "of a label alone": synthetic.read(made[made["request"] == "of-a-label"].iloc[:TILES]),
+        "from the code of a dense tile to that of a sparse one": np.stack([np.asarray(image) for image in way.images]),
     }
 
 

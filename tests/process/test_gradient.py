@@ -7,7 +7,7 @@ import torch
 from histoloom.backbones.backbone import Forward
 from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainEncoders
-from histoloom.process.predictor import Given, Predictor
+from histoloom.process.predictor import Given, Predictor, Push
 from histoloom.process.process import Process
 from histoloom.process.sampler import pure, sample
 from histoloom.process.solver import make_solver
@@ -28,8 +28,8 @@ def predictor(**stated) -> Predictor:
 
 def test_the_noise_is_taken_as_less_by_sigma_times_the_gradient():
     x, wanted = torch.randn(2, 3, 4, 4), torch.randn(2, 1)
-    pushed = predictor(gradient=lambda noisy, to: noisy.sign() * to[..., None, None], push=0.7)
-    given = Given(Conditions(), Conditions(), wanted)
+    pushed = predictor(pushes={"of": Push(lambda noisy, times, to: noisy.sign() * to[..., None, None], 0.7)})
+    given = Given(Conditions(), Conditions(), {"of": wanted})
     scales = PROCESS.scales(400)
     eps = 0.3 * x - scales.sigma * 0.7 * x.sign() * wanted[..., None, None]
     assert torch.allclose(pushed.x0(x, 400, given), (x - scales.sigma * eps) / scales.alpha, atol=1e-5)
@@ -48,7 +48,7 @@ def test_samples_are_pushed_to_agree_with_their_words(tmp_path):
         open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], settings["text_cfg"]), settings, tmp_path / "text"
     )
     agreement = load_text_agreement(tmp_path / "text", "cpu")
-    wanted = agreement.embeddings(["many nuclei", "", "clear space"])
+    wanted = agreement.wanted(["many nuclei", "", "clear space"])
     assert torch.allclose(wanted.norm(dim=1), torch.tensor([1.0, 0.0, 1.0]), atol=1e-5)
     solver, noise = (
         make_solver("ddim", PROCESS, 10),
@@ -56,8 +56,8 @@ def test_samples_are_pushed_to_agree_with_their_words(tmp_path):
     )
     made = []
     for push in (0.0, 60.0):
-        one = predictor(bound=1.0, gradient=agreement.gradient, push=push)
-        made.append(sample(one, solver, pure(solver, noise), Given(Conditions(), Conditions(), wanted)))
+        one = predictor(bound=1.0, pushes={"text": Push(agreement.gradient, push)})
+        made.append(sample(one, solver, pure(solver, noise), Given(Conditions(), Conditions(), {"text": wanted})))
     with torch.no_grad():
         free, pushed = ((agreement.clip.encode_image(x, normalize=True) * wanted).sum(1) for x in made)
     assert pushed[0] > free[0] and pushed[2] > free[2] and torch.equal(made[0][1], made[1][1])

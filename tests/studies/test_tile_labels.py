@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histoloom.data.store import TileStore
+from histoloom.config import Tile
+from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.slides.describe import describe
 from tests.build import (
     box_ring,
@@ -83,6 +84,48 @@ def test_spots_label_the_tiles_near_them(slides):
     found = TileStore("data/tiles").rows()
     got = set(found[["slide_id", "x_level0_px", "y_level0_px", "label"]].itertuples(index=False, name=None))
     assert got == {(slide, x - 32, y - 32, label) for slide, x, y, label in spots}
+
+
+def test_spots_make_masks_of_regions_and_nuclei_lie_over_them(slides):
+    """Two spots of s0: the border lies half-way between them, and far from both nothing is known."""
+    spots = [("s0", 128, 192, "tumour"), ("s0", 256, 192, "stroma"), ("s1", 192, 192, "tumour")]
+    keys = ("slide_id", "x_level0_px", "y_level0_px", "label")
+    write_csv("manifests/spots.csv", [{"spot_id": i} | dict(zip(keys, spot)) for i, spot in enumerate(spots)])
+    labels = {"source": "spots", "classes": ["tumour", "stroma"], "spot_radius_um": 110, "unlabelled": "keep"}
+    found = {}
+    for classes in (["stroma", "tumour"], ["stroma", "tumour", "nucleus"], ["stroma", "nucleus"]):
+        masks = {"source": "spots", "classes": classes}
+        config = {"mpp": 1.0, "labels": labels, "masks": masks, "spots": "manifests/spots.csv"}
+        tile_slides(study(ROWS[:2], config).tile)
+        store = TileStore("data/tiles")
+        rows = store.rows()
+        rows = rows[rows["slide_id"] == "s0"]
+        found[tuple(classes)] = np.full((SIDE, SIDE), -1)
+        for (x, y), mask in zip(rows[["x_level0_px", "y_level0_px"]].to_numpy(), store.read(rows, "mask")):
+            found[tuple(classes)][y : y + len(mask), x : x + len(mask)] = mask
+    plain, nuclei, fewer = found.values()
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    far, near = (np.minimum(*(np.hypot(x - at, y - 192) for at in (128, 256))) > r for r in (115, 105))
+    cut, border = plain >= 0, np.abs(x - 192) < 4
+    sure = cut & ~near & ~border
+    assert (plain[sure] == np.where(x < 192, 2, 1)[sure]).all()
+    assert cut[far].any() and (plain[cut & far] == UNKNOWN).all()
+    assert (nuclei == 3).any() and (nuclei[nuclei != 3] == plain[nuclei != 3]).all()
+    assert np.isin(fewer[sure & (x < 188)], (0, 2)).all()  # tumour is background here
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": {"source": "slide", "classes": ["tumour"]}}, "needs labels.source: spots"),
+        ({"masks": {"source": "spots", "classes": ["fat"]}}, "'fat', which is no label of spots"),
+        ({"labels": {"source": "spots", "classes": ["tumour", "nucleus"]}}, "finds nucleus by stain"),
+    ],
+)
+def test_masks_of_spots_that_cant_be_made_are_told(change, said):
+    config = {"mpp": 1.0, "masks": {"source": "spots", "classes": ["tumour"]}}
+    with pytest.raises(ValueError, match=said):
+        Tile.model_validate(config | {"labels": {"source": "spots", "classes": ["tumour"]}} | change)
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ def _encoded(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> 
     """The conditions of the rows, and after them the nulls of all."""
     without_maps = ConditionSet(tuple(c for c in sources.conditions.conditions if c.shape != "map"))
     arrays = without_maps.arrays(rows, _pictures(rows, tiles, sources.tiles))
-    if "image" in arrays:
-        without = rows["tile_id"].isna().to_numpy() if "tile_id" in rows else np.ones(len(rows), bool)
-        arrays["image"][without] = 0
+    without = rows["tile_id"].isna().to_numpy() if "tile_id" in rows else np.ones(len(rows), bool)
+    for of_tile in (c.name for c in without_maps.conditions if c.reads):
+        arrays[of_tile][without] = 0
     specs = without_maps.specs()
     return cat([batch(arrays, specs, np.arange(len(rows))), null(arrays, specs)])
 
@@ -138,7 +138,7 @@ def _line(table: pd.DataFrame, place: int) -> int | None:
 
 
 def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Callable[[str], np.ndarray]:
-    """The tiles that rows name; black where a row names none."""
+    """The tiles that rows name; zeros where a row names none."""
 
     def read(name: str) -> np.ndarray:
         named = rows["tile_id"].notna().to_numpy() if "tile_id" in rows else np.zeros(len(rows), bool)

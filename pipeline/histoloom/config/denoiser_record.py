@@ -11,6 +11,8 @@ from histoloom.config.pipeline import check_pipeline, in_pipeline, pipeline_proc
 
 CONDITIONS_FILE = "conditions.json"
 """The file beside a denoiser's weights that holds its `DenoiserRecord`; a model from elsewhere has none."""
+CLASSIFIER = "classifier"
+"""The folder in a denoiser's that holds a classifier of noised data."""
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "quadratic"]
 Shape = Literal["sequence", "vector", "map"]

@@ -219,12 +219,7 @@ class Params(Section):
                 raise ValueError(f"train_denoiser.target is {target}, and tile.masks.source is none")
         if over := [n for n, level in self.sample.augment.items() if level > self.train_denoiser.augment.get(n, 0)]:
             raise ValueError(f"sample.augment adds more noise to {over[0]} than train_denoiser.augment does")
-        if self.sample.text_gradient and not ("text" in names and self.train_encoders.text.noised):
-            raise ValueError(
-                "sample.text_gradient needs text among train_denoiser.conditions, and train_encoders.text.noised: true"
-            )
-        if self.sample.text_gradient and self.train_denoiser.target.name != "pixels":
-            raise ValueError("sample.text_gradient pushes pixels, and train_denoiser.target is another")
+        self._check_classifiers()
         default = Guided.model_fields["guidance_interval"].default
         by_condition: dict[str, object] = {"train_denoiser.drop": self.train_denoiser.drop}
         for section in ("sample", "sample_slides"):
@@ -235,6 +230,17 @@ class Params(Section):
         for key, stated in by_condition.items():
             if isinstance(stated, dict) and (extra := set(stated) - set(names)):
                 raise ValueError(f"{key} names {sorted(extra)}, which train_denoiser.conditions does not")
+
+    def _check_classifiers(self) -> None:
+        pushed, denoiser = self.sample.classifier_guidance, self.train_denoiser
+        if "text" in pushed and not ("text" in denoiser.conditions and self.train_encoders.text.noised):
+            raise ValueError(
+                "sample.classifier_guidance by text needs text among train_denoiser.conditions, and train_encoders.text.noised: true"
+            )
+        if "text" in pushed and denoiser.target.name != "pixels":
+            raise ValueError("sample.classifier_guidance by text pushes pixels, and train_denoiser.target is another")
+        if "label" in pushed and denoiser.classifier is None:
+            raise ValueError("sample.classifier_guidance by label needs train_denoiser.classifier")
 
     def _check_requests(self) -> None:
         requests = self.plan.requests

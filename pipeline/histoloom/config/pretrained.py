@@ -144,6 +144,7 @@ class _Filling:
         has = {
             "label": labelled,
             "mask": masked,
+            "counts": masked,
             "rna": self.get("train_encoders.rna.table") is not None,
             "genotype": self.get("train_encoders.genotype.table") is not None,
             **{name: bool(self.get(f"train_encoders.{name}.columns")) for name in ("cohort", "number")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,6 @@ class Sample(Solved):
     """names of `models` that sample one after another, each reading the arrays of the earlier ones; unstated, the only one"""
     augment: dict[Pictured, Fraction] = Field({})
     """noise that a picture or partner gets in sampling, as train_denoiser.augment adds it in training; unstated, none"""
-    text_gradient: float = Field(0.0, ge=0)
-    """how strongly the agreement of what is seen with its caption pushes each step, by the gradient of a CLIP of noised tiles
-    (train_encoders.text.noised); beside guidance, or in place of it (guidance: 1)"""
+    classifier_guidance: dict[Literal["text", "label"], Annotated[float, Field(gt=0)]] = Field({})
+    """condition to how strongly a classifier of noised tiles pushes each step by its gradient: of text a CLIP
+    (train_encoders.text.noised), of label train_denoiser.classifier. Beside guidance, or in place of it (guidance: 1)"""

@@ -36,6 +36,10 @@ _MOST_CLASSES = 254
 """Of pixels: their ids are bytes, 0 is background and 255 unknown."""
 
 
+STAINED = ("nucleus", "clear")
+"""The classes of a mask that its colours can tell."""
+
+
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
     classes: tuple[ClassName, ...] = Field((), validate_default=True)
@@ -70,10 +74,21 @@ class Labels(Section):
 
 
 class Masks(Section):
-    source: Literal["polygons", "raster", "stain", "none"] = "none"
-    """stain: nuclei and clear space, found by their colour, without annotations"""
+    source: Literal["polygons", "raster", "spots", "stain", "none"] = "none"
+    """stain: nuclei and clear space, found by their colour, without annotations. spots: each pixel takes the label of the nearest
+    spot within labels.spot_radius_um; nucleus and clear lie over these, where classes name them, found by stain"""
     classes: tuple[ClassName, ...] = Field((), max_length=_MOST_CLASSES)
     """the first class has the id 1; 0 is background, 255 is unknown. Of stain: nucleus, clear or both"""
+
+    @property
+    def by_stain(self) -> bool:
+        """Whether nuclei or clear space are found by their colour."""
+        return self.source == "stain" or bool(self.source == "spots" and {*self.classes} & {*STAINED})
+
+    @property
+    def of_spots(self) -> tuple[str, ...]:
+        """The classes that are labels of spots."""
+        return tuple(name for name in self.classes if name not in STAINED) if self.source == "spots" else ()
 
     @model_validator(mode="after")
     def _named(self):
@@ -83,7 +98,7 @@ class Masks(Section):
 
     @model_validator(mode="after")
     def _told_by_stain(self):
-        if self.source == "stain" and self.classes not in (("nucleus",), ("clear",), ("nucleus", "clear")):
+        if self.source == "stain" and self.classes not in (STAINED, STAINED[:1], STAINED[1:]):
             raise ValueError("source: stain tells nucleus and clear: masks.classes is one of them or [nucleus, clear]")
         return self
 
@@ -179,6 +194,18 @@ class Tile(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_spots_for_masks(self):
+        if self.masks.source != "spots":
+            return self
+        if self.labels.source != "spots" or self.sets:
+            raise ValueError("masks.source: spots needs labels.source: spots, which is of slides: state no sets")
+        if both := {*STAINED} & {*self.labels.classes}:
+            raise ValueError(f"masks.source: spots finds {sorted(both)[0]} by stain, and labels.classes has it too")
+        if unknown := [name for name in self.masks.of_spots if name not in self.labels.classes]:
+            raise ValueError(f"masks.classes names {unknown[0]!r}, which is no label of spots (labels.classes)")
+        return self
+
+    @model_validator(mode="after")
     def _scales_differ(self):
         names = [f"{mpp:g}" for mpp in (self.mpp, *self.more_mpp)]  # as the tiles' ids have them
         if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
@@ -196,6 +223,6 @@ class Tile(Section):
                 raise ValueError(
                     f"caption quotes {name} in a format of its own, and fields are words: write {{{name}}}"
                 )
-        if "{measured}" in self.caption and self.masks.source != "stain":
-            raise ValueError("caption quotes {measured}, which masks.source: stain alone gives")
+        if "{measured}" in self.caption and not self.masks.by_stain:
+            raise ValueError("caption quotes {measured}, which is found by stain: see masks.source")
         return self

@@ -63,6 +63,16 @@ class Prior(Section):
     steps: Positive = Field(20, description="of ddim, to make them")
 
 
+class LabelClassifier(Section):
+    """A classifier of noised data, whose gradient pushes sampling to a label (sample.classifier_guidance; Dhariwal & Nichol 2021)."""
+
+    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = Field((32, 64, 128), min_length=1, max_length=8)
+    """of its blocks, each of which halves the sides"""
+    steps: Positive = 1000
+    batch_size: Size = 32
+    learning_rate: float = Field(4e-4, gt=0)
+
+
 class DiffusedData(Named):
     """What is diffused. `target: pixels` is short for `target: {name: pixels}`."""
 
@@ -131,6 +141,8 @@ class TrainDenoiser(Section):
     ema_decay: Fraction = 0.999
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
+    classifier: LabelClassifier | None = None
+    """train a classifier of noised data after the denoiser; label must be a condition"""
     class_balanced: bool = Field(False, description="draw tiles of each label equally often; label must be a condition")
     windows_latent_px: tuple[Positive, ...] = ()
     """train on windows of the latents. Each batch has one of these sides, drawn; unstated, whole tiles"""
@@ -145,7 +157,7 @@ class TrainDenoiser(Section):
     @property
     def trains(self) -> bool:
         """Whether a step is taken at all. `encode` depends on this, and not on how many there are."""
-        return self.steps > 0
+        return self.steps > 0 or self.classifier is not None
 
     @property
     def encoded(self) -> tuple[str, ...]:
@@ -190,9 +202,13 @@ class TrainDenoiser(Section):
         return self
 
     @model_validator(mode="after")
-    def _has_labels_to_balance(self):
+    def _has_the_labels_it_uses(self):
         if self.class_balanced and "label" not in self.conditions:
             raise ValueError("class_balanced draws by label: name label among conditions")
+        if self.classifier and "label" not in self.conditions:
+            raise ValueError("classifier tells labels apart: name label among conditions")
+        if self.classifier and self.target.name in ("vectors", "volumes"):
+            raise ValueError(f"classifier looks at what has two sides, and target is {self.target.name}")
         return self
 
     @model_validator(mode="after")

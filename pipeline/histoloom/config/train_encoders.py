@@ -32,7 +32,7 @@ class Text(Section):
     batch_size: Size = 64
     learning_rate: float = Field(5e-4, gt=0)
     noised: bool = False
-    """of train: show it tiles with noise of every level, so that it can guide the sampling of pixels (sample.text_gradient;
+    """of train: show it tiles with noise of every level, so that it can guide the sampling of pixels (sample.classifier_guidance;
     Nichol et al. 2022, GLIDE)"""
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 MAX_SHARD_SIZE = "5GB"
-_FOLDERS = ("", "text", "rna", "image", "controlnet")
+_FOLDERS = ("", "text", "rna", "image", "controlnet", "classifier")
 _FILES = re.compile(
     r"(diffusion_pytorch_model|(open_clip_)?(pytorch_)?model)(\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     r"|(open_clip_|tokenizer_|preprocessor_|scheduler_)?config\.json|(latents|target|conditions|lineage|encoders)\.json"

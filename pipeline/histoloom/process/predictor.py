@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -15,8 +15,16 @@ from histoloom.process.guidance import Branch, ScaleAt, branches
 from histoloom.process.process import Process, Scales
 
 Branches = tuple[Branch, ...]
-Gradient = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""x_t (b, c, ...) and what its rows are wanted to agree with (b, d), to the gradient of their agreement with respect to x_t."""
+Gradient = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""x_t (b, c, ...), its times (b,), and what its rows are to agree with (b, d), to the gradient of their agreement with respect to x_t."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """An agreement's gradient, and how strongly it pushes what is predicted."""
+
+    gradient: Gradient
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,12 @@ class Given:
     """What the rows of a batch are given.
 
     conditions : b rows. nulls : one row, which stands for "not given".
-    wanted : (b, d), what they are to agree with where a gradient pushes them; None where none does.
+    wanted : (b, d) for each push, what they are to agree with.
     """
 
     conditions: Conditions
     nulls: Conditions
-    wanted: torch.Tensor | None = None
+    wanted: Mapping[str, torch.Tensor] = field(default_factory=dict)
     _joined: dict[Branches, Conditions] = field(default_factory=dict, repr=False, compare=False)
 
     def joined(self, of: Branches, specs: tuple[ConditionSpec, ...]) -> Conditions:
@@ -39,8 +47,8 @@ class Given:
         return self._joined[of]
 
     def rows(self, numbers: torch.Tensor) -> Given:
-        wanted = None if self.wanted is None else self.wanted[numbers]
-        return Given(self.conditions.each(itemgetter(numbers)), self.nulls, wanted)
+        own = itemgetter(numbers)
+        return Given(self.conditions.each(own), self.nulls, {name: own(values) for name, values in self.wanted.items()})
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Predictor:
 
     scale_at : how the conditions are guided at each level of noise.
     bound : what is predicted of the data is clipped to [-bound, bound], as pictures' pixels are (Ho et al. 2020); None for no bound.
-    gradient, push : of an agreement, and how strongly it pushes; None where there is none.
+    pushes : by condition, beside guidance.
     """
 
     network: Forward
@@ -57,8 +65,7 @@ class Predictor:
     specs: tuple[ConditionSpec, ...]
     scale_at: ScaleAt
     bound: float | None = None
-    gradient: Gradient | None = None
-    push: float = 0.0
+    pushes: Mapping[str, Push] = field(default_factory=dict)
 
     def x0(self, noisy: torch.Tensor, times: int | Sequence[int], given: Given) -> torch.Tensor:
         """The data that is predicted of x_t (b, c, h, w).
@@ -70,20 +77,23 @@ class Predictor:
         if isinstance(times, int):
             at = torch.tensor(times, device=noisy.device).expand(len(noisy))
             predicted = self._guided(noisy, at, given, self.branches(times))
-            return self._bounded(self._pushed(noisy, predicted, self.process.scales(times), given))
+            return self._bounded(self._pushed(noisy, at, predicted, self.process.scales(times), given))
         at, predicted = torch.tensor(times, device=noisy.device), torch.empty_like(noisy)
         of_rows = [self.branches(time) for time in times]
         for alike in dict.fromkeys(of_rows):
             rows = torch.tensor([row for row, own in enumerate(of_rows) if own == alike], device=noisy.device)
             predicted[rows] = self._guided(noisy[rows], at[rows], given.rows(rows), alike)
-        return self._bounded(self._pushed(noisy, predicted, self.process.scales_of(at, noisy.ndim), given))
+        return self._bounded(self._pushed(noisy, at, predicted, self.process.scales_of(at, noisy.ndim), given))
 
-    def _pushed(self, noisy: torch.Tensor, predicted: torch.Tensor, scales: Scales, given: Given) -> torch.Tensor:
-        """The data, whose noise eps is taken as eps - sigma push gradient (Dhariwal & Nichol 2021, algorithm 2)."""
+    def _pushed(
+        self, noisy: torch.Tensor, times: torch.Tensor, predicted: torch.Tensor, scales: Scales, given: Given
+    ) -> torch.Tensor:
+        """The data, whose noise eps is taken as eps - sigma strength gradient (Dhariwal & Nichol 2021, algorithm 2)."""
         x0 = self.process.x0(noisy, predicted, scales)
-        if self.gradient is None or given.wanted is None:
-            return x0
-        return x0 + scales.sigma**2 / scales.alpha * self.push * self.gradient(noisy, given.wanted)
+        for name, wanted in given.wanted.items():
+            push = self.pushes[name]
+            x0 = x0 + scales.sigma**2 / scales.alpha * push.strength * push.gradient(noisy, times, wanted)
+        return x0
 
     def _bounded(self, x0: torch.Tensor) -> torch.Tensor:
         return x0 if self.bound is None else x0.clamp(-self.bound, self.bound)

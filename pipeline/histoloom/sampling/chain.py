@@ -22,7 +22,7 @@ from histoloom.data.seeds import item_seed
 from histoloom.process.noise import latent_noise
 from histoloom.registry import registered
 from histoloom.sampling.diffusion_model import DiffusionModel, load_diffusion_model
-from histoloom.sampling.drawn import FROM_NOISE, Arrays, Drawn, Rows
+from histoloom.sampling.drawn import ASKED, FROM_NOISE, Arrays, Drawn, Rows
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class PartRun:
                 nulls,
                 {name: values[index] for name, values in inputs.items()},
                 None if inverted is None else batch(inverted, model.specs, index),
-                [*self.rows["caption"].iloc[index].fillna("")],
+                {name: [*self.rows[column].iloc[index].fillna("")] for name, column in ASKED.items()},
             )
             drawn = Drawn(model, config, own, program)
             arrays = registered("reduce", program.reduce.name)(drawn, program.reduce)

@@ -17,7 +17,7 @@ from histoloom.conditions.batch import Conditions
 from histoloom.conditions.condition import Arrays
 from histoloom.conditions.encode import ConditionSet, facts_of, load_conditions, null
 from histoloom.config import Sample, SampleSlides
-from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord
+from histoloom.config.denoiser_record import CLASSIFIER, ConditionSpec, DenoiserRecord
 from histoloom.data.commit import digest
 from histoloom.data.lineage import Lineage, model_sha256, read_lineage
 from histoloom.errors import HistoloomError
@@ -25,6 +25,7 @@ from histoloom.process.guidance import ScaleAt
 from histoloom.process.predictor import Predictor
 from histoloom.process.process import Process
 from histoloom.registry import registered
+from histoloom.sampling.agreement import Agreement, LabelAgreement, load_label_agreement
 from histoloom.sampling.text_agreement import TextAgreement, load_text_agreement
 from histoloom.targets.target import Raster, Target
 
@@ -72,20 +73,32 @@ class DiffusionModel:
             )
         return self.target
 
-    @cached_property
-    def text_agreement(self) -> TextAgreement:
-        """What its captions' CLIP of noised tiles says.
+    def agreement(self, condition: str) -> Agreement:
+        """What a classifier of noised data says of a condition: of text a CLIP, of label `train_denoiser.classifier`.
 
         Raises
         ------
         HistoloomError
-            of a model that has none, or that diffuses something else than pixels.
+            of a model that has none; of text, also where something else than pixels is diffused.
         """
+        return self._text_agreement if condition == "text" else self._label_agreement
+
+    @cached_property
+    def _label_agreement(self) -> LabelAgreement:
+        if not (folder := self.folder / "denoiser" / CLASSIFIER).is_dir():
+            raise HistoloomError(
+                f"{self.folder} has no classifier of noised tiles: take label out of sample.classifier_guidance, or train one "
+                "(train_denoiser.classifier)."
+            )
+        return load_label_agreement(folder, self.device)
+
+    @cached_property
+    def _text_agreement(self) -> TextAgreement:
         noised = facts_of(self.folder / "encoders").get("text", {}).get("noised")
         if not noised or self.record.training.target != "pixels":
             raise HistoloomError(
-                f"{self.folder} has no CLIP of noised tiles, or diffuses no pixels: leave text_gradient out, or train with target: "
-                "pixels and train_encoders.text.noised: true."
+                f"{self.folder} has no CLIP of noised tiles, or diffuses no pixels: take text out of sample.classifier_guidance, or train with "
+                "target: pixels and train_encoders.text.noised: true."
             )
         return load_text_agreement(self.folder / "encoders/text", self.device)
 
@@ -175,8 +188,8 @@ def written_guidance(config: Sample | SampleSlides, conditions: tuple[str, ...])
     found = {name: (config.scale(name), *config.interval(name)) for name in conditions}
     if len(set(found.values())) == 1:
         found = {"all": found[conditions[0]]}
-    if push := getattr(config, "text_gradient", 0.0):
-        found["text_gradient"] = (push, 0.0, 1.0)
+    pushes = getattr(config, "classifier_guidance", {})
+    found |= {f"{name} classifier": (strength, 0.0, 1.0) for name, strength in pushes.items()}
     return [
         {"condition": name, "scale": scale, "start": start, "end": end} for name, (scale, start, end) in found.items()
     ]

@@ -16,7 +16,7 @@ from histoloom.config.program import Program
 from histoloom.data.inputs import FREE
 from histoloom.data.seeds import item_seed
 from histoloom.process.noise import latent_noise
-from histoloom.process.predictor import Given
+from histoloom.process.predictor import Given, Push
 from histoloom.process.sampler import Kept, invert, partly, pure, sample
 from histoloom.process.solver import Solver, make_solver
 from histoloom.sampling.diffusion_model import DiffusionModel
@@ -24,6 +24,8 @@ from histoloom.targets.target import Raster
 
 Arrays = dict[str, np.ndarray]
 FROM_NOISE = Program()
+ASKED = {"text": "caption", "label": "label"}
+"""Conditions whose agreement can push, to the columns that say what is asked."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Rows:
     seeds : (b,) uint64, of each row's noise. given : their conditions. nulls : of all conditions, one row.
     inputs : arrays of the tiles that they begin from, (b, ...); where regions are remade, `free` (b, h, w). Empty where they begin from noise.
     inputs_given : the conditions of those tiles, where they are inverted.
-    captions : (b,), read where the agreement with them pushes what is made.
+    asked : captions of text and labels of label, (b,) each, read where the agreement with them pushes what is made.
     """
 
     seeds: np.ndarray
@@ -41,7 +43,7 @@ class Rows:
     nulls: Conditions
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     inputs_given: Conditions | None = None
-    captions: Sequence[str] = ()
+    asked: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,16 @@ class Drawn:
     @cached_property
     def _predictor(self):
         predictor = self.model.predictor(self.config.scale_at)
-        if not self.config.text_gradient:
-            return predictor
-        return replace(predictor, gradient=self.model.text_agreement.gradient, push=self.config.text_gradient)
+        pushes: dict[str, Push] = {
+            n: Push(self.model.agreement(n).gradient, s) for n, s in self.config.classifier_guidance.items()
+        }
+        return replace(predictor, pushes=pushes)
 
     @cached_property
-    def _wanted(self) -> torch.Tensor | None:
-        return self.model.text_agreement.embeddings(self.rows.captions) if self.config.text_gradient else None
+    def _wanted(self) -> dict[str, torch.Tensor]:
+        return {
+            name: self.model.agreement(name).wanted(self.rows.asked[name]) for name in self.config.classifier_guidance
+        }
 
     @cached_property
     def _solver(self) -> Solver:

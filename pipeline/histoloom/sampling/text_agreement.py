@@ -26,7 +26,7 @@ class TextAgreement:
     device: str
 
     @torch.inference_mode()
-    def embeddings(self, captions: Sequence[str]) -> torch.Tensor:
+    def wanted(self, captions: Sequence[str]) -> torch.Tensor:
         """Of captions, (n, d), of unit length; of one in chunks the mean of theirs. Those of the empty caption are zeros: it asks for nothing."""
         out: list[torch.Tensor | None] = []
         for caption in captions:
@@ -39,8 +39,8 @@ class TextAgreement:
         size = next((len(one) for one in out if one is not None), 1)
         return torch.stack([torch.zeros(size, device=self.device) if one is None else one for one in out])
 
-    def gradient(self, noisy: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Of the cosine between x_t (b, 3, h, w) and what its row is to agree with (b, d), with respect to x_t."""
+    def gradient(self, noisy: torch.Tensor, times: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Of the cosine between x_t (b, 3, h, w) and what its row is to agree with (b, d), with respect to x_t. It sees no times."""
         with torch.inference_mode(False), torch.enable_grad():
             x, text = noisy.clone().requires_grad_(), wanted.clone()
             seen = (

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import KDTree
 
 from histoloom.config import Tile
 from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry
+from histoloom.data.store import UNKNOWN
 from histoloom.errors import Fault, Note
 from histoloom.slides.file_header import read_format
 from histoloom.slides.geojson import read_geojson
 from histoloom.slides.rasters import Raster, read_raster
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide
+
+_STEP_PX = 4
+"""Every so many pixels the nearest spot is asked for; a border between regions is no finer."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,33 @@ class Annotations:
             assert self.instances is not None, "the manifest's checks ask for either raster"
             return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
         return self.raster.nearest(box, downsample).astype(np.uint8)
+
+    def regions_of_spots(
+        self, classes: tuple[str, ...], box: PixelBox[float], downsample: float, mpp: float
+    ) -> np.ndarray:
+        """Ids (height, width) uint8 of the label that the nearest spot has, to a few pixels: 0 where it is none of `classes`.
+
+        Where no spot is within `labels.spot_radius_um` it is unknown.
+
+        Parameters
+        ----------
+        mpp : of level 0.
+        """
+        height, width = box.shape_at(downsample)
+        out = np.full((height, width), UNKNOWN, np.uint8)
+        if self.spots is None or len(self.spots) == 0:
+            return out
+        numbers = {name: 1 + place for place, name in enumerate(classes)}
+        ids = np.array([*(numbers.get(name, 0) for name in self.spots["label"]), UNKNOWN], np.uint8)
+        rows, columns = (
+            first + (np.arange(0, side, _STEP_PX) + min(_STEP_PX, side) / 2) * downsample
+            for first, side in ((box.top, height), (box.left, width))
+        )
+        places = np.stack(np.meshgrid(columns, rows), -1)
+        tree = KDTree(self.spots[["x_level0_px", "y_level0_px"]].to_numpy(float))
+        # The number that stands for none is how many spots there are.
+        _, nearest = tree.query(places, distance_upper_bound=self.config.labels.spot_radius_um / mpp)
+        return ids[nearest].repeat(_STEP_PX, 0).repeat(_STEP_PX, 1)[:height, :width]
 
     def instance_ids(self, box: PixelBox[float], downsample: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Numbers of the box's nuclei (h, w) int32, and their outlines (h, w) uint8 as the whole slide shows them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,7 +103,7 @@ class Cutter:
                     blurred += not sharp
                     if not sharp and self.job.config.tissue.out_of_focus == "drop":
                         continue
-                    known = self.segmenter is not None or (x, y) not in hidden
+                    known = self.job.config.masks.source == "stain" or (x, y) not in hidden
                     writer.add(**self._arrays(patch, known=known), **self._of_partner(place))
                     rows.append(self._row(place, found, patch, choice.fractions[x, y], known=known))
         return CutTiles(rows, blurred)
@@ -116,11 +116,15 @@ class Cutter:
             if source in ("polygons", "raster"):
                 ids[source, classes] = self.annotations.ids(classes, source, box, downsample)
         labels, mask = (ids.get((of.source, of.classes)) for of in (config.labels, config.masks))
+        if config.masks.source == "spots":
+            mask = self.annotations.regions_of_spots(config.masks.classes, box, downsample, self.slide.mpp)
         arrays = {} if mask is None else {"mask": mask}
         if self.segmenter is None:
             nuclei = self.annotations.instance_ids(box, downsample)
             return _Patch(picture, labels, arrays | dict(zip(("instance", "edge"), nuclei or ())), None)
         segmented = self.segmenter.segment(picture, mpp)
+        if mask is not None:
+            segmented = replace(segmented, mask=np.where(segmented.mask > 0, segmented.mask, mask))
         return _Patch(picture, labels, segmented.arrays, segmented)
 
     def _label(self, place: TilePlace, patch: _Patch, *, hidden: bool) -> TileLabel:
@@ -172,11 +176,11 @@ class Cutter:
 def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None) -> Cutter:
     """Fit what is fitted once per slide, to those of the chosen tiles that hold most tissue."""
     config, masks = job.config, job.config.masks
-    if config.stain == "none" and masks.source != "stain":
+    if config.stain == "none" and not masks.by_stain:
         return Cutter(job, slide, annotations, stain.fit("none", np.empty(0)), None, partner)
     downsample, corners = choice.mpp / slide.mpp, choice.corners
     chosen = [corners[i] for i in fullest(np.array([*choice.fractions.values()]), FIT_TILES)]
     boxes = [PixelBox(x, y, config.tile_px, config.tile_px).scaled(downsample) for x, y in chosen]
     sample = np.stack([slide.read(box, downsample) for box in boxes])
-    segmenter = fit_stain_mask(masks.classes, sample, choice.mpp) if masks.source == "stain" else None
+    segmenter = fit_stain_mask(masks.classes, sample, choice.mpp) if masks.by_stain else None
     return Cutter(job, slide, annotations, stain.fit(config.stain, sample).for_many(), segmenter, partner)

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from histoloom.config import Params, Request, Tile
+from histoloom.config.tile import STAINED
 from histoloom.data.found import Found
 from histoloom.data.groups import split_groups
 from histoloom.data.label_budget import visible_fractions
@@ -33,7 +34,8 @@ def annotated_classes(annotations: Annotations, size_px: tuple[int, int]) -> Ann
     """The classes on a slide of this (width, height) at level 0."""
     config = annotations.config
     labels = _of_source(annotations, config.labels.source, config.labels.classes, size_px)
-    return AnnotatedClasses(labels, _of_source(annotations, config.masks.source, config.masks.classes, size_px))
+    masks = _of_source(annotations, config.masks.source, config.masks.classes, size_px)
+    return AnnotatedClasses(labels, masks | ({*STAINED} & {*config.masks.classes} if config.masks.by_stain else set()))
 
 
 def _of_source(

@@ -42,8 +42,10 @@ def run(work: Work) -> None:
             train_denoiser(config, read_encoded(encoded), specs, replace(training, log=log), folder)
         lineage = Lineage() if config.init == "scratch" else lineage_of(config.init, "denoiser", config.revision)
         (lineage | read_lineage(encoded)).save(folder)
-        last = [numbers["loss"] for _, numbers in training.history[-10:]]
-        mean = float(np.mean(last)) if last else None
-        work.write_metrics({"steps": config.steps, "loss_last_100_steps": mean})
+        measured: dict[str, float | int | None] = {"steps": config.steps, "loss_last_100_steps": None}
+        for name in ("loss", "classifier_accuracy"):
+            if last := [numbers[name] for _, numbers in training.history if name in numbers][-10:]:
+                measured[f"{name}_last_100_steps"] = float(np.mean(last))
+        work.write_metrics(measured)
 
     work.promote(write, work.study.denoiser)

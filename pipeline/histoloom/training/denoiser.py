@@ -16,7 +16,13 @@ from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions, augmented, dropped
 from histoloom.conditions.encode import batch, null
 from histoloom.config import TrainDenoiser
-from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining, read_denoiser_record
+from histoloom.config.denoiser_record import (
+    CLASSIFIER,
+    ConditionSpec,
+    DenoiserRecord,
+    DenoiserTraining,
+    read_denoiser_record,
+)
 from histoloom.config.package import packaged
 from histoloom.config.train_denoiser import Pictured
 from histoloom.data.mapped import JoinedRows, RowArrays, mapped_arrays
@@ -25,6 +31,7 @@ from histoloom.process.process import Process
 from histoloom.registry import registered
 from histoloom.training.distil import Batches, distil
 from histoloom.training.loop import train
+from histoloom.training.noised_classifier import train_noised_classifier
 from histoloom.training.prior import make_prior
 from histoloom.training.processes import own_rows
 from histoloom.training.run import LossFunction, Numbers, TrainingRun, epoch_order, on_device
@@ -92,6 +99,9 @@ def train_denoiser(
     )
     save_denoiser(model, DenoiserRecord(specs, training), folder)
     Process.of(training).save(folder, registered("target", config.target.name).bound)
+    if config.classifier:
+        classes = next(spec.channels for spec in specs if spec.name == "label")
+        train_noised_classifier(config.classifier, Process.of(training), arrays, classes, run, folder / CLASSIFIER)
 
 
 def _first_model(

@@ -24,7 +24,7 @@ def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> 
     elif "val" not in splits.values() and "near_copy" in params.filter.use:
         problem = "near_copy is calibrated on tiles of val, and no group is in val."
         yield key_fault("filter.use", problem, "put a group in val (tile.split), or take near_copy out.")
-    if "mask" not in params.conditions or params.tile.masks.source == "stain":
+    if "mask" not in params.conditions or params.tile.masks.by_stain:
         return
     lacking = [entry.slide_id for entry in manifest.stated if entry.instances is None]
     needing = ["encode.edges"] if params.encode.edges else []
