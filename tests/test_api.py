@@ -72,6 +72,17 @@ def test_a_tile_is_made_like_another_at_the_scale_that_is_asked_for(model, tmp_p
     assert pixels(model.sample(2, mpp=0.25, settings=FEW)) != pixels(model.sample(2, mpp=1.0, settings=FEW))
 
 
+def test_the_way_between_two_tiles_goes_in_steps_of_their_codes(model):
+    ends = [np.full((128, 128, 3), colour, np.uint8) for colour in ((90, 40, 120), (240, 225, 235))]
+    way = model.interpolate(*ends, n=3, settings=FEW)
+    alone = model.interpolate(*ends, n=2, settings=FEW)
+    assert [pixels(way)[0], pixels(way)[2]] == pixels(alone), "its ends don't depend on how many lie between"
+    grey = [np.asarray(image.convert("L")).mean() for image in way.images]
+    assert grey[0] < grey[1] < grey[2] and len({*way.rows["seed"]}) == 1
+    with pytest.raises(HistoloomError, match="has two ends"):
+        model.interpolate(*ends, n=1)
+
+
 def test_a_package_s_few_steps_are_taken_and_no_others():
     few = histoloom.load("histoloom-base", device="cpu", few_steps=True)
     assert (few.settings.scheduler, few.settings.steps, few.settings.guidance) == ("ddim", 4, 1.0)

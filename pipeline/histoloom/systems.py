@@ -15,7 +15,7 @@ import numpy as np
 from histoloom.errors import HistoloomError
 
 RECIPE, CODE, PAGE, EXPECTED = "recipe.yaml", "system.py", "README.md", "expected.json"
-FULL, PICTURE = "full.yaml", "picture.jpg"
+FULL, REAL, PICTURE = "full.yaml", "real.yaml", "picture.jpg"
 
 
 class Measured(TypedDict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,9 @@ from scipy.spatial.distance import cdist
 
 from histoloom.conditions.counts import islands
 from histoloom.conditions.feature_extractors import load_extractor
-from histoloom.data.drawn import LABELS, write_drawn
+from histoloom.data.drawn import write_drawn
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.errors import HistoloomError
 from histoloom.slides.woven import CONDITION, SLIDE
 from histoloom.systems import Measured, paired_interval
 
@@ -24,10 +25,17 @@ NEIGHBOURS, CROP = 3, 64
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
-    """Drawn patients, whose nuclei are known."""
-    if data is not None:
-        raise HistoloomError("diffinfinite takes drawn data so far: leave --data out.")
-    write_drawn(folder)
+    """Drawn patients, whose nuclei are known; or her2st, of whose sections C5 is held out."""
+    if data is None:
+        write_drawn(folder)
+        return
+    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
+    shutil.copy(data / "spots.csv", folder / "manifests/spots.csv")
+    rows = []
+    for name, split in {"C2": "train", "C3": "train", "C4": "val", "C5": "test"}.items():
+        shutil.copy(data / f"slides/{name}.tif", folder / f"data/slides/{name}.tif")
+        rows.append({"slide_id": name, "path": f"{name}.tif", "patient_id": "HER2ST-C", "split": split})
+    pd.DataFrame(rows).to_csv(folder / "manifests/slides.csv", index=False)
 
 
 def measure(studies: list[Study]) -> Measured:
@@ -40,7 +48,8 @@ def measure(studies: list[Study]) -> Measured:
     real = tower.features(store.read(test))
     of = {name: tower.features(synthetic.read(group)) for name, group in made.groupby("request")}
     found = {name: covered(real, features) for name, features in of.items()}
-    large, woven = (tower.features(crops) for crops in (_crops_of_slides(study, test), _crops_of_woven(study)))
+    woven = tower.features(np.concatenate([_crops(_top(path / SLIDE), CROP) for path in _woven(study)]))
+    large = tower.features(_neighbours(store, test)) if study.params.tile.tile_px < CROP else real
     chain, plain = found["of-made-masks"], found["of-a-label"]
     return {
         "value": float(chain.mean()),
@@ -53,7 +62,7 @@ def measure(studies: list[Study]) -> Measured:
             **{f"precision_{name.replace('-', '_')}": float(covered(f, real).mean()) for name, f in of.items()},
             "recall_of_slides": float(covered(large, woven).mean()),
             "precision_of_slides": float(covered(woven, large).mean()),
-            **_counts_obeyed(store, rows, synthetic, made[made["request"] == "of-made-masks"]),
+            **_counts_obeyed(store, rows, synthetic, made[made["request"] == "of-made-masks"], study),
             **_masks(store, test, synthetic, made[made["request"] == "of-made-masks"], study),
         },
     }
@@ -65,13 +74,21 @@ def covered(points: np.ndarray, by: np.ndarray) -> np.ndarray:
     return (cdist(points, by) <= radii).any(1)
 
 
-def _crops_of_slides(study: Study, test: pd.DataFrame) -> np.ndarray:
-    slides = [np.asarray(Image.open(study.root / f"data/slides/{name}.png")) for name in sorted({*test["slide_id"]})]
-    return np.concatenate([_crops(slide) for slide in slides])
+def _woven(study: Study) -> list[Path]:
+    return [study.woven / slide.name for slide in study.params.sample_slides.slides]
 
 
-def _crops_of_woven(study: Study) -> np.ndarray:
-    return np.concatenate([_crops(_top(study.woven / name / SLIDE)) for name in LABELS])
+def _neighbours(store: TileStore, rows: pd.DataFrame) -> np.ndarray:
+    """Four tiles that touch, as one picture of twice the side."""
+    side, places = store.read(rows.head(1)).shape[1], ["slide_id", "x_level0_px", "y_level0_px"]
+    by_place = {tuple(place): number for number, place in enumerate(rows[places].itertuples(index=False))}
+    pictures, out = store.read(rows), []
+    for slide, x, y in by_place:
+        four = [by_place.get((slide, x + dx, y + dy)) for dy in (0, side) for dx in (0, side)]
+        if None not in four:
+            a, b, c, d = pictures[four]
+            out.append(np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
+    return np.stack(out)
 
 
 def _top(path: Path) -> np.ndarray:
@@ -79,34 +96,56 @@ def _top(path: Path) -> np.ndarray:
         return np.asarray(picture)
 
 
-def _crops(picture: np.ndarray) -> np.ndarray:
-    """Every CROP x CROP px, at half that stride."""
-    places = [range(0, side - CROP + 1, CROP // 2) for side in picture.shape[:2]]
-    return np.stack([picture[y : y + CROP, x : x + CROP] for y in places[0] for x in places[1]])
+def _crops(picture: np.ndarray, side: int) -> np.ndarray:
+    """Every side x side px, at half that stride."""
+    places = [range(0, whole - side + 1, side // 2) for whole in picture.shape[:2]]
+    return np.stack([picture[y : y + side, x : x + side] for y in places[0] for x in places[1]])
 
 
 def _masks(
     store: TileStore, test: pd.DataFrame, synthetic: TileStore, made: pd.DataFrame, study: Study
 ) -> dict[str, float]:
-    """What nuclei are like in real masks, in made ones, and in those of woven slides, by label."""
-    out = {}
-    for name in LABELS:
+    """What real masks, made ones, and those of woven slides are like, by label."""
+    classes, out = study.params.tile.masks.classes, {}
+    for slide in study.params.sample_slides.slides:
+        name = slide.label
         masks = {
             "real": store.read(test[test["label"] == name], "mask"),
             "made": synthetic.read(made[made["label"] == name], "mask"),
-            "woven": _crops(_top(study.woven / name / CONDITION)),
+            "woven": _crops(_top(study.woven / slide.name / CONDITION), CROP),
         }
         for kind, ids in masks.items():
-            out |= {f"{what}_{kind}_{name}": value for what, value in _nuclei(ids > 0).items()}
+            found = _nuclei(ids == 1 + classes.index("nucleus")) | _regions(ids, classes)
+            out |= {f"{what}_{kind}_{name}": value for what, value in found.items()}
     return out
 
 
-def _counts_obeyed(store: TileStore, rows: pd.DataFrame, synthetic: TileStore, made: pd.DataFrame) -> dict[str, float]:
+def _regions(masks: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:
+    """Of masks (n, h, w) of several classes: each one's share of the area, and how many of 1,000 pairs of pixels side by side are of two of them."""
+    if len(classes) < 2:
+        return {}
+    out = {f"area_of_{name}": float((masks == 1 + place).mean()) for place, name in enumerate(classes)}
+    pairs = np.concatenate(
+        [
+            np.stack([a.ravel(), b.ravel()])
+            for a, b in ((masks[:, 1:], masks[:, :-1]), (masks[:, :, 1:], masks[:, :, :-1]))
+        ],
+        1,
+    )
+    for (i, first), (j, second) in combinations(enumerate(classes, 1), 2):
+        both = np.isin(pairs, (i, j)).all(0) & (pairs[0] != pairs[1])
+        out[f"touching_{first}_{second}"] = 1000 * float(both.mean())
+    return out
+
+
+def _counts_obeyed(
+    store: TileStore, rows: pd.DataFrame, synthetic: TileStore, made: pd.DataFrame, study: Study
+) -> dict[str, float]:
     """Nuclei that masks were to have against those that they have: Pearson's r, and the mean difference in nuclei a tile."""
     asked = store.read(rows.set_index("tile_id").loc[made["condition_ref"]].reset_index(), "mask")
-    wanted, found = (
-        np.array([islands(mask, 1)[0] for mask in masks]) for masks in (asked, synthetic.read(made, "mask"))
-    )
+    nucleus = study.params.tile.masks.classes.index("nucleus")
+    both = (asked, synthetic.read(made, "mask"))
+    wanted, found = (np.array([islands(mask, nucleus + 1)[nucleus] for mask in masks]) for masks in both)
     return {
         "counts_r": float(np.corrcoef(wanted, found)[0, 1]),
         "counts_mean_difference": float(np.abs(found - wanted).mean()),

@@ -19,7 +19,7 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 from histoloom.studies.dvc_yaml import VERSION_FILE, outputs, study_yaml
 from histoloom.studies.stages import STAGES
-from histoloom.systems import RECIPE, code_of, folder_of
+from histoloom.systems import REAL, RECIPE, code_of, folder_of
 
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 
@@ -71,7 +71,9 @@ def make_study(
         raise HistoloomError("git is not installed, and a study is a git repository. Install git, then run this again.")
     overlays = read_recipes(("study",), _template("recipes"), trust=True)
     if system is not None:
-        overlays += read_recipes((str(folder_of(system.name) / RECIPE),), folder_of(system.name), trust=True)
+        of_system = folder_of(system.name)
+        names = [RECIPE, *([REAL] if system.data is not None and (of_system / REAL).is_file() else [])]
+        overlays += read_recipes(tuple(str(of_system / name) for name in names), of_system, trust=True)
     overlays += read_recipes(recipes, _template("recipes"), trust=trust_recipe)
     draft = Draft() if slides is None else draft_slides(slides)
     with made_whole(folder) as staged:

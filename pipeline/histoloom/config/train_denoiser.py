@@ -156,7 +156,7 @@ class TrainDenoiser(Section):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def trains(self) -> bool:
-        """Whether a step is taken at all. `encode` depends on this, and not on how many there are."""
+        """Whether denoiser or classifier takes a step. `encode` depends on this, and not on how many there are."""
         return self.steps > 0 or self.classifier is not None
 
     @property
