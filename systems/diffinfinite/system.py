@@ -15,8 +15,10 @@ from scipy.spatial.distance import cdist
 from histoloom.conditions.counts import islands
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import write_drawn
+from histoloom.data.rows import spread_by
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
+from histoloom.report.pictures import mask_picture
 from histoloom.slides.woven import CONDITION, SLIDE
 from histoloom.systems import Measured, paired_interval
 
@@ -65,6 +67,25 @@ def measure(studies: list[Study]) -> Measured:
             **_counts_obeyed(store, rows, synthetic, made[made["request"] == "of-made-masks"], study),
             **_masks(store, test, synthetic, made[made["request"] == "of-made-masks"], study),
         },
+    }
+
+
+def shown(study: Study) -> dict[str, np.ndarray]:
+    """Made masks and their tiles, tiles of a label, and the woven slides with their masks."""
+    store, synthetic = study.real(), TileStore(study.synthetic)
+    rows, made = store.rows(), synthetic.rows()
+    few = {name: spread_by(group, group["label"], 5)[:10] for name, group in made.groupby("request")}
+    test = rows[rows["split"] == "test"]
+    woven = _woven(study)
+    return {
+        "real, of test patients": store.read(spread_by(test, test["label"], 5)[:10]),
+        "masks of a label and a count": mask_picture(synthetic.read(few["of-made-masks"], "mask")),
+        "their tiles": synthetic.read(few["of-made-masks"]),
+        "tiles of a label, without masks": synthetic.read(few["of-a-label"]),
+        f"masks of slides: {', '.join(path.name for path in woven)}": mask_picture(
+            np.stack([_top(path / CONDITION) for path in woven])
+        ),
+        "their slides": np.stack([_top(path / SLIDE) for path in woven]),
     }
 
 
