@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from histoloom.conditions.counts import islands
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import write_drawn
-from histoloom.data.rows import spread_by
+from histoloom.data.rows import spread, spread_by
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.report.pictures import mask_picture
@@ -23,7 +23,8 @@ from histoloom.slides.woven import CONDITION, SLIDE
 from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
-NEIGHBOURS, CROP = 3, 64
+NEIGHBOURS, CROP, MOST = 3, 64, 1000
+"""Of recall, px of a slide's crops, and held-out tiles that are looked at."""
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
@@ -46,12 +47,14 @@ def measure(studies: list[Study]) -> Measured:
     store, synthetic = study.real(), TileStore(study.synthetic)
     tower = load_extractor("efficientnet-lite0", "cpu")
     rows, made = store.rows(), synthetic.rows()
-    test = rows[rows["split"] == "test"]
+    test = spread(rows[rows["split"] == "test"], MOST)
     real = tower.features(store.read(test))
     of = {name: tower.features(synthetic.read(group)) for name, group in made.groupby("request")}
     found = {name: covered(real, features) for name, features in of.items()}
     woven = tower.features(np.concatenate([_crops(_top(path / SLIDE), CROP) for path in _woven(study)]))
-    large = tower.features(_neighbours(store, test)) if study.params.tile.tile_px < CROP else real
+    large = (
+        tower.features(_neighbours(store, rows[rows["split"] == "test"])) if study.params.tile.tile_px < CROP else real
+    )
     chain, plain = found["of-made-masks"], found["of-a-label"]
     return {
         "value": float(chain.mean()),
@@ -101,14 +104,17 @@ def _woven(study: Study) -> list[Path]:
 
 def _neighbours(store: TileStore, rows: pd.DataFrame) -> np.ndarray:
     """Four tiles that touch, as one picture of twice the side."""
-    side, places = store.read(rows.head(1)).shape[1], ["slide_id", "x_level0_px", "y_level0_px"]
+    places = ["slide_id", "x_level0_px", "y_level0_px"]
+    side = int(np.diff(np.sort(rows["x_level0_px"].unique())).min())  # tiles lie side by side
     by_place = {tuple(place): number for number, place in enumerate(rows[places].itertuples(index=False))}
-    pictures, out = store.read(rows), []
+    out: list[np.ndarray] = []
     for slide, x, y in by_place:
         four = [by_place.get((slide, x + dx, y + dy)) for dy in (0, side) for dx in (0, side)]
         if None not in four:
-            a, b, c, d = pictures[four]
+            a, b, c, d = store.read(rows.iloc[four])
             out.append(np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
+        if len(out) == MOST:
+            break
     return np.stack(out)
 
 

@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 import histoloom
 from histoloom.conditions.feature_extractors import Extractor, load_extractor
 from histoloom.data.drawn import write_drawn
+from histoloom.data.rows import spread_by
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
@@ -76,7 +77,9 @@ def shown(study: Study) -> dict[str, np.ndarray]:
         "each from its code and fresh noise": synthetic.read(back["of-its-code"]),
         "of made codes": synthetic.read(made[made["request"] == "of-a-made-code"].iloc[:TILES]),
         "of a label alone": synthetic.read(made[made["request"] == "of-a-label"].iloc[:TILES]),
-        "from the code of a dense tile to that of a sparse one": np.stack([np.asarray(image) for image in way.images]),
+        f"from the code of a {' tile to that of a '.join(ends['label'])} one": np.stack(
+            [np.asarray(image) for image in way.images]
+        ),
     }
 
 
@@ -95,7 +98,7 @@ def _classified(
     tower: Extractor,
 ) -> dict[str, float]:
     """Accuracy on held-out tiles of a classifier of few real tiles, of these and made ones, and of made ones alone."""
-    few = train.groupby("label").head(10)
+    few = spread_by(train, train["label"], 10)
     own, seen = tower.features(store.read(few)), tower.features(store.read(test))
     classes, out = tuple(sorted(set(test["label"]))), {}
     both = np.concatenate([own, features]), [*few["label"], *made["label"]]

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from histoloom.data.store import UNKNOWN
+
 _LEAST_SHOWN_PX = 96
 _GAP_PX = 4
 _CAPTION_PX = 14
@@ -48,8 +50,9 @@ def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int):
 
 
 def mask_picture(masks: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
-    """Masks (n, h, w) of class ids as (n, h, w, 3) uint8: background white, a colour a class, outlines black."""
+    """Masks (n, h, w) of class ids as (n, h, w, 3) uint8: background white, a colour a class, what is unknown grey, outlines black."""
     colours = np.concatenate([[(255, 255, 255)], np.resize(CLASS_COLOURS, (255, 3))]).astype(np.uint8)
+    colours[UNKNOWN] = 200
     out = colours[masks]
     if edges is not None:
         out[edges > 0] = 0
