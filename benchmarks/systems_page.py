@@ -23,9 +23,11 @@ _HEADER = (
     "reduced by",
     "ours",
     "baseline",
+    "ours less baseline, 95 %",
     "of",
+    "better",
     "data",
-    "use it to",
+    "meant to",
 )
 
 
@@ -33,11 +35,11 @@ def page() -> str:
     """The whole page."""
     lines = ["# Systems", "", "Written by `python -m benchmarks.systems --page`, from `systems/`.", ""]
     lines += [
-        "A published system is a recipe of histoloom: what it changes in params, its data, and a number beside a baseline.",
+        "A published system is a recipe of histoloom: what it changes in params, its data, and a number beside a baseline. The systems are those of a review of diffusion models for microscopy (Liu et al. 2025, Frontiers in Medicine).",
         "",
     ]
     lines += [
-        "Rows without a network are open: they have no recipe yet. Rows without a number were not measured. Numbers are of one run. [Each page](#pages) says what was measured, and how.",
+        "Rows without a network are open: they have no recipe yet. Rows without a number were not measured. `reduced by` says how several samples of one tile become one. [Each page](#pages) says what was measured, and how.",
         "",
     ]
     lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
@@ -84,9 +86,16 @@ def _of_folder(row: dict[str, str]) -> list[str]:
         ", ".join(sorted(starts)) or "noise",
         ", ".join(sorted(reduced)) or "",
         *(
-            (f"{number['value']:.3g}", f"{number['baseline']:.3g}", number["unit"], number["data"])
+            (
+                f"{number['value']:.3g}",
+                f"{number['baseline']:.3g}",
+                "{:.2g} to {:.2g}".format(*number["interval"]),
+                number["unit"],
+                number["better"],
+                number["data"],
+            )
             if number
-            else [""] * 4
+            else [""] * 6
         ),
     ]
 

@@ -93,6 +93,8 @@ def test_a_system_s_folder_is_whole(name):
     assert {"value", "seconds", "measured"} <= {*stated} and {*stated["measured"]} == {
         "value",
         "baseline",
+        "interval",
+        "better",
         "unit",
         "data",
     }
