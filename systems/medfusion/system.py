@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import write_drawn
+from histoloom.data.rows import spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.learners.dice import dice
@@ -92,6 +93,20 @@ def measure(studies: list[Study]) -> Measured:
         "n": len(held_out),
         "more": more,
     }
+
+
+def shown(study: Study) -> dict[str, np.ndarray]:
+    """Held-out tiles, what comes back of them, and samples."""
+    store, made = study.real(), TileStore(study.synthetic)
+    rows, samples = store.rows(), made.rows()
+    truth = store.read(spread(rows[rows["split"] == "test"], 10))
+    out = {"real, of test patients": truth}
+    for name in MODELS:
+        rebuilt = given_back(study.of(name), truth, "cpu")
+        assert rebuilt is not None, "latents are diffused"
+        out[f"the same after {name} channels"] = rebuilt
+    of = {name: samples[samples["request"] == f"of-{name}"] for name in MODELS}
+    return out | {f"samples of {name} channels": made.read(spread(rows_, 10)) for name, rows_ in of.items()}
 
 
 def _segmenter(store: TileStore, train: pd.DataFrame) -> UNet:

@@ -16,8 +16,6 @@ from histoloom.learners.linear import LinearClassifier, fit_classifier
 from histoloom.quality.kid import kid
 from histoloom.systems import Measured, paired_interval
 
-FOLDS = {"drawn": 2}
-"""Reports as they are, and summarised."""
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 REPORT = (
     "The specimen was received fresh, fixed in formalin over night, embedded in paraffin, cut at four micrometres and stained at the {site} site. "
@@ -27,7 +25,6 @@ REPORT = (
 DENSITY = {"dense": "many and crowded", "sparse": "few and far apart"}
 
 
-WHOLE = "import sys\n\nprint(sys.stdin.read().strip())\n"
 SUMMARY = """import re
 import sys
 
@@ -35,7 +32,7 @@ report = sys.stdin.read()
 nuclei, site = re.search(r"nuclei are ([^.]+)", report), re.search(r"the \\w+ site", report)
 print(f"Nuclei {nuclei[1]}, {site[0]}.")
 """
-"""Commands that read a report and write what is told of it."""
+"""A command that reads a report and writes what is told of it (summarised.yaml)."""
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
@@ -47,22 +44,12 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     slides = pd.read_csv(table)
     reports = [REPORT.format(site=site, density=DENSITY[label]) for site, label in zip(slides["site"], slides["label"])]
     slides.assign(caption=reports).to_csv(table, index=False)
-    (folder / "summarise.py").write_text((WHOLE, SUMMARY)[fold], encoding="utf-8")
+    (folder / "summarise.py").write_text(SUMMARY, encoding="utf-8")
 
 
 def measure(studies: list[Study]) -> Measured:
     """The share of tiles whose label reads as the report has it, by reports in two chunks and in one; and the same of the site."""
-    found, *others = [_of(study) for study in studies]
-    for summarised in others:
-        found["more"] |= {"label_summarised": summarised["value"], "kid_summarised": summarised["more"]["kid_two"]}
-        found["more"] |= {
-            "label_summarised_one": summarised["baseline"],
-            "site_summarised_one": summarised["more"]["site_one"],
-        }
-    return found
-
-
-def _of(study: Study) -> Measured:
+    (study,) = studies
     store, synthetic = study.real(), TileStore(study.synthetic)
     tower = load_extractor("efficientnet-lite0", "cpu")
     rows, made = store.rows(), synthetic.rows()
