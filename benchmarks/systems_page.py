@@ -31,6 +31,20 @@ _HEADER = (
 )
 
 
+_RUN = (
+    "To run one, in the repository with its environment active:",
+    "",
+    "```",
+    "histoloom init my-study --system oettl          # pictures made by code; some systems take --data FOLDER of real ones",
+    "cd my-study",
+    "dvc repro",
+    "```",
+    "",
+    "`python -m benchmarks.systems oettl --json FILE` does the same in `.work/systems`, and measures it. `--picture FILE.jpg` shows its tiles. A run that was",
+    "broken goes on where it stopped. `--recipe systems/oettl/full.yaml` takes the paper's size, for a GPU.",
+)
+
+
 def page() -> str:
     """The whole page."""
     lines = ["# Systems", "", "Written by `python -m benchmarks.systems --page`, from `systems/`.", ""]
@@ -42,6 +56,7 @@ def page() -> str:
         "Rows without a network are open: they have no recipe yet. Rows without a number were not measured. `reduced by` says how several samples of one tile become one. [Each page](#pages) says what was measured, and how.",
         "",
     ]
+    lines += [*_RUN, ""]
     lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
     for name in names():
         text = (folder_of(name) / PAGE).read_text(encoding="utf-8").strip()

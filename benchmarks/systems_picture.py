@@ -34,7 +34,7 @@ def write_picture(code: ModuleType, study: Study, path: Path) -> None:
 def _of_requests(study: Study) -> dict[str, np.ndarray]:
     real = study.real()
     rows = real.rows()
-    out = {"real, of test patients": real.read(_few(rows[rows["split"] == "test"]))}
+    out = {"real, held out": real.read(_few(rows[rows["split"] == "test"]))}
     synthetic = TileStore(study.synthetic)
     for request, made in synthetic.rows().groupby("request", sort=False):
         few = _few(made)

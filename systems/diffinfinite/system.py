@@ -81,7 +81,7 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     test = rows[rows["split"] == "test"]
     woven = _woven(study)
     return {
-        "real, of test patients": store.read(spread_by(test, test["label"], 5)[:10]),
+        "real, held out": store.read(spread_by(test, test["label"], 5)[:10]),
         "masks of a label and a count": mask_picture(synthetic.read(few["of-made-masks"], "mask")),
         "their tiles": synthetic.read(few["of-made-masks"]),
         "tiles of a label, without masks": synthetic.read(few["of-a-label"]),

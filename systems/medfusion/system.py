@@ -100,7 +100,7 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     store, made = study.real(), TileStore(study.synthetic)
     rows, samples = store.rows(), made.rows()
     truth = store.read(spread(rows[rows["split"] == "test"], 10))
-    out = {"real, of test patients": truth}
+    out = {"real, held out": truth}
     for name in MODELS:
         rebuilt = given_back(study.of(name), truth, "cpu")
         assert rebuilt is not None, "latents are diffused"

@@ -88,7 +88,7 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     truth = real.read(real.rows().set_index("tile_id").loc[few["condition_ref"]])
     how = study.params.models["large"].train_encoders.picture
     return {
-        "real, of test patients": truth,
+        "real, held out": truth,
         "reduced four times, enlarged by bicubic interpolation": np.stack([degraded(tile, how, 0) for tile in truth]),
         "enlarged by the model, mean of four samples": predicted.read(few),
         "made of an expression code alone": synthetic.read(spread(made[made["request"] == "of-a-code"], 10)),
