@@ -42,6 +42,17 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     slides.assign(label=np.where(altered, "large-" + slides["label"], slides["label"])).to_csv(table, index=False)
 
 
+def shown(study: Study) -> dict[str, np.ndarray]:
+    """Held-out tiles, and made ones that were accepted and rejected."""
+    store, synthetic = study.real(), TileStore(study.synthetic)
+    rows, made = store.rows(), study.synthetic_stores()[0].rows()
+    out = {"real, held out": store.read(spread(rows[rows["split"] == "test"], 10))}
+    for name, of in (("accepted", made[made["accepted"]]), ("rejected", made[~made["accepted"]])):
+        if len(of):
+            out[f"{name}, {len(of)} of {len(made)}"] = synthetic.read(spread(of, 10))
+    return out
+
+
 def measure(studies: list[Study]) -> Measured:
     """Accuracy on held-out tiles of a classifier of few real tiles and curated ones, and of the same with tiles as they came."""
     (study,) = studies
