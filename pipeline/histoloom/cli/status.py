@@ -34,7 +34,8 @@ def print_status(study: Study) -> None:
         if name == "resolve":
             continue
         state = f"out of date: {changed[name]}" if name in changed else "done"
-        table.add_row(name, state if name in ran else "not run yet", in_flight(study.work(name)))
+        is_done = name in ran and name not in changed
+        table.add_row(name, state if name in ran else "not run yet", in_flight(study.work(name), is_done=is_done))
     console.print(table)
 
 
@@ -77,8 +78,8 @@ def _read(path: Path) -> dict:
     return YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def in_flight(work: Path) -> str:
-    """Who holds the stage's lock, and how many parts and checkpoints are committed in its work folder."""
+def in_flight(work: Path, *, is_done: bool) -> str:
+    """Who holds the stage's lock; and of a stage that is to run, how many parts and checkpoints are committed in its work folder."""
     lock = work / "lock"
     if not lock.exists():
         return ""
@@ -88,6 +89,8 @@ def in_flight(work: Path) -> str:
             running = ""
         except BlockingIOError:
             running = f"process {handle.read().strip()}, "
+    if is_done and not running:
+        return ""
     parts = len(list(work.glob(f"*/parts/*/{RECORD}")))
     checkpoints = len(list(work.glob(f"*/checkpoints/*/{RECORD}")))
     kept = [f"{n} {what}" for n, what in ((parts, "parts committed"), (checkpoints, "checkpoints kept")) if n]
