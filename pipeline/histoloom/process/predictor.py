@@ -90,9 +90,9 @@ class Predictor:
     ) -> torch.Tensor:
         """The data, whose noise eps is taken as eps - sigma strength gradient (Dhariwal & Nichol 2021, algorithm 2)."""
         x0 = self.process.x0(noisy, predicted, scales)
-        for name, wanted in given.wanted.items():
-            push = self.pushes[name]
-            x0 = x0 + scales.sigma**2 / scales.alpha * push.strength * push.gradient(noisy, times, wanted)
+        for name, push in self.pushes.items():
+            if (wanted := given.wanted.get(name)) is not None:
+                x0 = x0 + scales.sigma**2 / scales.alpha * push.strength * push.gradient(noisy, times, wanted)
         return x0
 
     def _bounded(self, x0: torch.Tensor) -> torch.Tensor:
