@@ -84,6 +84,27 @@ def test_params_of_full_size_hold(name, tmp_path, monkeypatch):
     load_params(tmp_path / "study/params.yaml")
 
 
+def test_real_data_change_what_real_yaml_states(tmp_path):
+    data = tmp_path / "her2st"
+    (data / "slides").mkdir(parents=True)
+    for name in ("C2", "C3", "C4", "C5"):
+        (data / f"slides/{name}.tif").write_bytes(b"")
+    (data / "spots.csv").write_text("spot_id,slide_id,x_level0_px,y_level0_px,label\n")
+    make_study(tmp_path / "study", system=SystemStudy("diffinfinite", data, 0))
+    params = load_params(tmp_path / "study/params.yaml")
+    assert (params.tile.masks.source, params.tile.mpp) == ("spots", 1.38)
+    assert pd.read_csv(tmp_path / "study/manifests/slides.csv")["split"].tolist() == ["train", "train", "val", "test"]
+
+
+def test_summarised_reports_are_params_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("histoloom.data.drawn.write_drawn.__defaults__", (14, 64, 0))
+    make_study(tmp_path / "study", system=SystemStudy("pathldm"))
+    overlay = YAML(typ="safe").load((systems.folder_of("pathldm") / "summarised.yaml").read_text(encoding="utf-8"))
+    change_params(tmp_path / "study/params.yaml", overlay)
+    assert load_params(tmp_path / "study/params.yaml").tile.summarise
+    assert (tmp_path / "study/summarise.py").is_file()
+
+
 @pytest.mark.parametrize("name", systems.names())
 def test_a_system_s_folder_is_whole(name):
     text = (systems.folder_of(name) / systems.PAGE).read_text(encoding="utf-8")

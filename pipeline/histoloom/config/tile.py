@@ -85,11 +85,6 @@ class Masks(Section):
         """Whether nuclei or clear space are found by their colour."""
         return self.source == "stain" or bool(self.source == "spots" and {*self.classes} & {*STAINED})
 
-    @property
-    def of_spots(self) -> tuple[str, ...]:
-        """The classes that are labels of spots."""
-        return tuple(name for name in self.classes if name not in STAINED) if self.source == "spots" else ()
-
     @model_validator(mode="after")
     def _named(self):
         if self.source != "none" and not self.classes:
@@ -201,7 +196,7 @@ class Tile(Section):
             raise ValueError("masks.source: spots needs labels.source: spots, which is of slides: state no sets")
         if both := {*STAINED} & {*self.labels.classes}:
             raise ValueError(f"masks.source: spots finds {sorted(both)[0]} by stain, and labels.classes has it too")
-        if unknown := [name for name in self.masks.of_spots if name not in self.labels.classes]:
+        if unknown := [name for name in self.masks.classes if name not in (*self.labels.classes, *STAINED)]:
             raise ValueError(f"masks.classes names {unknown[0]!r}, which is no label of spots (labels.classes)")
         return self
 

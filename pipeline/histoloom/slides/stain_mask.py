@@ -20,9 +20,10 @@ from skimage.measure import label
 from skimage.morphology import remove_small_holes, remove_small_objects
 from skimage.segmentation import watershed
 
+from histoloom.config.tile import STAINED
 from histoloom.data.nuclei_layout import outlines
 
-NUCLEUS, CLEAR = "nucleus", "clear"
+NUCLEUS, CLEAR = STAINED
 REACH_UM = 24.0
 """How far around a box is looked at, so that a nucleus on its border is whole."""
 _SMOOTH_UM = 0.7
