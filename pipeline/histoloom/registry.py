@@ -64,6 +64,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "timm:": "histoloom.learners.classifier:TimmClassifier",
         "unet": "histoloom.learners.unet:UNet",
         "unet-imagenet": "histoloom.learners.unet:UNetImageNet",
+        "diffusion": "histoloom.learners.diffusion:DiffusionSegmenter",
         "denoiser": "histoloom.learners.denoiser:DenoiserFeatures",
         "command": "histoloom.learners.command:Command",
     },

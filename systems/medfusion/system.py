@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import write_drawn
+from histoloom.data.nuclei_sets import tnbc_slides, write_slides
 from histoloom.data.rows import spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
@@ -26,8 +25,6 @@ from histoloom.training.run import TrainingRun
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 MODELS = ("eight", "four")
-_HELD_OUT = (2, 5, 7)
-"""Of the eight patients of tnbc, in the order of their numbers."""
 STEPS = 300
 """Of the segmenter."""
 
@@ -41,25 +38,11 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
 
 
 def _write_tnbc(folder: Path, data: Path) -> None:
-    """Three of eight patients are held out. Nobody classified the pictures: one is dense if it shows more nuclei than the train pictures' median."""
-    names = sorted(path.stem for path in (data / "images").glob("*.png"))
-    patients = sorted({name[:2] for name in names})
-    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
-    (folder / "manifests").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for name in names:
-        shutil.copy(data / f"images/{name}.png", folder / f"data/slides/{name}.png")
-        nuclei = np.asarray(Image.open(data / f"masks/{name}.png")) > 0
-        Image.fromarray(nuclei.astype(np.uint8)).save(folder / f"data/slides/{name}_mask.png")
-        split = "test" if patients.index(name[:2]) in _HELD_OUT else "train"
-        rows.append(
-            {"slide_id": f"tnbc_{name}", "path": f"{name}.png", "patient_id": f"P{name[:2]}", "mpp": 0.25, "split": split,
-             "mask": f"{name}_mask.png", "covered": nuclei.mean()}
-        )  # fmt: skip
-    slides = pd.DataFrame(rows)
+    """Nobody classified the pictures: one is dense if it shows more nuclei than the train pictures' median."""
+    slides = tnbc_slides(folder, data)
     covered = slides.pop("covered")
     slides["label"] = np.where(covered > covered[slides["split"] == "train"].median(), "dense", "sparse")
-    slides.to_csv(folder / "manifests/slides.csv", index=False)
+    write_slides(folder, slides)
 
 
 def measure(studies: list[Study]) -> Measured:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import MARKER, write_drawn
 from histoloom.data.genotype import WILD_TYPE, parse_genotype
+from histoloom.data.nuclei_sets import monuseg_slides, write_slides
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
@@ -20,29 +20,18 @@ from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 
+_COLUMNS = ["slide_id", "path", "patient_id", "mpp", "split"]
+
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
     """Drawn patients, of whom half have the marker altered; or monuseg's thirty, whose TP53 is looked at."""
     if data is None:
         write_drawn(folder)
     else:
-        _write_monuseg(folder, data)
-
-
-def _write_monuseg(folder: Path, data: Path) -> None:
-    """Every third patient is tested on, and every sixth is val."""
-    table = pd.read_csv(data / "images.csv").sort_values(["organ", "patient_id"]).reset_index(drop=True)
-    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
-    (folder / "manifests").mkdir(parents=True, exist_ok=True)
-    for name in table["image"]:
-        shutil.copy(data / name, folder / "data/slides" / Path(name).name)
-    split = ["test" if number % 3 == 2 else "val" if number % 6 == 0 else "train" for number in range(len(table))]
-    slides = pd.DataFrame(
-        {"slide_id": table["patient_id"], "path": table["image"].map(lambda name: Path(name).name), "patient_id": table["patient_id"],
-         "mpp": table["mpp"], "label": "dense", "split": split}
-    )  # fmt: skip
-    slides.to_csv(folder / "manifests/slides.csv", index=False)
-    pd.read_csv(data / "genotype.csv")[["patient_id", "TP53"]].to_csv(folder / "manifests/genotype.csv", index=False)
+        write_slides(folder, monuseg_slides(folder, data)[_COLUMNS].assign(label="dense"))
+        pd.read_csv(data / "genotype.csv")[["patient_id", "TP53"]].to_csv(
+            folder / "manifests/genotype.csv", index=False
+        )
 
 
 def measure(studies: list[Study]) -> Measured:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 from histoloom.cluster import one_thread
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import write_drawn
+from histoloom.data.nuclei_sets import monuseg_slides, write_slides
 from histoloom.data.rows import spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
@@ -32,26 +32,7 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     if data is None:
         write_drawn(folder)
     else:
-        _write_monuseg(folder, data)
-
-
-def _write_monuseg(folder: Path, data: Path) -> None:
-    """Every third patient is tested on, and every sixth is val."""
-    table = pd.read_csv(data / "images.csv").sort_values(["organ", "patient_id"]).reset_index(drop=True)
-    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
-    (folder / "manifests").mkdir(parents=True, exist_ok=True)
-    names = {
-        column: [f"{n}_{Path(name).name}" for n, name in enumerate(table[column])] for column in ("image", "instances")
-    }
-    for column, new in names.items():
-        for name, of in zip(table[column], new):
-            shutil.copy(data / name, folder / "data/slides" / of)
-    split = ["test" if number % 3 == 2 else "val" if number % 6 == 0 else "train" for number in range(len(table))]
-    slides = pd.DataFrame(
-        {"slide_id": table["patient_id"], "path": names["image"], "patient_id": table["patient_id"], "mpp": table["mpp"],
-         "instances": names["instances"], "split": split}
-    )  # fmt: skip
-    slides.to_csv(folder / "manifests/slides.csv", index=False)
+        write_slides(folder, monuseg_slides(folder, data).drop(columns="organ"))
 
 
 def measure(studies: list[Study]) -> Measured:

@@ -33,6 +33,9 @@ class LossWeight(Section):
     kind: Literal["none", "min_snr", "p2"] = "min_snr"
     gamma: float = Field(5.0, ge=0)
     k: float = Field(1.0, gt=0)
+    boundary: float | None = Field(None, gt=0)
+    """of masks: the exponent gamma by which the loss of a pixel falls with its distance from the border of its class, the
+    faster the less noise there is (Bozorgpour et al. 2023, DermoSegDiff); unstated, all pixels count alike"""
 
 
 class Distil(Guided):
@@ -191,6 +194,8 @@ class TrainDenoiser(Section):
     def _fits_its_target(self):
         if self.target.condition in self.conditions:
             raise ValueError(f"{self.target.condition} is what is diffused (target): it can't be among conditions too")
+        if self.loss_weight.boundary and self.target.name != "masks":
+            raise ValueError(f"loss_weight.boundary is of target: masks, and target is {self.target.name}")
         if (self.target.name == "vectors") != (self.backbone == "mlp") and self.backbone in ("unet", "mlp", "r2unet"):
             raise ValueError("target: vectors needs backbone: mlp, which diffuses nothing else")
         return self

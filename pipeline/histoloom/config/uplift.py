@@ -8,11 +8,13 @@ from pydantic import Field, model_validator
 
 from histoloom.config.base import Distinct, Positive, Section, Size
 from histoloom.config.file_keys import Names
-from histoloom.config.learners import DEFAULT_LEARNERS, LearnerName, LearnerTask
+from histoloom.config.learners import DEFAULT_LEARNERS, LearnerConfig, LearnerTask, PlainLearner
 
 ArmName = Literal[
     "real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"
 ]
+_COMMANDS = ("command", {"name": "command"})
+"""How params state that the learner is the user's own command."""
 
 
 class Uplift(Section):
@@ -25,10 +27,10 @@ class Uplift(Section):
     """synthetic tiles for each real one, in the arms that have both"""
     seeds: int = Field(5, ge=0, le=1000)
     """models trained for each arm; 0 leaves the experiment out, and is the default with fewer than two classes of labels"""
-    learner: LearnerName = None
-    """the network; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from scratch) for masks.
-    Others: timm:NAME (from scratch) for labels; unet-imagenet for masks; denoiser (a head on the study's frozen
-    denoiser) and command (your own) for both"""
+    learner: LearnerConfig | None = None
+    """the network: a name, or its keys; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from
+    scratch) for masks. Others: timm:NAME (from scratch) for labels; unet-imagenet and diffusion (masks diffused, given the
+    tile) for masks; denoiser (a head on the study's frozen denoiser) and command (your own) for both"""
     command: Annotated[str | None, Names.COMMAND] = None
     """called for each model with {dataset}, {predictions}, {steps} and {seed} filled in
     (docs/how-to/see-whether-it-helps.md)"""
@@ -39,15 +41,19 @@ class Uplift(Section):
     """unstated, the learner's own: 3e-4 for networks of labels, 2e-3 for the others"""
 
     @property
-    def learner_name(self) -> str:
+    def learner_config(self) -> LearnerConfig:
         """The learner, where it is unstated too."""
-        return self.learner or DEFAULT_LEARNERS[self.task]
+        return self.learner or PlainLearner(name=DEFAULT_LEARNERS[self.task])
+
+    @property
+    def learner_name(self) -> str:
+        return self.learner_config.name
 
     @model_validator(mode="before")
     @classmethod
     def _arms_of_a_command(cls, data: Any) -> Any:
         """A command augments as it likes: unless stated, no arm asks it for more."""
-        if isinstance(data, dict) and data.get("learner") == "command" and data.get("arms") is None:
+        if isinstance(data, dict) and data.get("learner") in _COMMANDS and data.get("arms") is None:
             return data | {"arms": [arm for arm in cls.model_fields["arms"].default if "classical" not in arm]}
         return data
 
@@ -57,7 +63,7 @@ class Uplift(Section):
             raise ValueError("uplift.arms must name at least one arm, and none twice")
         if "synthetic" in self.arms[0] or "unfiltered" in self.arms[0]:
             raise ValueError("uplift.arms must begin with an arm of real tiles, with which the others are compared")
-        if (self.learner == "command") != (self.command is not None):
+        if (self.learner_name == "command") != (self.command is not None):
             raise ValueError("uplift.command and uplift.learner: command go together")
         if self.command and (asked := [arm for arm in self.arms if "classical" in arm]):
             raise ValueError(

@@ -44,7 +44,7 @@ _KEPT = {
     "train_denoiser": "init revision adapt lora_rank few_steps target conditions drop map_input channels layers_per_block "
     "attention_head_dim attention prediction schedule betas train_timesteps ema_decay steps batch_size windows_latent_px "
     "learning_rate warmup_steps mixed_precision",
-    "train_denoiser.loss_weight": "kind gamma k",
+    "train_denoiser.loss_weight": "kind gamma k boundary",
     "train_denoiser.distil": "guidance guidance_interval steps teacher_steps",
     "emit": "licence",
 }

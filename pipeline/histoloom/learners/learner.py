@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from histoloom.config.learners import LearnerTask
+from histoloom.config.learners import LearnerConfig, LearnerTask
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 from histoloom.training.run import TrainingRun
@@ -25,8 +25,10 @@ class Training:
     run : steps, rate, seed, device, and the folder that it may work in.
     image_px : side in px to which tiles are resized to learn labels; masks stay as they are.
     augment : whether tiles are mirrored, turned, and shifted in brightness and colours.
+    told : what the learner is told; None for its defaults.
     command : the user's own, where the learner is one.
     models : the study's models, of which a learner may use the denoiser.
+    unlabelled : (n, h, w, 3) uint8, train tiles without truth, for a learner that learns from them too; None for none.
     """
 
     learner: str
@@ -36,8 +38,10 @@ class Training:
     batch_size: int
     image_px: int = 96
     augment: bool = field(default=True, kw_only=True)
+    told: LearnerConfig | None = field(default=None, kw_only=True)
     command: str | None = field(default=None, kw_only=True)
     models: Path | None = field(default=None, kw_only=True)
+    unlabelled: np.ndarray | None = field(default=None, kw_only=True)
 
 
 class Learner(ABC):

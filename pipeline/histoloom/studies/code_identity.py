@@ -37,6 +37,8 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
             names[kind] |= {*of_kind}
     named = [(kind, name) for kind in STAGES[stage].loads for name in names[kind]]
     in_turn = [(kind, name) for piece in named for kind in LOADS.get(piece, ()) for name in names[kind]]
+    if stage == "uplift":
+        in_turn += [(kind, name) for kind, of in params.uplift.learner_config.loads.items() for name in of]
     return frozenset(module_of(kind, name) for kind, name in [*named, *in_turn])
 
 

@@ -197,7 +197,7 @@ def _training(job: UpliftPart, tiles: UpliftTiles, rate: float) -> Training:
     )  # fmt: skip
     return Training(
         config.learner_name, config.task, tiles.classes, run, config.batch_size, config.image_px, augment=job.trial.classical,
-        command=config.command, models=job.study.models,
+        told=config.learner_config, command=config.command, models=job.study.models,
     )  # fmt: skip
 
 

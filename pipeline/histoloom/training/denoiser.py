@@ -29,6 +29,7 @@ from histoloom.data.mapped import JoinedRows, RowArrays, mapped_arrays
 from histoloom.errors import HistoloomError
 from histoloom.process.process import Process
 from histoloom.registry import registered
+from histoloom.training.boundary import boundary_weights
 from histoloom.training.distil import Batches, distil
 from histoloom.training.loop import train
 from histoloom.training.noised_classifier import train_noised_classifier
@@ -79,7 +80,7 @@ def train_denoiser(
     if config.distil:
         distil(config, model, batches, null(arrays, specs).to(run.device), specs, run)
     elif config.steps:
-        average = train(model, _loss(config, model, batches, run.device), run)
+        average = train(model, denoising_loss(config, model, batches, run.device), run)
         model.load_state_dict(average or {}, strict=False)
     if config.adapt == "lora":
         model.merge_low_rank()
@@ -212,7 +213,8 @@ def windowed(
     return cut(clean), given if given.map is None else replace(given, map=cut(given.map))
 
 
-def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str) -> LossFunction:
+def denoising_loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str) -> LossFunction:
+    """The weighted squared error of what the network predicts of batches of clean data."""
     process, kind = Process.of(config), config.loss_weight
     weights = torch.from_numpy(process.loss_weights(kind.kind, kind.gamma, kind.k)).float().to(device)
 
@@ -224,7 +226,10 @@ def _loss(config: TrainDenoiser, model: Backbone, batches: Batches, device: str)
         clean, given, noise, times = clean[mine], given.each(lambda rows: rows[mine]), noise[mine], times[mine]
         scales = process.scales_of(times, clean.ndim)
         predicted = model(process.noised(clean, noise, scales), times, given)
-        error = (predicted - process.target(clean, noise, scales)).square().flatten(1).mean(1)
+        error = (predicted - process.target(clean, noise, scales)).square()
+        if kind.boundary:
+            error = error * boundary_weights(clean, times / process.train_timesteps, kind.boundary)
+        error = error.flatten(1).mean(1)
         return (error * weights[times] * of_row[mine]).mean(), {"mse": error.detach().mean()}
 
     return loss

@@ -75,9 +75,11 @@ def protocol_of(
     config: Uplift, trials: list[Trial], test: pd.DataFrame, task: Task, labels: dict[str, Any]
 ) -> Protocol:
     """What will be done with these test tiles."""
+    told = config.learner_config.model_dump(mode="json")
     rate = config.learning_rate or learner_of(config.learner_name, config.task).learning_rate
     return {
-        "params": config.model_dump(mode="json") | {"learner": config.learner_name, "learning_rate": rate},
+        "params": config.model_dump(mode="json")
+        | {"learner": told if len(told) > 1 else config.learner_name, "learning_rate": rate},
         "trials": [asdict(trial) for trial in trials],
         "classes": list(task.classes),
         "test_tiles": len(test),

@@ -1,0 +1,140 @@
+"""Masks by diffusion: what is diffused is the mask, and the tile is given (Wu et al. 2022, "MedSegDiff").
+
+Several masks are sampled of a tile, each from its own noise, and joined by vote or STAPLE. How far they agree tells where the answer is sure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from histoloom.backbones.backbone import Backbone
+from histoloom.backbones.denoiser import load_denoiser, save_denoiser
+from histoloom.conditions.batch import Conditions
+from histoloom.conditions.encode import ConditionSet
+from histoloom.config import Sample, TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
+from histoloom.config.learners import DiffusionLearner
+from histoloom.config.package import read_json
+from histoloom.config.program import Program
+from histoloom.data.commit import write_json
+from histoloom.errors import HistoloomError
+from histoloom.learners.augmentation import augmented
+from histoloom.learners.learner import Learner, Training
+from histoloom.learners.networks import drawn, to_unit
+from histoloom.registry import registered
+from histoloom.sampling.diffusion_model import DiffusionModel
+from histoloom.sampling.drawn import Arrays, Drawn, Rows
+from histoloom.targets.masks import Masks
+from histoloom.training.denoiser import denoising_loss
+from histoloom.training.loop import train
+from histoloom.training.run import epoch_order
+
+SPECS = (ConditionSpec("picture", "map", 3, 0.0, ("red", "green", "blue")),)
+_FACTS = "diffusion.json"
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class DiffusionSegmenter(Learner):
+    """A denoiser of masks. Tiles keep their size; their sides must be multiples of what the network needs.
+
+    classes : how many, without the background.
+    """
+
+    model: DiffusionModel
+    told: DiffusionLearner
+    classes: int
+    tasks = ("mask",)
+    learning_rate = 1e-3
+
+    @classmethod
+    def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
+        told = training.told if isinstance(training.told, DiffusionLearner) else DiffusionLearner()
+        run, target = replace(training.run, ema_decay=told.ema_decay), Masks(len(training.classes), coding=told.coding)
+        shape = (target.channels, *images.shape[1:3])
+        config = denoiser_config(told)
+        network: Backbone = drawn(lambda: registered("backbone", told.backbone).build(config, SPECS, shape), run)
+        average = train(
+            network, denoising_loss(config, network, _batches(images, truth, training, target), run.device), run
+        )
+        network.load_state_dict(average or {}, strict=False)
+        record = DenoiserRecord(SPECS, DenoiserTraining(
+            told.prediction, told.schedule, told.train_timesteps, "concat", shape, target="masks", backbone=told.backbone
+        ))  # fmt: skip
+        return cls(
+            _model(network.freeze(run.device), record, target, run.device, run.checkpoints), told, target.classes
+        )
+
+    def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
+        return self.sampled(images)["mask"]
+
+    def sampled(self, images: np.ndarray) -> Arrays:
+        """`mask` (n, h, w) uint8, and `agreement` (n, h, w) float32, the share of samples that have its class."""
+        multiple = self.model.network.multiple
+        if any(side % multiple for side in images.shape[1:3]):
+            raise HistoloomError(f"The learner 'diffusion' reads tiles whose sides are multiples of {multiple} px.")
+        parts = [self._batch(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+        if not parts:
+            return {"mask": np.empty(images.shape[:3], np.uint8), "agreement": np.empty(images.shape[:3], np.float32)}
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _batch(self, images: np.ndarray) -> Arrays:
+        training = replace(self.model.record.training, shape=(self.model.network.channels, *images.shape[1:3]))
+        model = replace(self.model, record=replace(self.model.record, training=training))
+        given = Conditions(map=2 * to_unit(images, self.model.device) - 1)
+        rows = Rows(
+            np.array([_seed(image) for image in images]), given, given.each(lambda value: torch.zeros_like(value[:1]))
+        )
+        program = Program(samples=self.told.samples, reduce={"name": self.told.reduce})
+        config = Sample(scheduler=self.told.scheduler, steps=self.told.sampling_steps, guidance=1.0)
+        return registered("reduce", self.told.reduce)(Drawn(model, config, rows, program), program.reduce)
+
+    def save(self, folder: Path) -> None:
+        save_denoiser(self.model.network, self.model.record, folder)
+        write_json(folder / _FACTS, {"told": self.told.model_dump(mode="json"), "classes": self.classes})
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        facts, (network, record) = read_json(folder / _FACTS), load_denoiser(folder, device)
+        told, classes = DiffusionLearner(**facts["told"]), facts["classes"]
+        return cls(_model(network, record, Masks(classes, coding=told.coding), device, folder), told, classes)
+
+
+def denoiser_config(told: DiffusionLearner) -> TrainDenoiser:
+    """What the learner is told, as a model of a study would be."""
+    return TrainDenoiser(
+        target={"name": "masks", "coding": told.coding}, conditions=("picture",),
+        **told.model_dump(include={*TrainDenoiser.model_fields} & {*DiffusionLearner.model_fields}),
+    )  # fmt: skip
+
+
+def _model(network: Backbone, record: DenoiserRecord, target: Masks, device: str, folder: Path) -> DiffusionModel:
+    return DiffusionModel(target, network, ConditionSet(()), record, device, folder)
+
+
+def _batches(
+    images: np.ndarray, masks: np.ndarray, training: Training, target: Masks
+) -> Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]:
+    """Masks as data, with their tiles."""
+    run, stated = training.run, torch.from_numpy(masks)
+
+    def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
+        index = epoch_order(run.seed, len(images), training.batch_size, step)
+        shown, truth = to_unit(images[index.numpy()], run.device), stated[index]
+        if training.augment:
+            shown, truth = augmented(shown, generator, truth)
+        return target.encode({"mask": truth.numpy()}).to(run.device), Conditions(map=2 * shown - 1)
+
+    return batches
+
+
+def _seed(image: np.ndarray) -> np.uint64:
+    """Of a tile's noise: the same for the same tile, wherever it stands."""
+    return np.uint64(int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()[:8], "big"))
