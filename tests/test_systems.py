@@ -45,7 +45,7 @@ def make_tiny(name: str, folder: Path) -> Study:
             model["train_autoencoder"]["steps"] = min(2, model["train_autoencoder"]["steps"])
         if "prior" in denoiser:
             merge(denoiser["prior"], {"tiles": 4, "steps": 2})
-    for section in ("sample", "sample_slides"):
+    for section in ("sample", "sample_slides", "uplift"):
         params[section]["steps"] = 2
     for request in params["plan"]["requests"]:
         request["tiles"] = 12

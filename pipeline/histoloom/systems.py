@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from histoloom.errors import HistoloomError
+
+if TYPE_CHECKING:
+    from histoloom.config.learners import LearnerConfig
+    from histoloom.uplift.learner_comparison import LearnerComparison
 
 RECIPE, CODE, PAGE, EXPECTED = "recipe.yaml", "system.py", "README.md", "expected.json"
 FULL, REAL, PICTURE = "full.yaml", "real.yaml", "picture.jpg"
@@ -69,6 +73,25 @@ def code_of(name: str) -> ModuleType:
 def expected(name: str) -> dict[str, Any]:
     """The range of its number on drawn data."""
     return json.loads((folder_of(name) / EXPECTED).read_text(encoding="utf-8"))
+
+
+def learner_pictures(
+    comparison: LearnerComparison, learners: Mapping[str, LearnerConfig], test: str, count: int = 10
+) -> dict[str, np.ndarray]:
+    """Test tiles, what their masks are, what learners say, and how sure the first one is (black is unsure); by title."""
+    from histoloom.report.pictures import mask_picture
+
+    truth = comparison.truth(test)
+    images = np.concatenate([fold.tests[test].images for fold in comparison.folds])
+    few = np.unique(np.linspace(0, len(truth) - 1, count).astype(int))
+    found = {name: comparison.masks(learner, test)[0][few] for name, learner in learners.items()}
+    sure = comparison.certainty(next(iter(learners.values())), test)[0][few]
+    return {
+        "held-out tiles": images[few],
+        "their masks": mask_picture(truth[few]),
+        **{name: mask_picture(masks) for name, masks in found.items()},
+        "how sure the first is": np.repeat((255 * sure).astype(np.uint8)[..., None], 3, -1),
+    }
 
 
 def paired_interval(

@@ -80,6 +80,9 @@ def test_a_unet_learns_masks_and_is_kept_whole(name, rate, tmp_path):
     fitted.save(tmp_path)
     assert (kind.load(tmp_path).predict(images) == fitted.predict(images)).all()
     assert fitted.predict(images[:0]).shape == (0, 16, 16)
+    found, sure = fitted.sure_masks(images)
+    assert (found == fitted.predict(images)).all() and 1 / 3 <= sure.min() <= sure.max() <= 1
+    assert sure[found != masks].mean() < sure[found == masks].mean()
 
 
 def test_the_unet_of_imagenet_takes_tiles_of_any_side_and_begins_with_imagenet_s_norms(tmp_path):

@@ -48,6 +48,42 @@ class Modulated(Backbone):
         save_file({name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
 
 
+class ScaledBlock(nn.Module):
+    """A 1 x 1 convolution, normalised, scaled and shifted by what is told, and layers beside it.
+
+    told : width of what is told; 0 of a block that is told nothing. units : data of `out` channels to the same.
+    """
+
+    def __init__(self, channels: int, out: int, told: int, units: nn.Module):
+        super().__init__()
+        self.shortcut = nn.Conv2d(channels, out, 1)
+        self.norm = nn.GroupNorm(groups(out), out)
+        self.film = nn.Linear(told, 2 * out) if told else None
+        self.units = units
+
+    def forward(self, x: torch.Tensor, told: torch.Tensor | None = None) -> torch.Tensor:
+        x = self.shortcut(x)
+        normed = self.norm(x)
+        if self.film is not None:
+            assert told is not None
+            scale, shift = self.film(told)[..., None, None].chunk(2, 1)
+            normed = normed * (1 + scale) + shift
+        return x + self.units(normed)
+
+
+def convolutions(channels: int) -> nn.Sequential:
+    """Two 3 x 3 convolutions after their non-linearities, a norm between them."""
+    return nn.Sequential(
+        nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(groups(channels), channels), nn.SiLU(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )  # fmt: skip
+
+
+def groups(channels: int) -> int:
+    """As many groups of at least four channels as divide them, 32 at most."""
+    return max(g for g in range(1, min(32, max(1, channels // 4)) + 1) if channels % g == 0)
+
+
 def sizes_of(specs: Specs) -> dict[str, int]:
     """How many numbers the vectors, the tokens and the maps have."""
     return {kind: sum(s.size for s in specs if s.shape == kind) for kind in ("vector", "sequence", "map")}

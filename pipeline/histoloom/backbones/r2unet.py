@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from histoloom.backbones.backbone import Specs
-from histoloom.backbones.modulated import Modulated, sizes_of
+from histoloom.backbones.modulated import Modulated, ScaledBlock, groups, sizes_of
 from histoloom.backbones.unet import load_weights
 from histoloom.conditions.batch import Conditions
 from histoloom.config.package import read_json
@@ -31,7 +31,7 @@ class _Unit(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.GroupNorm(_groups(channels), channels)
+        self.norm = nn.GroupNorm(groups(channels), channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.silu(self.norm(self.conv(x)))
@@ -40,20 +40,8 @@ class _Unit(nn.Module):
         return out
 
 
-class _Block(nn.Module):
-    """A 1 x 1 convolution, scaled and shifted by what is told, and two units beside it."""
-
-    def __init__(self, channels: int, out: int, told: int):
-        super().__init__()
-        self.shortcut = nn.Conv2d(channels, out, 1)
-        self.norm = nn.GroupNorm(_groups(out), out)
-        self.film = nn.Linear(told, 2 * out)
-        self.units = nn.Sequential(_Unit(out), _Unit(out))
-
-    def forward(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-        x = self.shortcut(x)
-        scale, shift = self.film(told)[..., None, None].chunk(2, 1)
-        return x + self.units(self.norm(x) * (1 + scale) + shift)
+def _block(channels: int, out: int, told: int) -> ScaledBlock:
+    return ScaledBlock(channels, out, told, nn.Sequential(_Unit(out), _Unit(out)))
 
 
 class R2UNet(Modulated):
@@ -69,9 +57,9 @@ class R2UNet(Modulated):
         super().__init__(told, vector, token)
         self.sizes = {"out_channels": channels, "block_out_channels": list(widths)}
         self.sizes |= {"vector": vector, "token": token, "maps": maps}
-        self.down = nn.ModuleList(_Block(i, o, told) for i, o in pairwise((channels + maps, *widths)))
-        self.up = nn.ModuleList(_Block(low + own, own, told) for own, low in pairwise(widths))
-        self.norm = nn.GroupNorm(_groups(widths[0]), widths[0])
+        self.down = nn.ModuleList(_block(i, o, told) for i, o in pairwise((channels + maps, *widths)))
+        self.up = nn.ModuleList(_block(low + own, own, told) for own, low in pairwise(widths))
+        self.norm = nn.GroupNorm(groups(widths[0]), widths[0])
         self.out = nn.Conv2d(widths[0], channels, 3, padding=1)
 
     @classmethod
@@ -126,8 +114,3 @@ class R2UNet(Modulated):
         for block, own in zip(reversed(self.up), reversed(kept[:-1])):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0), own], 1), told)
         return self.out(F.silu(self.norm(x))).float()
-
-
-def _groups(channels: int) -> int:
-    """As many groups of at least four channels as divide them, 32 at most."""
-    return max(g for g in range(1, min(32, max(1, channels // 4)) + 1) if channels % g == 0)

@@ -79,6 +79,7 @@ def make_study(
     with made_whole(folder) as staged:
         _write_study(staged, overlays, slides, draft)
         if system is not None:
+            _copy_pieces(staged, folder_of(system.name))
             code_of(system.name).prepare(staged, system.data, system.fold)
         begin_history(staged, "A histoloom study")
     _say(folder, slides, draft)
@@ -95,6 +96,14 @@ def _write_study(folder: Path, overlays: list[dict], slides: Path | None, draft:
     (folder / VERSION_FILE).write_text(f"histoloom {histoloom.__version__}\n", encoding="utf-8")
     (folder / "README.md").write_text(_README, encoding="utf-8")
     _write_manifest(folder / "manifests" / "slides.csv", draft)
+
+
+def _copy_pieces(folder: Path, of_system: Path) -> None:
+    """The files of the system's own that params name under `extensions`."""
+    stated = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8")).get("extensions") or {}
+    for place in {place.partition(":")[0] for names in stated.values() for place in names.values()}:
+        if (of_system / place).is_file():
+            shutil.copy(of_system / place, folder / place)
 
 
 def _say(folder: Path, slides: Path | None, draft: Draft) -> None:

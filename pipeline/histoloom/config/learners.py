@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
-from histoloom.config.base import BackboneName, Fraction, Named, Positive, Scheduler, Size
-from histoloom.config.train_denoiser import LossWeight
+from histoloom.config.base import BackboneName, Fraction, Named, Positive, Scheduler, Size, Solved
+from histoloom.config.train_denoiser import LossWeight, TrainDenoiser
 from histoloom.registry import PLACES, Kind, entry_of, known
 
 LearnerTask = Literal["label", "mask"]
@@ -54,6 +54,13 @@ class DiffusionLearner(PlainLearner):
     sampling_steps: Positive = 10
     samples: Positive = Field(5, description="of each tile, each from its own noise")
     reduce: Literal["vote", "staple"] = Field("staple", description="what joins them")
+
+    @classmethod
+    def of(cls, denoiser: TrainDenoiser, sample: Solved, samples: int, reduce: str) -> Self:
+        """The learner that is told what a study tells its denoiser of masks, and how this is sampled."""
+        told = denoiser.model_dump(include={*cls.model_fields} & {*TrainDenoiser.model_fields})
+        solved = {"scheduler": sample.scheduler, "sampling_steps": sample.steps, "samples": samples, "reduce": reduce}
+        return cls.model_validate({**told, **solved, "coding": denoiser.target.coding})
 
     @property
     def loads(self) -> dict[Kind, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from histoloom.errors import HistoloomError
 from histoloom.learners.learner import Learner, Training
-from histoloom.learners.networks import class_ids, drawn, fit_labels, fit_masks, probabilities
+from histoloom.learners.networks import class_ids, drawn, fit_labels, fit_masks, probabilities, sure_class_ids
 from histoloom.process.noise import latent_noise
 from histoloom.sampling.diffusion_model import DiffusionModel, lineage_of_models, load_unconditioned
 
@@ -115,6 +115,9 @@ class DenoiserFeatures(Learner):
     @classmethod
     def saw(cls, models: Path) -> dict:
         return lineage_of_models(models)
+
+    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return sure_class_ids(self.head, images, self.training.run.device)
 
     def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
         device = self.training.run.device

@@ -31,6 +31,7 @@ from histoloom.learners.networks import drawn, to_unit
 from histoloom.registry import registered
 from histoloom.sampling.diffusion_model import DiffusionModel
 from histoloom.sampling.drawn import Arrays, Drawn, Rows
+from histoloom.sampling.reduce.masks import AGREEMENT
 from histoloom.targets.masks import Masks
 from histoloom.training.denoiser import denoising_loss
 from histoloom.training.loop import train
@@ -73,17 +74,18 @@ class DiffusionSegmenter(Learner):
         )
 
     def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
-        return self.sampled(images)["mask"]
+        return self.sure_masks(images)[0]
 
-    def sampled(self, images: np.ndarray) -> Arrays:
-        """`mask` (n, h, w) uint8, and `agreement` (n, h, w) float32, the share of samples that have its class."""
+    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How sure a class is: the share of samples that have it."""
         multiple = self.model.network.multiple
         if any(side % multiple for side in images.shape[1:3]):
             raise HistoloomError(f"The learner 'diffusion' reads tiles whose sides are multiples of {multiple} px.")
         parts = [self._batch(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
         if not parts:
-            return {"mask": np.empty(images.shape[:3], np.uint8), "agreement": np.empty(images.shape[:3], np.float32)}
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
+        masks, agreement = (np.concatenate([part[name] for part in parts]) for name in ("mask", AGREEMENT))
+        return masks, agreement
 
     def _batch(self, images: np.ndarray) -> Arrays:
         training = replace(self.model.record.training, shape=(self.model.network.channels, *images.shape[1:3]))

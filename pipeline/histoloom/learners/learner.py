@@ -80,6 +80,16 @@ class Learner(ABC):
         ids : the tiles' names, for a learner that hands them on; unstated, they are numbered.
         """
 
+    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of tiles (n, h, w, 3) uint8: class ids (n, h, w) uint8, and how sure each is, (n, h, w) float32 from 0 to 1.
+
+        Raises
+        ------
+        HistoloomError
+            of a learner that can't tell.
+        """
+        raise HistoloomError(f"A {type(self).__name__} can't say how sure its masks are.")
+
     @classmethod
     def saw(cls, models: Path) -> dict | None:
         """The lineage record of what it saw before it is fitted; None where that is no patient's tissue.

@@ -37,7 +37,7 @@ def write_report(study: Study, output: Path) -> None:
     """Write `output`, an HTML page that asks nothing of the network; strings of the user are escaped."""
     params, reports, params_file = study.params, study.reports(), study.root / "params.yaml"
     real, shown = study.real(), params.report.tiles_shown
-    synthetic = TileStore(study.synthetic, rows_from=study.verdicts)
+    sampled, predicted = stores_in([study.synthetic], rows_from=study.verdicts), stores_in([study.predicted])
     woven = stores_in([study.woven_tiles], rows_from=study.verdicts)
     models = [*params.models] or [""]
     measured = {name: _read(reports / name / "metrics.json") for name in _MEASURED}
@@ -54,15 +54,15 @@ def write_report(study: Study, output: Path) -> None:
         in_short=in_short(measured),
         labels_kept=params.tile.labels.unlabelled == "keep",
         **_of_filters(measured, reports),
-        requests=_requests([synthetic, *woven]),
+        requests=_requests([*sampled, *woven]),
         slides=slides,
         thumbnails=_thumbnails(real),
         more_thumbnails=max(0, len(real.parts) - _MOST_THUMBNAILS),
         woven=_woven(study.woven, measured, output.parent),
         sheets=[
-            *sheets_of(real, synthetic, shown),
+            *(s for store in sampled for s in sheets_of(real, store, shown)),
             *(s for store in woven for s in woven_sheets(store, shown)),
-            *(s for store in stores_in([study.predicted]) for s in predicted_sheets(real, store, shown)),
+            *(s for store in predicted for s in predicted_sheets(real, store, shown)),
         ],
         **_of_distances(measured["evaluate"]),
         uplift=measured["uplift"],
@@ -70,7 +70,7 @@ def write_report(study: Study, output: Path) -> None:
         curves=[picture for model in models for picture in _curves(reports, model)],
         reconstruction=_picture(reports / "train_autoencoder" / models[-1] / "reconstruction.png"),
         measured=_measured(measured),
-        provenance=_provenance(measured, synthetic),
+        provenance=_provenance(measured, [*sampled, *predicted]),
         params_text=params_file.read_text(encoding="utf-8") if params_file.exists() else "",
     )
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -208,8 +208,10 @@ def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{name}", value
 
 
-def _provenance(measured: Metrics, synthetic: TileStore) -> list[tuple[str, str]]:
-    lineage = _read(synthetic.folder / "lineage.json")
+def _provenance(measured: Metrics, made: list[TileStore]) -> list[tuple[str, str]]:
+    lineage = {
+        generator: record for store in made for generator, record in _read(store.folder / "lineage.json").items()
+    }
     out = [("generator sha256", measured["sample"].get("generator_sha256", ""))]
     for record in lineage.values():
         out.append(("trained on groups", ", ".join(record["groups"])))

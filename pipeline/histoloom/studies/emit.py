@@ -78,7 +78,7 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     ]
     passed = [Source(store, leaving_rows(rows).assign(split="train")) for store, rows in every]
     lineage = {generator: record for store in stores for generator, record in records_of(store.folder).items()}
-    accepted, allowed = pd.concat([s.rows for s in passed]), config.allow_unknown_ancestors
+    accepted, allowed = _joined([s.rows for s in passed]), config.allow_unknown_ancestors
     unknown = check_ancestors(accepted, lineage, real_rows, allow_unknown=allowed, salt=salt, grid=grid)
     sources = {split: [Source(real, real_rows[real_rows["split"] == split])] for split in SPLITS}
     if "real" not in config.include:
@@ -90,7 +90,7 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     sources, unlabelled = labelled(params.tile.labels, sources)
     _write_formats(folder, sources, classes, config, salt)
     counts = _counts(sources)
-    asked_for = pd.concat([rows for _, rows in every])
+    asked_for = _joined([rows for _, rows in every])
     facts = CardFacts(
         name=config.name,
         licence=config.licence,
@@ -121,6 +121,11 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
         "synthetic_fraction_of_train": _synthetic_fraction(counts["train"]),
         "unknown_ancestors": unknown,
     }
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of all stores; none where the study only predicts, and has no store of synthetic tiles."""
+    return pd.concat(parts) if parts else pd.DataFrame(columns=[*_SYNTHETIC])
 
 
 def _refused(rows: pd.DataFrame) -> dict[str, dict[str, int]]:

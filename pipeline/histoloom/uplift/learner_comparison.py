@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+import histoloom
 from histoloom.cluster import one_thread
 from histoloom.config.learners import LearnerConfig
-from histoloom.data.commit import commit_part, digest, hash_tree
+from histoloom.data.commit import commit_part, digest, hash_tree, sha256_file
+from histoloom.learners.borders import border_measures
 from histoloom.learners.learner import Training, learner_of
+from histoloom.registry import module_of
 from histoloom.training.run import TrainingRun
 from histoloom.uplift.analysis import Difference, paired_difference
 from histoloom.uplift.tasks import MaskTask, counted
 
-_FILE = "masks.npz"
+_FILE, _SURE = "masks.npz", ".sure"
+_BINS = 10
+_LEARNING = ("learners", "training", "sampling", "process", "targets", "backbones")
 
 
 class MaskedTiles(NamedTuple):
@@ -42,12 +47,50 @@ class Fold(NamedTuple):
     unlabelled: np.ndarray | None = None
 
 
+def _code_sha256(learner: LearnerConfig) -> str:
+    """Of the folders that learners are made of, and of what this one is told to load from outside."""
+    places = [module_of(kind, name) for kind, names in learner.loads.items() for name in names]
+    own = [Path(place) for place in (module_of("learner", learner.name), *places) if place.endswith(".py")]
+    return digest([_packaged_sha256(), *(sha256_file(path) for path in own)])
+
+
+@cache
+def _packaged_sha256() -> str:
+    root = Path(histoloom.__file__).parent
+    return digest([sha256_file(path) for folder in _LEARNING for path in sorted((root / folder).rglob("*.py"))])
+
+
+class Calibration(TypedDict):
+    """error : share of pixels that are wrong. error_of_surest : of the nine tenths that are surest.
+    calibration_error : mean gap between how sure pixels are and how many are right, over bins, weighted by their counts.
+    """
+
+    error: float
+    error_of_surest: float
+    calibration_error: float
+
+
+def calibration_of(sure: np.ndarray, right: np.ndarray) -> Calibration:
+    """Of pixels (n,): how sure each is, from 0 to 1, and whether it is right."""
+    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    counts = np.bincount(place, minlength=_BINS)
+    gaps = np.bincount(place, sure, _BINS) - np.bincount(place, right, _BINS)
+    _, of = np.unique(sure, return_inverse=True)  # pixels that are as sure as each other count alike
+    total, wrong = np.bincount(of)[::-1], np.bincount(of, ~right)[::-1]
+    wanted, before = 0.9 * len(sure), np.cumsum(total) - total
+    taken = np.clip(wanted - before, 0, total)
+    return {
+        "error": float((~right).mean()),
+        "error_of_surest": float((wrong / total * taken).sum() / wanted),
+        "calibration_error": float(np.abs(gaps).sum() / counts.sum()),
+    }
+
+
 @dataclass(frozen=True)
 class LearnerComparison:
     """What every learner is asked to do. Each is trained at its own rate.
 
-    work : what was predicted is kept here, and is taken up again.
-    code : identity of the code that learns. What other code predicted is not taken up.
+    work : what was predicted is kept here, and is taken up again by the same code.
     """
 
     classes: tuple[str, ...]
@@ -58,12 +101,30 @@ class LearnerComparison:
     seeds: int = 2
     augment: bool = True
     device: str = "cpu"
-    code: str = field(default="", kw_only=True)
 
     def masks(self, learner: LearnerConfig, test: str) -> list[np.ndarray]:
         """What each seed's models say of the test tiles of all folds, (n, h, w) for a seed."""
+        return self._of_seeds(learner, test)
+
+    def certainty(self, learner: LearnerConfig, test: str) -> list[np.ndarray]:
+        """How sure each seed's models are of each pixel, (n, h, w) from 0 to 1."""
+        return [sure / 255 for sure in self._of_seeds(learner, test + _SURE)]
+
+    def calibration(self, learner: LearnerConfig, test: str) -> Calibration:
+        """Whether the learner is right as often as it is sure, over all pixels and seeds."""
+        sure = np.stack(self.certainty(learner, test))
+        right = np.stack(self.masks(learner, test)) == self.truth(test)
+        return calibration_of(sure.ravel(), right.ravel())
+
+    def borders(self, learner: LearnerConfig, test: str) -> tuple[float, float]:
+        """F1 of borders and the 95th percentile of their distance in px, means over tiles and seeds (`learners.borders`)."""
+        each = [border_measures(masks, self.truth(test)) for masks in self.masks(learner, test)]
+        f1, distance = (np.nanmean([measured[place] for measured in each]) for place in (0, 1))
+        return float(f1), float(distance)
+
+    def _of_seeds(self, learner: LearnerConfig, what: str) -> list[np.ndarray]:
         return [
-            np.concatenate([self._trial(learner, number, seed)[test] for number in range(len(self.folds))])
+            np.concatenate([self._trial(learner, number, seed)[what] for number in range(len(self.folds))])
             for seed in range(self.seeds)
         ]
 
@@ -96,7 +157,15 @@ class LearnerComparison:
 
     def _trial(self, learner: LearnerConfig, number: int, seed: int) -> dict[str, np.ndarray]:
         told = learner.model_dump(mode="json")
-        asked = [told, self.steps, self.batch_size, self.augment, self.classes, self.code, self._tiles_sha256[number]]
+        asked = [
+            told,
+            self.steps,
+            self.batch_size,
+            self.augment,
+            self.classes,
+            _code_sha256(learner),
+            self._tiles_sha256[number],
+        ]
         name = f"{learner.name.replace(':', '_')}_fold-{number}_seed-{seed}@{digest(asked)[:12]}"
         commit_part(self.work, name, lambda folder: self._predict(learner, number, seed, name, folder))
         with np.load(self.work / name / _FILE) as found:
@@ -126,6 +195,9 @@ class LearnerComparison:
         )  # fmt: skip
         with one_thread():
             fitted = kind.fit(fold.train.images, fold.train.masks, training)
-            found = {test: fitted.predict(tiles.images) for test, tiles in fold.tests.items()}
+            found = {}
+            for test, tiles in fold.tests.items():
+                found[test], sure = fitted.sure_masks(tiles.images)
+                found[test + _SURE] = (sure * 255).round().astype(np.uint8)
         np.savez_compressed(folder / _FILE, **found)  # type: ignore[arg-type]
         return {"tiles": len(fold.train.images)}

@@ -1,0 +1,96 @@
+"""Learners of masks beside each other in a study of several sites: each learns on one, and is tested on held-out patients of it and of the others."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import pandas as pd
+
+from histoloom.config.learners import DiffusionLearner, LearnerConfig, PlainLearner
+from histoloom.data.rows import spread_by
+from histoloom.data.study_folder import Study
+from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles
+
+OWN, OTHER = "own", "other"
+BASELINE = PlainLearner(name="unet")
+
+
+def comparison_of(study: Study, train_tiles: int, test_tiles: int, seeds: int, **more: Any) -> LearnerComparison:
+    """By the steps and the batch that `uplift` states, on the folds of the sites (`folds_by_site`, which `more` is told)."""
+    config, folds = study.params.uplift, folds_by_site(study, train_tiles, test_tiles, **more)
+    classes, work = study.params.tile.masks.classes, study.root / ".work/learners"
+    return LearnerComparison(classes, folds, work, config.steps, config.batch_size, seeds)
+
+
+def learner_of_study(study: Study) -> DiffusionLearner:
+    """The learner that is told what the study's denoiser of masks is told, and its first request."""
+    params, (request, *_) = study.params, study.params.plan.requests
+    return DiffusionLearner.of(params.train_denoiser, params.sample, request.samples, request.reduce.name)
+
+
+class LearnerMeasures(TypedDict):
+    """Dice by patient of the same site's held-out patients, beside the small U-Net's, and further numbers by name."""
+
+    value: float
+    baseline: float
+    difference_interval: tuple[float, float]
+    n: int
+    more: dict[str, float]
+
+
+def folds_by_site(study: Study, train_tiles: int, test_tiles: int, *, label_patients: int | None = None) -> list[Fold]:
+    """A fold for each site of slides.csv.
+
+    Parameters
+    ----------
+    train_tiles, test_tiles : at most so many, spread evenly over patients.
+    label_patients : of how many train patients masks are known; the other patients' tiles are unlabelled. None for all.
+    """
+    store = study.real()
+    rows = store.rows()
+    rows = rows[rows["masked"].astype(bool)]
+    sites = pd.read_csv(study.root / "manifests/slides.csv", dtype=str).set_index("slide_id")["site"]
+    of = rows["slide_id"].map(sites)
+
+    def tiles(chosen: pd.DataFrame, most: int) -> MaskedTiles:
+        kept = spread_by(chosen, chosen["split_group"], -(-most // max(1, chosen["split_group"].nunique())))
+        return MaskedTiles(store.read(kept), store.read(kept, "mask"), kept["split_group"].to_numpy(str))
+
+    folds = []
+    for site in sorted(of.unique()):
+        train, test = (rows[(rows["split"] == split) & (of == site)] for split in ("train", "test"))
+        elsewhere = rows[(rows["split"] == "test") & (of != site)]
+        known = sorted(train["split_group"].unique())[:label_patients]
+        labelled, rest = train[train["split_group"].isin(known)], train[~train["split_group"].isin(known)]
+        folds.append(
+            Fold(
+                tiles(labelled, train_tiles),
+                {OWN: tiles(test, test_tiles), OTHER: tiles(elsewhere, test_tiles)},
+                unlabelled=tiles(rest, 8 * train_tiles).images if len(rest) else None,
+            )
+        )
+    return folds
+
+
+def measured(
+    comparison: LearnerComparison, learner: LearnerConfig, baseline: LearnerConfig = BASELINE
+) -> LearnerMeasures:
+    """A learner beside a baseline, on the same site and on the others."""
+    own, other = (comparison.difference(baseline, learner, test) for test in (OWN, OTHER))
+    more = {
+        f"dice_other_site{name}": comparison.dice(one, OTHER) for name, one in (("", learner), ("_baseline", baseline))
+    }
+    more |= {"difference_other_site": other["difference"]}
+    more |= {f"difference_other_site_{end}": value for end, value in zip(("low", "high"), other["interval"])}
+    for name, one in (("", learner), ("_baseline", baseline)):
+        f1, distance = comparison.borders(one, OWN)
+        more |= {f"border_f1{name}": f1, f"hausdorff95_px{name}": distance}
+        more |= {f"{key}{name}": float(value) for key, value in comparison.calibration(one, OWN).items()}  # type: ignore[arg-type]
+    low, high = own["interval"]
+    return {
+        "value": comparison.dice(learner, OWN),
+        "baseline": comparison.dice(baseline, OWN),
+        "difference_interval": (low, high),
+        "n": len(comparison.truth(OWN)),
+        "more": more,
+    }
