@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from histoloom.backbones.denoiser import save_denoiser
 from histoloom.backbones.unet import UNet
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
+from histoloom.config.learners import DenoiserLearner
 from histoloom.config.package import root
 from histoloom.data.lineage import Lineage
 from histoloom.errors import HistoloomError
-from histoloom.learners.denoiser import DenoiserFeatures, FrozenFeatures
+from histoloom.learners import denoiser
+from histoloom.learners.denoiser import DenoiserFeatures, DenoiserReader, FrozenFeatures
 from histoloom.learners.dice import dice
 from histoloom.learners.learner import learner_of
 from histoloom.sampling.diffusion_model import load_unconditioned
@@ -37,6 +40,11 @@ def write_denoiser(folder: Path, px: int) -> None:
         Lineage().save(folder / name)
 
 
+def features_of(models: Path, levels: tuple[float, ...] = (0.05,)) -> FrozenFeatures:
+    model = load_unconditioned(models, "cpu")
+    return FrozenFeatures(DenoiserReader(model, levels, model.network.taps))
+
+
 @pytest.fixture
 def models(tmp_path) -> Path:
     write_denoiser(tmp_path / "models", 16)
@@ -44,7 +52,7 @@ def models(tmp_path) -> Path:
 
 
 def test_features_are_of_all_the_decoder_s_blocks_and_repeat(models):
-    features = FrozenFeatures(load_unconditioned(models, "cpu"))
+    features = features_of(models)
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     found = features(images)
     assert found.shape == (2, 32 + 16, 16, 16) and not found.requires_grad
@@ -88,14 +96,67 @@ def test_the_experiment_takes_it(folder):
 def test_without_a_denoiser_it_says_how_to_get_one(tmp_path):
     images, masks = drawn()
     for models in (None, tmp_path):
-        with pytest.raises(HistoloomError, match=r"needs the study's models. Run: dvc repro train_denoiser"):
+        with pytest.raises(HistoloomError, match=r"needs a trained denoiser.* Run: dvc repro train_denoiser"):
             DenoiserFeatures.fit(images, masks, training_of("denoiser", "mask", tmp_path / "work", models=models))
 
 
 @pytest.mark.long
 def test_a_denoiser_of_latents_under_text_gives_features_at_its_latents_size():
-    features = FrozenFeatures(load_unconditioned(root() / "histoloom-base", "cpu"))
-    factor = features.model.target.factor
+    features = features_of(root() / "histoloom-base")
+    factor = features.reader.model.target.factor
     assert features(torch.zeros(1, 3, 64, 64)).shape[2:] == (64 // factor, 64 // factor)
     with pytest.raises(HistoloomError, match=f"multiples of {factor} px"):
         features(torch.zeros(1, 3, 64, 62))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "told", [{"levels": [0.02, 0.1], "blocks": 1}, {"tune": True}, {"tune": True, "weights": "drawn"}]
+)
+def test_what_it_is_told_is_learnt_and_kept_with_its_models(told, models, tmp_path):
+    images, masks = drawn()
+    kind = learner_of("denoiser", "mask")
+    training = training_of(
+        "denoiser", "mask", tmp_path / "work", rate=5e-3, models=models, told=DenoiserLearner(**told)
+    )
+    fitted = kind.fit(images, masks, training)
+    assert dice(fitted.predict(images), masks, 2).mean() > 0.8
+    fitted.save(tmp_path / "kept")
+    shutil.rmtree(models)
+    kept = kind.load(tmp_path / "kept")
+    assert (kept.predict(images) == fitted.predict(images)).all()
+    found, sure = kept.sure_masks(images)
+    assert (found == kept.predict(images)).all() and 1 / 3 <= sure.min() <= sure.max() <= 1
+
+
+def test_levels_and_blocks_say_how_many_features_are_read(models):
+    one, two = (features_of(models, levels)(torch.zeros(1, 3, 16, 16)) for levels in ((0.05,), (0.05, 0.2)))
+    assert two.shape[1] == 2 * one.shape[1] and torch.equal(two[:, : one.shape[1]], one)
+
+
+def test_tuning_begins_at_the_denoiser_s_weights_or_at_new_ones(models):
+    heads = {
+        weights: denoiser._head(models, DenoiserLearner(tune=True, weights=weights), "mask", 2, "cpu")
+        for weights in ("trained", "drawn")
+    }
+    own = dict(load_unconditioned(models, "cpu").network.named_parameters())
+    same = {
+        weights: [torch.equal(own[name], value) for name, value in head.features.network.named_parameters()]
+        for weights, head in heads.items()
+    }
+    assert all(same["trained"]) and not any(
+        alike for alike, (name, _) in zip(same["drawn"], own.items()) if name.endswith("conv1.weight")
+    )
+
+
+def test_an_untrained_denoiser_is_only_tuned():
+    with pytest.raises(ValueError, match="weights: drawn is of tune: true"):
+        DenoiserLearner(weights="drawn")
+
+
+def test_a_packaged_denoiser_needs_none_of_the_study_and_its_own_lineage_counts(tmp_path):
+    told = DenoiserLearner(init="histoloom-base")
+    assert DenoiserFeatures.reads(told) == () and len(DenoiserFeatures.reads(None)) == 3
+    assert DenoiserFeatures.saw(tmp_path, told)["groups"]
+    with pytest.raises(HistoloomError, match="nowhere holds none"):
+        DenoiserFeatures.saw(tmp_path, DenoiserLearner(init="nowhere"))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from histoloom.config.base import BackboneName, Fraction, Named, Positive, Scheduler, Size, Solved
+from histoloom.config.base import BackboneName, Fraction, Named, Natural, Positive, Scheduler, Size, Solved
+from histoloom.config.file_keys import Names
 from histoloom.config.train_denoiser import LossWeight, TrainDenoiser
 from histoloom.registry import PLACES, Kind, entry_of, known
 
 LearnerTask = Literal["label", "mask"]
+MaskLoss = Literal["dice", "structure"]
 DEFAULT_LEARNERS: dict[LearnerTask, str] = {"label": "efficientnet-lite0", "mask": "unet"}
 """Task to the learner that is taken where none is named. Filters look with that of masks."""
 
@@ -67,6 +69,28 @@ class DiffusionLearner(PlainLearner):
         return {"target": ("masks",), "backbone": (self.backbone,), "reduce": (self.reduce,)}
 
 
+class DenoiserLearner(PlainLearner):
+    """A head on the features of a trained denoiser of images."""
+
+    name: Literal["denoiser"] = "denoiser"
+    init: Annotated[str, Names.MODEL] | None = None
+    """the name of a packaged model, or a folder that holds encoders, autoencoder and denoiser; unstated, the study's own"""
+    levels: tuple[Fraction, ...] = Field((0.05,), min_length=1)
+    """how far tiles are noised before the denoiser reads them, each level in its turn: fractions of the way to noise"""
+    blocks: Natural = Field(0, description="how many of the decoder's blocks are read, the finest first; 0 for all")
+    tune: bool = Field(False, description="train the denoiser with the head, on clean tiles; levels count no more")
+    weights: Literal["trained", "drawn"] = "trained"
+    """of a denoiser that is tuned: its own, or new ones, to see what its training is worth"""
+    loss: MaskLoss = "dice"
+    """of masks: cross entropy and soft Dice; or structure: structural similarity and the focal loss (Purma et al. 2023)"""
+
+    @model_validator(mode="after")
+    def _draws_what_it_tunes(self):
+        if self.weights == "drawn" and not self.tune:
+            raise ValueError("weights: drawn is of tune: true: features of an untrained denoiser tell nothing")
+        return self
+
+
 class OwnLearner(PlainLearner):
     """A learner from a file of the user's (`extensions`). It is told whatever stands here, and checks it itself."""
 
@@ -78,7 +102,7 @@ class OwnLearner(PlainLearner):
         return dict(self.model_extra or {})
 
 
-_TOLD = {"diffusion"}
+_TOLD = {"diffusion", "denoiser"}
 """Learners that have a section of their own."""
 
 
@@ -94,6 +118,7 @@ def _section(value: Any) -> str:
 LearnerConfig = Annotated[
     Annotated[PlainLearner, Tag("[plain]")]
     | Annotated[DiffusionLearner, Tag("[diffusion]")]
+    | Annotated[DenoiserLearner, Tag("[denoiser]")]
     | Annotated[OwnLearner, Tag("[own]")],
     Discriminator(_section),
 ]

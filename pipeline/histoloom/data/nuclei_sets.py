@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-_TNBC_TEST = (2, 5, 7)
-"""Of the eight patients, in the order of their numbers."""
+_TNBC_TEST = (2, 4, 6)
+"""Of the eight patients, in the order of their numbers. No packaged model saw them."""
 MPP = 0.25
 
 

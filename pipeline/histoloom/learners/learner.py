@@ -15,6 +15,9 @@ from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 from histoloom.training.run import TrainingRun
 
+Told = LearnerConfig | None
+"""What a learner is told; None for its defaults."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -25,7 +28,7 @@ class Training:
     run : steps, rate, seed, device, and the folder that it may work in.
     image_px : side in px to which tiles are resized to learn labels; masks stay as they are.
     augment : whether tiles are mirrored, turned, and shifted in brightness and colours.
-    told : what the learner is told; None for its defaults.
+    told : what the learner is told.
     command : the user's own, where the learner is one.
     models : the study's models, of which a learner may use the denoiser.
     unlabelled : (n, h, w, 3) uint8, train tiles without truth, for a learner that learns from them too; None for none.
@@ -38,7 +41,7 @@ class Training:
     batch_size: int
     image_px: int = 96
     augment: bool = field(default=True, kw_only=True)
-    told: LearnerConfig | None = field(default=None, kw_only=True)
+    told: Told = field(default=None, kw_only=True)
     command: str | None = field(default=None, kw_only=True)
     models: Path | None = field(default=None, kw_only=True)
     unlabelled: np.ndarray | None = field(default=None, kw_only=True)
@@ -49,12 +52,15 @@ class Learner(ABC):
 
     tasks : what it can learn: a tile's label, its mask, or both.
     learning_rate : what it is trained at where params state none.
-    reads : places of the study that it reads beside the tiles, of those that the stage may read.
     """
 
     tasks: ClassVar[tuple[LearnerTask, ...]]
     learning_rate: ClassVar[float]
-    reads: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def reads(cls, told: Told) -> tuple[str, ...]:
+        """Places of the study that it reads beside the tiles, of those that the stage may read."""
+        return ()
 
     @classmethod
     @abstractmethod
@@ -91,7 +97,7 @@ class Learner(ABC):
         raise HistoloomError(f"A {type(self).__name__} can't say how sure its masks are.")
 
     @classmethod
-    def saw(cls, models: Path) -> dict | None:
+    def saw(cls, models: Path, told: Told) -> dict | None:
         """The lineage record of what it saw before it is fitted; None where that is no patient's tissue.
 
         Parameters

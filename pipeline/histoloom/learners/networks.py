@@ -11,12 +11,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from histoloom.conditions.efficientnet_lite import IMAGENET
+from histoloom.config.learners import MaskLoss
 from histoloom.learners.augmentation import augmented
 from histoloom.learners.learner import Training
 from histoloom.training.loop import train
-from histoloom.training.run import TrainingRun, epoch_order
+from histoloom.training.run import Numbers, TrainingRun, epoch_order
 
 Network = TypeVar("Network", bound=nn.Module)
+UNKNOWN = 255
+"""In place of a class id: a pixel that nothing is known of."""
+_FOCAL_GAMMA = 2.0
 BATCH = 64
 """Of tiles that are predicted together."""
 
@@ -73,14 +77,16 @@ def fit_labels(model: nn.Module, images: np.ndarray, truth: np.ndarray, training
     model.eval().requires_grad_(False)
 
 
-def fit_masks(model: nn.Module, images: np.ndarray, masks: np.ndarray, training: Training) -> None:
-    """Train on class ids (n, h, w): cross entropy plus soft Dice over the classes (Milletari et al. 2016, eq. 1, unsquared).
+def fit_masks(
+    model: nn.Module, images: np.ndarray, masks: np.ndarray, training: Training, loss_of: MaskLoss = "dice"
+) -> None:
+    """Train on class ids (n, h, w), of which `UNKNOWN` counts nothing.
 
     Parameters
     ----------
     model : pictures (b, 3, h, w) in [0, 1] to logits (b, classes + 1, h, w).
     """
-    run, classes = training.run, len(training.classes)
+    run, measured = training.run, {"dice": dice_loss, "structure": structure_loss}[loss_of]
     stated = torch.from_numpy(masks).long()
 
     def loss(step: int, generator: torch.Generator):
@@ -88,14 +94,38 @@ def fit_masks(model: nn.Module, images: np.ndarray, masks: np.ndarray, training:
         batch, truth = to_unit(images[index.numpy()], run.device), stated[index].to(run.device)
         if training.augment:
             batch, truth = augmented(batch, generator, truth)
-        logits = model(batch).float()
-        chance, wanted = logits.softmax(1)[:, 1:], F.one_hot(truth, classes + 1).movedim(-1, 1)[:, 1:]
-        both = (chance * wanted).sum((0, 2, 3))
-        overlap = (2 * both + 1) / (chance.sum((0, 2, 3)) + wanted.sum((0, 2, 3)) + 1)
-        return F.cross_entropy(logits, truth) + 1 - overlap.mean(), {"dice": overlap.detach().mean()}
+        return measured(model(batch).float(), truth)
 
     train(model, loss, run)
     model.eval().requires_grad_(False)
+
+
+def dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, Numbers]:
+    """Cross entropy plus soft Dice over the classes (Milletari et al. 2016, eq. 1, unsquared)."""
+    wanted = _one_hot(truth, logits.shape[1])[:, 1:]
+    chance = logits.softmax(1)[:, 1:] * (truth != UNKNOWN)[:, None]
+    both = (chance * wanted).sum((0, 2, 3))
+    overlap = (2 * both + 1) / (chance.sum((0, 2, 3)) + wanted.sum((0, 2, 3)) + 1)
+    return F.cross_entropy(logits, truth, ignore_index=UNKNOWN) + 1 - overlap.mean(), {"dice": overlap.detach().mean()}
+
+
+def structure_loss(logits: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, Numbers]:
+    """1 - SSIM of the classes' probabilities, plus the focal loss (Lin et al. 2017, gamma 2)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    known = (truth != UNKNOWN)[:, None]
+    chance, wanted = logits.softmax(1) * known, _one_hot(truth, logits.shape[1])
+    alike = structural_similarity_index_measure(chance, wanted, data_range=1.0)
+    assert isinstance(alike, torch.Tensor)
+    right = (chance * wanted).sum(1).clamp(min=1e-6)
+    focal = ((1 - right) ** _FOCAL_GAMMA * -right.log() * known[:, 0]).sum() / known.sum().clamp(min=1)
+    return 1 - alike + focal, {"ssim": alike.detach()}
+
+
+def _one_hot(truth: torch.Tensor, count: int) -> torch.Tensor:
+    """Class ids (b, h, w) to (b, count, h, w) float; nothing where they are unknown."""
+    known = truth != UNKNOWN
+    return (F.one_hot(truth * known, count).movedim(-1, 1) * known[:, None]).float()
 
 
 @torch.inference_mode()

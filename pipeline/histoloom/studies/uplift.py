@@ -71,7 +71,7 @@ def run(work: Work) -> None:
     whose = tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split)
     check_generators(tiles.synthetic_stores, *whose)
     read = _what_is_read(work)
-    if record := learner.saw(study.models):
+    if record := learner.saw(study.models, config.learner_config):
         check_unseen(f"The learner '{config.learner_name}'", record, *whose)
     left_out = left_out_arms(trials_of(config), tiles)
     for arm, why in left_out.items():
@@ -101,7 +101,7 @@ def run(work: Work) -> None:
 def _what_is_read(work: Work) -> dict[str, Any]:
     """What decides the predictions beside the section's own params."""
     config, root = work.params.uplift, work.study.root
-    own = learner_of(config.learner_name, config.task).reads
+    own = learner_of(config.learner_name, config.task).reads(config.learner_config)
     if missing := [place for place in own if not (root / place).exists()]:
         raise HistoloomError(
             f"The learner '{config.learner_name}' needs {', '.join(missing)}, which is missing. Run: dvc repro uplift"

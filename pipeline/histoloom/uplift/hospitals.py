@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pandas as pd
@@ -38,12 +39,15 @@ class LearnerMeasures(TypedDict):
     more: dict[str, float]
 
 
-def folds_by_site(study: Study, train_tiles: int, test_tiles: int, *, label_patients: int | None = None) -> list[Fold]:
+def folds_by_site(
+    study: Study, train_tiles: int, test_tiles: int, *, label_patients: int | None = None, models: Path | None = None
+) -> list[Fold]:
     """A fold for each site of slides.csv.
 
     Parameters
     ----------
     train_tiles, test_tiles : at most so many, spread evenly over patients.
+    models : the study's, for a learner that reads them.
     label_patients : of how many train patients masks are known; the other patients' tiles are unlabelled. None for all.
     """
     store = study.real()
@@ -66,7 +70,8 @@ def folds_by_site(study: Study, train_tiles: int, test_tiles: int, *, label_pati
             Fold(
                 tiles(labelled, train_tiles),
                 {OWN: tiles(test, test_tiles), OTHER: tiles(elsewhere, test_tiles)},
-                unlabelled=tiles(rest, 8 * train_tiles).images if len(rest) else None,
+                models,
+                tiles(rest, 8 * train_tiles).images if len(rest) else None,
             )
         )
     return folds
