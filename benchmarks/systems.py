@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) -> tuple[list[Study], Measured, float]:
-    """A system's studies, what it comes to, and how long their stages took this time."""
+    """A system's studies, what it comes to, and how long all that took this time."""
     code = code_of(name)
     folds = getattr(code, "FOLDS", {}).get("drawn" if data is None else "real", 1)
     start, studies = time.monotonic(), []
@@ -72,9 +72,9 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
             change_params(place / "params.yaml", YAML(typ="safe").load(recipe.read_text(encoding="utf-8")))
         run(place, [stage for stage in code.STAGES if not STAGES[stage].per_model])
         studies.append(Study(place))
-    seconds = time.monotonic() - start
     with one_thread():
-        return studies, code.measure(studies), seconds
+        found = code.measure(studies)
+    return studies, found, time.monotonic() - start
 
 
 def run(folder: Path, stages: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.config.learners import DenoiserLearner, LearnerConfig, OwnLearner
-from histoloom.data.drawn import write_drawn
+from histoloom.data.drawn import FAINT, write_drawn
 from histoloom.data.nuclei_sets import write_both
 from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, learner_pictures
@@ -20,9 +20,9 @@ TRAIN_TILES, TEST_TILES, LABEL_PATIENTS = 32, 96, 2
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
-    """Drawn patients, whose nuclei are known; or those of monuseg and of tnbc, a site each."""
+    """Drawn patients, whose nuclei are faint and known; or those of monuseg and of tnbc, a site each."""
     if data is None:
-        write_drawn(folder)
+        write_drawn(folder, contrast=FAINT)
     else:
         write_both(folder, data)
 

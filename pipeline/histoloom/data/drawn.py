@@ -20,6 +20,8 @@ SITES = ("north", "south")
 """Each stains in its own way."""
 GENES = tuple(f"G{number}" for number in range(12))
 MPP = 0.5
+FAINT = 0.03
+"""Contrast at which nuclei are hardly darker than their ground, so that learners of masks differ."""
 _STAINS = {"north": ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), "south": ((0.49, 0.77, 0.41), (0.12, 0.87, 0.48))}
 _GLASS = {"north": 245.0, "south": 232.0}
 
@@ -49,24 +51,24 @@ def draw_layout(rng: np.random.Generator, side: int, drawing: Drawing) -> np.nda
     return out
 
 
-def draw_picture(rng: np.random.Generator, nuclei: np.ndarray, site: str) -> np.ndarray:
-    """The layout stained as at a site, (side, side, 3) uint8."""
+def draw_picture(rng: np.random.Generator, nuclei: np.ndarray, site: str, contrast: float = 1.0) -> np.ndarray:
+    """The layout stained as at a site, (side, side, 3) uint8. contrast : of nuclei to their ground, over the usual one."""
     texture = gaussian_filter(rng.standard_normal(nuclei.shape), 2.0, mode="wrap")
-    haematoxylin = 0.05 + 0.65 * gaussian_filter((nuclei > 0).astype(float), 0.7) * (
+    haematoxylin = 0.05 + 0.65 * contrast * gaussian_filter((nuclei > 0).astype(float), 0.7) * (
         1 + 0.5 * texture / texture.std() * 0.3
     )
-    eosin = 0.32 + 0.10 * texture / texture.std() - 0.15 * (nuclei > 0)
+    eosin = 0.32 + 0.10 * texture / texture.std() - 0.15 * contrast * (nuclei > 0)
     amounts = np.stack([haematoxylin, eosin.clip(0.02)], -1)
     light = _GLASS[site] * 10 ** -(amounts @ np.array(_STAINS[site])) + rng.normal(0, 1.0, (*nuclei.shape, 3))
     return light.clip(0, 255).astype(np.uint8)
 
 
-def write_drawn(folder: Path, patients: int = 14, side: int = 160, seed: int = 0) -> None:
+def write_drawn(folder: Path, patients: int = 14, side: int = 160, seed: int = 0, *, contrast: float = 1.0) -> None:
     """Write slides, instance maps, slides.csv, a table of expression and one of genotypes to a study's folder.
 
     Each patient's tissue is drawn as both sites stain it, a slide each, place by place alike.
 
-    patients : of whom two fourteenths are val and four test.
+    patients : of whom two fourteenths are val and four test. contrast : of nuclei, over the usual one.
     """
     rows, expression, genotypes = [], [], []
     for place in ("data/slides", "manifests"):
@@ -81,7 +83,7 @@ def write_drawn(folder: Path, patients: int = 14, side: int = 160, seed: int = 0
         split = "test" if number % 7 in (5, 6) else "val" if number % 7 == 4 else "train"
         for site in SITES:
             slide = f"{name}_{site}"
-            Image.fromarray(draw_picture(rng, nuclei, site)).save(folder / f"data/slides/{slide}.png")
+            Image.fromarray(draw_picture(rng, nuclei, site, contrast)).save(folder / f"data/slides/{slide}.png")
             rows.append(
                 {"slide_id": slide, "path": f"{slide}.png", "patient_id": name, "mpp": MPP, "label": label, "split": split,
                  "instances": f"{name}_nuclei.png", "site": site}

@@ -1,0 +1,60 @@
+"""Two learners beside each other: the same learner differs by nothing, what was predicted is taken up again, certainty is judged by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from histoloom.config.learners import PlainLearner
+from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles, calibration_of
+from tests.learners.test_learners import drawn
+
+UNET = PlainLearner(name="unet")
+
+
+def comparison(work: Path, steps: int = 3) -> LearnerComparison:
+    images, masks = drawn(24)
+    parts = [MaskedTiles(images[p], masks[p], np.array(list("aabbccdd"))) for p in np.split(np.arange(24), 3)]
+    folds = [Fold(parts[0], {"own": parts[1]}), Fold(parts[1], {"own": parts[2]})]
+    return LearnerComparison(("red", "blue"), folds, work, steps, 4, seeds=2)
+
+
+def test_a_learner_differs_from_itself_by_nothing(tmp_path):
+    found = comparison(tmp_path)
+    assert found.task("own").folds.tolist() == [0] * 8 + [1] * 8
+    same = found.difference(UNET, UNET, "own")
+    assert same["difference"] == 0 and same["interval"] == [0, 0]
+    assert 0 <= found.dice(UNET, "own") <= 1 and len(found.masks(UNET, "own")) == 2
+    assert found.calibration(UNET, "own")["error"] == pytest.approx(
+        np.mean([(masks != found.truth("own")).mean() for masks in found.masks(UNET, "own")])
+    )
+
+
+def test_what_was_predicted_is_taken_up_again_and_other_steps_are_another_trial(tmp_path):
+    first = comparison(tmp_path).masks(UNET, "own")
+    made = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert all((a == b).all() for a, b in zip(first, comparison(tmp_path).masks(UNET, "own")))
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+    comparison(tmp_path, steps=4).masks(UNET, "own")
+    assert len([*tmp_path.glob("unet_*")]) == 8
+
+
+def test_certainty_by_hand():
+    sure = np.array([0.95] * 8 + [0.55] * 2)
+    right = np.array([True] * 8 + [True, False])
+    found = calibration_of(sure, right)
+    assert found["error"] == pytest.approx(0.1)
+    assert found["error_of_surest"] == pytest.approx(0.5 / 9)  # eight of 0.95, and one of the two of 0.55
+    assert found["calibration_error"] == pytest.approx((8 * 0.05 + 2 * 0.05) / 10)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40))
+def test_who_is_always_right_errs_nowhere(seed, count):
+    sure = np.random.default_rng(seed).random(count)
+    found = calibration_of(sure, np.ones(count, bool))
+    assert found["error"] == found["error_of_surest"] == 0
+    assert found["calibration_error"] <= 1
