@@ -82,19 +82,17 @@ def measure(studies: list[Study]) -> Measured:
     """AUROC of planted artefacts by the score's norm, beside the distance in features; of each kind, of another organ, and by the filter `anomaly`."""
     (study,) = studies
     train, normal, groups = _tiles(study)
-    kinds = _planted(normal) | {"other organ": np.load(study.root / _OTHER)[:EACH]}
+    kinds = {"normal": normal} | _planted(normal) | {"other_organ": np.load(study.root / _OTHER)[:EACH]}
     ways = {"score": _score(study), "distance": _distance(study, train), "error": _error(study)}
-    of_train = {name: how(train) for name, how in ways.items()}
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for name, how in ways.items():
-        middle, spread_ = of_train[name].mean(), of_train[name].std() + 1e-9
-        signed = (lambda values: values) if name == "distance" else (lambda values: np.abs(values - middle) / spread_)  # noqa: B023
-        found[name] = {kind: signed(how(tiles)) for kind, tiles in {"normal": normal, **kinds}.items()}
+    found = {name: {kind: how(tiles) for kind, tiles in kinds.items()} for name, how in ways.items()}
+    for name in ("score", "error"):  # both ends count: what is too smooth has less than real tiles have
+        of_train = ways[name](train)
+        found[name] = {kind: np.abs(values - of_train.mean()) / of_train.std() for kind, values in found[name].items()}
     planted = {name: np.concatenate([of[kind] for kind in WAYS]) for name, of in found.items()}
     more = {
-        f"auroc_{kind.replace(' ', '_')}_{name}": _auroc(of["normal"], of[kind])
+        f"auroc_{kind.replace(' ', '_').replace('-', '_')}_{name}": _auroc(of["normal"], of[kind])
         for name, of in found.items()
-        for kind in kinds
+        for kind in [*WAYS, "other_organ"]
     }
     more |= {"auroc_error": _auroc(found["error"]["normal"], planted["error"])}
     return {
@@ -114,11 +112,23 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     models = study.models.resolve()
     maps = {name: score_maps(models, generator_sha256(models), "cpu", tiles[:10]) for name, tiles in kinds.items()}
     most = float(np.percentile(np.concatenate([of.ravel() for of in maps.values()]), 99))
+    slide = _slide_with_ink(study)
+    maps["a slide with ink"] = score_maps(models, generator_sha256(models), "cpu", slide)
     out = {}
-    for name, tiles in kinds.items():
+    for name, tiles in (kinds | {"a slide with ink": slide}).items():
         grey = (255 * np.clip(maps[name] / most, 0, 1)).astype(np.uint8)
         out |= {name: tiles[:10], f"{name}: the score's norm": np.repeat(grey[..., None], 3, -1)}
     return out
+
+
+def _slide_with_ink(study: Study) -> np.ndarray:
+    """(1, h, w, 3) A held-out slide at the tiles' scale, and a pen's stroke across a part of it."""
+    slides = pd.read_csv(study.root / "manifests/slides.csv")
+    row = slides[slides["split"] == "test"].iloc[0]
+    picture = Image.open(study.root / "data/slides" / row["path"]).convert("RGB")
+    whole = np.asarray(picture.resize([round(side * row["mpp"] / MPP) // 32 * 32 for side in picture.size])).copy()
+    whole[32:96, 32:96] = WAYS["pen"](whole[32:96, 32:96].astype(np.float32), np.random.default_rng(0)).clip(0, 255)
+    return whole[None]
 
 
 def _tiles(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from histoloom.config.base import Fraction, Positive, Section
 from histoloom.config.extractors import ExtractorName
 from histoloom.config.file_keys import Names
+from histoloom.config.learners import DEFAULT_LEARNERS, LearnerConfig, PlainLearner
 
 FilterName = Literal["quality", "distance", "label", "mask", "text", "rna", "anomaly", "near_copy"]
 _REJECTED = {"quality": 0.01, "distance": 0.01, "anomaly": 0.01, "near_copy": 0.001}
@@ -20,8 +21,15 @@ class TrainFilters(Section):
     distance and anomaly, 0.001 for near_copy, 0.05 for the others"""
     features: Annotated[ExtractorName, Names.EXTRACTOR] = "efficientnet-lite0"
     """network of distance, label, realism and rna: one of evaluate.features, but efficientnet-lite2"""
+    segmenter: LearnerConfig | None = None
+    """the learner of masks that the mask filter looks with: a name, or its keys, as uplift.learner; unstated, unet"""
     segmenter_steps: Positive = 400
     """training steps of the mask filter's segmenter, and of each of up to five more that set its threshold"""
+
+    @property
+    def segmenter_config(self) -> LearnerConfig:
+        """The mask filter's learner, where it is unstated too."""
+        return self.segmenter or PlainLearner(name=DEFAULT_LEARNERS["mask"])
 
     def false_rejection_of(self, name: str) -> float:
         """The fraction of real held-out tiles that a filter may reject."""

@@ -27,7 +27,7 @@ from histoloom.config.package import root as packaged_models
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.learners.learner import Learner, Told, Training
-from histoloom.learners.networks import class_ids, drawn, fit_labels, fit_masks, probabilities, sure_class_ids
+from histoloom.learners.networks import class_ids, drawn, fit_labels, fit_masks, mask_chances, probabilities
 from histoloom.process.noise import latent_noise
 from histoloom.sampling.diffusion_model import DiffusionModel, lineage_of_models, load_unconditioned
 
@@ -158,8 +158,8 @@ class DenoiserFeatures(Learner):
     def saw(cls, models: Path, told: Told) -> dict:
         return lineage_of_models(_models(_told(told), models))
 
-    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return sure_class_ids(self.head, images, self.device)
+    def chances(self, images: np.ndarray) -> np.ndarray:
+        return mask_chances(self.head, images, self.device)
 
     def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
         return (

@@ -69,25 +69,36 @@ class DiffusionSegmenter(Learner):
         record = DenoiserRecord(SPECS, DenoiserTraining(
             told.prediction, told.schedule, told.train_timesteps, "concat", shape, target="masks", backbone=told.backbone
         ))  # fmt: skip
-        return cls(
-            _model(network.freeze(run.device), record, target, run.device, run.checkpoints), told, target.classes
+        model = DiffusionModel(
+            target, network.freeze(run.device), ConditionSet(()), record, run.device, run.checkpoints
         )
+        return cls(model, told, target.classes)
 
     def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
         return self.sure_masks(images)[0]
 
     def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How sure a class is: the share of samples that have it."""
-        multiple = self.model.network.multiple
-        if any(side % multiple for side in images.shape[1:3]):
-            raise HistoloomError(f"The learner 'diffusion' reads tiles whose sides are multiples of {multiple} px.")
-        parts = [self._batch(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+        parts = [self._joined(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
         if not parts:
             return np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
         masks, agreement = (np.concatenate([part[name] for part in parts]) for name in ("mask", AGREEMENT))
         return masks, agreement
 
-    def _batch(self, images: np.ndarray) -> Arrays:
+    def chances(self, images: np.ndarray) -> np.ndarray:
+        """Shares of the samples."""
+        drawn, _ = self._drawn(images)
+        masks = np.stack([sample["mask"] for sample in drawn.samples])
+        return np.stack([(masks == number).mean(0, dtype=np.float32) for number in range(self.classes + 1)], 1)
+
+    def _joined(self, images: np.ndarray) -> Arrays:
+        drawn, program = self._drawn(images)
+        return registered("reduce", self.told.reduce)(drawn, program.reduce)
+
+    def _drawn(self, images: np.ndarray) -> tuple[Drawn, Program]:
+        multiple = self.model.network.multiple
+        if any(side % multiple for side in images.shape[1:3]):
+            raise HistoloomError(f"The learner 'diffusion' reads tiles whose sides are multiples of {multiple} px.")
         training = replace(self.model.record.training, shape=(self.model.network.channels, *images.shape[1:3]))
         model = replace(self.model, record=replace(self.model.record, training=training))
         given = Conditions(map=2 * to_unit(images, self.model.device) - 1)
@@ -96,7 +107,7 @@ class DiffusionSegmenter(Learner):
         )
         program = Program(samples=self.told.samples, reduce={"name": self.told.reduce})
         config = Sample(scheduler=self.told.scheduler, steps=self.told.sampling_steps, guidance=1.0)
-        return registered("reduce", self.told.reduce)(Drawn(model, config, rows, program), program.reduce)
+        return Drawn(model, config, rows, program), program
 
     def save(self, folder: Path) -> None:
         save_denoiser(self.model.network, self.model.record, folder)
@@ -106,7 +117,8 @@ class DiffusionSegmenter(Learner):
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         facts, (network, record) = read_json(folder / _FACTS), load_denoiser(folder, device)
         told, classes = DiffusionLearner(**facts["told"]), facts["classes"]
-        return cls(_model(network, record, Masks(classes, coding=told.coding), device, folder), told, classes)
+        model = DiffusionModel(Masks(classes, coding=told.coding), network, ConditionSet(()), record, device, folder)
+        return cls(model, told, classes)
 
 
 def denoiser_config(told: DiffusionLearner) -> TrainDenoiser:
@@ -117,8 +129,13 @@ def denoiser_config(told: DiffusionLearner) -> TrainDenoiser:
     )  # fmt: skip
 
 
-def _model(network: Backbone, record: DenoiserRecord, target: Masks, device: str, folder: Path) -> DiffusionModel:
-    return DiffusionModel(target, network, ConditionSet(()), record, device, folder)
+def segmenter_of(
+    network: Backbone, record: DenoiserRecord, target: Masks, told: DiffusionLearner, device: str, folder: Path
+) -> DiffusionSegmenter:
+    """The learner of a trained denoiser of masks that is given the tile."""
+    return DiffusionSegmenter(
+        DiffusionModel(target, network, ConditionSet(()), record, device, folder), told, target.classes
+    )
 
 
 def _batches(

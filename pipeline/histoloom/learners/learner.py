@@ -15,6 +15,7 @@ from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 from histoloom.training.run import TrainingRun
 
+_BATCH = 64
 Told = LearnerConfig | None
 """What a learner is told; None for its defaults."""
 
@@ -86,8 +87,8 @@ class Learner(ABC):
         ids : the tiles' names, for a learner that hands them on; unstated, they are numbered.
         """
 
-    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of tiles (n, h, w, 3) uint8: class ids (n, h, w) uint8, and how sure each is, (n, h, w) float32 from 0 to 1.
+    def chances(self, images: np.ndarray) -> np.ndarray:
+        """Of tiles (n, h, w, 3) uint8 each pixel's probability of background and of each class, (n, classes + 1, h, w) float32.
 
         Raises
         ------
@@ -95,6 +96,15 @@ class Learner(ABC):
             of a learner that can't tell.
         """
         raise HistoloomError(f"A {type(self).__name__} can't say how sure its masks are.")
+
+    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of tiles (n, h, w, 3) uint8: class ids (n, h, w) uint8, and how sure each is, (n, h, w) float32 from 0 to 1."""
+        parts = [self.chances(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+        ids, sure = np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
+        for number, part in enumerate(parts):
+            here = np.s_[number * _BATCH : (number + 1) * _BATCH]
+            ids[here], sure[here] = part.argmax(1), part.max(1)
+        return ids, sure
 
     @classmethod
     def saw(cls, models: Path, told: Told) -> dict | None:

@@ -136,18 +136,22 @@ def probabilities(model: nn.Module, images: np.ndarray, device: str, px: int | N
 
 
 @torch.inference_mode()
-def sure_class_ids(model: nn.Module, images: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of tiles (n, h, w, 3) uint8: class ids (n, h, w) uint8, and the probability of each pixel's class, float32."""
-    ids, chances = np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
-    for i in range(0, len(images), BATCH):
-        most = model(to_unit(images[i : i + BATCH], device)).float().softmax(1).max(1)
-        ids[i : i + BATCH], chances[i : i + BATCH] = most.indices.cpu().numpy(), most.values.cpu().numpy()
-    return ids, chances
+def mask_chances(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+    """(n, classes + 1, h, w) float32 of tiles (n, h, w, 3) uint8."""
+    parts = [
+        model(to_unit(images[i : i + BATCH], device)).float().softmax(1).cpu() for i in range(0, len(images), BATCH)
+    ]
+    return torch.cat(parts).numpy()
 
 
+@torch.inference_mode()
 def class_ids(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
     """(n, h, w) uint8 of tiles (n, h, w, 3) uint8."""
-    return sure_class_ids(model, images, device)[0]
+    found = [
+        model(to_unit(images[i : i + BATCH], device)).argmax(1).to(torch.uint8).cpu().numpy()
+        for i in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(found) if found else np.empty(images.shape[:3], np.uint8)
 
 
 def to_unit(images: np.ndarray, device: str, px: int | None = None) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from histoloom.conditions.efficientnet_lite import load_efficientnet_lite
 from histoloom.learners.learner import Learner, Training
-from histoloom.learners.networks import ImageNetInputs, class_ids, drawn, fit_masks, keep_norms, sure_class_ids
+from histoloom.learners.networks import ImageNetInputs, class_ids, drawn, fit_masks, keep_norms, mask_chances
 
 if TYPE_CHECKING:
     from timm.models.efficientnet import EfficientNetFeatures
@@ -140,8 +140,8 @@ class Segmenter(Learner):
     def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
         return class_ids(self.model, images, self.device)
 
-    def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return sure_class_ids(self.model, images, self.device)
+    def chances(self, images: np.ndarray) -> np.ndarray:
+        return mask_chances(self.model, images, self.device)
 
     def save(self, folder: Path) -> None:
         save_file({n: t.cpu().contiguous() for n, t in self.model.state_dict().items()}, folder / _WEIGHTS)

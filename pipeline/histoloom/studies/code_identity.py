@@ -8,7 +8,7 @@ from pathlib import Path
 
 import histoloom
 from histoloom.config import Params, Section
-from histoloom.config.learners import DEFAULT_LEARNERS
+from histoloom.config.learners import DenoiserLearner, LearnerConfig
 from histoloom.data.commit import digest
 from histoloom.errors import HistoloomError
 from histoloom.registry import LOADS, PLACES, Kind, module_of
@@ -31,22 +31,24 @@ def code_sha256(stage: str, params: Params) -> str:
 
 
 def _pieces(stage: str, params: Params) -> frozenset[str]:
-    names: dict[Kind, set[str]] = {kind: set() for kind in PLACES} | {"learner": {*_learners(stage, params)}}
+    learners = _learners(stage, params)
+    names: dict[Kind, set[str]] = {kind: set() for kind in PLACES} | {"learner": {learner.name for learner in learners}}
     for link in params.run_models.values():
         for kind, of_kind in _named(link).items():
             names[kind] |= {*of_kind}
     named = [(kind, name) for kind in STAGES[stage].loads for name in names[kind]]
     in_turn = [(kind, name) for piece in named for kind in LOADS.get(piece, ()) for name in names[kind]]
-    if stage == "uplift":
-        in_turn += [(kind, name) for kind, of in params.uplift.learner_config.loads.items() for name in of]
+    if "learner" in STAGES[stage].loads:
+        in_turn += [(kind, name) for learner in learners for kind, of in learner.loads.items() for name in of]
     return frozenset(module_of(kind, name) for kind, name in [*named, *in_turn])
 
 
-def _learners(stage: str, params: Params) -> tuple[str, ...]:
+def _learners(stage: str, params: Params) -> tuple[LearnerConfig, ...]:
     """The learner of the experiment, or that which the mask filter looks with; `anomaly` loads what the learner `denoiser` does."""
     if stage == "uplift":
-        return (params.uplift.learner_name,)
-    of = {"mask": DEFAULT_LEARNERS["mask"]} | ({"anomaly": "denoiser"} if stage == "filter" else {})
+        return (params.uplift.learner_config,)
+    of: dict[str, LearnerConfig] = {"mask": params.train_filters.segmenter_config}
+    of |= {"anomaly": DenoiserLearner()} if stage == "filter" else {}
     return tuple(learner for name, learner in of.items() if name in params.filter.use)
 
 

@@ -15,40 +15,36 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import RidgeCV
 
 from histoloom.conditions.rna import CODES
-from histoloom.config.learners import DEFAULT_LEARNERS
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.learners.dice import dice
-from histoloom.learners.learner import Learner, Training, learner_of
+from histoloom.learners.kept import Kept, KeptFacts, keep, load_kept
+from histoloom.learners.learner import Training, learner_of
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.training.clip import likeness
 from histoloom.training.run import TrainingRun
 
 _RIDGES = tuple(10.0**k for k in range(1, 7))
 _TEXT, _RNA = "text", "rna"
-_READ, _FOUND = "text.json", "mask.json"
-_SEGMENTER = DEFAULT_LEARNERS["mask"]
+_READ = "text.json"
 _TRAINED_AT_ONCE = 16
 _MOST_CAPTIONS = 256
 
 
 @dataclass(frozen=True)
 class MaskFilter(Filter):
-    """Dice coefficient of the tile's stated mask with what a learner of real tiles finds.
+    """Dice coefficient of the tile's stated mask with what a learner of real tiles finds."""
 
-    classes : how many, without the background.
-    """
-
-    learner: Learner
-    classes: int
+    kept: Kept
     name = "mask"
     reason = "does not show its mask"
     cross_fitted = True
 
     @classmethod
     def fit(cls, fitting: Fitting) -> MaskFilter:
-        classes, config = fitting.params.tile.masks.classes, fitting.params.train_filters
-        if not classes or "mask" not in fitting.params.conditions:
+        params, config = fitting.params, fitting.params.train_filters
+        classes, told = params.tile.masks.classes, config.segmenter_config
+        if not classes or "mask" not in params.conditions:
             raise HistoloomError(
                 "filter.use names mask, which is none of train_denoiser.conditions, or tile.masks has no classes. Take it out."
             )
@@ -57,13 +53,14 @@ class MaskFilter(Filter):
             raise HistoloomError("filter.use names mask, and no train tile's mask is known. Take it out.")
         masks = fitting.train.read("mask")
         assert masks is not None, "a row says `masked` where its store has masks"
-        kind = learner_of(_SEGMENTER, "mask")
+        kind = learner_of(told.name, "mask")
         run = TrainingRun(
-            f"train_filters: {name}", config.segmenter_steps, kind.learning_rate, fitting.params.seed, fitting.work / "checkpoints" / name, 100,
+            f"train_filters: {name}", config.segmenter_steps, kind.learning_rate, params.seed, fitting.work / "checkpoints" / name, 100,
             warmup_steps=20, device=fitting.device,
         )  # fmt: skip
-        training = Training(_SEGMENTER, "mask", classes, run, _TRAINED_AT_ONCE)
-        return cls(kind.fit(fitting.train.images[known], masks[known], training), len(classes))
+        training = Training(told.name, "mask", classes, run, _TRAINED_AT_ONCE, told=told, models=fitting.study.models)
+        learner = kind.fit(fitting.train.images[known], masks[known], training)
+        return cls(Kept(learner, KeptFacts(told.name, classes, params.tile.mpp, params.tile.tile_px)))
 
     @staticmethod
     def applies_to(tiles: Tiles) -> np.ndarray:
@@ -73,17 +70,15 @@ class MaskFilter(Filter):
         stated = tiles.read("mask")
         if stated is None:
             return pd.DataFrame({self.column: np.full(len(tiles), np.nan)})
-        scores = dice(self.learner.predict(tiles.images), stated, self.classes)
+        scores = dice(self.kept.learner.predict(tiles.images), stated, len(self.kept.facts.classes))
         return pd.DataFrame({self.column: np.where(self.applies_to(tiles), scores, np.nan)})
 
     def save(self, folder: Path) -> None:
-        self.learner.save(folder)
-        write_json(folder / _FOUND, {"classes": self.classes})
+        keep(self.kept, folder)
 
     @classmethod
     def load(cls, folder: Path) -> MaskFilter:
-        facts = json.loads((folder / _FOUND).read_text(encoding="utf-8"))
-        return cls(learner_of(_SEGMENTER, "mask").load(folder), **facts)
+        return cls(load_kept(folder))
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,15 @@ def _filters(params: Params, reviews: Path) -> Iterator[Problem]:
     if "text" in use and "text" in names and not both_towers:
         problem = f"it names text, and '{text}' is no folder of an open_clip model with both towers."
         yield "filter.use", problem, "take text out, or set train_encoders.text.source to train or a package."
+    if "mask" in use:
+        told = params.train_filters.segmenter_config
+        kind = registered("learner", told.name)
+        if "mask" not in kind.tasks:
+            problem = f"{told.name} learns {' and '.join(kind.tasks)}, and the mask filter looks at masks."
+            yield "train_filters.segmenter", problem, "leave it out, or name one that learns masks."
+        elif kind.reads(told) or told.name == "command":
+            problem = f"{told.name} reads the study's own generator, or is a command: the mask filter looks with a learner of its own."
+            yield "train_filters.segmenter", problem, "leave it out, or name unet, unet-imagenet or diffusion."
     if "review" in use and not reviews.is_file():
         problem = f"it names review, and there is no {reviews}."
         yield "filter.use", problem, "run histoloom review make and score, or take it out."

@@ -1,0 +1,177 @@
+"""A learner of masks over a whole slide: windows that overlap, whose probabilities are joined, band by band.
+
+Each pixel is seen by four windows, and what a window says counts less towards its border. So there is context beyond each window, and no
+seam between two. Windows without tissue are background. Memory holds a band as high as a window.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import histoloom
+from histoloom.config.tile import Tissue
+from histoloom.data.commit import digest, hash_tree, write_json
+from histoloom.data.pixel_box import PixelBox
+from histoloom.errors import HistoloomError
+from histoloom.learners.kept import Kept
+from histoloom.progress import progress
+from histoloom.slides.polygons import write_traced
+from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, write_pyramid
+from histoloom.slides.slide import Slide
+from histoloom.slides.tissue import TissueMap, detect_tissue
+
+_AT_ONCE = 32
+_PARTS, _STATE = ".parts", "state.json"
+_FORM = TiffFormat(compression="deflate")
+
+
+@dataclass(frozen=True)
+class PredictedSlide:
+    """The size of what was written, px, at what scale, and how many regions of each class."""
+
+    width: int
+    height: int
+    mpp: float
+    regions: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Windows of a slide's scanned part, half a window apart, beginning half a window before it.
+
+    downsample : level-0 pixels to a pixel of the result. size : (height, width) of the result.
+    """
+
+    slide: Slide
+    tissue: TissueMap
+    downsample: float
+    px: int
+    size: tuple[int, int]
+
+    @property
+    def step(self) -> int:
+        return self.px // 2
+
+    @property
+    def rows(self) -> int:
+        return -(-self.size[0] // self.step) + 1
+
+    @property
+    def columns(self) -> int:
+        return -(-self.size[1] // self.step) + 1
+
+    def boxes(self, row: int) -> list[PixelBox[float]]:
+        """At level 0."""
+        corner, side = self.slide.bounds, self.px * self.downsample
+        top = corner.top + (row - 1) * self.step * self.downsample
+        return [
+            PixelBox(corner.left + (column - 1) * self.step * self.downsample, top, side, side)
+            for column in range(self.columns)
+        ]
+
+
+def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> PredictedSlide:
+    """Write `mask.tif` (class ids) and `certainty.tif` (255 is sure) as pyramids, `mask.geojson` for QuPath, and `prediction.json`.
+
+    What was done before a break is taken up again, if slide and model are the same.
+
+    Parameters
+    ----------
+    model : the folder that the learner came from.
+
+    Raises
+    ------
+    HistoloomError
+        when the slide is coarser than what the learner learnt, or smaller than a pixel of it.
+    """
+    facts = kept.facts
+    downsample = facts.mpp / slide.mpp
+    if downsample < 0.8:
+        raise HistoloomError(
+            f"{slide.path.name} has {slide.mpp:g} µm/px, and the learner learnt tiles of {facts.mpp:g}: it is too coarse."
+        )
+    bounds = slide.bounds
+    size = int(bounds.height / downsample), int(bounds.width / downsample)
+    if min(size) < 1:
+        raise HistoloomError(f"{slide.path.name} is smaller than a pixel of {facts.mpp:g} µm.")
+    windows = _Windows(slide, detect_tissue(slide, Tissue()), downsample, facts.px, size)
+    parts = out / _PARTS
+    key = digest([slide.path.name, slide.size, slide.path.stat().st_size, hash_tree(model), histoloom.__version__])
+    begun = _begun(parts, key)
+    masks, sure = (RasterFile(parts / name, *size, 1) for name in ("mask", "sure"))
+    if not begun:
+        masks.create(), sure.create()
+    with progress("predict", windows.rows) as advance:
+        advance(begun)
+        for row, ids, certainty in _bands(windows, kept, begun):
+            top = (row - 1) * windows.step
+            masks.write(ids[..., None], left=0, top=top)
+            sure.write(certainty[..., None], left=0, top=top)
+            write_json(parts / _STATE, {"key": key, "rows": row + 1})
+            advance(1)
+    for name, raster in (("mask", masks), ("certainty", sure)):
+        scratch = parts / f"{name}-levels"
+        scratch.mkdir(exist_ok=True)
+        write_pyramid(out / f"{name}.tif", PyramidPicture(raster.read, size, facts.mpp), _FORM, scratch=scratch)
+    regions = write_traced(out / "mask.geojson", masks.read, size, facts.classes, downsample)
+    write_json(out / "prediction.json", {
+        "slide": slide.path.name, "learner": facts.name, "classes": facts.classes, "mpp": facts.mpp, "width_px": size[1], "height_px": size[0],
+        "regions": regions, "model_sha256": hash_tree(model), "histoloom": histoloom.__version__,
+        "note": "Predicted by a model. Nobody has looked at it.",
+    })  # fmt: skip
+    shutil.rmtree(parts)
+    return PredictedSlide(size[1], size[0], facts.mpp, regions)
+
+
+def _begun(parts: Path, key: str) -> int:
+    """How many rows of windows were done before a break; begins anew for another slide or model."""
+    state = parts / _STATE
+    found = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
+    if found.get("key") == key:
+        return found["rows"]
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    return 0
+
+
+def _bands(windows: _Windows, kept: Kept, begun: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each row of windows from `begun` on, the rows of the result that it completes: their number, class ids and certainty."""
+    px, step, (height, width) = windows.px, windows.step, windows.size
+    weights = _weights(px)
+    total = np.zeros((len(kept.facts.classes) + 1, px, (windows.columns + 1) * step), np.float32)
+    for row in range(max(0, begun - 1), windows.rows):
+        for column, chances in _row(windows, kept, row):
+            total[:, :, column * step : column * step + px] += weights * chances
+        done = total[:, :step, step : step + width]
+        if row >= max(1, begun):
+            rows = min(step, height - (row - 1) * step)
+            most, every = done[:, :rows].max(0), done[:, :rows].sum(0)
+            yield row, done[:, :rows].argmax(0).astype(np.uint8), np.rint(255 * most / every).astype(np.uint8)
+        total = np.concatenate([total[:, step:], np.zeros_like(total[:, :step])], 1)
+
+
+def _row(windows: _Windows, kept: Kept, row: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The probabilities of each window of a row, (classes + 1, px, px)."""
+    boxes = windows.boxes(row)
+    fractions = windows.tissue.fractions(np.array([[box.left, box.top] for box in boxes]), boxes[0].width)
+    background = np.zeros((len(kept.facts.classes) + 1, 1, 1), np.float32)
+    background[0] = 1
+    for column in np.flatnonzero(fractions == 0):
+        yield int(column), background
+    columns = np.flatnonzero(fractions > 0)
+    for start in range(0, len(columns), _AT_ONCE):
+        some = columns[start : start + _AT_ONCE]
+        pictures = np.stack([windows.slide.read(boxes[column], windows.downsample) for column in some])
+        yield from zip(map(int, some), kept.learner.chances(pictures))
+
+
+def _weights(px: int) -> np.ndarray:
+    """(px, px) that fall from the middle to the border, where they are small and not nought."""
+    line = 1 - np.abs((np.arange(px) + 0.5) / (px / 2) - 1)
+    return np.outer(line, line).astype(np.float32)

@@ -1,0 +1,200 @@
+"""Masks of a whole slide: as the picture shows them, without seams, joined over bands, gone on with after a break."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from histoloom.cli.main import cli
+from histoloom.data.pixel_box import PixelBox
+from histoloom.errors import HistoloomError
+from histoloom.learners import slide as of_slide
+from histoloom.learners.kept import Kept, KeptFacts, keep, load_kept
+from histoloom.learners.learner import Learner, learner_of
+from histoloom.learners.slide import predict_slide
+from histoloom.slides import polygons
+from histoloom.slides.open import open_slide
+from histoloom.slides.polygons import write_traced
+from tests.learners.test_diffusion import SMALL
+from tests.learners.test_learners import training_of
+
+MPP = 0.5
+DARK, PINK = (60, 30, 110), (225, 170, 200)
+FACTS = KeptFacts("unet", ("nucleus",), MPP, 32)
+
+
+@dataclass(frozen=True)
+class ByColour(Learner):
+    """A learner without a network: blue-violet pixels are nuclei. It counts what it is shown."""
+
+    seen: list[int]
+
+    @classmethod
+    def fit(cls, images, truth, training):
+        return cls([])
+
+    def predict(self, images, ids=()):
+        return self.chances(images).argmax(1).astype(np.uint8)
+
+    def chances(self, images):
+        self.seen.append(len(images))
+        dark = (images[..., 0] < 140).astype(np.float32)
+        return np.stack([1 - dark, dark], 1)
+
+
+def picture(height: int = 150, width: int = 214) -> tuple[np.ndarray, np.ndarray]:
+    """Pink tissue with dark squares, and their mask."""
+    mask = np.zeros((height, width), np.uint8)
+    for y, x in np.random.default_rng(1).integers(4, (height - 16, width - 16), (14, 2)):
+        mask[y : y + 9, x : x + 9] = 1
+    noise = np.random.default_rng(2).normal(0, 4, (height, width, 3))
+    return np.clip(np.array([PINK, DARK])[mask] + noise, 0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture
+def slide(tmp_path) -> Path:
+    Image.fromarray(picture()[0]).save(tmp_path / "slide.png")
+    return tmp_path / "slide.png"
+
+
+def predicted(slide: Path, kept: Kept, model: Path, out: Path, mpp: float = MPP):
+    out.mkdir(exist_ok=True)
+    with open_slide(slide, mpp) as opened:
+        return predict_slide(opened, kept, model, out)
+
+
+def written(out: Path, name: str = "mask") -> np.ndarray:
+    import tifffile
+
+    return tifffile.imread(out / f"{name}.tif", level=0)
+
+
+def test_masks_lie_where_the_slide_shows_them_and_pixels_are_sure(slide, tmp_path):
+    found = predicted(slide, Kept(ByColour([]), FACTS), slide.parent, tmp_path / "out")
+    _, mask = picture()
+    assert (found.height, found.width) == mask.shape and (written(tmp_path / "out") == mask).all()
+    assert (written(tmp_path / "out", "certainty") == 255).all()
+    features = json.loads((tmp_path / "out/mask.geojson").read_text())["features"]
+    areas = [shapely.geometry.shape(feature["geometry"]) for feature in features]
+    assert sum(area.area for area in areas) == mask.sum() and found.regions == {"nucleus": len(areas)}
+    assert {feature["properties"]["classification"]["name"] for feature in features} == {"nucleus"}
+    assert "Nobody has looked" in json.loads((tmp_path / "out/prediction.json").read_text())["note"]
+    assert not (tmp_path / "out/.parts").exists()
+
+
+def test_polygons_are_in_the_slide_s_own_pixels(slide, tmp_path):
+    facts = KeptFacts("unet", ("nucleus",), 2 * MPP, 32)
+    found = predicted(slide, Kept(ByColour([]), facts), slide.parent, tmp_path / "out")
+    assert (found.height, found.width) == (75, 107)
+    features = json.loads((tmp_path / "out/mask.geojson").read_text())["features"]
+    bounds = shapely.union_all([shapely.geometry.shape(f["geometry"]) for f in features]).bounds
+    ys, xs = np.nonzero(picture()[1])
+    assert np.allclose(bounds, (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1), atol=2)
+
+
+def test_a_break_costs_the_rows_in_flight(slide, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_text("a")
+    whole = ByColour([])
+    predicted(slide, Kept(whole, FACTS), model, tmp_path / "whole")
+
+    @dataclass(frozen=True)
+    class Breaks(ByColour):
+        def chances(self, images):
+            if len(self.seen) == 5:
+                raise KeyboardInterrupt
+            return super().chances(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        predicted(slide, Kept(Breaks([]), FACTS), model, tmp_path / "broken")
+    again = ByColour([])
+    predicted(slide, Kept(again, FACTS), model, tmp_path / "broken")
+    assert len(again.seen) < len(whole.seen)
+    for name in ("mask.tif", "certainty.tif", "mask.geojson"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+def test_another_model_begins_anew(slide, tmp_path, monkeypatch):
+    model, begun = tmp_path / "model", []
+    model.mkdir()
+    (model / "weights").write_text("a")
+    out = tmp_path / "out"
+    real = of_slide._begun
+    monkeypatch.setattr(of_slide, "_begun", lambda parts, key: begun.append(real(parts, key)) or begun[-1])
+    (out / ".parts").mkdir(parents=True)
+    (out / ".parts/state.json").write_text(json.dumps({"key": "another's", "rows": 3}))
+    predicted(slide, Kept(ByColour([]), FACTS), model, out)
+    assert begun == [0] and (written(out) == picture()[1]).all()
+
+
+def test_what_is_too_coarse_is_refused(slide, tmp_path):
+    with pytest.raises(HistoloomError, match="too coarse"):
+        predicted(slide, Kept(ByColour([]), FACTS), slide.parent, tmp_path / "out", mpp=1.0)
+
+
+def test_a_folder_without_a_learner_says_what_to_name(tmp_path):
+    with pytest.raises(HistoloomError, match="holds no learner of masks"):
+        load_kept(tmp_path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30), st.integers(1, 30), st.integers(1, 9))
+def test_regions_that_reach_over_bands_are_joined(tmp_path_factory, seed, height, width, band):
+    raster = np.random.default_rng(seed).choice([0, 1, 2], (height, width), p=[0.5, 0.3, 0.2]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("bands") / "a.geojson"
+
+    def read(box: PixelBox[int]) -> np.ndarray:
+        return raster[box.top : box.bottom, box.left : box.right, None]
+
+    before = polygons._BAND_PX
+    polygons._BAND_PX = band
+    try:
+        counts = write_traced(path, read, raster.shape, ("a", "b"))
+    finally:
+        polygons._BAND_PX = before
+    whole = write_traced(path.with_name("whole.geojson"), read, raster.shape, ("a", "b"))
+    for name, number in (("a", 1), ("b", 2)):
+        area, other = (
+            shapely.union_all(
+                [
+                    shapely.geometry.shape(f["geometry"])
+                    for f in json.loads(place.read_text())["features"]
+                    if f["properties"]["classification"]["name"] == name
+                ]
+            )
+            for place in (path, path.with_name("whole.geojson"))
+        )
+        assert area.equals(other) and area.area == (raster == number).sum()
+    assert all(counts[name] <= max(1, 2 * whole[name]) for name in counts)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["unet", "diffusion"])
+def test_a_kept_learner_looks_at_a_slide_by_the_command(name, slide, tmp_path):
+    shown, mask = picture(160, 224)
+    cut = [np.s_[y : y + 32, x : x + 32] for y in range(0, 160, 32) for x in range(0, 224, 32)]
+    images, masks = np.stack([shown[c] for c in cut]), np.stack([mask[c] for c in cut])
+    told = {"told": SMALL} if name == "diffusion" else {}
+    training = training_of(name, "mask", tmp_path / "work", rate=5e-3, **told)
+    learner = learner_of(name, "mask").fit(images, masks, training)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    keep(Kept(learner, KeptFacts(name, ("red", "blue"), MPP, 32)), kept)
+    done = CliRunner().invoke(
+        cli, ["predict", str(slide), str(tmp_path / "out"), "--model", str(kept), "--slide-mpp", str(MPP)]
+    )
+    assert done.exit_code == 0, done.output
+    found = written(tmp_path / "out")
+    assert 2 * ((found == 1) & (picture()[1] == 1)).sum() / ((found == 1).sum() + picture()[1].sum()) > 0.8
+    shutil.rmtree(tmp_path / "out")
