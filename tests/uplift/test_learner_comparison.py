@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from histoloom.config.learners import PlainLearner
 from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles, calibration_of
-from tests.learners.test_learners import drawn
+from tests.learners.test_learners import drawn, training_of
 
 UNET = PlainLearner(name="unet")
 
@@ -58,3 +58,11 @@ def test_who_is_always_right_errs_nowhere(seed, count):
     found = calibration_of(sure, np.ones(count, bool))
     assert found["error"] == found["error_of_surest"] == 0
     assert found["calibration_error"] <= 1
+
+
+def test_tiles_in_turn_are_each_seen_in_their_half_alone(tmp_path):
+    training = training_of("unet", "mask", tmp_path, steps=20, first=6)
+    halves = [{int(n) for step in steps for n in training.batch(step, 16)} for steps in (range(10), range(10, 20))]
+    assert halves == [set(range(6)), set(range(6, 16))]
+    together = training_of("unet", "mask", tmp_path, steps=20)
+    assert {int(n) for n in together.batch(0, 16)} == set(range(16))

@@ -97,15 +97,18 @@ def test_the_protocol_states_the_learner_and_the_rate_that_params_leave_out():
 def test_good_tiles_do_no_harm_and_wrong_labels_do(folder):
     labels = list(CLASSES) * 20
     write_study(folder, labels, labels[::-1])
-    arms = ["real", "real+synthetic", "synthetic"]
+    arms = ["real", "real+synthetic", "synthetic", "synthetic-then-real"]
     found = run_uplift(params_of(arms=arms, ratios=[2.0], steps=30))
     by_arm = {arm["arm"]: arm for arm in found["arms"]}
     assert by_arm["real"]["balanced_accuracy"] > 0.9
     assert by_arm["synthetic"]["balanced_accuracy"] < 0.1 and "did worse" in by_arm["synthetic"]["verdict"]
     assert by_arm["real+synthetic"]["trained_on"] == {"real": 24, "synthetic": 40}
+    in_turn = by_arm["synthetic-then-real"]
+    assert in_turn["trained_on"] == {"real": 24, "synthetic": 40}
+    assert in_turn["balanced_accuracy"] > 0.5, "what is learnt last stays"
     assert found["protocols_tried"] == 1 and found["test_groups"] == 1
     protocol = json.loads(Path("reports/uplift/protocol.json").read_text())
-    assert len(protocol["trials"]) == 6 and protocol["test_tiles"] == 24
+    assert len(protocol["trials"]) == 8 and protocol["test_tiles"] == 24
 
 
 def test_a_broken_run_takes_up_what_was_trained_and_another_protocol_is_counted(folder):

@@ -37,6 +37,11 @@ def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[t
         if get_origin(kind) is dict and isinstance(get_args(kind)[1], type) and issubclass(get_args(kind)[1], Section):
             yield f"{prefix}{name}", "mapping", f"`{field.default!r}`", note
             continue
+        if len(choices := [*_choices(kind)]) > 1:
+            yield f"{prefix}{name}", "name or mapping", f"`{field.default!r}`", note
+            for choice in choices:
+                yield from _keys_of_choice(choice, f"{prefix}{name}.")
+            continue
         if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Section)]:
             one = field.default is None  # else a list of them
             note = note or " ".join((inner[0].__doc__ or "").split())
@@ -45,6 +50,23 @@ def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[t
             continue
         default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
         yield f"{prefix}{name}", _type(kind), default, note
+
+
+def _choices(kind) -> Iterator[type[Section]]:
+    """The sections that a union of them chooses from."""
+    if get_origin(kind) in (Union, UnionType, Annotated):
+        for part in get_args(kind):
+            if isinstance(part, type) and issubclass(part, Section):
+                yield part
+            yield from _choices(part)
+
+
+def _keys_of_choice(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """The keys beside the name, of a section that is chosen by its name."""
+    chosen = section.model_fields["name"].default
+    for key, kind, default, note in _rows(section, prefix):
+        if key != f"{prefix}name":
+            yield key, kind, default, f"of {chosen}: {note}"
 
 
 def _type(kind) -> str:

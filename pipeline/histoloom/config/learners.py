@@ -42,18 +42,24 @@ class DiffusionLearner(PlainLearner):
     """A denoiser of masks that is given the tile. What it can be told is told to a model of the study by `train_denoiser` and `sample`."""
 
     name: Literal["diffusion"] = "diffusion"
-    backbone: BackboneName = "unet"
-    channels: tuple[Size, ...] = Field((32, 64, 64), min_length=1, max_length=8)
-    layers_per_block: Size = 1
-    attention_head_dim: Size = 8
-    coding: Literal["one_hot", "bits"] = "one_hot"
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "sample"
-    schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
-    train_timesteps: Positive = 1000
+    backbone: BackboneName = Field("unet", description="as train_denoiser.backbone")
+    channels: tuple[Size, ...] = Field(
+        (32, 64, 64), min_length=1, max_length=8, description="as train_denoiser.channels"
+    )
+    layers_per_block: Size = Field(1, description="as train_denoiser.layers_per_block")
+    attention_head_dim: Size = Field(8, description="as train_denoiser.attention_head_dim")
+    coding: Literal["one_hot", "bits"] = Field("one_hot", description="as train_denoiser.target.coding")
+    prediction: Literal["epsilon", "v_prediction", "sample"] = Field(
+        "sample", description="as train_denoiser.prediction"
+    )
+    schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = Field(
+        "cosine", description="as train_denoiser.schedule"
+    )
+    train_timesteps: Positive = Field(1000, description="as train_denoiser.train_timesteps")
     loss_weight: LossWeight = LossWeight(kind="none")
-    ema_decay: Fraction = 0.99
-    scheduler: Scheduler = "ddim"
-    sampling_steps: Positive = 10
+    ema_decay: Fraction = Field(0.99, description="as train_denoiser.ema_decay")
+    scheduler: Scheduler = Field("ddim", description="as sample.scheduler")
+    sampling_steps: Positive = Field(10, description="as sample.steps")
     samples: Positive = Field(5, description="of each tile, each from its own noise")
     reduce: Literal["vote", "staple"] = Field("staple", description="what joins them")
 

@@ -11,8 +11,9 @@ from histoloom.config.file_keys import Names
 from histoloom.config.learners import DEFAULT_LEARNERS, LearnerConfig, LearnerTask, PlainLearner
 
 ArmName = Literal[
-    "real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic"
-]
+    "real", "real+classical", "real+synthetic", "real+synthetic+classical", "real+unfiltered", "synthetic", "synthetic-then-real",
+    "synthetic-then-real+classical",
+]  # fmt: skip
 _COMMANDS = ("command", {"name": "command"})
 """How params state that the learner is the user's own command."""
 
@@ -22,7 +23,8 @@ class Uplift(Section):
     task: LearnerTask = Field("label", description="what the learner predicts of a tile")
     arms: tuple[ArmName, ...] = ("real", "real+classical", "real+synthetic", "real+synthetic+classical", "synthetic")
     """mixtures of tiles that are trained on; the others are compared with the first. A command has no arms with
-    classical. real+unfiltered has as many synthetic tiles as real+synthetic, drawn from all, accepted or not"""
+    classical. real+unfiltered has as many synthetic tiles as real+synthetic, drawn from all, accepted or not. synthetic-then-real learns from synthetic tiles
+    in the first half of the steps, and from real ones in the second"""
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((1.0,), min_length=1)
     """synthetic tiles for each real one, in the arms that have both"""
     seeds: int = Field(5, ge=0, le=1000)
@@ -38,7 +40,7 @@ class Uplift(Section):
     steps: Positive = Field(300, description="of the optimiser, the same for every arm")
     batch_size: Size = 32
     learning_rate: float | None = Field(None, gt=0)
-    """unstated, the learner's own: 3e-4 for networks of labels, 2e-3 for the others"""
+    """unstated, the learner's own: 3e-4 for networks of labels, 1e-3 for diffusion, 2e-3 for the others"""
 
     @property
     def learner_config(self) -> LearnerConfig:
@@ -70,6 +72,8 @@ class Uplift(Section):
                 f"uplift.arms names {asked[0]}, and a command is given the same tiles with it as without: take it out, and augment in the "
                 "command"
             )
+        if self.command and (asked := [arm for arm in self.arms if "then" in arm]):
+            raise ValueError(f"uplift.arms names {asked[0]}, and a command is given all tiles at once: take it out")
         if self.command and not all(part in self.command for part in ("{dataset}", "{predictions}")):
             raise ValueError("uplift.command must have {dataset} and {predictions} in it")
         return self

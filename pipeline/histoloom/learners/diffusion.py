@@ -35,7 +35,6 @@ from histoloom.sampling.reduce.masks import AGREEMENT
 from histoloom.targets.masks import Masks
 from histoloom.training.denoiser import denoising_loss
 from histoloom.training.loop import train
-from histoloom.training.run import epoch_order
 
 SPECS = (ConditionSpec("picture", "map", 3, 0.0, ("red", "green", "blue")),)
 _FACTS = "diffusion.json"
@@ -145,7 +144,7 @@ def _batches(
     run, stated = training.run, torch.from_numpy(masks)
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
-        index = epoch_order(run.seed, len(images), training.batch_size, step)
+        index = training.batch(step, len(images))
         shown, truth = to_unit(images[index.numpy()], run.device), stated[index]
         if training.augment:
             shown, truth = augmented(shown, generator, truth)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import torch
 
 from histoloom.config.learners import LearnerConfig, LearnerTask
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
-from histoloom.training.run import TrainingRun
+from histoloom.training.run import TrainingRun, epoch_order
 
 _BATCH = 64
 Told = LearnerConfig | None
@@ -31,6 +32,8 @@ class Training:
     augment : whether tiles are mirrored, turned, and shifted in brightness and colours.
     told : what the learner is told.
     command : the user's own, where the learner is one.
+    first : how many of the tiles, the first ones, are learnt from in the first half of the steps, and the others in the second; 0 for all
+        together.
     models : the study's models, of which a learner may use the denoiser.
     unlabelled : (n, h, w, 3) uint8, train tiles without truth, for a learner that learns from them too; None for none.
     """
@@ -42,10 +45,22 @@ class Training:
     batch_size: int
     image_px: int = 96
     augment: bool = field(default=True, kw_only=True)
+    first: int = field(default=0, kw_only=True)
     told: Told = field(default=None, kw_only=True)
     command: str | None = field(default=None, kw_only=True)
     models: Path | None = field(default=None, kw_only=True)
     unlabelled: np.ndarray | None = field(default=None, kw_only=True)
+
+    def turn(self, step: int, count: int) -> range:
+        """Which of `count` tiles are learnt from at a step."""
+        if not 0 < self.first < count:
+            return range(count)
+        return range(self.first) if step < self.run.steps // 2 else range(self.first, count)
+
+    def batch(self, step: int, count: int) -> torch.Tensor:
+        """The tiles of a step's batch: each of those whose turn it is, before any comes again."""
+        turn = self.turn(step, count)
+        return turn.start + epoch_order(self.run.seed + turn.start, len(turn), self.batch_size, step)
 
 
 class Learner(ABC):

@@ -15,7 +15,7 @@ from histoloom.config.learners import MaskLoss
 from histoloom.learners.augmentation import augmented
 from histoloom.learners.learner import Training
 from histoloom.training.loop import train
-from histoloom.training.run import Numbers, TrainingRun, epoch_order
+from histoloom.training.run import Numbers, TrainingRun
 
 Network = TypeVar("Network", bound=nn.Module)
 UNKNOWN = 255
@@ -63,10 +63,14 @@ def fit_labels(model: nn.Module, images: np.ndarray, truth: np.ndarray, training
     px : side that tiles are resized to; None leaves them as they are.
     """
     run = training.run
-    chance = torch.from_numpy(1 / np.bincount(truth, minlength=len(training.classes))[truth])
     labels = torch.from_numpy(truth)
+    chances = {
+        turn: _alike(truth, turn, len(training.classes))
+        for turn in {training.turn(s, len(truth)) for s in (0, run.steps)}
+    }
 
     def loss(step: int, generator: torch.Generator):
+        chance = chances[training.turn(step, len(truth))]
         index = torch.multinomial(chance, training.batch_size, replacement=True, generator=generator)
         batch = to_unit(images[index.numpy()], run.device, px)
         if training.augment:
@@ -75,6 +79,13 @@ def fit_labels(model: nn.Module, images: np.ndarray, truth: np.ndarray, training
 
     train(model, loss, run)
     model.eval().requires_grad_(False)
+
+
+def _alike(truth: np.ndarray, turn: range, classes: int) -> torch.Tensor:
+    """Chances (n,) by which the classes of the tiles of a turn are drawn alike often."""
+    chance, own = np.zeros(len(truth)), slice(turn.start, turn.stop)
+    chance[own] = 1 / np.bincount(truth[own], minlength=classes)[truth[own]]
+    return torch.from_numpy(chance)
 
 
 def fit_masks(
@@ -90,7 +101,7 @@ def fit_masks(
     stated = torch.from_numpy(masks).long()
 
     def loss(step: int, generator: torch.Generator):
-        index = epoch_order(run.seed, len(images), training.batch_size, step)
+        index = training.batch(step, len(images))
         batch, truth = to_unit(images[index.numpy()], run.device), stated[index].to(run.device)
         if training.augment:
             batch, truth = augmented(batch, generator, truth)

@@ -171,8 +171,9 @@ def uplift_part(job: UpliftPart) -> dict[str, int]:
 def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
     tiles = load_tiles(job.study, job.params)
     real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
-    rows = pd.concat([real, synthetic], ignore_index=True)
-    found = _predicted(job, tiles, rows)
+    in_turn = job.trial.in_turn
+    rows = pd.concat([synthetic, real] if in_turn else [real, synthetic], ignore_index=True)
+    found = _predicted(job, tiles, rows, len(synthetic) if in_turn else 0)
     if tiles.masks:
         found = counted(found, tiles.read(tiles.test, "mask"), len(tiles.classes))
     table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=tiles.test["tile_id"])
@@ -180,14 +181,14 @@ def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
     return {"real": len(real), "synthetic": len(synthetic)}
 
 
-def _predicted(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame) -> np.ndarray:
-    """What a learner that is fitted to these rows says of the test tiles: probabilities, or masks."""
+def _predicted(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame, first: int) -> np.ndarray:
+    """What a learner that is fitted to these rows says of the test tiles: probabilities, or masks. first : rows that it learns from first."""
     learner = learner_of(job.params.uplift.learner_name, job.params.uplift.task)
-    fitted = learner.fit(tiles.read(rows), tiles.truth(rows), _training(job, tiles, learner.learning_rate))
+    fitted = learner.fit(tiles.read(rows), tiles.truth(rows), _training(job, tiles, learner.learning_rate, first))
     return fitted.predict(tiles.read(tiles.test), tiles.test["tile_id"].tolist())
 
 
-def _training(job: UpliftPart, tiles: UpliftTiles, rate: float) -> Training:
+def _training(job: UpliftPart, tiles: UpliftTiles, rate: float, first: int) -> Training:
     """What every model of the experiment is asked to do, whatever it learns."""
     config, seed = job.params.uplift, int(digest([job.params.seed, job.trial.seed])[:7], 16)
     steps = config.steps
@@ -197,7 +198,7 @@ def _training(job: UpliftPart, tiles: UpliftTiles, rate: float) -> Training:
     )  # fmt: skip
     return Training(
         config.learner_name, config.task, tiles.classes, run, config.batch_size, config.image_px, augment=job.trial.classical,
-        told=config.learner_config, command=config.command, models=job.study.models,
+        told=config.learner_config, command=config.command, models=job.study.models, first=first,
     )  # fmt: skip
 
 

@@ -39,6 +39,11 @@ class Trial:
         return "unfiltered" in self.arm
 
     @property
+    def in_turn(self) -> bool:
+        """Whether synthetic tiles are learnt from first, and real ones then."""
+        return "-then-" in self.arm
+
+    @property
     def classical(self) -> bool:
         return self.arm.endswith("+classical")
 
@@ -47,7 +52,7 @@ def trials_of(config: Uplift) -> list[Trial]:
     """All trials; an arm without a mixture has no ratio, and is tried once a seed."""
     out = []
     for arm in config.arms:
-        mixed = arm.startswith(("real+synthetic", "real+unfiltered"))
+        mixed = arm.startswith(("real+synthetic", "real+unfiltered", "synthetic-then-real"))
         for ratio in config.ratios if mixed else (1.0,):
             out += [Trial(arm, ratio, seed) for seed in range(config.seeds)]
     return out
