@@ -40,7 +40,8 @@ class Uplift(Section):
     steps: Positive = Field(300, description="of the optimiser, the same for every arm")
     batch_size: Size = 32
     learning_rate: float | None = Field(None, gt=0)
-    """unstated, the learner's own: 3e-4 for networks of labels, 1e-3 for diffusion, 2e-3 for the others"""
+    """unstated, the learner's own: 3e-4 for networks of labels, 1e-3 for diffusion, 5e-4 for a denoiser that
+    is tuned, 2e-3 for the others"""
 
     @property
     def learner_config(self) -> LearnerConfig:

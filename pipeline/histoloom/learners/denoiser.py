@@ -31,7 +31,7 @@ from histoloom.learners.networks import class_ids, drawn, fit_labels, fit_masks,
 from histoloom.process.noise import latent_noise
 from histoloom.sampling.diffusion_model import DiffusionModel, lineage_of_models, load_unconditioned
 
-_WIDTH = 128
+_WIDTH, _TUNED_RATE = 128, 5e-4
 _STUDY = ("encoders", "autoencoder", "denoiser")
 _WEIGHTS, _FACTS, _MODELS = "head.safetensors", "head.json", "models"
 
@@ -138,6 +138,11 @@ class DenoiserFeatures(Learner):
     device: str
     tasks = ("label", "mask")
     learning_rate = 2e-3
+
+    @classmethod
+    def rate(cls, told: Told) -> float:
+        """A denoiser's own weights are tuned more gently."""
+        return _TUNED_RATE if _told(told).tune else cls.learning_rate
 
     @classmethod
     def reads(cls, told: Told) -> tuple[str, ...]:

@@ -74,6 +74,11 @@ class Learner(ABC):
     learning_rate: ClassVar[float]
 
     @classmethod
+    def rate(cls, told: Told) -> float:
+        """The learning rate where params state none."""
+        return cls.learning_rate
+
+    @classmethod
     def reads(cls, told: Told) -> tuple[str, ...]:
         """Places of the study that it reads beside the tiles, of those that the stage may read."""
         return ()

@@ -184,7 +184,11 @@ def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
 def _predicted(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame, first: int) -> np.ndarray:
     """What a learner that is fitted to these rows says of the test tiles: probabilities, or masks. first : rows that it learns from first."""
     learner = learner_of(job.params.uplift.learner_name, job.params.uplift.task)
-    fitted = learner.fit(tiles.read(rows), tiles.truth(rows), _training(job, tiles, learner.learning_rate, first))
+    fitted = learner.fit(
+        tiles.read(rows),
+        tiles.truth(rows),
+        _training(job, tiles, learner.rate(job.params.uplift.learner_config), first),
+    )
     return fitted.predict(tiles.read(tiles.test), tiles.test["tile_id"].tolist())
 
 

@@ -186,7 +186,7 @@ class LearnerComparison:
         kind, fold = learner_of(learner.name, "mask"), self.folds[number]
         checkpoints, every = self.work / "checkpoints" / name, max(1, self.steps // 4)
         run = TrainingRun(
-            learner.name, self.steps, kind.learning_rate, 100 * number + seed, checkpoints, every, warmup_steps=self.steps // 10,
+            learner.name, self.steps, kind.rate(learner), 100 * number + seed, checkpoints, every, warmup_steps=self.steps // 10,
             device=self.device,
         )  # fmt: skip
         training = Training(

@@ -81,7 +81,7 @@ def protocol_of(
 ) -> Protocol:
     """What will be done with these test tiles."""
     told = config.learner_config.model_dump(mode="json")
-    rate = config.learning_rate or learner_of(config.learner_name, config.task).learning_rate
+    rate = config.learning_rate or learner_of(config.learner_name, config.task).rate(config.learner_config)
     return {
         "params": config.model_dump(mode="json")
         | {"learner": told if len(told) > 1 else config.learner_name, "learning_rate": rate},

@@ -55,7 +55,7 @@ class MaskFilter(Filter):
         assert masks is not None, "a row says `masked` where its store has masks"
         kind = learner_of(told.name, "mask")
         run = TrainingRun(
-            f"train_filters: {name}", config.segmenter_steps, kind.learning_rate, params.seed, fitting.work / "checkpoints" / name, 100,
+            f"train_filters: {name}", config.segmenter_steps, kind.rate(told), params.seed, fitting.work / "checkpoints" / name, 100,
             warmup_steps=20, device=fitting.device,
         )  # fmt: skip
         training = Training(told.name, "mask", classes, run, _TRAINED_AT_ONCE, told=told, models=fitting.study.models)
