@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histoloom.config.learners import DiffusionLearner
 from histoloom.errors import HistoloomError
 from histoloom.quality.filters.base import Tiles
 from histoloom.quality.filters.conditions import RnaFilter
@@ -108,3 +109,18 @@ def test_real_tiles_pass_the_quality_filter_that_spoilt_ones_fail(train, held_ou
     real = found.scores(held_out)["quality_score"]
     bad = found.scores(with_images(held_out, spoilt))["quality_score"]
     assert len(set(ways)) == 6 and bad.median() < real.min()
+
+
+@pytest.mark.long
+def test_the_mask_filter_looks_with_the_learner_that_params_name_and_is_kept(fitting, tmp_path):
+    told = {"name": "diffusion", "channels": [16, 32], "samples": 2, "sampling_steps": 2}
+    config = fitting.params.train_filters.model_copy(
+        update={"segmenter": DiffusionLearner(**told), "segmenter_steps": 3}
+    )
+    params = fitting.params.model_copy(update={"train_filters": config})
+    (tmp_path / "kept").mkdir()
+    fitted = FILTERS["mask"].fit(fitting_of(fitting.train, params, tmp_path))
+    fitted.save(tmp_path / "kept")
+    kept = FILTERS["mask"].load(tmp_path / "kept")
+    assert kept.kept.facts == fitted.kept.facts and kept.kept.facts.classes == params.tile.masks.classes
+    assert kept.scores(fitting.train).equals(fitted.scores(fitting.train))

@@ -21,6 +21,7 @@ def faults_of(cluster: dict | None = None, tile: dict | None = None, **sections)
 
 CANVAS = {"name": "c", "width_px": 256, "height_px": 256}
 STAIN = {"masks": {"source": "stain", "classes": ["nucleus"]}}
+LOOKS = {"train_denoiser": {"conditions": ["mask"]}, "filter": {"use": ["mask"]}}
 REQUEST = {"name": "more", "tiles": 3}
 
 
@@ -46,6 +47,9 @@ REQUEST = {"name": "more", "tiles": 3}
         ("sample_slides.slides, 'c'", "512", {}, {"sample_slides": {"slides": [CANVAS], "window_latent_px": 128}}),
         ("sample_slides.halo_latent_px", "quarter", {}, {"sample_slides": {"slides": [CANVAS], "halo_latent_px": 6}}),
         ("filter.use", "mask", {}, {"filter": {"use": ["mask"]}}),
+        ("train_filters.segmenter", "learns label", STAIN, LOOKS | {"train_filters": {"segmenter": "timm:resnet18"}}),
+        ("train_filters.segmenter", "own generator", STAIN, LOOKS | {"train_filters": {"segmenter": "denoiser"}}),
+        ("train_filters.segmenter", "is a command", STAIN, LOOKS | {"train_filters": {"segmenter": "command"}}),
         ("filter.use", "rna", {}, {"filter": {"use": ["rna"]}}),
         ("filter.use", "both towers", {}, {"filter": {"use": ["text"]}, "train_encoders": {"text": {"source": "transformers:vinid/plip"}}}),
         ("filter.use", "review", {}, {"filter": {"use": ["review"]}}),
