@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.config.learners import DenoiserLearner, LearnerConfig, OwnLearner
-from histoloom.data.drawn import FAINT, write_drawn
+from histoloom.data.drawn import write_drawn
 from histoloom.data.nuclei_sets import write_both
 from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, learner_pictures
@@ -17,12 +17,14 @@ from histoloom.uplift.learner_comparison import LearnerComparison
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 SEEDS = 2
 TRAIN_TILES, TEST_TILES, LABEL_PATIENTS = 32, 96, 2
+_CONTRAST = 0.3
+"""Of drawn nuclei: fainter ones are lost in latents."""
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
-    """Drawn patients, whose nuclei are faint and known; or those of monuseg and of tnbc, a site each."""
+    """Drawn patients, whose nuclei are pale and known; or those of monuseg and of tnbc, a site each."""
     if data is None:
-        write_drawn(folder, contrast=FAINT)
+        write_drawn(folder, contrast=_CONTRAST)
     else:
         write_both(folder, data)
 

@@ -107,8 +107,8 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
     masks, sure = (RasterFile(parts / name, *size, 1) for name in ("mask", "sure"))
     if not begun:
         masks.create(), sure.create()
-    with progress("predict", windows.rows) as advance:
-        advance(begun)
+    with progress("predict", windows.rows - 1) as advance:
+        advance(max(0, begun - 1))
         for row, ids, certainty in _bands(windows, kept, begun):
             top = (row - 1) * windows.step
             masks.write(ids[..., None], left=0, top=top)
