@@ -66,7 +66,16 @@ def test_what_params_tell_it_reaches_its_denoiser():
 
 
 def test_what_no_learner_can_be_told_is_an_error():
-    for learner in ({"name": "diffusion", "wide": 3}, {"name": "unet", "samples": 3}, {"name": "vgg"}, {"samples": 3}):
+    for learner in (
+        {"name": "diffusion", "wide": 3},
+        {"name": "unet", "samples": 3},
+        {"name": "vgg"},
+        {"samples": 3},
+        [],
+        ["unet"],
+        {"name": ["unet"]},
+        {"name": "diffusion", "backbone": "mlp"},
+    ):
         with pytest.raises(ValueError):
             Uplift(task="mask", learner=learner)
 

@@ -133,9 +133,52 @@ def test_another_model_begins_anew(slide, tmp_path, monkeypatch):
     real = of_slide._begun
     monkeypatch.setattr(of_slide, "_begun", lambda parts, key: begun.append(real(parts, key)) or begun[-1])
     (out / ".parts").mkdir(parents=True)
-    (out / ".parts/state.json").write_text(json.dumps({"key": "another's", "rows": 3}))
-    predicted(slide, Kept(ByColour([]), FACTS), model, out)
-    assert begun == [0] and (written(out) == picture()[1]).all()
+    for state in (json.dumps({"key": "another's", "rows": 3}), "{"):
+        (out / ".parts").mkdir(parents=True, exist_ok=True)
+        (out / ".parts/state.json").write_text(state)
+        predicted(slide, Kept(ByColour([]), FACTS), model, out)
+    assert begun == [0, 0] and (written(out) == picture()[1]).all()
+
+
+def test_the_same_slide_at_another_scale_begins_anew(slide, tmp_path):
+    @dataclass(frozen=True)
+    class Breaks(ByColour):
+        def chances(self, images):
+            if len(self.seen) == 5:
+                raise KeyboardInterrupt
+            return super().chances(images)
+
+    (tmp_path / "model").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        predicted(slide, Kept(Breaks([]), FACTS), tmp_path / "model", tmp_path / "out")
+    predicted(slide, Kept(ByColour([]), FACTS), tmp_path / "model", tmp_path / "out", mpp=0.4)
+    predicted(slide, Kept(ByColour([]), FACTS), tmp_path / "model", tmp_path / "whole", mpp=0.4)
+    assert (written(tmp_path / "out") == written(tmp_path / "whole")).all()
+
+
+def test_glass_is_told_and_nobody_is_sure_of_it(tmp_path):
+    Image.fromarray(np.full((80, 90, 3), 245, np.uint8)).save(tmp_path / "glass.png")
+    (tmp_path / "model").mkdir()
+    found = predicted(tmp_path / "glass.png", Kept(ByColour([]), FACTS), tmp_path / "model", tmp_path / "out")
+    assert not found.has_tissue and found.regions == {"nucleus": 0}
+    assert not written(tmp_path / "out", "certainty").any()
+
+
+def test_what_was_not_predicted_here_is_not_overwritten(slide, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mask.tif").write_text("mine")
+    with pytest.raises(HistoloomError, match="would be overwritten"):
+        predicted(slide, Kept(ByColour([]), FACTS), slide.parent, tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with open_slide(slide, MPP) as opened, pytest.raises(HistoloomError, match="Nothing can be written"):
+        predict_slide(opened, Kept(ByColour([]), FACTS), slide.parent, tmp_path / "file/out")
+
+
+def test_a_damaged_learner_is_told(tmp_path):
+    for text in ("{}", "[]", '{"name": "unet", "classes": ["a"], "mpp": 1, "px": 8}'):
+        (tmp_path / "learner.json").write_text(text)
+        with pytest.raises(HistoloomError):
+            load_kept(tmp_path)
 
 
 def test_what_is_too_coarse_is_refused(slide, tmp_path):

@@ -63,6 +63,12 @@ class DiffusionLearner(PlainLearner):
     samples: Positive = Field(5, description="of each tile, each from its own noise")
     reduce: Literal["vote", "staple"] = Field("staple", description="what joins them")
 
+    @model_validator(mode="after")
+    def _diffuses_masks(self):
+        if self.backbone == "mlp":
+            raise ValueError("backbone: mlp is of vectors, and this learner diffuses masks: take another")
+        return self
+
     @classmethod
     def of(cls, denoiser: TrainDenoiser, sample: Solved, samples: int, reduce: str) -> Self:
         """The learner that is told what a study tells its denoiser of masks, and how this is sampled."""
@@ -115,7 +121,7 @@ _TOLD = {"diffusion", "denoiser"}
 def _section(value: Any) -> str:
     """Which section a learner is stated by."""
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
-    if name in _TOLD:
+    if isinstance(name, str) and name in _TOLD:
         return f"[{name}]"
     is_own = isinstance(name, str) and name not in PLACES["learner"] and entry_of("learner", name) == name
     return "[own]" if is_own else "[plain]"

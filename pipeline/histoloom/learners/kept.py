@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
 
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.config import load_params
+from histoloom.config import Params, load_params
 from histoloom.config.learners import DiffusionLearner
 from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
@@ -20,12 +23,15 @@ _FACTS = "learner.json"
 
 @dataclass(frozen=True)
 class KeptFacts:
-    """name : of the learner. classes : of its masks, without the background. mpp : µm/px of the tiles that it learnt. px : their side."""
+    """name : of the learner. classes : of its masks, without the background. mpp : µm/px of the tiles that it learnt. px : their side.
+    tissue : how tissue is told from glass, as `tile.tissue` states it; empty for the defaults.
+    """
 
     name: str
     classes: tuple[str, ...]
     mpp: float
     px: int
+    tissue: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,12 @@ class Kept:
 
     learner: Learner
     facts: KeptFacts
+
+
+def facts_of_study(name: str, params: Params) -> KeptFacts:
+    """What a learner of this name learns in a study."""
+    tile = params.tile
+    return KeptFacts(name, tuple(tile.masks.classes), tile.mpp, tile.tile_px, tile.tissue.model_dump(mode="json"))
 
 
 def keep(kept: Kept, folder: Path) -> None:
@@ -48,34 +60,47 @@ def load_kept(folder: Path, device: str = "cpu") -> Kept:
     Raises
     ------
     HistoloomError
-        when the folder holds neither.
+        when the folder holds neither, or what it holds is damaged.
     """
-    if (folder / _FACTS).is_file():
-        facts = read_json(folder / _FACTS)
-        facts["classes"] = tuple(facts["classes"])
-        return Kept(learner_of(facts["name"], "mask").load(folder, device), KeptFacts(**facts))
-    if (folder / "denoiser").is_dir():
-        return _of_denoiser(folder, device)
+    try:
+        if (folder / _FACTS).is_file():
+            _params_of(folder)
+            facts = read_json(folder / _FACTS)
+            facts["classes"] = tuple(facts["classes"])
+            return Kept(learner_of(facts["name"], "mask").load(folder, device), KeptFacts(**facts))
+        if (folder / "denoiser").is_dir():
+            return _of_denoiser(folder, device)
+    except HistoloomError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise HistoloomError(
+            f"The learner in {folder} can't be loaded on {device}: {error!r}. Make it anew, or name another folder or device."
+        ) from error
     raise HistoloomError(
         f"{folder} holds no learner of masks. Name models/filters of a study whose filter.use names mask, or the models of a study "
         "whose train_denoiser has target: masks and conditions: [picture]."
     )
 
 
+def _params_of(folder: Path) -> Params | None:
+    """The params of the study or the package that a folder of models is of; None where there are none. The pieces that they name from outside
+    are known then."""
+    places = (folder, folder.parent, folder.parent.parent)
+    stated = next((place / "params.yaml" for place in places if (place / "params.yaml").is_file()), None)
+    return None if stated is None else load_params(stated)
+
+
 def _of_denoiser(folder: Path, device: str) -> Kept:
+    params = _params_of(folder)
+    if params is None:
+        raise HistoloomError(
+            f"There is no params.yaml in {folder} or beside it, which states its scale and its classes."
+        )
     network, record = load_denoiser(folder / "denoiser", device)
     if record.training.target != "masks" or tuple(spec.name for spec in record.conditions) != ("picture",):
         raise HistoloomError(
             f"The denoiser in {folder} makes {record.training.target}: masks are predicted by one with target: masks and conditions: [picture]."
         )
-    stated = next(
-        (place / "params.yaml" for place in (folder, folder.parent) if (place / "params.yaml").is_file()), None
-    )
-    if stated is None:
-        raise HistoloomError(
-            f"There is no params.yaml in {folder} or beside it, which states its scale and its classes."
-        )
-    params = load_params(stated)
     request = next(iter(params.plan.requests), None)
     samples, reduce = (request.samples, request.reduce.name) if request else (5, "staple")
     told = DiffusionLearner.of(
@@ -86,8 +111,4 @@ def _of_denoiser(folder: Path, device: str) -> Kept:
         raise HistoloomError(
             f"The denoiser in {folder} makes masks at factor {target.factor}: slides are predicted at factor 1."
         )
-    learner = segmenter_of(network, record, target, told, device, folder)
-    facts = KeptFacts(
-        "diffusion", tuple(params.tile.masks.classes), params.tile.mpp, record.training.px * target.factor
-    )
-    return Kept(learner, facts)
+    return Kept(segmenter_of(network, record, target, told, device, folder), facts_of_study("diffusion", params))

@@ -21,6 +21,7 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 from histoloom.learners.kept import Kept
 from histoloom.progress import progress
+from histoloom.slides.open import slide_sha256
 from histoloom.slides.polygons import write_traced
 from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, write_pyramid
 from histoloom.slides.slide import Slide
@@ -28,17 +29,19 @@ from histoloom.slides.tissue import TissueMap, detect_tissue
 
 _AT_ONCE = 32
 _PARTS, _STATE = ".parts", "state.json"
+_WRITTEN = ("mask.tif", "certainty.tif", "mask.geojson")
 _FORM = TiffFormat(compression="deflate")
 
 
 @dataclass(frozen=True)
 class PredictedSlide:
-    """The size of what was written, px, at what scale, and how many regions of each class."""
+    """The size of what was written, px, at what scale, and how many regions of each class, and whether there is tissue."""
 
     width: int
     height: int
     mpp: float
     regions: dict[str, int]
+    has_tissue: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class _Windows:
 
 
 def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> PredictedSlide:
-    """Write `mask.tif` (class ids) and `certainty.tif` (255 is sure) as pyramids, `mask.geojson` for QuPath, and `prediction.json`.
+    """Write `mask.tif` (class ids) and `certainty.tif` (255 is sure, 0 where there is no tissue and nobody looked) as pyramids, `mask.geojson` for QuPath, and `prediction.json`.
 
     What was done before a break is taken up again, if slide and model are the same.
 
@@ -88,23 +91,25 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
     Raises
     ------
     HistoloomError
-        when the slide is coarser than what the learner learnt, or smaller than a pixel of it.
+        when the slide is coarser than what the learner learnt, or smaller than a pixel of it; when the folder can't be written to, or holds
+        another's masks.
     """
     facts = kept.facts
-    downsample = facts.mpp / slide.mpp
-    if downsample < 0.8:
+    downsample = facts.mpp / slide.mpp if slide.mpp > 0 else 0.0
+    if not np.isfinite(downsample) or downsample < 0.8:
         raise HistoloomError(
-            f"{slide.path.name} has {slide.mpp:g} µm/px, and the learner learnt tiles of {facts.mpp:g}: it is too coarse."
+            f"{slide.path.name} has {slide.mpp:g} µm/px, and the learner learnt tiles of {facts.mpp:g}: its scale is wrong, or too coarse."
         )
     bounds = slide.bounds
     size = int(bounds.height / downsample), int(bounds.width / downsample)
     if min(size) < 1:
         raise HistoloomError(f"{slide.path.name} is smaller than a pixel of {facts.mpp:g} µm.")
-    windows = _Windows(slide, detect_tissue(slide, Tissue()), downsample, facts.px, size)
+    windows = _Windows(slide, detect_tissue(slide, Tissue(**facts.tissue)), downsample, facts.px, size)
     parts = out / _PARTS
-    key = digest([slide.path.name, slide.size, slide.path.stat().st_size, hash_tree(model), histoloom.__version__])
-    begun = _begun(parts, key)
+    sha256 = slide_sha256(slide.path)
+    key = digest([sha256, slide.mpp, bounds, size, hash_tree(model), histoloom.__version__])
     masks, sure = (RasterFile(parts / name, *size, 1) for name in ("mask", "sure"))
+    begun = _begun(parts, key)
     if not begun:
         masks.create(), sure.create()
     with progress("predict", windows.rows - 1) as advance:
@@ -121,22 +126,33 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
         write_pyramid(out / f"{name}.tif", PyramidPicture(raster.read, size, facts.mpp), _FORM, scratch=scratch)
     regions = write_traced(out / "mask.geojson", masks.read, size, facts.classes, downsample)
     write_json(out / "prediction.json", {
-        "slide": slide.path.name, "learner": facts.name, "classes": facts.classes, "mpp": facts.mpp, "width_px": size[1], "height_px": size[0],
+        "slide": slide.path.name, "slide_sha256": sha256, "tissue_fraction": float(windows.tissue.mask.mean()), "learner": facts.name, "classes": facts.classes, "mpp": facts.mpp, "width_px": size[1], "height_px": size[0],
         "regions": regions, "model_sha256": hash_tree(model), "histoloom": histoloom.__version__,
         "note": "Predicted by a model. Nobody has looked at it.",
     })  # fmt: skip
     shutil.rmtree(parts)
-    return PredictedSlide(size[1], size[0], facts.mpp, regions)
+    return PredictedSlide(size[1], size[0], facts.mpp, regions, bool(windows.tissue.mask.any()))
 
 
 def _begun(parts: Path, key: str) -> int:
     """How many rows of windows were done before a break; begins anew for another slide or model."""
-    state = parts / _STATE
-    found = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
-    if found.get("key") == key:
+    state, out = parts / _STATE, parts.parent
+    try:
+        found = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
+    except ValueError:
+        found = {}
+    if found.get("key") == key and all((parts / name).is_file() for name in ("mask", "sure")):
         return found["rows"]
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
+    taken = [name for name in _WRITTEN if (out / name).exists()]
+    if taken and not (out / "prediction.json").is_file():
+        raise HistoloomError(
+            f"{out} holds {taken[0]}, which was not predicted here, and would be overwritten. Name another folder."
+        )
+    try:
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(parents=True)
+    except OSError as error:
+        raise HistoloomError(f"Nothing can be written to {out}: {error}. Name another folder.") from error
     return 0
 
 
@@ -144,16 +160,21 @@ def _bands(windows: _Windows, kept: Kept, begun: int) -> Iterator[tuple[int, np.
     """For each row of windows from `begun` on, the rows of the result that it completes: their number, class ids and certainty."""
     px, step, (height, width) = windows.px, windows.step, windows.size
     weights = _weights(px)
-    total = np.zeros((len(kept.facts.classes) + 1, px, (windows.columns + 1) * step), np.float32)
+    shape = px, (windows.columns + 1) * step
+    total, looked = np.zeros((len(kept.facts.classes) + 1, *shape), np.float32), np.zeros(shape, bool)
     for row in range(max(0, begun - 1), windows.rows):
         for column, chances in _row(windows, kept, row):
-            total[:, :, column * step : column * step + px] += weights * chances
+            here = np.s_[column * step : column * step + px]
+            total[:, :, here] += weights * chances
+            looked[:, here] |= chances.shape[1] > 1
         done = total[:, :step, step : step + width]
         if row >= max(1, begun):
             rows = min(step, height - (row - 1) * step)
             most, every = done[:, :rows].max(0), done[:, :rows].sum(0)
-            yield row, done[:, :rows].argmax(0).astype(np.uint8), np.rint(255 * most / every).astype(np.uint8)
+            sure = np.where(looked[:rows, step : step + width], np.rint(255 * most / every), 0)
+            yield row, done[:, :rows].argmax(0).astype(np.uint8), sure.astype(np.uint8)
         total = np.concatenate([total[:, step:], np.zeros_like(total[:, :step])], 1)
+        looked = np.concatenate([looked[step:], np.zeros_like(looked[:step])])
 
 
 def _row(windows: _Windows, kept: Kept, row: int) -> Iterator[tuple[int, np.ndarray]]:

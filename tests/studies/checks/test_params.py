@@ -49,7 +49,7 @@ REQUEST = {"name": "more", "tiles": 3}
         ("filter.use", "mask", {}, {"filter": {"use": ["mask"]}}),
         ("train_filters.segmenter", "learns label", STAIN, LOOKS | {"train_filters": {"segmenter": "timm:resnet18"}}),
         ("train_filters.segmenter", "own generator", STAIN, LOOKS | {"train_filters": {"segmenter": "denoiser"}}),
-        ("train_filters.segmenter", "is a command", STAIN, LOOKS | {"train_filters": {"segmenter": "command"}}),
+        ("train_filters.segmenter", "is not kept", STAIN, LOOKS | {"train_filters": {"segmenter": "command"}}),
         ("filter.use", "rna", {}, {"filter": {"use": ["rna"]}}),
         ("filter.use", "both towers", {}, {"filter": {"use": ["text"]}, "train_encoders": {"text": {"source": "transformers:vinid/plip"}}}),
         ("filter.use", "review", {}, {"filter": {"use": ["review"]}}),

@@ -18,7 +18,7 @@ from histoloom.conditions.rna import CODES
 from histoloom.data.commit import write_json
 from histoloom.errors import HistoloomError
 from histoloom.learners.dice import dice
-from histoloom.learners.kept import Kept, KeptFacts, keep, load_kept
+from histoloom.learners.kept import Kept, facts_of_study, keep, load_kept
 from histoloom.learners.learner import Training, learner_of
 from histoloom.quality.filters.base import Filter, Fitting, Tiles
 from histoloom.training.clip import likeness
@@ -60,7 +60,7 @@ class MaskFilter(Filter):
         )  # fmt: skip
         training = Training(told.name, "mask", classes, run, _TRAINED_AT_ONCE, told=told, models=fitting.study.models)
         learner = kind.fit(fitting.train.images[known], masks[known], training)
-        return cls(Kept(learner, KeptFacts(told.name, classes, params.tile.mpp, params.tile.tile_px)))
+        return cls(Kept(learner, facts_of_study(told.name, params)))
 
     @staticmethod
     def applies_to(tiles: Tiles) -> np.ndarray:

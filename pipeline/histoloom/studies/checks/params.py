@@ -157,8 +157,11 @@ def _filters(params: Params, reviews: Path) -> Iterator[Problem]:
         if "mask" not in kind.tasks:
             problem = f"{told.name} learns {' and '.join(kind.tasks)}, and the mask filter looks at masks."
             yield "train_filters.segmenter", problem, "leave it out, or name one that learns masks."
-        elif kind.reads(told) or told.name == "command":
-            problem = f"{told.name} reads the study's own generator, or is a command: the mask filter looks with a learner of its own."
+        elif kind.reads(told):
+            problem = f"{told.name} reads the study's own generator, and would believe what that makes."
+            yield "train_filters.segmenter", problem, "leave it out, or name unet, unet-imagenet or diffusion."
+        elif told.name == "command":
+            problem = "a command is not kept, and the filter stage looks with what train_filters kept."
             yield "train_filters.segmenter", problem, "leave it out, or name unet, unet-imagenet or diffusion."
     if "review" in use and not reviews.is_file():
         problem = f"it names review, and there is no {reviews}."
