@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.config.learners import DenoiserLearner, LearnerConfig, OwnLearner
-from histoloom.data.drawn import write_drawn
-from histoloom.data.nuclei_sets import write_both
+from histoloom.data.nuclei_sets import write_sites
 from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, learner_pictures
-from histoloom.uplift.hospitals import BASELINE, OTHER, OWN, comparison_of, measured
+from histoloom.uplift.hospitals import BASELINE, OWN, comparison_of, measured
 from histoloom.uplift.learner_comparison import LearnerComparison
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
@@ -22,28 +21,14 @@ _CONTRAST = 0.3
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
-    """Drawn patients, whose nuclei are pale and known; or those of monuseg and of tnbc, a site each."""
-    if data is None:
-        write_drawn(folder, contrast=_CONTRAST)
-    else:
-        write_both(folder, data)
+    write_sites(folder, data, _CONTRAST)
 
 
 def measure(studies: list[Study]) -> Measured:
     """Dice by patient where the masks of two train patients are known. The denoiser saw all train tiles without their masks."""
     (study,) = studies
-    comparison, learner = _comparison(study), study.params.uplift.learner_config
-    found = measured(comparison, learner)
-    for name, other in _others(learner).items():
-        change = comparison.difference(other, learner, OWN)
-        found["more"] |= {
-            f"dice_{name}": comparison.dice(other, OWN),
-            f"dice_other_site_{name}": comparison.dice(other, OTHER),
-            f"difference_from_{name}": change["difference"],
-            f"difference_from_{name}_low": change["interval"][0],
-            f"difference_from_{name}_high": change["interval"][1],
-        }
-    return {**found, "unit": "Dice by patient; baseline a U-Net at equal labels and steps"}
+    learner = study.params.uplift.learner_config
+    return {**measured(_comparison(study), learner, _others(learner))}
 
 
 def shown(study: Study) -> dict[str, np.ndarray]:

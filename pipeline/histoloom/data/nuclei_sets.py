@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from histoloom.data.drawn import write_drawn
+
 _TNBC_TEST = (2, 4, 6)
 """Of the eight patients, in the order of their numbers. No packaged model saw them."""
 MPP = 0.25
@@ -69,6 +71,14 @@ def write_both(folder: Path, data: Path) -> None:
     monuseg = monuseg_slides(folder, data / "monuseg").assign(site="monuseg").drop(columns="organ")
     tnbc = tnbc_slides(folder, data / "tnbc").assign(site="tnbc").drop(columns="covered")
     write_slides(folder, pd.concat([monuseg, tnbc], ignore_index=True))
+
+
+def write_sites(folder: Path, data: Path | None, contrast: float) -> None:
+    """Both sets from `data`; without it drawn patients of two sites, whose nuclei have this contrast over the usual one."""
+    if data is None:
+        write_drawn(folder, contrast=contrast)
+    else:
+        write_both(folder, data)
 
 
 def write_slides(folder: Path, slides: pd.DataFrame) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pandas as pd
 from histoloom.config.learners import DiffusionLearner, LearnerConfig, PlainLearner
 from histoloom.data.rows import spread_by
 from histoloom.data.study_folder import Study
+from histoloom.uplift.analysis import Difference
 from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles
 
 OWN, OTHER = "own", "other"
@@ -35,6 +38,7 @@ class LearnerMeasures(TypedDict):
     value: float
     baseline: float
     difference_interval: tuple[float, float]
+    unit: str
     n: int
     more: dict[str, float]
 
@@ -78,24 +82,30 @@ def folds_by_site(
 
 
 def measured(
-    comparison: LearnerComparison, learner: LearnerConfig, baseline: LearnerConfig = BASELINE
+    comparison: LearnerComparison, learner: LearnerConfig, others: Mapping[str, LearnerConfig] = MappingProxyType({})
 ) -> LearnerMeasures:
-    """A learner beside a baseline, on the same site and on the others."""
-    own, other = (comparison.difference(baseline, learner, test) for test in (OWN, OTHER))
-    more = {
-        f"dice_other_site{name}": comparison.dice(one, OTHER) for name, one in (("", learner), ("_baseline", baseline))
-    }
-    more |= {"difference_other_site": other["difference"]}
-    more |= {f"difference_other_site_{end}": value for end, value in zip(("low", "high"), other["interval"])}
-    for name, one in (("", learner), ("_baseline", baseline)):
+    """A learner beside the small U-Net and beside others by name, on the same site and on the others."""
+    own, other = (comparison.difference(BASELINE, learner, test) for test in (OWN, OTHER))
+    more = {"difference_other_site": other["difference"], **_ends("difference_other_site", other)}
+    for name, one in {"": learner, "_baseline": BASELINE, **{f"_{name}": one for name, one in others.items()}}.items():
         f1, distance = comparison.borders(one, OWN)
+        more |= {f"dice_other_site{name}": comparison.dice(one, OTHER)}
         more |= {f"border_f1{name}": f1, f"hausdorff95_px{name}": distance}
         more |= {f"{key}{name}": float(value) for key, value in comparison.calibration(one, OWN).items()}  # type: ignore[arg-type]
+    for name, one in others.items():
+        change = comparison.difference(one, learner, OWN)
+        more |= {f"dice_{name}": comparison.dice(one, OWN), f"difference_from_{name}": change["difference"]}
+        more |= _ends(f"difference_from_{name}", change)
     low, high = own["interval"]
     return {
         "value": comparison.dice(learner, OWN),
-        "baseline": comparison.dice(baseline, OWN),
+        "baseline": comparison.dice(BASELINE, OWN),
         "difference_interval": (low, high),
+        "unit": "Dice by patient; baseline a U-Net at equal labels and steps",
         "n": len(comparison.truth(OWN)),
         "more": more,
     }
+
+
+def _ends(name: str, difference: Difference) -> dict[str, float]:
+    return {f"{name}_{end}": value for end, value in zip(("low", "high"), difference["interval"])}
