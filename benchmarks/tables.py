@@ -62,7 +62,7 @@ def _real(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
         "tile_id": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "source": "real", "slide_id": [f"S{n // 1000:05d}" for n in ids],
         "patient_id": groups, "split_group": groups, "split": np.where(ids // 1000 % 10 == 0, "val", "train"),
         "label": np.where(ids % 2, "a", "b"), "x_level0_px": 8 * ids, "y_level0_px": ids, "mpp": 0.5, "tissue_fraction": 1.0,
-        "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None, "masked": False, "dataset": "", "slide_fields": "{}",
+        "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None, "masked": False, "predicted": False, "dataset": "", "slide_fields": "{}",
     }), TILE_ROW  # fmt: skip
 
 

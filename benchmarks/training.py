@@ -76,7 +76,7 @@ def _write_tiles(picture: np.ndarray, first: int, count: int, folder: Path) -> N
         "patient_id": [f"P{n // 1000:05d}" for n in ids], "split_group": [f"P{n // 1000:05d}" for n in ids],
         "split": np.where(ids % 100 == 0, "val", "train"), "label": np.where(ids % 2, "a", "b"), "x_level0_px": places[:, 1],
         "y_level0_px": places[:, 0], "mpp": 0.5, "tissue_fraction": 1.0, "caption": [f"tissue of form {n % CAPTIONS}" for n in ids],
-        "spot_id": None, "masked": False, "dataset": None, "slide_fields": "{}",
+        "spot_id": None, "masked": False, "predicted": False, "dataset": None, "slide_fields": "{}",
     }).to_parquet(folder / "rows.parquet")  # fmt: skip
 
 

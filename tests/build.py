@@ -202,6 +202,7 @@ def tile_rows(count: int, **columns) -> pd.DataFrame:
         "tissue_fraction": 1.0,
         "caption": "H&E",
         "spot_id": None,
+        "predicted": False,
         "dataset": None,
         "slide_fields": "{}",
     }

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from histoloom.cluster import one_thread
-from histoloom.data.drawn import LABELS, MPP, Drawing, draw_layout, draw_picture
+from histoloom.data.drawn import RARE, RIM_PX, write_two_classes
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
@@ -24,10 +24,6 @@ from histoloom.systems import Measured, paired_interval
 from histoloom.training.run import TrainingRun
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides")
-PATIENTS, SIDE = 14, 128
-RARE, SHARE_IN_TRAIN, SHARE_HELD_OUT = 2, 0.05, 0.5
-"""The rare class's id, and how much of the nuclei it is."""
-_RIM_PX = 1.5
 EDITED, MIDDLE = "p00", slice(32, 96)
 """The slide whose middle is edited, and where that is, px down and along."""
 SEEDS, BATCH = 2, 8
@@ -38,10 +34,7 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     """Drawn patients with two classes of nuclei: full ones, and hollow ones, which are rare in train."""
     if data is not None:
         raise HistoloomError("oettl takes drawn data so far: leave --data out.")
-    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
-    (folder / "manifests").mkdir(parents=True, exist_ok=True)
-    rows = [_write_patient(folder / "data/slides", number) for number in range(PATIENTS)]
-    pd.DataFrame(rows).to_csv(folder / "manifests/slides.csv", index=False)
+    write_two_classes(folder)
     _write_edited(folder)
 
 
@@ -56,29 +49,6 @@ def _write_edited(folder: Path) -> None:
     hole = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
     text = json.dumps({"type": "FeatureCollection", "features": [hole]})
     (folder / "manifests/edited.geojson").write_text(text, encoding="utf-8")
-
-
-def _write_patient(folder: Path, number: int) -> dict[str, object]:
-    """A picture, its mask of classes and its nuclei's numbers; the manifest's row."""
-    rng, name = np.random.default_rng([0, number]), f"p{number:02d}"
-    split = "test" if number % 7 in (5, 6) else "val" if number % 7 == 4 else "train"
-    nuclei = draw_layout(rng, SIDE, Drawing(5.0, 3.5))
-    is_rare = rng.permutation(nuclei.max()) < round(
-        (SHARE_IN_TRAIN if split == "train" else SHARE_HELD_OUT) * nuclei.max()
-    )
-    mask = np.r_[0, 1 + is_rare].astype(np.uint8)[nuclei]
-    pictures = {"": draw_picture(rng, hollowed(nuclei, mask == RARE), "north"), "_nuclei": nuclei, "_mask": mask}
-    for end, picture in pictures.items():
-        Image.fromarray(picture).save(folder / f"{name}{end}.png")
-    return {
-        "slide_id": name, "path": f"{name}.png", "patient_id": name, "mpp": MPP, "label": LABELS[number % 2], "split": split,
-        "mask": f"{name}_mask.png", "instances": f"{name}_nuclei.png",
-    }  # fmt: skip
-
-
-def hollowed(nuclei: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """The nuclei (h, w), those at `which` (h, w) with nothing but a rim."""
-    return np.where(which & (distance_transform_edt(nuclei > 0) > _RIM_PX), 0, nuclei)
 
 
 def measure(studies: list[Study]) -> Measured:
@@ -117,13 +87,11 @@ def _slide(study: Study) -> dict[str, float]:
         _picture(path) for path in (study.root / f"data/slides/{EDITED}.png", study.woven / "edited" / SLIDE)
     )
     nuclei, mask = (_picture(study.root / f"data/slides/{EDITED}_{name}.png") for name in ("nuclei", "mask"))
-    inside, middle = distance_transform_edt(nuclei > 0) > _RIM_PX, np.zeros(mask.shape, bool)
+    inside, middle = distance_transform_edt(nuclei > 0) > RIM_PX, np.zeros(mask.shape, bool)
     middle[MIDDLE, MIDDLE] = True
     usual = inside & middle & (mask != RARE)
-    rare = [
-        _picture(study.root / f"data/slides/p{number:02d}.png")[_inside_of_rare(study, number)]
-        for number in range(PATIENTS)
-    ]
+    names = study.real().rows(["slide_id"])["slide_id"].unique()
+    rare = [_picture(study.root / f"data/slides/{name}.png")[_inside_of_rare(study, name)] for name in names]
     return {
         "slide_grey_inside_before": float(before[usual].mean()),
         "slide_grey_inside_after": float(after[usual].mean()),
@@ -132,9 +100,9 @@ def _slide(study: Study) -> dict[str, float]:
     }
 
 
-def _inside_of_rare(study: Study, number: int) -> np.ndarray:
-    nuclei, mask = (_picture(study.root / f"data/slides/p{number:02d}_{name}.png") for name in ("nuclei", "mask"))
-    return (distance_transform_edt(nuclei > 0) > _RIM_PX) & (mask == RARE)
+def _inside_of_rare(study: Study, slide: str) -> np.ndarray:
+    nuclei, mask = (_picture(study.root / f"data/slides/{slide}_{name}.png") for name in ("nuclei", "mask"))
+    return (distance_transform_edt(nuclei > 0) > RIM_PX) & (mask == RARE)
 
 
 def _picture(path: Path) -> np.ndarray:

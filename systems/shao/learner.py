@@ -14,10 +14,10 @@ from typing import Self
 import numpy as np
 
 from histoloom.config.learners import DenoiserLearner, OwnLearner
+from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
 from histoloom.learners.denoiser import DenoiserFeatures
 from histoloom.learners.learner import Learner, Told, Training
-from histoloom.learners.networks import UNKNOWN
 
 _CONFIDENCE = 0.9
 

@@ -24,10 +24,11 @@ _FIRST_TILES = 2
 
 
 def cpu() -> str:
-    """What the last bits of a network's sums depend on: the maker of the CPU, its vector unit, and how many cores."""
+    """What the last bits of a network's sums depend on: the CPU's maker and make, its vector unit, and how many cores."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if sys.platform == "linux" else []
-    maker = next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), platform.processor())
-    return f"{maker} {torch.backends.cpu.get_cpu_capability()} {os.cpu_count()} cores"
+    stated = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    made = [stated[name] for name in ("vendor_id", "cpu family", "model") if name in stated] or [platform.processor()]
+    return f"{' '.join(made)} {torch.backends.cpu.get_cpu_capability()} {os.cpu_count()} cores"
 
 
 def values(study: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

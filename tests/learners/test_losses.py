@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from histoloom.learners.networks import UNKNOWN, dice_loss, structure_loss
+from histoloom.data.store import UNKNOWN
+from histoloom.learners.networks import dice_loss, structure_loss
 
 TRUTH = torch.zeros(1, 16, 16, dtype=torch.long)
 TRUTH[:, 4:12, 4:12] = 1

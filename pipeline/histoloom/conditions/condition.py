@@ -14,7 +14,7 @@ import pandas as pd
 from histoloom.config import Params
 from histoloom.config.denoiser_record import Shape
 from histoloom.data.keys import StudyKeys
-from histoloom.data.lineage import Lineage
+from histoloom.data.lineage import Lineage, lineage_of_masks
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.manifest import Manifest
 from histoloom.data.store import TileStore
@@ -63,7 +63,7 @@ class FitJob:
     @property
     def lineage(self) -> Lineage:
         """Of what is trained on these rows."""
-        return Lineage.trained_on(self.rows, grid_of(self.params.tile.split))
+        return Lineage.trained_on(self.rows, grid_of(self.params.tile.split)) | lineage_of_masks(self.store)
 
     def keys(self, key: str) -> StudyKeys:
         """The samples that tiles have."""

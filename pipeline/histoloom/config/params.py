@@ -219,6 +219,10 @@ class Params(Section):
                 raise ValueError(f"train_denoiser.target is {target}, and tile.masks.source is none")
         if over := [n for n, level in self.sample.augment.items() if level > self.train_denoiser.augment.get(n, 0)]:
             raise ValueError(f"sample.augment adds more noise to {over[0]} than train_denoiser.augment does")
+        if self.sample.oversample and self.train_denoiser.target.name != "masks":
+            raise ValueError("sample.oversample is of masks that a model makes (train_denoiser.target: masks)")
+        if unknown := [n for n in self.sample.oversample if n not in self.tile.masks.classes]:
+            raise ValueError(f"sample.oversample names {unknown[0]!r}, which tile.masks.classes does not")
         self._check_classifiers()
         default = Guided.model_fields["guidance_interval"].default
         by_condition: dict[str, object] = {"train_denoiser.drop": self.train_denoiser.drop}

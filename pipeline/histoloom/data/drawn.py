@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 LABELS = ("dense", "sparse")
 MARKER = "IDH1"
@@ -22,6 +22,9 @@ GENES = tuple(f"G{number}" for number in range(12))
 MPP = 0.5
 FAINT = 0.03
 """Contrast at which nuclei are hardly darker than their ground, so that learners of masks differ."""
+RARE, RIM_PX = 2, 1.5
+"""The rare class of nuclei: its id in masks, and the rim that is left of them, as they are hollow."""
+_RARE_IN_TRAIN, _RARE_HELD_OUT = 0.05, 0.5
 _STAINS = {"north": ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)), "south": ((0.49, 0.77, 0.41), (0.12, 0.87, 0.48))}
 _GLASS = {"north": 245.0, "south": 232.0}
 
@@ -96,3 +99,30 @@ def write_drawn(folder: Path, patients: int = 14, side: int = 160, seed: int = 0
     table.insert(0, "patient_id", [f"p{number:02d}" for number in range(patients)])
     table.to_csv(folder / "manifests/expression.csv", index=False)
     pd.DataFrame(genotypes).to_csv(folder / "manifests/genotype.csv", index=False)
+
+
+def write_two_classes(folder: Path, patients: int = 14, side: int = 128) -> None:
+    """Write slides, masks, instance maps and slides.csv of patients with usual and rare nuclei; few are rare in train, half in val and test."""
+    place = folder / "data/slides"
+    for made in (place, folder / "manifests"):
+        made.mkdir(parents=True, exist_ok=True)
+    rows = [_write_patient(place, number, side) for number in range(patients)]
+    pd.DataFrame(rows).to_csv(folder / "manifests/slides.csv", index=False)
+
+
+def _write_patient(folder: Path, number: int, side: int) -> dict[str, object]:
+    """A picture, its mask of classes and its nuclei's numbers; the manifest's row."""
+    rng, name = np.random.default_rng([0, number]), f"p{number:02d}"
+    split = "test" if number % 7 in (5, 6) else "val" if number % 7 == 4 else "train"
+    nuclei = draw_layout(rng, side, Drawing(5.0, 3.5))
+    share = _RARE_IN_TRAIN if split == "train" else _RARE_HELD_OUT
+    is_rare = rng.permutation(nuclei.max()) < round(share * nuclei.max())
+    mask = np.r_[0, 1 + is_rare].astype(np.uint8)[nuclei]
+    hollow = np.where((mask == RARE) & (distance_transform_edt(nuclei > 0) > RIM_PX), 0, nuclei)
+    pictures = {"": draw_picture(rng, hollow, "north"), "_nuclei": nuclei, "_mask": mask}
+    for end, picture in pictures.items():
+        Image.fromarray(picture).save(folder / f"{name}{end}.png")
+    return {
+        "slide_id": name, "path": f"{name}.png", "patient_id": name, "mpp": MPP, "label": LABELS[number % 2], "split": split,
+        "mask": f"{name}_mask.png", "instances": f"{name}_nuclei.png",
+    }  # fmt: skip

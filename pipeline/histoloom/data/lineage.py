@@ -64,7 +64,12 @@ def read_lineage(source: Path | str) -> Lineage:
         when the record can't be read: what the model saw is then not told, rather than nothing.
     """
     path = Path(source) / FILE
-    return _lineage(_read(path), path) if path.is_file() else Lineage(unknown=(str(source),))
+    return lineage_in(_read(path), path) if path.is_file() else Lineage(unknown=(str(source),))
+
+
+def lineage_of_masks(store: TileStore) -> Lineage:
+    """What the learners saw that predicted masks in a store of real tiles; nothing where none did."""
+    return read_lineage(store.folder) if (store.folder / FILE).is_file() else Lineage()
 
 
 def lineage_of(source: str, part: str, revision: str | None = None) -> Lineage:
@@ -86,7 +91,7 @@ def records_of(folder: Path) -> dict[str, dict]:
     records = _read(path) if path.is_file() else {}
     if not isinstance(records, dict):
         raise _damaged(path)
-    return {generator: _lineage(record, path).record for generator, record in records.items()}
+    return {generator: lineage_in(record, path).record for generator, record in records.items()}
 
 
 def _read(path: Path) -> Any:
@@ -96,7 +101,14 @@ def _read(path: Path) -> Any:
         raise _damaged(path) from error
 
 
-def _lineage(record: Any, path: Path) -> Lineage:
+def lineage_in(record: Any, path: Path) -> Lineage:
+    """The lineage that a record states, which a file holds.
+
+    Raises
+    ------
+    HistoloomError
+        when it is none.
+    """
     record = {"public": []} | record if isinstance(record, dict) else {}
     stated = [record.get(f.name) for f in fields(Lineage)]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in stated):

@@ -113,8 +113,10 @@ def _by_program(plan: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def condition_sources(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows whose conditions may be taken: an unknown mask asks for nothing."""
-    return rows[rows["masked"]] if "mask" in _read(params) else rows
+    """The rows whose conditions may be taken: an unknown mask asks for nothing, and a predicted one measures nothing."""
+    if "mask" not in _read(params):
+        return rows
+    return rows[rows["masked"] | (rows["predicted"] & (rows["split"] == "train"))]
 
 
 def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.DataFrame]:

@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 
 REQUIRED_SLIDE_COLUMNS = ("slide_id", "path", "patient_id")
 OPTIONAL_SLIDE_COLUMNS = (
-    "mpp", "label", "caption", "split", "annotations", "mask", "instances", "partner", "organ", "stain", "site", "licence",
+    "mpp", "label", "caption", "split", "annotations", "mask", "predicted", "instances", "partner", "organ", "stain", "site", "licence",
     "dataset",
 )  # fmt: skip
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,11 +34,12 @@ TILE_ROW = pa.schema(
         ("tissue_fraction", pa.float64()),
         *_texts("caption", "spot_id"),
         ("masked", pa.bool_()),
+        ("predicted", pa.bool_()),
         *_texts("dataset", "slide_fields"),
     ]
 )
-"""One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows; `x_level0_px`,
-`y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the public set that its slide is of, and
+"""One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows, and
+`predicted` whether a learner says it in place of that; `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the public set that its slide is of, and
 `slide_fields` what slides.csv says of the slide in columns of the user's own, as JSON; older stores lack both.
 """
 
@@ -71,7 +72,7 @@ GUIDANCE = pa.list_(
 
 SYNTHETIC_ROW = pa.schema(
     [
-        *(field for field in TILE_ROW if field.name not in ("dataset", "slide_fields")),
+        *(field for field in TILE_ROW if field.name not in ("predicted", "dataset", "slide_fields")),
         *_texts("rna", "genotype", "cohort", "number"),
         ("seed", pa.uint64()),
         *_texts("scheduler"),

@@ -13,16 +13,21 @@ from histoloom.data.found import Found, add_it
 from histoloom.data.lineage_match import id_problem
 from histoloom.data.schema import DATASET, REQUIRED_SLIDE_COLUMNS, SPLITS
 
-FILE_COLUMNS = dict.fromkeys(("path", "mask", "instances", "partner"), "slides_root") | {
+FILE_COLUMNS = dict.fromkeys(("path", "mask", "predicted", "instances", "partner"), "slides_root") | {
     "annotations": "annotations_root"
 }
 """Columns that name files, to the param that names the folder of these."""
+PREDICTION = "prediction.json"
+"""What `histoloom predict` says of the masks beside it; the column predicted names it."""
 _LEAVE_EMPTY = "leave it empty, or use other words if it means something."
 
 
 @dataclass(frozen=True)
 class SlideEntry:
-    """One row of slides.csv, its paths resolved under their roots."""
+    """One row of slides.csv, its paths resolved under their roots.
+
+    predicted : the folder of masks that a learner predicted of the slide.
+    """
 
     slide_id: str
     path: Path
@@ -34,6 +39,7 @@ class SlideEntry:
     split: str | None = None
     annotations: Path | None = None
     mask: Path | None = None
+    predicted: Path | None = None
     instances: Path | None = None
     partner: Path | None = None
     extra: dict[str, str] = field(default_factory=dict)
@@ -67,13 +73,19 @@ def read_entry(
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *FILE_COLUMNS, "mpp")}
     words = {column: value for column, value in extra.items() if column != "dataset"}
     _check_words(words | {"caption": caption or ""}, number, found)
-    path = files.pop("path", None)
+    path, predicted = (files.pop(column, None) for column in ("path", "predicted"))
+    if predicted is not None and predicted.name != PREDICTION:
+        problem = f"'{predicted.name}' is not what a prediction states itself in."
+        found.fault(problem, f"name the {PREDICTION} that `histoloom predict` wrote.", number, "predicted")
     if not whole or slide_id is None or patient_id is None or path is None:
         return None
     if "{caption}" in config.caption and caption is None:
         remedy = "write a caption, or don't quote it."
         found.fault("it is empty, and tile.caption quotes it.", remedy, number, "caption")
-    return SlideEntry(slide_id, path, patient_id, number, mpp, label, caption, split, **files, extra=extra)
+    folder = None if predicted is None else predicted.parent
+    return SlideEntry(
+        slide_id, path, patient_id, number, mpp, label, caption, split, predicted=folder, **files, extra=extra
+    )
 
 
 def _scale(value: str | None, row: int, found: Found) -> float | None:
@@ -122,11 +134,11 @@ def _check_label(label: str | None, row: int, config: Tile, found: Found) -> Non
 
 
 def _check_sources(values: dict[str, str | None], row: int, config: Tile, found: Found) -> None:
-    sources = (config.labels.source, config.masks.source)
-    if "polygons" in sources and values.get("annotations") is None:
+    told = [config.labels.source] + [config.masks.source] * (values.get("predicted") is None)
+    if "polygons" in told and values.get("annotations") is None:
         problem = "it is empty, and params take labels or masks from polygons."
         found.fault(problem, "name its GeoJSON.", row, "annotations")
-    if "raster" in sources and values.get("mask") is None and values.get("instances") is None:
+    if "raster" in told and values.get("mask") is None and values.get("instances") is None:
         problem = "no 'mask' or 'instances' raster, and params take labels or masks from rasters."
         found.fault(problem, "name one.", row, "mask")
 

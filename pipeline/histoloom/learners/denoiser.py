@@ -161,7 +161,7 @@ class DenoiserFeatures(Learner):
 
     @classmethod
     def saw(cls, models: Path, told: Told) -> dict:
-        return lineage_of_models(_models(_told(told), models))
+        return lineage_of_models(_models(_told(told), models)).record
 
     def chances(self, images: np.ndarray) -> np.ndarray:
         return mask_chances(self.head, images, self.device)

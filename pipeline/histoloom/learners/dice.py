@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from histoloom.data.store import UNKNOWN
+
 
 def dice(found: np.ndarray, stated: np.ndarray, classes: int) -> np.ndarray:
     """Dice coefficient of masks (n, h, w) of class ids, (n,): the mean over the classes that either of the two has; 1
-    where neither has any.
+    where neither has any. Pixels that are stated to be unknown count nothing.
     """
+    found = np.where(stated == UNKNOWN, 0, found)
     each = np.full((classes, len(found)), np.nan)
     for number in range(classes):
         ours, theirs = found == number + 1, stated == number + 1

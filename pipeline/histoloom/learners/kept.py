@@ -13,9 +13,11 @@ from histoloom.config import Params, load_params
 from histoloom.config.learners import DiffusionLearner
 from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
+from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.errors import HistoloomError
 from histoloom.learners.diffusion import segmenter_of
 from histoloom.learners.learner import Learner, learner_of
+from histoloom.sampling.diffusion_model import lineage_of_models
 from histoloom.targets.masks import Masks
 
 _FACTS = "learner.json"
@@ -80,6 +82,13 @@ def load_kept(folder: Path, device: str = "cpu") -> Kept:
         f"{folder} holds no learner of masks. Name models/filters of a study whose filter.use names mask, or the models of a study "
         "whose train_denoiser has target: masks and conditions: [picture]."
     )
+
+
+def lineage_of_learner(folder: Path) -> Lineage:
+    """What a learner learnt from that `load_kept` reads; unknown where no record lies there."""
+    if (folder / _FACTS).is_file() or not (folder / "denoiser").is_dir():
+        return read_lineage(folder)
+    return lineage_of_models(folder)
 
 
 def _params_of(folder: Path) -> Params | None:

@@ -12,14 +12,13 @@ from torch.nn import functional as F
 
 from histoloom.conditions.efficientnet_lite import IMAGENET
 from histoloom.config.learners import MaskLoss
+from histoloom.data.store import UNKNOWN
 from histoloom.learners.augmentation import augmented
 from histoloom.learners.learner import Training
 from histoloom.training.loop import train
 from histoloom.training.run import Numbers, TrainingRun
 
 Network = TypeVar("Network", bound=nn.Module)
-UNKNOWN = 255
-"""In place of a class id: a pixel that nothing is known of."""
 _FOCAL_GAMMA = 2.0
 BATCH = 64
 """Of tiles that are predicted together."""

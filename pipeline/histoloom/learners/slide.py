@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ import histoloom
 from histoloom.config.tile import Tissue
 from histoloom.data.commit import digest, hash_tree, write_json
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import PREDICTION
 from histoloom.errors import HistoloomError
-from histoloom.learners.kept import Kept
+from histoloom.learners.kept import Kept, lineage_of_learner
 from histoloom.progress import progress
 from histoloom.slides.open import slide_sha256
 from histoloom.slides.polygons import write_traced
+from histoloom.slides.predicted import PredictionFacts
 from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, write_pyramid
 from histoloom.slides.slide import Slide
 from histoloom.slides.tissue import TissueMap, detect_tissue
@@ -125,10 +127,13 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
         scratch.mkdir(exist_ok=True)
         write_pyramid(out / f"{name}.tif", PyramidPicture(raster.read, size, facts.mpp), _FORM, scratch=scratch)
     regions = write_traced(out / "mask.geojson", masks.read, size, facts.classes, downsample)
-    write_json(out / "prediction.json", {
-        "slide": slide.path.name, "slide_sha256": sha256, "tissue_fraction": float(windows.tissue.mask.mean()), "learner": facts.name, "classes": facts.classes, "mpp": facts.mpp, "width_px": size[1], "height_px": size[0],
-        "regions": regions, "model_sha256": hash_tree(model), "histoloom": histoloom.__version__,
-        "note": "Predicted by a model. Nobody has looked at it.",
+    said = PredictionFacts(
+        slide.path.name, sha256, facts.classes, size[1], size[0], facts.mpp, bounds.left, bounds.top, downsample,
+        lineage_of_learner(model).record,
+    )  # fmt: skip
+    write_json(out / PREDICTION, {
+        **asdict(said), "learner": facts.name, "regions": regions, "tissue_fraction": float(windows.tissue.mask.mean()),
+        "model_sha256": hash_tree(model), "histoloom": histoloom.__version__, "note": "Predicted by a model. Nobody has looked at it.",
     })  # fmt: skip
     shutil.rmtree(parts)
     return PredictedSlide(size[1], size[0], facts.mpp, regions, bool(windows.tissue.mask.any()))
@@ -144,7 +149,7 @@ def _begun(parts: Path, key: str) -> int:
     if found.get("key") == key and all((parts / name).is_file() for name in ("mask", "sure")):
         return found["rows"]
     taken = [name for name in _WRITTEN if (out / name).exists()]
-    if taken and not (out / "prediction.json").is_file():
+    if taken and not (out / PREDICTION).is_file():
         raise HistoloomError(
             f"{out} holds {taken[0]}, which was not predicted here, and would be overwritten. Name another folder."
         )

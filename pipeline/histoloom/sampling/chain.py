@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class PartRun:
     """A part of a plan, while the models of a chain are run on it.
 
     rows : of the part. plan : the plan's folder. size : rows in a microbatch; the last one is padded, then cut.
+    classes : of masks, without the background.
     made : the arrays that models made so far, (n, ...) by name. conditions : those of them that are conditions as they are.
     """
 
@@ -55,6 +56,7 @@ class PartRun:
     plan: Path
     part: str
     size: int
+    classes: tuple[str, ...] = ()
     made: Arrays = field(default_factory=dict)
     conditions: Arrays = field(default_factory=dict)
 
@@ -67,6 +69,8 @@ class PartRun:
             made = {name: np.concatenate([one[name] for _, one in batches]) for name in batches[0][1]}
             self.made |= made
             self.conditions |= model.target.conditions(made)
+            if link.config.oversample:
+                self._oversample(link.config.oversample, seeds[0])
         program = Program.read(self.rows["program"].iloc[0])
         for index, arrays in self._batches(last.load(), last.config, program, self.rows["seed"].to_numpy()):
             yield {name: values[index] for name, values in self.made.items()} | arrays
@@ -92,6 +96,16 @@ class PartRun:
             drawn = Drawn(model, config, own, program)
             arrays = registered("reduce", program.reduce.name)(drawn, program.reduce)
             yield rows.index.to_numpy(), {name: values[: len(rows)] for name, values in arrays.items()}
+
+    def _oversample(self, times: Mapping[str, float], seed: int) -> None:
+        """Draw the rows' arrays anew, as many, those whose masks hold a class so many times as often."""
+        weights = np.ones(len(self.rows))
+        for name, factor in times.items():
+            weights += (factor - 1) * (self.made["mask"] == 1 + self.classes.index(name)).any((1, 2))
+        places = (np.arange(len(weights)) + np.random.default_rng(seed).random()) / len(weights)
+        index = np.searchsorted(np.cumsum(weights) / weights.sum(), places)
+        for arrays in (self.made, self.conditions):
+            arrays.update({name: values[index] for name, values in arrays.items()})
 
     def _conditions(self, model: DiffusionModel) -> Arrays:
         return {name: values for name, values in self.conditions.items() if name in model.conditions.names}

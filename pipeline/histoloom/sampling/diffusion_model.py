@@ -156,13 +156,13 @@ def generator_sha256(*models: Path) -> str:
     return each[0] if len(each) == 1 else digest(each)
 
 
-def lineage_of_models(*models: Path) -> dict:
+def lineage_of_models(*models: Path) -> Lineage:
     """What autoencoder, denoiser and encoders saw, those of all folders."""
     lineage = Lineage()
     for folder in models:
         for name in _MODELS:
             lineage |= read_lineage(folder / name)
-    return lineage.record
+    return lineage
 
 
 class ConditionGuidance(TypedDict):

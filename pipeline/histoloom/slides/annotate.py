@@ -17,6 +17,8 @@ from histoloom.data.store import UNKNOWN
 from histoloom.errors import Fault, Note
 from histoloom.slides.file_header import read_format
 from histoloom.slides.geojson import read_geojson
+from histoloom.slides.open import slide_sha256
+from histoloom.slides.predicted import PredictedMask, read_predicted
 from histoloom.slides.rasters import Raster, read_raster
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide
@@ -52,6 +54,7 @@ class Annotations:
 
     Boxes are at level 0, and sizes of what is returned are as those of `Slide.read`.
 
+    predicted : a learner's mask of the slide, for where nobody has annotated.
     found : faults and notes of the polygons' file.
     """
 
@@ -61,6 +64,7 @@ class Annotations:
     raster: PlacedRaster | None
     instances: PlacedRaster | None
     spots: pd.DataFrame | None
+    predicted: PredictedMask | None = None
     found: tuple[Fault | Note, ...] = ()
 
     def ids(self, classes: tuple[str, ...], source: str, box: PixelBox[float], downsample: float) -> np.ndarray:
@@ -68,7 +72,9 @@ class Annotations:
         if source == "polygons":
             return self.regions.class_ids(classes, box, downsample)
         if self.raster is None:
-            assert self.instances is not None, "the manifest's checks ask for either raster"
+            if self.instances is None:
+                assert self.predicted is not None, "the manifest's checks ask for one of them"
+                return np.full(box.shape_at(downsample), UNKNOWN, np.uint8)
             return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
         return self.raster.nearest(box, downsample).astype(np.uint8)
 
@@ -146,7 +152,15 @@ def load_annotations(
                 f"{entry.slide_id}: its mask holds class id {largest}, and params name {len(classes)} "
                 "classes. Add the class, or mend the mask."
             )
-    return replace(load_polygons_and_spots(entry, config, spots, bounds), raster=raster, instances=instances)
+    found = load_polygons_and_spots(entry, config, spots, bounds)
+    return replace(found, raster=raster, instances=instances, predicted=_predicted(entry, config))
+
+
+def _predicted(entry: SlideEntry, config: Tile) -> PredictedMask | None:
+    if entry.predicted is None or config.masks.source not in ("polygons", "raster"):
+        return None
+    masks = config.masks
+    return read_predicted(entry.predicted, masks.classes, masks.least_certainty, slide_sha256(entry.path))
 
 
 def load_polygons_and_spots(
@@ -158,7 +172,7 @@ def load_polygons_and_spots(
     if entry.annotations is not None:
         regions, found = _read_regions(entry.annotations, config, bounds)
     mine = spots[spots["slide_id"] == entry.slide_id] if spots is not None else None
-    return Annotations(config, entry, regions, None, None, mine, tuple(found))
+    return Annotations(config, entry, regions, None, None, mine, found=tuple(found))
 
 
 def _placed(path: Path, size_px: tuple[int, int], bounds: PixelBox[int]) -> PlacedRaster:

@@ -39,6 +39,7 @@ class _Patch:
     picture : (h, w, 3) uint8.
     labels : (h, w) uint8, class ids of tile labels.
     arrays : `mask`, `instance` and `edge` as the store has them, as far as they are known.
+    predicted : (h, w) uint8, class ids as a learner has them.
     segmented : what its stain shows, where that is asked for.
     """
 
@@ -46,11 +47,13 @@ class _Patch:
     labels: np.ndarray | None
     arrays: dict[str, np.ndarray]
     segmented: Segmentation | None
+    predicted: np.ndarray | None
 
     def crop(self, at: tuple[slice, slice]) -> _Patch:
-        labels = None if self.labels is None else self.labels[at]
+        labels, predicted = (None if ids is None else ids[at] for ids in (self.labels, self.predicted))
         segmented = None if self.segmented is None else self.segmented.crop(at)
-        return _Patch(self.picture[at], labels, {name: array[at] for name, array in self.arrays.items()}, segmented)
+        arrays = {name: array[at] for name, array in self.arrays.items()}
+        return _Patch(self.picture[at], labels, arrays, segmented, predicted)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ class Cutter:
         nuclei = self.segmenter is not None or self.annotations.instances is not None
         masked = self.job.config.masks.source != "none"
         return ["image"] + ["mask"] * masked + ["instance", "edge"] * nuclei + ["partner"] * (self.partner is not None)
+
+    @property
+    def _is_annotated(self) -> bool:
+        """Whether masks are the slide's own, and not all of them a learner's."""
+        entry = self.job.entry
+        return self.annotations.predicted is None or any((entry.annotations, entry.mask, entry.instances))
 
     def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
         """Write the tiles of one scale.
@@ -103,7 +112,7 @@ class Cutter:
                     blurred += not sharp
                     if not sharp and self.job.config.tissue.out_of_focus == "drop":
                         continue
-                    known = self.job.config.masks.source == "stain" or (x, y) not in hidden
+                    known = self._is_annotated and (self.job.config.masks.source == "stain" or (x, y) not in hidden)
                     writer.add(**self._arrays(patch, known=known), **self._of_partner(place))
                     rows.append(self._row(place, found, patch, choice.fractions[x, y], known=known))
         return CutTiles(rows, blurred)
@@ -120,12 +129,15 @@ class Cutter:
             mask = self.annotations.regions_of_spots(config.masks.classes, box, downsample, self.slide.mpp)
         arrays = {} if mask is None else {"mask": mask}
         if self.segmenter is None:
-            nuclei = self.annotations.instance_ids(box, downsample)
-            return _Patch(picture, labels, arrays | dict(zip(("instance", "edge"), nuclei or ())), None)
+            nuclei, predicted = self.annotations.instance_ids(box, downsample), self.annotations.predicted
+            arrays |= dict(zip(("instance", "edge"), nuclei or ()))
+            return _Patch(
+                picture, labels, arrays, None, None if predicted is None else predicted.nearest(box, downsample)
+            )
         segmented = self.segmenter.segment(picture, mpp)
         if mask is not None:
             segmented = replace(segmented, mask=np.where(segmented.mask > 0, segmented.mask, mask))
-        return _Patch(picture, labels, segmented.arrays, segmented)
+        return _Patch(picture, labels, segmented.arrays, segmented, None)
 
     def _label(self, place: TilePlace, patch: _Patch, *, hidden: bool) -> TileLabel:
         half, (x, y) = self.job.config.tile_px / 2, place.corner
@@ -144,6 +156,7 @@ class Cutter:
         shown = patch.arrays
         if not known:
             shown = {name: np.full_like(array, UNKNOWN if name == "mask" else 0) for name, array in shown.items()}
+            shown |= {} if patch.predicted is None else {"mask": patch.predicted}
         return {"image": self.normaliser.apply(patch.picture), **shown}
 
     def _of_partner(self, place: TilePlace) -> dict[str, np.ndarray]:
@@ -170,7 +183,10 @@ class Cutter:
         }
         words = "" if self.segmenter is None or patch.segmented is None else self.segmenter.words(patch.segmented)
         masked = "mask" in patch.arrays and known
-        return TileFacts(where, entry.caption, entry.extra, found, tissue_fraction, words, masked).row(job.config)
+        predicted = not known and patch.predicted is not None
+        return TileFacts(where, entry.caption, entry.extra, found, tissue_fraction, words, masked, predicted).row(
+            job.config
+        )
 
 
 def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None) -> Cutter:

@@ -80,7 +80,7 @@ class TileFacts:
     place : its ids, its group and split, its corner and its scale, as its row has them.
     caption, extra : what is stated of its slide.
     measured : what a mask by stain shows, in words; empty where there is none.
-    masked : whether the tile's mask says what it shows.
+    masked : whether the tile's mask says what it shows. predicted : whether a learner says it in place of that.
     """
 
     place: dict[str, Any]
@@ -90,6 +90,7 @@ class TileFacts:
     tissue_fraction: float
     measured: str
     masked: bool
+    predicted: bool = False
 
     def row(self, config: Tile) -> dict[str, Any]:
         """Its row (schema.TILE_ROW)."""
@@ -111,6 +112,7 @@ class TileFacts:
             "caption": caption_of(config, fields),
             "spot_id": None if spot is None else spot["spot_id"],
             "masked": self.masked,
+            "predicted": self.predicted,
             "dataset": self.extra.get("dataset") or None,
             "slide_fields": written(own),
         }

@@ -49,7 +49,7 @@ class SlideJob:
         config = self.config.model_dump(exclude=DECIDED_ELSEWHERE)
         split = self.config.split.model_dump(exclude={"fractions", "assign"})
         spots = None if self.spots is None else self.spots.to_dict("records")
-        annotations = (entry.annotations, entry.mask, entry.instances, entry.partner)
+        annotations = (entry.annotations, entry.mask, entry.predicted, entry.instances, entry.partner)
         files = [slide_sha256(entry.path), *(hash_tree(path) for path in annotations if path is not None)]
         stated: list[Any] = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
         if self.visible_fractions:

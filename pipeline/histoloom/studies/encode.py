@@ -14,7 +14,7 @@ from histoloom.conditions.encode import study_conditions
 from histoloom.conditions.symmetries import SYMMETRIES, apply_symmetry
 from histoloom.data.commit import commit_part
 from histoloom.data.lineage import FILE as LINEAGE_FILE
-from histoloom.data.lineage import Lineage, read_lineage
+from histoloom.data.lineage import Lineage, lineage_of_masks, read_lineage
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.rows import train_rows
 from histoloom.data.tables import with_conditions
@@ -55,7 +55,8 @@ def run(work: Work) -> None:
 
     for part in track(names, "encode", len(names)):
         commit_part(work.parts, part, partial(encode_part, part))
-    lineage = read_lineage(autoencoder) | read_lineage(encoders) | Lineage.trained_on(rows, grid_of(params.tile.split))
+    lineage = read_lineage(autoencoder) | read_lineage(encoders) | lineage_of_masks(store)
+    lineage |= Lineage.trained_on(rows, grid_of(params.tile.split))
     specs = [asdict(spec) for spec in conditions.specs() if spec.name in config.conditions]
     work.promote_parts(names, study.encoded, {LINEAGE_FILE: lineage.record, "conditions.json": specs})
 

@@ -22,6 +22,8 @@ from histoloom.data.tile_sets.files import named_by
 from histoloom.progress import progress
 
 _MISSING, _CIRCLE = "missing", "circle"
+_BESIDE_SLIDES = ("annotations", "mask", "predicted", "instances", "partner")
+"""What slides.csv names beside a slide's own file."""
 
 
 class Hashes:
@@ -182,16 +184,11 @@ def _tile(study: Study, hashes: Hashes) -> dict:
         found: dict[str, dict] = {}
         for entry in entries:
             named = {"slides": slide_files(entry.path)}
-            named |= {
-                k: [getattr(entry, k)] for k in ("annotations", "mask", "instances", "partner") if getattr(entry, k)
-            }
+            named |= {k: [getattr(entry, k)] for k in _BESIDE_SLIDES if getattr(entry, k)}
             for kind, paths in named.items():
                 found.setdefault(kind, {})[entry.slide_id] = [hashes.of(path) for path in paths]
             advance()
-    return out | {
-        kind: digest(found[kind]) if kind in found else None
-        for kind in ("slides", "annotations", "mask", "instances", "partner")
-    }
+    return out | {kind: digest(found[kind]) if kind in found else None for kind in ("slides", *_BESIDE_SLIDES)}
 
 
 def _train_filters(study: Study, hashes: Hashes) -> dict:

@@ -47,7 +47,7 @@ def run(work: Work) -> None:
     with work.pool(len(jobs)) as call:
         infos = call(sample_part, jobs, "sample")
     predicted = {*rows["part"][rows["purpose"] == "predict"]}
-    lineage = {"lineage.json": {identity: lineage_of_models(*folders)}}
+    lineage = {"lineage.json": {identity: lineage_of_models(*folders).record}}
     work.promote_parts([name for name in names if name not in predicted], study.synthetic, lineage)
     work.promote_parts(sorted(predicted), study.predicted, lineage)
     count = {name: info["tiles"] for name, info in zip(names, infos)}
@@ -90,7 +90,8 @@ def sample_part(job: SamplePart) -> dict:
 def _write_part(job: SamplePart, folder: Path) -> dict:
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
-    part, start = PartRun(plan, job.plan, job.part, job.params.plan.batch_size), 0
+    size, classes = job.params.plan.batch_size, job.params.tile.masks.classes
+    part, start = PartRun(plan, job.plan, job.part, size, classes), 0
     links = job.params.chains()[Program.read(plan["program"].iloc[0]).chain or job.params.sample.chain]
     chain = [job.models[name] for name in links]
     names: set[str] = set()

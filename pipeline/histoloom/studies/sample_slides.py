@@ -72,4 +72,4 @@ def _weaver(work: Work, study: Study) -> Weaver:
 def _lineage(slide: WovenSlide, study: Study, before: list[Study]) -> dict:
     """What the models saw that a slide is made by."""
     of_mask = [before[-1].models] if slide.mask == GENERATED else []
-    return lineage_of_models(*of_mask, study.models)
+    return lineage_of_models(*of_mask, study.models).record

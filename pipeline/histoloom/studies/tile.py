@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,6 +27,7 @@ from histoloom.slides.annotation_checks import check_annotations
 from histoloom.slides.job import SlideJob
 from histoloom.slides.left_out import TissueLeftOut, remarks, totals
 from histoloom.slides.open import open_slide
+from histoloom.slides.predicted import lineage_of_prediction
 from histoloom.slides.slide import BadSlide
 from histoloom.slides.summarise import summarised
 from histoloom.slides.tile_set_job import Planned, SetJob, set_jobs
@@ -230,6 +233,9 @@ def _publish(results: list[SlideResult], of_sets: list[SetResult], work: Work) -
             if part.facts["tiles"]:
                 number = numbers[part.name] = numbers.get(part.name, -1) + 1
                 link_tree(work.parts / part.part, staged / f"{part.name}{PART_MARK}{number:04d}")
+        predicted = [lineage_of_prediction(r.entry.predicted) for r in good if r.entry.predicted is not None]
+        if predicted:
+            reduce(or_, predicted).save(staged)
 
     work.promote(write, work.study.tiles)
     work.keep_parts([*(result.part for result in good), *(part.part for part in of_sets)])

@@ -39,12 +39,14 @@ class Fold(NamedTuple):
     """Tiles to learn from, and by name those to be tested on.
 
     models : the study's, where a learner reads them. unlabelled : (n, h, w, 3) tiles of train whose masks are hidden.
+    first : how many of train, the first ones, are learnt from in the first half of the steps, and the others in the second; 0 for all together.
     """
 
     train: MaskedTiles
     tests: Mapping[str, MaskedTiles]
     models: Path | None = None
     unlabelled: np.ndarray | None = None
+    first: int = 0
 
 
 def _code_sha256(learner: LearnerConfig) -> str:
@@ -177,7 +179,7 @@ class LearnerComparison:
         found = []
         for fold in self.folds:
             shown = [*fold.train[:2], *(array for tiles in fold.tests.values() for array in tiles[:2])]
-            given = [] if fold.models is None else [hash_tree(fold.models)]
+            given = [fold.first] if fold.models is None else [fold.first, hash_tree(fold.models)]
             arrays = [*shown, *([] if fold.unlabelled is None else [fold.unlabelled])]
             found.append(digest([*given, *(hashlib.sha256(a.tobytes()).hexdigest() for a in arrays)]))
         return found
@@ -191,7 +193,7 @@ class LearnerComparison:
         )  # fmt: skip
         training = Training(
             learner.name, "mask", self.classes, run, self.batch_size, augment=self.augment, told=learner, models=fold.models,
-            unlabelled=fold.unlabelled,
+            unlabelled=fold.unlabelled, first=fold.first,
         )  # fmt: skip
         with one_thread():
             fitted = kind.fit(fold.train.images, fold.train.masks, training)

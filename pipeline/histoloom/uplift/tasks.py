@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from histoloom.data.store import UNKNOWN
 from histoloom.learners.linear import expected_calibration_error
 
 COUNTS = ("both", "found", "stated")
@@ -162,10 +163,10 @@ class MaskTask(Task):
 
 
 def counted(found: np.ndarray, stated: np.ndarray, classes: int) -> np.ndarray:
-    """Masks (n, h, w) of class ids to pixels (n, 3 x classes): of each class in both, found, and stated."""
-    columns = []
+    """Masks (n, h, w) of class ids to pixels (n, 3 x classes): of each class in both, found, and stated; unknown ones left out."""
+    columns, known = [], stated != UNKNOWN
     for number in range(1, classes + 1):
-        ours, theirs = found == number, stated == number
+        ours, theirs = (found == number) & known, stated == number
         columns += [part.sum((1, 2)) for part in (ours & theirs, ours, theirs)]
     return np.stack(columns, 1)
 

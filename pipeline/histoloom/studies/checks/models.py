@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,8 @@ from histoloom.data.groups import split_groups
 from histoloom.data.lineage import Lineage, lineage_of
 from histoloom.data.lineage_match import Recognised, answer, grid_of, recognise
 from histoloom.data.manifest import Manifest
-from histoloom.errors import Fault
+from histoloom.errors import Fault, HistoloomError
+from histoloom.slides.predicted import lineage_of_prediction, read_prediction
 
 
 def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], salt: Path) -> list[Fault]:
@@ -30,7 +32,7 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
     table = pd.DataFrame(rows, columns=columns)
     return [
         fault
-        for key, lineage in _lineages(params).items()
+        for key, lineage in (_lineages(params) | _of_predictions(params, manifest)).items()
         for fault in _faults(
             key, recognise(lineage.record, table, known_salt(salt), grid_of(params.tile.split)), manifest, params
         )
@@ -51,6 +53,37 @@ def _lineages(params: Params) -> dict[str, Lineage]:
             if tower not in (TRAIN, *OF_NO_PATIENT) and tile_encoder_of(tower) is None:
                 out[f"{of_model}train_encoders.image.source"] = Lineage(unknown=(tower,))
     return out
+
+
+def _of_predictions(params: Params, manifest: Manifest) -> dict[str, Lineage]:
+    """Slide to the lineage of the learner that predicted its masks; each record once. What is damaged is said by `check_predictions`."""
+    out: dict[str, Lineage] = {}
+    for entry in manifest.slides if masks_are_drawn(params) else ():
+        with suppress(HistoloomError):
+            if entry.predicted is not None and (lineage := lineage_of_prediction(entry.predicted)) not in out.values():
+                out[f"predicted of '{entry.slide_id}'"] = lineage
+    return out
+
+
+def check_predictions(params: Params, manifest: Manifest) -> Iterator[Fault]:
+    """Whether predicted masks say what they are, and know the study's classes."""
+    where = params.tile.stated_in
+    for entry in manifest.slides if masks_are_drawn(params) else ():
+        if entry.predicted is None:
+            continue
+        try:
+            facts = read_prediction(entry.predicted)
+        except HistoloomError as error:
+            yield Fault(where, str(error), "see histoloom predict --help.", entry.row, "predicted")
+            continue
+        if unknown := [name for name in params.tile.masks.classes if name not in facts.classes]:
+            problem = f"its learner knows {', '.join(facts.classes)}, and tile.masks.classes names {unknown[0]}."
+            yield Fault(where, problem, "predict with a learner that knows it.", entry.row, "predicted")
+
+
+def masks_are_drawn(params: Params) -> bool:
+    """Whether masks are annotations, in place of which a learner's may stand."""
+    return params.tile.masks.source in ("polygons", "raster")
 
 
 def _faults(key: str, found: Recognised, manifest: Manifest, params: Params) -> Iterator[Fault]:
