@@ -111,6 +111,16 @@ def test_real_tiles_pass_the_quality_filter_that_spoilt_ones_fail(train, held_ou
     assert len(set(ways)) == 6 and bad.median() < real.min()
 
 
+def test_the_mask_filter_s_learner_is_calibrated_on_tiles_that_it_did_not_learn(filter_set, held_out):
+    mask = next(f for f in filter_set.filters if f.name == "mask")
+    before = mask.kept.learner.sure_masks(held_out.images)[1]
+    sure, right = mask.sure_and_right(held_out)
+    assert mask.kept.facts.certainty is not None and np.array_equal(sure, before.ravel())
+    assert mask.kept.facts.right(sure).mean() == pytest.approx(right.mean(), abs=1e-3)
+    lacking = Tiles(held_out.images, held_out.rows.assign(masked=False), held_out.read, held_out.extractor)
+    assert mask.checked_on(lacking).kept.facts.certainty is None
+
+
 @pytest.mark.long
 def test_the_mask_filter_looks_with_the_learner_that_params_name_and_is_kept(fitting, tmp_path):
     told = {"name": "diffusion", "channels": [16, 32], "samples": 2, "sampling_steps": 2}

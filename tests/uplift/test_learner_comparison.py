@@ -1,4 +1,4 @@
-"""Two learners beside each other: the same learner differs by nothing, what was predicted is taken up again, certainty is judged by hand."""
+"""Two learners beside each other: the same learner differs by nothing, what was predicted is taken up again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from histoloom.config.learners import PlainLearner
-from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles, calibration_of
+from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles
 from tests.learners.test_learners import drawn, training_of
 
 UNET = PlainLearner(name="unet")
@@ -41,23 +39,6 @@ def test_what_was_predicted_is_taken_up_again_and_other_steps_are_another_trial(
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
     comparison(tmp_path, steps=4).masks(UNET, "own")
     assert len([*tmp_path.glob("unet_*")]) == 8
-
-
-def test_certainty_by_hand():
-    sure = np.array([0.95] * 8 + [0.55] * 2)
-    right = np.array([True] * 8 + [True, False])
-    found = calibration_of(sure, right)
-    assert found["error"] == pytest.approx(0.1)
-    assert found["error_of_surest"] == pytest.approx(0.5 / 9)  # eight of 0.95, and one of the two of 0.55
-    assert found["calibration_error"] == pytest.approx((8 * 0.05 + 2 * 0.05) / 10)
-
-
-@given(st.integers(0, 2**31), st.integers(1, 40))
-def test_who_is_always_right_errs_nowhere(seed, count):
-    sure = np.random.default_rng(seed).random(count)
-    found = calibration_of(sure, np.ones(count, bool))
-    assert found["error"] == found["error_of_surest"] == 0
-    assert found["calibration_error"] <= 1
 
 
 def test_tiles_in_turn_are_each_seen_in_their_half_alone(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 from histoloom.backbones.denoiser import load_denoiser
@@ -15,6 +16,7 @@ from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.errors import HistoloomError
+from histoloom.learners.certainty import Certainty
 from histoloom.learners.diffusion import segmenter_of
 from histoloom.learners.learner import Learner, learner_of
 from histoloom.sampling.diffusion_model import lineage_of_models
@@ -27,6 +29,7 @@ _FACTS = "learner.json"
 class KeptFacts:
     """name : of the learner. classes : of its masks, without the background. mpp : µm/px of the tiles that it learnt. px : their side.
     tissue : how tissue is told from glass, as `tile.tissue` states it; empty for the defaults.
+    certainty : how often it is right of what it says that it is sure of; None where nobody looked.
     """
 
     name: str
@@ -34,6 +37,11 @@ class KeptFacts:
     mpp: float
     px: int
     tissue: dict[str, Any] = field(default_factory=dict)
+    certainty: Certainty | None = None
+
+    def right(self, sure: np.ndarray) -> np.ndarray:
+        """How often pixels (...) are right of which the learner is so sure, from 0 to 1."""
+        return sure if self.certainty is None else self.certainty(sure)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ def load_kept(folder: Path, device: str = "cpu") -> Kept:
             _params_of(folder)
             facts = read_json(folder / _FACTS)
             facts["classes"] = tuple(facts["classes"])
+            if (stated := facts.get("certainty")) is not None:
+                facts["certainty"] = Certainty(tuple(stated["said"]), tuple(stated["right"]))
             return Kept(learner_of(facts["name"], "mask").load(folder, device), KeptFacts(**facts))
         if (folder / "denoiser").is_dir():
             return _of_denoiser(folder, device)

@@ -117,6 +117,12 @@ class Learner(ABC):
         """
         raise HistoloomError(f"A {type(self).__name__} can't say how sure its masks are.")
 
+    @property
+    def tells_certainty(self) -> bool:
+        """Whether it can say how sure its masks are."""
+        own = type(self)
+        return own.chances is not Learner.chances or own.sure_masks is not Learner.sure_masks
+
     def sure_masks(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of tiles (n, h, w, 3) uint8: class ids (n, h, w) uint8, and how sure each is, (n, h, w) float32 from 0 to 1."""
         parts = [self.chances(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]

@@ -176,7 +176,7 @@ def _bands(windows: _Windows, kept: Kept, begun: int) -> Iterator[tuple[int, np.
         if row >= max(1, begun):
             rows = min(step, height - (row - 1) * step)
             most, every = done[:, :rows].max(0), done[:, :rows].sum(0)
-            sure = np.where(looked[:rows, step : step + width], np.rint(255 * most / every), 0)
+            sure = np.where(looked[:rows, step : step + width], np.rint(255 * kept.facts.right(most / every)), 0)
             yield row, done[:, :rows].argmax(0).astype(np.uint8), sure.astype(np.uint8)
         total = np.concatenate([total[:, step:], np.zeros_like(total[:, :step])], 1)
         looked = np.concatenate([looked[step:], np.zeros_like(looked[:step])])

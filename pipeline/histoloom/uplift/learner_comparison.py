@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from histoloom.cluster import one_thread
 from histoloom.config.learners import LearnerConfig
 from histoloom.data.commit import commit_part, digest, hash_tree, sha256_file
 from histoloom.learners.borders import border_measures
+from histoloom.learners.certainty import Calibration, calibration_of
 from histoloom.learners.learner import Training, learner_of
 from histoloom.registry import module_of
 from histoloom.training.run import TrainingRun
@@ -23,7 +24,6 @@ from histoloom.uplift.analysis import Difference, paired_difference
 from histoloom.uplift.tasks import MaskTask, counted
 
 _FILE, _SURE = "masks.npz", ".sure"
-_BINS = 10
 _LEARNING = ("learners", "training", "sampling", "process", "targets", "backbones")
 
 
@@ -60,32 +60,6 @@ def _code_sha256(learner: LearnerConfig) -> str:
 def _packaged_sha256() -> str:
     root = Path(histoloom.__file__).parent
     return digest([sha256_file(path) for folder in _LEARNING for path in sorted((root / folder).rglob("*.py"))])
-
-
-class Calibration(TypedDict):
-    """error : share of pixels that are wrong. error_of_surest : of the nine tenths that are surest.
-    calibration_error : mean gap between how sure pixels are and how many are right, over bins, weighted by their counts.
-    """
-
-    error: float
-    error_of_surest: float
-    calibration_error: float
-
-
-def calibration_of(sure: np.ndarray, right: np.ndarray) -> Calibration:
-    """Of pixels (n,): how sure each is, from 0 to 1, and whether it is right."""
-    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
-    counts = np.bincount(place, minlength=_BINS)
-    gaps = np.bincount(place, sure, _BINS) - np.bincount(place, right, _BINS)
-    _, of = np.unique(sure, return_inverse=True)  # pixels that are as sure as each other count alike
-    total, wrong = np.bincount(of)[::-1], np.bincount(of, ~right)[::-1]
-    wanted, before = 0.9 * len(sure), np.cumsum(total) - total
-    taken = np.clip(wanted - before, 0, total)
-    return {
-        "error": float((~right).mean()),
-        "error_of_surest": float((wrong / total * taken).sum() / wanted),
-        "calibration_error": float(np.abs(gaps).sum() / counts.sum()),
-    }
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -114,6 +114,10 @@ class Filter(ABC):
         HistoloomError
             when the study lacks what the filter was asked by name to look at.
         """
+
+    def checked_on(self, held_out: Tiles) -> Self:
+        """The filter after it has looked at tiles that it was not fitted to."""
+        return self
 
     @staticmethod
     def applies_to(tiles: Tiles) -> np.ndarray:

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import TrainFilters
+from histoloom.learners.certainty import calibration_of
 from histoloom.learners.linear import expected_calibration_error
 from histoloom.quality.filters.base import Filter, Tiles
+from histoloom.quality.filters.conditions import MaskFilter
 from histoloom.quality.filters.filter_set import Calibration, FilterSet
 from histoloom.quality.filters.labels import LabelFilter
 from histoloom.quality.planted_copies import disguised
@@ -37,7 +39,10 @@ class FilterMetrics(TypedDict, total=False):
 
     median_of_real : label to the median score of held-out tiles, beside which stands that of synthetic ones in reports/filter.
 
-    The last seven are there for the filter or the split that they are of.
+    calibration_error : of the filter `label`, of its classes; of `mask`, of test pixels, after it was calibrated on held-out tiles.
+    calibration_error_as_said, error, error_of_surest : of test pixels: before that; how many are wrong, and of the nine tenths that are surest.
+
+    The last ten are there for the filter or the split that they are of.
     """
 
     threshold: float | None
@@ -52,6 +57,9 @@ class FilterMetrics(TypedDict, total=False):
     balanced_accuracy: float
     recall: dict[str, float]
     calibration_error: float
+    calibration_error_as_said: float
+    error: float
+    error_of_surest: float
 
 
 class AllFiltersMetrics(TypedDict, total=False):
@@ -100,6 +108,8 @@ def measure_filter_set(calibration: Calibration, tiles: RealTiles, config: Train
             found["planted_caught"] = float(filter_.rejects(bad[name], threshold).mean())
         if type(filter_) is LabelFilter:
             found |= _accuracy(filter_, held_out)
+        if type(filter_) is MaskFilter and (errors := _certainty(filter_, test)):
+            found |= errors
         by_filter[name] = found
     return Measured(_together(filters, held_out, unseen), by_filter, bad)
 
@@ -147,6 +157,20 @@ def _accuracy(filter_: LabelFilter, held_out: Tiles) -> FilterMetrics:
         "balanced_accuracy": float(np.mean(list(recall.values()))),
         "recall": recall,
         "calibration_error": expected_calibration_error(probabilities, truth),
+    }
+
+
+def _certainty(filter_: MaskFilter, test: Tiles) -> FilterMetrics:
+    """How far the segmenter's certainty is from how often it is right, on tiles that nothing was fitted to."""
+    sure, right = filter_.sure_and_right(test) if len(test) else (np.empty(0), np.empty(0, bool))
+    if not len(sure):
+        return {}
+    before, after = (calibration_of(s, right) for s in (sure, filter_.kept.facts.right(sure)))
+    return {
+        "calibration_error": after["calibration_error"],
+        "calibration_error_as_said": before["calibration_error"],
+        "error": before["error"],
+        "error_of_surest": before["error_of_surest"],
     }
 
 

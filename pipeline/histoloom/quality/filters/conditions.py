@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from sklearn.linear_model import RidgeCV
 
 from histoloom.conditions.rna import CODES
 from histoloom.data.commit import write_json
+from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
+from histoloom.learners.certainty import fit_certainty
 from histoloom.learners.dice import dice
 from histoloom.learners.kept import Kept, facts_of_study, keep, load_kept
 from histoloom.learners.learner import Training, learner_of
@@ -27,6 +30,8 @@ from histoloom.training.run import TrainingRun
 _RIDGES = tuple(10.0**k for k in range(1, 7))
 _TEXT, _RNA = "text", "rna"
 _READ = "text.json"
+_CERTAINTY_TILES = 256
+"""Of these tiles the pixels tell how often a learner is right."""
 _TRAINED_AT_ONCE = 16
 _MOST_CAPTIONS = 256
 
@@ -61,6 +66,21 @@ class MaskFilter(Filter):
         training = Training(told.name, "mask", classes, run, _TRAINED_AT_ONCE, told=told, models=fitting.study.models)
         learner = kind.fit(fitting.train.images[known], masks[known], training)
         return cls(Kept(learner, facts_of_study(told.name, params)))
+
+    def checked_on(self, held_out: Tiles) -> Self:
+        """The filter whose learner knows how often it is right."""
+        certainty = fit_certainty(*self.sure_and_right(held_out))
+        return replace(self, kept=replace(self.kept, facts=replace(self.kept.facts, certainty=certainty)))
+
+    def sure_and_right(self, tiles: Tiles) -> tuple[np.ndarray, np.ndarray]:
+        """Of the known pixels of some of the tiles (n,): how sure the learner is, from 0 to 1, and whether it is right."""
+        stated, places = tiles.read("mask"), np.flatnonzero(self.applies_to(tiles))
+        if stated is None or not len(places) or not self.kept.learner.tells_certainty:
+            return np.empty(0), np.empty(0, bool)
+        some = places[np.unique(np.linspace(0, len(places) - 1, _CERTAINTY_TILES).astype(int))]
+        ids, sure = self.kept.learner.sure_masks(tiles.images[some])
+        told = stated[some] != UNKNOWN
+        return sure[told], ids[told] == stated[some][told]
 
     @staticmethod
     def applies_to(tiles: Tiles) -> np.ndarray:

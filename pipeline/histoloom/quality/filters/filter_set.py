@@ -103,7 +103,7 @@ def fit_filter_set(names: tuple[str, ...], fitting: Fitting, held_out: Tiles, co
     fitted = {name: FILTERS[name].fit(fitting) for name in names}
     for name in (name for name, found in fitted.items() if found is None):
         console.print(f"filter '{name}' has nothing to look at here (fewer than two labels), and is left out")
-    filters = tuple(found for found in fitted.values() if found is not None)
+    filters = tuple(found.checked_on(held_out) for found in fitted.values() if found is not None)
     held_out_scores = FilterSet(filters, {f.name: None for f in filters})(held_out)
     scores = {f.name: held_out_scores[f.column].to_numpy(float) for f in filters}
     for name, more in _cross_fitted([type(f) for f in filters if f.cross_fitted], fitting):
