@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from histoloom.data.lineage import Lineage, lineage_of_masks
-from histoloom.data.plan import condition_sources
+from histoloom.data.plan import condition_sources, given_arrays
 from histoloom.data.slide_entry import PREDICTION
 from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.errors import HistoloomError, ManifestFaults
@@ -83,6 +83,19 @@ def test_it_stands_in_place_of_hidden_annotations_and_of_no_others(drawn):
     known = rows["masked"].to_numpy(bool)
     assert known.any() and not known.all() and (rows["predicted"].to_numpy(bool) == ~known).all()
     assert (masks[known] == 1).all() and set(np.unique(masks[~known])) == {0, 2, UNKNOWN}
+
+
+def test_slides_whose_nuclei_are_told_apart_stand_beside_predicted_ones(drawn):
+    """A tile that is made gets numbers of nuclei only where all that it could be made of have them."""
+    nuclei = np.ones((SIDE, SIDE), np.uint8)
+    tifffile.imwrite("data/slides/n.tif", nuclei)
+    labels = {"labels": {"source": "slide", "classes": ["tumour"]}}
+    masks = {"masks": MASKS["masks"] | {"source": "raster"}}
+    rows = [slide_row(0, instances="n.tif", split="train"), slide_row(1, predicted=write_prediction(1), split="train")]
+    params = study(rows, labels | masks, train_denoiser={"conditions": ["mask"]})
+    tile_slides(params.tile)
+    store = TileStore("data/tiles")
+    assert store.has("instance", store.parts[0]) and given_arrays(store, params) == ("mask",)
 
 
 def test_only_train_tiles_give_predicted_masks_as_conditions(drawn):

@@ -80,7 +80,7 @@ class InputTiles:
         config = [*self.params.chains()[program.chain or self.params.sample.chain].values()][-1].train_denoiser
         found = dict.fromkeys(registered("target", config.target.name).reads)
         for condition in (registered("condition", name) for name in config.conditions if program.start.inverted):
-            found |= dict.fromkeys([*condition.reads, *filter(self.store.has, condition.carries)])
+            found |= dict.fromkeys([*condition.reads, *filter(self.store.has_everywhere, condition.carries)])
         return tuple(found)
 
     def _free(self, remake: Remake, plan: pd.DataFrame, tiles: pd.DataFrame) -> np.ndarray:

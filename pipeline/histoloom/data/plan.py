@@ -166,7 +166,7 @@ def _pack(plan: pd.DataFrame, name: str, config: Plan) -> pd.DataFrame:
 
 def given_arrays(store: TileStore, params: Params) -> tuple[str, ...]:
     """Which of a tile's arrays its conditions are made of, and so go into the plan."""
-    return tuple(name for name, needed in _read(params).items() if needed or store.has(name))
+    return tuple(name for name, needed in _read(params).items() if needed or store.has_everywhere(name))
 
 
 def _read(params: Params) -> dict[str, bool]:

@@ -217,6 +217,10 @@ class TileStore:
         """Whether a part, the first if unstated, has an array of this name."""
         return name in zarr.open_group(self.folder / (part or self.parts[0]) / "images.zarr", mode="r")
 
+    def has_everywhere(self, name: str) -> bool:
+        """Whether all parts have an array of this name."""
+        return all(self.has(name, part) for part in self.parts)
+
     def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
         """An array of these rows' tiles, in their order: (n, h, w[, 3]) of a picture or a mask."""
         out: np.ndarray | None = None
