@@ -149,7 +149,7 @@ def _predict(study: Path, slide: Path, out: Path, mpp: str) -> None:
     if (out / "prediction.json").exists():
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["predict", str(slide), str(out), "--model", str(study / "models/filters/mask"), "--slide-mpp", mpp]
+    arguments = ["predict", str(slide), str(out), "--model", str(study / "models/filters"), "--slide-mpp", mpp]
     done = CliRunner().invoke(cli, arguments)
     if done.exit_code:
         raise HistoloomError(done.output)

@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histoloom.cli.main import cli
+from histoloom.data.lineage import Lineage
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
 from histoloom.learners import slide as of_slide
-from histoloom.learners.kept import Kept, KeptFacts, keep, load_kept
+from histoloom.learners.kept import Kept, KeptFacts, keep, lineage_of_learner, load_kept
 from histoloom.learners.learner import Learner, learner_of
 from histoloom.learners.slide import predict_slide
 from histoloom.slides import polygons
-from histoloom.slides.open import open_slide
+from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_traced
+from histoloom.slides.predicted import lineage_of_prediction, read_predicted, read_prediction
 from tests.learners.test_diffusion import SMALL
 from tests.learners.test_learners import training_of
 
@@ -189,6 +192,27 @@ def test_what_is_too_coarse_is_refused(slide, tmp_path):
 def test_a_folder_without_a_learner_says_what_to_name(tmp_path):
     with pytest.raises(HistoloomError, match="holds no learner of masks"):
         load_kept(tmp_path)
+
+
+def test_the_segmenter_of_a_study_s_filters_is_found_with_what_it_saw(slide, tmp_path):
+    images, masks = np.stack([picture()[0][:32, :32]] * 4), np.stack([picture()[1][:32, :32]] * 4)
+    learner = learner_of("unet", "mask").fit(images, masks, training_of("unet", "mask", tmp_path / "work", steps=2))
+    filters = tmp_path / "study/models/filters"
+    (filters / "mask").mkdir(parents=True)
+    keep(Kept(learner, KeptFacts("unet", ("red", "blue"), MPP, 32)), filters / "mask")
+    saw = Lineage(("p1",), ("s1",))
+    saw.save(filters)
+    for place in (filters, filters / "mask"):
+        assert load_kept(place).facts.classes == ("red", "blue") and lineage_of_learner(place) == saw
+    predicted(slide, load_kept(filters), filters, tmp_path / "out")
+    facts = read_prediction(tmp_path / "out")
+    assert lineage_of_prediction(tmp_path / "out") == saw and facts.slide_sha256 == slide_sha256(slide)
+    mask = read_predicted(tmp_path / "out", ("blue",), 0.0, facts.slide_sha256)
+    ids, sure = written(tmp_path / "out"), written(tmp_path / "out", "certainty")
+    box = PixelBox(0, 0, picture()[0].shape[1], picture()[0].shape[0])
+    assert np.array_equal(mask.nearest(box, 1.0), np.where(sure > 0, (ids == 2).astype(int), UNKNOWN))
+    (filters / "lineage.json").unlink()
+    assert lineage_of_learner(filters).unknown == (str(filters / "mask"),)
 
 
 @settings(max_examples=25, deadline=None)

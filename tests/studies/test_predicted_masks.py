@@ -85,6 +85,16 @@ def test_it_stands_in_place_of_hidden_annotations_and_of_no_others(drawn):
     assert (masks[known] == 1).all() and set(np.unique(masks[~known])) == {0, 2, UNKNOWN}
 
 
+def test_polygons_of_labels_are_no_annotation_of_masks(drawn):
+    labels, masks = (
+        {"labels": POLYGONS["labels"] | {"unlabelled": "keep"}},
+        {"masks": MASKS["masks"] | {"source": "raster"}},
+    )
+    tile_slides(study([annotated(n, predicted=write_prediction(n)) for n in (1, 2)], labels | masks).tile)
+    rows, found = rows_and_masks()
+    assert not rows["masked"].any() and rows["predicted"].all() and (found != UNKNOWN).any()
+
+
 def test_slides_whose_nuclei_are_told_apart_stand_beside_predicted_ones(drawn):
     """A tile that is made gets numbers of nuclei only where all that it could be made of have them."""
     nuclei = np.ones((SIDE, SIDE), np.uint8)

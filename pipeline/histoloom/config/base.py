@@ -17,6 +17,8 @@ Natural = Annotated[int, Field(ge=0, le=_MOST)]
 Positive = Annotated[int, Field(gt=0, le=_MOST)]
 Size = Annotated[int, Field(gt=0, le=2**14)]
 """Of what is held in memory whole: the side of a picture, a batch, the width of a network."""
+BlockWidth = Annotated[int, Field(ge=8, le=2**14, multiple_of=8)]
+"""Channels of a block of a denoiser."""
 Scale = Annotated[float, Field(ge=0.01, le=100)]
 """µm/px"""
 Scheduler = Literal["ddim", "euler", "dpmsolver++", "unipc"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from histoloom.config.base import BackboneName, Fraction, Named, Natural, Positive, Scheduler, Size, Solved
+from histoloom.config.base import BackboneName, BlockWidth, Fraction, Named, Natural, Positive, Scheduler, Size, Solved
 from histoloom.config.file_keys import Names
 from histoloom.config.train_denoiser import LossWeight, TrainDenoiser
 from histoloom.registry import PLACES, Kind, entry_of, known
@@ -43,7 +43,7 @@ class DiffusionLearner(PlainLearner):
 
     name: Literal["diffusion"] = "diffusion"
     backbone: BackboneName = Field("unet", description="as train_denoiser.backbone")
-    channels: tuple[Size, ...] = Field(
+    channels: tuple[BlockWidth, ...] = Field(
         (32, 64, 64), min_length=1, max_length=8, description="as train_denoiser.channels"
     )
     layers_per_block: Size = Field(1, description="as train_denoiser.layers_per_block")

@@ -9,6 +9,7 @@ from pydantic import Field, computed_field, model_validator
 
 from histoloom.config.base import (
     BackboneName,
+    BlockWidth,
     ConditionName,
     Fraction,
     Guided,
@@ -69,7 +70,7 @@ class Prior(Section):
 class LabelClassifier(Section):
     """A classifier of noised data, whose gradient pushes sampling to a label (sample.classifier_guidance; Dhariwal & Nichol 2021)."""
 
-    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = Field((32, 64, 128), min_length=1, max_length=8)
+    channels: tuple[BlockWidth, ...] = Field((32, 64, 128), min_length=1, max_length=8)
     """of its blocks, each of which halves the sides"""
     steps: Positive = 1000
     batch_size: Size = 32

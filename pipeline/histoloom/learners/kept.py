@@ -14,6 +14,7 @@ from histoloom.config import Params, load_params
 from histoloom.config.learners import DiffusionLearner
 from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
+from histoloom.data.lineage import FILE as LINEAGE
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.errors import HistoloomError
 from histoloom.learners.certainty import Certainty
@@ -65,13 +66,14 @@ def keep(kept: Kept, folder: Path) -> None:
 
 
 def load_kept(folder: Path, device: str = "cpu") -> Kept:
-    """A learner that was kept, or the denoiser of masks in a study's `models` or in a package.
+    """A learner that was kept, by itself or among a study's filters; or the denoiser of masks in a study's `models` or in a package.
 
     Raises
     ------
     HistoloomError
         when the folder holds neither, or what it holds is damaged.
     """
+    folder = _place(folder)
     try:
         if (folder / _FACTS).is_file():
             _params_of(folder)
@@ -95,16 +97,23 @@ def load_kept(folder: Path, device: str = "cpu") -> Kept:
 
 
 def lineage_of_learner(folder: Path) -> Lineage:
-    """What a learner learnt from that `load_kept` reads; unknown where no record lies there."""
-    if (folder / _FACTS).is_file() or not (folder / "denoiser").is_dir():
-        return read_lineage(folder)
-    return lineage_of_models(folder)
+    """What a learner learnt from that `load_kept` reads; unknown where no record lies beside it."""
+    place = _place(folder)
+    if not (place / _FACTS).is_file() and (place / "denoiser").is_dir():
+        return lineage_of_models(place)
+    return read_lineage(next((of for of in (place, place.parent) if (of / LINEAGE).is_file()), place))
+
+
+def _place(folder: Path) -> Path:
+    """Where a learner lies: among filters, in the folder of the filter `mask`."""
+    among = folder / "mask"
+    return among if (among / _FACTS).is_file() else folder
 
 
 def _params_of(folder: Path) -> Params | None:
     """The params of the study or the package that a folder of models is of; None where there are none. The pieces that they name from outside
     are known then."""
-    places = (folder, folder.parent, folder.parent.parent)
+    places = (folder, *list(folder.parents)[:3])
     stated = next((place / "params.yaml" for place in places if (place / "params.yaml").is_file()), None)
     return None if stated is None else load_params(stated)
 
@@ -120,11 +129,8 @@ def _of_denoiser(folder: Path, device: str) -> Kept:
         raise HistoloomError(
             f"The denoiser in {folder} makes {record.training.target}: masks are predicted by one with target: masks and conditions: [picture]."
         )
-    request = next(iter(params.plan.requests), None)
-    samples, reduce = (request.samples, request.reduce.name) if request else (5, "staple")
-    told = DiffusionLearner.of(
-        params.train_denoiser, params.sample, samples, reduce if reduce in ("vote", "staple") else "staple"
-    )
+    asked = [request.samples for request in params.plan.requests if request.purpose == "predict"]
+    told = DiffusionLearner.of(params.train_denoiser, params.sample, max([*asked, 5]), "vote")
     target = Masks.load(folder / "autoencoder", device)
     if target.factor != 1:
         raise HistoloomError(

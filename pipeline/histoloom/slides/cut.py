@@ -81,8 +81,9 @@ class Cutter:
     @property
     def _is_annotated(self) -> bool:
         """Whether masks are the slide's own, and not all of them a learner's."""
-        entry = self.job.entry
-        return self.annotations.predicted is None or any((entry.annotations, entry.mask, entry.instances))
+        entry, source = self.job.entry, self.job.config.masks.source
+        own = (entry.annotations,) if source == "polygons" else (entry.mask, entry.instances)
+        return self.annotations.predicted is None or any(own)
 
     def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
         """Write the tiles of one scale.

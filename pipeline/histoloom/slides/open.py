@@ -125,7 +125,9 @@ def _scale(name: str, handle: openslide.AbstractSlide, aspect: float, mpp: float
     if power := _positive(handle, openslide.PROPERTY_NAME_OBJECTIVE_POWER):
         known.append(f"an objective of {power:g}x")
     hint = f" It states {' and '.join(known)}, which doesn't do." if known else ""
-    raise BadSlide(f"{name}: the file doesn't tell its scale.{hint} State 'mpp' (µm/px at level 0) in the manifest.")
+    raise BadSlide(
+        f"{name}: the file doesn't tell its scale.{hint} State it in µm/px at level 0: 'mpp' in slides.csv, or --slide-mpp of a command that takes one slide."
+    )
 
 
 def _positive(handle: openslide.AbstractSlide, key: str) -> float | None:
