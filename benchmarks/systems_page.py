@@ -40,8 +40,8 @@ _RUN = (
     "dvc repro",
     "```",
     "",
-    "`python -m benchmarks.systems oettl --json FILE` does the same in `.work/systems`, and measures it. `--picture FILE.jpg` shows its tiles. A run that was",
-    "broken goes on where it stopped. `--recipe systems/oettl/full.yaml` takes the paper's size, for a GPU.",
+    "`python -m benchmarks.systems oettl --json FILE` makes such a study in `.work/systems`, runs what the number needs, and measures it. `--picture FILE.jpg` shows its",
+    "tiles. A run that was broken goes on where it stopped. `--recipe systems/oettl/full.yaml` takes the paper's size, for a GPU.",
 )
 
 
