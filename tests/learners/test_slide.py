@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from histoloom.slides import polygons
 from histoloom.slides.open import open_slide, slide_sha256
 from histoloom.slides.polygons import write_traced
 from histoloom.slides.predicted import lineage_of_prediction, read_predicted, read_prediction
+from tests.build import tissue_picture
 from tests.learners.test_diffusion import SMALL
 from tests.learners.test_learners import training_of
 
@@ -159,6 +160,41 @@ def test_the_same_slide_at_another_scale_begins_anew(slide, tmp_path):
     assert (written(tmp_path / "out") == written(tmp_path / "whole")).all()
 
 
+def test_what_another_model_begins_never_stands_under_what_was_said_before(slide, tmp_path, monkeypatch):
+    """Broken off while the second model's masks are written, the first one's are still whole; then the second one's are."""
+    models = []
+    for name in ("first", "second"):
+        models.append(tmp_path / name)
+        models[-1].mkdir()
+        (models[-1] / "weights").write_text(name)
+    out = tmp_path / "out"
+    predicted(slide, Kept(ByColour([]), FACTS), models[0], out)
+    said, real = (out / "prediction.json").read_text(), of_slide.write_traced
+    monkeypatch.setattr(of_slide, "write_traced", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        predicted(slide, Kept(ByColour([]), FACTS), models[1], out)
+    facts = read_prediction(out / "prediction.json")
+    assert (out / "prediction.json").read_text() == said
+    read_predicted(out / "prediction.json", ("nucleus",), 0.5, facts.slide_sha256, MPP)
+    monkeypatch.setattr(of_slide, "write_traced", real)
+    predicted(slide, Kept(ByColour([]), FACTS), models[1], out)
+    assert json.loads((out / "prediction.json").read_text())["model_sha256"] != json.loads(said)["model_sha256"]
+
+
+def test_a_learner_is_shown_the_stain_that_its_tiles_were_normalised_to(slide, tmp_path):
+    @dataclass(frozen=True)
+    class Looks(ByColour):
+        def chances(self, images):
+            self.seen.append(images.mean())
+            return super().chances(images)
+
+    Image.fromarray(tissue_picture(160, 160, 1)).save(slide)
+    plain, normalised = Looks([]), Looks([])
+    predicted(slide, Kept(plain, FACTS), slide.parent, tmp_path / "plain")
+    predicted(slide, Kept(normalised, replace(FACTS, stain="reinhard")), slide.parent, tmp_path / "normalised")
+    assert abs(np.mean(plain.seen[::2]) - np.mean(normalised.seen[::2])) > 5
+
+
 def test_glass_is_told_and_nobody_is_sure_of_it(tmp_path):
     Image.fromarray(np.full((80, 90, 3), 245, np.uint8)).save(tmp_path / "glass.png")
     (tmp_path / "model").mkdir()
@@ -205,9 +241,9 @@ def test_the_segmenter_of_a_study_s_filters_is_found_with_what_it_saw(slide, tmp
     for place in (filters, filters / "mask"):
         assert load_kept(place).facts.classes == ("red", "blue") and lineage_of_learner(place) == saw
     predicted(slide, load_kept(filters), filters, tmp_path / "out")
-    facts = read_prediction(tmp_path / "out")
-    assert lineage_of_prediction(tmp_path / "out") == saw and facts.slide_sha256 == slide_sha256(slide)
-    mask = read_predicted(tmp_path / "out", ("blue",), 0.0, facts.slide_sha256)
+    facts = read_prediction(tmp_path / "out/prediction.json")
+    assert lineage_of_prediction(tmp_path / "out/prediction.json") == saw and facts.slide_sha256 == slide_sha256(slide)
+    mask = read_predicted(tmp_path / "out/prediction.json", ("blue",), 0.0, facts.slide_sha256, MPP)
     ids, sure = written(tmp_path / "out"), written(tmp_path / "out", "certainty")
     box = PixelBox(0, 0, picture()[0].shape[1], picture()[0].shape[0])
     assert np.array_equal(mask.nearest(box, 1.0), np.where(sure > 0, (ids == 2).astype(int), UNKNOWN))

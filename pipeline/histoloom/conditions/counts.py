@@ -48,13 +48,14 @@ class CountsCondition(Condition):
         return cls(source.channels[:-1])
 
     def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
-        """ln(1 + islands in 1,000 px) of each class, and whether anything is known of the mask."""
+        """ln(1 + islands in 1,000 known px) of each class, and whether anything is known of the mask."""
         masks = tiles("mask")
         counts = np.array([islands(mask, len(self.classes)) for mask in masks], float).reshape(
             len(masks), len(self.classes)
         )
-        known = (masks != UNKNOWN).any((1, 2))[:, None]
-        told = np.where(known, np.log1p(counts * _PX / np.prod(masks.shape[1:])), 0)
+        seen = (masks != UNKNOWN).sum((1, 2))[:, None]
+        known = seen > 0
+        told = np.where(known, np.log1p(counts * _PX / np.maximum(seen, 1)), 0)
         return {self.name: np.concatenate([told, known], 1).astype(np.float32)}
 
 

@@ -87,6 +87,11 @@ class Masks(Section):
         """Whether nuclei or clear space are found by their colour."""
         return self.source == "stain" or bool(self.source == "spots" and {*self.classes} & {*STAINED})
 
+    @property
+    def drawn(self) -> bool:
+        """Whether they are annotations, in place of which a learner's may stand."""
+        return self.source in ("polygons", "raster")
+
     @model_validator(mode="after")
     def _named(self):
         if self.source != "none" and not self.classes:

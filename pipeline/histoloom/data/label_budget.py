@@ -9,6 +9,7 @@ from histoloom.config import Tile
 from histoloom.data.groups import split_groups
 from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import chance, shuffled
 
 SQUARE_TILES = 2
@@ -29,6 +30,8 @@ def visible_fractions(
         return out
     for split in ("train", "val") if "test" in splits.values() else ("train",):
         members = [e for e in manifest.stated if split in {splits[g] for g in split_groups(e, config)}]
+        if config.labels.source == "none":  # whose masks nobody drew has nothing to be hidden
+            members = [e for e in members if not isinstance(e, SlideEntry) or e.masks_annotated(config)]
         if of == "tile":
             visible = dict.fromkeys((e.slide_id for e in members), fraction)
         else:

@@ -14,7 +14,7 @@ import pandas as pd
 from histoloom.config import Params, Plan
 from histoloom.data.inputs import CONDITION_COLUMNS, with_program
 from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
-from histoloom.data.rows import held_out_rows
+from histoloom.data.rows import held_out_rows, shows_mask
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore, write_arrays
@@ -91,7 +91,7 @@ def make_plan(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> pd.DataFr
     `evaluate` take them from the test split (val where there is no test) and can never be emitted. Rows to `predict` read tiles of
     any split; what is made of them goes to a store of its own.
     """
-    pieces = [piece for piece in _drawn(condition_sources(rows, params), params, masks) if len(piece)]
+    pieces = [piece for piece in _drawn(rows, params, masks) if len(piece)]
     if not pieces:
         raise HistoloomError(
             "No class that train shows is short of tiles, so there is nothing to make. Raise plan.target, name plan.classes, or state "
@@ -114,15 +114,13 @@ def _by_program(plan: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def condition_sources(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows whose conditions may be taken: an unknown mask asks for nothing, and a predicted one measures nothing."""
-    if "mask" not in _read(params):
-        return rows
-    return rows[rows["masked"] | (rows["predicted"] & (rows["split"] == "train"))]
+    return rows[shows_mask(rows)] if "mask" in _read(params) else rows
 
 
-def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.DataFrame]:
+def _drawn(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.DataFrame]:
     """The tiles of each class in deficit, of each request, and of the evaluation."""
-    config, seed = params.plan, params.seed
-    train, held_out = sources[sources["split"] == "train"], held_out_rows(sources)
+    config, seed, sources = params.plan, params.seed, condition_sources(rows, params)
+    train, held_out = sources[sources["split"] == "train"], sources[sources.index.isin(held_out_rows(rows).index)]
     for deficit in deficits(sources, config, params.tile.labels.classes):
         yield _draw(train[train["label"] == deficit.label], deficit.made, "augment", deficit.label, seed)
     pools = {"augment": train, "evaluate": held_out, "predict": sources}
@@ -134,9 +132,10 @@ def _drawn(sources: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[
         yield changed(with_program(drawn, request, begin_from, sources, seed), request, train, params)
     if config.evaluation_tiles:
         if held_out.empty:
+            split = held_out_rows(rows)["split"].unique()
+            fact = f"no tile of {split[0]} has an annotated mask" if len(split) else "no tile is in test or val"
             raise HistoloomError(
-                "plan.evaluation_tiles needs held-out conditions, and no tile is in test or val. Change "
-                "tile.split, or set plan.evaluation_tiles: 0."
+                f"plan.evaluation_tiles needs held-out conditions, and {fact}. Change tile.split, or set plan.evaluation_tiles: 0."
             )
         yield _draw(held_out, config.evaluation_tiles, "evaluate", EVALUATION, seed)
 

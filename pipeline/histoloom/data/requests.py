@@ -14,7 +14,7 @@ from histoloom.data.found import Found
 from histoloom.data.genotype import parse_genotype, write_genotype
 from histoloom.data.manifest import Manifest
 from histoloom.data.nuclei_layout import NucleiLayout, Nucleus, multiplied, outlines, scattered, swapped
-from histoloom.data.rows import spread
+from histoloom.data.rows import shows_mask, spread
 from histoloom.data.seeds import item_seed
 from histoloom.data.slide_fields import parsed, written
 from histoloom.data.store import TileStore
@@ -49,6 +49,7 @@ def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, m
     if where.cohort:
         keep &= rows["cohort"].map(lambda text: where.cohort.items() <= parsed(text).items())
     if where.contains:
+        keep &= shows_mask(rows)
         keep &= _containing(rows, keep, where.contains, params.tile.masks.classes, masks)
     if not keep.any():
         split = {"augment": "train ", "evaluate": "held-out ", "predict": ""}[request.purpose]

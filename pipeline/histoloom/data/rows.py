@@ -32,6 +32,11 @@ def held_out_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["split"] == ("test" if (rows["split"] == "test").any() else "val")]
 
 
+def shows_mask(rows: pd.DataFrame) -> pd.Series:
+    """Which rows' masks may be asked: annotated ones, and in train predicted ones too, which measure nothing."""
+    return rows["masked"].astype(bool) | (rows["predicted"].astype(bool) & (rows["split"] == "train"))
+
+
 def leaving_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The verdicts' rows of synthetic tiles that are emitted: made to augment, and accepted."""
     return rows[rows["accepted"] & (rows["purpose"] == "augment")]

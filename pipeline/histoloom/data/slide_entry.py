@@ -26,7 +26,7 @@ _LEAVE_EMPTY = "leave it empty, or use other words if it means something."
 class SlideEntry:
     """One row of slides.csv, its paths resolved under their roots.
 
-    predicted : the folder of masks that a learner predicted of the slide.
+    predicted : what states the masks beside it, which a learner predicted of the slide.
     """
 
     slide_id: str
@@ -43,6 +43,13 @@ class SlideEntry:
     instances: Path | None = None
     partner: Path | None = None
     extra: dict[str, str] = field(default_factory=dict)
+
+    def masks_annotated(self, config: Tile) -> bool:
+        """Whether it names an annotation that `tile.masks` reads; of other sources it needs none."""
+        source = config.masks.source
+        if source == "polygons":
+            return self.annotations is not None
+        return source != "raster" or self.mask is not None or self.instances is not None
 
 
 def read_entry(
@@ -82,9 +89,8 @@ def read_entry(
     if "{caption}" in config.caption and caption is None:
         remedy = "write a caption, or don't quote it."
         found.fault("it is empty, and tile.caption quotes it.", remedy, number, "caption")
-    folder = None if predicted is None else predicted.parent
     return SlideEntry(
-        slide_id, path, patient_id, number, mpp, label, caption, split, predicted=folder, **files, extra=extra
+        slide_id, path, patient_id, number, mpp, label, caption, split, predicted=predicted, **files, extra=extra
     )
 
 

@@ -30,6 +30,7 @@ _FACTS = "learner.json"
 class KeptFacts:
     """name : of the learner. classes : of its masks, without the background. mpp : µm/px of the tiles that it learnt. px : their side.
     tissue : how tissue is told from glass, as `tile.tissue` states it; empty for the defaults.
+    stain : how tiles were normalised, as `tile.stain` states it.
     certainty : how often it is right of what it says that it is sure of; None where nobody looked.
     """
 
@@ -38,6 +39,7 @@ class KeptFacts:
     mpp: float
     px: int
     tissue: dict[str, Any] = field(default_factory=dict)
+    stain: str = "none"
     certainty: Certainty | None = None
 
     def right(self, sure: np.ndarray) -> np.ndarray:
@@ -56,7 +58,8 @@ class Kept:
 def facts_of_study(name: str, params: Params) -> KeptFacts:
     """What a learner of this name learns in a study."""
     tile = params.tile
-    return KeptFacts(name, tuple(tile.masks.classes), tile.mpp, tile.tile_px, tile.tissue.model_dump(mode="json"))
+    tissue = tile.tissue.model_dump(mode="json")
+    return KeptFacts(name, tuple(tile.masks.classes), tile.mpp, tile.tile_px, tissue, tile.stain)
 
 
 def keep(kept: Kept, folder: Path) -> None:

@@ -16,22 +16,24 @@ import numpy as np
 
 import histoloom
 from histoloom.config.tile import Tissue
-from histoloom.data.commit import digest, hash_tree, write_json
+from histoloom.data.commit import digest, hash_tree, sha256_file, write_json
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import PREDICTION
 from histoloom.errors import HistoloomError
-from histoloom.learners.kept import Kept, lineage_of_learner
+from histoloom.learners.kept import Kept, KeptFacts, lineage_of_learner
 from histoloom.progress import progress
+from histoloom.slides import stain
 from histoloom.slides.open import slide_sha256
 from histoloom.slides.polygons import write_traced
-from histoloom.slides.predicted import PredictionFacts
+from histoloom.slides.predicted import CERTAINTY, MASK, PredictionFacts
 from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, write_pyramid
 from histoloom.slides.slide import Slide
-from histoloom.slides.tissue import TissueMap, detect_tissue
+from histoloom.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
 
 _AT_ONCE = 32
 _PARTS, _STATE = ".parts", "state.json"
-_WRITTEN = ("mask.tif", "certainty.tif", "mask.geojson")
+REGIONS = "mask.geojson"
+_WRITTEN = (MASK, CERTAINTY, REGIONS)
 _FORM = TiffFormat(compression="deflate")
 
 
@@ -51,6 +53,7 @@ class _Windows:
     """Windows of a slide's scanned part, half a window apart, beginning half a window before it.
 
     downsample : level-0 pixels to a pixel of the result. size : (height, width) of the result.
+    normaliser : of the stain, as the tiles were normalised that the learner learnt.
     """
 
     slide: Slide
@@ -58,6 +61,11 @@ class _Windows:
     downsample: float
     px: int
     size: tuple[int, int]
+    normaliser: stain.Normaliser | stain.RememberedColours
+
+    def read(self, box: PixelBox[float]) -> np.ndarray:
+        """What the learner is shown of a box at level 0, (px, px, 3) uint8."""
+        return self.normaliser.apply(self.slide.read(box, self.downsample))
 
     @property
     def step(self) -> int:
@@ -106,7 +114,8 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
     size = int(bounds.height / downsample), int(bounds.width / downsample)
     if min(size) < 1:
         raise HistoloomError(f"{slide.path.name} is smaller than a pixel of {facts.mpp:g} µm.")
-    windows = _Windows(slide, detect_tissue(slide, Tissue(**facts.tissue)), downsample, facts.px, size)
+    tissue = detect_tissue(slide, Tissue(**facts.tissue))
+    windows = _Windows(slide, tissue, downsample, facts.px, size, _normaliser(slide, tissue, facts, downsample))
     parts = out / _PARTS
     sha256 = slide_sha256(slide.path)
     key = digest([sha256, slide.mpp, bounds, size, hash_tree(model), histoloom.__version__])
@@ -122,21 +131,44 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
             sure.write(certainty[..., None], left=0, top=top)
             write_json(parts / _STATE, {"key": key, "rows": row + 1})
             advance(1)
-    for name, raster in (("mask", masks), ("certainty", sure)):
+    made = parts / "made"
+    made.mkdir(exist_ok=True)
+    for name, raster in ((MASK, masks), (CERTAINTY, sure)):
         scratch = parts / f"{name}-levels"
         scratch.mkdir(exist_ok=True)
-        write_pyramid(out / f"{name}.tif", PyramidPicture(raster.read, size, facts.mpp), _FORM, scratch=scratch)
-    regions = write_traced(out / "mask.geojson", masks.read, size, facts.classes, downsample)
+        write_pyramid(made / name, PyramidPicture(raster.read, size, facts.mpp), _FORM, scratch=scratch)
+    regions = write_traced(made / REGIONS, masks.read, size, facts.classes, downsample)
     said = PredictionFacts(
-        slide.path.name, sha256, facts.classes, size[1], size[0], facts.mpp, bounds.left, bounds.top, downsample,
-        lineage_of_learner(model).record,
+        slide.path.name, sha256, slide.mpp, facts.classes, size[1], size[0], facts.mpp, bounds.left, bounds.top, downsample,
+        sha256_file(made / MASK), sha256_file(made / CERTAINTY), lineage_of_learner(model).record,
     )  # fmt: skip
+    (out / PREDICTION).unlink(missing_ok=True)  # it never stands beside another's masks
+    for name in _WRITTEN:
+        (made / name).replace(out / name)
     write_json(out / PREDICTION, {
         **asdict(said), "learner": facts.name, "regions": regions, "tissue_fraction": float(windows.tissue.mask.mean()),
         "model_sha256": hash_tree(model), "histoloom": histoloom.__version__, "note": "Predicted by a model. Nobody has looked at it.",
     })  # fmt: skip
     shutil.rmtree(parts)
     return PredictedSlide(size[1], size[0], facts.mpp, regions, bool(windows.tissue.mask.any()))
+
+
+def _normaliser(
+    slide: Slide, tissue: TissueMap, facts: KeptFacts, downsample: float
+) -> stain.Normaliser | stain.RememberedColours:
+    """Fitted to those of the slide's squares that hold most tissue, as `tile` fits it."""
+    if facts.stain == "none":
+        return stain.fit("none", np.empty(0))
+    side, corner = facts.px * downsample, slide.bounds
+    columns, rows = (max(1, int(length / side)) for length in (corner.width, corner.height))
+    places = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * side + (
+        corner.left,
+        corner.top,
+    )
+    chosen = fullest(tissue.fractions(places, side), FIT_TILES)
+    boxes = [PixelBox(float(x), float(y), side, side) for x, y in places[chosen]]
+    sample = [slide.read(box, downsample) for box in boxes]
+    return stain.fit(facts.stain, np.stack(sample) if sample else np.empty((0, 1, 1, 3), np.uint8)).for_many()
 
 
 def _begun(parts: Path, key: str) -> int:
@@ -149,7 +181,7 @@ def _begun(parts: Path, key: str) -> int:
     if found.get("key") == key and all((parts / name).is_file() for name in ("mask", "sure")):
         return found["rows"]
     taken = [name for name in _WRITTEN if (out / name).exists()]
-    if taken and not (out / PREDICTION).is_file():
+    if taken and not (out / PREDICTION).is_file() and not state.is_file():
         raise HistoloomError(
             f"{out} holds {taken[0]}, which was not predicted here, and would be overwritten. Name another folder."
         )
@@ -193,7 +225,7 @@ def _row(windows: _Windows, kept: Kept, row: int) -> Iterator[tuple[int, np.ndar
     columns = np.flatnonzero(fractions > 0)
     for start in range(0, len(columns), _AT_ONCE):
         some = columns[start : start + _AT_ONCE]
-        pictures = np.stack([windows.slide.read(boxes[column], windows.downsample) for column in some])
+        pictures = np.stack([windows.read(boxes[column]) for column in some])
         yield from zip(map(int, some), kept.learner.chances(pictures))
 
 

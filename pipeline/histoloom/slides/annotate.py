@@ -128,6 +128,7 @@ def load_annotations(
     spots: pd.DataFrame | None,
     size_px: tuple[int, int],
     bounds: PixelBox[int] | None = None,
+    mpp: float | None = None,
 ) -> Annotations:
     """Read the annotations that the manifest names for a slide.
 
@@ -136,6 +137,7 @@ def load_annotations(
     spots : of all slides.
     size_px : width and height of the slide at level 0.
     bounds : the part of it that was scanned (Slide.bounds); None is all of it.
+    mpp : of level 0; None leaves predicted masks out.
 
     Raises
     ------
@@ -153,14 +155,14 @@ def load_annotations(
                 "classes. Add the class, or mend the mask."
             )
     found = load_polygons_and_spots(entry, config, spots, bounds)
-    return replace(found, raster=raster, instances=instances, predicted=_predicted(entry, config))
+    return replace(found, raster=raster, instances=instances, predicted=_predicted(entry, config, mpp))
 
 
-def _predicted(entry: SlideEntry, config: Tile) -> PredictedMask | None:
-    if entry.predicted is None or config.masks.source not in ("polygons", "raster"):
-        return None
+def _predicted(entry: SlideEntry, config: Tile, mpp: float | None) -> PredictedMask | None:
     masks = config.masks
-    return read_predicted(entry.predicted, masks.classes, masks.least_certainty, slide_sha256(entry.path))
+    if entry.predicted is None or mpp is None or not masks.drawn:
+        return None
+    return read_predicted(entry.predicted, masks.classes, masks.least_certainty, slide_sha256(entry.path), mpp)
 
 
 def load_polygons_and_spots(

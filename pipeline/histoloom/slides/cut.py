@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.ndimage import label
 
+from histoloom.data.nuclei_layout import outlines
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import UNKNOWN, TileWriter
 from histoloom.slides import stain
@@ -81,9 +83,7 @@ class Cutter:
     @property
     def _is_annotated(self) -> bool:
         """Whether masks are the slide's own, and not all of them a learner's."""
-        entry, source = self.job.entry, self.job.config.masks.source
-        own = (entry.annotations,) if source == "polygons" else (entry.mask, entry.instances)
-        return self.annotations.predicted is None or any(own)
+        return self.annotations.predicted is None or self.job.entry.masks_annotated(self.job.config)
 
     def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
         """Write the tiles of one scale.
@@ -113,8 +113,10 @@ class Cutter:
                     blurred += not sharp
                     if not sharp and self.job.config.tissue.out_of_focus == "drop":
                         continue
-                    known = self._is_annotated and (self.job.config.masks.source == "stain" or (x, y) not in hidden)
-                    writer.add(**self._arrays(patch, known=known), **self._of_partner(place))
+                    hide = self.job.config.masks.source != "stain" and (x, y) in hidden
+                    patch = self._shown(patch, hide=hide)
+                    writer.add(image=self.normaliser.apply(patch.picture), **patch.arrays, **self._of_partner(place))
+                    known = not hide and self._is_annotated
                     rows.append(self._row(place, found, patch, choice.fractions[x, y], known=known))
         return CutTiles(rows, blurred)
 
@@ -152,13 +154,25 @@ class Cutter:
         labels = self.job.config.labels
         return found.label is None and labels.source != "none" and labels.unlabelled == "drop"
 
-    def _arrays(self, patch: _Patch, *, known: bool) -> dict[str, np.ndarray]:
-        """A tile's arrays by name; `known` is whether mask and nuclei may be shown."""
-        shown = patch.arrays
-        if not known:
-            shown = {name: np.full_like(array, UNKNOWN if name == "mask" else 0) for name, array in shown.items()}
-            shown |= {} if patch.predicted is None else {"mask": patch.predicted}
-        return {"image": self.normaliser.apply(patch.picture), **shown}
+    def _shown(self, patch: _Patch, *, hide: bool) -> _Patch:
+        """What a tile may show: nothing of annotations that are hidden, and a learner's mask where there is none.
+
+        Nuclei that it tells apart are islands of its mask; they stand where the slide's own numbers are hidden.
+        """
+        arrays, predicted = dict(patch.arrays), patch.predicted
+        if not hide and self._is_annotated:
+            return replace(patch, predicted=None)
+        if "mask" in arrays:
+            arrays["mask"] = np.full_like(arrays["mask"], UNKNOWN)
+        if hide:
+            arrays |= {name: np.zeros_like(array) for name, array in arrays.items() if name != "mask"}
+        if predicted is None or (predicted == UNKNOWN).all():
+            return replace(patch, arrays=arrays, predicted=None)
+        arrays["mask"] = predicted
+        if hide and "instance" in arrays:
+            numbers = label((predicted > 0) & (predicted != UNKNOWN))[0].astype(np.int32)
+            arrays |= {"instance": numbers, "edge": outlines(numbers)}
+        return replace(patch, arrays=arrays, predicted=predicted)
 
     def _of_partner(self, place: TilePlace) -> dict[str, np.ndarray]:
         """The tile's place on the partner, which shows the same extent, perhaps in more or fewer pixels."""
@@ -184,7 +198,7 @@ class Cutter:
         }
         words = "" if self.segmenter is None or patch.segmented is None else self.segmenter.words(patch.segmented)
         masked = "mask" in patch.arrays and known
-        predicted = not known and patch.predicted is not None
+        predicted = patch.predicted is not None
         return TileFacts(where, entry.caption, entry.extra, found, tissue_fraction, words, masked, predicted).row(
             job.config
         )

@@ -42,6 +42,7 @@ class SlideRecord(LeftOut):
 
     mpp_level0, mpp_source : its scale, and who states it. bounds_x_level0_px, bounds_y_level0_px : of what was scanned.
     hidden : split to the number of tiles, of tile.mpp, whose labels the study may not see.
+    predicted : number of train tiles that have a learner's mask.
     stain : what the normalisation says of itself.
     """
 
@@ -53,6 +54,7 @@ class SlideRecord(LeftOut):
     bounds_y_level0_px: int
     tiles: int
     hidden: dict[str, int]
+    predicted: int
     stain: str
 
 

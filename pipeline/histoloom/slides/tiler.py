@@ -85,7 +85,7 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
         slide = stack.enter_context(open_slide(entry.path, entry.mpp, config.max_slide_gpx))
         check_scale(slide, config)
         partner = _partner(stack, job, slide)
-        annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds)
+        annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds, slide.mpp)
         tissue = detect_tissue(slide, config.tissue)
         choices = [choose_tiles(slide, tissue, config, mpp) for mpp in (config.mpp, *config.more_mpp)]
         check_choice(slide, tissue, config, choices[0])
@@ -114,6 +114,7 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
             "bounds_x_level0_px": slide.bounds.left,
             "bounds_y_level0_px": slide.bounds.top,
             "tiles": len(rows),
+            "predicted": int((rows["predicted"] & (rows["split"] == "train")).sum()),
             "hidden": dict(count),
             "with_tissue": sum(len(choice.fractions) for choice in choices),
             "out_of_focus": blurred,

@@ -35,6 +35,8 @@ def annotated_classes(annotations: Annotations, size_px: tuple[int, int]) -> Ann
     config = annotations.config
     labels = _of_source(annotations, config.labels.source, config.labels.classes, size_px)
     masks = _of_source(annotations, config.masks.source, config.masks.classes, size_px)
+    if annotations.entry.predicted is not None and not annotations.entry.masks_annotated(config):
+        masks = frozenset(config.masks.classes)  # as far as anybody can tell before it is read
     return AnnotatedClasses(labels, masks | ({*STAINED} & {*config.masks.classes} if config.masks.by_stain else set()))
 
 

@@ -233,7 +233,8 @@ def _publish(results: list[SlideResult], of_sets: list[SetResult], work: Work) -
             if part.facts["tiles"]:
                 number = numbers[part.name] = numbers.get(part.name, -1) + 1
                 link_tree(work.parts / part.part, staged / f"{part.name}{PART_MARK}{number:04d}")
-        predicted = [lineage_of_prediction(r.entry.predicted) for r in good if r.entry.predicted is not None]
+        used = [r.entry.predicted for r in good if r.facts is not None and r.facts["predicted"]]
+        predicted = [lineage_of_prediction(path) for path in used if path is not None]
         if predicted:
             reduce(or_, predicted).save(staged)
 

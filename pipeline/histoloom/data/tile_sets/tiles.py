@@ -24,7 +24,11 @@ from histoloom.data.tile_sets.parquet import list_parquet
 from histoloom.data.tile_sets.webdataset import list_tars
 from histoloom.errors import Fault, Note
 
-_EXTRA = tuple(c for c in OPTIONAL_SLIDE_COLUMNS if c not in (*TILE_FIELDS, "annotations", "mask", "instances"))
+_EXTRA = tuple(
+    c
+    for c in OPTIONAL_SLIDE_COLUMNS
+    if c not in (*TILE_FIELDS, "annotations", "mask", "predicted", "instances", "partner")
+)
 _OF_FOLDERS = ("label", "split")
 _SLIDE_COLUMNS = ["slide_id", "patient_id", "split", "label", "caption", "fields"]
 

@@ -17,7 +17,8 @@ from histoloom.data.groups import split_groups
 from histoloom.data.lineage import Lineage, lineage_of
 from histoloom.data.lineage_match import Recognised, answer, grid_of, recognise
 from histoloom.data.manifest import Manifest
-from histoloom.errors import Fault, HistoloomError
+from histoloom.data.slide_entry import SlideEntry
+from histoloom.errors import Fault, HistoloomError, Note
 from histoloom.slides.predicted import lineage_of_prediction, read_prediction
 
 
@@ -32,7 +33,7 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
     table = pd.DataFrame(rows, columns=columns)
     return [
         fault
-        for key, lineage in (_lineages(params) | _of_predictions(params, manifest)).items()
+        for key, lineage in (_lineages(params) | _of_predictions(params, manifest, splits)).items()
         for fault in _faults(
             key, recognise(lineage.record, table, known_salt(salt), grid_of(params.tile.split)), manifest, params
         )
@@ -55,24 +56,28 @@ def _lineages(params: Params) -> dict[str, Lineage]:
     return out
 
 
-def _of_predictions(params: Params, manifest: Manifest) -> dict[str, Lineage]:
-    """Slide to the lineage of the learner that predicted its masks; each record once. What is damaged is said by `check_predictions`."""
+def _of_predictions(params: Params, manifest: Manifest, splits: dict[str, str]) -> dict[str, Lineage]:
+    """Slide to the lineage of the learner whose masks train tiles of it will have; each record once."""
     out: dict[str, Lineage] = {}
-    for entry in manifest.slides if masks_are_drawn(params) else ():
-        with suppress(HistoloomError):
-            if entry.predicted is not None and (lineage := lineage_of_prediction(entry.predicted)) not in out.values():
-                out[f"predicted of '{entry.slide_id}'"] = lineage
+    for entry, path in _with_predictions(params, manifest):
+        of_train = "train" in {splits[group] for group in split_groups(entry, params.tile)}
+        if not of_train or (entry.masks_annotated(params.tile) and params.tile.labels.fraction == 1):
+            continue
+        with suppress(HistoloomError):  # check_predictions says it
+            if (lineage := lineage_of_prediction(path)) not in out.values():
+                out[f"the column predicted of '{entry.slide_id}'"] = lineage
     return out
 
 
-def check_predictions(params: Params, manifest: Manifest) -> Iterator[Fault]:
-    """Whether predicted masks say what they are, and know the study's classes."""
-    where = params.tile.stated_in
-    for entry in manifest.slides if masks_are_drawn(params) else ():
-        if entry.predicted is None:
-            continue
+def check_predictions(params: Params, manifest: Manifest) -> Iterator[Fault | Note]:
+    """Whether predicted masks are read, say what they are, and know the study's classes."""
+    where, stated = params.tile.stated_in, [e for e in manifest.slides if e.predicted is not None]
+    if stated and not params.tile.masks.drawn:
+        fact = f"{len(stated)} slide(s) have predicted masks, which are not read: tile.masks.source is {params.tile.masks.source}."
+        yield Note(where, fact, stated[0].row, "predicted")
+    for entry, path in _with_predictions(params, manifest):
         try:
-            facts = read_prediction(entry.predicted)
+            facts = read_prediction(path)
         except HistoloomError as error:
             yield Fault(where, str(error), "see histoloom predict --help.", entry.row, "predicted")
             continue
@@ -81,9 +86,10 @@ def check_predictions(params: Params, manifest: Manifest) -> Iterator[Fault]:
             yield Fault(where, problem, "predict with a learner that knows it.", entry.row, "predicted")
 
 
-def masks_are_drawn(params: Params) -> bool:
-    """Whether masks are annotations, in place of which a learner's may stand."""
-    return params.tile.masks.source in ("polygons", "raster")
+def _with_predictions(params: Params, manifest: Manifest) -> list[tuple[SlideEntry, Path]]:
+    """Slides whose predicted masks may be read, each with what states these."""
+    slides = manifest.slides if params.tile.masks.drawn else ()
+    return [(entry, entry.predicted) for entry in slides if entry.predicted is not None]
 
 
 def _faults(key: str, found: Recognised, manifest: Manifest, params: Params) -> Iterator[Fault]:
