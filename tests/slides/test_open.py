@@ -78,7 +78,7 @@ def test_a_spoilt_file_is_a_bad_slide_when_opened_or_read(tmp_path, name, spoil,
 @pytest.mark.parametrize("name", ["s.svs", "s.png", "s.jpg"])
 def test_no_scale_anywhere_is_a_bad_slide_that_says_where_to_state_it(tmp_path, name):
     path = make_slide(tmp_path / name, mpp=None, width=64, height=64)
-    with pytest.raises(BadSlide, match=r"doesn't tell its scale.*'mpp'.*manifest"):
+    with pytest.raises(BadSlide, match=r"doesn't tell its scale.*'mpp' in slides.csv, or --slide-mpp"):
         open_slide(path)
 
 
