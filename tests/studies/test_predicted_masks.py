@@ -259,5 +259,5 @@ def test_beyond_what_was_looked_at_nothing_is_known(drawn):
 def test_only_the_file_that_states_a_prediction_is_taken(drawn):
     write_prediction(1)
     labels = {"labels": {"source": "slide", "classes": ["tumour"]}}
-    with pytest.raises(ManifestFaults, match="is not what a prediction states itself in"):
+    with pytest.raises(ManifestFaults, match="does not say what was predicted"):
         tile_slides(study([annotated(0), slide_row(1, predicted="of-s1/mask.tif")], labels | MASKS).tile)

@@ -38,8 +38,9 @@ TILE_ROW = pa.schema(
         *_texts("dataset", "slide_fields"),
     ]
 )
-"""One row a tile. `spot_id` is the spot that labelled it, `masked` whether its mask says what it shows, and
-`predicted` whether a learner says it in place of that; `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the public set that its slide is of, and
+"""One row a tile. `spot_id` is the spot that labelled it. `masked` is whether its mask says what it shows, `predicted` whether a
+learner's does; never both. `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the
+public set that its slide is of, and
 `slide_fields` what slides.csv says of the slide in columns of the user's own, as JSON; older stores lack both.
 """
 

@@ -82,7 +82,7 @@ def read_entry(
     _check_words(words | {"caption": caption or ""}, number, found)
     path, predicted = (files.pop(column, None) for column in ("path", "predicted"))
     if predicted is not None and predicted.name != PREDICTION:
-        problem = f"'{predicted.name}' is not what a prediction states itself in."
+        problem = f"'{predicted.name}' does not say what was predicted."
         found.fault(problem, f"name the {PREDICTION} that `histoloom predict` wrote.", number, "predicted")
     if not whole or slide_id is None or patient_id is None or path is None:
         return None
