@@ -79,7 +79,7 @@ class Masks(Section):
     spot within labels.spot_radius_um; nucleus and clear lie over these, where classes name them, found by stain"""
     classes: tuple[ClassName, ...] = Field((), max_length=_MOST_CLASSES)
     """the first class has the id 1; 0 is background, 255 is unknown. Of stain: nucleus, clear or both"""
-    least_certainty: Fraction = 0.8
+    least_certainty: Fraction = 0.5
     """pixels of a predicted mask (column predicted of slides.csv) are unknown where the learner was less sure"""
 
     @property
