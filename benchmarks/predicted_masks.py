@@ -27,8 +27,7 @@ from histoloom.data.nuclei_sets import monuseg_slides
 from histoloom.data.rows import spread
 from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.errors import HistoloomError
-from histoloom.uplift.analysis import paired_difference
-from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles
+from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles, dice_difference, mean_dice
 from histoloom.uplift.tasks import MaskTask
 
 ANNOTATED, MADE, TEST_TILES, CONTRAST = 2, 256, 400, 0.1
@@ -67,17 +66,17 @@ def main() -> None:
 def _measured(work: Path, data: Path | None, steps: int, seeds: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Dice of each arm and its gains, and how many tiles they rest on."""
     few, every = _studies(work, data, steps)
-    train = _tiles(few.tiles, few.tiles.rows().query("split == 'train' and masked"))
+    train = MaskedTiles.of(few.tiles, few.tiles.rows().query("split == 'train' and masked"))
     rows = every.tiles.rows()
-    found = _tiles(every.tiles, rows.query("split == 'train' and predicted"))
-    test = _tiles(few.tiles, spread(few.tiles.rows().query("split == 'test'"), TEST_TILES))
+    found = MaskedTiles.of(every.tiles, rows.query("split == 'train' and predicted"))
+    test = MaskedTiles.of(few.tiles, spread(few.tiles.rows().query("split == 'test'"), TEST_TILES))
     made = {name: _made(study) for name, study in (("annotated", few), ("predicted", every))}
     arms = {
         "annotated": train,
-        "with_predicted_masks": _joined(train, found),
-        "with_tiles_of_annotated_masks": _joined(train, made["annotated"]),
-        "with_tiles_of_predicted_masks": _joined(train, made["predicted"]),
-        "with_both": _joined(train, _joined(found, made["predicted"])),
+        "with_predicted_masks": train.joined(found),
+        "with_tiles_of_annotated_masks": train.joined(made["annotated"]),
+        "with_tiles_of_predicted_masks": train.joined(made["predicted"]),
+        "with_both": train.joined(found).joined(made["predicted"]),
     }
     task = MaskTask(("nucleus",), test.groups)
     counts = {
@@ -88,7 +87,7 @@ def _measured(work: Path, data: Path | None, steps: int, seeds: int) -> tuple[di
     }
     figures: dict[str, float] = {}
     for name, of in counts.items():
-        figures[f"dice_{name}"] = float(np.mean([task.measures(one)["dice"] for one in of]))
+        figures[f"dice_{name}"] = mean_dice(task, of)
     pairs = {
         "predicted_masks": ("annotated", "with_predicted_masks"),
         "tiles_of_annotated_masks": ("annotated", "with_tiles_of_annotated_masks"),
@@ -97,8 +96,7 @@ def _measured(work: Path, data: Path | None, steps: int, seeds: int) -> tuple[di
         "both_beside_the_masks_themselves": ("with_predicted_masks", "with_both"),
     }
     for name, (before, after) in pairs.items():
-        evidence = [np.stack([task.evidence(one) for one in counts[arm]]) for arm in (before, after)]
-        difference = paired_difference(task, evidence[0], evidence[1], np.random.default_rng(0))
+        difference = dice_difference(task, counts[before], counts[after])
         figures[f"gain_{name}"] = difference["difference"]
         figures |= {f"gain_{name}_{end}": value for end, value in zip(("low", "high"), difference["interval"])}
     figures |= {
@@ -171,17 +169,9 @@ def _right(study: Study, rows: pd.DataFrame) -> float:
     return right / max(known, 1)
 
 
-def _tiles(store: TileStore, rows: pd.DataFrame) -> MaskedTiles:
-    return MaskedTiles(store.read(rows), store.read(rows, "mask"), rows["split_group"].to_numpy(str))
-
-
 def _made(study: Study) -> MaskedTiles:
     store = TileStore(study.folder / "data/synthetic")
-    return _tiles(store, store.rows())
-
-
-def _joined(first: MaskedTiles, second: MaskedTiles) -> MaskedTiles:
-    return MaskedTiles(*(np.concatenate(pair) for pair in zip(first, second)))
+    return MaskedTiles.of(store, store.rows())
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.report.pictures import mask_picture
 from histoloom.systems import Measured
-from histoloom.uplift.analysis import paired_difference
 from histoloom.uplift.hospitals import BASELINE, OWN
-from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles
+from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles, dice_difference, mean_dice
 from histoloom.uplift.tasks import MaskTask
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
@@ -35,9 +34,9 @@ def measure(studies: list[Study]) -> Measured:
     pairs, of_real = (_made(study, name) for name in ("pairs", "of-real-masks"))
     arms = {
         "real": Fold(real, {OWN: test}),
-        "made_then_real": Fold(_joined(pairs, real), {OWN: test}, first=len(pairs.images)),
-        "made_and_real": Fold(_joined(pairs, real), {OWN: test}),
-        "of_real_masks_then_real": Fold(_joined(of_real, real), {OWN: test}, first=len(of_real.images)),
+        "made_then_real": Fold(pairs.joined(real), {OWN: test}, first=len(pairs.images)),
+        "made_and_real": Fold(pairs.joined(real), {OWN: test}),
+        "of_real_masks_then_real": Fold(of_real.joined(real), {OWN: test}, first=len(of_real.images)),
         "made_alone": Fold(pairs, {OWN: test}),
     }
     params, work = study.params, study.root / ".work/learners"
@@ -50,9 +49,8 @@ def measure(studies: list[Study]) -> Measured:
     rare = MaskTask((classes[RARE - 1],), test.groups)
     both = MaskTask(classes, test.groups)
     of_rare = {name: found[:, :, 3 * (RARE - 1) : 3 * RARE] for name, found in counts.items()}
-    ours, theirs = (np.stack([rare.evidence(one) for one in of_rare[name]]) for name in ("made_then_real", "real"))
-    low, high = paired_difference(rare, theirs, ours, np.random.default_rng(0))["interval"]
-    dice = {name: _dice(rare, found) for name, found in of_rare.items()}
+    low, high = dice_difference(rare, of_rare["real"], of_rare["made_then_real"])["interval"]
+    dice = {name: mean_dice(rare, found) for name, found in of_rare.items()}
     return {
         "value": dice["made_then_real"],
         "baseline": dice["real"],
@@ -60,7 +58,7 @@ def measure(studies: list[Study]) -> Measured:
         "unit": "Dice of the rare class by patient; baseline real tiles alone, as many steps",
         "n": len(test.images),
         "more": {f"rare_{name}": value for name, value in dice.items() if name not in ("made_then_real", "real")}
-        | {f"both_classes_{name}": _dice(both, found) for name, found in counts.items()}
+        | {f"both_classes_{name}": mean_dice(both, found) for name, found in counts.items()}
         | {
             "rare_of_nuclei_in_made_masks": _share(pairs.masks),
             "rare_of_nuclei_in_real_masks": _share(real.masks),
@@ -86,23 +84,13 @@ def shown(study: Study) -> dict[str, np.ndarray]:
 def _real(study: Study, split: str) -> MaskedTiles:
     store = study.real()
     rows = store.rows()
-    rows = rows[rows["split"] == split].head(MOST)
-    return MaskedTiles(store.read(rows), store.read(rows, "mask"), rows["split_group"].to_numpy(str))
+    return MaskedTiles.of(store, rows[rows["split"] == split].head(MOST))
 
 
 def _made(study: Study, request: str) -> MaskedTiles:
     store = TileStore(study.synthetic)
     rows = store.rows()
-    rows = rows[rows["request"] == request]
-    return MaskedTiles(store.read(rows), store.read(rows, "mask"), np.full(len(rows), ""))
-
-
-def _joined(first: MaskedTiles, second: MaskedTiles) -> MaskedTiles:
-    return MaskedTiles(*(np.concatenate(pair) for pair in zip(first, second)))
-
-
-def _dice(task: MaskTask, counts: np.ndarray) -> float:
-    return float(np.mean([task.measures(one)["dice"] for one in counts]))
+    return MaskedTiles.of(store, rows[rows["request"] == request])
 
 
 def _share(masks: np.ndarray) -> float:

@@ -11,9 +11,8 @@ from histoloom.data.study_folder import Study
 from histoloom.report.pictures import mask_picture
 from histoloom.slides.stain_mask import NUCLEUS, fit_stain_mask
 from histoloom.systems import Measured, learner_pictures
-from histoloom.uplift.analysis import paired_difference
 from histoloom.uplift.hospitals import BASELINE, OTHER, OWN, comparison_of
-from histoloom.uplift.learner_comparison import LearnerComparison, MaskedTiles
+from histoloom.uplift.learner_comparison import LearnerComparison, MaskedTiles, dice_difference, mean_dice
 from histoloom.uplift.tasks import MaskTask, counted
 
 STAGES = ("tile",)
@@ -44,13 +43,13 @@ def measure(studies: list[Study]) -> Measured:
         here, task = slice(ends[number], ends[number + 1]), MaskTask(classes, tiles.groups)
         site = f"site_{number + 1}"
         low, high = _difference(task, {name: of[:, here] for name, of in counts.items()})
-        more |= {f"dice_{site}{'_' * bool(name)}{name}": _dice(task, of[:, here]) for name, of in counts.items()}
+        more |= {f"dice_{site}{'_' * bool(name)}{name}": mean_dice(task, of[:, here]) for name, of in counts.items()}
         more |= {f"difference_{site}_low": low, f"difference_{site}_high": high}
     task = comparison.task(OWN)
-    more |= {"dice_u_net": _dice(task, counts["u_net"]), "dice_other_site": comparison.dice(learner, OTHER)}
+    more |= {"dice_u_net": mean_dice(task, counts["u_net"]), "dice_other_site": comparison.dice(learner, OTHER)}
     return {
-        "value": _dice(task, counts[""]),
-        "baseline": _dice(task, counts["by_stain"]),
+        "value": mean_dice(task, counts[""]),
+        "baseline": mean_dice(task, counts["by_stain"]),
         "difference_interval": _difference(task, counts),
         "unit": "Dice by patient; baseline a watershed of the stain; neither saw a mask",
         "n": len(stained),
@@ -85,10 +84,5 @@ def _comparison(study: Study) -> LearnerComparison:
 
 def _difference(task: MaskTask, counts: dict[str, np.ndarray]) -> tuple[float, float]:
     """Ends of the interval of the learner's Dice less that of the stain."""
-    theirs, ours = (np.stack([task.evidence(one) for one in counts[name]]) for name in ("by_stain", ""))
-    low, high = paired_difference(task, theirs, ours, np.random.default_rng(0))["interval"]
+    low, high = dice_difference(task, counts["by_stain"], counts[""])["interval"]
     return low, high
-
-
-def _dice(task: MaskTask, counts: np.ndarray) -> float:
-    return float(np.mean([task.measures(one)["dice"] for one in counts]))

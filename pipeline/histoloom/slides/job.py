@@ -43,6 +43,11 @@ class SlideJob:
     seed: int = 0
 
     @property
+    def reads_prediction(self) -> bool:
+        """Whether tiles may need a learner's mask: nobody annotated the slide, or something of it is hidden."""
+        return not self.entry.masks_annotated(self.config) or bool(self.visible_fractions)
+
+    @property
     def fingerprint(self) -> str:
         """Covers the slide's contents and what is stated about it, and nothing about other slides."""
         entry = self.entry

@@ -85,7 +85,8 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
         slide = stack.enter_context(open_slide(entry.path, entry.mpp, config.max_slide_gpx))
         check_scale(slide, config)
         partner = _partner(stack, job, slide)
-        annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds, slide.mpp)
+        mpp = slide.mpp if job.reads_prediction else None
+        annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds, mpp)
         tissue = detect_tissue(slide, config.tissue)
         choices = [choose_tiles(slide, tissue, config, mpp) for mpp in (config.mpp, *config.more_mpp)]
         check_choice(slide, tissue, config, choices[0])

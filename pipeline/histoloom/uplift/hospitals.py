@@ -62,7 +62,7 @@ def folds_by_site(
 
     def tiles(chosen: pd.DataFrame, most: int) -> MaskedTiles:
         kept = spread_by(chosen, chosen["split_group"], -(-most // max(1, chosen["split_group"].nunique())))
-        return MaskedTiles(store.read(kept), store.read(kept, "mask"), kept["split_group"].to_numpy(str))
+        return MaskedTiles.of(store, kept)
 
     folds = []
     for site in sorted(of.unique()):

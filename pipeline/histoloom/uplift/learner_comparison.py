@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 import histoloom
 from histoloom.cluster import one_thread
 from histoloom.config.learners import LearnerConfig
 from histoloom.data.commit import commit_part, digest, hash_tree, sha256_file
+from histoloom.data.store import TileStore
 from histoloom.learners.borders import border_measures
 from histoloom.learners.certainty import Calibration, calibration_of
 from histoloom.learners.learner import Training, learner_of
@@ -33,6 +35,26 @@ class MaskedTiles(NamedTuple):
     images: np.ndarray
     masks: np.ndarray
     groups: np.ndarray
+
+    @classmethod
+    def of(cls, store: TileStore, rows: pd.DataFrame) -> MaskedTiles:
+        """Those of a store's rows; made tiles have no group."""
+        return cls(store.read(rows), store.read(rows, "mask"), rows["split_group"].fillna("").to_numpy(str))
+
+    def joined(self, others: MaskedTiles) -> MaskedTiles:
+        """These, and then others."""
+        return MaskedTiles(*(np.concatenate(pair) for pair in zip(self, others)))
+
+
+def mean_dice(task: MaskTask, counts: np.ndarray) -> float:
+    """Dice by patient of what `counted` found (seeds, n, 3 x classes), the mean over patients and seeds."""
+    return float(np.mean([task.measures(of_seed)["dice"] for of_seed in counts]))
+
+
+def dice_difference(task: MaskTask, before: np.ndarray, after: np.ndarray) -> Difference:
+    """Dice of the second counts (seeds, n, 3 x classes) less that of the first, paired by seed, on the same tiles."""
+    first, second = (np.stack([task.evidence(of_seed) for of_seed in counts]) for counts in (before, after))
+    return paired_difference(task, first, second, np.random.default_rng(0))
 
 
 class Fold(NamedTuple):
@@ -120,16 +142,11 @@ class LearnerComparison:
 
     def dice(self, learner: LearnerConfig, test: str) -> float:
         """Dice by patient, the mean over patients and seeds."""
-        task = self.task(test)
-        return float(np.mean([task.measures(counts)["dice"] for counts in self.counts(learner, test)]))
+        return mean_dice(self.task(test), self.counts(learner, test))
 
     def difference(self, baseline: LearnerConfig, learner: LearnerConfig, test: str) -> Difference:
         """Dice of the learner less that of the baseline, paired by seed, on the same tiles."""
-        task = self.task(test)
-        first, second = (
-            np.stack([task.evidence(counts) for counts in self.counts(one, test)]) for one in (baseline, learner)
-        )
-        return paired_difference(task, first, second, np.random.default_rng(0))
+        return dice_difference(self.task(test), self.counts(baseline, test), self.counts(learner, test))
 
     def _trial(self, learner: LearnerConfig, number: int, seed: int) -> dict[str, np.ndarray]:
         told = learner.model_dump(mode="json")
