@@ -279,6 +279,8 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"remake": {"classes": ["tubule"]}}, "are no tile.masks.classes"),
         ({"like": "tile"}, "'image' is not among"),
         ({"reduce": "features", "purpose": "predict"}, "features and taps go together"),
+        ({"start": {"noise": "own"}}, "state from: tile"),
+        ({"start": {"inverted": True, "noise": "own"}}, "leave one of them out"),
         ({"samples": 2, "counterfactual": True, "change": {"label": "stroma"}}, "made one by one"),
     ],
 )

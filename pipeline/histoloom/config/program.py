@@ -31,6 +31,8 @@ class Start(Section):
     """noise or a real tile: the one whose conditions are taken, unless `start.where` selects others"""
     strength: float = Field(1.0, gt=0, le=1)
     """of tile: how much noise it gets. 0.1 keeps nearly all of it, 1 nothing but what inversion keeps (Meng et al. 2022)"""
+    noise: Literal["added", "own"] = "added"
+    """own: none is added; the noise that the tile has is taken for that of its strength, so that it is removed (Hu et al. 2022)"""
     inverted: bool = False
     """begin from the noise that DDIM, run backwards under the tile's own conditions, finds for it (Su et al. 2023)"""
     where: Where | None = None
@@ -44,8 +46,10 @@ class Start(Section):
 
     @model_validator(mode="after")
     def _has_a_tile(self):
-        if self.source == "noise" and (self.strength < 1 or self.inverted or self.where):
-            raise ValueError("strength, inverted and where are of a start from a tile: state from: tile")
+        if self.source == "noise" and (self.strength < 1 or self.inverted or self.where or self.noise == "own"):
+            raise ValueError("strength, noise, inverted and where are of a start from a tile: state from: tile")
+        if self.inverted and self.noise == "own":
+            raise ValueError("a tile's own noise is removed, and inversion finds another: leave one of them out")
         if self.source == "tile" and self.strength == 1 and not self.inverted:
             raise ValueError(
                 "a tile that is noised at strength 1 leaves no trace: state strength, such as 0.4, or inverted: true"

@@ -73,6 +73,8 @@ class Drawn:
             x = pure(solver, self._noise(number))
         elif start.inverted:
             x = invert(self._predictor, solver, begin, self._clean, self._told(self.rows.inputs_given))
+        elif start.noise == "own":
+            x = partly(solver, begin, self._clean, torch.zeros_like(self._clean))
         else:
             x = partly(solver, begin, self._clean, self._noise(number))
         return sample(
