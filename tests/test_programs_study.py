@@ -75,7 +75,7 @@ def make(folder: Path, train_denoiser: dict, requests: list[dict], **sections) -
             "tile_px": 16, "stride_px": 16, "mpp": 0.5, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
             "masks": {"source": "raster", "classes": ["nucleus"]},
         },
-        train_encoders={"cohort": {"columns": ["site"]}},
+        train_encoders={"cohort": {"columns": ["site"]}} | sections.pop("train_encoders", {}),
         train_denoiser={"channels": [16, 32], "steps": 6, "batch_size": 8, **train_denoiser},
         plan={"target": "none", "requests": requests, "batch_size": 4, "batches_per_part": 2},
         sample={"steps": 10, "scheduler": "ddim"},

@@ -21,6 +21,7 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.data.store import UNKNOWN
 from histoloom.errors import HistoloomError
 from histoloom.learners import slide as of_slide
+from histoloom.learners import slide_files
 from histoloom.learners.kept import Kept, KeptFacts, keep, lineage_of_learner, load_kept
 from histoloom.learners.learner import Learner, learner_of
 from histoloom.learners.slide import predict_slide
@@ -169,14 +170,14 @@ def test_what_another_model_begins_never_stands_under_what_was_said_before(slide
         (models[-1] / "weights").write_text(name)
     out = tmp_path / "out"
     predicted(slide, Kept(ByColour([]), FACTS), models[0], out)
-    said, real = (out / "prediction.json").read_text(), of_slide.write_traced
-    monkeypatch.setattr(of_slide, "write_traced", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    said, real = (out / "prediction.json").read_text(), slide_files.write_traced
+    monkeypatch.setattr(slide_files, "write_traced", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         predicted(slide, Kept(ByColour([]), FACTS), models[1], out)
     facts = read_prediction(out / "prediction.json")
     assert (out / "prediction.json").read_text() == said
     read_predicted(out / "prediction.json", ("nucleus",), 0.5, facts.slide_sha256, MPP)
-    monkeypatch.setattr(of_slide, "write_traced", real)
+    monkeypatch.setattr(slide_files, "write_traced", real)
     predicted(slide, Kept(ByColour([]), FACTS), models[1], out)
     assert json.loads((out / "prediction.json").read_text())["model_sha256"] != json.loads(said)["model_sha256"]
 

@@ -20,7 +20,6 @@ from histoloom.config import Params, WovenSlide
 from histoloom.data.csv_table import as_number, number_fault, read_csv_table
 from histoloom.data.found import Found
 from histoloom.data.slide_fields import parsed, written
-from histoloom.data.store import TileStore
 from histoloom.data.tables import with_conditions
 from histoloom.errors import Fault, refuse_faults
 
@@ -63,8 +62,10 @@ def state_conditions(slide: WovenSlide, sources: InputSources) -> StatedConditio
         for a tile or an expression profile that isn't there.
     """
     params = sources.params
-    tiles = with_conditions(sources.tiles.rows(), params).drop_duplicates("tile_id").set_index("tile_id", drop=False)
-    table = read_condition_table(slide, params)
+    table, tiles = read_condition_table(slide, params), pd.DataFrame(index=pd.Index([], name="tile_id"))
+    if sources.tiles is not None:
+        rows = with_conditions(sources.tiles.rows(), params).drop_duplicates("tile_id")
+        tiles = rows.set_index("tile_id", drop=False)
     refuse_faults(_unknown(slide, table, tiles, sources.conditions))
     table, groups = _filled_from_tiles(table, tiles)
     if "rna" in sources.conditions.names and table["rna"].notna().any():
@@ -103,7 +104,7 @@ def _joined(*texts: str | None) -> str | None:
 def _encoded(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> Conditions:
     """The conditions of the rows, and after them the nulls of all."""
     without_maps = ConditionSet(tuple(c for c in sources.conditions.conditions if c.shape != "map"))
-    arrays = without_maps.arrays(rows, _pictures(rows, tiles, sources.tiles))
+    arrays = without_maps.arrays(rows, _pictures(rows, tiles, sources))
     without = rows["tile_id"].isna().to_numpy() if "tile_id" in rows else np.ones(len(rows), bool)
     for of_tile in (c.name for c in without_maps.conditions if c.reads):
         arrays[of_tile][without] = 0
@@ -137,10 +138,13 @@ def _line(table: pd.DataFrame, place: int) -> int | None:
     return int(table["line"].iloc[place]) if "line" in table else None
 
 
-def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, store: TileStore) -> Callable[[str], np.ndarray]:
+def _pictures(rows: pd.DataFrame, tiles: pd.DataFrame, sources: InputSources) -> Callable[[str], np.ndarray]:
     """The tiles that rows name; zeros where a row names none."""
+    store, side = sources.tiles, sources.params.tile.tile_px
 
     def read(name: str) -> np.ndarray:
+        if store is None:
+            return np.zeros((len(rows), side, side, *((3,) if name == "image" else ())), np.uint8)
         named = rows["tile_id"].notna().to_numpy() if "tile_id" in rows else np.zeros(len(rows), bool)
         found = store.read(tiles.loc[rows["tile_id"][named]] if named.any() else tiles.head(0), name)
         out = np.zeros((len(rows), *found.shape[1:]), found.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from histoloom.canvas import torus
 from histoloom.canvas.inputs import array_of, create
 from histoloom.canvas.sources import InputSources
 from histoloom.conditions.mask import cell_fractions
+from histoloom.conditions.picture import picture_map
 from histoloom.config import FromImage, Params, Tile, WovenSlide
 from histoloom.data.groups import split_groups
 from histoloom.data.pixel_box import PixelBox
@@ -23,12 +25,18 @@ from histoloom.slides.geojson import read_geojson
 from histoloom.slides.open import open_slide
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import Slide
+from histoloom.slides.slide_stain import fit_slide
+from histoloom.slides.stain import Normaliser, RememberedColours
+from histoloom.slides.tissue import TissueMap, detect_tissue
 
 _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
+_NEAR_PX = 32
+"""How finely it is told where tissue is near. A multiple of every factor."""
 
 
 def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources: InputSources) -> set[str]:
-    """Write `image`, the latents of the region that a canvas begins from; what is kept of it is not free.
+    """Write `image`, the latents of the region that a canvas begins from; what is kept of it is not free. Or write the region as what the
+    condition `picture` shows.
 
     Returns
     -------
@@ -44,8 +52,6 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
     if image.slide_id not in sources.slides:
         raise HistoloomError(f"{where}: '{image.slide_id}' is no slide of {params.tile.stated_in}.")
     entry = sources.slides[image.slide_id]
-    latents = create(group, "image", (sources.target.channels,), _canvas(group), "float32")
-    latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
     region = PixelBox(
         image.x_px // factor,
         image.y_px // factor,
@@ -58,14 +64,91 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
         if right > source.width + 1 or bottom > source.height + 1:
             size = f"{source.width} x {source.height} px at level 0"
             raise HistoloomError(f"{where}: the region reaches beyond slide '{image.slide_id}', which is {size}.")
-        for place, encoded in _encoded_pieces(source, image, region, scale, sources):
-            latents[:, place.top : place.bottom, place.left : place.right] = encoded
+        tissue = detect_tissue(source, params.tile.tissue)
+        normaliser = fit_slide(source, tissue, params.tile.stain, params.tile.tile_px, scale)
+        of = _Region(image, source, scale, region, sources, tissue, normaliser)
+        if image.picture:
+            of.show(group, where)
+        else:
+            of.begin(group)
         sides = region.width * factor * scale, region.height * factor * scale
         read = PixelBox(float(image.x_level0_px), float(image.y_level0_px), *sides)
         groups = _groups(entry, params, source, read, _ENCODE_HALO_PX * scale)
+    if image.picture:
+        _go_on(group, (region.top + region.height, region.left + region.width), ("free", "map"))
+        return groups
     _settle(group, image, params.tile, region, factor)
-    _go_on(group, (-(-slide.height_px // factor), -(-slide.width_px // factor)))
+    _go_on(group, (-(-slide.height_px // factor), -(-slide.width_px // factor)), ("free", "image"))
     return groups
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A region of a slide, open to read.
+
+    scale : level-0 px to a px. place : on the canvas, latent px. normaliser : of the stain, as tiles were normalised.
+    """
+
+    image: FromImage
+    source: Slide
+    scale: float
+    place: PixelBox[int]
+    sources: InputSources
+    tissue: TissueMap
+    normaliser: Normaliser | RememberedColours
+
+    def begin(self, group: zarr.Group) -> None:
+        """Write its latents as `image`, glass around it."""
+        latents = create(group, "image", (self.sources.target.channels,), _canvas(group), "float32")
+        latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
+        around = _ENCODE_HALO_PX // self.sources.factor
+        for box, picture in self._pieces(_ENCODE_HALO_PX):
+            encoded = self.sources.target.encode({"image": picture[None]})[0].numpy()
+            inside = encoded[:, around : around + box.height, around : around + box.width]
+            latents[:, box.top : box.bottom, box.left : box.right] = inside
+
+    def show(self, group: zarr.Group, where: str) -> None:
+        """Write it to the map as what `picture` shows. What is near tissue is free.
+
+        Raises
+        ------
+        HistoloomError
+            of a model that reads no picture.
+        """
+        if "picture" not in self.sources.maps:
+            raise HistoloomError(
+                f"{where}: picture: true needs a model that is given pictures (train_denoiser.conditions)."
+            )
+        channels, names = self.sources.maps["picture"]
+        given, free = array_of(group, "map"), array_of(group, "free")
+        free[:] = 0
+        for box, picture in self._pieces(0):
+            rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+            given[channels, rows, columns] = picture_map(picture[None], names, box.height, box.width)[0]
+            free[rows, columns] = self._near(box)
+
+    def _near(self, box: PixelBox[int]) -> np.ndarray:
+        """(height, width) uint8, where a square of `_NEAR_PX` around a square has tissue."""
+        factor, side = self.sources.factor, max(1, _NEAR_PX // self.sources.factor)
+        down, along = (np.arange(start, stop, side) for start, stop in ((0, box.height), (0, box.width)))
+        places = np.stack(np.meshgrid(along + box.left - self.place.left, down + box.top - self.place.top), -1).reshape(
+            -1, 2
+        )
+        corners = (places - side) * factor * self.scale + (self.image.x_level0_px, self.image.y_level0_px)
+        some = self.tissue.fractions(corners, 3 * side * factor * self.scale).reshape(len(down), len(along)) > 0
+        return some.repeat(side, 0).repeat(side, 1)[: box.height, : box.width].astype(np.uint8)
+
+    def _pieces(self, halo: int) -> Iterator[tuple[PixelBox[int], np.ndarray]]:
+        """Pieces of it with their places on the canvas, latent px, and what is seen there and `halo` px around."""
+        factor, side = self.sources.factor, _ENCODE_PX // self.sources.factor
+        region, image, scale = self.place, self.image, self.scale
+        for top in range(0, region.height, side):
+            for left in range(0, region.width, side):
+                height, width = min(side, region.height - top), min(side, region.width - left)
+                x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
+                size = height * factor + 2 * halo, width * factor + 2 * halo
+                picture = _read_padded(self.source, (x - halo * scale, y - halo * scale), size, scale)
+                yield PixelBox(region.left + left, region.top + top, width, height), self.normaliser.apply(picture)
 
 
 def _canvas(group: zarr.Group) -> tuple[int, int]:
@@ -79,37 +162,15 @@ def _whole_latents(start: int, side: int, slide: int, factor: int) -> int:
     return -(-side // factor) if start + side == slide else side // factor
 
 
-def _go_on(group: zarr.Group, size: tuple[int, int]) -> None:
-    """Let the mirror image of a slide's (height, width) latent px go on beyond its borders, as its mask's does."""
+def _go_on(group: zarr.Group, size: tuple[int, int], names: tuple[str, ...]) -> None:
+    """Let the mirror image of (height, width) latent px go on beyond their borders, as a slide's mask does."""
     canvas = _canvas(group)
     down, along = (torus.mirrored(side, whole) for side, whole in zip(size, canvas))
-    for array in (array_of(group, "free"), array_of(group, "image")):
+    for array in (array_of(group, name) for name in names):
         lead = (slice(None),) * (array.ndim - 2)
         for start in range(0, canvas[0], _BAND):
             rows = down[start : start + _BAND]
             array[*lead, start : start + len(rows)] = np.asarray(array.oindex[*lead, rows])[..., along]
-
-
-def _encoded_pieces(
-    source: Slide, image: FromImage, region: PixelBox[int], scale: float, sources: InputSources
-) -> Iterator[tuple[PixelBox[int], np.ndarray]]:
-    """The region's latents piece by piece, each with its place on the canvas, latent px, and seen with what lies around it.
-
-    Parameters
-    ----------
-    scale : level-0 px to a px.
-    """
-    factor, halo = sources.factor, _ENCODE_HALO_PX
-    side, around = _ENCODE_PX // factor, halo // factor
-    for top in range(0, region.height, side):
-        for left in range(0, region.width, side):
-            height, width = min(side, region.height - top), min(side, region.width - left)
-            x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
-            size = height * factor + 2 * halo, width * factor + 2 * halo
-            picture = _read_padded(source, (x - halo * scale, y - halo * scale), size, scale)
-            encoded = sources.target.encode({"image": picture[None]})[0].numpy()
-            place = PixelBox(region.left + left, region.top + top, width, height)
-            yield place, encoded[:, around : around + height, around : around + width]
 
 
 def _settle(group: zarr.Group, image: FromImage, config: Tile, region: PixelBox[int], factor: int) -> None:

@@ -18,20 +18,29 @@ class InputSources:
     """What the inputs of a study's canvases are made from.
 
     target, conditions : of the trained model.
-    tiles : the study's real tiles, whose conditions a grid may take.
+    tiles : the study's real tiles, whose conditions a grid may take; None without a study.
     slides : slide_id to the manifest's entry; a canvas may begin from a region of one.
     """
 
     params: Params
     target: Raster
     conditions: ConditionSet
-    tiles: TileStore
+    tiles: TileStore | None
     slides: dict[str, SlideEntry]
 
     @property
     def factor(self) -> int:
         """Pixels to a latent pixel."""
         return self.target.factor
+
+    @property
+    def maps(self) -> dict[str, tuple[slice, tuple[str, ...]]]:
+        """Of each condition that is a map, where its channels lie among those of all, and their names."""
+        found, start = {}, 0
+        for spec in (spec for spec in self.conditions.specs() if spec.shape == "map"):
+            found[spec.name] = slice(start, start + spec.size), spec.channels
+            start += spec.size
+        return found
 
 
 def check_source_groups(slide: WovenSlide, groups: Iterable[str], splits: dict[str, str]) -> list[Fault]:

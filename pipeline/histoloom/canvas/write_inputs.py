@@ -98,17 +98,20 @@ def write_start(folder: Path, canvas: tuple[int, int], read: Callable[[PixelBox[
 
 def _write_mask(group: zarr.Group, slide: WovenSlide, canvas: tuple[int, int], sources: InputSources) -> None:
     """Write `free`, and `map` where the denoiser reads one."""
-    factor, maps = sources.factor, next((s.channels for s in sources.conditions.specs() if s.shape == "map"), ())
-    edges = EDGE in read_channels(maps)[0]
+    factor, maps = sources.factor, sources.maps
+    place, channels = maps.get("mask", (slice(0), ()))
+    edges = EDGE in read_channels(channels)[0]
     mask = read_mask(slide, sources.params, edges=edges)
     free = create(group, "free", (), canvas, "uint8")
-    given = create(group, "map", (len(maps),), canvas, "float16") if maps else None  # zeros are the null
+    if maps:  # zeros are the null
+        given = create(group, "map", (max(where.stop for where, _ in maps.values()),), canvas, "float16")
     free[:] = 1
     if mask is None:
         return
     for rows, ids, edge in _bands(mask, canvas, factor, edges=edges):
-        if given is not None:
-            given[:, rows] = mask_map(ids[None], edge if edge is None else edge[None], maps, *_cells(ids, factor))[0]
+        if channels:
+            of_mask = mask_map(ids[None], edge if edge is None else edge[None], channels, *_cells(ids, factor))
+            given[place, rows] = of_mask[0]
         if slide.outside == "glass":
             free[rows] = _tissue(mask, rows, canvas, factor)
 

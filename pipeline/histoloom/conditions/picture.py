@@ -56,14 +56,17 @@ class PictureCondition(Condition):
         """(n, channels, px, px) float16 in [-1, 1]; in every picture some value differs from the null, which is zeros."""
         images, seeds = tiles(self.reads[0]), [item_seed(0, f"picture/{name}") for name in rows["tile_id"]]
         shown = np.stack([degraded(image, self.degrade, seed) for image, seed in zip(images, seeds)])
-        n, side, _, colours = shown.shape
-        detail = side // self.px
-        cells = shown.reshape(n, self.px, detail, self.px, detail, colours).transpose(0, 5, 2, 4, 1, 3)
-        values = cells.reshape(n, colours * detail * detail, self.px, self.px).astype(np.float32) / 127.5 - 1
-        told = np.zeros(
-            (n, len(self.channel_names) - values.shape[1], self.px, self.px)
-        )  # of noise, of which there is none yet
-        return {self.name: np.concatenate([values, told], 1).astype(np.float16)}
+        return {self.name: picture_map(shown, self.channel_names, self.px, self.px)}
+
+
+def picture_map(images: np.ndarray, channels: tuple[str, ...], rows: int, columns: int) -> np.ndarray:
+    """Pictures (n, h, w, 3) uint8 to the map (n, channels, rows, columns) float16 in [-1, 1]."""
+    n, height, _, colours = images.shape
+    detail = height // rows
+    cells = images.reshape(n, rows, detail, columns, detail, colours).transpose(0, 5, 2, 4, 1, 3)
+    values = cells.reshape(n, colours * detail * detail, rows, columns).astype(np.float32) / 127.5 - 1
+    told = np.zeros((n, len(channels) - values.shape[1], rows, columns))  # of noise, of which there is none yet
+    return np.concatenate([values, told], 1).astype(np.float16)
 
 
 def degraded(image: np.ndarray, how: Degrade, seed: int) -> np.ndarray:

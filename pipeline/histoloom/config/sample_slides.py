@@ -25,6 +25,9 @@ class FromImage(Section):
     inverted: bool = False
     """begin from the noise that DDIM, run backwards under the cohort of the image's own slide, finds for the region: it is
     translated to the slide's cohort (Su et al. 2023)"""
+    picture: bool = Field(
+        False, description="the region is what the condition `picture` shows; its tissue is made anew under it"
+    )
     keep: bool = Field(False, description="keep the region except its holes, and sample what lies around it")
     rounds: Positive = 4
     """with keep: how often each step is taken, with noise added back in between, so that new tissue fits the kept
@@ -40,6 +43,8 @@ class FromImage(Section):
             raise ValueError("what is made beside or in a kept region begins from noise: leave strength out")
         if self.inverted and (self.keep or self.strength < 1):
             raise ValueError("a region that is inverted is translated as a whole: leave keep and strength out")
+        if self.picture and (self.keep or self.strength < 1 or self.inverted):
+            raise ValueError("what is made of a picture begins from noise: leave keep, strength and inverted out")
         return self
 
 
@@ -90,10 +95,14 @@ class WovenSlide(Section):
             return self
         if image.x_px + image.width_px > self.width_px or image.y_px + image.height_px > self.height_px:
             raise ValueError(f"the image's region reaches beyond slide '{self.name}'")
-        if not image.keep and image.strength == 1 and not image.inverted:
-            how = "set keep: true to make what lies around it, a strength below 1 to change its texture, or inverted: true"
+        if not image.keep and image.strength == 1 and not image.inverted and not image.picture:
+            how = (
+                "set keep: true to make what lies around it, a strength below 1 to change its texture, inverted: true, or "
+                "picture: true for a model that is given pictures"
+            )
             raise ValueError(f"the image of slide '{self.name}' would change nothing: {how}")
-        if not image.keep and (image.width_px, image.height_px) != (self.width_px, self.height_px):
+        whole = image.keep or image.picture
+        if not whole and (image.width_px, image.height_px) != (self.width_px, self.height_px):
             raise ValueError(
                 f"the image of slide '{self.name}' is changed, and is smaller than the slide: what lies beside it "
                 "has nothing to begin from. Make the slide as large as the region"

@@ -40,3 +40,8 @@ class PixelBox(NamedTuple, Generic[N]):
     def shape_at(self: PixelBox[float], downsample: float) -> tuple[int, int]:
         """(height, width) of its picture, in whole pixels of a grid that has one for `downsample` of this one's."""
         return round(self.height / downsample), round(self.width / downsample)
+
+
+def cut(box: PixelBox[int], size: tuple[int, int]) -> PixelBox[int]:
+    """A box cut where a picture of (height, width) ends."""
+    return box._replace(width=min(box.width, size[1] - box.left), height=min(box.height, size[0] - box.top))

@@ -9,19 +9,15 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from histoloom.backbones.denoiser import load_denoiser
 from histoloom.config import Params, load_params
-from histoloom.config.learners import DiffusionLearner
 from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import FILE as LINEAGE
 from histoloom.data.lineage import Lineage, read_lineage
 from histoloom.errors import HistoloomError
 from histoloom.learners.certainty import Certainty
-from histoloom.learners.diffusion import segmenter_of
 from histoloom.learners.learner import Learner, learner_of
 from histoloom.sampling.diffusion_model import lineage_of_models
-from histoloom.targets.masks import Masks
 
 _FACTS = "learner.json"
 
@@ -69,12 +65,12 @@ def keep(kept: Kept, folder: Path) -> None:
 
 
 def load_kept(folder: Path, device: str = "cpu") -> Kept:
-    """A learner that was kept, by itself or among a study's filters; or the denoiser of masks in a study's `models` or in a package.
+    """A learner that was kept, by itself or among a study's filters.
 
     Raises
     ------
     HistoloomError
-        when the folder holds neither, or what it holds is damaged.
+        when the folder holds none, or what it holds is damaged.
     """
     folder = _place(folder)
     try:
@@ -85,8 +81,6 @@ def load_kept(folder: Path, device: str = "cpu") -> Kept:
             if (stated := facts.get("certainty")) is not None:
                 facts["certainty"] = Certainty(tuple(stated["said"]), tuple(stated["right"]))
             return Kept(learner_of(facts["name"], "mask").load(folder, device), KeptFacts(**facts))
-        if (folder / "denoiser").is_dir():
-            return _of_denoiser(folder, device)
     except HistoloomError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -119,24 +113,3 @@ def _params_of(folder: Path) -> Params | None:
     places = (folder, *list(folder.parents)[:3])
     stated = next((place / "params.yaml" for place in places if (place / "params.yaml").is_file()), None)
     return None if stated is None else load_params(stated)
-
-
-def _of_denoiser(folder: Path, device: str) -> Kept:
-    params = _params_of(folder)
-    if params is None:
-        raise HistoloomError(
-            f"There is no params.yaml in {folder} or beside it, which states its scale and its classes."
-        )
-    network, record = load_denoiser(folder / "denoiser", device)
-    if record.training.target != "masks" or tuple(spec.name for spec in record.conditions) != ("picture",):
-        raise HistoloomError(
-            f"The denoiser in {folder} makes {record.training.target}: masks are predicted by one with target: masks and conditions: [picture]."
-        )
-    asked = [request.samples for request in params.plan.requests if request.purpose == "predict"]
-    told = DiffusionLearner.of(params.train_denoiser, params.sample, max([*asked, 5]), "vote")
-    target = Masks.load(folder / "autoencoder", device)
-    if target.factor != 1:
-        raise HistoloomError(
-            f"The denoiser in {folder} makes masks at factor {target.factor}: slides are predicted at factor 1."
-        )
-    return Kept(segmenter_of(network, record, target, told, device, folder), facts_of_study("diffusion", params))

@@ -9,43 +9,27 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import histoloom
 from histoloom.config.tile import Tissue
-from histoloom.data.commit import digest, hash_tree, sha256_file, write_json
+from histoloom.data.commit import digest, hash_tree, write_json
 from histoloom.data.pixel_box import PixelBox
-from histoloom.data.slide_entry import PREDICTION
 from histoloom.errors import HistoloomError
-from histoloom.learners.kept import Kept, KeptFacts, lineage_of_learner
+from histoloom.learners.kept import Kept
+from histoloom.learners.slide_files import PARTS, Masks, PredictedSlide, check_place, write_masks
 from histoloom.progress import progress
 from histoloom.slides import stain
 from histoloom.slides.open import slide_sha256
-from histoloom.slides.polygons import write_traced
-from histoloom.slides.predicted import CERTAINTY, MASK, PredictionFacts
-from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, write_pyramid
 from histoloom.slides.slide import Slide
-from histoloom.slides.tissue import FIT_TILES, TissueMap, detect_tissue, fullest
+from histoloom.slides.slide_stain import fit_slide
+from histoloom.slides.tissue import TissueMap, detect_tissue
 
 _AT_ONCE = 32
-_PARTS, _STATE = ".parts", "state.json"
-REGIONS = "mask.geojson"
-_WRITTEN = (MASK, CERTAINTY, REGIONS)
-_FORM = TiffFormat(compression="deflate")
-
-
-@dataclass(frozen=True)
-class PredictedSlide:
-    """The size of what was written, px, at what scale, and how many regions of each class, and whether there is tissue."""
-
-    width: int
-    height: int
-    mpp: float
-    regions: dict[str, int]
-    has_tissue: bool
+_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -115,81 +99,37 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
     if min(size) < 1:
         raise HistoloomError(f"{slide.path.name} is smaller than a pixel of {facts.mpp:g} µm.")
     tissue = detect_tissue(slide, Tissue(**facts.tissue))
-    windows = _Windows(slide, tissue, downsample, facts.px, size, _normaliser(slide, tissue, facts, downsample))
-    parts = out / _PARTS
-    sha256 = slide_sha256(slide.path)
-    key = digest([sha256, slide.mpp, bounds, size, hash_tree(model), histoloom.__version__])
-    masks, sure = (RasterFile(parts / name, *size, 1) for name in ("mask", "sure"))
-    begun = _begun(parts, key)
+    windows = _Windows(
+        slide, tissue, downsample, facts.px, size, fit_slide(slide, tissue, facts.stain, facts.px, downsample)
+    )
+    parts = out / PARTS
+    key = digest([slide_sha256(slide.path), slide.mpp, bounds, size, hash_tree(model), histoloom.__version__])
+    masks, begun = Masks.at(parts, size, downsample), _begun(out, key)
     if not begun:
-        masks.create(), sure.create()
+        masks.create()
     with progress("predict", windows.rows - 1) as advance:
         advance(max(0, begun - 1))
         for row, ids, certainty in _bands(windows, kept, begun):
             top = (row - 1) * windows.step
-            masks.write(ids[..., None], left=0, top=top)
-            sure.write(certainty[..., None], left=0, top=top)
+            masks.ids.write(ids[..., None], left=0, top=top)
+            masks.sure.write(certainty[..., None], left=0, top=top)
             write_json(parts / _STATE, {"key": key, "rows": row + 1})
             advance(1)
-    made = parts / "made"
-    made.mkdir(exist_ok=True)
-    for name, raster in ((MASK, masks), (CERTAINTY, sure)):
-        scratch = parts / f"{name}-levels"
-        scratch.mkdir(exist_ok=True)
-        write_pyramid(made / name, PyramidPicture(raster.read, size, facts.mpp), _FORM, scratch=scratch)
-    regions = write_traced(made / REGIONS, masks.read, size, facts.classes, downsample)
-    said = PredictionFacts(
-        slide.path.name, sha256, slide.mpp, facts.classes, size[1], size[0], facts.mpp, bounds.left, bounds.top, downsample,
-        sha256_file(made / MASK), sha256_file(made / CERTAINTY), lineage_of_learner(model).record,
-    )  # fmt: skip
-    (out / PREDICTION).unlink(missing_ok=True)  # it never stands beside another's masks
-    for name in _WRITTEN:
-        (made / name).replace(out / name)
-    write_json(out / PREDICTION, {
-        **asdict(said), "learner": facts.name, "regions": regions, "tissue_fraction": float(windows.tissue.mask.mean()),
-        "model_sha256": hash_tree(model), "histoloom": histoloom.__version__, "note": "Predicted by a model. Nobody has looked at it.",
-    })  # fmt: skip
-    shutil.rmtree(parts)
-    return PredictedSlide(size[1], size[0], facts.mpp, regions, bool(windows.tissue.mask.any()))
+    return write_masks(out, masks, slide, facts, model, tissue)
 
 
-def _normaliser(
-    slide: Slide, tissue: TissueMap, facts: KeptFacts, downsample: float
-) -> stain.Normaliser | stain.RememberedColours:
-    """Fitted to those of the slide's squares that hold most tissue, as `tile` fits it."""
-    if facts.stain == "none":
-        return stain.fit("none", np.empty(0))
-    side, corner = facts.px * downsample, slide.bounds
-    columns, rows = (max(1, int(length / side)) for length in (corner.width, corner.height))
-    places = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * side + (
-        corner.left,
-        corner.top,
-    )
-    chosen = fullest(tissue.fractions(places, side), FIT_TILES)
-    boxes = [PixelBox(float(x), float(y), side, side) for x, y in places[chosen]]
-    sample = [slide.read(box, downsample) for box in boxes]
-    return stain.fit(facts.stain, np.stack(sample) if sample else np.empty((0, 1, 1, 3), np.uint8)).for_many()
-
-
-def _begun(parts: Path, key: str) -> int:
+def _begun(out: Path, key: str) -> int:
     """How many rows of windows were done before a break; begins anew for another slide or model."""
-    state, out = parts / _STATE, parts.parent
+    parts, state = out / PARTS, out / PARTS / _STATE
     try:
         found = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
     except ValueError:
         found = {}
     if found.get("key") == key and all((parts / name).is_file() for name in ("mask", "sure")):
         return found["rows"]
-    taken = [name for name in _WRITTEN if (out / name).exists()]
-    if taken and not (out / PREDICTION).is_file() and not state.is_file():
-        raise HistoloomError(
-            f"{out} holds {taken[0]}, which was not predicted here, and would be overwritten. Name another folder."
-        )
-    try:
-        shutil.rmtree(parts, ignore_errors=True)
-        parts.mkdir(parents=True)
-    except OSError as error:
-        raise HistoloomError(f"Nothing can be written to {out}: {error}. Name another folder.") from error
+    check_place(out)
+    for other in parts.glob("*"):
+        shutil.rmtree(other) if other.is_dir() else other.unlink()
     return 0
 
 

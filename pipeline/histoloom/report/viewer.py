@@ -14,7 +14,7 @@ from PIL import Image
 
 from histoloom.report.pictures import CLASS_COLOURS, data_uri
 from histoloom.slides.open import open_slide
-from histoloom.slides.woven import CONDITION, FACTS, SLIDE
+from histoloom.slides.woven import CONDITION, FACTS, NOTE, SLIDE
 
 MOST_PX = 8192
 """A longer slide is held by its page at half the scale, or a quarter, and so on."""
@@ -38,6 +38,7 @@ def write_viewer(folder: Path, output: Path) -> None:
     library = Path(__file__).with_name("openseadragon") / "openseadragon.min.js"
     page = environment.get_template("viewer.html").render(
         name=facts["name"],
+        note=NOTE,
         width=facts["width_px"],
         height=facts["height_px"],
         mpp=facts["mpp"],

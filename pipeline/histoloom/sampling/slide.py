@@ -16,14 +16,14 @@ from histoloom.conditions.encode import captions_read
 from histoloom.config import Params, WovenSlide
 from histoloom.config.file_keys import GENERATED
 from histoloom.data.commit import commit_part, write_json
-from histoloom.data.pixel_box import PixelBox
+from histoloom.data.pixel_box import PixelBox, cut
 from histoloom.progress import progress
 from histoloom.sampling.diffusion_model import sampling_facts
-from histoloom.sampling.weaver import Pools, Weaver, lay_canvas
+from histoloom.sampling.weaver import Canvas, Pools, Weaver, lay_canvas
 from histoloom.slides.open import open_slide
 from histoloom.slides.polygons import write_polygons
 from histoloom.slides.pyramid import PyramidPicture, ReadBox, TiffFormat, level_sizes, write_pyramid
-from histoloom.slides.woven import CONDITION, FACTS, POLYGONS, SLIDE, THUMBNAIL
+from histoloom.slides.woven import CONDITION, FACTS, NOTE, POLYGONS, SLIDE, THUMBNAIL
 
 
 def weave_slide(slide: WovenSlide, weaver: Weaver, pool: Pools) -> Callable[[Path], SlideMetrics]:
@@ -32,12 +32,8 @@ def weave_slide(slide: WovenSlide, weaver: Weaver, pool: Pools) -> Callable[[Pat
     masked, seconds = slide, {}
     if slide.mask == GENERATED:
         masked, seconds["weave_mask_s"] = _with_mask(slide, weaver, pool, folder / "mask")
-    start = None
-    if slide.image and slide.image.inverted:
-        start = lay_canvas(_as_it_was(slide, weaver), weaver, folder / "inverted", backwards=True)
-        seconds["invert_s"] = start.weave(pool, f"{title}, inverted", decode=False)["weave_s"]
-    canvas = lay_canvas(masked, weaver, folder, start=start)
-    seconds |= canvas.weave(pool, title)
+    canvas, taken = woven(masked, weaver, pool, folder, title)
+    seconds |= taken
     plan, written = canvas.job.plan, canvas.written
     facts = _facts(slide, weaver, plan) | written
     captions = {point["caption"] for row in written["points"] for point in row}
@@ -49,6 +45,18 @@ def weave_slide(slide: WovenSlide, weaver: Weaver, pool: Pools) -> Callable[[Pat
         return {**seconds, **read, "blocks": plan.blocks.count, "canvas_latent_px": plan.blocks.canvas}
 
     return write
+
+
+def woven(
+    slide: WovenSlide, weaver: Weaver, pool: Pools, folder: Path, title: str, array: str = "image"
+) -> tuple[Canvas, dict[str, float]]:
+    """A slide's canvas, woven and decoded in a folder, and the seconds of each; what its image is inverted to is found first."""
+    start, seconds = None, {}
+    if slide.image and slide.image.inverted:
+        start = lay_canvas(_as_it_was(slide, weaver), weaver, folder / "inverted", backwards=True)
+        seconds["invert_s"] = start.weave(pool, f"{title}, inverted", decode=False)["weave_s"]
+    canvas = lay_canvas(slide, weaver, folder, array, start=start)
+    return canvas, seconds | canvas.weave(pool, title)
 
 
 def _as_it_was(slide: WovenSlide, weaver: Weaver) -> WovenSlide:
@@ -66,7 +74,7 @@ def _with_mask(slide: WovenSlide, weaver: Weaver, pool: Pools, folder: Path) -> 
     size, ids = (slide.height_px, slide.width_px), read_bands(canvas.bands)
 
     def write(target: Path) -> None:
-        picture = PyramidPicture(lambda box: ids(_clip(box, size)), size, weaver.params.tile.mpp)
+        picture = PyramidPicture(lambda box: ids(cut(box, size)), size, weaver.params.tile.mpp)
         with progress(f"sample_slides: {slide.name}, mask's pyramid", _tiles(size, 256)) as advance:
             write_pyramid(target / CONDITION, picture, TiffFormat(256, "deflate"), scratch=target, advance=advance)
 
@@ -108,14 +116,14 @@ def _write_slide(target: Path, slide: WovenSlide, params: Params, bands: list[De
     picture, mask = read_bands(bands), read_mask(slide, params, edges=False)
 
     def pixels(box: PixelBox[int]) -> np.ndarray:
-        return picture(_clip(box, size))
+        return picture(cut(box, size))
 
     count = _tiles(size, config.tile_px)
     scratch.mkdir(parents=True, exist_ok=True)
     with progress(f"sample_slides: {slide.name}, pyramid", count * (1 + (mask is not None))) as advance:
         write, mpp = partial(write_pyramid, scratch=scratch, advance=advance), params.tile.mpp
         form = TiffFormat(config.tile_px, config.compression, config.quality)
-        write(target / SLIDE, PyramidPicture(pixels, size, mpp), form)
+        write(target / SLIDE, PyramidPicture(pixels, size, mpp, NOTE), form)
         if mask is not None:
             write(target / CONDITION, PyramidPicture(_read_ids(mask), size, mpp), TiffFormat(config.tile_px, "deflate"))
             drawn = None if mask.raster is None else mask.ids(0, size[0])
@@ -129,11 +137,6 @@ def _tiles(size: tuple[int, int], side: int) -> int:
     return sum(-(-h // side) * -(-w // side) for h, w in level_sizes(size, side))
 
 
-def _clip(box: PixelBox[int], size: tuple[int, int]) -> PixelBox[int]:
-    """A box cut where a picture of (height, width) ends."""
-    return box._replace(width=min(box.width, size[1] - box.left), height=min(box.height, size[0] - box.top))
-
-
 def _read_ids(mask: SlideMask) -> ReadBox:
     """What `write_pyramid` reads of a mask."""
 
@@ -142,7 +145,7 @@ def _read_ids(mask: SlideMask) -> ReadBox:
         return mask.ids(top, height)
 
     def ids(box: PixelBox[int]) -> np.ndarray:
-        box = _clip(box, mask.size)
+        box = cut(box, mask.size)
         return row_of_ids(box.top, box.height)[:, box.left : box.right, None]
 
     return ids

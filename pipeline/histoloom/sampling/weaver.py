@@ -172,6 +172,11 @@ class Canvas:
     bands: list[DecodeJob]
     written: dict[str, Any]
 
+    @property
+    def inputs(self) -> CanvasInputs:
+        """What is stated about it."""
+        return CanvasInputs(self.job.checkpoints.parent / "inputs")
+
     def weave(self, pool: Pools, title: str, *, decode: bool = True) -> dict[str, float]:
         """Weave and decode, what is committed kept; seconds of each."""
         shutil.rmtree(self.job.scratch, ignore_errors=True)
@@ -234,7 +239,8 @@ def lay_canvas(
 def _write_inputs(folder: Path, slide: WovenSlide, weaver: Weaver, target: Raster, blocks: BlockGrid) -> dict:
     params, model = weaver.params, weaver.load()
     entries = {entry.slide_id: entry for entry in weaver.manifest.slides}
-    sources = InputSources(params, target, model.conditions, weaver.study.real(), entries)
+    tiles = weaver.study.real() if weaver.study.tiles.is_dir() else None
+    sources = InputSources(params, target, model.conditions, tiles, entries)
     written = write_inputs(folder, slide, blocks.canvas, sources)
     splits = study_splits(weaver.manifest, params.tile, params.seed)
     refuse_faults(check_source_groups(slide, written.source_groups, splits))

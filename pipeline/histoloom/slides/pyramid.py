@@ -64,11 +64,13 @@ class PyramidPicture:
 
     size : (height, width), px.
     mpp : µm/px.
+    note : what readers show as the file's description, ASCII.
     """
 
     read: ReadBox
     size: tuple[int, int]
     mpp: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def write_pyramid(
                 subfiletype=int(level > 0),
                 resolution=(1e4 / (mpp * size[1] / width), 1e4 / (mpp * size[0] / height)),
                 resolutionunit="CENTIMETER",
+                description=picture.note if picture.note and level == 0 else None,
                 metadata=None,
                 software=False,
             )

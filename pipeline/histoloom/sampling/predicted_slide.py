@@ -1,0 +1,232 @@
+"""A real slide through a trained denoiser: a canvas for each sample, laid over the slide's scanned part.
+
+The denoiser is given the slide (the condition `picture`), or begins from it: noised, inverted under its own cohort, or kept but for regions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+import histoloom
+from histoloom.canvas.decode import read_bands
+from histoloom.canvas.inputs import array_of
+from histoloom.cluster import device, open_pool, use_training_threads
+from histoloom.config import Cluster, Params, WovenSlide
+from histoloom.config.base import Solved
+from histoloom.config.denoiser_record import read_denoiser_record
+from histoloom.config.sample_slides import FromImage
+from histoloom.config.tile import Split
+from histoloom.data.commit import digest
+from histoloom.data.manifest import Manifest
+from histoloom.data.pixel_box import PixelBox, cut
+from histoloom.data.slide_entry import SlideEntry
+from histoloom.data.study_folder import Study
+from histoloom.errors import HistoloomError, refuse_faults
+from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
+from histoloom.sampling.slide import woven
+from histoloom.sampling.weaver import Canvas, LoadModel, Weaver
+from histoloom.slides.geojson import read_geojson
+from histoloom.slides.pyramid import ReadBox
+from histoloom.slides.slide import Slide
+
+_GROUP = "predicted"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be made of a slide.
+
+    image : keys of `FromImage` that say how the canvas begins: picture, strength, inverted or keep.
+    cohort : what it is to look like; own_cohort : what it looks like. Column to value.
+    regions : GeoJSON polygons as QuPath exports them, in level-0 px from the corner of the scanned part: with keep, what is made anew.
+    samples : how many, each from its own noise.
+    """
+
+    image: Mapping[str, Any]
+    cohort: Mapping[str, str] = field(default_factory=dict)
+    own_cohort: Mapping[str, str] = field(default_factory=dict)
+    regions: Path | None = None
+    samples: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PredictedCanvases:
+    """The finished canvases of a slide, a picture or mask of each.
+
+    size : (height, width) px at `mpp`. downsample : level-0 px to a px.
+    """
+
+    slide: Slide
+    canvases: tuple[Canvas, ...]
+    size: tuple[int, int]
+    mpp: float
+    downsample: float
+    factor: int
+
+    @property
+    def readers(self) -> list[ReadBox]:
+        """What reads each sample."""
+        return [partial(_cut, read_bands(canvas.bands), self.size) for canvas in self.canvases]
+
+    def made(self, box: PixelBox[int]) -> np.ndarray:
+        """(h, w, 1) uint8 of a box, cut where the picture ends: 1 where the model made it."""
+        box = cut(box, self.size)
+        free, factor = array_of(self.canvases[0].inputs.arrays, "free"), self.factor
+        rows, columns = (slice(a // factor, -(-b // factor)) for a, b in ((box.top, box.bottom), (box.left, box.right)))
+        whole = (np.asarray(free[rows, columns]) > 0).repeat(factor, 0).repeat(factor, 1)
+        top, left = box.top - rows.start * factor, box.left - columns.start * factor
+        return whole[top : top + box.height, left : left + box.width, None].astype(np.uint8)
+
+    def scanned(self, box: PixelBox[int]) -> np.ndarray:
+        """(h, w, 3) uint8 of a box, as the slide has it at this scale."""
+        box, corner = cut(box, self.size), self.slide.bounds
+        level0 = box.scaled(self.downsample)
+        moved = level0._replace(left=level0.left + corner.left, top=level0.top + corner.top)
+        return self.slide.read(moved, self.downsample)
+
+
+def place_of(models: Path) -> Study:
+    """The study or the package that a folder of models is of, as if it had this model alone.
+
+    Raises
+    ------
+    HistoloomError
+        when no params.yaml lies there or above.
+    """
+    for root in (models, *list(models.parents)[:2]):
+        if (root / "params.yaml").is_file():
+            study = Study(root)
+            return study.of(models.name) if models.name in study.stated.models else study
+    raise HistoloomError(f"There is no params.yaml in {models} or above it, which states its scale and its conditions.")
+
+
+def weave_prediction(
+    slide: Slide, models: Path, asked: Asked, folder: Path, where: str, array: str = "image"
+) -> PredictedCanvases:
+    """Weave a canvas for each sample in a folder; what was done before a break is taken up again.
+
+    Parameters
+    ----------
+    where : the device: cpu or cuda. array : what is decoded, `image` or `mask`.
+
+    Raises
+    ------
+    HistoloomError
+        when the slide is much coarser than what the model learnt, or the model can't do what is asked.
+    """
+    study = place_of(models)
+    params = _params(study.params, asked)
+    downsample = params.tile.mpp / slide.mpp
+    enlarged = params.train_encoders.picture.factor if asked.image.get("picture") else 1
+    if not np.isfinite(downsample) or downsample * enlarged < 0.8:
+        raise HistoloomError(
+            f"{slide.path.name} has {slide.mpp:g} µm/px, and the model learnt tiles of {params.tile.mpp:g}: too coarse. "
+            "If the file's scale is wrong, state it with --slide-mpp."
+        )
+    bounds = slide.bounds
+    size = int(bounds.height / downsample), int(bounds.width / downsample)
+    if min(size) < 1:
+        raise HistoloomError(f"{slide.path.name} is smaller than a pixel of {params.tile.mpp:g} µm.")
+    cluster = Cluster.model_validate({"device": where, "workers": 0})
+    use_training_threads(cluster)
+    weaver = _weaver(study, models, params, slide, asked, folder, device(cluster))
+    holes = None if asked.regions is None else _in_px(asked.regions, downsample, folder)
+    model, found = weaver.load(), []
+    factor = model.raster_of(array).factor
+    least = factor * (params.sample_slides.window_latent_px or model.record.training.px)
+    for number in range(asked.samples):
+        stated = _stated(f"sample-{number}", size, least, slide, asked, holes)
+        place, title = folder / stated.name, f"predict: {number + 1} of {asked.samples}"
+        found.append(woven(stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), place, title, array)[0])
+    return PredictedCanvases(slide, tuple(found), size, params.tile.mpp, downsample, factor)
+
+
+def identity_of(models: Path, asked: Asked, slide_sha256: str, slide: Slide) -> str:
+    """Of all that decides a prediction."""
+    study = place_of(models)
+    regions = None if asked.regions is None else asked.regions.read_text(encoding="utf-8")
+    facts = [dict(asked.image), dict(asked.cohort), dict(asked.own_cohort), regions, asked.samples, asked.seed]
+    settings = _params(study.params, asked).sample_slides.model_dump(exclude={"slides"})
+    return digest(
+        [facts, settings, generator_sha256(models), slide_sha256, slide.mpp, slide.bounds, histoloom.__version__]
+    )
+
+
+def lineage_of_prediction(models: Path) -> dict[str, Any]:
+    """What the model learnt from."""
+    return lineage_of_models(models).record
+
+
+def _params(params: Params, asked: Asked) -> Params:
+    """With how tiles are sampled for how slides are woven, and the one slide as a group of its own."""
+    own = {name: getattr(params.sample, name) for name in Solved.model_fields}
+    if asked.image.get("inverted"):
+        own |= {"scheduler": "ddim", "eta": 0.0}
+    settings = params.sample_slides.model_copy(update=own | {"slides": ()})
+    tile = params.tile.model_copy(update={"split": Split()})
+    return params.model_copy(update={"sample_slides": settings, "tile": tile, "seed": asked.seed})
+
+
+def _weaver(study: Study, models: Path, params: Params, slide: Slide, asked: Asked, folder: Path, where: str) -> Weaver:
+    check_distilled(read_denoiser_record(models / "denoiser"), params.sample_slides, "sample")
+    entry = SlideEntry(_GROUP, slide.path, _GROUP, 0, slide.mpp, split="test", extra=dict(asked.own_cohort))
+    load = LoadModel(
+        models.resolve(), generator_sha256(models), params.train_denoiser.attention, where, params.sample.precision
+    )
+    return Weaver(study, params, load, Manifest((entry,), None), {}, folder, histoloom.__version__)
+
+
+def _stated(name: str, size: tuple[int, int], least: int, slide: Slide, asked: Asked, holes: Path | None) -> WovenSlide:
+    """The slide as one to weave, no smaller than a window."""
+    image = FromImage(
+        slide_id=_GROUP,
+        x_level0_px=slide.bounds.left,
+        y_level0_px=slide.bounds.top,
+        width_px=size[1],
+        height_px=size[0],
+        holes=None if holes is None else str(holes),
+        **asked.image,
+    )
+    if min(size) < least and not (image.picture or image.keep):
+        raise HistoloomError(
+            f"{slide.path.name} is {size[1]} x {size[0]} px at the model's scale, smaller than a tile of {least} px."
+        )
+    return WovenSlide(
+        name=name, width_px=max(size[1], least), height_px=max(size[0], least), image=image, cohort=dict(asked.cohort), purpose="evaluate"
+    )  # fmt: skip
+
+
+def _in_px(regions: Path, downsample: float, folder: Path) -> Path:
+    """The polygons in px of the canvas, in a file.
+
+    Raises
+    ------
+    ManifestFaults
+        with every fault of their file.
+    """
+    found, faults = read_geojson(regions, None)
+    refuse_faults(faults)
+    if not len(found):
+        raise HistoloomError(f"{regions} holds no polygon: draw what is to be made anew.")
+    moved = shapely.transform(found.polygons, lambda points: points / downsample)
+    features = [
+        {"type": "Feature", "geometry": json.loads(shapely.to_geojson(one)), "properties": {"objectType": "annotation"}}
+        for one in moved
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "regions.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path
+
+
+def _cut(read: ReadBox, size: tuple[int, int], box: PixelBox[int]) -> np.ndarray:
+    return read(cut(box, size))

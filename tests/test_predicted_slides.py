@@ -1,0 +1,183 @@
+"""Whole slides by `histoloom predict`: restored, changed, translated and repaired, or looked at for masks, and said to be made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from histoloom.cli.main import cli
+from histoloom.sampling import predicted_slide
+from histoloom.slides.woven import NOTE
+from tests.build import box_ring, feature, tissue_picture, write_geojson
+from tests.test_programs_study import TRAINED, make, run
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers"),
+]
+HEIGHT, WIDTH, GLASS = 70, 101, 40
+"""Of the slide, px; and its last columns, which are glass."""
+
+
+def _trained(folder: Path, patch: pytest.MonkeyPatch, training: dict, **sections) -> Path:
+    patch.chdir(folder)
+    make(folder, training, [{"name": "x", "tiles": 2, "purpose": "predict"}], **sections)
+    run(*TRAINED)
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def restorer(tmp_path_factory) -> Path:
+    """A model that is given the slide, and takes noise away a little."""
+    with pytest.MonkeyPatch.context() as patch:
+        training = {
+            "target": "pixels",
+            "conditions": ["picture"],
+            "steps": 80,
+            "learning_rate": 2e-3,
+            "ema_decay": 0.9,
+            "drop": {"picture": 0},
+        }
+        folder = tmp_path_factory.mktemp("restorer")
+        return _trained(folder, patch, training, train_encoders={"picture": {"noise": 20}})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def changer(tmp_path_factory) -> Path:
+    """A model of two sites."""
+    with pytest.MonkeyPatch.context() as patch:
+        training = {"target": "pixels", "conditions": ["cohort"], "steps": 80, "learning_rate": 2e-3, "ema_decay": 0.9}
+        return _trained(tmp_path_factory.mktemp("changer"), patch, training)
+
+
+@pytest.fixture
+def slide(tmp_path) -> Path:
+    """Tissue, and glass beside it."""
+    shown = np.full((HEIGHT, WIDTH, 3), 243, np.uint8)
+    shown[:, : WIDTH - GLASS] = tissue_picture(WIDTH - GLASS, HEIGHT, seed=9)
+    Image.fromarray(shown).save(tmp_path / "scan.png")
+    return tmp_path / "scan.png"
+
+
+def _predict(slide: Path, out: Path, model: Path, *options: str) -> Result:
+    named = ["predict", str(slide), str(out), "--model", str(model), "--slide-mpp", "0.5", *options]
+    return CliRunner().invoke(cli, named)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return tifffile.imread(path, level=0)
+
+
+def test_a_slide_is_restored_and_says_that_no_scanner_saw_it(restorer, slide, tmp_path):
+    done = _predict(slide, tmp_path / "out", restorer, "--samples", "3")
+    assert done.exit_code == 0, done.output
+    out, scanned = tmp_path / "out", np.asarray(Image.open(slide))
+    restored = _pixels(out / "slide.tif")
+    assert restored.shape == scanned.shape
+    with openslide.OpenSlide(out / "slide.tif") as opened:
+        assert opened.properties["tiff.ImageDescription"] == NOTE
+        assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5, rel=1e-3)
+    assert NOTE in (out / "viewer.html").read_text()
+    facts = json.loads((out / "canvas.json").read_text())
+    assert facts["note"] == NOTE and {"p0", "p1", "p2"} <= {*facts["lineage"]["groups"]} and 0.3 < facts["made_fraction"] < 1
+    tissue = np.s_[:, : WIDTH - GLASS]
+    assert np.abs(restored[tissue].astype(int) - scanned[tissue]).mean() < 40  # the tissue is that of the slide
+    deviation = _pixels(out / "deviation.tif")
+    assert deviation[tissue].mean() > 0.5 and not deviation[:, -4:].any()
+    assert not (out / ".parts").exists()
+
+
+def test_broken_off_it_is_gone_on_with_and_comes_out_the_same(restorer, slide, tmp_path, monkeypatch):
+    assert _predict(slide, tmp_path / "whole", restorer, "--samples", "2").exit_code == 0
+    real, wove = predicted_slide.woven, []
+
+    def breaks(stated, *rest):
+        if len(wove) == 1:
+            raise KeyboardInterrupt
+        wove.append(stated.name)
+        return real(stated, *rest)
+
+    monkeypatch.setattr(predicted_slide, "woven", breaks)
+    assert _predict(slide, tmp_path / "out", restorer, "--samples", "2").exit_code != 0
+    assert not (tmp_path / "out/slide.tif").exists() and (tmp_path / "out/.parts").exists()
+    monkeypatch.setattr(predicted_slide, "woven", real)
+    assert _predict(slide, tmp_path / "out", restorer, "--samples", "2").exit_code == 0
+    for name in ("slide.tif", "deviation.tif", "made.geojson"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_regions_are_made_anew_and_all_else_stays_to_the_bit(changer, slide, tmp_path):
+    write_geojson(tmp_path / "fold.json", feature("fold", box_ring(20, 16, 44, 48)))
+    done = _predict(slide, tmp_path / "out", changer, "--regions", str(tmp_path / "fold.json"))
+    assert done.exit_code == 0, done.output
+    repaired, scanned = _pixels(tmp_path / "out/slide.tif"), np.asarray(Image.open(slide))
+    changed = (repaired != scanned).any(-1)
+    inside = np.zeros(changed.shape, bool)
+    inside[16:48, 20:44] = True
+    assert changed[inside].mean() > 0.9 and not changed[~inside].any()
+    (made,) = json.loads((tmp_path / "out/made.geojson").read_text())["features"]
+    assert made["properties"]["classification"]["name"] == "Made by a model"
+
+
+@pytest.mark.parametrize(
+    "options", [("--strength", "0.3"), ("--from", "site=north", "--to", "site=south")], ids=["changed", "translated"]
+)
+def test_a_whole_slide_is_changed_and_keeps_what_it_shows(changer, slide, tmp_path, options):
+    done = _predict(slide, tmp_path / "out", changer, *options)
+    assert done.exit_code == 0, done.output
+    made, scanned = _pixels(tmp_path / "out/slide.tif").astype(float), np.asarray(Image.open(slide)).astype(float)
+    contrast = np.abs(scanned - scanned.mean((0, 1))).mean()
+    assert 0.5 < np.abs(made - scanned).mean() < 0.8 * contrast
+    assert json.loads((tmp_path / "out/canvas.json").read_text())["made_fraction"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "isn't given pictures"),
+        (("--strength", "0.2", "--from", "site=a", "--to", "site=b"), "Take one of"),
+        (("--from", "site=north"), "go together"),
+        (("--from", "north", "--to", "site=south"), "COLUMN=VALUE"),
+        (("--from", "site=north", "--to", "site=moon"), "no train tile has 'site=moon'"),
+        (("--strength", "0.2", "--slide-mpp", "2"), "too coarse"),
+    ],
+)
+def test_what_can_t_be_done_is_said(changer, slide, tmp_path, options, said):
+    done = _predict(slide, tmp_path / "out", changer, *options)
+    assert done.exit_code != 0 and said in done.output + str(done.exception)
+
+
+def test_what_was_not_made_here_is_not_overwritten(restorer, slide, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/slide.tif").write_text("mine")
+    done = _predict(slide, tmp_path / "out", restorer)
+    assert "would be overwritten" in done.output + str(done.exception)
+    assert (tmp_path / "out/slide.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_masks_are_found_by_canvases_also_on_a_coarser_grid(tmp_path, monkeypatch, slide, factor):
+    """A model of masks that is given the slide; smaller than a tile or larger."""
+    (tmp_path / "study").mkdir()
+    target = {"name": "masks"} | ({"factor": factor} if factor > 1 else {})
+    training = {"target": target, "conditions": ["picture"], "steps": 60, "learning_rate": 2e-3, "ema_decay": 0.9}
+    models = _trained(tmp_path / "study", monkeypatch, training)
+    done = _predict(slide, tmp_path / "out", models, "--samples", "3")
+    assert done.exit_code == 0, done.output
+    mask, sure = (_pixels(tmp_path / "out" / name) for name in ("mask.tif", "certainty.tif"))
+    assert mask.shape == (HEIGHT, WIDTH) and mask.max() <= 1
+    assert {*np.unique(sure)} <= {0, 85, 170, 255} and not sure[:, -4:].any() and not mask[:, -4:].any()
+    assert json.loads((tmp_path / "out/prediction.json").read_text())["learner"] == "diffusion"
+    small = tmp_path / "small.png"
+    Image.fromarray(tissue_picture(40, 12, seed=3)).save(small)
+    assert _predict(small, tmp_path / "small", models).exit_code == 0
+    assert _pixels(tmp_path / "small/mask.tif").shape == (12, 40)
+    shutil.rmtree(tmp_path / "out")
