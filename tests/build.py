@@ -203,6 +203,7 @@ def tile_rows(count: int, **columns) -> pd.DataFrame:
         "caption": "H&E",
         "spot_id": None,
         "predicted": False,
+        "repaired": 0.0,
         "dataset": None,
         "slide_fields": "{}",
     }

@@ -87,7 +87,11 @@ def test_a_slide_is_restored_and_says_that_no_scanner_saw_it(restorer, slide, tm
         assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5, rel=1e-3)
     assert NOTE in (out / "viewer.html").read_text()
     facts = json.loads((out / "canvas.json").read_text())
-    assert facts["note"] == NOTE and {"p0", "p1", "p2"} <= {*facts["lineage"]["groups"]} and 0.3 < facts["made_fraction"] < 1
+    assert (
+        facts["note"] == NOTE
+        and {"p0", "p1", "p2"} <= {*facts["lineage"]["groups"]}
+        and 0.3 < facts["made_fraction"] < 1
+    )
     tissue = np.s_[:, : WIDTH - GLASS]
     assert np.abs(restored[tissue].astype(int) - scanned[tissue]).mean() < 40  # the tissue is that of the slide
     deviation = _pixels(out / "deviation.tif")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from histoloom.errors import HistoloomError
 
-Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit", "reduce", "learner"]
+Kind = Literal["target", "target_fit", "backbone", "condition", "condition_fit", "reduce", "learner", "repair"]
 PLACES: dict[Kind, dict[str, str]] = {
     "target": {
         "latents": "histoloom.targets.latents:Latents",
@@ -59,6 +59,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "residual": "histoloom.sampling.reduce.residual:residual",
         "features": "histoloom.sampling.reduce.features:features",
     },
+    "repair": {"model": "histoloom.sampling.repair:repair_of"},
     "learner": {
         "efficientnet-lite0": "histoloom.learners.classifier:EfficientNetLite",
         "timm:": "histoloom.learners.classifier:TimmClassifier",

@@ -187,8 +187,6 @@ class Params(Section):
                 raise ValueError(f"{where}: '{name}' is not among train_denoiser.conditions")
             if slide.label not in (None, *self.tile.labels.classes):
                 raise ValueError(f"{where}: {slide.label!r} is none of tile.labels.classes")
-            if slide.image and self.tile.stain != "none":
-                raise ValueError(f"{where}: it begins from an image, which is not stain-normalised as tile.stain is")
             factor = self.last.factor
             if slide.image and (slide.image.x_px % factor or slide.image.y_px % factor):
                 multiples = f"multiples of {factor} px, the side of a latent pixel"

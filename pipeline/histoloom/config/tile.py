@@ -105,6 +105,20 @@ class Masks(Section):
         return self
 
 
+class Repair(Section):
+    """Pen on train tiles, made anew by a model that another study trained. Off unless a model is named."""
+
+    model: Annotated[str, Names.MODEL] = "none"
+    """none, the name of a packaged model, or the models folder of a study. It is asked under no condition"""
+    max_pen: Fraction = Field(0.3, description="train tiles with more pen than this are left out, as without repair")
+    steps: Positive = Field(50, description="of DDIM")
+    rounds: Positive = Field(4, description="how often each step is taken, so that the region fits what is kept")
+
+    @property
+    def is_on(self) -> bool:
+        return self.model != "none"
+
+
 class Region(Section):
     """A grid of regions laid over a slide, with a gap kept free between them."""
 
@@ -151,6 +165,7 @@ class Tile(Section):
     """the strip at the right and lower border that fills no tile: left out, or covered by tiles that overlap others"""
     tissue: Tissue = Tissue()
     stain: Literal["none", "macenko", "reinhard"] = "none"
+    repair: Repair = Repair()
     labels: Labels
     masks: Masks = Masks()
     caption: str = "H&E, {composition}"
@@ -205,6 +220,15 @@ class Tile(Section):
             raise ValueError(f"masks.source: spots finds {sorted(both)[0]} by stain, and labels.classes has it too")
         if unknown := [name for name in self.masks.classes if name not in (*self.labels.classes, *STAINED)]:
             raise ValueError(f"masks.classes names {unknown[0]!r}, which is no label of spots (labels.classes)")
+        return self
+
+    @model_validator(mode="after")
+    def _is_repaired_as_it_is(self):
+        if self.repair.is_on and (self.stain != "none" or self.masks.by_stain):
+            told = f"stain: {self.stain}" if self.stain != "none" else f"masks.source: {self.masks.source}"
+            raise ValueError(
+                f"repair makes pixels, and tile.{told} would read those under the pen: leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -35,11 +35,13 @@ TILE_ROW = pa.schema(
         *_texts("caption", "spot_id"),
         ("masked", pa.bool_()),
         ("predicted", pa.bool_()),
+        ("repaired", pa.float64()),
         *_texts("dataset", "slide_fields"),
     ]
 )
 """One row a tile. `spot_id` is the spot that labelled it. `masked` is whether its mask says what it shows, `predicted` whether a
-learner's does; never both. `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale. `dataset` is the
+learner's does; never both. `x_level0_px`, `y_level0_px` are its upper left corner on the slide, `mpp` its scale. `repaired` is
+the fraction of its pixels that a model made in place of pen. `dataset` is the
 public set that its slide is of, and
 `slide_fields` what slides.csv says of the slide in columns of the user's own, as JSON; older stores lack both.
 """
@@ -73,7 +75,7 @@ GUIDANCE = pa.list_(
 
 SYNTHETIC_ROW = pa.schema(
     [
-        *(field for field in TILE_ROW if field.name not in ("predicted", "dataset", "slide_fields")),
+        *(field for field in TILE_ROW if field.name not in ("predicted", "repaired", "dataset", "slide_fields")),
         *_texts("rna", "genotype", "cohort", "number"),
         ("seed", pa.uint64()),
         *_texts("scheduler"),

@@ -125,6 +125,10 @@ def weave_prediction(
     """
     study = place_of(models)
     params = _params(study.params, asked)
+    if asked.regions is not None and params.tile.stain != "none":
+        raise HistoloomError(
+            f"The model learnt tiles under tile.stain: {params.tile.stain}, so that repaired regions would have other colours than the slide."
+        )
     downsample = params.tile.mpp / slide.mpp
     enlarged = params.train_encoders.picture.factor if asked.image.get("picture") else 1
     if not np.isfinite(downsample) or downsample * enlarged < 0.8:

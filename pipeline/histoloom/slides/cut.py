@@ -21,7 +21,7 @@ from histoloom.slides.job import SlideJob
 from histoloom.slides.slide import Slide, read_ahead
 from histoloom.slides.stain_mask import REACH_UM, Segmentation, StainMask, fit_stain_mask
 from histoloom.slides.tile_selection import Choice
-from histoloom.slides.tissue import FIT_TILES, fullest
+from histoloom.slides.tissue import FIT_TILES, TissueMap, fullest
 
 BLOCK_PX = 2048
 """Side of what is read at once, in pixels of the level that it is read from."""
@@ -63,7 +63,7 @@ class Cutter:
     """What cuts the tiles of one slide.
 
     normaliser, segmenter : fitted to the slide; the second where masks are told by stain.
-    partner : the slide that shows the same tissue, place by place.
+    partner : the slide that shows the same tissue, place by place. tissue : of the slide, with its pen.
     """
 
     job: SlideJob
@@ -72,6 +72,7 @@ class Cutter:
     normaliser: stain.Normaliser | stain.RememberedColours
     segmenter: StainMask | None
     partner: Slide | None
+    tissue: TissueMap
 
     @property
     def arrays(self) -> list[str]:
@@ -85,12 +86,14 @@ class Cutter:
         """Whether masks are the slide's own, and not all of them a learner's."""
         return self.annotations.predicted is None or self.job.entry.masks_annotated(self.job.config)
 
-    def cut(self, choice: Choice, hidden: Container[Corner], writer: TileWriter) -> CutTiles:
+    def cut(
+        self, choice: Choice, hidden: Container[Corner], writer: TileWriter, repair: Container[Corner] = ()
+    ) -> CutTiles:
         """Write the tiles of one scale.
 
         Parameters
         ----------
-        hidden : corners of the tiles whose labels the study may not see.
+        hidden : corners of the tiles whose labels the study may not see. repair : of those whose pen is made anew.
         """
         n, downsample = self.job.config.tile_px, choice.mpp / self.slide.mpp
         margin = 0 if self.segmenter is None else round(REACH_UM / choice.mpp)
@@ -115,9 +118,13 @@ class Cutter:
                         continue
                     hide = self.job.config.masks.source != "stain" and (x, y) in hidden
                     patch = self._shown(patch, hide=hide)
-                    writer.add(image=self.normaliser.apply(patch.picture), **patch.arrays, **self._of_partner(place))
                     known = not hide and self._is_annotated
-                    rows.append(self._row(place, found, patch, choice.fractions[x, y], known=known))
+                    row = self._row(place, found, patch, choice.fractions[x, y], known=known)
+                    picture = patch.picture
+                    if (x, y) in repair:
+                        picture, row["repaired"] = self._repaired(picture, place, row["tile_id"])
+                    writer.add(image=self.normaliser.apply(picture), **patch.arrays, **self._of_partner(place))
+                    rows.append(row)
         return CutTiles(rows, blurred)
 
     def _annotated(self, picture: np.ndarray, box: PixelBox[float], mpp: float) -> _Patch:
@@ -174,6 +181,13 @@ class Cutter:
             arrays |= {"instance": numbers, "edge": outlines(numbers)}
         return replace(patch, arrays=arrays, predicted=predicted)
 
+    def _repaired(self, picture: np.ndarray, place: TilePlace, tile_id: str) -> tuple[np.ndarray, float]:
+        """The tile without its pen, and the fraction of it that was made."""
+        assert self.job.repair is not None, "tiles are repaired by something"
+        n, (x, y) = self.job.config.tile_px, place.corner
+        pen = self.tissue.pen_in(PixelBox(x, y, n, n).scaled(place.downsample), n)
+        return self.job.repair(picture, pen, tile_id), float(pen.mean())
+
     def _of_partner(self, place: TilePlace) -> dict[str, np.ndarray]:
         """The tile's place on the partner, which shows the same extent, perhaps in more or fewer pixels."""
         if self.partner is None:
@@ -204,14 +218,16 @@ class Cutter:
         )
 
 
-def fit_cutter(job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None) -> Cutter:
+def fit_cutter(
+    job: SlideJob, slide: Slide, annotations: Annotations, choice: Choice, partner: Slide | None, tissue: TissueMap
+) -> Cutter:
     """Fit what is fitted once per slide, to those of the chosen tiles that hold most tissue."""
     config, masks = job.config, job.config.masks
     if config.stain == "none" and not masks.by_stain:
-        return Cutter(job, slide, annotations, stain.fit("none", np.empty(0)), None, partner)
+        return Cutter(job, slide, annotations, stain.fit("none", np.empty(0)), None, partner, tissue)
     downsample, corners = choice.mpp / slide.mpp, choice.corners
     chosen = [corners[i] for i in fullest(np.array([*choice.fractions.values()]), FIT_TILES)]
     boxes = [PixelBox(x, y, config.tile_px, config.tile_px).scaled(downsample) for x, y in chosen]
     sample = np.stack([slide.read(box, downsample) for box in boxes])
     segmenter = fit_stain_mask(masks.classes, sample, choice.mpp) if masks.by_stain else None
-    return Cutter(job, slide, annotations, stain.fit(config.stain, sample).for_many(), segmenter, partner)
+    return Cutter(job, slide, annotations, stain.fit(config.stain, sample).for_many(), segmenter, partner, tissue)

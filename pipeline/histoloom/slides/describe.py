@@ -81,6 +81,7 @@ class TileFacts:
     caption, extra : what is stated of its slide.
     measured : what a mask by stain shows, in words; empty where there is none.
     masked : whether the tile's mask says what it shows. predicted : whether a learner says it in place of that.
+    repaired : fraction of its pixels that a model made.
     """
 
     place: dict[str, Any]
@@ -91,6 +92,7 @@ class TileFacts:
     measured: str
     masked: bool
     predicted: bool = False
+    repaired: float = 0.0
 
     def row(self, config: Tile) -> dict[str, Any]:
         """Its row (schema.TILE_ROW)."""
@@ -113,6 +115,7 @@ class TileFacts:
             "spot_id": None if spot is None else spot["spot_id"],
             "masked": self.masked,
             "predicted": self.predicted,
+            "repaired": self.repaired,
             "dataset": self.extra.get("dataset") or None,
             "slide_fields": written(own),
         }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from histoloom.config import Tile
@@ -21,6 +22,16 @@ DECIDED_ELSEWHERE: dict[str, Any] = {
 """Of the section `tile`: what says nothing of one part, or is in what its job has of it."""
 
 
+class Repairs(Protocol):
+    """What makes regions of tiles anew. sha256 : of all that it makes them with."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    def __call__(self, picture: np.ndarray, free: np.ndarray, tile_id: str) -> np.ndarray:
+        """A tile (h, w, 3) uint8, anew where `free` (h, w) bool says so."""
+
+
 @dataclass(frozen=True)
 class SlideJob:
     """Everything that decides one slide's part; plain data, so that any worker can do it.
@@ -31,6 +42,7 @@ class SlideJob:
     code : sha256 of the code that decides what a part holds.
     visible_fractions : split to the fraction of labels that are visible (data/label_budget.py), where some are hidden.
     seed : the study's.
+    repair : what makes pen on train tiles anew; None where tile.repair names no model.
     """
 
     entry: SlideEntry
@@ -41,6 +53,7 @@ class SlideJob:
     code: str
     visible_fractions: dict[str, float] = field(default_factory=dict)
     seed: int = 0
+    repair: Repairs | None = None
 
     @property
     def reads_prediction(self) -> bool:
@@ -59,6 +72,8 @@ class SlideJob:
         stated: list[Any] = [entry.slide_id, entry.patient_id, entry.mpp, entry.label, entry.caption, entry.extra]
         if self.visible_fractions:
             stated += [self.visible_fractions, self.seed]
+        if self.repair is not None:
+            stated += [self.repair.sha256, self.seed]
         return digest([config, split, self.splits, spots, files, stated, self.code])[:16]
 
     @property

@@ -43,6 +43,7 @@ class SlideRecord(LeftOut):
     mpp_level0, mpp_source : its scale, and who states it. bounds_x_level0_px, bounds_y_level0_px : of what was scanned.
     hidden : split to the number of tiles, of tile.mpp, whose labels the study may not see.
     predicted : number of train tiles that have a learner's mask.
+    train_with_pen : train tiles with some pen, which tile.repair would make anew. repaired : those that it did.
     stain : what the normalisation says of itself.
     """
 
@@ -55,6 +56,8 @@ class SlideRecord(LeftOut):
     tiles: int
     hidden: dict[str, int]
     predicted: int
+    train_with_pen: int
+    repaired: int
     stain: str
 
 
@@ -66,6 +69,8 @@ class TissueLeftOut(TypedDict):
     tiles_out_of_focus: int
     slides_with_padding: int
     slides_with_pen: int
+    train_tiles_with_pen: int
+    tiles_repaired: int
     tissue_beyond_grid: float
 
 
@@ -91,6 +96,8 @@ def totals(slides: Sequence[SlideRecord]) -> TissueLeftOut:
         "tiles_out_of_focus": sum(s["out_of_focus"] for s in slides),
         "slides_with_padding": sum(s["padding_fraction"] > 0 for s in slides),
         "slides_with_pen": sum(s["pen_fraction"] > 0 for s in slides),
+        "train_tiles_with_pen": sum(s["train_with_pen"] for s in slides),
+        "tiles_repaired": sum(s["repaired"] for s in slides),
         "tissue_beyond_grid": round(beyond / max(sum(areas), 1e-9), 4),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Choice:
     with_artefacts : tiles with tissue enough that are left out for padding or pen.
     in_gaps : tiles with tissue enough that are left out because they reach into a gap between regions.
     beyond : fraction of the tissue that lies at the right and lower border and in no tile.
+    penned : the tiles with tissue enough and some pen, but no more than tile.repair.max_pen, to their fraction of tissue.
     """
 
     mpp: float
@@ -44,11 +45,18 @@ class Choice:
     with_artefacts: int
     in_gaps: int
     beyond: float
+    penned: dict[Corner, float] = field(default_factory=dict)
 
     @property
     def corners(self) -> list[Corner]:
         """Of the tiles that are taken."""
         return [*self.fractions]
+
+    def repaired(self, corners: Container[Corner]) -> Choice:
+        """The choice with those of its penned tiles that are repaired."""
+        more = {c: value for c, value in self.penned.items() if c in corners and c not in self.fractions}
+        fractions = dict(sorted((self.fractions | more).items(), key=lambda item: (item[0][1], item[0][0])))
+        return replace(self, fractions=fractions, with_artefacts=self.with_artefacts - len(more))
 
     def without(self, corners: Container[Corner]) -> Choice:
         """The choice without some of its tiles."""
@@ -67,6 +75,9 @@ def choose_tiles(slide: Slide, tissue: TissueMap, config: Tile, mpp: float) -> C
     enough = fractions >= config.tissue.min_fraction
     clean = tissue.artefact_fractions(places, side) <= config.tissue.max_artefact
     inside = _inside_regions(slide, places, side, config)
+    penned, least = tissue.pen_fractions(places, side), config.tissue.max_artefact
+    only_pen = tissue.artefact_fractions(places, side) - penned <= least
+    to_repair = np.flatnonzero(enough & inside & only_pen & (penned > 0) & (penned <= config.repair.max_pen))
     kept = np.flatnonzero(enough & clean & inside)
     return Choice(
         mpp,
@@ -76,6 +87,7 @@ def choose_tiles(slide: Slide, tissue: TissueMap, config: Tile, mpp: float) -> C
         int((enough & ~clean).sum()),
         int((enough & clean & ~inside).sum()),
         tissue.fraction_beyond(*(places.max(0) + side)) if len(places) else 1.0,
+        {corners[i]: float(fractions[i]) for i in to_repair},
     )
 
 

@@ -89,8 +89,11 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
         annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds, mpp)
         tissue = detect_tissue(slide, config.tissue)
         choices = [choose_tiles(slide, tissue, config, mpp) for mpp in (config.mpp, *config.more_mpp)]
+        penned = [_of_train(job, slide, choice) for choice in choices]
+        repair = penned if job.repair is not None else [set() for _ in choices]
+        choices = [choice.repaired(corners) for choice, corners in zip(choices, repair)]
         check_choice(slide, tissue, config, choices[0])
-        cutter = fit_cutter(job, slide, annotations, choices[0], partner)
+        cutter = fit_cutter(job, slide, annotations, choices[0], partner, tissue)
         hidden = [_hidden(job, slide, choice) for choice in choices]
         count = Counter(hidden[0].values())
         if config.labels.unlabelled == "drop":
@@ -98,7 +101,7 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
         if not choices[0].fractions:
             raise AllLabelsHidden(dict(count))
         with TileWriter(folder, cut_arrays(config.tile_px, cutter.arrays)) as writer:
-            cut = [cutter.cut(choice, of_scale, writer) for choice, of_scale in zip(choices, hidden)]
+            cut = [cutter.cut(choice, of_scale, writer, pen) for choice, of_scale, pen in zip(choices, hidden, repair)]
             rows = pd.DataFrame([row for of_scale in cut for row in of_scale.rows], columns=TILE_ROW.names)
             blurred = sum(of_scale.out_of_focus for of_scale in cut)
             if rows.empty:
@@ -116,11 +119,20 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
             "bounds_y_level0_px": slide.bounds.top,
             "tiles": len(rows),
             "predicted": int((rows["predicted"] & (rows["split"] == "train")).sum()),
+            "train_with_pen": sum(map(len, penned)),
+            "repaired": int((rows["repaired"] > 0).sum()),
             "hidden": dict(count),
             "with_tissue": sum(len(choice.fractions) for choice in choices),
             "out_of_focus": blurred,
             "stain": cutter.normaliser.note,
         }
+
+
+def _of_train(job: SlideJob, slide: Slide, choice: Choice) -> set[Corner]:
+    """Of the tiles that a model could rid of pen, those of train."""
+    return {
+        corner for corner in choice.penned if job.splits[group_of(job, TilePlace(slide, corner, choice.mpp))] == "train"
+    }
 
 
 def _partner(stack: ExitStack, job: SlideJob, slide: Slide) -> Slide | None:

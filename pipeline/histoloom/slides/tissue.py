@@ -54,6 +54,23 @@ class TissueMap:
         """(h, w) bool: padding and pen."""
         return np.zeros_like(self.mask) if self.artefacts is None else np.isin(self.artefacts, (PADDING, PEN))
 
+    def pen_fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
+        """Fraction of pen alone, the same way."""
+        half, found = self.downsample / 2, np.zeros_like(self.mask)
+        if self.artefacts is not None:
+            found = self.artefacts == PEN
+        return self._fractions(found, corners_level0_px + half, side_level0_px - 2 * half)
+
+    def pen_in(self, box: PixelBox[float], px: int) -> np.ndarray:
+        """(px, px) bool of a square at level 0: pen, and what lies beside it, which has some of its colour."""
+        pen = with_fringe(
+            np.zeros_like(self.mask, np.uint8) if self.artefacts is None else np.where(self.artefacts == PEN, PEN, 0)
+        )
+        middles = (np.arange(px) + 0.5) / px
+        rows = np.clip(((box.top + middles * box.height) / self.downsample).astype(int), 0, pen.shape[0] - 1)
+        columns = np.clip(((box.left + middles * box.width) / self.downsample).astype(int), 0, pen.shape[1] - 1)
+        return pen[np.ix_(rows, columns)]
+
     def artefact_fractions(self, corners_level0_px: np.ndarray, side_level0_px: float) -> np.ndarray:
         """Fraction of padding and pen among the mask's pixels whose middle lies in a square tile, so that what it touches is none."""
         half = self.downsample / 2

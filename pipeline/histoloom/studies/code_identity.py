@@ -36,6 +36,7 @@ def _pieces(stage: str, params: Params) -> frozenset[str]:
     for link in params.run_models.values():
         for kind, of_kind in _named(link).items():
             names[kind] |= {*of_kind}
+    names["repair"] |= {"model"} if params.tile.repair.is_on else set()
     named = [(kind, name) for kind in STAGES[stage].loads for name in names[kind]]
     in_turn = [(kind, name) for piece in named for kind in LOADS.get(piece, ()) for name in names[kind]]
     if "learner" in STAGES[stage].loads:

@@ -54,7 +54,7 @@ class Stage:
         found: list[str] = []
         for key in self.params:
             found += ["models", "sample.chain"] if several and not self.per_model and of_model(key) else [key]
-        return tuple(dict.fromkeys([*found, *(["files.extensions"] if self.loads else [])]))
+        return tuple(dict.fromkeys([*found, *(["files.extensions"] if {*self.loads} - {"repair"} else [])]))
 
 
 _PLACES_OF_MODELS = (*_MODELS, "data/encoded")
@@ -100,6 +100,7 @@ STAGES = {
             params=("seed", "tile", "files.tile"),
             outputs=("data/tiles", "reports/tile/slides.csv"),
             keeps_parts=True,
+            loads=("repair",),
         ),
         Stage(
             "train_encoders",

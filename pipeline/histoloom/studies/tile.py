@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from histoloom.data.schema import SPLITS
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, HistoloomError, Note, lines_of, notes_among, refuse_faults
 from histoloom.progress import console
+from histoloom.registry import registered
 from histoloom.slides.annotate import load_polygons_and_spots
 from histoloom.slides.annotation_checks import check_annotations
 from histoloom.slides.job import SlideJob
@@ -150,11 +151,17 @@ def _jobs(
     manifest: Manifest, splits: dict[str, str], visible: dict[str, dict[str, float]], work: Work
 ) -> list[SlideJob]:
     config, seed, parts, code = work.params.tile, work.params.seed, work.parts.resolve(), work.code
-    jobs = []
+    jobs, repair = [], _repair(work)
     for entry in manifest.slides:
         own, spots = {group: splits[group] for group in split_groups(entry, config)}, _spots_of(entry, manifest)
-        jobs.append(SlideJob(entry, config, own, spots, parts, code, visible[entry.slide_id], seed))
+        jobs.append(SlideJob(entry, config, own, spots, parts, code, visible[entry.slide_id], seed, repair))
     return jobs
+
+
+def _repair(work: Work) -> Any:
+    """What makes pen anew; None where tile.repair is off, so that its code is then no part of the stage's."""
+    config = work.params.tile.repair
+    return registered("repair", "model")(config, work.params.seed) if config.is_on else None
 
 
 def _refuse_bad(results: list[SlideResult], of_sets: list[SetResult], work: Work) -> None:
@@ -234,9 +241,12 @@ def _publish(results: list[SlideResult], of_sets: list[SetResult], work: Work) -
                 number = numbers[part.name] = numbers.get(part.name, -1) + 1
                 link_tree(work.parts / part.part, staged / f"{part.name}{PART_MARK}{number:04d}")
         used = [r.entry.predicted for r in good if r.facts is not None and r.facts["predicted"]]
-        predicted = [lineage_of_prediction(path) for path in used if path is not None]
-        if predicted:
-            reduce(or_, predicted).save(staged)
+        saw = [lineage_of_prediction(path) for path in used if path is not None]
+        repair = _repair(work)
+        if repair is not None and any(r.facts["repaired"] for r in good if r.facts is not None):
+            saw.append(repair.lineage)
+        if saw:
+            reduce(or_, saw).save(staged)
 
     work.promote(write, work.study.tiles)
     work.keep_parts([*(result.part for result in good), *(part.part for part in of_sets)])

@@ -43,6 +43,8 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
 def _lineages(params: Params) -> dict[str, Lineage]:
     """Key of params to the lineage of the model that it names; each record once."""
     out: dict[str, Lineage] = {}
+    if params.tile.repair.is_on:
+        out["tile.repair.model"] = lineage_of(params.tile.repair.model, "denoiser")
     for name, link in params.run_models.items():
         of_model = f"models.{name}." if name else ""
         for key, (source, part, revision) in named_models(link).items():
