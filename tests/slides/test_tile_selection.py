@@ -141,6 +141,7 @@ def test_what_is_left_out_is_added_up_by_area_and_said_where_it_is_much():
         tissue = TissueMap(np.ones((side, side), bool), 1.0, np.empty(0))
         facts = left_out(tissue, [choose_tiles(_plain(side, side), tissue, _config(), 1.0)])
         size = {"width_px": side, "height_px": side, "mpp_level0": 1.0, "with_tissue": 9, "out_of_focus": 0}
+        size |= {"train_with_pen": 0, "repaired": 0}
         slides[name] = size | facts
     rest = 1 - (192 / 200) ** 2
     assert [s["tissue_beyond_grid"] for s in slides.values()] == [0, pytest.approx(rest, abs=1e-4)]
