@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow bench bench-smoke lint clean
+.PHONY: help setup demo test test-unit test-slow test-systems bench bench-smoke lint clean
 
 help:
 	@echo "make demo        set up, then go from a real slide to an augmented dataset and a report"
 	@echo "make test        set up, then run the tests"
 	@echo "make test-unit   those that take a moment each"
 	@echo "make test-slow   the tests that take minutes"
+	@echo "make test-systems   measure all published systems: hours, gone on with after a break (NAME=ddib: one of them)"
 	@echo "make bench       the benchmarks in full (bench-smoke: small sizes)"
 	@echo "make lint        style, import directions, types"
 
@@ -41,6 +42,9 @@ test-unit: setup
 
 test-slow: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+
+test-systems: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_systems.py -k "$(or $(NAME),comes)" -v
 
 bench bench-smoke: setup
 	@mkdir -p reports/benchmarks

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,14 +17,16 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+import histoloom
 from benchmarks.studies import change_params
 from benchmarks.systems_page import page
 from benchmarks.systems_picture import write_picture
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cluster import one_thread
+from histoloom.data.commit import digest, sha256_file
 from histoloom.data.study_folder import Study
 from histoloom.studies.stages import STAGES
-from histoloom.systems import Measured, code_of, names
+from histoloom.systems import Measured, code_of, folder_of, names
 
 FOLDER = Path(".work/systems")
 
@@ -75,6 +78,24 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
     with one_thread():
         found = code.measure(studies)
     return studies, found, time.monotonic() - start
+
+
+def measured_once(name: str) -> Measured:
+    """What a system comes to on drawn data. It is measured again only where its folder or histoloom has changed; a run that was broken off
+    is gone on with."""
+    package = Path(histoloom.__file__).parent
+    code = {str(path.relative_to(package)): sha256_file(path) for path in sorted(package.rglob("*.py"))}
+    own = {path.name: sha256_file(path) for path in sorted(folder_of(name).iterdir()) if path.is_file()}
+    key = digest([own, code])[:12]
+    kept = FOLDER / "checked" / f"{name}@{key}"
+    for other in kept.parent.glob(f"{name}@*"):
+        if other != kept:
+            shutil.rmtree(other)
+    record = kept / "measured.json"
+    if not record.is_file():
+        _, found, _ = measured(name, None, None, kept)
+        record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return json.loads(record.read_text(encoding="utf-8"))
 
 
 def run(folder: Path, stages: Sequence[str]) -> None:
