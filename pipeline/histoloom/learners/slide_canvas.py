@@ -49,8 +49,8 @@ def predict_by_canvas(
         )
     asked_of = [request.samples for request in params.plan.requests if request.purpose == "predict"]
     asked = Asked({"picture": True}, samples=samples or max([*asked_of, SAMPLES]), seed=seed)
-    check_place(out)
     own = out / PARTS / identity_of(models, asked, slide_sha256(slide.path), slide)[:16]
+    check_place(out)
     for other in (out / PARTS).glob("*"):
         if other != own:
             shutil.rmtree(other) if other.is_dir() else other.unlink()

@@ -81,9 +81,9 @@ def restore_slide(slide: Slide, models: Path, asked: Asked, out: Path, where: st
     HistoloomError
         when the folder holds a slide that was not made here, or `weave_prediction` refuses.
     """
-    _check_folder(out)
     sha256 = slide_sha256(slide.path)
     parts = out / _PARTS / identity_of(models, asked, sha256, slide)[:16]
+    _check_folder(out)
     for other in (out / _PARTS).glob("*"):
         if other != parts:
             shutil.rmtree(other, ignore_errors=True)
