@@ -33,6 +33,7 @@ pytestmark = [
 
 SIDE = 64
 TAPS = ["network.mid_block", "network.down_blocks.0.resnets.0"]
+OWN = {"from": "tile", "strength": 0.4, "noise": "own"}
 REQUESTS = [
     {"name": "variations", "tiles": 5, "start": {"from": "tile", "strength": 0.3}},
     {"name": "other-site", "tiles": 5, "where": {"cohort": {"site": "north"}}, "start": {"inverted": True},
@@ -45,6 +46,10 @@ REQUESTS = [
     {"name": "best", "tiles": 3, "samples": 3, "start": {"from": "tile", "strength": 0.6}, "reduce": {"name": "best", "by": "input"}},
     {"name": "uncertain", "tiles": "all", "samples": 3, "reduce": "mean", "purpose": "predict"},
     {"name": "unlike", "tiles": 4, "start": {"from": "tile", "strength": 0.3}, "reduce": "residual", "purpose": "predict"},
+    {"name": "own", "tiles": "all", "where": {"split": "test"}, "purpose": "predict", "start": OWN | {"jump": True}},
+    {"name": "own-again", "tiles": "all", "where": {"split": "test"}, "purpose": "predict", "start": OWN | {"jump": True}},
+    {"name": "own-in-steps", "tiles": "all", "where": {"split": "test"}, "purpose": "predict", "start": OWN},
+    {"name": "own-little", "tiles": "all", "where": {"split": "test"}, "purpose": "predict", "start": OWN | {"strength": 0.001, "jump": True}},
     {"name": "seen", "tiles": 4, "reduce": {"name": "features", "taps": TAPS}, "purpose": "predict"},
 ]  # fmt: skip
 
@@ -190,6 +195,21 @@ def test_what_is_predicted_has_arrays_of_its_own(study):
     assert vectors.shape == (4, 32 + 16) and vectors.std(0).max() > 0
 
 
+def test_a_tile_s_own_noise_is_all_the_noise_there_is(study):
+    store = TileStore("data/predicted")
+    rows, every = store.rows(), TileStore("data/tiles").rows()
+    test = every[every["split"] == "test"]["tile_id"].tolist()
+    own = {name: rows[rows["request"] == name] for name in ("own", "own-again", "own-in-steps", "own-little")}
+    assert all(of["condition_ref"].tolist() == test for of in own.values())
+    assert not {*own["own"]["seed"]} & {*own["own-again"]["seed"]}
+    tiles = {name: store.read(of).astype(float) for name, of in own.items()}
+    assert (tiles["own"] == tiles["own-again"]).all()  # nothing is drawn
+    assert (tiles["own"] != tiles["own-in-steps"]).any()
+    truth = real(test)
+    far, near = (np.abs(tiles[name] - truth).mean() for name in ("own", "own-little"))
+    assert near < 2 < far
+
+
 def columns_of(sheets) -> dict[str, int]:
     """Sheet to how many tiles lie beside one another in its picture."""
     pictures = {s["title"]: Image.open(io.BytesIO(base64.b64decode(s["uri"].partition(",")[2]))) for s in sheets}
@@ -200,7 +220,9 @@ def columns_of(sheets) -> dict[str, int]:
 def test_the_report_shows_results_beside_the_tiles_that_were_given(study):
     sheets = predicted_sheets(TileStore("data/tiles"), TileStore("data/predicted"), 8)
     # Beside the tile: image and deviation; image and residual. Masks were given too. Features are no pictures.
-    assert columns_of(sheets) == {"Predicted: uncertain": 6, "Predicted: unlike": 6}
+    of_own = {name: count for name, count in columns_of(sheets).items() if "own" in name}
+    assert len(of_own) == 4
+    assert columns_of(sheets).items() - of_own.items() == {("Predicted: uncertain", 6), ("Predicted: unlike", 6)}
     smaller = np.zeros((4, 8, 8, 3), np.uint8)
     assert columns_of([_in_rows("a chain's first", {"given": smaller.repeat(2, 1).repeat(2, 2) + 9, "image": smaller})])
 
@@ -281,6 +303,8 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"reduce": "features", "purpose": "predict"}, "features and taps go together"),
         ({"start": {"noise": "own"}}, "state from: tile"),
         ({"start": {"inverted": True, "noise": "own"}}, "leave one of them out"),
+        ({"start": {"jump": True}}, "state from: tile"),
+        ({"start": {"inverted": True, "jump": True}}, "that jump leaves out"),
         ({"samples": 2, "counterfactual": True, "change": {"label": "stroma"}}, "made one by one"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.data.drawn import MPP, Drawing, draw_layout, draw_picture, write_drawn
-from histoloom.data.nuclei_sets import write_slides
+from histoloom.data.lymph_nodes import reduced, write_lymph_nodes
 from histoloom.data.rows import spread
 from histoloom.data.study_folder import Study
 from histoloom.quality.denoising_error import denoising_errors, score_maps
@@ -26,7 +25,6 @@ STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denois
 EACH, DRAWS = 120, 500
 """Tiles of each kind that are told apart; draws of the interval."""
 _OTHER = "manifests/other_organ.npy"
-_PICTURES_A_SLIDE, _MOST_BACKGROUND = 12, 0.3
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
@@ -36,39 +34,10 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
         rng = np.random.default_rng(0)
         pictures = [draw_picture(rng, draw_layout(rng, 160, Drawing(0.6, 9.0)), "north") for _ in range(6)]
     else:
-        _write_lymph_nodes(folder, data / "camelyon16_tiles")
+        write_lymph_nodes(folder, data / "camelyon16_tiles")
         paths = sorted((data / "tnbc/images").glob("*.png"))[::4]
-        pictures = [_at_scale(Image.open(path).convert("RGB")) for path in paths]
+        pictures = [np.asarray(reduced(Image.open(path).convert("RGB"), 0.25 / MPP)) for path in paths]
     np.save(folder / _OTHER, np.concatenate([_cut(picture, 32) for picture in pictures]))
-
-
-def _write_lymph_nodes(folder: Path, data: Path) -> None:
-    """Some pictures of each slide with little background; every third slide is tested on."""
-    table = pd.read_csv(data / "tiles.csv")
-    column = next(name for name in table if "background" in name)
-    table = table[table[column] < _MOST_BACKGROUND]
-    table = pd.concat([spread(own, _PICTURES_A_SLIDE) for _, own in table.groupby("slide_id")])
-    (folder / "data/slides").mkdir(parents=True, exist_ok=True)
-    names = [f"{number:04d}.jpg" for number in range(len(table))]
-    for path, name in zip(table["path"], names):
-        shutil.copy(data / path, folder / "data/slides" / name)
-    places = {slide: number for number, slide in enumerate(sorted(table["slide_id"].unique()))}
-    split = [
-        "test" if places[slide] % 3 == 2 else "val" if places[slide] % 6 == 0 else "train"
-        for slide in table["slide_id"]
-    ]
-    rows = {
-        "slide_id": [name[:4] for name in names],
-        "path": names,
-        "patient_id": table["slide_id"],
-        "mpp": 0.25,
-        "split": split,
-    }
-    write_slides(folder, pd.DataFrame(rows))
-
-
-def _at_scale(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.resize([round(side * 0.25 / MPP) for side in picture.size], Image.Resampling.LANCZOS))
 
 
 def _cut(picture: np.ndarray, px: int) -> np.ndarray:

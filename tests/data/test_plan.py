@@ -87,6 +87,15 @@ def test_a_tile_of_unknown_mask_is_no_source_of_masks():
     assert sources == {"label": set(rows["tile_id"]), "mask": set(rows["tile_id"][rows["masked"]])}
 
 
+def test_what_is_predicted_may_be_of_one_split():
+    rows = tile_rows(9, label="tumour", split=["train"] * 5 + ["val"] * 2 + ["test"] * 2)
+    asked = {"name": "held-out", "tiles": "all", "where": {"split": "val"}, "purpose": "predict"}
+    plan = _make(rows, _params(Plan(target="none", requests=[asked])))
+    assert plan["condition_ref"].tolist() == rows["tile_id"][5:7].tolist()
+    with pytest.raises(HistoloomError, match="no train tile is as 'where' states"):
+        _make(rows, _params(Plan(target="none", requests=[asked | {"purpose": "augment", "tiles": 2}])))
+
+
 def test_deficits_count_the_tiles_that_are_sources():
     rows = tile_rows(12, label=["a"] * 8 + ["b"] * 4, split="train", masked=[True] * 4 + [False] * 4 + [True] * 4)
     whole = _params(Plan(target="largest", overdraw=1, evaluation_tiles=0)).model_dump(exclude_unset=True)

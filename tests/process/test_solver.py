@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from histoloom.process.process import Process
-from histoloom.process.solver import _scheduler, make_solver
+from histoloom.process.solver import _scheduler, jump, make_solver
 
 SOLVERS = ("ddim", "euler", "dpmsolver++", "unipc")
 PROCESS = Process("v_prediction", "cosine", 1000)
@@ -93,6 +93,14 @@ def test_no_prediction_from_before_noise_was_added_is_read():
     twice = solver.repeated(2)
     assert [twice.known(index) for index in range(7)] == [0, 0, 1, 0, 1, 0, 1]
     assert make_solver("ddim", PROCESS, 6).known(5) == 0
+
+
+def test_a_jump_ends_at_what_is_predicted_at_its_time():
+    solver = jump(PROCESS, 0.3)
+    (step,) = solver.steps
+    assert (step.timestep, step.scales) == (299, PROCESS.scales(299)) and solver.begin(0.3) == 0
+    assert step.next(step.noised(0.7, -1.3), 0.2) == pytest.approx(0.2)
+    assert jump(PROCESS, 1e-6).steps[0].timestep == 0
 
 
 def test_an_unknown_scheduler_is_an_error():

@@ -6,6 +6,7 @@ So a model learns to enlarge (Saharia et al. 2022, SR3), to restore, or to find 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -54,8 +55,7 @@ class PictureCondition(Condition):
 
     def arrays(self, rows: pd.DataFrame, tiles: ReadTiles) -> Arrays:
         """(n, channels, px, px) float16 in [-1, 1]; in every picture some value differs from the null, which is zeros."""
-        images, seeds = tiles(self.reads[0]), [item_seed(0, f"picture/{name}") for name in rows["tile_id"]]
-        shown = np.stack([degraded(image, self.degrade, seed) for image, seed in zip(images, seeds)])
+        shown = pictures(tiles(self.reads[0]), self.degrade, rows["tile_id"])
         return {self.name: picture_map(shown, self.channel_names, self.px, self.px)}
 
 
@@ -67,6 +67,11 @@ def picture_map(images: np.ndarray, channels: tuple[str, ...], rows: int, column
     values = cells.reshape(n, colours * detail * detail, rows, columns).astype(np.float32) / 127.5 - 1
     told = np.zeros((n, len(channels) - values.shape[1], rows, columns))  # of noise, of which there is none yet
     return np.concatenate([values, told], 1).astype(np.float16)
+
+
+def pictures(images: np.ndarray, how: Degrade, names: Iterable[str]) -> np.ndarray:
+    """What a model is given of tiles (n, h, w, 3) uint8, shaped as these. names : their rows' ids, on which the noise depends."""
+    return np.stack([degraded(image, how, item_seed(0, f"picture/{name}")) for image, name in zip(images, names)])
 
 
 def degraded(image: np.ndarray, how: Degrade, seed: int) -> np.ndarray:

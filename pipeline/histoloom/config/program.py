@@ -17,6 +17,9 @@ class Where(Section):
     label: str | None = None
     slide_id: str | None = None
     patient_id: str | None = None
+    split: Literal["train", "val", "test"] | None = Field(
+        None, description="of purpose: predict, which reads any split"
+    )
     gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
     genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
     cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to the value that the slide has")
@@ -33,6 +36,8 @@ class Start(Section):
     """of tile: how much noise it gets. 0.1 keeps nearly all of it, 1 nothing but what inversion keeps (Meng et al. 2022)"""
     noise: Literal["added", "own"] = "added"
     """own: none is added; the noise that the tile has is taken for that of its strength, so that it is removed (Hu et al. 2022)"""
+    jump: bool = False
+    """take one step alone, from there to the data that is predicted, in place of all that remain of sample.steps"""
     inverted: bool = False
     """begin from the noise that DDIM, run backwards under the tile's own conditions, finds for it (Su et al. 2023)"""
     where: Where | None = None
@@ -46,8 +51,11 @@ class Start(Section):
 
     @model_validator(mode="after")
     def _has_a_tile(self):
-        if self.source == "noise" and (self.strength < 1 or self.inverted or self.where or self.noise == "own"):
-            raise ValueError("strength, noise, inverted and where are of a start from a tile: state from: tile")
+        own = self.strength < 1 or self.inverted or self.where or self.noise == "own" or self.jump
+        if self.source == "noise" and own:
+            raise ValueError("strength, noise, jump, inverted and where are of a start from a tile: state from: tile")
+        if self.inverted and self.jump:
+            raise ValueError("inversion goes back over the steps that jump leaves out: leave one of them out")
         if self.inverted and self.noise == "own":
             raise ValueError("a tile's own noise is removed, and inversion finds another: leave one of them out")
         if self.source == "tile" and self.strength == 1 and not self.inverted:

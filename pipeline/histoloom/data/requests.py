@@ -39,7 +39,7 @@ def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, m
         when there is none; where the request would take held-out conditions to augment, it says so.
     """
     keep = pd.Series(True, index=rows.index)
-    for column in ("label", "slide_id", "patient_id"):
+    for column in ("label", "slide_id", "patient_id", "split"):
         if (value := getattr(where, column)) is not None:
             keep &= rows[column] == value
     if where.gene:

@@ -120,6 +120,12 @@ class Solver:
         return replace(self, steps=(*out, self.steps[-1]))
 
 
+def jump(process: Process, strength: float) -> Solver:
+    """One step alone, from the time at which noise is this far on its way to the data that is predicted there (Hu et al. 2022)."""
+    time = max(round(strength * process.train_timesteps) - 1, 0)
+    return Solver((Step(time, process.scales(time), 1.0, ((0.0, 1.0),)),), 0)
+
+
 @lru_cache(maxsize=8)
 def make_solver(name: Scheduler, process: Process, steps: int) -> Solver:
     """Read a solver off diffusers' scheduler.

@@ -18,7 +18,7 @@ from histoloom.data.seeds import item_seed
 from histoloom.process.noise import latent_noise
 from histoloom.process.predictor import Given, Push
 from histoloom.process.sampler import Kept, invert, partly, pure, sample
-from histoloom.process.solver import Solver, make_solver
+from histoloom.process.solver import Solver, jump, make_solver
 from histoloom.sampling.diffusion_model import DiffusionModel
 from histoloom.targets.target import Raster
 
@@ -111,6 +111,8 @@ class Drawn:
 
     @cached_property
     def _solver(self) -> Solver:
+        if self.program.start.jump:
+            return jump(self.model.process, self.program.start.strength)
         solver = make_solver(self.config.scheduler, self.model.process, self.config.steps).ancestral(self.config.eta)
         rounds = self.program.remake.rounds
         return solver.repeated(rounds) if rounds > 1 else solver
