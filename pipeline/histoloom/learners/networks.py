@@ -61,23 +61,35 @@ def fit_labels(model: nn.Module, images: np.ndarray, truth: np.ndarray, training
     model : pictures (b, 3, h, w) in [0, 1] to logits (b, classes).
     px : side that tiles are resized to; None leaves them as they are.
     """
-    run = training.run
-    labels = torch.from_numpy(truth)
-    chances = {
-        turn: _alike(truth, turn, len(training.classes))
-        for turn in {training.turn(s, len(truth)) for s in (0, run.steps)}
-    }
+    batch_of = label_batches(images, truth, training, px)
 
     def loss(step: int, generator: torch.Generator):
+        batch, labels = batch_of(step, generator)
+        return F.cross_entropy(model(batch).float(), labels), {}
+
+    train(model, loss, training.run)
+    model.eval().requires_grad_(False)
+
+
+def label_batches(
+    images: np.ndarray, truth: np.ndarray, training: Training, px: int | None
+) -> Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]:
+    """A step and its generator to pictures (b, 3, h, w) in [0, 1] and class numbers (b,), classes drawn alike often."""
+    device, labels = training.run.device, torch.from_numpy(truth)
+    chances = {
+        turn: _alike(truth, turn, len(training.classes))
+        for turn in {training.turn(s, len(truth)) for s in (0, training.run.steps)}
+    }
+
+    def batch_of(step: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         chance = chances[training.turn(step, len(truth))]
         index = torch.multinomial(chance, training.batch_size, replacement=True, generator=generator)
-        batch = to_unit(images[index.numpy()], run.device, px)
+        batch = to_unit(images[index.numpy()], device, px)
         if training.augment:
             batch, _ = augmented(batch, generator)
-        return F.cross_entropy(model(batch).float(), labels[index].to(run.device)), {}
+        return batch, labels[index].to(device)
 
-    train(model, loss, run)
-    model.eval().requires_grad_(False)
+    return batch_of
 
 
 def _alike(truth: np.ndarray, turn: range, classes: int) -> torch.Tensor:
