@@ -117,7 +117,8 @@ class TrainDenoiser(Section):
     target: DiffusedData = Field(DiffusedData(), description="what is diffused: a name, or its keys")
     backbone: BackboneName = Field(
         "unet",
-        description="the network: unet; r2unet (Alom et al. 2018), convolutional and recurrent; or mlp for vectors",
+        description="the network: unet; r2unet (Alom et al. 2018), convolutional and recurrent; swin (Liu et al. 2021), attention in shifted "
+        "windows; or mlp for vectors",
     )
     conditions: tuple[ConditionName, ...] = Field(
         ("label", "text"), description=f"what the denoiser reads: any of {', '.join(PLACES['condition'])}"
@@ -197,7 +198,8 @@ class TrainDenoiser(Section):
             raise ValueError(f"{self.target.condition} is what is diffused (target): it can't be among conditions too")
         if self.loss_weight.boundary and self.target.name != "masks":
             raise ValueError(f"loss_weight.boundary is of target: masks, and target is {self.target.name}")
-        if (self.target.name == "vectors") != (self.backbone == "mlp") and self.backbone in ("unet", "mlp", "r2unet"):
+        own = self.backbone not in PLACES["backbone"]
+        if (self.target.name == "vectors") != (self.backbone == "mlp") and not own:
             raise ValueError("target: vectors needs backbone: mlp, which diffuses nothing else")
         return self
 
