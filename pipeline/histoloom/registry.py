@@ -29,6 +29,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "unet": "histoloom.backbones.unet:UNet",
         "mlp": "histoloom.backbones.mlp:MLP",
         "r2unet": "histoloom.backbones.r2unet:R2UNet",
+        "unet3d": "histoloom.backbones.unet3d:UNet3D",
     },
     "condition": {
         "label": "histoloom.conditions.label:LabelCondition",

@@ -37,6 +37,7 @@ STATED = {
     "masks": {"classes": 2, "factor": 1, "coding": "one_hot"},
     "instances": {"classes": 1, "factor": 1, "coding": "bits"},
     "vectors": {"condition": "label"},
+    "volumes": {"factor": 2},
 }
 
 

@@ -1,4 +1,5 @@
-"""Pictures that are arrays of an .npz or an HDF5 file: images (n, h, w, 3) uint8, masks (n, h, w), and values a picture."""
+"""Pictures that are arrays of an .npz or an HDF5 file: images (n, h, w, 3) uint8, masks (n, h, w), volumes (n, d, h, w), and
+values a picture."""
 
 from __future__ import annotations
 
@@ -22,11 +23,15 @@ Read = Callable[[str, int, int], np.ndarray]
 
 def list_arrays(config: TileSet, files: list[Path]) -> Listing:
     """The pictures of files of arrays, in their order."""
-    found = []
+    found, depths = [], set[int]()
     for path in files:
         with open_arrays(path) as (shapes, read):
             image, mask = (their_column(config, ours, shapes) for ours in ("image", "mask"))
             count = _check(path, shapes, image, mask)
+            depth = _check_volumes(path, shapes, their_column(config, "volume", shapes), shapes[image or ""][0][:3])
+            if depths and depths != {depth}:
+                raise NotListed(f"{path.name} has other volumes than the files before it.", "make them alike.")
+            depths.add(depth)
             lists = [name for name, (shape, _) in shapes.items() if shape == (count,)]
             table = pd.DataFrame({n: texts(_decoded(read(n, 0, count))) for n in lists}, index=range(count))
         found.append(([f"{row}" for row in range(count)], table, mask is not None))
@@ -60,6 +65,20 @@ def _check(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], imag
         wanted = f"masks of these pictures are {shape[:3]} of unsigned ids"
         raise NotListed(f"{path.name}: '{mask}' is {of_masks} of {kind}, and {wanted}.", "write it so.")
     return shape[0]
+
+
+def _check_volumes(
+    path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], name: str | None, pictures: tuple[int, ...]
+) -> int:
+    """How many sections a picture's volume has; 0 where there is none."""
+    if name is None:
+        return 0
+    shape, kind = shapes.get(name, ((), np.dtype(np.uint8)))
+    n, h, w = pictures
+    if len(shape) != 4 or (shape[0], *shape[2:]) != (n, h, w) or kind != np.uint8:
+        problem = f"'{name}' is {shape} of {kind}, and volumes of these pictures are ({n}, depth, {h}, {w}) of uint8"
+        raise NotListed(f"{path.name}: {problem}.", "write it so, or mend columns.volume.")
+    return shape[1]
 
 
 def read_rows(path: Path, rows: np.ndarray, columns: tuple[str, ...]) -> Iterator[tuple[np.ndarray, ...]]:
