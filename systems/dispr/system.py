@@ -19,7 +19,7 @@ from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
-FOLDS = {"drawn": 1, "real": 4}
+FOLDS = {"drawn": 1, "real": 3}
 SEEDS = 5
 """Of the classifier of shapes."""
 _SIDE, _FOLDED, _REDUCED = 32, 5, 2
@@ -30,7 +30,7 @@ _SHAPE = ("volume", "surface", "roughness")
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
-    """Drawn cells and their projections; or red blood cells, of which every fourth is held out, at half the resolution."""
+    """Drawn cells and their projections; or red blood cells, of which every third is held out, at half the resolution."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     cells = _draw() if data is None else _read(data)
     of_label = pd.Series(cells["labels"]).groupby(cells["labels"]).cumcount().to_numpy()
@@ -93,17 +93,17 @@ def draw_cell(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def shape_of(volume: np.ndarray) -> np.ndarray:
-    """Volume (voxels), surface (pixels squared) and roughness of a volume (d, h, w) uint8, of which 255 is inside.
+    """Volume (voxels, those of which more than half is inside), surface (pixels squared) and roughness of a volume (d, h, w) uint8.
 
     The surface is that of marching cubes at half. Roughness is how far the smoothed volume is from half at the vertices of that
     surface, from 0 to 0.5: a plane has 0, and what the Gaussian takes away has more.
     """
     whole = np.pad(volume / 255.0, 4)
     if whole.max() <= 0.5:
-        return np.array([whole.sum(), 0.0, 0.0])
+        return np.zeros(3)
     vertices, faces, _, _ = marching_cubes(whole, 0.5)
     smooth = map_coordinates(gaussian_filter(whole, _SMOOTH_PX), vertices.T, order=1)
-    return np.array([whole.sum(), mesh_surface_area(vertices, faces), np.abs(smooth - 0.5).mean()])
+    return np.array([(whole > 0.5).sum(), mesh_surface_area(vertices, faces), np.abs(smooth - 0.5).mean()])
 
 
 def ellipsoid_of(mask: np.ndarray) -> np.ndarray:
@@ -184,7 +184,7 @@ def of_fold(study: Study) -> tuple[pd.DataFrame, np.ndarray]:
             {f"{of}_{what}": values[k] for of, values in named.items() for k, what in enumerate(_SHAPE)}
             | {f"flat_{k}": value for k, value in enumerate(flat)}
             | {"cell": name, "label": row["label"].iloc[0], "overlap": _overlap(volumes.mean(0), truth),
-               "overlap_ellipsoid": _overlap(guess, truth), "deviation": shapes[:, 0].std() / shapes[:, 0].mean()}
+               "overlap_ellipsoid": _overlap(guess, truth), "deviation": shapes[:, 0].std() / max(shapes[:, 0].mean(), 1)}
         )  # fmt: skip
     cells = pd.DataFrame(out)
     return cells, _regression(real, cells)
@@ -194,7 +194,7 @@ def _regression(real: TileStore, cells: pd.DataFrame) -> np.ndarray:
     """Volumes by a linear regression of logarithms on the section's features, fitted to train cells."""
     train = real.rows(split="train")
     flat = [flat_features(m, i[..., 0]) for m, i in zip(real.read(train, "mask"), real.read(train))]
-    volumes = real.read(train, "volume").sum((1, 2, 3), dtype=float) / 255
+    volumes = (real.read(train, "volume") > 127).sum((1, 2, 3))
     fitted = LinearRegression().fit(np.log1p(flat), np.log(volumes))
     return np.exp(fitted.predict(np.log1p(cells.filter(like="flat_").to_numpy())))
 

@@ -48,7 +48,7 @@ class UNet3D(Modulated):
     maps : channels of the maps.
     """
 
-    low_rank_layers = r".*(first|second|shortcut|film)"
+    low_rank_layers = r".*(first|second|film)"
     memory_format = torch.channels_last_3d
 
     def __init__(self, channels: int, widths: tuple[int, ...], vector: int, token: int, maps: int):

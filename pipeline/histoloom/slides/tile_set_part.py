@@ -20,7 +20,8 @@ from histoloom.data.store import UNKNOWN, ArraySpec, TileWriter, cut_arrays
 from histoloom.data.tile_sets.check import SAME_SCALE
 from histoloom.data.tile_sets.read import Unreadable, read_stored
 from histoloom.data.tile_sets.tiles import TileTable
-from histoloom.data.tile_sets.volumes import VOLUME, Volumes, volumes
+from histoloom.data.tile_sets.arrays import VOLUME
+from histoloom.data.tile_sets.volumes import Volumes, volumes
 from histoloom.slides import stain
 from histoloom.slides.describe import TileFacts, TileLabel, class_fractions, class_of
 from histoloom.slides.focus import sharpness

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from histoloom.conditions.condition import FitJob, Fitted
-from histoloom.data.tile_sets.volumes import VOLUME
+from histoloom.data.tile_sets.arrays import VOLUME
 from histoloom.errors import HistoloomError
 from histoloom.targets.target import Arrays, Target, read_facts
 

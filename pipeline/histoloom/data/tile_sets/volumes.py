@@ -11,10 +11,7 @@ import numpy as np
 from histoloom.config import TileSet
 from histoloom.config.tile_sets import SetFormat
 from histoloom.data.store import ArraySpec
-from histoloom.data.tile_sets.arrays import open_arrays
-from histoloom.data.tile_sets.listing import their_column
-
-VOLUME = "volume"
+from histoloom.data.tile_sets.arrays import VOLUME, open_arrays, volume_column
 
 
 class Volumes:
@@ -22,7 +19,7 @@ class Volumes:
 
     def __init__(self, config: TileSet, files: tuple[Path, ...], stack: ExitStack):
         opened = [stack.enter_context(open_arrays(path)) for path in files]
-        names = [their_column(config, VOLUME, shapes) for shapes, _ in opened]
+        names = [volume_column(config, shapes) for shapes, _ in opened]
         self._readers = [(name, read) for name, (_, read) in zip(names, opened) if name is not None]
         found = [shapes[name] for name, (shapes, _) in zip(names, opened) if name is not None]
         self.spec = ArraySpec(VOLUME, found[0][0][1:], str(found[0][1])) if found else None
