@@ -178,7 +178,11 @@ def of_fold(study: Study) -> tuple[pd.DataFrame, np.ndarray]:
         row = rows.loc[[name]]
         truth, mask, image = (real.read(row, array)[0] for array in ("volume", "mask", "image"))
         volumes = predicted.read(samples, "volume")
-        shapes, guess, flat = np.array([shape_of(v) for v in volumes]), ellipsoid_of(mask), flat_features(mask, image[..., 0])
+        shapes, guess, flat = (
+            np.array([shape_of(v) for v in volumes]),
+            ellipsoid_of(mask),
+            flat_features(mask, image[..., 0]),
+        )
         named = {"truth": shape_of(truth), "ours": shapes.mean(0), "one": shapes[0], "ellipsoid": shape_of(guess)}
         out.append(
             {f"{of}_{what}": values[k] for of, values in named.items() for k, what in enumerate(_SHAPE)}
@@ -218,7 +222,10 @@ def _classified(cells: pd.DataFrame) -> dict[str, float]:
             forest = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
             called = cross_val_predict(forest, of, truth, cv=StratifiedKFold(_FOLDED, shuffle=True, random_state=seed))
             scores.append(
-                (f1_score(truth, called, labels=[rare], average="macro", zero_division=0), f1_score(truth, called, average="macro"))
+                (
+                    f1_score(truth, called, labels=[rare], average="macro", zero_division=0),
+                    f1_score(truth, called, average="macro"),
+                )
             )
         out |= dict(zip((f"f1_of_rarest_{name}", f"f1_{name}"), map(float, np.mean(scores, 0))))
         out[f"f1_of_rarest_std_{name}"] = float(np.std(scores, 0)[0])
@@ -232,8 +239,14 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     made = made[made["split"] == "test"]
     names = made["condition_ref"].unique()
     few = rows.loc[names[np.unique(np.linspace(0, len(names) - 1, 10).astype(int))]]
-    mask, first, last = real.read(few, "mask"), (made.groupby("condition_ref").nth(0)), (made.groupby("condition_ref").nth(-1))
-    drawn = [predicted.read(of.set_index("condition_ref", drop=False).loc[few["tile_id"]], "volume") for of in (first, last)]
+    mask, first, last = (
+        real.read(few, "mask"),
+        (made.groupby("condition_ref").nth(0)),
+        (made.groupby("condition_ref").nth(-1)),
+    )
+    drawn = [
+        predicted.read(of.set_index("condition_ref", drop=False).loc[few["tile_id"]], "volume") for of in (first, last)
+    ]
     truth = real.read(few, "volume")
     return {
         "masks, held out": _grey(255 * mask),

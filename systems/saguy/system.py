@@ -132,7 +132,7 @@ def localised(frames: np.ndarray) -> list[np.ndarray]:
             lines = smooth[row - 1 : row + 2, column], smooth[row, column - 1 : column + 2]
             before, at, after = np.log(np.maximum(lines, 1.0)).T
             offset = 0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-6)
-            places.append((row + 0.5, column + 0.5) + offset.clip(-0.5, 0.5))
+            places.append(np.array([row, column]) + 0.5 + offset.clip(-0.5, 0.5))
         out.append(np.array(places).reshape(-1, 2))
     return out
 
@@ -231,6 +231,8 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     truth = store.read(spread(store.rows(split="test"), 10))
     seen = partner(truth, "widefield", 1)
     restored = {f"restored, trained on {name}": restorer(of, "widefield", 0)(seen) for name, of in sources.items()}
-    few = {f"patches: {name}": of[np.unique(np.linspace(0, len(of) - 1, 10).astype(int))] for name, of in sources.items()}
+    few = {
+        f"patches: {name}": of[np.unique(np.linspace(0, len(of) - 1, 10).astype(int))] for name, of in sources.items()
+    }
     every = few | {"held out": truth, "as a widefield microscope shows them": seen} | restored
     return {name: tiles.repeat(2, 1).repeat(2, 2) for name, tiles in every.items()}

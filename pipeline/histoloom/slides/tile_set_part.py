@@ -17,10 +17,10 @@ from histoloom.data.schema import TILE_ROW, write_rows
 from histoloom.data.slide_fields import parsed
 from histoloom.data.splits import chance
 from histoloom.data.store import UNKNOWN, ArraySpec, TileWriter, cut_arrays
+from histoloom.data.tile_sets.arrays import VOLUME
 from histoloom.data.tile_sets.check import SAME_SCALE
 from histoloom.data.tile_sets.read import Unreadable, read_stored
 from histoloom.data.tile_sets.tiles import TileTable
-from histoloom.data.tile_sets.arrays import VOLUME
 from histoloom.data.tile_sets.volumes import Volumes, volumes
 from histoloom.slides import stain
 from histoloom.slides.describe import TileFacts, TileLabel, class_fractions, class_of
@@ -214,7 +214,9 @@ class _Part:
         """Write a tile and its row, unless params leave it out."""
         job, tile = self.job, self.job.tile
         if held.spec and (held.spec.shape[1:] != cut.picture.shape[:2] or row.mpp != tile.mpp):
-            raise BadPicture("a volume is neither cut nor brought to another scale: set tile.tile_px and mpp to its own")
+            raise BadPicture(
+                "a volume is neither cut nor brought to another scale: set tile.tile_px and mpp to its own"
+            )
         known = row.visible == 1 or chance(f"{row.slide_id}/{row.split}/{row.tile_id}", job.seed) < row.visible
         self.hidden[row.split] += not known
         seen = cut.mask if known else None

@@ -75,9 +75,7 @@ def volume_column(config: TileSet, shapes: Shapes) -> str | None:
     return name if VOLUME in config.columns or len(shapes.get(name or "", ((),))[0]) == 4 else None
 
 
-def _check_volumes(
-    path: Path, shapes: Shapes, name: str | None, pictures: tuple[int, ...]
-) -> int:
+def _check_volumes(path: Path, shapes: Shapes, name: str | None, pictures: tuple[int, ...]) -> int:
     """How many sections a picture's volume has; 0 where there is none."""
     if name is None:
         return 0
