@@ -30,6 +30,7 @@ PLACES: dict[Kind, dict[str, str]] = {
         "mlp": "histoloom.backbones.mlp:MLP",
         "r2unet": "histoloom.backbones.r2unet:R2UNet",
         "swin": "histoloom.backbones.swin:Swin",
+        "unet3d": "histoloom.backbones.unet3d:UNet3D",
     },
     "condition": {
         "label": "histoloom.conditions.label:LabelCondition",

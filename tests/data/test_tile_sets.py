@@ -95,6 +95,10 @@ def test_what_is_stated_wrongly_is_said(folder, changes, words):
             {"masks": np.zeros((24, PX, 8), np.uint8)},
             "'masks' is (24, 32, 8) of uint8, and masks of these pictures are",
         ),
+        (
+            {"volumes": np.zeros((24, 4, PX, 8), np.uint8)},
+            "'volumes' is (24, 4, 32, 8) of uint8, and volumes of these pictures are (24, depth, 32, 32)",
+        ),
         ({"patient_id": np.array(["1-Mar"] * 24)}, "'1-Mar' is a date as spreadsheets make it of an id"),
         ({"slide_id": np.array(["one"] * 24)}, "1 slide(s) are of several patients: 'one'"),
         ({"tile_id": np.array(["t"] * 24)}, "1 id(s) are those of several tiles: 'in_t'"),
@@ -105,6 +109,10 @@ def test_what_is_stated_wrongly_is_said(folder, changes, words):
 def test_what_arrays_hold_wrongly_is_said(folder, arrays, words):
     _, faults, _ = look(stated_of(folder, **arrays))
     assert words in faults
+
+
+def test_a_column_of_numbers_may_be_called_volume(folder):
+    assert not look(stated_of(folder, volume=np.arange(24.0)))[1]
 
 
 def test_a_broken_file_is_said(folder):

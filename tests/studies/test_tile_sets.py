@@ -88,6 +88,21 @@ def test_masks_follow_their_pictures(folder):
     np.testing.assert_array_equal(store.read(store.rows(), "mask"), masks[:, ::2, ::2] // 255 * 2)
 
 
+def test_volumes_lie_beside_their_pictures(folder):
+    tiles, rng = Tiles(), np.random.default_rng(0)
+    held = rng.integers(0, 256, (24, 6, PX, PX), dtype=np.uint8)
+    arrays = {"images": tiles.images, "labels": np.array(tiles.labels), "patient_id": np.array(tiles.patients)}
+    np.savez(folder / "in.npz", stacks=held, **arrays)
+    stated = {"path": "in.npz", "mpp": 1.0, "columns": {"volume": "stacks"}}
+    take_up(params_of(stated))
+    store = TileStore("data/tiles")
+    rows = store.rows()
+    places = [int(name.rpartition("_")[2]) for name in rows["tile_id"]]
+    np.testing.assert_array_equal(store.read(rows, "volume"), held[places])
+    with pytest.raises(HistoloomError, match="a volume is neither cut nor brought to another scale"):
+        take_up(params_of(stated, tile_px=PX // 2, stride_px=PX // 2))
+
+
 def test_pictures_that_cannot_be_used_are_counted_and_said(folder):
     stated = write_set(Tiles(), folder / "in", "image_folder")
     pictures = sorted(Path("in/pictures").rglob("*.png"))

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label
 
+from histoloom.conditions.symmetries import apply_symmetry
 from histoloom.config import TrainAutoencoder
 from histoloom.config.package import TARGET_FACTS
 from histoloom.data.commit import write_json
+from histoloom.errors import HistoloomError
 from histoloom.registry import PLACES, registered
 from histoloom.targets.autoencoder import build_autoencoder
 from histoloom.targets.instances import Instances, depths
@@ -19,6 +21,7 @@ from histoloom.targets.latents import save_latent_scale
 from histoloom.targets.masks import Masks
 from histoloom.targets.pixels import Pixels
 from histoloom.targets.target import Raster, Target
+from histoloom.targets.volumes import Volumes
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
@@ -37,6 +40,7 @@ STATED = {
     "masks": {"classes": 2, "factor": 1, "coding": "one_hot"},
     "instances": {"classes": 1, "factor": 1, "coding": "bits"},
     "vectors": {"condition": "label"},
+    "volumes": {"factor": 2},
 }
 
 
@@ -154,3 +158,21 @@ def test_a_canvas_s_tile_is_cleaned_as_the_whole_is():
         around = data[:, :, top - reach : top + 9 + reach, left - reach : left + 9 + reach]
         own = target.decode(around)["mask"][0][reach:-reach, reach:-reach]
         assert (own == whole[top : top + 9, left : left + 9]).all()
+
+
+def test_a_volume_is_turned_as_its_maps_are():
+    """Symmetries turn each section, and no section changes places with another."""
+    volumes = ARRAYS["volume"]
+    turned = apply_symmetry(volumes, 5, registered("target", "volumes").rows_axis)
+    for number in range(volumes.shape[1]):
+        assert (turned[:, number] == apply_symmetry(volumes[:, number], 5)).all()
+
+
+def test_a_place_of_volumes_holds_its_voxels_as_channels():
+    target = Volumes(2)
+    data = target.encode(ARRAYS)
+    assert data.shape == (3, 8, 2, 16, 16)
+    block = ARRAYS["volume"][0, 2:4, 6:8, 10:12]
+    assert torch.allclose(data[0, :, 1, 3, 5], torch.from_numpy(block.ravel() / 127.5 - 1).float())
+    with pytest.raises(HistoloomError, match=r"must be multiples of train_denoiser\.target"):
+        Volumes(3).encode(ARRAYS)

@@ -28,9 +28,11 @@ class Backbone(nn.Module, ABC):
 
     low_rank_layers : a pattern of the layers that low-rank updates stand beside, as peft takes it; empty of a network that
         takes none.
+    memory_format : of the weights where it runs frozen; that of pictures unless stated.
     """
 
     low_rank_layers: ClassVar[str] = ""
+    memory_format: ClassVar[torch.memory_format] = torch.channels_last
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +175,7 @@ class Backbone(nn.Module, ABC):
         self.to(device).eval().requires_grad_(False)
         self.set_attention(attention)
         dtype, self._run = autocast_type(precision, device), self.predict
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=self.memory_format)
         if dtype is not None:
             self._run = torch.autocast(device.split(":")[0], dtype)(self._run)
         if device.startswith("cuda"):

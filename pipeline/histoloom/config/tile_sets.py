@@ -16,7 +16,7 @@ SetFormat = Literal["image_folder", "csv", "webdataset", "parquet", "npz", "hdf5
 TILE_FIELDS = (
     "tile_id", "path", "patient_id", "slide_id", "label", "caption", "split", "mpp", "x_level0_px", "y_level0_px",
 )  # fmt: skip
-"""What a set may state of a tile, beside `image`, `mask` and the further columns of slides.csv."""
+"""What a set may state of a tile, beside `image`, `mask`, `volume` and the further columns of slides.csv."""
 
 
 class TileSet(Section):
@@ -34,7 +34,7 @@ class TileSet(Section):
     root: Annotated[str | None, Names.FILE] = None
     """of csv: the folder from which its paths count; unstated, the CSV's own"""
     columns: dict[str, str] = Field({})
-    """histoloom's names of columns (image, mask, and those of slides.csv) to the set's; unstated, they are the same"""
+    """histoloom's names of columns (image, mask, volume, and those of slides.csv) to the set's; unstated, they are the same"""
     patterns: dict[str, str] = Field({})
     """names of columns to regular expressions; the first group, found in a tile's name, is the value"""
     values: dict[str, str] = Field({}, description="names of columns to one value for all tiles, as for dataset")

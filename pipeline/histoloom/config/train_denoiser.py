@@ -28,6 +28,10 @@ Variance = Annotated[float, Field(gt=0, lt=1)]
 """Of the noise that a time of the forward process adds."""
 
 
+_BACKBONE_OF = {"vectors": "mlp", "volumes": "unet3d"}
+"""Of targets that are no pictures: the one backbone of the package that takes them."""
+
+
 class LossWeight(Section):
     """`p2` is Choi et al. 2022, `min_snr` is Hang et al. 2023."""
 
@@ -84,7 +88,7 @@ class DiffusedData(Named):
     """an autoencoder's latents; or, without an autoencoder, pixels, masks, instances (masks with nuclei numbered),
     vectors or volumes"""
     factor: Literal[1, 2, 4, 8, 16] = 1
-    """of pixels, masks and instances: pixels of a tile, along a side, for each diffused pixel"""
+    """of pixels, masks, instances and volumes: pixels of a tile, along a side, for each diffused pixel"""
     coding: Literal["one_hot", "bits"] = "one_hot"
     """of masks: a channel a class, or the bits of its number (Chen et al. 2023)"""
     least_px: Natural = 0
@@ -118,7 +122,7 @@ class TrainDenoiser(Section):
     backbone: BackboneName = Field(
         "unet",
         description="the network: unet; r2unet (Alom et al. 2018), convolutional and recurrent; swin (Liu et al. 2021), attention in shifted "
-        "windows; or mlp for vectors",
+        "windows; unet3d for volumes; or mlp for vectors",
     )
     conditions: tuple[ConditionName, ...] = Field(
         ("label", "text"), description=f"what the denoiser reads: any of {', '.join(PLACES['condition'])}"
@@ -198,9 +202,11 @@ class TrainDenoiser(Section):
             raise ValueError(f"{self.target.condition} is what is diffused (target): it can't be among conditions too")
         if self.loss_weight.boundary and self.target.name != "masks":
             raise ValueError(f"loss_weight.boundary is of target: masks, and target is {self.target.name}")
-        own = self.backbone not in PLACES["backbone"]
-        if (self.target.name == "vectors") != (self.backbone == "mlp") and not own:
-            raise ValueError("target: vectors needs backbone: mlp, which diffuses nothing else")
+        needed = _BACKBONE_OF.get(self.target.name)
+        if self.backbone in PLACES["backbone"] and self.backbone != (needed or self.backbone):
+            raise ValueError(f"target: {self.target.name} needs backbone: {needed}")
+        if not needed and self.backbone in _BACKBONE_OF.values():
+            raise ValueError(f"backbone: {self.backbone} diffuses vectors (mlp) or volumes (unet3d), and nothing else")
         return self
 
     @model_validator(mode="after")

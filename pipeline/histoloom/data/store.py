@@ -8,7 +8,8 @@ are cut from slides, or are of a set:
 - `mask` (n, h, w) uint8, class ids, where there are masks; all UNKNOWN where nobody says what a tile shows (`masked` is false);
 - `instance` (n, h, w) int32 and `edge` (n, h, w) uint8, where nuclei are told apart: their numbers, and their outlines as the
   whole slide shows them;
-- `partner` (n, h, w, 3) uint8, the same place on the slide that slides.csv states as the partner.
+- `partner` (n, h, w, 3) uint8, the same place on the slide that slides.csv states as the partner;
+- `volume` (n, d, h, w) uint8, where a set of tiles has volumes.
 """
 
 from __future__ import annotations
@@ -207,7 +208,8 @@ class TileStore:
         if name not in group:
             raise HistoloomError(
                 f"{self.folder}/{part} has no '{name}'. A mask comes of tile.masks, and outlines ('edge') of the column "
-                "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them. A partner comes of the column 'partner'."
+                "'instances' in slides.csv, or of tile.masks.source: stain; every slide must have them. A partner comes of the column 'partner', "
+                "and a volume of a set of arrays."
             )
         array = group[name]
         assert isinstance(array, zarr.Array), "a part holds no groups"

@@ -16,10 +16,12 @@ from histoloom.data.commit import commit_part
 from histoloom.data.schema import TILE_ROW, write_rows
 from histoloom.data.slide_fields import parsed
 from histoloom.data.splits import chance
-from histoloom.data.store import UNKNOWN, TileWriter, cut_arrays
+from histoloom.data.store import UNKNOWN, ArraySpec, TileWriter, cut_arrays
+from histoloom.data.tile_sets.arrays import VOLUME
 from histoloom.data.tile_sets.check import SAME_SCALE
 from histoloom.data.tile_sets.read import Unreadable, read_stored
 from histoloom.data.tile_sets.tiles import TileTable
+from histoloom.data.tile_sets.volumes import Volumes, volumes
 from histoloom.slides import stain
 from histoloom.slides.describe import TileFacts, TileLabel, class_fractions, class_of
 from histoloom.slides.focus import sharpness
@@ -120,11 +122,14 @@ class _Part:
         arrays = ["image"] + ["mask"] * (self.masked or by_stain) + ["instance", "edge"] * by_stain
         sheet: list[np.ndarray] = []
         every = max(1, len(job.rows) // SHEET**2)
-        with TileWriter(folder, cut_arrays(tile.tile_px, arrays), tiles_a_shard(tile.tile_px)) as writer:
+        with (
+            volumes(job.config, job.form, job.files) as held,
+            TileWriter(folder, self._specs(arrays, held), tiles_a_shard(tile.tile_px)) as writer,
+        ):
             for row, cuts in self.pictures(job.rows):
                 for cut in cuts:
                     try:
-                        self._add(row, cut, writer)
+                        self._add(row, cut, writer, held)
                     except BadPicture as error:
                         self.bad.append((row.name, str(error)))
                     if writer.count > len(sheet) * every and len(sheet) < SHEET**2:
@@ -145,6 +150,9 @@ class _Part:
             "tissue_fraction": round(float(rows["tissue_fraction"].mean()), 4) if len(rows) else 0.0,
             "stain": dict(Counter(fitted.note for fitted, _ in self.fits.values())),
         }
+
+    def _specs(self, arrays: list[str], held: Volumes) -> tuple[ArraySpec, ...]:
+        return (*cut_arrays(self.job.tile.tile_px, arrays), *([held.spec] if held.spec else []))
 
     def pictures(self, rows: pd.DataFrame) -> Iterator[tuple[Any, list[Cut]]]:
         """Each row with its tiles; a picture that can't be used is written down and has none."""
@@ -202,9 +210,13 @@ class _Part:
         shift = None if tile.edge == "drop" else 1
         return [(x * scale, y * scale) for x, y in grid(*sides, tile.tile_px, tile.stride_px, shift)]
 
-    def _add(self, row: Any, cut: Cut, writer: TileWriter) -> None:
+    def _add(self, row: Any, cut: Cut, writer: TileWriter, held: Volumes) -> None:
         """Write a tile and its row, unless params leave it out."""
         job, tile = self.job, self.job.tile
+        if held.spec and (held.spec.shape[1:] != cut.picture.shape[:2] or row.mpp != tile.mpp):
+            raise BadPicture(
+                "a volume is neither cut nor brought to another scale: set tile.tile_px and mpp to its own"
+            )
         known = row.visible == 1 or chance(f"{row.slide_id}/{row.split}/{row.tile_id}", job.seed) < row.visible
         self.hidden[row.split] += not known
         seen = cut.mask if known else None
@@ -226,6 +238,8 @@ class _Part:
         elif self.masked:
             unknown = np.full(cut.picture.shape[:2], UNKNOWN, np.uint8)
             arrays = {"mask": unknown if seen is None else seen}
+        if held.spec:
+            arrays = arrays | {VOLUME: held.read(row.file, row.at)}
         writer.add(image=normaliser.apply(cut.picture), **arrays)
         tissue = tile_tissue_fraction(cut.picture, tile.mpp, tile.tissue)
         extra = {name: str(value) for name, value in parsed(row.fields).items()}

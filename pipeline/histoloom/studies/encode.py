@@ -67,7 +67,7 @@ def _encode_symmetries(target: Target, arrays: dict[str, np.ndarray], count: int
     An autoencoder is not equivariant: a mirrored latent decodes to no tissue, so the tile is mirrored, then encoded.
     """
     turned = [
-        {name: np.ascontiguousarray(apply_symmetry(a, number, rows_axis=1)) for name, a in arrays.items()}
+        {name: np.ascontiguousarray(apply_symmetry(a, number, target.rows_axis)) for name, a in arrays.items()}
         for number in range(count)
     ]
     return torch.stack([target.encode(one) for one in turned], 1)

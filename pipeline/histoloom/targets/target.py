@@ -26,13 +26,14 @@ class Target(ABC):
     """Arrays of tiles to data (n, channels, ...) or (n, size), and back.
 
     reads : names of the arrays of a tile that are encoded. makes : of those that data is decoded to.
-    mirrored : whether a tile that is mirrored and turned is another example.
+    mirrored : whether a tile that is mirrored and turned is another example. rows_axis : of the arrays that it reads.
     bound : the largest magnitude that data can have, to which predictions of it are clipped; None where there is none.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     makes: ClassVar[tuple[str, ...]]
     mirrored: ClassVar[bool] = True
+    rows_axis: ClassVar[int] = 1
     bound: ClassVar[float | None] = None
 
     @classmethod

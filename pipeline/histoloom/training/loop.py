@@ -103,7 +103,7 @@ class _Loop:
         if precision != run.mixed_precision and self.is_first:
             console.print(f"{run.title}: this {run.device} has no {run.mixed_precision}, so it computes in {precision}")
         # As it will be used; a step is as fast either way (benchmarks/precision.py).
-        model.train().to(memory_format=torch.channels_last)
+        model.train().to(memory_format=getattr(model, "memory_format", torch.channels_last))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(self.parameters, lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
         self.accelerator.prepare_model(

@@ -1,4 +1,5 @@
-"""Pictures that are arrays of an .npz or an HDF5 file: images (n, h, w, 3) uint8, masks (n, h, w), and values a picture."""
+"""Pictures that are arrays of an .npz or an HDF5 file: images (n, h, w, 3) uint8, masks (n, h, w), volumes (n, d, h, w), and
+values a picture."""
 
 from __future__ import annotations
 
@@ -18,15 +19,21 @@ from histoloom.data.tile_sets.listing import Listing, NotListed, rows_of, texts,
 _AT_ONCE = 64
 Read = Callable[[str, int, int], np.ndarray]
 """Name, start and end of rows to an array."""
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
+VOLUME = "volume"
 
 
 def list_arrays(config: TileSet, files: list[Path]) -> Listing:
     """The pictures of files of arrays, in their order."""
-    found = []
+    found, depths = [], set[int]()
     for path in files:
         with open_arrays(path) as (shapes, read):
             image, mask = (their_column(config, ours, shapes) for ours in ("image", "mask"))
             count = _check(path, shapes, image, mask)
+            depth = _check_volumes(path, shapes, volume_column(config, shapes), shapes[image or ""][0][:3])
+            if depths and depths != {depth}:
+                raise NotListed(f"{path.name} has other volumes than the files before it.", "make them alike.")
+            depths.add(depth)
             lists = [name for name, (shape, _) in shapes.items() if shape == (count,)]
             table = pd.DataFrame({n: texts(_decoded(read(n, 0, count))) for n in lists}, index=range(count))
         found.append(([f"{row}" for row in range(count)], table, mask is not None))
@@ -40,7 +47,7 @@ def _decoded(values: np.ndarray) -> list:
         raise NotListed(f"it holds text that is no UTF-8 ({error}).", "write its text as UTF-8.") from None
 
 
-def _check(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], image: str | None, mask: str | None) -> int:
+def _check(path: Path, shapes: Shapes, image: str | None, mask: str | None) -> int:
     """How many pictures there are, all of which can be read exactly."""
     has = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
     if image is None or image not in shapes:
@@ -62,6 +69,24 @@ def _check(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], imag
     return shape[0]
 
 
+def volume_column(config: TileSet, shapes: Shapes) -> str | None:
+    """The array of volumes; one that isn't named in params has four axes, as there may be a column of numbers that are called so."""
+    name = their_column(config, VOLUME, shapes)
+    return name if VOLUME in config.columns or len(shapes.get(name or "", ((),))[0]) == 4 else None
+
+
+def _check_volumes(path: Path, shapes: Shapes, name: str | None, pictures: tuple[int, ...]) -> int:
+    """How many sections a picture's volume has; 0 where there is none."""
+    if name is None:
+        return 0
+    shape, kind = shapes.get(name, ((), np.dtype(np.uint8)))
+    n, h, w = pictures
+    if len(shape) != 4 or (shape[0], *shape[2:]) != (n, h, w) or kind != np.uint8:
+        problem = f"'{name}' is {shape} of {kind}, and volumes of these pictures are ({n}, depth, {h}, {w}) of uint8"
+        raise NotListed(f"{path.name}: {problem}.", "write it so, or mend columns.volume.")
+    return shape[1]
+
+
 def read_rows(path: Path, rows: np.ndarray, columns: tuple[str, ...]) -> Iterator[tuple[np.ndarray, ...]]:
     """The arrays of these rows, sorted, a tuple of the columns' each; few are held at once."""
     with open_arrays(path) as (_, read):
@@ -75,7 +100,7 @@ def read_rows(path: Path, rows: np.ndarray, columns: tuple[str, ...]) -> Iterato
             yield from (tuple(block[row - low] for block in blocks) for row in some)
 
 
-def open_arrays(path: Path) -> AbstractContextManager[tuple[dict[str, tuple[tuple[int, ...], np.dtype]], Read]]:
+def open_arrays(path: Path) -> AbstractContextManager[tuple[Shapes, Read]]:
     """The shapes and types of a file's arrays, and what reads rows of them.
 
     Raises

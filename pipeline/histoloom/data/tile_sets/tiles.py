@@ -129,7 +129,7 @@ def _as_id(name: str) -> str:
 
 def _check_names(config: TileSet, listing: Listing, found: Found) -> None:
     """Names of ours that nobody knows, names of the set's that it hasn't, and columns that nobody reads."""
-    known = {*TILE_FIELDS, *_EXTRA, "image", "mask"}
+    known = {*TILE_FIELDS, *_EXTRA, "image", "mask", "volume"}
     for place in ("columns", "patterns", "values"):
         for ours in getattr(config, place):
             if ours not in known and not ours.startswith("meta_"):
@@ -137,7 +137,7 @@ def _check_names(config: TileSet, listing: Listing, found: Found) -> None:
                 found.fault(f"{place} names '{ours}', which is no column of ours.", remedy)
     have = {*listing.stated.columns}
     for ours, theirs in config.columns.items():
-        if ours not in ("image", "mask", "path") and theirs not in have:
+        if ours not in ("image", "mask", "volume", "path") and theirs not in have:
             has = f"its columns are {', '.join(sorted(have))}" if have else "it has none"
             found.fault(f"columns names '{theirs}' as {ours}, which it hasn't.", f"{has}: mend columns.")
     read = {their_column(config, ours, have) for ours in known} | {*config.columns.values()} | {"file_name"}
