@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -12,13 +11,10 @@ from torch.nn import functional as F
 
 from histoloom.backbones.backbone import Specs
 from histoloom.backbones.modulated import Modulated, ScaledBlock, convolutions, groups, sizes_of
-from histoloom.backbones.unet import load_weights
 from histoloom.conditions.batch import Conditions
-from histoloom.config.package import read_json
 
 if TYPE_CHECKING:
     from histoloom.config import TrainDenoiser
-    from histoloom.config.denoiser_record import DenoiserRecord
 
 
 class FFParser(nn.Module):
@@ -76,15 +72,8 @@ class MedSegDiff(Modulated):
         return cls(shape[0], config.channels, sizes_of(specs)["map"], shape[-1])
 
     @classmethod
-    def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
-        s = read_json(Path(source) / "config.json")
-        made = cls(s["out_channels"], tuple(s["block_out_channels"]), s["maps"], s["px"])
-        load_weights(made, source)
-        return made
-
-    @property
-    def channels(self) -> int:
-        return self.out.out_channels
+    def of(cls, sizes: dict[str, Any]) -> Self:
+        return cls(sizes["out_channels"], tuple(sizes["block_out_channels"]), sizes["maps"], sizes["px"])
 
     @property
     def multiple(self) -> int:

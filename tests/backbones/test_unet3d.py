@@ -88,7 +88,12 @@ def test_data_that_it_cannot_take_is_refused(shape, map_input):
 
 
 @pytest.mark.parametrize(
-    "stated", [{"target": "volumes"}, {"backbone": "unet3d"}, {"target": "vectors", "backbone": "unet3d"}]
+    "stated",
+    [
+        {"target": "volumes"},
+        {"backbone": "unet3d"},
+        {"target": {"name": "vectors", "condition": "rna"}, "backbone": "unet3d"},
+    ],
 )
 def test_volumes_and_their_network_go_together(stated):
     with pytest.raises(ValueError, match=r"needs backbone|diffuses vectors"):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 
 from histoloom.backbones.backbone import Specs
 from histoloom.backbones.modulated import Modulated, sizes_of
-from histoloom.backbones.unet import load_weights
 from histoloom.conditions.batch import Conditions
-from histoloom.config.package import read_json
 from histoloom.errors import HistoloomError
 
 if TYPE_CHECKING:
     from histoloom.config import TrainDenoiser
-    from histoloom.config.denoiser_record import DenoiserRecord
 
 
 class MLP(Modulated):
@@ -58,15 +54,8 @@ class MLP(Modulated):
         return cls(shape[0], config.channels, sizes["vector"], sizes["sequence"])
 
     @classmethod
-    def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
-        sizes = read_json(Path(source) / "config.json")
-        made = cls(sizes["out_channels"], tuple(sizes["block_out_channels"]), sizes["vector"], sizes["token"])
-        load_weights(made, source)
-        return made
-
-    @property
-    def channels(self) -> int:
-        return self.out.out_features
+    def of(cls, sizes: dict[str, Any]) -> Self:
+        return cls(sizes["out_channels"], tuple(sizes["block_out_channels"]), sizes["vector"], sizes["token"])
 
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         told = self.told(times, given, x.dtype)

@@ -3,17 +3,22 @@ FiLM)."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from histoloom.backbones.backbone import Backbone, Specs
-from histoloom.backbones.unet import WEIGHTS
+from histoloom.backbones.unet import WEIGHTS, load_weights
 from histoloom.conditions.batch import Conditions
+from histoloom.config.package import read_json
 from histoloom.data.commit import write_json
+
+if TYPE_CHECKING:
+    from histoloom.config.denoiser_record import DenoiserRecord
 
 
 class Modulated(Backbone):
@@ -42,6 +47,21 @@ class Modulated(Backbone):
             weights = given.sequence_mask[..., None].to(given.sequence.dtype)
             told = told + self.token((given.sequence * weights).sum(1) / weights.sum(1))
         return nn.functional.silu(told)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, sizes: dict[str, Any]) -> Self:
+        """A network of these sizes, its weights drawn."""
+
+    @classmethod
+    def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
+        made = cls.of(read_json(Path(source) / "config.json"))
+        load_weights(made, source)
+        return made
+
+    @property
+    def channels(self) -> int:
+        return self.sizes["out_channels"]
 
     def save(self, folder: Path) -> None:
         write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.sizes})

@@ -4,8 +4,7 @@ ArtiFusion)."""
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -13,14 +12,11 @@ from torch.nn import functional as F
 
 from histoloom.backbones.backbone import Specs
 from histoloom.backbones.modulated import Modulated, sizes_of
-from histoloom.backbones.unet import load_weights
 from histoloom.conditions.batch import Conditions
-from histoloom.config.package import read_json
 from histoloom.errors import HistoloomError
 
 if TYPE_CHECKING:
     from histoloom.config import TrainDenoiser
-    from histoloom.config.denoiser_record import DenoiserRecord
 
 WINDOW = 4
 """Patches along a window's side."""
@@ -166,16 +162,9 @@ class Swin(Modulated):
         return cls(shape[0], config.channels, config.attention_head_dim, told_by, sizes["map"])
 
     @classmethod
-    def load(cls, source: str | Path, record: DenoiserRecord | None = None, revision: str | None = None) -> Self:
-        s = read_json(Path(source) / "config.json")
-        widths, told_by = tuple(s["block_out_channels"]), (s["vector"], s["token"])
-        made = cls(s["out_channels"], widths, s["attention_head_dim"], told_by, s["maps"])
-        load_weights(made, source)
-        return made
-
-    @property
-    def channels(self) -> int:
-        return self.out.out_channels
+    def of(cls, sizes: dict[str, Any]) -> Self:
+        widths, told_by = tuple(sizes["block_out_channels"]), (sizes["vector"], sizes["token"])
+        return cls(sizes["out_channels"], widths, sizes["attention_head_dim"], told_by, sizes["maps"])
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from scipy.ndimage import convolve1d, median_filter
+
+
+class Smooth(Protocol):
+    """A tile (h, w, 3) uint8 to the same, smoothed as strongly as is stated."""
+
+    def __call__(self, tile: np.ndarray, strength: float) -> np.ndarray: ...
+
 
 Filter = Callable[[np.ndarray], np.ndarray]
 """A tile (h, w, 3) uint8 to the same."""
@@ -29,8 +37,9 @@ def fit_filter(name: str, noisy: np.ndarray, truth: np.ndarray) -> Filter:
     noisy, truth : tiles (n, h, w, 3) uint8 that are not tested on.
     """
     run, strengths = FILTERS[name]
-    errors = [_error(np.stack([run(tile, strength) for tile in noisy]), truth) for strength in strengths]
-    return partial(run, strength=strengths[int(np.argmin(errors))])
+    filters: list[Filter] = [partial(run, strength=strength) for strength in strengths]
+    errors = [_error(np.stack([one(tile) for tile in noisy]), truth) for one in filters]
+    return filters[int(np.argmin(errors))]
 
 
 def noise_level(tile: np.ndarray) -> float:
@@ -75,7 +84,7 @@ def _error(made: np.ndarray, truth: np.ndarray) -> float:
     return float(np.square(made.astype(float) - truth).mean())
 
 
-FILTERS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], tuple[float, ...]]] = {
+FILTERS: dict[str, tuple[Smooth, tuple[float, ...]]] = {
     "median": (_median, (1, 3, 5, 7)),
     "non_local_means": (_non_local_means, (0.4, 0.6, 0.8, 1.0, 1.4)),
     "total_variation": (_total_variation, (0.5, 1.0, 1.5, 2.0, 3.0)),
