@@ -14,7 +14,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from histoloom.cli.main import cli
+from histoloom.config import load_params
 from histoloom.sampling import predicted_slide
+from histoloom.slides.open import open_slide
+from histoloom.slides.slide import BadSlide
+from histoloom.slides.tiler import check_source
 from histoloom.slides.woven import NOTE
 from tests.build import box_ring, feature, tissue_picture, write_geojson
 from tests.test_programs_study import TRAINED, make, run
@@ -94,6 +98,8 @@ def test_a_slide_is_restored_and_says_that_no_scanner_saw_it(restorer, slide, tm
     )
     tissue = np.s_[:, : WIDTH - GLASS]
     assert np.abs(restored[tissue].astype(int) - scanned[tissue]).mean() < 40  # the tissue is that of the slide
+    with open_slide(out / "slide.tif") as made, pytest.raises(BadSlide, match="a model made it"):
+        check_source(made, load_params(restorer.parent / "params.yaml").tile)
     deviation = _pixels(out / "deviation.tif")
     assert deviation[tissue].mean() > 0.5 and not deviation[:, -4:].any()
     assert not (out / ".parts").exists()

@@ -30,6 +30,7 @@ from histoloom.slides.regions import Regions
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tile_selection import Choice, check_choice, choose_tiles
 from histoloom.slides.tissue import TissueMap, detect_tissue
+from histoloom.slides.woven import NOTE
 
 _FORMS_DIFFER = 0.02
 """Fraction by which the sides of a slide and its partner may differ in proportion."""
@@ -83,7 +84,7 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
     config, entry = job.config, job.entry
     with ExitStack() as stack:
         slide = stack.enter_context(open_slide(entry.path, entry.mpp, config.max_slide_gpx))
-        check_scale(slide, config)
+        check_source(slide, config)
         partner = _partner(stack, job, slide)
         mpp = slide.mpp if job.reads_prediction else None
         annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds, mpp)
@@ -179,8 +180,13 @@ def _write_overlay(
     draw_overlay(slide, tissue, annotations, tiles).save(path, quality=85)
 
 
-def check_scale(slide: Slide, config: Tile) -> None:
-    """Refuse a target that is finer than the slide, unless params allow it."""
+def check_source(slide: Slide, config: Tile) -> None:
+    """Refuse a slide that a model made, whose ancestors nobody would know; and a target that is finer than the slide, unless params allow it."""
+    if slide.handle.properties.get("tiff.ImageDescription") == NOTE:
+        raise BadSlide(
+            f"{slide.path.name}: a model made it, no scanner. Its tiles would pass for real ones. To make tiles of woven slides, state them in "
+            "sample_slides."
+        )
     finest = min((config.mpp, *config.more_mpp))
     if finest / slide.mpp < 0.98 and not config.upsample:
         raise BadSlide(

@@ -16,7 +16,7 @@ from histoloom.slides.left_out import LeftOut, left_out, remarks
 from histoloom.slides.open import open_slide
 from histoloom.slides.slide import BadSlide, Slide
 from histoloom.slides.tile_selection import NoTiles, check_choice, choose_tiles
-from histoloom.slides.tiler import check_scale
+from histoloom.slides.tiler import check_source
 from histoloom.slides.tissue import detect_tissue
 from histoloom.slides.train_classes import AnnotatedClasses, annotated_classes
 
@@ -60,7 +60,7 @@ def open_slides(manifest: Manifest, config: Tile) -> tuple[dict[str, SlideFacts]
 
 def _read(slide: Slide, entry: SlideEntry, manifest: Manifest, config: Tile) -> Annotations:
     """Read small regions all over a slide, so that a file that breaks off shows; and its annotations."""
-    check_scale(slide, config)
+    check_source(slide, config)
     for row in range(4):
         for col in range(4):
             x, y = (slide.width - _PROBE_PX) * col / 3, (slide.height - _PROBE_PX) * row / 3
