@@ -20,7 +20,8 @@ from histoloom.systems import Measured, paired_interval
 from histoloom.training.run import TrainingRun
 
 STAGES = (
-    "tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "train_filters", "filter",
+    "tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides", "tile_slides",
+    "train_filters", "filter",
 )  # fmt: skip
 SEEDS, STEPS, PAIRS = 2, 250, 384
 """Of the restoration: networks of each kind, steps, and pairs, each patch with as many noises as that takes."""
