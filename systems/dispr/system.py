@@ -19,7 +19,9 @@ from histoloom.data.study_folder import Study
 from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
-FOLDS = {"drawn": 1, "real": 3}
+FOLDS = {"drawn": 1, "real": 2}
+_AMONG = {"drawn": 3, "real": 2}
+"""One of so many cells of a class is held out."""
 SEEDS = 5
 """Of the classifier of shapes."""
 _SIDE, _FOLDED, _REDUCED = 32, 5, 2
@@ -30,12 +32,12 @@ _SHAPE = ("volume", "surface", "roughness")
 
 
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
-    """Drawn cells and their projections; or red blood cells, of which every third is held out, at half the resolution."""
+    """Drawn cells and their projections, of which a third is held out; or red blood cells, of which half are held out, at half the resolution."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     cells = _draw() if data is None else _read(data)
     of_label = pd.Series(cells["labels"]).groupby(cells["labels"]).cumcount().to_numpy()
-    folds = FOLDS["real"]
-    cells["split"] = np.where(of_label % folds == fold, "test", "train")
+    among = _AMONG["drawn" if data is None else "real"]
+    cells["split"] = np.where(of_label % among == fold, "test", "train")
     cells["patient_id"] = np.array([f"c{number:03d}" for number in range(len(of_label))])
     np.savez(folder / "data/cells.npz", **cells)
 
