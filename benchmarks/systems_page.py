@@ -60,7 +60,7 @@ def page() -> str:
     lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
     for name in names():
         text = (folder_of(name) / PAGE).read_text(encoding="utf-8").strip()
-        text = text.replace(f"]({PICTURE})", f"](../systems/{name}/{PICTURE})")
+        text = text.replace("](../", "](../systems/").replace(f"]({PICTURE})", f"](../systems/{name}/{PICTURE})")
         lines += [re.sub("^#", "##", text, flags=re.MULTILINE), ""]
     return "\n".join(lines)
 

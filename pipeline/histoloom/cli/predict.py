@@ -23,7 +23,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--model", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-    help="models/filters of a study whose filters look at masks, or the models of any study.",
+    help="models/filters of a study whose filters look at masks, the models of a study, models/NAME if it has several, or a package's folder.",
 )  # fmt: skip
 @click.option(
     "--slide-mpp",
@@ -32,11 +32,15 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, or cuda.")
 @click.option(
-    "--samples", type=click.IntRange(1), help="Of a model: how many are drawn. Masks are voted, pictures averaged."
+    "--samples",
+    type=click.IntRange(1),
+    help="Samples that a denoiser draws. Default: 1 picture; 5 masks, or more if the study's plan says so. Masks are joined by vote, pictures by mean.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of a model: another seed gives other samples.")
+@click.option("--seed", default=0, show_default=True, help="Seed of a denoiser's noise.")
 @click.option(
-    "--strength", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Begin from the slide, noised so far."
+    "--strength",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Add noise to the slide up to this fraction of the schedule, and remove it again. Less changes less.",
 )
 @click.option(
     "--regions", type=_FILE, help="GeoJSON from QuPath: make these regions anew, and keep all else as it was scanned."
@@ -57,10 +61,11 @@ def predict(
 ) -> None:  # fmt: skip
     """Find masks in SLIDE, or restore, enlarge, translate or repair it.
 
-    A learner of masks, or a model whose target is masks: FOLDER gets mask.tif (class ids), certainty.tif (255 is sure, 0 where there is no
-    tissue) and mask.geojson, for QuPath to import.
+    A learner of masks, or a model whose target is masks: FOLDER gets mask.tif (class ids), certainty.tif (255 is sure, 0 where the
+    model was not run) mask.geojson, for QuPath to import, and prediction.json.
 
-    A model that makes pictures: FOLDER gets slide.tif, made.geojson (what the model made) and viewer.html. A model with the condition picture
+    A model that makes pictures: FOLDER gets slide.tif, made.geojson (what the model made), viewer.html and
+    canvas.json. A model with the condition picture
     is shown the slide. Any other needs one of --strength, --regions, or --from with --to.
 
     Ctrl-C stops it, and the same command goes on.
