@@ -16,6 +16,7 @@ from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from histoloom import crew
 from histoloom.canvas.blocks import BlockGrid
 from histoloom.canvas.shares import Share, advance_share
 from histoloom.cluster import open_pool
@@ -81,6 +82,34 @@ def test_when_a_member_is_lost_all_begin_anew(tmp_path):
         with open_pool(Cluster(workers=workers), tasks=2) as pool:
             pool.crew(partial(die_once, tmp_path / f"died-{workers}", made), 2, "round", 6)
         assert sorted(told(made)) in ([0], [0, 1]) and (tmp_path / f"died-{workers}").exists()
+
+
+def test_a_crew_of_nobody_is_not_done(tmp_path, monkeypatch):
+    """Where all workers are lost for a moment, the work waits for others, and is not taken for done."""
+    real, asked = crew._workers, []
+
+    def none_at_first(client):
+        asked.append(1)
+        return {} if len(asked) == 1 else real(client)
+
+    monkeypatch.setattr(crew, "_workers", none_at_first)
+    with open_pool(Cluster(workers=1), tasks=1) as pool:
+        pool.crew(partial(pass_round, tmp_path), 1, "round", 3)
+    assert told(tmp_path) == [0]
+
+
+class _Lost:
+    """The future of a box whose worker is gone: dask waits for another, which can't come."""
+
+    status = "finished"
+
+    def result(self, timeout: float | None = None):
+        assert timeout is not None, "it would wait for ever"
+        raise TimeoutError
+
+
+def test_a_box_that_can_t_be_reached_is_not_waited_for():
+    assert crew._actors([_Lost()]) == [] and crew._done([_Lost()], 7) == 7
 
 
 def test_a_crew_that_always_dies_is_an_error_that_says_so():

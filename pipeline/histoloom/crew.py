@@ -208,6 +208,8 @@ def crew_of_dask(
 def _once(client: Any, work: Work, most: int, title: str, total: int) -> None:
     workers = _workers(client)
     places = _places({address: known["nthreads"] for address, known in workers.items()}, most)
+    if not places:
+        raise Deserted("no worker is left")  # a crew of nobody would be done at once
     run, pinned = uuid.uuid4().hex[:8], {"pure": False, "allow_other_workers": False}
     boxes = [
         client.submit(Box, run, actor=True, key=f"box-{run}-{number}", workers=[place], **pinned)
@@ -252,12 +254,20 @@ def _watch(client: Any, members: list[Any], boxes: list[Any], places: set[str], 
 
 
 def _actors(boxes: list[Any]) -> list[Any]:
-    return [box.result() for box in boxes if box.status == "finished"]
+    """Those that can be reached. A box is pinned to its worker: where that is lost, dask would wait for it for ever."""
+    found = []
+    for box in (box for box in boxes if box.status == "finished"):
+        with suppress(Exception):  # whatever dask says of a lost worker
+            found.append(box.result(_PATIENCE_S))
+    return found
 
 
 def _done(boxes: list[Any], otherwise: int) -> int:
+    actors = _actors(boxes)
+    if len(actors) < len(boxes):
+        return otherwise
     try:
-        return sum(answer.result(_RESTART_S) for answer in [actor.done() for actor in _actors(boxes)])
+        return sum(answer.result(_RESTART_S) for answer in [actor.done() for actor in actors])
     except (OSError, RuntimeError, TimeoutError):
         return otherwise  # the next look finds the worker gone
 
