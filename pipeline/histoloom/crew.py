@@ -106,7 +106,7 @@ class Member:
         """`boxes` holds the actors of those members that are in other processes."""
         self.rank, self.count = rank, count
         self._letters, self._boxes = letters, boxes
-        self._sent: list[Any] = []
+        self._sent: list[tuple[Any, Any]] = []
 
     @classmethod
     def alone(cls) -> Member:
@@ -130,7 +130,7 @@ class Member:
             self._letters.put(key, value)
             return
         with _deserted():
-            self._sent.append(self._boxes[to].put(key, value))
+            self._sent.append((self._boxes[to], self._boxes[to].put(key, value)))
 
     def take(self, sender: int, name: Hashable) -> Any:
         """The letter of this name from another member, once it is there.
@@ -150,10 +150,25 @@ class Member:
         return found[0]
 
     def finish(self) -> None:
-        """Wait until all letters are where they belong."""
-        for letter in self._sent:
+        """Wait until all letters are where they belong.
+
+        Raises
+        ------
+        Deserted
+            when a worker that one is for is lost.
+        """
+        for box, letter in self._sent:
             with _deserted():
-                letter.result()
+                while not _arrived(letter):
+                    box.done().result(_RESTART_S)
+
+
+def _arrived(letter: Any) -> bool:
+    try:
+        letter.result(_RESTART_S)
+    except TimeoutError:
+        return False
+    return True
 
 
 @contextmanager
