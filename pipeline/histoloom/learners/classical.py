@@ -6,18 +6,29 @@ The only thing that is fitted is how strongly they smooth: that which does best 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import convolve1d, median_filter
 
-Filter = Callable[[np.ndarray], np.ndarray]
-"""A tile (h, w, 3) uint8 to the same."""
+Smooth = Callable[[np.ndarray, float], np.ndarray]
+"""A tile (h, w, 3) uint8, and how strongly it is smoothed, to the same."""
 
 _DAUBECHIES = (-0.48296291, 0.83651630, -0.22414387, -0.12940952)
 """The high-pass filter of two vanishing moments."""
 _OF_NORMAL = 0.6745
 """Median of the absolute values of a standard normal."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A way to smooth at a fixed strength."""
+
+    smooth: Smooth
+    strength: float
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        return self.smooth(tile, self.strength)
 
 
 def fit_filter(name: str, noisy: np.ndarray, truth: np.ndarray) -> Filter:
@@ -30,7 +41,7 @@ def fit_filter(name: str, noisy: np.ndarray, truth: np.ndarray) -> Filter:
     """
     run, strengths = FILTERS[name]
     errors = [_error(np.stack([run(tile, strength) for tile in noisy]), truth) for strength in strengths]
-    return partial(run, strength=strengths[int(np.argmin(errors))])
+    return Filter(run, strengths[int(np.argmin(errors))])
 
 
 def noise_level(tile: np.ndarray) -> float:
@@ -75,7 +86,7 @@ def _error(made: np.ndarray, truth: np.ndarray) -> float:
     return float(np.square(made.astype(float) - truth).mean())
 
 
-FILTERS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], tuple[float, ...]]] = {
+FILTERS: dict[str, tuple[Smooth, tuple[float, ...]]] = {
     "median": (_median, (1, 3, 5, 7)),
     "non_local_means": (_non_local_means, (0.4, 0.6, 0.8, 1.0, 1.4)),
     "total_variation": (_total_variation, (0.5, 1.0, 1.5, 2.0, 3.0)),
