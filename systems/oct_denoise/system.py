@@ -100,7 +100,8 @@ def _of_camera(study: Study) -> dict[str, float]:
 
 def _levels(study: Study) -> dict[str, float]:
     """The noise of val tiles as estimated of these alone, and the t at which the process has as much; and what it is in truth."""
-    process, out = Process.of(study.params.train_denoiser), {}
+    process = Process.of(study.params.train_denoiser)
+    out: dict[str, float] = {}
     for kind in KINDS:
         given, truth = _val(study, kind)
         level = float(np.median([noise_level(tile) for tile in given]))

@@ -25,7 +25,7 @@ def test_a_filter_takes_out_noise_and_nothing_where_there_is_none(name):
     assert after < before / 3
     rough = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     weakest = fit_filter(name, rough, rough)
-    assert weakest.keywords["strength"] == FILTERS[name][1][0]
+    assert weakest.strength == FILTERS[name][1][0]
 
 
 @pytest.mark.parametrize("sigma", [5, 15, 30])

@@ -6,26 +6,29 @@ The only thing that is fitted is how strongly they smooth: that which does best 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import convolve1d, median_filter
 
-
-class Smooth(Protocol):
-    """A tile (h, w, 3) uint8 to the same, smoothed as strongly as is stated."""
-
-    def __call__(self, tile: np.ndarray, strength: float) -> np.ndarray: ...
-
-
-Filter = Callable[[np.ndarray], np.ndarray]
-"""A tile (h, w, 3) uint8 to the same."""
+Smooth = Callable[[np.ndarray, float], np.ndarray]
+"""A tile (h, w, 3) uint8, and how strongly it is smoothed, to the same."""
 
 _DAUBECHIES = (-0.48296291, 0.83651630, -0.22414387, -0.12940952)
 """The high-pass filter of two vanishing moments."""
 _OF_NORMAL = 0.6745
 """Median of the absolute values of a standard normal."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A way to smooth at a fixed strength."""
+
+    smooth: Smooth
+    strength: float
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        return self.smooth(tile, self.strength)
 
 
 def fit_filter(name: str, noisy: np.ndarray, truth: np.ndarray) -> Filter:
@@ -37,9 +40,8 @@ def fit_filter(name: str, noisy: np.ndarray, truth: np.ndarray) -> Filter:
     noisy, truth : tiles (n, h, w, 3) uint8 that are not tested on.
     """
     run, strengths = FILTERS[name]
-    filters: list[Filter] = [partial(run, strength=strength) for strength in strengths]
-    errors = [_error(np.stack([one(tile) for tile in noisy]), truth) for one in filters]
-    return filters[int(np.argmin(errors))]
+    errors = [_error(np.stack([run(tile, strength) for tile in noisy]), truth) for strength in strengths]
+    return Filter(run, strengths[int(np.argmin(errors))])
 
 
 def noise_level(tile: np.ndarray) -> float:
