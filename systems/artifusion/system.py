@@ -19,7 +19,7 @@ from histoloom.data.rows import spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.learners.regression import fit_regression
-from histoloom.quality.fidelity import fidelity
+from histoloom.quality.fidelity import fidelity, psnr_inside
 from histoloom.report.pictures import mask_picture
 from histoloom.systems import Measured, paired_interval
 from histoloom.training.run import TrainingRun
@@ -101,11 +101,6 @@ class _Asked:
     where: np.ndarray
     kinds: np.ndarray
 
-    def psnr(self, restored: np.ndarray) -> np.ndarray:
-        """Inside the artefact, of each tile, dB."""
-        error = ((restored.astype(float) - self.truth) ** 2).mean(-1)
-        return 10 * np.log10(255**2 / np.array([e[w].mean().clip(1e-3) for e, w in zip(error, self.where)]))
-
 
 def _asked(study: Study, rows: pd.DataFrame) -> _Asked:
     """The real tiles that rows of the predicted store began from."""
@@ -132,7 +127,7 @@ def measure(studies: list[Study]) -> Measured:
     baselines = _filled(asked) | {"regression": _regressed(study, asked, [*REGIONS])}
     unseen = _unseen(study, asked)
     every = ours | baselines | {"damaged": asked.damaged, "regression_of_other_kinds": unseen}
-    psnr = {name: asked.psnr(made) for name, made in every.items()}
+    psnr = {name: psnr_inside(made, asked.truth, asked.where) for name, made in every.items()}
     of_tiles = {name: fidelity(made, asked.truth) for name, made in every.items()}
     best = max(baselines, key=lambda name: psnr[name].mean())
     difference = psnr["repaired"] - psnr[best]

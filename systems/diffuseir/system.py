@@ -15,13 +15,12 @@ from torch.nn import functional as F
 from histoloom.data.rows import spread
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.quality.fidelity import fidelity
+from histoloom.quality.fidelity import fidelity, psnr_inside
 from histoloom.systems import Measured, paired_interval
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 EVERY, SIDE = 4, 32
 """Of how many rows one is known; px of a tile."""
-REQUESTS = ("refined", "one-sample", "no-rounds", "from-noise")
 _SET, _TRUTH = "data/slices.npz", "data/truth.npy"
 _VOLUMES, _HELD_OUT, _DEPTH, _CELLS = 12, 4, 2 * SIDE, 60
 _GUARD = 32
@@ -117,42 +116,53 @@ def measure(studies: list[Study]) -> Measured:
     """PSNR of the rows between known ones, in held-out slices: of the mean of four samples, beside bicubic interpolation."""
     (study,) = studies
     rows, store = _predicted(study), TileStore(study.predicted)
-    real = study.real()
-    tiles = real.rows().set_index("tile_id", drop=False).loc[rows["refined"]["input_ref"]]
-    bicubic, between = real.read(tiles), real.read(tiles, "mask") > 0
-    truth = _truth(study, tiles)
-    made = {name: store.read(own) for name, own in rows.items()} | {"bicubic": bicubic, "linear": _linear(bicubic)}
-    kept = np.mean([(of == truth).all(-1)[~between].mean() for of in made.values()])
+    found = {name: _scores(study, own, store.read(own)) for name, own in rows.items()}
+    bicubic = study.real().read(_tiles(study, rows["refined"]))
+    for name, made in (("bicubic", bicubic), ("linear", _linear(bicubic))):
+        found[name] = _scores(study, rows["refined"], made)
+    kept = np.mean([scores["kept"].mean() for scores in found.values()])
     assert kept == 1, "a known row changed"
-    psnr = {name: _psnr(of, truth, between) for name, of in made.items()}
-    of_tiles = {name: fidelity(of, truth) for name, of in made.items()}
-    groups = tiles["split_group"].to_numpy()
-    more = {f"psnr_{name}": values.mean() for name, values in psnr.items()}
-    more |= {f"ssim_{name}": found.ssim.mean() for name, found in of_tiles.items()}
-    more |= {f"fsim_{name}": found.fsim.mean() for name, found in of_tiles.items()}
-    for other in ("no-rounds", "from-noise", "linear"):
-        low, high = paired_interval(psnr["refined"] - psnr[other], groups)
-        more |= {f"refined_less_{other}_low": low, f"refined_less_{other}_high": high}
+    ours = found["refined"]
+    more = {f"{of}_{name}": scores[of].mean() for of in ("psnr", "ssim", "fsim") for name, scores in found.items()}
+    intervals = {}
+    for name in [name for name in found if name != "refined"]:
+        both = (ours["psnr"] - found[name]["psnr"]).dropna()  # tiles that either was asked for
+        intervals[name] = paired_interval(both, ours.loc[both.index, "group"]) if len(both) else (np.nan, np.nan)
+        more |= dict(zip((f"refined_less_{name}_low", f"refined_less_{name}_high"), intervals[name]))
     return {
-        "value": float(psnr["refined"].mean()),
-        "baseline": float(psnr["bicubic"].mean()),
-        "difference_interval": paired_interval(psnr["refined"] - psnr["bicubic"], groups),
+        "value": float(ours["psnr"].mean()),
+        "baseline": float(found["bicubic"]["psnr"].mean()),
+        "difference_interval": intervals["bicubic"],
         "unit": "dB PSNR of the rows between known ones; baseline bicubic",
-        "n": len(tiles),
+        "n": len(ours),
         "more": {"share_of_known_px_unchanged": float(kept)} | {name: float(value) for name, value in more.items()},
     }
 
 
+def _scores(study: Study, rows: pd.DataFrame, made: np.ndarray) -> pd.DataFrame:
+    """How near tiles come to their truth, by tile: psnr of the rows between known ones, dB; ssim and fsim; kept, the share of known pixels
+    that are the truth's to the bit; group."""
+    tiles = _tiles(study, rows)
+    truth, between = _truth(study, tiles), study.real().read(tiles, "mask") > 0
+    whole = fidelity(made, truth)
+    scores = {"psnr": psnr_inside(made, truth, between), "ssim": whole.ssim, "fsim": whole.fsim}
+    scores["kept"] = [same[~there].mean() for same, there in zip((made == truth).all(-1), between)]
+    return pd.DataFrame(scores | {"group": tiles["split_group"].to_numpy()}, index=tiles.index)
+
+
+def _tiles(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """The real tiles that rows of the predicted store began from."""
+    return study.real().rows().set_index("tile_id", drop=False).loc[rows["input_ref"]]
+
+
 def _predicted(study: Study) -> dict[str, pd.DataFrame]:
-    """The rows of each request, a row a tile, in one order of the tiles, where all requests have it."""
+    """The rows of each request, a row a tile, in one order of the tiles."""
     every = TileStore(study.predicted).rows().drop_duplicates(["request", "input_ref"]).sort_values("input_ref")
-    found = {name: every[every["request"] == name].set_index("input_ref", drop=False) for name in REQUESTS}
-    shared = sorted(set.intersection(*({*own.index} for own in found.values())))
-    return {name: own.loc[shared] for name, own in found.items()}
+    return {str(name): own for name, own in every.groupby("request")}
 
 
 def _truth(study: Study, tiles: pd.DataFrame) -> np.ndarray:
-    """(n, h, w, 3) uint8"""
+    """All rows of tiles, (n, h, w, 3) uint8."""
     places = tiles["tile_id"].str.rsplit("_", n=1).str[-1].astype(int).to_numpy()
     return np.repeat(np.load(study.root / _TRUTH)[places][..., None], 3, -1)
 
@@ -166,17 +176,10 @@ def _linear(tiles: np.ndarray) -> np.ndarray:
     return out
 
 
-def _psnr(made: np.ndarray, truth: np.ndarray, between: np.ndarray) -> np.ndarray:
-    """Of the rows between known ones, of each tile, dB."""
-    error = ((made.astype(float) - truth) ** 2).mean(-1)
-    return 10 * np.log10(255**2 / np.array([e[w].mean().clip(1e-3) for e, w in zip(error, between)]))
-
-
 def shown(study: Study) -> dict[str, np.ndarray]:
     """Held-out slices along the axis, and what each way fills between the known rows."""
     few = {name: spread(own, 10) for name, own in _predicted(study).items()}
-    real, store = study.real(), TileStore(study.predicted)
-    tiles = real.rows().set_index("tile_id", drop=False).loc[few["refined"]["input_ref"]]
+    tiles, store = _tiles(study, few["refined"]), TileStore(study.predicted)
     titles = {
         "refined": "filled from the interpolation, each step three times: the mean of four",
         "one-sample": "one sample of it",
@@ -185,6 +188,6 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     }
     return {
         "held out, all rows": _truth(study, tiles),
-        "one row of four, and bicubic interpolation": real.read(tiles),
-        **{title: store.read(few[name]) for name, title in titles.items()},
+        "one row of four, and bicubic interpolation": study.real().read(tiles),
+        **{title: store.read(few[name]) for name, title in titles.items() if name in few},
     }

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histoloom.quality.conformal import covered, fit_width
-from histoloom.quality.fidelity import fidelity
+from histoloom.quality.fidelity import fidelity, psnr_inside
 
 
 def test_the_truth_itself_is_as_near_as_can_be():
@@ -21,6 +21,14 @@ def test_the_truth_itself_is_as_near_as_can_be():
 def test_psnr_of_a_known_error():
     tiles = np.full((1, 32, 32, 3), 100, np.uint8)
     assert fidelity(tiles + 10, tiles).psnr[0] == pytest.approx(20 * np.log10(255 / 10), abs=1e-3)
+
+
+def test_psnr_inside_a_region_knows_nothing_of_what_lies_outside():
+    tiles, where = np.full((2, 32, 32, 3), 100, np.uint8), np.zeros((2, 32, 32), bool)
+    where[:, 4:9, 3:20] = True
+    restored = np.where(where[..., None], tiles + 10, 250).astype(np.uint8)
+    assert psnr_inside(restored, tiles, where) == pytest.approx([20 * np.log10(255 / 10)] * 2)
+    assert psnr_inside(np.where(where[..., None], tiles, restored), tiles, where) == pytest.approx([60] * 2)
 
 
 def test_more_noise_is_farther():
