@@ -33,7 +33,8 @@ from histoloom.training.run import TrainingRun
 
 STAGES = ("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
 SEEDS = 2
-PATIENTS, SIDE, TRAIN_TILES, VAL_TILES, TEST_TILES, KNOWING_TILES = 28, 96, 192, 48, 96, 24
+PATIENTS, SIDE, TRAIN_TILES, EACH = 28, 96, 192, 96
+"""EACH : held-out tiles. Half as many are of val, and a quarter meets the adversary who knows the defence."""
 _PX = 64
 EPS, STEPS, DRAWS = (4, 8), 10, 2
 """Of attacks: how far a value may change, in grey levels of 255; steps of PGD; draws of the defence's noise that the knowing adversary takes the mean of."""
@@ -199,9 +200,6 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     return out
 
 
-_COUNTS = {"train": TRAIN_TILES, "val": VAL_TILES, "test": TEST_TILES}
-
-
 class Ready(NamedTuple):
     """The first classifier, and each defence at the setting that was chosen, with the setting."""
 
@@ -219,10 +217,14 @@ def _ready(study: Study) -> Ready:
 
 def _tiles(study: Study, split: str) -> Tiles:
     """Some, of each class alike."""
-    store, classes, count = study.real(), study.params.tile.labels.classes, _COUNTS[split]
+    store, classes, count = (
+        study.real(),
+        study.params.tile.labels.classes,
+        {"train": TRAIN_TILES, "val": EACH // 2, "test": EACH}[split],
+    )
     rows = store.rows()
     rows = rows[rows["split"] == split]
-    chosen = pd.concat([spread(rows[rows["label"] == name], count // len(classes)) for name in classes])
+    chosen = pd.concat([spread(rows[rows["label"] == name], max(1, count // len(classes))) for name in classes])
     truth = np.array([classes.index(label) for label in chosen["label"]])
     return Tiles(store.read(chosen), truth, chosen["split_group"].to_numpy(str))
 
@@ -273,7 +275,7 @@ def _of_classifier(classifier: Classifier, test: Tiles, ways: dict[str, Denoise]
         out[kind] = _right(classifier, tiles, test.truth)
         for way, denoise in ways.items():
             out[f"{kind}_{way}"] = _right(classifier, defended(tiles, denoise, "test"), test.truth)
-    few = Tiles(*(values[np.unique(np.linspace(0, len(values) - 1, KNOWING_TILES).astype(int))] for values in test))
+    few = Tiles(*(values[np.unique(np.linspace(0, len(values) - 1, max(2, EACH // 4)).astype(int))] for values in test))
     for way, denoise in ways.items():
         bad = attacked(partial(of_defended, classifier, denoise), few, EPS[-1], STEPS)
         out[f"knowing{EPS[-1]}_{way}"] = _right(classifier, defended(bad, denoise, "test"), few.truth)
