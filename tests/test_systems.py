@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from benchmarks.studies import change_params
 from benchmarks.systems import measured_once
 from benchmarks.systems_page import page
 from benchmarks.systems_picture import write_picture
-from histoloom import systems
+from histoloom import registry, systems
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cli.recipe import merge
 from histoloom.config import load_params
@@ -139,6 +142,44 @@ def test_a_translated_tile_without_a_partner_is_left_out():
     assert names.tolist() == ["03_0_south_0_0", "03_2_south_0_0"]
 
 
+def _diffmic():
+    registry.extend({"learner": {"diffmic": f"{systems.folder_of('diffmic') / 'learner.py'}:DiffMIC"}})
+    return sys.modules[registry.registered("learner", "diffmic").__module__]
+
+
+def test_a_label_noised_towards_a_prior_is_the_engine_s_process_of_what_is_left():
+    code, generator = _diffmic(), torch.Generator().manual_seed(0)
+    y0, yhat = torch.eye(4), torch.rand(4, 4, generator=generator)
+    noise, times = torch.randn(4, 4, generator=generator), torch.tensor([0, 10, 500, 999])
+    alpha, sigma = code.PROCESS.scales_of(times, 2)
+    paper = alpha * y0 + (1 - alpha) * yhat + sigma * noise
+    ours = code.PROCESS.noised(y0 - yhat, noise, code.PROCESS.scales_of(times, 2)) + yhat
+    torch.testing.assert_close(ours, paper)
+
+
+def test_the_most_salient_patches_lie_apart_the_best_first():
+    maps = torch.zeros(1, 2, 12, 12)
+    maps[0, 1, 8:, :4], maps[0, 1, :4, 8:] = 9.0, 5.0
+    rows, columns = _diffmic().salient_places(maps, 96, 32, 2)
+    assert (rows.tolist(), columns.tolist()) == ([[8, 0]], [[0, 8]])
+
+
+@pytest.mark.parametrize("steps", [1, 10])
+def test_an_attack_keeps_to_its_bound_and_to_grey_levels(steps):
+    code = systems.code_of("mdda")
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    tiles = code.Tiles(images, np.zeros(3, int), np.array(["a", "b", "c"]))
+    found = code.attacked(lambda x, truth: x - 128, tiles, 4, steps)
+    moved = found.astype(int) - images
+    assert found.dtype == np.uint8 and np.abs(moved).max() == 4
+    assert (np.sign(moved) * np.sign(images.astype(int) - 128))[abs(images.astype(int) - 128) > 8].min() >= 0
+
+
+def test_cleaning_at_several_scales_keeps_an_even_tile():
+    code, even = systems.code_of("mdda"), np.full((2, 32, 32, 3), 200, np.uint8)
+    assert (code.defended(even, lambda tiles, noise: tiles, "x") == even).all()
+
+
 def test_a_system_that_is_not_there_is_told():
     with pytest.raises(HistoloomError, match=r"There is no system .nobody.\. There are: akrout, "):
         systems.folder_of("nobody")
@@ -151,8 +192,6 @@ def test_the_page_is_what_the_folders_say():
 
 
 def test_drawn_patients_show_what_their_tables_say(tmp_path):
-    import numpy as np
-    import pandas as pd
     from PIL import Image
 
     write_drawn(tmp_path, 8, 96)
