@@ -53,7 +53,7 @@ def page() -> str:
         "",
     ]
     lines += [
-        "Rows without a network are open: they have no recipe yet. Rows without a number were not measured. `reduced by` says how several samples of one tile become one. [Each page](#pages) says what was measured, and how.",
+        "Rows without a number were not measured. `reduced by` says how several samples of one tile become one. [Each page](#pages) says what was measured, and how.",
         "",
     ]
     lines += [*_RUN, ""]
