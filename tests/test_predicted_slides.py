@@ -156,7 +156,11 @@ def test_a_whole_slide_is_changed_and_keeps_what_it_shows(changer, slide, tmp_pa
         (("--strength", "0.2", "--from", "site=a", "--to", "site=b"), "Take one of"),
         (("--from", "site=north"), "go together"),
         (("--from", "north", "--to", "site=south"), "COLUMN=VALUE"),
-        (("--from", "site=north", "--to", "site=moon"), "no train tile has 'site=moon'"),
+        (("--from", "site=north", "--to", "site=moon"), "has not learnt 'site=moon'. It knows site=north, site=south"),
+        (("--from", "scaner=x", "--to", "site=south"), "has not learnt 'scaner=x'"),
+        (("--from", "site=north", "--from", "site=south", "--to", "site=south"), "stated twice"),
+        (("--strength", "0.99"), "leave nothing of the slide"),
+        (("--strength", "nan"), "lies between 0 and 1"),
         (("--strength", "0.2", "--slide-mpp", "2"), "too coarse"),
     ],
 )
@@ -165,12 +169,58 @@ def test_what_can_t_be_done_is_said(changer, slide, tmp_path, options, said):
     assert done.exit_code != 0 and said in done.output + str(done.exception)
 
 
-def test_what_was_not_made_here_is_not_overwritten(restorer, slide, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/slide.tif").write_text("mine")
-    done = _predict(slide, tmp_path / "out", restorer)
+@pytest.mark.parametrize("name", ["slide.tif", "deviation.tif", "viewer.html"])
+def test_what_was_not_made_here_is_not_overwritten(restorer, slide, tmp_path, name):
+    out = tmp_path / "out"
+    (out / ".parts/mine").mkdir(parents=True)
+    (out / name).write_text("mine")
+    (out / ".parts/thesis.txt").write_text("mine too")
+    done = _predict(slide, out, restorer)
     assert "would be overwritten" in done.output + str(done.exception)
-    assert (tmp_path / "out/slide.tif").read_text() == "mine"
+    assert (out / name).read_text() == "mine"
+    (out / name).unlink()
+    assert _predict(slide, out, restorer).exit_code == 0
+    assert (out / ".parts/mine").is_dir() and (out / ".parts/thesis.txt").read_text() == "mine too"
+
+
+def test_a_slide_is_never_written_over_itself_and_each_prediction_has_a_folder_of_its_own(restorer, slide, tmp_path):
+    assert _predict(slide, tmp_path / "out", restorer).exit_code == 0
+    made = tmp_path / "out/slide.tif"
+    before = made.read_bytes()
+    done = _predict(made, tmp_path / "out", restorer)
+    assert "would be overwritten" in done.output + str(done.exception) and made.read_bytes() == before
+    (tmp_path / "out/canvas.json").rename(tmp_path / "out/prediction.json")
+    made.unlink(), (tmp_path / "out/viewer.html").unlink()
+    for name in ("made.geojson", "thumbnail.jpg"):
+        (tmp_path / "out" / name).unlink()
+    done = _predict(slide, tmp_path / "out", restorer)
+    assert "states another prediction" in done.output + str(done.exception)
+
+
+def test_models_are_found_where_they_were_made_alone(changer, restorer, slide, tmp_path, monkeypatch):
+    """By a relative path and by the study's folder; but not beside another study's params."""
+    monkeypatch.chdir(restorer)
+    assert _predict(slide, tmp_path / "a", Path()).exit_code == 0
+    assert _predict(slide, tmp_path / "b", restorer.parent).exit_code == 0
+    shutil.copytree(changer, restorer.parent / "copied")
+    done = _predict(slide, tmp_path / "c", restorer.parent / "copied", "--strength", "0.3")
+    assert "leave it where it was made" in done.output + str(done.exception)
+    shutil.copytree(changer, restorer.parent / "several/a")
+    done = _predict(slide, tmp_path / "d", restorer.parent / "several", "--strength", "0.3")
+    assert "holds several models: a" in done.output + str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(b"\x1f\x8b", "compressed"), (None, "cover no pixel")], ids=["packed", "in degrees"]
+)
+def test_regions_that_are_none_are_refused(changer, slide, tmp_path, text, said):
+    path = tmp_path / "regions.json"
+    if text is None:
+        write_geojson(path, feature("fold", box_ring(0.11, 0.52, 0.12, 0.53)))
+    else:
+        path.write_bytes(text)
+    done = _predict(slide, tmp_path / "out", changer, "--regions", str(path))
+    assert done.exit_code != 0 and said in done.output + str(done.exception)
 
 
 @pytest.mark.parametrize("factor", [1, 2])

@@ -302,6 +302,8 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"like": "tile"}, "'image' is not among"),
         ({"reduce": "features", "purpose": "predict"}, "features and taps go together"),
         ({"start": {"noise": "own"}}, "state from: tile"),
+        ({"start": OWN, "samples": 2}, "all samples would be the same"),
+        ({"start": OWN | {"jump": True}, "remake": {"centre_um": 6, "rounds": 2}}, "repeats steps"),
         ({"start": {"inverted": True, "noise": "own"}}, "leave one of them out"),
         ({"start": {"jump": True}}, "state from: tile"),
         ({"start": {"inverted": True, "jump": True}}, "that jump leaves out"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 from PIL import Image
 
 from histoloom.config import load_params
+from histoloom.config.tile import Repair
 from histoloom.data.lineage import read_lineage
 from histoloom.data.store import TileStore
+from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
+from histoloom.sampling.repair import repair_of
 from histoloom.studies.checks.validate import check_study
 from tests.build import make_study, tissue_picture
 from tests.test_programs_study import TRAINED, make, run
@@ -22,7 +26,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers"),
 ]
-INK, SIDE, PX = (20, 60, 160), 160, 32
+INK, SIDE, PX = (20, 60, 160), 256, 32
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +46,12 @@ def _study(folder: Path, **repair) -> None:
     (folder / "data/slides").mkdir(parents=True, exist_ok=True)
     for number, split in enumerate(("train", "test")):
         picture = np.array(tissue_picture(SIDE, SIDE, seed=20 + number))
-        picture[:, 50:90] = INK
+        picture[:, 108:172] = INK
         Image.fromarray(picture).save(folder / f"data/slides/q{number}.png")
-        rows.append({"slide_id": f"q{number}", "path": f"q{number}.png", "patient_id": f"q{number}", "mpp": 1.0, "split": split, "label": "a"})  # fmt: skip
+        rows.append({"slide_id": f"q{number}", "path": f"q{number}.png", "patient_id": f"q{number}", "mpp": 0.5, "split": split, "label": "a"})  # fmt: skip
     tile = {
-        "tile_px": PX, "stride_px": PX, "mpp": 1.0, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
-        "labels": {"source": "slide", "classes": ["a"]}, "repair": {"steps": 4, "rounds": 2, "max_pen": 0.6, **repair},
+        "tile_px": PX, "stride_px": PX, "mpp": 0.5, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
+        "labels": {"source": "slide", "classes": ["a"]}, "repair": {"steps": 4, "rounds": 2, "max_pen": 0.7, **repair},
     }  # fmt: skip
     make_study(folder, rows, tile, train_denoiser={"target": "pixels", "conditions": []}, uplift={"seeds": 0})
     (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
@@ -90,8 +94,6 @@ def test_a_model_that_saw_a_held_out_patient_is_refused(tmp_path, monkeypatch, m
     _study(tmp_path, model=str(models))
     manifest = Path("manifests/slides.csv")
     manifest.write_text(manifest.read_text().replace("q1,q1.png,q1", "q1,q1.png,p1"))
-    from histoloom.data.study_folder import Study
-
     assert any("tile.repair.model" in fault.problem for fault in faults_among(check_study(Study())))
 
 
@@ -100,7 +102,22 @@ def test_what_repair_can_t_be_is_refused(tmp_path, monkeypatch):
     _study(tmp_path, model="nowhere")
     with pytest.raises(HistoloomError, match="names no model: nowhere"):
         run("tile")
+    assert any("names no model" in fault.problem for fault in faults_among(check_study(Study())))
     text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("  mpp: 1.0", "  mpp: 1.0\n  stain: macenko"))
-    with pytest.raises(HistoloomError, match="would read those under the pen"):
-        load_params("params.yaml")
+    for more, said in (("stain: macenko", "would read those under the pen"), ("more_mpp: [1.0]", "repair or more_mpp")):
+        Path("params.yaml").write_text(text.replace("  mpp: 0.5", f"  mpp: 0.5\n  {more}"))
+        with pytest.raises(HistoloomError, match=said):
+            load_params("params.yaml")
+
+
+def test_a_model_of_another_scale_or_of_masks_is_refused(tmp_path, monkeypatch, models):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HistoloomError, match=r"learnt tiles of 0.5 µm/px, and tile.mpp is 1"):
+        repair_of(Repair(model=str(models)), 1.0, 0)
+    shutil.copytree(models.parent, tmp_path / "study")
+    record = tmp_path / "study/models/denoiser/conditions.json"
+    record.write_text(record.read_text().replace('"pixels"', '"masks"'))
+    (tmp_path / "study/models/autoencoder").mkdir(exist_ok=True)
+    (tmp_path / "study/models/autoencoder/target.json").write_text('{"classes": 1}')
+    with pytest.raises(HistoloomError, match="makes masks, no pictures"):
+        repair_of(Repair(model=str(tmp_path / "study/models")), 0.5, 0)

@@ -130,19 +130,18 @@ def test_a_break_costs_the_rows_in_flight(slide, tmp_path, monkeypatch):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 
-def test_another_model_begins_anew(slide, tmp_path, monkeypatch):
-    model, begun = tmp_path / "model", []
-    model.mkdir()
-    (model / "weights").write_text("a")
-    out = tmp_path / "out"
-    real = of_slide._begun
-    monkeypatch.setattr(of_slide, "_begun", lambda parts, key: begun.append(real(parts, key)) or begun[-1])
-    (out / ".parts").mkdir(parents=True)
-    for state in (json.dumps({"key": "another's", "rows": 3}), "{"):
-        (out / ".parts").mkdir(parents=True, exist_ok=True)
-        (out / ".parts/state.json").write_text(state)
-        predicted(slide, Kept(ByColour([]), FACTS), model, out)
-    assert begun == [0, 0] and (written(out) == picture()[1]).all()
+def test_a_damaged_state_begins_anew(slide, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    real, begun = of_slide._begun, []
+
+    def damaged(parts: Path) -> int:
+        (parts / "state.json").write_text("{")
+        begun.append(real(parts))
+        return begun[-1]
+
+    monkeypatch.setattr(of_slide, "_begun", damaged)
+    predicted(slide, Kept(ByColour([]), FACTS), tmp_path / "model", tmp_path / "out")
+    assert begun == [0] and (written(tmp_path / "out") == picture()[1]).all()
 
 
 def test_the_same_slide_at_another_scale_begins_anew(slide, tmp_path):

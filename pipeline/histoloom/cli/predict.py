@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from histoloom.sampling.predicted_slide import Asked
     from histoloom.slides.slide import Slide
 
-VIEWER = "viewer.html"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -30,7 +29,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.FloatRange(min=0, min_open=True),
     help="The slide's own scale, µm/px, if its file doesn't state it.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--samples",
     type=click.IntRange(1),
@@ -72,6 +71,7 @@ def predict(
     """
     from histoloom.slides.open import open_slide
 
+    model = _one_of(model.resolve())
     with open_slide(slide, slide_mpp) as opened:
         if not (model / "denoiser").is_dir():
             stated = {"--samples": samples, "--strength": strength, "--regions": regions, "--from": own, "--to": wanted}
@@ -94,6 +94,21 @@ def predict(
         _restored(opened, folder, model, device, asked)
 
 
+def _one_of(model: Path) -> Path:
+    """The folder of a model, which a study's folder may stand for.
+
+    Raises
+    ------
+    HistoloomError
+        when there are several.
+    """
+    places = [model] if not (model / "params.yaml").is_file() or (model / "denoiser").is_dir() else [model / "models"]
+    several = [path.parent.name for path in sorted(places[0].glob("*/denoiser"))]
+    if several and not (places[0] / "denoiser").is_dir():
+        raise HistoloomError(f"{places[0]} holds several models: {', '.join(several)}. Name the folder of one.")
+    return places[0]
+
+
 def _by_learner(slide: Slide, folder: Path, model: Path, device: str) -> None:
     from histoloom.learners.kept import load_kept
     from histoloom.learners.slide import predict_slide
@@ -112,10 +127,12 @@ def _say_masks(slide: Path, folder: Path, found: Any) -> None:
 
 def _restored(slide: Slide, folder: Path, model: Path, device: str, asked: Asked) -> None:
     from histoloom.report.viewer import write_viewer
-    from histoloom.sampling.restored_slide import restore_slide
+    from histoloom.sampling.restored_slide import VIEWER, restore_slide
 
     found = restore_slide(slide, model, asked, folder, device)
     write_viewer(folder, folder / VIEWER)
+    if not found.share_made:
+        console.print(f"predict: no tissue was found in {slide.path.name}, so nothing was made", markup=False)
     console.print(
         f"{folder}: {found.width} x {found.height} px at {found.mpp:g} µm/px, of which the model made {found.share_made:.0%}",
         markup=False,
@@ -140,6 +157,8 @@ def _image(
     conditions: tuple[str, ...],
 ) -> dict[str, Any]:
     """How the canvas begins."""
+    if strength is not None and not 0 < strength < 1:
+        raise HistoloomError(f"--strength is {strength:g}, and lies between 0 and 1.")
     if bool(own) != bool(wanted):
         raise HistoloomError("--from and --to go together: what the slide looks like, and what it is to look like.")
     ways = {"--strength": strength is not None, "--regions": regions is not None, "--from with --to": bool(own)}
@@ -163,6 +182,9 @@ def _fields(stated: tuple[str, ...]) -> dict[str, str]:
     pairs = [text.partition("=") for text in stated]
     if wrong := [name + sign for name, sign, value in pairs if not (name and value)]:
         raise HistoloomError(f"'{wrong[0]}' states no cohort: write COLUMN=VALUE, such as scanner=aperio.")
+    names = [name for name, _, _ in pairs]
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise HistoloomError(f"'{twice[0]}' is stated twice: state each column once.")
     return {name: value for name, _, value in pairs}
 
 

@@ -30,7 +30,10 @@ class RnaCondition(Condition):
 
     @classmethod
     def load(cls, source: Source) -> Self:
-        return cls(pd.read_parquet(source.folder / "rna" / CODES))
+        path = source.folder / "rna" / CODES
+        if not path.is_file():  # a package holds none, as they are of patients
+            return cls(pd.DataFrame(columns=list(source.channels[:-1]), dtype=np.float32))
+        return cls(pd.read_parquet(path))
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ class Start(Section):
     source: Literal["noise", "tile"] = Field("noise", alias="from")
     """noise or a real tile: the one whose conditions are taken, unless `start.where` selects others"""
     strength: float = Field(1.0, gt=0, le=1)
-    """of tile: how much noise it gets. 0.1 keeps nearly all of it, 1 nothing but what inversion keeps (Meng et al. 2022)"""
+    """of tile: how much noise it gets. 0.1 keeps nearly all of it, 1 nothing but what inversion keeps (Meng et al. 2022). Without jump it
+    is rounded to whole steps of the solver, one at least"""
     noise: Literal["added", "own"] = "added"
     """own: none is added; the noise that the tile has is taken for that of its strength, so that it is removed (Hu et al. 2022)"""
     jump: bool = False
@@ -115,6 +116,16 @@ class Program(Section):
     remake: Remake = Remake()
     chain: Annotated[tuple[FileName, ...], Distinct] = ()
     """of several models, those that are run, in order; unstated, sample.chain"""
+
+    @model_validator(mode="after")
+    def _has_noise_to_draw(self):
+        if self.start.noise == "own" and self.samples > 1:
+            raise ValueError(
+                "start.noise: own draws no noise, so that all samples would be the same: leave samples out"
+            )
+        if self.start.jump and self.remake.rounds > 1:
+            raise ValueError("start.jump takes one step, and remake.rounds repeats steps: leave one of them out")
+        return self
 
     @property
     def reads_tile(self) -> bool:

@@ -224,6 +224,8 @@ class Tile(Section):
 
     @model_validator(mode="after")
     def _is_repaired_as_it_is(self):
+        if self.repair.is_on and self.more_mpp:
+            raise ValueError("repair is of tiles at tile.mpp, which the model knows: leave repair or more_mpp out")
         if self.repair.is_on and (self.stain != "none" or self.masks.by_stain):
             told = f"stain: {self.stain}" if self.stain != "none" else f"masks.source: {self.masks.source}"
             raise ValueError(

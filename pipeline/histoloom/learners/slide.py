@@ -7,7 +7,6 @@ seam between two. Windows without tissue are background. Memory holds a band as 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from histoloom.data.commit import digest, hash_tree, write_json
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 from histoloom.learners.kept import Kept
-from histoloom.learners.slide_files import PARTS, Masks, PredictedSlide, check_place, write_masks
+from histoloom.learners.slide_files import Masks, PredictedSlide, masks_folder, write_masks
 from histoloom.progress import progress
 from histoloom.slides import stain
 from histoloom.slides.open import slide_sha256
@@ -102,9 +101,9 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
     windows = _Windows(
         slide, tissue, downsample, facts.px, size, fit_slide(slide, tissue, facts.stain, facts.px, downsample)
     )
-    parts = out / PARTS
     key = digest([slide_sha256(slide.path), slide.mpp, bounds, size, hash_tree(model), histoloom.__version__])
-    masks, begun = Masks.at(parts, size, downsample), _begun(out, key)
+    parts = masks_folder(out).begin(slide.path, key)
+    masks, begun = Masks.at(parts, size, downsample), _begun(parts)
     if not begun:
         masks.create()
     with progress("predict", windows.rows - 1) as advance:
@@ -113,24 +112,18 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
             top = (row - 1) * windows.step
             masks.ids.write(ids[..., None], left=0, top=top)
             masks.sure.write(certainty[..., None], left=0, top=top)
-            write_json(parts / _STATE, {"key": key, "rows": row + 1})
+            write_json(parts / _STATE, {"rows": row + 1})
             advance(1)
-    return write_masks(out, masks, slide, facts, model, tissue)
+    return write_masks(out, parts, masks, slide, facts, model)
 
 
-def _begun(out: Path, key: str) -> int:
-    """How many rows of windows were done before a break; begins anew for another slide or model."""
-    parts, state = out / PARTS, out / PARTS / _STATE
+def _begun(parts: Path) -> int:
+    """How many rows of windows were done before a break."""
     try:
-        found = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
-    except ValueError:
-        found = {}
-    if found.get("key") == key and all((parts / name).is_file() for name in ("mask", "sure")):
-        return found["rows"]
-    check_place(out)
-    for other in parts.glob("*"):
-        shutil.rmtree(other) if other.is_dir() else other.unlink()
-    return 0
+        rows = json.loads((parts / _STATE).read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError):
+        return 0
+    return rows if all((parts / name).is_file() for name in ("mask", "sure")) else 0
 
 
 def _bands(windows: _Windows, kept: Kept, begun: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

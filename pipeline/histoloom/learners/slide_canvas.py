@@ -5,7 +5,6 @@ A canvas has one noise for the whole slide, so there is no seam between windows.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from histoloom.backbones.denoiser import load_denoiser
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 from histoloom.learners.kept import facts_of_study
-from histoloom.learners.slide_files import PARTS, Masks, PredictedSlide, check_place, write_masks
+from histoloom.learners.slide_files import Masks, PredictedSlide, masks_folder, write_masks
 from histoloom.sampling.predicted_slide import Asked, PredictedCanvases, identity_of, place_of, weave_prediction
 from histoloom.slides.open import slide_sha256
 from histoloom.slides.slide import Slide
-from histoloom.slides.tissue import detect_tissue
 
 SAMPLES = 5
 """Unless a request of the study's plan that predicts has more."""
@@ -49,17 +47,12 @@ def predict_by_canvas(
         )
     asked_of = [request.samples for request in params.plan.requests if request.purpose == "predict"]
     asked = Asked({"picture": True}, samples=samples or max([*asked_of, SAMPLES]), seed=seed)
-    own = out / PARTS / identity_of(models, asked, slide_sha256(slide.path), slide)[:16]
-    check_place(out)
-    for other in (out / PARTS).glob("*"):
-        if other != own:
-            shutil.rmtree(other) if other.is_dir() else other.unlink()
-    found = weave_prediction(slide, models, asked, own, where, "mask")
-    masks = Masks.at(out / PARTS, found.size, found.downsample)
+    parts = masks_folder(out).begin(slide.path, identity_of(models, asked, slide_sha256(slide.path), slide))
+    found = weave_prediction(slide, models, asked, parts, where, "mask")
+    masks = Masks.at(parts, found.size, found.downsample)
     masks.create()
     _vote(found, masks, len(params.tile.masks.classes))
-    tissue = detect_tissue(slide, params.tile.tissue)
-    return write_masks(out, masks, slide, facts_of_study("diffusion", params), models, tissue)
+    return write_masks(out, parts, masks, slide, facts_of_study("diffusion", params), models)
 
 
 def _vote(found: PredictedCanvases, masks: Masks, classes: int) -> None:

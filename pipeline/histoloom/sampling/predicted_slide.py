@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,19 @@ from histoloom.config.base import Solved
 from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.sample_slides import FromImage
 from histoloom.config.tile import Split
-from histoloom.data.commit import digest
+from histoloom.data.commit import digest, sha256_file
 from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox, cut
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, refuse_faults
-from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
+from histoloom.process.solver import make_solver
+from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, generator_sha256, lineage_of_models
 from histoloom.sampling.slide import woven
 from histoloom.sampling.weaver import Canvas, LoadModel, Weaver
 from histoloom.slides.geojson import read_geojson
 from histoloom.slides.pyramid import ReadBox
+from histoloom.slides.regions import Regions
 from histoloom.slides.slide import Slide
 
 _GROUP = "predicted"
@@ -62,7 +64,7 @@ class Asked:
 class PredictedCanvases:
     """The finished canvases of a slide, a picture or mask of each.
 
-    size : (height, width) px at `mpp`. downsample : level-0 px to a px.
+    size : (height, width) px at `mpp`. downsample : level-0 px to a px. regions : that alone were to be made, px.
     """
 
     slide: Slide
@@ -71,6 +73,7 @@ class PredictedCanvases:
     mpp: float
     downsample: float
     factor: int
+    regions: Regions | None = None
 
     @property
     def readers(self) -> list[ReadBox]:
@@ -80,6 +83,8 @@ class PredictedCanvases:
     def made(self, box: PixelBox[int]) -> np.ndarray:
         """(h, w, 1) uint8 of a box, cut where the picture ends: 1 where the model made it."""
         box = cut(box, self.size)
+        if self.regions is not None:
+            return (self.regions.numbers(box, 1.0) > 0)[..., None].astype(np.uint8)
         free, factor = array_of(self.canvases[0].inputs.arrays, "free"), self.factor
         rows, columns = (slice(a // factor, -(-b // factor)) for a, b in ((box.top, box.bottom), (box.left, box.right)))
         whole = (np.asarray(free[rows, columns]) > 0).repeat(factor, 0).repeat(factor, 1)
@@ -102,11 +107,19 @@ def place_of(models: Path) -> Study:
     HistoloomError
         when no params.yaml lies there or above.
     """
+    models = models.resolve()
     for root in (models, *list(models.parents)[:2]):
-        if (root / "params.yaml").is_file():
-            study = Study(root)
-            return study.of(models.name) if models.name in study.stated.models else study
-    raise HistoloomError(f"There is no params.yaml in {models} or above it, which states its scale and its conditions.")
+        if not (root / "params.yaml").is_file():
+            continue
+        study = Study(root)
+        own = study.of(models.name) if models.name in study.stated.models else study
+        if models in (root, own.models.resolve()):
+            return own
+        break
+    raise HistoloomError(
+        f"{models} is no package, nor the models folder of a study with its params.yaml, which states scale and conditions: "
+        "leave it where it was made, or package it (histoloom package)."
+    )
 
 
 def weave_prediction(
@@ -125,6 +138,7 @@ def weave_prediction(
     """
     study = place_of(models)
     params = _params(study.params, asked)
+    _check_cohorts(models, asked)
     if asked.regions is not None and params.tile.stain != "none":
         raise HistoloomError(
             f"The model learnt tiles under tile.stain: {params.tile.stain}, so that repaired regions would have other colours than the slide."
@@ -143,21 +157,42 @@ def weave_prediction(
     cluster = Cluster.model_validate({"device": where, "workers": 0})
     use_training_threads(cluster)
     weaver = _weaver(study, models, params, slide, asked, folder, device(cluster))
-    holes = None if asked.regions is None else _in_px(asked.regions, downsample, folder)
+    regions = None if asked.regions is None else _in_px(asked.regions, downsample, size)
+    holes = None if regions is None else _written(regions, folder)
     model, found = weaver.load(), []
     factor = model.raster_of(array).factor
     least = factor * (params.sample_slides.window_latent_px or model.record.training.px)
     for number in range(asked.samples):
         stated = _stated(f"sample-{number}", size, least, slide, asked, holes)
+        _check_strength(asked, params, model)
         place, title = folder / stated.name, f"predict: {number + 1} of {asked.samples}"
         found.append(woven(stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), place, title, array)[0])
-    return PredictedCanvases(slide, tuple(found), size, params.tile.mpp, downsample, factor)
+    return PredictedCanvases(slide, tuple(found), size, params.tile.mpp, downsample, factor, regions)
+
+
+def _check_cohorts(models: Path, asked: Asked) -> None:
+    """Refuse cohorts that the model doesn't know, and any of a model that knows none."""
+    record = read_denoiser_record(models / "denoiser")
+    known = next((s.channels for s in record.conditions if s.name == "cohort"), ()) if record else ()
+    for name, value in [*asked.own_cohort.items(), *asked.cohort.items()]:
+        if f"{name}={value}" not in known:
+            has = f"It knows {', '.join(sorted(known))}." if known else "It knows no cohort (condition cohort)."
+            raise HistoloomError(f"The model has not learnt '{name}={value}'. {has}")
+
+
+def _check_strength(asked: Asked, params: Params, model: DiffusionModel) -> None:
+    """Refuse a strength at which nothing of the slide is left."""
+    strength, config = asked.image.get("strength", 1.0), params.sample_slides
+    if strength < 1 and make_solver(config.scheduler, model.process, config.steps).begin(strength) == 0:
+        raise HistoloomError(
+            f"A strength of {strength:g} is all {config.steps} steps (sample.steps), which leave nothing of the slide. Lower it."
+        )
 
 
 def identity_of(models: Path, asked: Asked, slide_sha256: str, slide: Slide) -> str:
     """Of all that decides a prediction."""
     study = place_of(models)
-    regions = None if asked.regions is None else asked.regions.read_text(encoding="utf-8")
+    regions = None if asked.regions is None else sha256_file(asked.regions)
     facts = [dict(asked.image), dict(asked.cohort), dict(asked.own_cohort), regions, asked.samples, asked.seed]
     settings = _params(study.params, asked).sample_slides.model_dump(exclude={"slides"})
     return digest(
@@ -209,22 +244,34 @@ def _stated(name: str, size: tuple[int, int], least: int, slide: Slide, asked: A
     )  # fmt: skip
 
 
-def _in_px(regions: Path, downsample: float, folder: Path) -> Path:
-    """The polygons in px of the canvas, in a file.
+def _in_px(path: Path, downsample: float, size: tuple[int, int]) -> Regions:
+    """The polygons of a file, in px of the canvas.
 
     Raises
     ------
     ManifestFaults
-        with every fault of their file.
+        with every fault of the file.
+    HistoloomError
+        when it has no polygon, or they cover no pixel.
     """
-    found, faults = read_geojson(regions, None)
+    found, faults = read_geojson(path, None)
     refuse_faults(faults)
     if not len(found):
-        raise HistoloomError(f"{regions} holds no polygon: draw what is to be made anew.")
-    moved = shapely.transform(found.polygons, lambda points: points / downsample)
+        raise HistoloomError(f"{path} holds no polygon: draw what is to be made anew.")
+    moved = replace(found, polygons=shapely.transform(found.polygons, lambda points: points / downsample))
+    inside = shapely.intersection(moved.polygons, shapely.box(0, 0, size[1], size[0]))
+    if shapely.area(inside).sum() < 1:
+        raise HistoloomError(
+            f"The polygons of {path} cover no pixel of the slide. Export them in px at full resolution, neither in mm nor in degrees."
+        )
+    return moved
+
+
+def _written(regions: Regions, folder: Path) -> Path:
+    """A file of the polygons, for the canvas."""
     features = [
         {"type": "Feature", "geometry": json.loads(shapely.to_geojson(one)), "properties": {"objectType": "annotation"}}
-        for one in moved
+        for one in regions.polygons
     ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "regions.geojson"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import histoloom
-from histoloom.data.commit import hash_tree, sha256_file, write_json
+from histoloom.data.commit import hash_tree, sha256_file
 from histoloom.data.pixel_box import PixelBox, cut
-from histoloom.errors import HistoloomError
+from histoloom.data.slide_entry import PREDICTION
 from histoloom.progress import progress
 from histoloom.sampling.predicted_slide import (
     Asked,
@@ -22,14 +21,16 @@ from histoloom.sampling.predicted_slide import (
     weave_prediction,
 )
 from histoloom.slides.open import open_slide, slide_sha256
+from histoloom.slides.output_folder import OutputFolder
 from histoloom.slides.polygons import write_traced
 from histoloom.slides.pyramid import PyramidPicture, TiffFormat, level_sizes, write_pyramid
 from histoloom.slides.slide import Slide
 from histoloom.slides.woven import DEVIATION, FACTS, MADE, NOTE, SLIDE, THUMBNAIL
 
-_PARTS, _THUMBNAIL_PX = ".parts", 1024
+VIEWER = "viewer.html"
+_THUMBNAIL_PX = 1024
 _CLASS = "Made by a model"
-_FILES = (SLIDE, DEVIATION, MADE, THUMBNAIL)
+_FILES = (SLIDE, DEVIATION, MADE, THUMBNAIL, VIEWER)
 
 
 @dataclass(frozen=True)
@@ -82,41 +83,21 @@ def restore_slide(slide: Slide, models: Path, asked: Asked, out: Path, where: st
         when the folder holds a slide that was not made here, or `weave_prediction` refuses.
     """
     sha256 = slide_sha256(slide.path)
-    parts = out / _PARTS / identity_of(models, asked, sha256, slide)[:16]
-    _check_folder(out)
-    for other in (out / _PARTS).glob("*"):
-        if other != parts:
-            shutil.rmtree(other, ignore_errors=True)
+    folder = OutputFolder(out, _FILES, FACTS, PREDICTION)
+    parts = folder.begin(slide.path, identity_of(models, asked, sha256, slide))
     found = weave_prediction(slide, models, asked, parts, where)
     made, kept = parts / "made", bool(asked.image.get("keep"))
     form = TiffFormat(compression="deflate" if kept else "jpeg")  # what is kept stays to the bit
     share = _write(made, _Pixels(found, kept or bool(asked.image.get("picture")), form), scratch=parts)
-    (out / FACTS).unlink(missing_ok=True)  # it never stands beside another's slide
-    for name in _FILES:
-        (out / name).unlink(missing_ok=True)
-        if (made / name).is_file():
-            (made / name).replace(out / name)
     height, width = found.size
-    write_json(out / FACTS, {
+    folder.publish(parts, made, {
         "name": slide.path.stem, "width_px": width, "height_px": height, "mpp": found.mpp, "classes": [], "note": NOTE,
         "asked": {"image": dict(asked.image), "from": dict(asked.own_cohort), "to": dict(asked.cohort), "samples": asked.samples,
-                  "seed": asked.seed},
-        "made_fraction": share, "source": slide.path.name, "source_sha256": sha256, "slide_sha256": sha256_file(out / SLIDE),
+                  "seed": asked.seed, "steps": found.canvases[0].job.plan.end - found.canvases[0].job.plan.begin},
+        "made_fraction": share, "source": slide.path.name, "source_sha256": sha256, "slide_sha256": sha256_file(made / SLIDE),
         "model_sha256": hash_tree(models), "lineage": lineage_of_prediction(models), "histoloom": histoloom.__version__,
     })  # fmt: skip
-    shutil.rmtree(out / _PARTS)
     return RestoredSlide(width, height, found.mpp, share)
-
-
-def _check_folder(out: Path) -> None:
-    if (out / SLIDE).exists() and not (out / FACTS).is_file() and not (out / _PARTS).is_dir():
-        raise HistoloomError(
-            f"{out} holds {SLIDE}, which was not made here, and would be overwritten. Name another folder."
-        )
-    try:
-        (out / _PARTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HistoloomError(f"Nothing can be written to {out}: {error}. Name another folder.") from error
 
 
 def _write(folder: Path, pixels: _Pixels, scratch: Path) -> float:

@@ -147,6 +147,7 @@ def _partner(stack: ExitStack, job: SlideJob, slide: Slide) -> Slide | None:
     if job.entry.partner is None:
         return None
     partner = stack.enter_context(open_slide(job.entry.partner, slide.mpp, job.config.max_slide_gpx))
+    _refuse_made(partner)
     if abs(partner.height / slide.height - partner.width / slide.width) > _FORMS_DIFFER * partner.width / slide.width:
         sizes = " and ".join(f"{one.width} x {one.height} px" for one in (slide, partner))
         raise BadSlide(
@@ -181,17 +182,22 @@ def _write_overlay(
 
 
 def check_source(slide: Slide, config: Tile) -> None:
-    """Refuse a slide that a model made, whose ancestors nobody would know; and a target that is finer than the slide, unless params allow it."""
-    if slide.handle.properties.get("tiff.ImageDescription") == NOTE:
-        raise BadSlide(
-            f"{slide.path.name}: a model made it, no scanner. Its tiles would pass for real ones. To make tiles of woven slides, state them in "
-            "sample_slides."
-        )
+    """Refuse a slide that a model made, and a target that is finer than the slide, unless params allow it."""
+    _refuse_made(slide)
     finest = min((config.mpp, *config.more_mpp))
     if finest / slide.mpp < 0.98 and not config.upsample:
         raise BadSlide(
             f"{slide.path.name}: the target of {finest} µm/px is finer than the slide's {slide.mpp:.3f}. "
             "Choose a coarser tile.mpp, or allow tile.upsample."
+        )
+
+
+def _refuse_made(slide: Slide) -> None:
+    """Refuse a slide that a model made, whose ancestors nobody would know."""
+    if slide.handle.properties.get("tiff.ImageDescription") == NOTE:
+        raise BadSlide(
+            f"{slide.path.name}: a model made it, no scanner. Its tiles would pass for real ones. To make tiles of woven slides, state them in "
+            "sample_slides."
         )
 
 

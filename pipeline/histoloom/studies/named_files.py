@@ -168,6 +168,12 @@ def _sample_slides(study: Study, hashes: Hashes) -> dict:
     }
 
 
+def _of_repair(source: str, hashes: Hashes) -> str | None:
+    """Of all parts of a model; None where it isn't there."""
+    models = Path(packaged(source, "denoiser")).parent
+    return hashes.of(models) if (models / "denoiser").is_dir() else None
+
+
 def _tile(study: Study, hashes: Hashes) -> dict:
     """The manifest and what its rows name. A row with a fault is left to the stage, which says so."""
     config = study.params.tile
@@ -179,6 +185,7 @@ def _tile(study: Study, hashes: Hashes) -> dict:
         "sets": digest(of_sets) if config.sets else None,
         "spots": hashes.of(Path(config.spots)) if config.spots else None,
         "summarise": _of_command(study.stated.tile.summarise, config.summarise),
+        "repair": _of_repair(config.repair.model, hashes) if config.repair.is_on else None,
     }
     with progress("looking at slides", len(entries)) as advance:
         found: dict[str, dict] = {}

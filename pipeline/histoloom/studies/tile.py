@@ -160,8 +160,8 @@ def _jobs(
 
 def _repair(work: Work) -> Any:
     """What makes pen anew; None where tile.repair is off, so that its code is then no part of the stage's."""
-    config = work.params.tile.repair
-    return registered("repair", "model")(config, work.params.seed) if config.is_on else None
+    config = work.params.tile
+    return registered("repair", "model")(config.repair, config.mpp, work.params.seed) if config.repair.is_on else None
 
 
 def _refuse_bad(results: list[SlideResult], of_sets: list[SetResult], work: Work) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from histoloom.config import Params
 from histoloom.config.extractors import OF_NO_PATIENT, TRAIN
-from histoloom.config.package import tile_encoder_of
+from histoloom.config.package import packaged, tile_encoder_of
 from histoloom.config.pretrained import named_models
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import split_groups
@@ -43,7 +43,7 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
 def _lineages(params: Params) -> dict[str, Lineage]:
     """Key of params to the lineage of the model that it names; each record once."""
     out: dict[str, Lineage] = {}
-    if params.tile.repair.is_on:
+    if params.tile.repair.is_on and Path(packaged(params.tile.repair.model, "denoiser")).is_dir():
         out["tile.repair.model"] = lineage_of(params.tile.repair.model, "denoiser")
     for name, link in params.run_models.items():
         of_model = f"models.{name}." if name else ""
@@ -56,6 +56,14 @@ def _lineages(params: Params) -> dict[str, Lineage]:
             if tower not in (TRAIN, *OF_NO_PATIENT) and tile_encoder_of(tower) is None:
                 out[f"{of_model}train_encoders.image.source"] = Lineage(unknown=(tower,))
     return out
+
+
+def check_repair(params: Params) -> Iterator[Fault]:
+    """Whether the model is there that makes pen anew. What it makes is looked at by `tile`."""
+    model = params.tile.repair.model
+    if params.tile.repair.is_on and not Path(packaged(model, "denoiser")).is_dir():
+        remedy = "name a packaged model, or the models folder of a study; of several models, the folder of one."
+        yield Fault("params.yaml", f"tile.repair.model names no model: {model}.", remedy)
 
 
 def _of_predictions(params: Params, manifest: Manifest, splits: dict[str, str]) -> dict[str, Lineage]:

@@ -20,7 +20,7 @@ from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, faults
 from histoloom.registry import registered
 from histoloom.slides.train_classes import AnnotatedClasses, check_classes
 from histoloom.studies.checks.manifests import check_captions, check_regions, check_splits
-from histoloom.studies.checks.models import check_lineage, check_predictions
+from histoloom.studies.checks.models import check_lineage, check_predictions, check_repair
 from histoloom.studies.checks.params import check_stages
 from histoloom.studies.checks.slides import SlideFacts, open_slides
 from histoloom.studies.checks.tile_sets import classes_of_sets, open_sets
@@ -79,7 +79,11 @@ def _check_slides_and_splits(
         return [fault, *_check_tables(params)]
     found: list[Fault | Note] = [*_check_conditions(params, manifest)]
     found += [*check_requests(params, manifest, splits), *_check_canvases(params, splits, manifest)]
-    found += [*check_predictions(params, manifest), *check_lineage(params, manifest, splits, study.salt)]
+    found += [
+        *check_repair(params),
+        *check_predictions(params, manifest),
+        *check_lineage(params, manifest, splits, study.salt),
+    ]
     found += [
         *check_splits(params, manifest, splits),
         *check_regions(params, slides),
