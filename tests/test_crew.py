@@ -21,8 +21,9 @@ from histoloom.canvas.blocks import BlockGrid
 from histoloom.canvas.shares import Share, advance_share
 from histoloom.cluster import open_pool
 from histoloom.config import Cluster
-from histoloom.crew import Letters, Member
+from histoloom.crew import Member
 from histoloom.errors import HistoloomError
+from histoloom.letters import Letters
 
 pytestmark = pytest.mark.long
 

@@ -43,6 +43,7 @@ class SlideJob:
     visible_fractions : split to the fraction of labels that are visible (data/label_budget.py), where some are hidden.
     seed : the study's.
     repair : what makes pen on train tiles anew; None where tile.repair names no model.
+    woven : whether the slide is one that this study wove.
     """
 
     entry: SlideEntry
@@ -54,6 +55,7 @@ class SlideJob:
     visible_fractions: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     repair: Repairs | None = None
+    woven: bool = False
 
     @property
     def reads_prediction(self) -> bool:

@@ -84,7 +84,7 @@ def write_part(job: SlideJob, folder: Path) -> SlideRecord:
     config, entry = job.config, job.entry
     with ExitStack() as stack:
         slide = stack.enter_context(open_slide(entry.path, entry.mpp, config.max_slide_gpx))
-        check_source(slide, config)
+        check_source(slide, config, woven=job.woven)
         partner = _partner(stack, job, slide)
         mpp = slide.mpp if job.reads_prediction else None
         annotations = load_annotations(entry, config, job.spots, slide.size, slide.bounds, mpp)
@@ -181,9 +181,10 @@ def _write_overlay(
     draw_overlay(slide, tissue, annotations, tiles).save(path, quality=85)
 
 
-def check_source(slide: Slide, config: Tile) -> None:
-    """Refuse a slide that a model made, and a target that is finer than the slide, unless params allow it."""
-    _refuse_made(slide)
+def check_source(slide: Slide, config: Tile, *, woven: bool = False) -> None:
+    """Refuse a slide that a model made, unless it is known to be woven; and a target that is finer than the slide, unless params allow it."""
+    if not woven:
+        _refuse_made(slide)
     finest = min((config.mpp, *config.more_mpp))
     if finest / slide.mpp < 0.98 and not config.upsample:
         raise BadSlide(

@@ -79,7 +79,7 @@ def _write(job: WovenJob, folder: Path) -> dict[str, Any]:
         mask=mask if mask.exists() else None,
     )
     config = _config(job.config, masked=mask.exists())
-    info = write_part(SlideJob(entry, config, {job.name: "train"}, None, folder, ""), folder)
+    info = write_part(SlideJob(entry, config, {job.name: "train"}, None, folder, "", woven=True), folder)
     rows = _synthetic(pd.read_parquet(folder / "rows.parquet"), job, config, facts)
     write_rows(rows.astype({"seed": "uint64"}), folder / "rows.parquet", SYNTHETIC_ROW)
     return {**info}
