@@ -69,7 +69,8 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
         place = folder / f"{name}-{'drawn' if data is None else data.name}-{fold}"
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
-            make_study(place, system=SystemStudy(name, None if data is None else data.resolve(), fold))
+            recipes = () if recipe is None else (str(recipe),)  # it may change the stages and the data
+            make_study(place, recipes, system=SystemStudy(name, None if data is None else data.resolve(), fold))
             _on_this_machine(place)
         if recipe is not None:
             change_params(place / "params.yaml", YAML(typ="safe").load(recipe.read_text(encoding="utf-8")))

@@ -30,9 +30,9 @@ FEW = {"SEEDS": 1, "STEPS": 2, "EACH": 3}
 """What a system's own measure repeats, so that it takes moments."""
 
 
-def make_tiny(name: str, folder: Path) -> Study:
+def make_tiny(name: str, folder: Path, recipes: tuple[str, ...] = ()) -> Study:
     """A system's study whose trainings take two steps."""
-    make_study(folder, system=SystemStudy(name))
+    make_study(folder, recipes, system=SystemStudy(name))
     (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
     yaml, path = YAML(), folder / "params.yaml"
     params = yaml.load(path.read_text())
@@ -106,6 +106,32 @@ def test_summarised_reports_are_params_of_their_own(tmp_path, monkeypatch):
     change_params(tmp_path / "study/params.yaml", overlay)
     assert load_params(tmp_path / "study/params.yaml").tile.summarise
     assert (tmp_path / "study/summarise.py").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
+def test_a_section_between_two_is_made_and_measured(tmp_path, monkeypatch):
+    recipe, code = systems.folder_of("emdiffuse") / "between.yaml", systems.code_of("emdiffuse")
+    study = make_tiny("emdiffuse", tmp_path / "study", (str(recipe),))
+    monkeypatch.chdir(study.root)
+    assert not faults_among(check_study(Study()))
+    for stage in code.STAGES:
+        run_stage(stage, Study())
+    found = code.measure([Study()])
+    assert found["n"] > 0 and math.isfinite(found["value"]) and found["more"]["psnr_nearest"] < found["baseline"]
+    assert {len(tiles) for tiles in code.shown(Study()).values()} == {10}
+
+
+def test_no_place_of_real_sections_is_both_learnt_and_held_out(tmp_path):
+    raw = np.broadcast_to(np.arange(8)[:, None, None] * 30 + np.arange(256) // 128 * 15, (8, 256, 256)).astype(np.uint8)
+    np.savez(tmp_path / "sections.npz", raw=raw)
+    middles = systems.code_of("emdiffuse")._middles(tmp_path)
+    seen = {split: set() for split in ("train", "test")}
+    for _, split, place, three in middles:
+        assert three.ndim == 3 and len(three) == 3 and place.startswith("left" if split == "train" else "right")
+        seen[split] |= set(np.unique(three).tolist())
+    assert not seen["train"] & seen["test"]
+    assert {place for _, split, place, _ in middles if split == "test"} == {"right_000", "right_032"}
 
 
 @pytest.mark.parametrize("name", systems.names())

@@ -9,6 +9,7 @@ from pathlib import Path
 from histoloom.config import Cluster, Params, load_cluster, load_params
 from histoloom.config.file_keys import placed
 from histoloom.data.store import TileStore, stores_in
+from histoloom.errors import HistoloomError
 
 
 class _At:
@@ -115,3 +116,26 @@ class Study:
     def synthetic_stores(self, *, verdicts: bool = True) -> list[TileStore]:
         """The stores of synthetic tiles that hold any, those of woven slides last; their rows are the verdicts if asked."""
         return stores_in((self.synthetic, self.woven_tiles), self.verdicts if verdicts else None)
+
+
+def place_of(models: Path) -> Study:
+    """The study or the package that a folder of models is of, as if it had this model alone.
+
+    Raises
+    ------
+    HistoloomError
+        when no params.yaml lies there or above.
+    """
+    models = models.resolve()
+    for root in (models, *list(models.parents)[:2]):
+        if not (root / "params.yaml").is_file():
+            continue
+        study = Study(root)
+        own = study.of(models.name) if models.name in study.stated.models else study
+        if models in (root, own.models.resolve()):
+            return own
+        break
+    raise HistoloomError(
+        f"{models} is no package, nor the models folder of a study with its params.yaml, which states scale and conditions: "
+        "leave it where it was made, or package it (histoloom package)."
+    )

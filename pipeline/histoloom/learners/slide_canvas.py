@@ -11,10 +11,11 @@ import numpy as np
 
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.study_folder import place_of
 from histoloom.errors import HistoloomError
 from histoloom.learners.kept import facts_of_study
 from histoloom.learners.slide_files import Masks, PredictedSlide, masks_folder, write_masks
-from histoloom.sampling.predicted_slide import Asked, PredictedCanvases, identity_of, place_of, weave_prediction
+from histoloom.sampling.predicted_slide import Asked, PredictedCanvases, identity_of, weave_prediction
 from histoloom.slides.open import slide_sha256
 from histoloom.slides.slide import Slide
 

@@ -28,7 +28,7 @@ from histoloom.data.commit import digest, sha256_file
 from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox, cut
 from histoloom.data.slide_entry import SlideEntry
-from histoloom.data.study_folder import Study
+from histoloom.data.study_folder import Study, place_of
 from histoloom.errors import HistoloomError, refuse_faults
 from histoloom.process.solver import make_solver
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, generator_sha256, lineage_of_models
@@ -97,29 +97,6 @@ class PredictedCanvases:
         level0 = box.scaled(self.downsample)
         moved = level0._replace(left=level0.left + corner.left, top=level0.top + corner.top)
         return self.slide.read(moved, self.downsample)
-
-
-def place_of(models: Path) -> Study:
-    """The study or the package that a folder of models is of, as if it had this model alone.
-
-    Raises
-    ------
-    HistoloomError
-        when no params.yaml lies there or above.
-    """
-    models = models.resolve()
-    for root in (models, *list(models.parents)[:2]):
-        if not (root / "params.yaml").is_file():
-            continue
-        study = Study(root)
-        own = study.of(models.name) if models.name in study.stated.models else study
-        if models in (root, own.models.resolve()):
-            return own
-        break
-    raise HistoloomError(
-        f"{models} is no package, nor the models folder of a study with its params.yaml, which states scale and conditions: "
-        "leave it where it was made, or package it (histoloom package)."
-    )
 
 
 def weave_prediction(

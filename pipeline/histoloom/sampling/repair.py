@@ -15,6 +15,7 @@ from histoloom.config.tile import Repair
 from histoloom.data.inputs import FREE
 from histoloom.data.lineage import Lineage
 from histoloom.data.seeds import item_seed
+from histoloom.data.study_folder import place_of
 from histoloom.errors import HistoloomError
 from histoloom.sampling.diffusion_model import (
     DiffusionModel,
@@ -23,7 +24,6 @@ from histoloom.sampling.diffusion_model import (
     load_unconditioned,
 )
 from histoloom.sampling.drawn import Drawn, Rows
-from histoloom.sampling.predicted_slide import place_of
 from histoloom.targets.target import Raster
 
 _SAME_SCALE = 0.05
