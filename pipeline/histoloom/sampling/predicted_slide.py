@@ -137,11 +137,11 @@ def weave_prediction(
     regions = None if asked.regions is None else _in_px(asked.regions, downsample, size)
     holes = None if regions is None else _written(regions, folder)
     model, found = weaver.load(), []
+    _check_strength(asked, params, model)
     factor = model.raster_of(array).factor
     least = factor * (params.sample_slides.window_latent_px or model.record.training.px)
     for number in range(asked.samples):
         stated = _stated(f"sample-{number}", size, least, slide, asked, holes)
-        _check_strength(asked, params, model)
         place, title = folder / stated.name, f"predict: {number + 1} of {asked.samples}"
         found.append(woven(stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), place, title, array)[0])
     return PredictedCanvases(slide, tuple(found), size, params.tile.mpp, downsample, factor, regions)
