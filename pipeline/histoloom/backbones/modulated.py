@@ -4,6 +4,7 @@ FiLM)."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,6 +67,36 @@ class Modulated(Backbone):
     def save(self, folder: Path) -> None:
         write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.sizes})
         save_file({name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
+
+
+class Levels(Modulated):
+    """A UNet with one block a level on the way down and one on the way up, whose data are halved between levels."""
+
+    down: nn.ModuleList
+    up: nn.ModuleList
+    norm: nn.GroupNorm
+    out: nn.Module
+
+    @classmethod
+    def of(cls, sizes: dict[str, Any]) -> Self:
+        widths = tuple(sizes["block_out_channels"])
+        return cls(sizes["out_channels"], widths, sizes["vector"], sizes["token"], sizes["maps"])  # type: ignore[call-arg,arg-type]
+
+    @property
+    def multiple(self) -> int:
+        return 2 ** len(self.up)
+
+    def through(
+        self, x: torch.Tensor, told: torch.Tensor, halved: Callable[[torch.Tensor, int], torch.Tensor]
+    ) -> torch.Tensor:
+        """Data, with maps beside them, through all levels. halved : what takes the mean over so many pixels a side."""
+        kept = list[torch.Tensor]()
+        for number, block in enumerate(self.down):
+            x = block(halved(x, 2) if number else x, told)
+            kept.append(x)
+        for block, own in zip(reversed(self.up), reversed(kept[:-1])):
+            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2.0), own], 1), told)
+        return self.out(nn.functional.silu(self.norm(x))).float()
 
 
 class ScaledBlock(nn.Module):

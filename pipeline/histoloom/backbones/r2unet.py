@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from histoloom.backbones.backbone import Specs
-from histoloom.backbones.modulated import Modulated, ScaledBlock, groups, sizes_of
+from histoloom.backbones.modulated import Levels, ScaledBlock, groups, sizes_of
 from histoloom.conditions.batch import Conditions
 from histoloom.errors import HistoloomError
 
@@ -40,7 +40,7 @@ def _block(channels: int, out: int, told: int) -> ScaledBlock:
     return ScaledBlock(channels, out, told, nn.Sequential(_Unit(out), _Unit(out)))
 
 
-class R2UNet(Modulated):
+class R2UNet(Levels):
     """Data (b, channels, h, w), with maps concatenated. Each level has one block on the way down and one on the way up.
 
     maps : channels of the maps.
@@ -79,28 +79,13 @@ class R2UNet(Modulated):
             )
         return cls(shape[0], config.channels, sizes["vector"], sizes["sequence"], sizes["map"])
 
-    @classmethod
-    def of(cls, sizes: dict[str, Any]) -> Self:
-        widths = tuple(sizes["block_out_channels"])
-        return cls(sizes["out_channels"], widths, sizes["vector"], sizes["token"], sizes["maps"])
-
     @property
     def taps(self) -> tuple[str, ...]:
         """The blocks on the way up."""
         return tuple(f"up.{number}" for number in reversed(range(len(self.up))))
 
-    @property
-    def multiple(self) -> int:
-        return 2 ** len(self.up)
-
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         told = self.told(times, given, x.dtype)
         if given.map is not None:
             x = torch.cat([x, given.map], 1)
-        kept = []
-        for number, block in enumerate(self.down):
-            x = block(F.avg_pool2d(x, 2) if number else x, told)
-            kept.append(x)
-        for block, own in zip(reversed(self.up), reversed(kept[:-1])):
-            x = block(torch.cat([F.interpolate(x, scale_factor=2.0), own], 1), told)
-        return self.out(F.silu(self.norm(x))).float()
+        return self.through(x, told, F.avg_pool2d)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from histoloom.backbones.backbone import Specs
-from histoloom.backbones.modulated import Modulated, groups, sizes_of
+from histoloom.backbones.modulated import Levels, groups, sizes_of
 from histoloom.conditions.batch import Conditions
 from histoloom.errors import HistoloomError
 
@@ -35,7 +35,7 @@ class _Block(nn.Module):
         return self.shortcut(x) + self.second(inside)
 
 
-class UNet3D(Modulated):
+class UNet3D(Levels):
     """Data (b, channels, d, h, w), with maps (b, c, h, w) concatenated at each depth.
 
     Each level has one block on the way down and one on the way up. A further channel holds each section's depth, from -1 to 1:
@@ -79,15 +79,6 @@ class UNet3D(Modulated):
             )
         return cls(shape[0], config.channels, sizes["vector"], sizes["sequence"], sizes["map"])
 
-    @classmethod
-    def of(cls, sizes: dict[str, Any]) -> Self:
-        widths = tuple(sizes["block_out_channels"])
-        return cls(sizes["out_channels"], widths, sizes["vector"], sizes["token"], sizes["maps"])
-
-    @property
-    def multiple(self) -> int:
-        return 2 ** len(self.up)
-
     def predict(self, x: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
         told = self.told(times, given, x.dtype)
         depth = x.shape[2]
@@ -95,10 +86,4 @@ class UNet3D(Modulated):
         parts = [x, heights[:, None, None].expand(len(x), 1, *x.shape[2:])]
         if given.map is not None:
             parts.append(given.map[:, :, None].expand(-1, -1, depth, -1, -1))
-        x, kept = torch.cat(parts, 1), list[torch.Tensor]()
-        for number, block in enumerate(self.down):
-            x = block(F.avg_pool3d(x, 2) if number else x, told)
-            kept.append(x)
-        for block, own in zip(reversed(self.up), reversed(kept[:-1])):
-            x = block(torch.cat([F.interpolate(x, scale_factor=2.0), own], 1), told)
-        return self.out(F.silu(self.norm(x))).float()
+        return self.through(torch.cat(parts, 1), told, F.avg_pool3d)

@@ -128,15 +128,6 @@ def denoiser_config(told: DiffusionLearner) -> TrainDenoiser:
     )  # fmt: skip
 
 
-def segmenter_of(
-    network: Backbone, record: DenoiserRecord, target: Masks, told: DiffusionLearner, device: str, folder: Path
-) -> DiffusionSegmenter:
-    """The learner of a trained denoiser of masks that is given the tile."""
-    return DiffusionSegmenter(
-        DiffusionModel(target, network, ConditionSet(()), record, device, folder), told, target.classes
-    )
-
-
 def _batches(
     images: np.ndarray, masks: np.ndarray, training: Training, target: Masks
 ) -> Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]:

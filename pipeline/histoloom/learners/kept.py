@@ -88,8 +88,7 @@ def load_kept(folder: Path, device: str = "cpu") -> Kept:
             f"The learner in {folder} can't be loaded on {device}: {error!r}. Make it anew, or name another folder or device."
         ) from error
     raise HistoloomError(
-        f"{folder} holds no learner of masks. Name models/filters of a study whose filter.use names mask, or the models of a study "
-        "whose train_denoiser has target: masks and conditions: [picture]."
+        f"{folder} holds no learner of masks, and no denoiser. Name models/filters of a study whose filter.use names mask, or the models of a study."
     )
 
 

@@ -114,7 +114,7 @@ def predict_slide(slide: Slide, kept: Kept, model: Path, out: Path) -> Predicted
             masks.sure.write(certainty[..., None], left=0, top=top)
             write_json(parts / _STATE, {"rows": row + 1})
             advance(1)
-    return write_masks(out, parts, masks, slide, facts, model)
+    return write_masks(out, masks, slide, facts, model, tissue)
 
 
 def _begun(parts: Path) -> int:

@@ -18,6 +18,7 @@ from histoloom.learners.slide_files import Masks, PredictedSlide, masks_folder, 
 from histoloom.sampling.predicted_slide import Asked, PredictedCanvases, identity_of, weave_prediction
 from histoloom.slides.open import slide_sha256
 from histoloom.slides.slide import Slide
+from histoloom.slides.tissue import detect_tissue
 
 SAMPLES = 5
 """Unless a request of the study's plan that predicts has more."""
@@ -53,7 +54,8 @@ def predict_by_canvas(
     masks = Masks.at(parts, found.size, found.downsample)
     masks.create()
     _vote(found, masks, len(params.tile.masks.classes))
-    return write_masks(out, parts, masks, slide, facts_of_study("diffusion", params), models)
+    tissue = detect_tissue(slide, params.tile.tissue)
+    return write_masks(out, masks, slide, facts_of_study("diffusion", params), models, tissue)
 
 
 def _vote(found: PredictedCanvases, masks: Masks, classes: int) -> None:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import histoloom
-from histoloom.config.tile import Tissue
 from histoloom.data.commit import hash_tree, sha256_file
 from histoloom.data.slide_entry import PREDICTION
 from histoloom.learners.kept import KeptFacts, lineage_of_learner
@@ -16,7 +15,7 @@ from histoloom.slides.polygons import write_traced
 from histoloom.slides.predicted import CERTAINTY, MASK, PredictionFacts
 from histoloom.slides.pyramid import PyramidPicture, RasterFile, TiffFormat, write_pyramid
 from histoloom.slides.slide import Slide
-from histoloom.slides.tissue import detect_tissue
+from histoloom.slides.tissue import TissueMap
 from histoloom.slides.woven import FACTS
 
 REGIONS = "mask.geojson"
@@ -58,14 +57,17 @@ def masks_folder(out: Path) -> OutputFolder:
     return OutputFolder(out, (MASK, CERTAINTY, REGIONS), PREDICTION, FACTS)
 
 
-def write_masks(out: Path, parts: Path, masks: Masks, slide: Slide, kept: KeptFacts, model: Path) -> PredictedSlide:
+def write_masks(
+    out: Path, masks: Masks, slide: Slide, kept: KeptFacts, model: Path, tissue: TissueMap
+) -> PredictedSlide:
     """Write `mask.tif`, `certainty.tif`, `mask.geojson` and `prediction.json`, and clear away what they were made from.
 
     Parameters
     ----------
-    parts : of the run. kept : of the learner. model : the folder that it came from.
+    kept : of the learner. model : the folder that it came from.
     """
-    made, size = parts / "made", (masks.ids.height, masks.ids.width)
+    parts, size = masks.ids.path.parent, (masks.ids.height, masks.ids.width)
+    made = parts / "made"
     made.mkdir(exist_ok=True)
     for name, raster in ((MASK, masks.ids), (CERTAINTY, masks.sure)):
         scratch = parts / f"{name}-levels"
@@ -77,9 +79,8 @@ def write_masks(out: Path, parts: Path, masks: Masks, slide: Slide, kept: KeptFa
         slide.path.name, slide_sha256(slide.path), slide.mpp, kept.classes, size[1], size[0], kept.mpp, bounds.left, bounds.top,
         masks.downsample, sha256_file(made / MASK), sha256_file(made / CERTAINTY), lineage_of_learner(model).record,
     )  # fmt: skip
-    tissue = detect_tissue(slide, Tissue(**kept.tissue)).mask
     masks_folder(out).publish(parts, made, {
-        **asdict(said), "learner": kept.name, "regions": regions, "tissue_fraction": float(tissue.mean()),
+        **asdict(said), "learner": kept.name, "regions": regions, "tissue_fraction": float(tissue.mask.mean()),
         "model_sha256": hash_tree(model), "histoloom": histoloom.__version__, "note": "Predicted by a model. Nobody has looked at it.",
     })  # fmt: skip
-    return PredictedSlide(size[1], size[0], kept.mpp, regions, bool(tissue.any()))
+    return PredictedSlide(size[1], size[0], kept.mpp, regions, bool(tissue.mask.any()))
