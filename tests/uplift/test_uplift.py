@@ -178,7 +178,7 @@ def test_arms_that_there_are_no_tiles_for_are_left_out_and_named(folder):
     assert found["left_out"] == {
         "synthetic": "no synthetic tile shows blue",
         "strong+retrieval": "no real train tile is without a label",
-        "real+synthetic-of-variations": "no synthetic tile was accepted of the request 'variations'",
+        "real+synthetic-of-variations": "no synthetic tile was accepted of variations",
     }
     assert {arm["arm"] for arm in found["arms"]} == {"real", "strong+synthetic"}
     assert run_uplift(params_of(seeds=0)) == {"left_out": "uplift.seeds is 0"}

@@ -12,19 +12,19 @@ FIRST = ("real", "strong", "synthetic", "synthetic-then-real")
 FURTHER = ("synthetic", "unfiltered", "synthetic-then-real", "retrieval", "ssl", "classical")
 _SYNTHETIC = ("synthetic", "unfiltered", "synthetic-then-real")
 _OF = "-of-"
-"""Before the name of the plan's request whose tiles an arm takes alone."""
+"""Before the name of each of the plan's requests whose tiles an arm takes alone."""
 
 
 @dataclass(frozen=True)
 class Arm:
     """What an arm is trained on, and how.
 
-    words : the parts of its name. request : the plan's request whose synthetic tiles it takes; None for all.
+    words : the parts of its name. requests : those of the plan whose synthetic tiles it takes; none for all.
     """
 
     name: str
     words: frozenset[str]
-    request: str | None = None
+    requests: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str) -> Arm:
@@ -45,7 +45,7 @@ class Arm:
             raise ValueError(f"the arm '{name}' names its synthetic tiles, or something else, twice")
         if {"strong", "classical"} <= {*words}:
             raise ValueError(f"the arm '{name}' has two augmentations: strong and classical")
-        arm = cls(name, frozenset(words), next((request for request in requests if request), None))
+        arm = cls(name, frozenset(words), next((of for of in requests if of), ()))
         if "retrieval" in words and not arm.has_real:
             raise ValueError(
                 f"the arm '{name}' retrieves tiles that are like labelled ones, and has none: begin it with real or strong"
@@ -94,12 +94,10 @@ class Arm:
         return not self.has_synthetic and self.augmentation == "strong"
 
 
-def _parted(word: str) -> tuple[str, str | None]:
-    """A word and the request that it names."""
-    kind, of, request = word.partition(_OF)
-    if kind in _SYNTHETIC and of:
-        return kind, request
-    return word, None
+def _parted(word: str) -> tuple[str, tuple[str, ...]]:
+    """A word and the requests that it names."""
+    kind, *requests = word.split(_OF)
+    return (kind, tuple(requests)) if kind in _SYNTHETIC and all(requests) else (word, ())
 
 
 def _check(name: str) -> str:

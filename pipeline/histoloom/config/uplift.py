@@ -32,7 +32,7 @@ class Uplift(Section):
     """what is trained on; the first has real tiles alone, and the others are compared with it. Words, joined by +: real; strong
     (real tiles, strong augmentation); synthetic (accepted tiles); unfiltered (as many of all); synthetic-then-real (in turn, half of the
     steps each); retrieval (unlabelled real tiles, most like the labelled); ssl (`pretraining` before); classical (augmentation). -of-NAME
-    takes the synthetic tiles of one request: strong+synthetic-of-variations"""
+    takes the synthetic tiles of a request, or of several: strong+synthetic-of-varied-of-noised"""
     asked: ArmName | None = None
     """the arm that the question is about: its gain is over the best of strong, strong+ssl and strong+retrieval. Unstated, the first of
     `arms` with strong augmentation and synthetic tiles"""

@@ -104,7 +104,7 @@ def choose(trial: Trial, real: pd.DataFrame, synthetic: pd.DataFrame, seed: int)
     own = real if arm.has_real else real.head(0)
     if not arm.has_synthetic:
         return own, synthetic.head(0)
-    pool = synthetic if arm.request is None else synthetic[synthetic["request"] == arm.request]
+    pool = synthetic[synthetic["request"].isin(arm.requests)] if arm.requests else synthetic
     accepted = pool[pool["accepted"]]
     wanted = min(round(trial.ratio * len(real)) if arm.has_real else len(accepted), len(accepted))
     pool = pool if arm.unfiltered else accepted

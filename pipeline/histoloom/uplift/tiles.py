@@ -132,11 +132,11 @@ def left_out_arms(trials: list[Trial], tiles: UpliftTiles, pretrainable: bool) -
     left_out = {}
     for arm in {trial.arm: trial.kind for trial in trials}.values():
         made = tiles.synthetic[tiles.synthetic["accepted"]]
-        made = made if arm.request is None else made[made["request"] == arm.request]
+        made = made[made["request"].isin(arm.requests)] if arm.requests else made
         lacking = [] if tiles.masks else [c for c in tiles.classes if c not in set(made["label"])]
         if arm.has_synthetic and made.empty:
             left_out[arm.name] = "no synthetic tile was accepted" + (
-                f" of the request '{arm.request}'" if arm.request else ""
+                f" of {', '.join(arm.requests)}" if arm.requests else ""
             )
         elif arm.has_synthetic and not arm.has_real and lacking:
             left_out[arm.name] = f"no synthetic tile shows {', '.join(lacking)}"
