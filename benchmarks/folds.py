@@ -1,8 +1,9 @@
-"""The folds of a cross-validation as one study: what all models say of the test tiles, analysed once."""
+"""The folds of a cross-validation as one study: what all models say of val and test tiles, chosen and analysed once."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,38 +13,49 @@ from benchmarks.studies import Study
 from histoloom.config import Params
 from histoloom.data.rows import held_out_rows
 from histoloom.errors import HistoloomError
-from histoloom.studies.uplift import PREDICTIONS
-from histoloom.uplift.analysis import analyse, paired_difference
-from histoloom.uplift.protocol import trials_of
+from histoloom.uplift.analysis import ArmKey, Difference, analyse, paired_difference
+from histoloom.uplift.choice import best_other, detectable
+from histoloom.uplift.protocol import Trial, trials_of
 from histoloom.uplift.tasks import Task, label_task, mask_task
+from histoloom.uplift.trial import PREDICTIONS, VAL_PREDICTIONS
 
 CHANGE = ("difference", "interval", "interval_of_all")
 
 
 class Predicted(NamedTuple):
-    """What the models of all folds say of the test tiles, each tile predicted by the fold that held it out.
+    """What the models of all folds say of tiles, each predicted by the fold that held it out.
 
     arms : (arm, ratio) to the predictions of each seed, rows in the order of `rows`.
     """
 
-    arms: dict[tuple[str, float], list[np.ndarray]]
+    arms: dict[ArmKey, list[np.ndarray]]
     task: Task
     rows: pd.DataFrame
 
 
-def predicted(studies: list[Study]) -> Predicted:
-    """What the folds' `uplift` wrote, put together."""
+class Chosen(NamedTuple):
+    """What val decides of all folds together. detectable : the least difference on test that would be found four times of five."""
+
+    other: ArmKey | None
+    on: str
+    detectable: float | None
+
+
+def predicted(studies: Sequence[Study], split: str = "test") -> Predicted:
+    """What the folds' `uplift` wrote of val or test, each arm at the learning rate that the fold's val chose, put together."""
     params = Params.model_validate({"seed": 0} | studies[0].params)
-    tests, predictions = [], {}
-    masks = params.uplift.task == "mask"
+    file, masks = VAL_PREDICTIONS if split == "val" else PREDICTIONS, params.uplift.task == "mask"
+    tests: list[pd.DataFrame] = []
+    predictions: dict[ArmKey, dict[int, list[np.ndarray]]] = {}
     for study in studies:
-        rows = held_out_rows(study.tiles.rows())
-        found = measured(study, "uplift")
-        trials = [trial for trial in trials_of(params.uplift) if trial.arm not in found["left_out"]]
-        first = pd.read_parquet(study.folder / "data/uplift" / trials[0].name / PREDICTIONS)
-        tests.append(rows.set_index("tile_id", drop=False).loc[first["tile_id"]])
+        rows, trials = study.tiles.rows(), _chosen_trials(study, params)
+        rows = (rows[rows["split"] == "val"] if split == "val" else held_out_rows(rows)).set_index(
+            "tile_id", drop=False
+        )
+        first = pd.read_parquet(study.folder / "data/uplift" / trials[0].name / file)
+        tests.append(rows.loc[first["tile_id"]])
         for trial in trials:
-            table = pd.read_parquet(study.folder / "data/uplift" / trial.name / PREDICTIONS).set_index("tile_id")
+            table = pd.read_parquet(study.folder / "data/uplift" / trial.name / file).set_index("tile_id")
             values = table.loc[first["tile_id"]].to_numpy()
             predictions.setdefault((trial.arm, trial.ratio), {}).setdefault(trial.seed, []).append(values)
     test = pd.concat(tests, ignore_index=True)
@@ -62,29 +74,39 @@ def predicted(studies: list[Study]) -> Predicted:
     return Predicted(whole, (mask_task if masks else label_task)(test, classes, folds), test)
 
 
-def together(found: Predicted) -> dict:
+def chosen(studies: Sequence[Study], test: Predicted, reference: ArmKey) -> Chosen:
+    """The arm that synthetic tiles must beat, by val of all folds; where there is no val, by the test tiles."""
+    if any(measured(study, "uplift")["choice"]["chosen_on"] != "val" for study in studies):
+        return Chosen(best_other(test.arms, test.task), "test", None)
+    val = predicted(studies, "val")
+    other = best_other(val.arms, val.task)
+    seen = (
+        detectable(val.arms, val.task, test.task.groups, (reference, other)) if other and other != reference else None
+    )
+    return Chosen(other, "val", seen)
+
+
+def together(found: Predicted, other: ArmKey | None) -> dict:
     """One analysis of all folds; the first arm is what the others are compared with."""
-    return {**analyse(found.arms, found.task, next(iter(found.arms))[0], 0)}
+    return {**analyse(found.arms, found.task, next(iter(found.arms))[0], 0, other)}
 
 
-def over(first: Predicted, second: Predicted) -> dict:
-    """By how much each arm with synthetic tiles is better in the second study, whose models had the same tests and seeds."""
+def between(first: Predicted, one: ArmKey, second: Predicted, other: ArmKey, comparisons: int) -> Difference:
+    """By how much an arm is better than another one, of the same study or of another whose models had the same tests and seeds."""
     if first.rows["tile_id"].tolist() != second.rows["tile_id"].tolist():
         raise HistoloomError("The two studies were tested on different tiles, so their arms can't be compared.")
-    shared = [key for key in first.arms if key[0] not in ("real", "real+classical") and key in second.arms]
-    task, out = first.task, {}
-    for key in shared:
-        before, after = (np.stack([task.evidence(p) for p in part.arms[key]]) for part in (first, second))
-        rng = np.random.default_rng(0)
-        change = paired_difference(task, before, after, rng, len(shared))
-        out[named(*key)] = {name: change[name] for name in CHANGE}
-    return out
-
-
-def named(arm: str, ratio: float) -> str:
-    return arm + ("" if ratio == 1 else f"_ratio{ratio:g}")
+    task = first.task
+    after, before = (
+        np.stack([task.evidence(p) for p in part.arms[key]]) for part, key in ((first, one), (second, other))
+    )
+    return paired_difference(task, before, after, np.random.default_rng(0), comparisons)
 
 
 def measured(study: Study, stage: str) -> dict:
     """What a stage of a study reported."""
     return json.loads((study.folder / "reports" / stage / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _chosen_trials(study: Study, params: Params) -> list[Trial]:
+    rates = {(arm, ratio): rate for arm, ratio, rate in measured(study, "uplift")["choice"]["rates"]}
+    return [t for t in trials_of(params.uplift) if (t.arm, t.ratio) in rates and rates[t.arm, t.ratio] == t.rate]

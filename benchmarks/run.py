@@ -24,13 +24,18 @@ from histoloom.cluster import device
 from histoloom.config import Cluster
 
 
-def arguments(description: str, parts: tuple[str, ...] = (), **folders: str) -> argparse.Namespace:
-    """Parse `--smoke`, `--json PATH`, `--only` some of `parts` and, for each of `folders` (name to help), `--NAME PATH`."""
+def arguments(
+    description: str, parts: tuple[str, ...] = (), fractions: tuple[float, ...] = (), **folders: str
+) -> argparse.Namespace:
+    """Parse `--smoke`, `--json PATH`, `--only` some of `parts`, `--fractions` and, for each of `folders` (name to help), `--NAME PATH`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--smoke", action="store_true", help="small sizes, within a minute on two cores")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results here")
     if parts:
         parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="measure these alone")
+    if fractions:
+        text = "measure at these fractions of the labels alone"
+        parser.add_argument("--fractions", nargs="+", type=float, choices=fractions, default=fractions, help=text)
     for name, text in folders.items():
         parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
     return parser.parse_args()
