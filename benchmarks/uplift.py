@@ -11,16 +11,19 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.findings import finding_of, write_findings
 from benchmarks.folds import CHANGE, Predicted, between, chosen, measured, predicted, together
 from benchmarks.inputs import drawn_slides
-from benchmarks.questions import BAR, QUESTIONS, study_of
+from benchmarks.questions import QUESTIONS, study_of
 from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
+from histoloom.uplift.advice import Finding
 
 PARTS = tuple(QUESTIONS)
 STAGES = (
@@ -112,8 +115,11 @@ def main() -> None:
     options = arguments(
         __doc__, PARTS, fractions=tuple(sorted({f for q in QUESTIONS.values() for f in q.fractions})),
         work="keep the studies here, so that a broken run goes on where it stopped", pictures="write plots here",
+        findings="write what histoloom advise reads into this file, such as pipeline/histoloom/uplift/measured.json",
     )  # fmt: skip
-    keys, minutes = {}, {}
+    keys: dict[str, dict] = {}
+    minutes: dict[str, float] = {}
+    said: list[Finding] = []
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)).absolute()
         for name in options.only:
@@ -130,28 +136,38 @@ def main() -> None:
                 options.pictures.mkdir(parents=True, exist_ok=True)
                 words = "Dice" if name == "hospital" else "balanced accuracy"
                 drawn_differences(found, words).savefig(options.pictures / f"{name}.png", dpi=110)
+    if options.findings is not None:
+        write_findings(options.findings, said)
     report("uplift", options.smoke, {}, flat(keys), minutes, options.json)
 
 
-def _answered(root: Path, name: str, fraction: float, smoke: bool) -> tuple[dict, dict]:
-    """The keys of a question at a label fraction, and the analysis that they are taken from."""
-    question, studies, without = QUESTIONS[name], [], []
-    for fold in range(min(question.folds, 2)):
+class Answer(NamedTuple):
+    """A question's keys at a label fraction, the analysis that they are taken from, and what is kept of it."""
+
+    keys: dict
+    analysed: dict
+    finding: Finding | None
+
+
+def _answered(root: Path, name: str, fraction: float, smoke: bool) -> Answer:
+    question = QUESTIONS[name]
+    studies: list[Study] = []
+    without: list[Study] = []
+    for fold in range(question.folds):
         study = drawn(root, name, fold) if smoke else study_of(name, root, fold, fraction)
         study.run(*STAGES)
         studies.append(study)
         if not smoke and fraction == question.fractions[0]:
             without.append(_without_pool(study, question.asked))
     found = predicted(studies)
-    other = chosen(studies, found, next(iter(found.arms)))
-    analysed = together(found, other.other)
-    keys = keys_of(analysed, studies, other.detectable, other.on) | {
-        "best_other": other.other[0] if other.other else None
-    }
-    if not smoke:
-        pool = predicted(without) if without else None
-        keys["ablation"] = taken_out(name, found, analysed["comparisons"], pool)
-    return keys, analysed
+    decided = chosen(studies, found, next(iter(found.arms)))
+    analysed = together(found, decided.other)
+    other = decided.other[0] if decided.other else None
+    keys = keys_of(analysed, studies, decided.detectable, decided.on) | {"best_other": other}
+    if smoke or other is None:
+        return Answer(keys, analysed, None)
+    keys["ablation"] = taken_out(name, found, analysed["comparisons"], predicted(without) if without else None)
+    return Answer(keys, analysed, finding_of(name, fraction, studies, analysed, other, question.asked))
 
 
 def _without_pool(study: Study, asked: str) -> Study:

@@ -223,6 +223,17 @@ def score(folder: Path, verdicts: Path) -> None:
     console.print("Add review to filter.use to reject what was found unusable.")
 
 
+@cli.command()
+def advise() -> None:
+    """Say which recipe is likely to help this study, what it costs, and when not to bother.
+
+    It counts labels, classes, patients and unlabelled tiles, and compares them with experiments on public sets.
+    """
+    from histoloom.cli.advise import print_advice
+
+    print_advice(_study())
+
+
 cli.add_command(segment)
 cli.add_command(predict)
 cli.add_command(sample)
