@@ -201,6 +201,7 @@ def test_a_tile_s_own_noise_is_all_the_noise_there_is(study):
     test = every[every["split"] == "test"]["tile_id"].tolist()
     own = {name: rows[rows["request"] == name] for name in ("own", "own-again", "own-in-steps", "own-little")}
     assert all(of["condition_ref"].tolist() == test for of in own.values())
+    assert {*own["own"]["steps"]} == {1} and {*own["own-in-steps"]["steps"]} == {10}
     assert not {*own["own"]["seed"]} & {*own["own-again"]["seed"]}
     tiles = {name: store.read(of).astype(float) for name, of in own.items()}
     assert (tiles["own"] == tiles["own-again"]).all()  # nothing is drawn
@@ -306,6 +307,9 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"start": OWN | {"jump": True}, "remake": {"centre_um": 6, "rounds": 2}}, "repeats steps"),
         ({"start": {"inverted": True, "noise": "own"}}, "leave one of them out"),
         ({"start": {"jump": True}}, "state from: tile"),
+        ({"where": {"split": "test"}}, "reads train tiles alone"),
+        ({"where": {"split": "train"}, "purpose": "evaluate"}, "reads val and test tiles alone"),
+        ({"start": {"from": "tile", "strength": 0.5, "where": {"split": "val"}}}, r"start.where.split is val"),
         ({"start": {"inverted": True, "jump": True}}, "that jump leaves out"),
         ({"samples": 2, "counterfactual": True, "change": {"label": "stroma"}}, "made one by one"),
     ],

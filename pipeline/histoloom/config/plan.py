@@ -54,6 +54,18 @@ class Request(Program):
     on real tiles of any split, results in data/predicted, never emitted"""
 
     @model_validator(mode="after")
+    def _reads_its_splits(self):
+        """Tiles to augment are made of train tiles, and those to evaluate of held-out ones."""
+        read = {"augment": ("train",), "evaluate": ("val", "test"), "predict": ("train", "val", "test")}[self.purpose]
+        for name, where in (("where", self.where), ("start.where", self.start.where or Where())):
+            if where.split is not None and where.split not in read:
+                raise ValueError(
+                    f"{name}.split is {where.split}, and purpose: {self.purpose} reads {' and '.join(read)} tiles alone: leave it out, or "
+                    "set purpose: predict"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _makes_tiles(self):
         if self.purpose != "predict":
             if self.tiles == "all":

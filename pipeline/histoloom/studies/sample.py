@@ -125,6 +125,13 @@ def rows_of(plan: pd.DataFrame, params: Params, generator: str, device: str, *, 
         tissue_fraction=np.nan,
         generator_sha256=generator,
         window_layout=None,
-        **sampling | {"guidance": [sampling["guidance"]] * len(plan)},
+        **sampling
+        | {"guidance": [sampling["guidance"]] * len(plan), "steps": _steps(plan["program"], sampling["steps"])},
         ancestors=[sorted({*pair} - {None}) for pair in zip(plan["split_group"], plan["input_group"])],
     )
+
+
+def _steps(programs: pd.Series, stated: int) -> list[int]:
+    """How many steps of the solver each row's tile may take; one that jumps takes one."""
+    jumps = {text: Program.read(text).start.jump for text in programs.unique()}
+    return [1 if jumps[text] else stated for text in programs]
