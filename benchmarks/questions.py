@@ -31,6 +31,7 @@ _ADAPTED: dict[str, Any] = {
     "train_denoiser": {"init": MODEL, "steps": 400, "batch_size": 16, "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16"},
     "sample": {"steps": 20, "guidance": 1.5, "precision": "bf16"},
     "filter": {"use": ["quality", "distance", "realism", "near_copy"], "min_yield": 0.02},
+    "emit": {"allow_unknown_ancestors": True},
 }  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Question(NamedTuple):
     study : (root, fold, label fraction) to the study that answers it.
     fractions : of the labels; the claim is about the first.
     asked : the arm that the claim is about. others : arms that lack one of its ingredients, by what they lack.
+    without : what is changed in params of studies that lack one, by what they lack; there the arm `asked` is tried alone.
     """
 
     study: Callable[[Path, int, float], Study]
@@ -47,6 +49,7 @@ class Question(NamedTuple):
     fractions: tuple[float, ...]
     asked: str
     others: dict[str, str]
+    without: dict[str, dict[str, Any]]
 
     @property
     def arms(self) -> list[str]:
@@ -72,7 +75,6 @@ def rare(root: Path, _: int, fraction: float) -> Study:
         {"name": "varied", **real},
         {"name": "noised", **real, "start": {"from": "tile", "strength": 0.5}},
         {"name": "inpainted", **real, "remake": {"centre_um": 10.0}, "start": in_normal},
-        {"name": "label-only", "where": {"label": "atypical"}, "change": {"leave_out": ["image"]}, "tiles": _MADE},
         *(
             {"name": f"any{number}", "where": {"label": label}, "like": "tile", "tiles": _MADE // 2}
             for number, label in enumerate(CLASSES)
@@ -100,7 +102,6 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
         for request in (
             {"name": f"swapped{number}", "where": {"label": label}, "like": "tile", **swap},
             {"name": f"inverted{number}", "where": {"label": label}, "start": inverted, **swap},
-            {"name": f"label-only{number}", "where": {"label": label}, "change": {**swap["change"], "leave_out": ["image"]}, "tiles": 300},
             {"name": f"unswapped{number}", "where": {"label": label}, "like": "tile", "tiles": 300},
         )
     ]  # fmt: skip
@@ -129,7 +130,7 @@ def hospital(root: Path, fold: int, fraction: float) -> Study:
     params = {
         "tile": {
             "mpp": 0.5, "tile_px": 32, "stride_px": 32, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
-            "labels": {"source": "none", "classes": []}, "masks": {"source": "raster", "classes": ["nucleus"]},
+            "labels": {"source": "none", "classes": [], "unlabelled": "keep"}, "masks": {"source": "raster", "classes": ["nucleus"]},
         },
         "train_encoders": {"cohort": {"columns": ["site"]}},
         "encode": {"symmetries": "turns"},
@@ -141,7 +142,6 @@ def hospital(root: Path, fold: int, fraction: float) -> Study:
             "target": "none", "batch_size": 64,
             "requests": [
                 {"name": "real-masks", **drawn, "change": swap},
-                {"name": "scattered", **drawn, "change": {**swap, "mask": {"scatter": True}}},
                 {"name": "unswapped", **drawn},
             ],
         },
@@ -153,32 +153,35 @@ def hospital(root: Path, fold: int, fraction: float) -> Study:
     return Study(folder, params, slides, {})
 
 
+_NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
+_NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}
 _THREE = "varied-of-noised-of-inpainted"
 _SWAPPED = "swapped0-of-swapped1"
 QUESTIONS = {
     "rare": Question(
         rare, 1, (0.05, 0.02, 0.1, 1.0), f"strong+synthetic-of-{_THREE}",
         {
-            "realism_filter": f"strong+unfiltered-of-{_THREE}", "real_sample": "strong+synthetic-of-label-only",
-            "targeting": "strong+synthetic-of-any0-of-any1", "noised_and_inpainted": "strong+synthetic-of-varied",
+            "realism_filter": f"strong+unfiltered-of-{_THREE}", "targeting": "strong+synthetic-of-any0-of-any1", "noised_and_inpainted": "strong+synthetic-of-varied",
             "varied_and_inpainted": "strong+synthetic-of-noised", "varied_and_noised": "strong+synthetic-of-inpainted",
             "mixing": f"strong+synthetic-then-real-of-{_THREE}",
         },
+        {"unlabelled_pool": _NO_POOL, "embedding": _NO_EMBEDDING},
     ),
     "scanner": Question(
         scanner, 2, (1.0,), f"strong+synthetic-of-{_SWAPPED}",
         {
-            "realism_filter": f"strong+unfiltered-of-{_SWAPPED}", "real_sample": "strong+synthetic-of-label-only0-of-label-only1",
-            "targeting": "strong+synthetic-of-unswapped0-of-unswapped1", "embedding": "strong+synthetic-of-inverted0-of-inverted1",
-            "mixing": f"strong+synthetic-then-real-of-{_SWAPPED}",
+            "realism_filter": f"strong+unfiltered-of-{_SWAPPED}", "targeting": "strong+synthetic-of-unswapped0-of-unswapped1",
+            "sampling_from_noise": "strong+synthetic-of-inverted0-of-inverted1", "mixing": f"strong+synthetic-then-real-of-{_SWAPPED}",
         },
+        {"embedding": _NO_EMBEDDING},
     ),
     "hospital": Question(
         hospital, 2, (1.0, 0.1), "strong+synthetic-of-real-masks",
         {
-            "realism_filter": "strong+unfiltered-of-real-masks", "real_sample": "strong+synthetic-of-scattered",
-            "targeting": "strong+synthetic-of-unswapped", "mixing": "strong+synthetic-then-real-of-real-masks",
+            "realism_filter": "strong+unfiltered-of-real-masks", "targeting": "strong+synthetic-of-unswapped",
+            "mixing": "strong+synthetic-then-real-of-real-masks",
         },
+        {},
     ),
 }  # fmt: skip
 
@@ -212,7 +215,8 @@ def _of_mitoses(folder: Path, table: pd.DataFrame, conditions: list[str], reques
         images = np.stack([_centre(real_data() / "mitoses" / path) for path in table["path"]])
         columns = {name: table[name].to_numpy(str) for name in ("label", "slide_id", "split", "site")}
         np.savez(folder / "data/mitoses.npz", images=images, **columns)
-    params = {
+    inverts = any("inverted" in request.get("start", {}) for request in requests)
+    params: dict[str, Any] = {
         "tile": {
             "manifest": None, "mpp": _MPP, "tile_px": _SIDE, "stride_px": _SIDE, "tissue": {"leave_out": []}, "caption": "H&E of breast",
             "labels": {"source": "slide", "classes": list(CLASSES), "unlabelled": "keep"},
@@ -227,6 +231,8 @@ def _of_mitoses(folder: Path, table: pd.DataFrame, conditions: list[str], reques
             "steps": 150, "batch_size": 16, "image_px": _SIDE, "learning_rate": [3e-4, 1e-4], "ratios": [ratio], **_COMMON,
         },
     }  # fmt: skip
+    if inverts:
+        params["sample"] = {**params["sample"], "scheduler": "ddim"}
     if "cohort" in conditions:
         params["train_encoders"] = {**params["train_encoders"], "cohort": {"columns": ["site"]}}
     return Study(folder, params, [], {})

@@ -30,7 +30,6 @@ STAGES = (
     "tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample", "sample_slides", "tile_slides", "train_filters",
     "filter", "uplift",
 )  # fmt: skip
-POOL = "unlabelled_pool"
 
 
 def drawn(root: Path, name: str, fold: int) -> Study:
@@ -79,7 +78,7 @@ def keys_of(found: dict, studies: list[Study], seen: float | None, on: str) -> d
     return out | {key: found[key] for key in ("test_groups", "test_tiles", "comparisons")}
 
 
-def taken_out(name: str, found: Predicted, comparisons: int, without_pool: Predicted | None) -> dict[str, dict]:
+def taken_out(name: str, found: Predicted, comparisons: int, without: dict[str, Predicted]) -> dict[str, dict]:
     """What the arm that the question is about loses without each of its ingredients, at equal counts of tiles."""
     question, ratios = QUESTIONS[name], dict(found.arms)
     asked = next(key for key in ratios if key[0] == question.asked)
@@ -87,8 +86,7 @@ def taken_out(name: str, found: Predicted, comparisons: int, without_pool: Predi
     for lacks, arm in question.others.items():
         if other := next((key for key in ratios if key[0] == arm), None):
             lost[lacks] = between(found, asked, found, other, comparisons)
-    if without_pool is not None:
-        lost[POOL] = between(found, asked, without_pool, asked, comparisons)
+    lost |= {lacks: between(found, asked, other, asked, comparisons) for lacks, other in without.items()}
     return {lacks: {key: change[key] for key in CHANGE} for lacks, change in lost.items()}  # type: ignore[literal-required]
 
 
@@ -152,13 +150,13 @@ class Answer(NamedTuple):
 def _answered(root: Path, name: str, fraction: float, smoke: bool) -> Answer:
     question = QUESTIONS[name]
     studies: list[Study] = []
-    without: list[Study] = []
+    without: dict[str, list[Study]] = {}
     for fold in range(question.folds):
         study = drawn(root, name, fold) if smoke else study_of(name, root, fold, fraction)
         study.run(*STAGES)
         studies.append(study)
-        if not smoke and fraction == question.fractions[0]:
-            without.append(_without_pool(study, question.asked))
+        for lacks, changes in question.without.items() if not smoke and fraction == question.fractions[0] else ():
+            without.setdefault(lacks, []).append(_without(study, lacks, changes, question.asked))
     found = predicted(studies)
     decided = chosen(studies, found, next(iter(found.arms)))
     analysed = together(found, decided.other)
@@ -166,14 +164,15 @@ def _answered(root: Path, name: str, fraction: float, smoke: bool) -> Answer:
     keys = keys_of(analysed, studies, decided.detectable, decided.on) | {"best_other": other}
     if smoke or other is None:
         return Answer(keys, analysed, None)
-    keys["ablation"] = taken_out(name, found, analysed["comparisons"], predicted(without) if without else None)
+    keys["ablation"] = taken_out(
+        name, found, analysed["comparisons"], {lacks: predicted(of) for lacks, of in without.items()}
+    )
     return Answer(keys, analysed, finding_of(name, fraction, studies, analysed, other, question.asked))
 
 
-def _without_pool(study: Study, asked: str) -> Study:
-    """The same study, nothing of which sees the unlabelled tiles."""
-    changes = {"tile": {"labels": {"unlabelled": "drop"}}, "uplift": {"arms": ["real", asked]}}
-    alone = study.copied(f"{study.folder.name}-without-pool", changes)
+def _without(study: Study, lacks: str, changes: dict, asked: str) -> Study:
+    """The same study without an ingredient, in which one arm with synthetic tiles is tried."""
+    alone = study.copied(f"{study.folder.name}-without-{lacks}", changes | {"uplift": {"arms": ["real", asked]}})
     alone.run(*STAGES)
     return alone
 

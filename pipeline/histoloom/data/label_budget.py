@@ -9,6 +9,7 @@ from histoloom.config import Tile
 from histoloom.data.groups import split_groups
 from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox
+from histoloom.data.schema import SPLITS
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import chance, shuffled
 
@@ -22,14 +23,17 @@ def visible_fractions(
     """Of each slide, split to the fraction of its squares whose labels are visible; splits with nothing hidden are not named.
 
     Labels of train are hidden, and of val where there is a test split. Where slides or patients are drawn, a fraction is 0
-    or 1, and each split has at least one of 1.
+    or 1, and each split has at least one of 1. Of a slide that nobody labelled nothing is visible, and it counts for no fraction.
     """
     fraction, of = config.labels.fraction, config.labels.fraction_of
     out: dict[str, dict[str, float]] = {entry.slide_id: {} for entry in manifest.stated}
+    unlabelled = {e.slide_id for e in manifest.stated if isinstance(e, SlideEntry) and e.is_unlabelled(config)}
+    out.update({slide_id: dict.fromkeys(SPLITS, 0.0) for slide_id in unlabelled})
     if fraction == 1:
         return out
     for split in ("train", "val") if "test" in splits.values() else ("train",):
-        members = [e for e in manifest.stated if split in {splits[g] for g in split_groups(e, config)}]
+        own = [e for e in manifest.stated if split in {splits[g] for g in split_groups(e, config)}]
+        members = [e for e in own if e.slide_id not in unlabelled]
         if config.labels.source == "none":  # whose masks nobody drew has nothing to be hidden
             members = [e for e in members if not isinstance(e, SlideEntry) or e.masks_annotated(config)]
         if of == "tile":

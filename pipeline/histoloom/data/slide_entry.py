@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,9 @@ FILE_COLUMNS = dict.fromkeys(("path", "mask", "predicted", "instances", "partner
 """Columns that name files, to the param that names the folder of these."""
 PREDICTION = "prediction.json"
 """What `histoloom predict` says of the masks beside it; the column predicted names it."""
+_SOURCES = {"polygons": ("annotations",), "raster": ("mask", "instances"), "slide": ("label",)}
+"""Of labels and masks, to the columns that state them."""
+_STATING = ("annotations", "mask", "instances", "label", "predicted")
 _LEAVE_EMPTY = "leave it empty, or use other words if it means something."
 
 
@@ -44,12 +48,24 @@ class SlideEntry:
     partner: Path | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
+    def is_unlabelled(self, config: Tile) -> bool:
+        """Whether it states nothing that labels and masks are taken from, as `tile.labels.unlabelled: keep` allows."""
+        return _is_unlabelled({name: getattr(self, name) for name in _STATING}, config)
+
     def masks_annotated(self, config: Tile) -> bool:
         """Whether it names an annotation that `tile.masks` reads; of other sources it needs none."""
         source = config.masks.source
         if source == "polygons":
             return self.annotations is not None
         return source != "raster" or self.mask is not None or self.instances is not None
+
+
+def _is_unlabelled(stated: Mapping[str, object], config: Tile) -> bool:
+    """Whether a row, as column to what it states or None, names none of the sources of labels and masks, and may."""
+    found = {source: any(stated.get(c) is not None for c in columns) for source, columns in _SOURCES.items()}
+    told = [found[source] for source in (config.labels.source, config.masks.source) if source in found]
+    kept = config.labels.unlabelled == "keep" and stated.get("predicted") is None
+    return kept and bool(told) and not any(told)
 
 
 def read_entry(
@@ -74,7 +90,8 @@ def read_entry(
     mpp, split = _scale(values.get("mpp"), number, found), _split(values.get("split"), number, found)
     label, caption = values.get("label"), values.get("caption")
     _check_label(label, number, config, found)
-    _check_sources(values, number, config, found)
+    if not _is_unlabelled(values, config):
+        _check_sources(values, number, config, found)
     _check_dataset(values.get("dataset"), number, found)
     known = ("slide_id", "patient_id", "label", "caption", "split")
     extra = {k: v or "" for k, v in values.items() if k not in (*known, *FILE_COLUMNS, "mpp")}
@@ -129,9 +146,6 @@ def _check_words(values: dict[str, str], row: int, found: Found) -> None:
 
 def _check_label(label: str | None, row: int, config: Tile, found: Found) -> None:
     classes = config.labels.classes
-    if config.labels.source == "slide" and label is None:
-        problem = "it is empty, and params take labels from here (tile.labels.source: slide)."
-        found.fault(problem, "fill it in.", row, "label")
     if label is not None and label not in classes and ids.is_null(label):
         _check_words({"label": label}, row, found)
     elif label is not None and label not in classes:
@@ -139,14 +153,19 @@ def _check_label(label: str | None, row: int, config: Tile, found: Found) -> Non
         found.fault(f"unknown label '{label}'.", remedy, row, "label")
 
 
-def _check_sources(values: dict[str, str | None], row: int, config: Tile, found: Found) -> None:
+def _check_sources(values: Mapping[str, str | None], row: int, config: Tile, found: Found) -> None:
+    """Faults of a slide that states a part of what labels and masks are taken from, or nothing where nothing may be missing."""
     told = [config.labels.source] + [config.masks.source] * (values.get("predicted") is None)
+    keep = "set tile.labels.unlabelled: keep, so that it stays without labels"
+    if config.labels.source == "slide" and values.get("label") is None:
+        problem = "it is empty, and params take labels from here (tile.labels.source: slide)."
+        found.fault(problem, f"fill it in, or {keep}.", row, "label")
     if "polygons" in told and values.get("annotations") is None:
         problem = "it is empty, and params take labels or masks from polygons."
-        found.fault(problem, "name its GeoJSON.", row, "annotations")
+        found.fault(problem, f"name its GeoJSON, or {keep}.", row, "annotations")
     if "raster" in told and values.get("mask") is None and values.get("instances") is None:
         problem = "no 'mask' or 'instances' raster, and params take labels or masks from rasters."
-        found.fault(problem, "name one.", row, "mask")
+        found.fault(problem, f"name one, or {keep}.", row, "mask")
 
 
 def _check_dataset(name: str | None, row: int, found: Found) -> None:

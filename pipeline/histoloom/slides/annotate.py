@@ -73,7 +73,6 @@ class Annotations:
             return self.regions.class_ids(classes, box, downsample)
         if self.raster is None:
             if self.instances is None:
-                assert self.predicted is not None, "the manifest's checks ask for one of them"
                 return np.full(box.shape_at(downsample), UNKNOWN, np.uint8)
             return (self.instances.nearest(box, downsample) > 0).astype(np.uint8)
         return self.raster.nearest(box, downsample).astype(np.uint8)
