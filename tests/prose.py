@@ -23,7 +23,7 @@ _PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]*)[^)]*\)")
 _CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _PERIOD_WITHIN = re.compile(r"\b(et al|e\.g|i\.e|cf|vs|eq|fig|no|approx|resp|Dr|St)\.", re.IGNORECASE)
-_END = re.compile(r"(?<=[.!?])[)\"'*_]*\s+(?=[\"'(*_\[]*[A-Z0-9ÄÖÜ])")
+_END = re.compile(r"(?<=[.!?])[)\"'*_]*\s+")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _LEVEL = re.compile(r"\b95 %")  # of an interval: no measurement
 _NUMBER = r"(?<![\w.])(?<!\w-)[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|-\w)"
