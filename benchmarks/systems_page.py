@@ -25,10 +25,12 @@ The systems are those of a review of diffusion models for microscopy (Liu et al.
 To run one, in the repository with its environment active:
 
 ```
-histoloom init my-study --system oettl          # pictures made by code; some systems take --data FOLDER of real ones
+histoloom init my-study --system oettl
 cd my-study
 dvc repro
 ```
+
+Its data are pictures made by code. Some systems take `--data FOLDER` with real ones.
 
 `python -m benchmarks.systems oettl --json FILE` makes such a study in `.work/systems`, runs what the number needs, and measures it.
 `--picture FILE.jpg` shows its tiles. A run that was broken off goes on where it stopped.
