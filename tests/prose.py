@@ -69,13 +69,22 @@ def faults(markdown: str) -> Iterator[tuple[int, str, str]]:
         yield 1, f"{average:.1f} words a sentence, at most {MOST_WORDS_ON_AVERAGE} on average", ""
 
 
-def links(markdown: str) -> Iterator[tuple[int, str]]:
-    """(line, target) of links and pictures to other files, without anchors."""
+def links(markdown: str) -> Iterator[tuple[int, str, str]]:
+    """(line, file, anchor) of links and pictures that stay in the repository; no file where the anchor is of the page itself."""
     for number, line in _lines(markdown):
         for found in _LINK.finditer(_CODE.sub("", line)):
-            target = found[2].partition("#")[0]
-            if target and not re.match(r"[a-z]+:", target):
-                yield number, target
+            target, _, anchor = found[2].partition("#")
+            if not re.match(r"[a-z]+:", target):
+                yield number, target, anchor
+
+
+def anchors(markdown: str) -> set[str]:
+    """What links may lead to: headings, as GitHub and the site name them, and ids."""
+    found = {id_ for _, line in _lines(markdown) for id_ in re.findall(r'<a id="([^"]+)"', line)}
+    for heading in [line for _, line in _lines(markdown) if line.startswith("#")]:
+        words = re.sub(r"[^\w\s-]", "", _LINK.sub(r"\1", heading).lstrip("# ")).lower()
+        found.add(re.sub(r"\s", "-", words.strip()))
+    return found
 
 
 def _lines(markdown: str) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ import pytest
 
 from histoloom.cli.reference import reference
 from histoloom.data.schema import PLAN_ROW, SYNTHETIC_ROW, TILE_ROW
-from tests.prose import ROOT, faults, links, pages, sentences
+from tests.prose import ROOT, anchors, faults, links, pages, sentences
 
 _NOT_YET = {"docs/how-to/see-whether-it-helps.md"}
 """Pages whose sentences are not checked yet."""
@@ -25,11 +25,13 @@ def test_sentences_are_short_and_hold_few_numbers(page):
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page):
+def test_links_lead_to_pages_and_headings(page):
     """Those of docs/ stay there, so that they hold on the site too."""
-    for line, target in links(page.read_text(encoding="utf-8")):
-        place = (page.parent / target).resolve()
+    for line, target, anchor in links(page.read_text(encoding="utf-8")):
+        place = (page.parent / target).resolve() if target else page
         assert place.exists(), f"{page.name}:{line} leads to {target}, which is not there"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors(place.read_text(encoding="utf-8")), f"{page.name}:{line} leads to no #{anchor}"
         if page.is_relative_to(ROOT / "docs"):
             assert place.is_relative_to(ROOT / "docs"), f"{page.name}:{line} leads out of docs/: {target}"
 
@@ -111,4 +113,5 @@ def test_the_checker_tells_sentences_apart():
 
 def test_the_checker_finds_links():
     text = "[a](x.md#y) ![b](p/q.jpg) [c](https://e.org) [d](#here) `[e](no.md)`\n\n```\n[f](no.md)\n```\n"
-    assert [*links(text)] == [(1, "x.md"), (1, "p/q.jpg")]
+    assert [*links(text)] == [(1, "x.md", "y"), (1, "p/q.jpg", ""), (1, "", "here")]
+    assert anchors('# A `b`_c: d\n\n<a id="e"></a>\n') == {"a-b_c-d", "e"}
