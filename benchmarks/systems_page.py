@@ -81,7 +81,7 @@ def _page(name: str) -> str:
     title, _, rest = (folder_of(name) / PAGE).read_text(encoding="utf-8").partition("\n")
     rest = rest.replace("](../README.md", "](../systems.md").replace("](../../docs/", "](../")
     note = f"Written from `systems/{name}/README.md` by `python -m benchmarks.systems --page`."
-    return "\n".join([title, "", note, "", *_table(("", "in this recipe"), _recipe(name)), rest.strip(), ""])
+    return "\n".join([title, "", *_table(("", "in this recipe"), _recipe(name)), rest.strip(), "", note, ""])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
