@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -115,3 +116,15 @@ def test_the_checker_finds_links():
     text = "[a](x.md#y) ![b](p/q.jpg) [c](https://e.org) [d](#here) `[e](no.md)`\n\n```\n[f](no.md)\n```\n"
     assert [*links(text)] == [(1, "x.md", "y"), (1, "p/q.jpg", ""), (1, "", "here")]
     assert anchors('# A `b`_c: d\n\n<a id="e"></a>\n') == {"a-b_c-d", "e"}
+
+
+def test_docstrings_are_rewritten_as_numpy_s():
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs/extensions/docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "A tile.\n\npx : its side.\nmpp : its\nscale.\n\nParameters\n----------\na, b : numbers\n    of it.\n\nRaises\n------\nE\n    now : no."
+    assert module.numpy_style(text).splitlines() == [
+        "A tile.", "", "Attributes", "----------", "px", "    its side.", "mpp", "    its", "    scale.", "",
+        "Parameters", "----------", "a, b", "    numbers", "    of it.", "", "Raises", "------", "E", "    now : no.",
+    ]  # fmt: skip
+    assert module.numpy_style("Colour : none.") == "Colour : none."
