@@ -43,8 +43,8 @@ STAINED = ("nucleus", "clear")
 
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
-    """where labels come from: polygons (GeoJSON), raster (images of class ids), spots (a table), slide (the column label of
-    slides.csv); none: there are no labels"""
+    """where labels come from. Polygons are GeoJSON, raster is images of class ids, spots is a table of spots, slide is the column label
+    of slides.csv; with none there are no labels"""
     classes: tuple[ClassName, ...] = Field((), validate_default=True)
     """names of the tile labels. A class's number is its place here, from 0; unstated, those of the package that
     train_denoiser.init names"""
