@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.run import arguments, chip, flat, report
 from benchmarks.studies import Study
 from benchmarks.uplift import FOLDS, drawn, nuclei
+from histoloom.config.arms import Augmentation
 from histoloom.learners.learner import Training, learner_of
 from histoloom.training.run import TrainingRun
 from histoloom.uplift.analysis import paired_difference
@@ -25,7 +26,7 @@ from histoloom.uplift.tasks import MaskTask, counted
 
 FIRST, SECOND = "unet", "unet-imagenet"
 SEEDS, STEPS, BATCH = 2, 300, 8
-AUGMENTED = {"as_they_are": False, "augmented": True}
+AUGMENTED: dict[str, Augmentation] = {"as_they_are": "none", "augmented": "classical"}
 
 
 class Tiles(NamedTuple):
@@ -42,25 +43,27 @@ def tiles_of(study: Study, split: str) -> Tiles:
     return Tiles(study.tiles.read(rows), study.tiles.read(rows, "mask"), rows["split_group"].to_numpy(str))
 
 
-def predicted(train: Tiles, test: Tiles, seed: int, steps: int, augment: bool) -> tuple[dict, dict]:
+def predicted(train: Tiles, test: Tiles, seed: int, steps: int, augmentation: Augmentation) -> tuple[dict, dict]:
     """Counted pixels of the test tiles by each network, and the seconds that each took."""
     found, took = {}, {}
     for name in (FIRST, SECOND):
         with tempfile.TemporaryDirectory() as work:
             run = TrainingRun(name, steps, 2e-3, seed, Path(work), steps, warmup_steps=steps // 10, device=chip())
-            training = Training(name, "mask", ("nucleus",), run, BATCH, augment=augment)
+            training = Training(name, "mask", ("nucleus",), run, BATCH, augmentation=augmentation)
             start = time.monotonic()
             masks = learner_of(name, "mask").fit(train.images, train.masks, training).predict(test.images)
             found[name], took[name] = counted(masks, test.masks, 1), time.monotonic() - start
     return found, took
 
 
-def compared(folds: list[tuple[Tiles, Tiles]], seeds: int, steps: int, augment: bool) -> tuple[dict, dict]:
+def compared(folds: list[tuple[Tiles, Tiles]], seeds: int, steps: int, augmentation: Augmentation) -> tuple[dict, dict]:
     """Dice by patient of each, the difference with its interval over patients and seeds, and the ratio of times."""
     counts: dict[str, list] = {FIRST: [], SECOND: []}
     seconds: dict[str, list[float]] = {FIRST: [], SECOND: []}
     for seed in range(seeds):
-        parts = [predicted(train, test, 100 * fold + seed, steps, augment) for fold, (train, test) in enumerate(folds)]
+        parts = [
+            predicted(train, test, 100 * fold + seed, steps, augmentation) for fold, (train, test) in enumerate(folds)
+        ]
         for name in counts:
             counts[name].append(np.concatenate([found[name] for found, _ in parts]))
             seconds[name] += [took[name] for _, took in parts]

@@ -163,7 +163,7 @@ def keys_of(found: dict, studies: list[Study]) -> dict:
         out[name] |= {key: arm[key] for key in CHANGE if key in arm}
         trained = [trained_on(study, arm) for study in studies]
         out[name] |= {kind: sum(t[kind] for t in trained) for kind in ("real", "synthetic")}
-    for contrast in ("filtering", "beside_classical"):
+    for contrast in ("filtering", "gain"):
         for change in found.get(contrast, []):
             name = named(contrast, change["ratio"])
             out[name] = {key: change[key] for key in CHANGE}

@@ -76,7 +76,7 @@ def test_masks_are_learnt_and_the_denoiser_stays_as_it_was(models, tmp_path):
 def test_labels_are_learnt(models, tmp_path):
     images, masks = drawn(32)
     truth = masks.max((1, 2)).astype(np.int64) - 1
-    training = training_of("denoiser", "label", tmp_path / "work", rate=1e-2, augment=False, models=models)
+    training = training_of("denoiser", "label", tmp_path / "work", rate=1e-2, augmentation="none", models=models)
     found = learner_of("denoiser", "label").fit(images, truth, training).predict(images)
     assert found.shape == (32, 2) and (found.argmax(1) == truth).mean() > 0.9
 

@@ -56,7 +56,7 @@ def test_a_classifier_learns_labels(name, tmp_path):
     images, masks = drawn(32)
     truth = masks.max((1, 2)).astype(np.int64) - 1
     fitted = learner_of(name, "label").fit(
-        images, truth, training_of(name, "label", tmp_path, rate=1e-3, augment=False)
+        images, truth, training_of(name, "label", tmp_path, rate=1e-3, augmentation="none")
     )
     found = fitted.predict(images)
     assert found.shape == (32, 2) and np.allclose(found.sum(1), 1, atol=1e-5) and (found.argmax(1) == truth).all()

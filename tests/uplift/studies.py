@@ -14,7 +14,7 @@ from tests.stages import run, study_of
 CLASSES = ("pink", "blue")
 
 
-def _pictures(labels: list[str], seed: int) -> np.ndarray:
+def pictures(labels: list[str], seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     base = {"pink": (225, 150, 190), "blue": (150, 140, 215)}
     return np.stack([np.clip(rng.normal(base[label], 25, (24, 24, 3)), 0, 255) for label in labels]).astype(np.uint8)
@@ -29,11 +29,11 @@ def write_study(folder: Path, synthetic_labels: list[str], shown: list[str]) -> 
             folder / "data/tiles",
             split,
             rows.assign(tile_id=[f"{split}-{n}" for n in range(24)]),
-            _pictures(labels, seed),
+            pictures(labels, seed),
         )
     count = len(synthetic_labels)
     rows = synthetic_rows(count, split_group="train", label=synthetic_labels, masked=False)
-    make_part(folder / "data/synthetic", "augment-00000", rows, _pictures(shown, 9), SYNTHETIC_ROW)
+    make_part(folder / "data/synthetic", "augment-00000", rows, pictures(shown, 9), SYNTHETIC_ROW)
     write_synthetic_lineage(folder / "data/synthetic")
     write_verdicts(folder / "data/verdicts/augment-00000", rows, [True] * count)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histoloom.uplift.analysis import analyse, paired_difference, verdict
+from histoloom.uplift.choice import best_other, best_rates, detectable
 from histoloom.uplift.tasks import LabelTask, label_task
 from tests.build import tile_rows
 from tests.uplift.studies import CLASSES
@@ -130,17 +131,52 @@ def test_of_many_arms_that_do_nothing_none_is_said_to_help_without_a_word_on_cha
         assert least <= low <= high <= most
 
 
-def test_synthetic_tiles_beside_classical_augmentation_are_compared_with_it_alone():
+def test_a_gain_is_over_the_best_other_arm():
     test = tile_rows(20, split="test", label=list(CLASSES) * 10, split_group=[f"p{n}" for n in range(20)])
     good = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
-    predictions = {("real", 1.0): [1 - good] * 2, ("real+classical", 1.0): [good] * 2}
-    predictions |= {("real+synthetic+classical", 1.0): [good] * 2, ("real+synthetic+classical", 4.0): [1 - good] * 2}
-    found = analyse(predictions, label_task(test, CLASSES), "real", 0)["beside_classical"]
-    assert [(change["ratio"], change["against"], change["difference"]) for change in found] == [
-        (1, "real+classical", 0),
-        (4, "real+classical", -1),
+    predictions = {("real", 1.0): [1 - good] * 2, ("strong", 1.0): [1 - good] * 2, ("strong+ssl", 1.0): [good] * 2}
+    predictions |= {
+        ("strong+synthetic", 1.0): [good] * 2,
+        ("strong+synthetic", 4.0): [1 - good] * 2,
+        ("synthetic", 1.0): [good] * 2,
+    }
+    task = label_task(test, CLASSES)
+    other = best_other(predictions, task)
+    assert other == ("strong+ssl", 1.0), "real tiles without augmentation are no bar"
+    found = analyse(predictions, task, "real", 0, other)
+    assert [(change["arm"], change["ratio"], change["against"], change["difference"]) for change in found["gain"]] == [
+        ("strong+synthetic", 1, "strong+ssl", 0),
+        ("strong+synthetic", 4, "strong+ssl", -1),
     ]
-    assert "beside_classical" not in analyse(predictions, label_task(test, CLASSES), "real+classical", 0)
+    assert found["comparisons"] == 5 + 2
+    from_strong = {key: value for key, value in predictions.items() if key[0] != "real"}
+    assert analyse(from_strong, task, "strong", 0, ("strong", 1.0))["comparisons"] == 4, "none is counted twice"
+
+
+def test_val_chooses_each_arms_learning_rate_by_its_seeds_together():
+    val = tile_rows(20, split="val", label=list(CLASSES) * 10, split_group=[f"p{n}" for n in range(20)])
+    good = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
+    tried = {("real", 1.0, 1e-3): [good, 1 - good], ("real", 1.0, 1e-4): [good, good], ("strong", 1.0, 1e-3): [good]}
+    assert best_rates(tried, label_task(val, CLASSES)) == {("real", 1.0): 1e-4, ("strong", 1.0): 1e-3}
+
+
+@pytest.mark.parametrize("more", [1, 4])
+def test_what_can_be_seen_is_finer_with_more_test_patients(more):
+    rng, truth = np.random.default_rng(0), np.arange(80) % 2
+    task = LabelTask(CLASSES, (np.arange(80) // 4).astype(str), truth)
+    said = {
+        (arm, 1.0): [np.eye(2)[np.where(rng.random(80) < 0.8, truth, 1 - truth)] for _ in range(3)]
+        for arm in ("real", "strong")
+    }
+    pair = (("real", 1.0), ("strong", 1.0))
+    found = detectable(
+        said, task, np.tile(task.groups, more).astype(object) if more == 1 else np.arange(20 * more).astype(str), pair
+    )
+    whole = detectable(said, task, task.groups, pair)
+    assert found == pytest.approx(whole / np.sqrt(more), rel=1e-6)
+    assert 0.05 < whole < 0.6
+    alike = {key: [np.eye(2)[truth]] * 2 for key in said}
+    assert detectable(alike, task, task.groups, pair) is None, "arms that never differ tell nothing"
 
 
 def test_analysis_compares_each_arm_with_the_first():
@@ -150,7 +186,7 @@ def test_analysis_compares_each_arm_with_the_first():
     predictions[("real+unfiltered", 2.0)] = [good] * 2
     found = analyse(predictions, label_task(test, CLASSES), "real", 0)
     assert found["filtering"][0]["difference"] == 0 and "No measurable help" in found["filtering"][0]["verdict"]
-    assert "beside_classical" not in found
+    assert "gain" not in found
     real, both, _ = found["arms"]
     assert "verdict" not in real and both["difference"] == 1 and both["interval"] == [1, 1]
     assert "'real+synthetic, ratio 2' helped over 'real'" in both["verdict"] and "other patients" not in both["verdict"]

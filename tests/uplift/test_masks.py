@@ -103,6 +103,23 @@ def test_a_tile_whose_mask_is_unknown_is_not_learnt_from(folder):
     assert found["arms"][0]["trained_on"] == {"real": 12, "synthetic": 0}
 
 
+def test_unlabelled_tiles_are_retrieved_with_masks_that_a_teacher_finds(folder):
+    _write_masks(folder)
+    rows = tile_rows(9, split="train", split_group="more", masked=False).assign(tile_id=[f"u{n}" for n in range(9)])
+    make_part(folder / "data/tiles", "unknown", rows, tiles(9, 24), masks=np.full((9, 24, 24), UNKNOWN, np.uint8))
+    arms = ["real", "strong", "strong+retrieval", "strong+ssl", "strong+synthetic"]
+    told = {"steps": 2, "batch_size": 8}
+    found = run_uplift(_mask_params(arms=arms, ratios=[0.5], seeds=1, steps=4, batch_size=4, pretraining=told))
+    by_arm = {arm["arm"]: arm for arm in found["arms"]}
+    assert [*by_arm] == arms and by_arm["strong+retrieval"]["trained_on"] == {
+        "real": 12,
+        "synthetic": 0,
+        "retrieved": 6,
+    }
+    assert found["gain"][0]["against"].split(",")[0] in ("strong", "strong+retrieval", "strong+ssl")
+    assert len([*Path(".work/uplift").rglob("encoder.safetensors")]) == 1
+
+
 MY_MASKS = """
 import io, sys
 from pathlib import Path

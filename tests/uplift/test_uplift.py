@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -16,11 +17,12 @@ from histoloom.config import Params, Uplift
 from histoloom.config.yaml_reader import check_section
 from histoloom.data.lineage import Lineage
 from histoloom.errors import HistoloomError
-from histoloom.studies.uplift import ATTEMPTS, PREDICTIONS
+from histoloom.studies.uplift import ATTEMPTS
 from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
 from histoloom.uplift.tasks import label_task
-from tests.build import tile_rows
-from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
+from histoloom.uplift.trial import PREDICTIONS
+from tests.build import make_part, tile_rows
+from tests.uplift.studies import CLASSES, params_of, pictures, run_uplift, write_study
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +30,8 @@ pytestmark = pytest.mark.long
 def test_trials_are_arms_by_ratios_by_seeds():
     trials = trials_of(Uplift(arms=("real", "real+synthetic", "synthetic"), ratios=(0.5, 2.0), seeds=3))
     assert len(trials) == 3 + 2 * 3 + 3 and len({trial.name for trial in trials}) == len(trials)
-    assert Trial("real+synthetic+classical", 1, 0).classical and not Trial("real+synthetic", 1, 0).classical
+    tuned = trials_of(Uplift(arms=("real", "strong+retrieval"), ratios=(0.5, 2.0), seeds=3, learning_rate=(1e-3, 1e-4)))
+    assert len(tuned) == 2 * (3 + 2 * 3) and len({trial.name for trial in tuned}) == len(tuned), "each arm as often"
 
 
 @given(ratio=st.floats(0.1, 3), real=st.integers(1, 40), generated=st.integers(1, 60), seed=st.integers(0, 5))
@@ -53,16 +56,20 @@ def test_the_protocol_names_the_test_tiles_and_changes_with_them():
     test = tile_rows(12, split="test", label="pink")
     config = Uplift(seeds=1)
     first, second = (
-        protocol_of(config, trials_of(config), part, label_task(part, CLASSES), {"fraction": 0.1})
+        protocol_of(config, trials_of(config), part.head(0), part, label_task(part, CLASSES), {"fraction": 0.1})
         for part in (test, test.head(11))
     )
     assert first["test_tiles"] == 12 and first["test_tiles_sha256"] != second["test_tiles_sha256"]
     assert first["compared_with"] == "real" and len(first["trials"]) == 5
+    best_of = ["strong", "strong+retrieval", "strong+ssl"]
+    assert first["asked"] == {"arm": "strong+synthetic", "best_of": best_of, "chosen_on": "test"}
 
 
 @pytest.mark.parametrize("bad", [
     {"arms": []}, {"arms": ["real", "real"]}, {"arms": ["synthetic"]}, {"learner": "command"}, {"command": "x"},
     {"learner": "command", "command": "python mine.py {dataset}"}, {"ratios": [0]}, {"learner": "timm:"}, {"learner": "vgg"},
+    {"learning_rate": []}, {"learning_rate": [1e-3, 1e-3]}, {"learning_rate": [1e-3, 0]}, {"learning_rate": 0}, {"asked": "strong"},
+    {"asked": "real+synthetic"}, {"arms": ["real", "real+made"]},
 ])  # fmt: skip
 def test_params_that_compare_nothing_are_refused(bad):
     with pytest.raises(ValidationError):
@@ -84,7 +91,7 @@ def test_a_learner_that_does_not_learn_the_task_is_refused_before_anything_is_tr
 def test_the_protocol_states_the_learner_and_the_rate_that_params_leave_out():
     test = tile_rows(12, split="test", label="pink")
     stated = [
-        protocol_of(Uplift(**given), [], test, label_task(test, CLASSES), {})["params"]
+        protocol_of(Uplift(**given), [], test.head(0), test, label_task(test, CLASSES), {})["params"]
         for given in ({}, {"task": "mask"}, {"learner": "timm:resnet18", "learning_rate": 0.1})
     ]
     assert [(p["learner"], p["learning_rate"]) for p in stated] == [
@@ -166,9 +173,14 @@ def test_test_tiles_of_what_train_does_not_show_are_counted(folder):
 
 def test_arms_that_there_are_no_tiles_for_are_left_out_and_named(folder):
     write_study(folder, ["pink"] * 6, ["pink"] * 6)
-    found = run_uplift(params_of(steps=2, seeds=1))
-    assert found["left_out"] == {"synthetic": "no synthetic tile shows blue"}
-    assert {arm["arm"] for arm in found["arms"]} >= {"real", "real+synthetic+classical"}
+    arms = ["real", "strong+retrieval", "strong+synthetic", "real+synthetic-of-variations", "synthetic"]
+    found = run_uplift(params_of(arms=arms, steps=2, seeds=1))
+    assert found["left_out"] == {
+        "synthetic": "no synthetic tile shows blue",
+        "strong+retrieval": "no real train tile is without a label",
+        "real+synthetic-of-variations": "no synthetic tile was accepted of variations",
+    }
+    assert {arm["arm"] for arm in found["arms"]} == {"real", "strong+synthetic"}
     assert run_uplift(params_of(seeds=0)) == {"left_out": "uplift.seeds is 0"}
 
 
@@ -183,3 +195,36 @@ def test_too_little_to_say_anything_is_an_error(folder):
     )
     with pytest.raises(HistoloomError, match="needs two classes"):
         run_uplift(one)
+
+
+def test_the_bar_is_the_best_of_augmentation_pretraining_and_retrieval_and_val_chooses_it(folder):
+    labels = list(CLASSES) * 10
+    write_study(folder, labels, labels)
+    unlabelled = np.array(["blue", "pink"] * 8)
+    rows = tile_rows(16, split="train", split_group="more", label=None).assign(tile_id=[f"more-{n}" for n in range(16)])
+    make_part(folder / "data/tiles", "more", rows, pictures(list(unlabelled), 5))
+    rates, told = [1e-3, 1e-6], {"steps": 2, "batch_size": 8}
+    found = run_uplift(params_of(learning_rate=rates, pretraining=told, seeds=1, steps=8))
+    by_arm = {arm["arm"]: arm for arm in found["arms"]}
+    assert [*by_arm] == ["real", "strong", "strong+ssl", "strong+retrieval", "strong+synthetic"] and not found[
+        "left_out"
+    ]
+    assert by_arm["strong+retrieval"]["trained_on"] == {"real": 24, "synthetic": 0, "retrieved": 16}
+    choice = json.loads(Path("reports/uplift/choice.json").read_text())
+    assert choice == found["choice"] and choice["chosen_on"] == "val"
+    assert {rate for _, _, rate in choice["rates"]} <= {1e-3, 1e-6} and len(choice["rates"]) == 5
+    rivals = {arm: value for arm, value in choice["val"].items() if "strong" in arm and "synthetic" not in arm}
+    assert f"{choice['best_other']}, ratio 1" == max(rivals, key=rivals.__getitem__)
+    (gain,) = found["gain"]
+    assert gain["arm"] == found["asked"] == "strong+synthetic" and gain["against"] == choice["best_other"]
+    assert found["comparisons"] == 5
+    assert len([*Path(".work/uplift").rglob("val.parquet")]) == 10
+
+
+def test_several_learning_rates_need_val_tiles(folder):
+    labels = list(CLASSES) * 4
+    write_study(folder, labels, labels)
+    shutil.rmtree("data/tiles/val")
+    assert run_uplift(params_of(arms=["real", "strong"], seeds=1, steps=2))["choice"]["chosen_on"] == "test"
+    with pytest.raises(HistoloomError, match="no tile of val"):
+        run_uplift(params_of(arms=["real"], seeds=1, steps=2, learning_rate=[1e-3, 1e-4]))

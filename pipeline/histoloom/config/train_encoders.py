@@ -11,6 +11,8 @@ from histoloom.config.base import Distinct, Fraction, Key, Positive, Section, Si
 from histoloom.config.extractors import TowerName
 from histoloom.config.file_keys import Names
 
+SelfSupervision = Literal["simclr", "vicreg", "barlow_twins"]
+
 
 class Text(Section):
     """The text tower. `train` makes an open_clip CLIP from the manifest's tile-caption pairs."""
@@ -160,7 +162,7 @@ class ImageTower(Section):
     source: Annotated[TowerName, Names.EXTRACTOR] = "efficientnet-lite0"
     """efficientnet-lite0 (packaged); train; a packaged model that has such an encoder, or a folder that an earlier
     train_encoders wrote (its image/); or another network of evaluate.features, but efficientnet-lite2"""
-    method: Literal["simclr", "vicreg", "barlow_twins"] = "vicreg"
+    method: SelfSupervision = "vicreg"
     """of train: the self-supervised loss"""
     image_px: Annotated[int, Field(ge=16)] = Field(64, description="tiles are resized to this side")
     width: Annotated[int, Field(ge=4)] = Field(16, description="channels of the first stage")

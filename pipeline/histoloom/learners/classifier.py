@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torch import nn
 
 from histoloom.conditions.efficientnet_lite import load_efficientnet_lite
 from histoloom.errors import HistoloomError
-from histoloom.learners.learner import Learner, Training
+from histoloom.learners.learner import Training
 from histoloom.learners.networks import ImageNetInputs, drawn, fit_labels, keep_norms, probabilities
+from histoloom.learners.pretraining import StartsPretrained, load_start
 
 _DROP_PATH = 0.2
 """Of stochastic depth, as EfficientNet-Lite was trained."""
@@ -36,12 +37,17 @@ class _Network(ImageNetInputs):
             keep_norms(self)
         return self
 
+    def embedded(self, images: torch.Tensor) -> torch.Tensor:
+        """(b, d) of whole pictures."""
+        network: Any = self.network  # of timm
+        return network.forward_head(network.forward_features(self.normalised(images)), pre_logits=True)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(self.normalised(images))
 
 
 @dataclass(frozen=True)
-class Classifier(Learner):
+class Classifier(StartsPretrained):
     """A network of labels, which sees tiles at the side `image_px`."""
 
     model: nn.Module
@@ -56,11 +62,16 @@ class Classifier(Learner):
         """Pictures in [0, 1] to logits (b, classes)."""
 
     @classmethod
-    def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
+    def begun(cls, training: Training) -> nn.Module:
         try:
-            model = drawn(lambda: cls.network(training.learner, len(training.classes)), training.run)
+            return cls.network(training.learner, len(training.classes))
         except RuntimeError as error:
             raise HistoloomError(f"The learner '{training.learner}' could not be made: {error}") from error
+
+    @classmethod
+    def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
+        model = drawn(lambda: cls.begun(training), training.run)
+        load_start(model, training.start)
         fit_labels(model, images, truth, training, training.image_px)
         return cls(model, training.image_px, training.run.device)
 

@@ -137,8 +137,7 @@ def _batches(
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
         index = training.batch(step, len(images))
         shown, truth = to_unit(images[index.numpy()], run.device), stated[index]
-        if training.augment:
-            shown, truth = augmented(shown, generator, truth)
+        shown, truth = augmented(shown, generator, truth, training.augmentation)
         return target.encode({"mask": truth.numpy()}).to(run.device), Conditions(map=2 * shown - 1)
 
     return batches

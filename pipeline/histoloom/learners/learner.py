@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 
+from histoloom.config.arms import Augmentation
 from histoloom.config.learners import LearnerConfig, LearnerTask
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
@@ -29,12 +30,13 @@ class Training:
     classes : names of the labels, or of the masks' classes without the background.
     run : steps, rate, seed, device, and the folder that it may work in.
     image_px : side in px to which tiles are resized to learn labels; masks stay as they are.
-    augment : whether tiles are mirrored, turned, and shifted in brightness and colours.
+    augmentation : of the tiles, as `augmented` says; with strong, labelled ones are mixed too.
     told : what the learner is told.
     command : the user's own, where the learner is one.
     first : how many of the tiles, the first ones, are learnt from in the first half of the steps, and the others in the second; 0 for all
         together.
     models : the study's models, of which a learner may use the denoiser.
+    start : file of weights that the network begins from, as `pretrain` wrote it; None for its own.
     unlabelled : (n, h, w, 3) uint8, train tiles without truth, for a learner that learns from them too; None for none.
     """
 
@@ -44,12 +46,13 @@ class Training:
     run: TrainingRun
     batch_size: int
     image_px: int = 96
-    augment: bool = field(default=True, kw_only=True)
+    augmentation: Augmentation = field(default="classical", kw_only=True)
     first: int = field(default=0, kw_only=True)
     told: Told = field(default=None, kw_only=True)
     command: str | None = field(default=None, kw_only=True)
     models: Path | None = field(default=None, kw_only=True)
     unlabelled: np.ndarray | None = field(default=None, kw_only=True)
+    start: Path | None = field(default=None, kw_only=True)
 
     def turn(self, step: int, count: int) -> range:
         """Which of `count` tiles are learnt from at a step."""

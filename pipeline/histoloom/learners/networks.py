@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from histoloom.conditions.efficientnet_lite import IMAGENET
 from histoloom.config.learners import MaskLoss
 from histoloom.data.store import UNKNOWN
-from histoloom.learners.augmentation import augmented
+from histoloom.learners.augmentation import augmented, mixed
 from histoloom.learners.learner import Training
 from histoloom.training.loop import train
 from histoloom.training.run import Numbers, TrainingRun
@@ -65,6 +65,8 @@ def fit_labels(model: nn.Module, images: np.ndarray, truth: np.ndarray, training
 
     def loss(step: int, generator: torch.Generator):
         batch, labels = batch_of(step, generator)
+        if training.augmentation == "strong":
+            batch, labels = mixed(batch, labels, len(training.classes), generator)
         return F.cross_entropy(model(batch).float(), labels), {}
 
     train(model, loss, training.run)
@@ -85,9 +87,7 @@ def label_batches(
         chance = chances[training.turn(step, len(truth))]
         index = torch.multinomial(chance, training.batch_size, replacement=True, generator=generator)
         batch = to_unit(images[index.numpy()], device, px)
-        if training.augment:
-            batch, _ = augmented(batch, generator)
-        return batch, labels[index].to(device)
+        return augmented(batch, generator, how=training.augmentation)[0], labels[index].to(device)
 
     return batch_of
 
@@ -114,8 +114,7 @@ def fit_masks(
     def loss(step: int, generator: torch.Generator):
         index = training.batch(step, len(images))
         batch, truth = to_unit(images[index.numpy()], run.device), stated[index].to(run.device)
-        if training.augment:
-            batch, truth = augmented(batch, generator, truth)
+        batch, truth = augmented(batch, generator, truth, training.augmentation)
         return measured(model(batch).float(), truth)
 
     train(model, loss, run)

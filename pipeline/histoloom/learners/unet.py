@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from histoloom.conditions.efficientnet_lite import load_efficientnet_lite
-from histoloom.learners.learner import Learner, Training
+from histoloom.learners.learner import Training
 from histoloom.learners.networks import ImageNetInputs, class_ids, drawn, fit_masks, keep_norms, mask_chances
+from histoloom.learners.pretraining import StartsPretrained, load_start
 
 if TYPE_CHECKING:
     from timm.models.efficientnet import EfficientNetFeatures
@@ -51,12 +52,16 @@ class ThreeLevels(nn.Module):
         self.up = nn.ModuleList([block(6 * width, 2 * width), block(3 * width, width)])
         self.out = nn.Conv2d(width, outputs, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def coarsest(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """(b, 4 width, h / 4, w / 4), and what each level before it gave."""
         kept = []
         for block in self.down:
             kept.append(block(x))
             x = F.max_pool2d(kept[-1], 2)
-        x = self.middle(x)
+        return self.middle(x), kept
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, kept = self.coarsest(x)
         for block in self.up:
             skipped = kept.pop()
             x = block(torch.cat([F.interpolate(x, size=skipped.shape[-2:]), skipped], 1))
@@ -69,6 +74,10 @@ class Small(nn.Module):
     def __init__(self, classes: int):
         super().__init__()
         self.network = ThreeLevels(classes + 1, _WIDTH, _block)
+
+    def embedded(self, images: torch.Tensor) -> torch.Tensor:
+        """(b, d) of whole pictures."""
+        return self.network.coarsest(2 * images - 1)[0].mean((2, 3))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(2 * images - 1)
@@ -106,12 +115,16 @@ class OnEfficientNet(ImageNetInputs):
         keep_norms(self.encoder)
         return self
 
+    def embedded(self, images: torch.Tensor) -> torch.Tensor:
+        """(b, d) of whole pictures."""
+        return self.encoder(self.normalised(images))[-1].mean((2, 3))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(self.normalised(images))
 
 
 @dataclass(frozen=True)
-class Segmenter(Learner):
+class Segmenter(StartsPretrained):
     """A network of masks. classes : how many, without the background."""
 
     model: nn.Module
@@ -126,16 +139,15 @@ class Segmenter(Learner):
         """Pictures in [0, 1] to logits, its weights drawn."""
 
     @classmethod
-    def begun(cls, classes: int) -> nn.Module:
-        """The network as training begins from it."""
-        return cls.network(classes)
+    def begun(cls, training: Training) -> nn.Module:
+        return cls.network(len(training.classes))
 
     @classmethod
     def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:
-        classes = len(training.classes)
-        model = drawn(lambda: cls.begun(classes), training.run)
+        model = drawn(lambda: cls.begun(training), training.run)
+        load_start(model, training.start)
         fit_masks(model, images, truth, training)
-        return cls(model, classes, training.run.device)
+        return cls(model, len(training.classes), training.run.device)
 
     def predict(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
         return class_ids(self.model, images, self.device)
@@ -172,5 +184,5 @@ class UNetImageNet(Segmenter):
         return OnEfficientNet(classes)
 
     @classmethod
-    def begun(cls, classes: int) -> nn.Module:
-        return OnEfficientNet(classes).with_imagenet()
+    def begun(cls, training: Training) -> nn.Module:
+        return OnEfficientNet(len(training.classes)).with_imagenet()

@@ -15,6 +15,7 @@ from PIL import Image
 import histoloom
 from histoloom.data.store import TileStore, stores_in
 from histoloom.data.study_folder import Study
+from histoloom.report.answer import answers
 from histoloom.report.pictures import curve_picture, data_uri
 from histoloom.report.sheets import predicted_sheets, sheets_of, woven_sheets
 from histoloom.report.summary import in_short, severity, told_apart_table, uplift_table
@@ -51,6 +52,7 @@ def write_report(study: Study, output: Path) -> None:
         version=histoloom.__version__,
         seed=params.seed,
         real=measured["tile"],
+        answers=answers(measured["uplift"]),
         in_short=in_short(measured),
         labels_kept=params.tile.labels.unlabelled == "keep",
         **_of_filters(measured, reports),

@@ -27,8 +27,9 @@ def uplift_table(uplift: dict) -> Table:
     columns: list[str] = []
     rows = []
     for arm in uplift.get("arms", []):
-        row = {"trained on": arm["arm"], "ratio": f"{arm['ratio']:g}", "real tiles": arm["trained_on"]["real"]}
-        row |= {"synthetic": arm["trained_on"]["synthetic"], "models": arm["seeds"]}
+        of = arm["trained_on"]
+        row = {"trained on": arm["arm"], "ratio": f"{arm['ratio']:g}", "real tiles": of["real"]}
+        row |= {"synthetic": of["synthetic"], "retrieved": of.get("retrieved", 0), "models": arm["seeds"]}
         for name, title in _UPLIFT_COLUMNS.items():
             value, spread = arm.get(name), arm.get(f"{name}_std_of_seeds")
             if isinstance(value, dict):
@@ -131,7 +132,7 @@ def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
 
 
 def in_short(measured: dict) -> list[str]:
-    """Sentences on how easily samples are told from real tiles, on the real tiles, on yields and reasons, on distances, and on whether synthetic tiles helped.
+    """Sentences on how easily samples are told from real tiles, on the real tiles, on yields and reasons, and on distances.
 
     measured : stage to its metrics.
     """
@@ -158,9 +159,4 @@ def in_short(measured: dict) -> list[str]:
             floor += f", and their own reconstructions {rebuilt['kid']['mean']:.3f}"
         found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
     found += near_copies(measured.get("train_filters", {}).get("near_copy", {}), measured["filter"].get("evaluate"))
-    uplift = measured["uplift"]
-    verdicts = [
-        arm["verdict"] for arm in uplift.get("arms", []) + uplift.get("beside_classical", []) if "verdict" in arm
-    ]
-    found += verdicts or ["Whether it helps a model was not measured."]
     return found

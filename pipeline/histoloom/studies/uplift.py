@@ -5,39 +5,40 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histoloom.cluster import uses_torch
-from histoloom.config import Params
 from histoloom.data.codes import known_salt
-from histoloom.data.commit import command_files, commit_part, digest, hash_tree, link_tree, write_json
+from histoloom.data.commit import command_files, digest, hash_tree, link_tree, write_json
 from histoloom.data.lineage import check_generators, check_unseen
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
-from histoloom.learners.learner import Training, learner_of
+from histoloom.learners.learner import learner_of
+from histoloom.learners.pretraining import StartsPretrained
 from histoloom.progress import console
 from histoloom.studies.stage_work import Work
-from histoloom.training.run import TrainingRun
 from histoloom.uplift.analysis import Analysis, ArmKey, analyse
-from histoloom.uplift.protocol import Trial, choose, protocol_of, trials_of
-from histoloom.uplift.tasks import counted
+from histoloom.uplift.choice import Choice, RateKey, best_other, best_rates, detectable, measure_of
+from histoloom.uplift.protocol import Trial, protocol_of, trials_of
 from histoloom.uplift.tiles import UpliftTiles, check_tiles, left_out_arms, load_tiles
+from histoloom.uplift.trial import PREDICTIONS, START, VAL_PREDICTIONS, UpliftPart, pretraining_part, uplift_part
 
-PREDICTIONS = "predictions.parquet"
 ATTEMPTS = "uplift.jsonl"
+CHOICE = "choice.json"
 
 
 class UpliftMetrics(Analysis, total=False):
     """What the stage reports.
 
     labels : how much of the training set's labels everything saw. left_out : arm to why it was not tried.
-    protocols_tried : different ones that this study has begun.
+    protocols_tried : different ones that this study has begun. choice : what val decided. asked : the arm that the question is about.
+    accepted_of_made : the fraction of tiles made to augment that passed the filters.
     """
 
     task: str
@@ -47,18 +48,22 @@ class UpliftMetrics(Analysis, total=False):
     steps: int
     protocols_tried: int
     test_split: str
+    choice: Choice
+    asked: str | None
+    accepted_of_made: float | None
 
 
 def run(work: Work) -> None:
     """Train every model of the protocol, and say what synthetic tiles changed.
 
-    The protocol is written before anything is predicted. What was trained before is taken up.
+    The protocol is written before anything is predicted. What val decides is written before predictions of test tiles are read. What was
+    trained before is taken up.
 
     Raises
     ------
     HistoloomError
-        when there are too few tiles to test on, one label alone, or no mask; when the learner doesn't learn the task; and when a
-        generator was taught what is tested on.
+        when there are too few tiles to test on, one label alone, or no mask; when the learner doesn't learn the task; when there
+        is nothing to choose by; and when a generator was taught what is tested on.
     """
     study, params, config = work.study, work.params, work.params.uplift
     learner = learner_of(config.learner_name, config.task)
@@ -68,23 +73,33 @@ def run(work: Work) -> None:
         work.write_metrics({"left_out": "uplift.seeds is 0"})
         return
     check_tiles(tiles)
+    if len(config.rates) > 1 and tiles.val.empty:
+        raise HistoloomError(
+            "uplift.learning_rate names several, and no tile of val is there to choose by. State one, or change tile.split so that there are "
+            "tiles of val and of test."
+        )
     whose = tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split)
     check_generators(tiles.synthetic_stores, *whose)
     read = _what_is_read(work)
     if record := learner.saw(study.models, config.learner_config):
         check_unseen(f"The learner '{config.learner_name}'", record, *whose)
-    left_out = left_out_arms(trials_of(config), tiles)
+    left_out = left_out_arms(trials_of(config), tiles, issubclass(learner, StartsPretrained))
     for arm, why in left_out.items():
         console.print(f"uplift: '{arm}' is left out, because {why}", markup=False)
     trials = [trial for trial in trials_of(config) if trial.arm not in left_out]
     labels = params.tile.labels.model_dump(include={"fraction", "fraction_of", "unlabelled"})
-    protocol = {**protocol_of(config, trials, tiles.test, tiles.task, labels), **read}
+    protocol = {**protocol_of(config, trials, tiles.val, tiles.test, tiles.task, labels), **read}
     write_json(work.reports / "protocol.json", protocol)
     tried = _count(study.own / ATTEMPTS, digest(protocol))
     trained_on = _train(work, trials, read)
-    found = analyse(_predictions(study, trials, tiles), tiles.task, config.arms[0], params.seed)
+    choice, chosen, other = _chosen(study, trials, tiles, config.arms[0])
+    write_json(work.reports / CHOICE, choice)
+    found = analyse(
+        _predictions(study, chosen, tiles.test, PREDICTIONS), tiles.task, config.arms[0], params.seed, other
+    )
     for result in found["arms"]:
         result["trained_on"] = trained_on[result["arm"], result["ratio"]]
+    accepted = tiles.synthetic["accepted"]
     metrics: UpliftMetrics = {
         **found,
         "task": config.task,
@@ -94,6 +109,9 @@ def run(work: Work) -> None:
         "steps": config.steps,
         "protocols_tried": tried,
         "test_split": tiles.test["split"].iloc[0],
+        "choice": choice,
+        "asked": config.asked_arm,
+        "accepted_of_made": float(accepted.mean()) if len(accepted) else None,
     }
     work.write_metrics({**metrics})
 
@@ -116,10 +134,25 @@ def _what_is_read(work: Work) -> dict[str, Any]:
 def _train(work: Work, trials: list[Trial], read: dict[str, Any]) -> dict[ArmKey, dict[str, int]]:
     """Train the trials' models and publish their predictions; how many tiles of each source an arm was trained on."""
     study, params, training = work.study, work.params, work.root / "training"
-    own = params.uplift.model_dump(exclude={"arms", "ratios", "seeds"})
-    key = digest([own, params.tile.labels.model_dump(), params.tile.masks.model_dump(), read, work.code])[:16]
+    of_experiment = {"arms", "asked", "ratios", "seeds", "learning_rate", "pretraining"}
+    own = params.uplift.model_dump(exclude=of_experiment)
+    labels = [params.tile.labels.model_dump(), params.tile.masks.model_dump()]
     where = (Study(study.root.resolve()), params, work.device, work.parts.resolve(), training.resolve())
-    jobs = [UpliftPart(trial, key, *where) for trial in trials]
+
+    def key(*more: Any) -> str:
+        return digest([own, *labels, read, work.code, *more])[:16]
+
+    first = UpliftPart(trials[0], key(params.uplift.pretraining.model_dump()), *where)
+    kept = []
+    if any(trial.kind.pretrained for trial in trials):
+        with work.pool(1) as call:
+            call(pretraining_part, [first], "uplift: pretraining")
+        kept = [first.pretraining]
+    started, plain = (
+        replace(first, key=key(first.key), start=first.parts / first.pretraining / START),
+        replace(first, key=key()),
+    )
+    jobs = [replace(started if trial.kind.pretrained else plain, trial=trial) for trial in trials]
     with work.pool(len(jobs)) as call:
         infos = call(uplift_part, jobs, "uplift")
 
@@ -128,82 +161,50 @@ def _train(work: Work, trials: list[Trial], read: dict[str, Any]) -> dict[ArmKey
             link_tree(work.parts / job.part, staged / job.trial.name)
 
     work.promote(publish, study.uplift)
-    work.keep_parts([job.part for job in jobs])
+    work.keep_parts([*kept, *(job.part for job in jobs)])
     shutil.rmtree(training, ignore_errors=True)
     return {(trial.arm, trial.ratio): info for trial, info in zip(trials, infos)}
 
 
-def _predictions(study: Study, trials: list[Trial], tiles: UpliftTiles) -> dict[ArmKey, list[np.ndarray]]:
-    out: dict[ArmKey, list[np.ndarray]] = {}
-    columns = list(tiles.task.columns)
+def _chosen(
+    study: Study, trials: list[Trial], tiles: UpliftTiles, reference: str
+) -> tuple[Choice, list[Trial], ArmKey | None]:
+    """What val decides; where there is no val, the best of other arms is that on test, which is hard on synthetic tiles."""
+    if tiles.val.empty:
+        other = best_other(_predictions(study, trials, tiles.test, PREDICTIONS), tiles.task)
+        rates = {(trial.arm, trial.ratio): trial.rate for trial in trials}
+        choice: Choice = {
+            "rates": [(*key, rate) for key, rate in rates.items()], "best_other": other[0] if other else None,
+            "chosen_on": tiles.test["split"].iloc[0], "val": {}, "detectable": None,
+        }  # fmt: skip
+        return choice, trials, other
+    task = tiles.val_task
+    by_rate: dict[RateKey, list[np.ndarray]] = {}
     for trial in trials:
-        table = pd.read_parquet(study.uplift / trial.name / PREDICTIONS).set_index("tile_id").loc[tiles.test["tile_id"]]
-        out.setdefault((trial.arm, trial.ratio), []).append(table[columns].to_numpy())
-    return out
-
-
-@dataclass(frozen=True)
-class UpliftPart:
-    """One task of `uplift`: plain data, with paths that every worker can read.
-
-    key : of all that decides what a model predicts, but for the trial itself: another seed, arm or ratio trains none anew.
-    """
-
-    trial: Trial
-    key: str
-    study: Study
-    params: Params
-    device: str
-    parts: Path
-    work: Path
-
-    @property
-    def part(self) -> str:
-        return f"{self.trial.name}@{self.key}"
-
-
-@uses_torch
-def uplift_part(job: UpliftPart) -> dict[str, int]:
-    """Train one model and predict the test tiles with it, unless that was done."""
-    return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
-
-
-def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
-    tiles = load_tiles(job.study, job.params)
-    real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
-    in_turn = job.trial.in_turn
-    rows = pd.concat([synthetic, real] if in_turn else [real, synthetic], ignore_index=True)
-    found = _predicted(job, tiles, rows, len(synthetic) if in_turn else 0)
-    if tiles.masks:
-        found = counted(found, tiles.read(tiles.test, "mask"), len(tiles.classes))
-    table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=tiles.test["tile_id"])
-    table.to_parquet(folder / PREDICTIONS)
-    return {"real": len(real), "synthetic": len(synthetic)}
-
-
-def _predicted(job: UpliftPart, tiles: UpliftTiles, rows: pd.DataFrame, first: int) -> np.ndarray:
-    """What a learner that is fitted to these rows says of the test tiles: probabilities, or masks. first : rows that it learns from first."""
-    learner = learner_of(job.params.uplift.learner_name, job.params.uplift.task)
-    fitted = learner.fit(
-        tiles.read(rows),
-        tiles.truth(rows),
-        _training(job, tiles, learner.rate(job.params.uplift.learner_config), first),
+        found = _predictions(study, [trial], tiles.val, VAL_PREDICTIONS)
+        by_rate.setdefault((trial.arm, trial.ratio, trial.rate), []).extend(*found.values())
+    rates = best_rates(by_rate, task)
+    val = {key: by_rate[*key, rate] for key, rate in rates.items()}
+    other, base = best_other(val, task), next(key for key in val if key[0] == reference)
+    seen = (
+        None if other in (None, base) else detectable(val, task, tiles.test["split_group"].to_numpy(str), (base, other))
     )
-    return fitted.predict(tiles.read(tiles.test), tiles.test["tile_id"].tolist())
+    choice = {
+        "rates": [(*key, rate) for key, rate in rates.items()], "best_other": other[0] if other else None, "chosen_on": "val",
+        "val": {f"{arm}, ratio {ratio:g}": measure_of(task, found) for (arm, ratio), found in val.items()}, "detectable": seen,
+    }  # fmt: skip
+    return choice, [trial for trial in trials if rates[trial.arm, trial.ratio] == trial.rate], other
 
 
-def _training(job: UpliftPart, tiles: UpliftTiles, rate: float, first: int) -> Training:
-    """What every model of the experiment is asked to do, whatever it learns."""
-    config, seed = job.params.uplift, int(digest([job.params.seed, job.trial.seed])[:7], 16)
-    steps = config.steps
-    run = TrainingRun(
-        "uplift", steps, config.learning_rate or rate, seed, job.work / job.part, steps, warmup_steps=steps // 10,
-        device=job.device,
-    )  # fmt: skip
-    return Training(
-        config.learner_name, config.task, tiles.classes, run, config.batch_size, config.image_px, augment=job.trial.classical,
-        told=config.learner_config, command=config.command, models=job.study.models, first=first,
-    )  # fmt: skip
+def _predictions(
+    study: Study, trials: Sequence[Trial], rows: pd.DataFrame, file: str
+) -> dict[ArmKey, list[np.ndarray]]:
+    """Arm and ratio to what each seed's model says of the rows' tiles."""
+    out: dict[ArmKey, list[np.ndarray]] = {}
+    for trial in trials:
+        table = pd.read_parquet(study.uplift / trial.name / file).set_index("tile_id").loc[rows["tile_id"]]
+        out.setdefault((trial.arm, trial.ratio), []).append(table.to_numpy())
+    return out
 
 
 def _count(path: Path, protocol: str) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from torch import nn
 
 from histoloom.conditions.feature_extractors import Extractor
 from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder, brought_to
-from histoloom.config.train_encoders import ImageTower
+from histoloom.config.train_encoders import ImageTower, SelfSupervision
 from histoloom.data.mapped import unpacked_tiles
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
@@ -27,13 +29,14 @@ _TEMPERATURE = 0.2
 _BARLOW_SCALE = 1 / 40
 """Of a sum of squared correlations, which else outweighs the clipping of gradients."""
 
+Encoder = TypeVar("Encoder", bound=nn.Module)
 _Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class _WithHead(nn.Module):
     """The encoder and the projection that the loss looks at, which is thrown away."""
 
-    def __init__(self, encoder: TileEncoder, head: nn.Module):
+    def __init__(self, encoder: nn.Module, head: nn.Module):
         super().__init__()
         self.encoder, self.head = encoder, head
 
@@ -42,7 +45,7 @@ class _WithHead(nn.Module):
 
 
 def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame, run: TrainingRun) -> TileEncoder:
-    """Train on the tiles of `rows`. They lie shrunk in a file beside the checkpoints.
+    """Train on the tiles of `rows`.
 
     Raises
     ------
@@ -54,13 +57,40 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
             f"train_encoders.image.source: train learns by telling tiles apart, and the train split has {len(rows)}; it needs "
             f"{_LEAST_TILES}. Add slides, or use efficientnet-lite0."
         )
+    sizes = EncoderSizes(config.image_px, config.width, config.size)
+    encoder = fit_without_labels(lambda: TileEncoder(sizes), WithoutLabels.of(config), store, rows, run)
+    return encoder.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class WithoutLabels:
+    """How an encoder learns without labels. image_px : side of the views that it is shown. size : of its embedding."""
+
+    method: SelfSupervision
+    image_px: int
+    size: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, config: ImageTower) -> Self:
+        return cls(config.method, config.image_px, config.size, config.batch_size)
+
+
+def fit_without_labels(
+    make: Callable[[], Encoder], how: WithoutLabels, store: TileStore, rows: pd.DataFrame, run: TrainingRun
+) -> Encoder:
+    """An encoder of pictures (b, 3, image_px, image_px) in [0, 1] to embeddings (b, size), trained on the tiles of `rows`.
+
+    The tiles lie shrunk in a file beside the checkpoints.
+    """
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(run.seed)
-        head, compare = _method(config)
-        model = _WithHead(TileEncoder(EncoderSizes(config.image_px, config.width, config.size)), head).to(run.device)
+        head, compare = _method(how)
+        encoder = make()
+        model = _WithHead(encoder, head).to(run.device)
     count = len(rows)
-    run.batch_size = size = min(config.batch_size, count)
-    side = side_before(config.image_px, store.array(rows["part"].iloc[0]).shape[1])  # as large as views are cut from
+    run.batch_size = size = min(how.batch_size, count)
+    side = side_before(how.image_px, store.array(rows["part"].iloc[0]).shape[1])  # as large as views are cut from
 
     def shrunk(tiles: np.ndarray) -> np.ndarray:
         pixels = brought_to(torch.from_numpy(tiles).permute(0, 3, 1, 2), side)
@@ -71,12 +101,12 @@ def train_tile_encoder(config: ImageTower, store: TileStore, rows: pd.DataFrame,
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Numbers]:
         index = epoch_order(run.seed, count, size, step)
         images = torch.from_numpy(pictures[index.numpy()]).to(run.device)
-        both = torch.cat([view(images, config.image_px, generator)[own_rows(size)] for _ in range(2)])
+        both = torch.cat([view(images, how.image_px, generator)[own_rows(size)] for _ in range(2)])
         first, second = model(both.contiguous(memory_format=torch.channels_last)).float().chunk(2)
         return compare(everyones(first), everyones(second)), {}
 
     train(model, loss, run)
-    return model.encoder.requires_grad_(False)
+    return encoder
 
 
 def features_of(tower: Extractor, store: TileStore, rows: pd.DataFrame) -> np.ndarray:
@@ -84,15 +114,15 @@ def features_of(tower: Extractor, store: TileStore, rows: pd.DataFrame) -> np.nd
     return np.concatenate([tower.features(images) for images in store.batches(rows, _READ_AT_ONCE)])
 
 
-def _method(config: ImageTower) -> tuple[nn.Module, _Loss]:
+def _method(how: WithoutLabels) -> tuple[nn.Module, _Loss]:
     """The head and the loss of a method."""
     from lightly.loss import BarlowTwinsLoss, NTXentLoss, VICRegLoss
     from lightly.models.modules.heads import BarlowTwinsProjectionHead, SimCLRProjectionHead, VICRegProjectionHead
 
-    size, wide = config.size, 4 * config.size
-    if config.method == "simclr":
+    size, wide = how.size, 4 * how.size
+    if how.method == "simclr":
         return SimCLRProjectionHead(size, size, size), NTXentLoss(_TEMPERATURE)
-    if config.method == "vicreg":
+    if how.method == "vicreg":
         return VICRegProjectionHead(size, wide, wide), VICRegLoss()
     correlate = BarlowTwinsLoss()
     return BarlowTwinsProjectionHead(size, wide, wide), lambda a, b: _BARLOW_SCALE * correlate(a, b)

@@ -33,7 +33,7 @@ def view(images: torch.Tensor, side_px: int, generator: torch.Generator) -> torc
     -------
     (b, 3, side_px, side_px) in [0, 1].
     """
-    return _blurred(_restained(_cropped(images.float() / 255, side_px, generator), generator), generator)
+    return _blurred(restained(_cropped(images.float() / 255, side_px, generator), generator), generator)
 
 
 def side_before(side_px: int, tile_px: int) -> int:
@@ -65,8 +65,8 @@ def _cropped(images: torch.Tensor, side_px: int, generator: torch.Generator) -> 
     return torch.nn.functional.grid_sample(images, grid.to(images), padding_mode="reflection", align_corners=False)
 
 
-def _restained(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Haematoxylin, eosin and the rest, each stronger or weaker; and light, brighter or darker."""
+def restained(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Haematoxylin, eosin and the rest of each picture, (b, 3, h, w) in [0, 1], each stronger or weaker; and light, brighter or darker."""
     count = len(images)
     stains = torch.from_numpy(rgb_from_hed).to(images)
     factor = (1 + _SHIFT * torch.randn(count, 1, 3, generator=generator)).clamp(min=0.3).to(images)

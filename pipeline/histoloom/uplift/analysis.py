@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection
 from typing import TypedDict, cast
 
 import numpy as np
 from scipy.special import stdtrit
 
+from histoloom.config.arms import Arm
 from histoloom.uplift.tasks import Measures, Task, averaged
 
 FEW_GROUPS = 10
 _THIN = 3
 _ROUNDS = 2000
-_CONTRASTS = {
-    "filtering": ("real+synthetic", "real+unfiltered"),
-    "beside_classical": ("real+synthetic+classical", "real+classical"),
-}
-"""What is asked of pairs of arms beside the first: an arm, and the one that it is compared with."""
 ArmKey = tuple[str, float]
 """An arm and its ratio."""
 
@@ -37,20 +33,20 @@ class Difference(TypedDict, total=False):
 
 
 class Compared(Difference, total=False):
-    """against : the other arm. ratio : where pairs of arms are compared."""
+    """arm, ratio : where pairs of arms are compared. against : the other arm."""
 
+    arm: str
     ratio: float
     against: str
     verdict: str
 
 
-class Arm(Compared, Measures, total=False):
+class ArmMeasures(Compared, Measures, total=False):
     """Measures of an arm, averaged over its seeds, and its difference from the first arm.
 
     trained_on : how many tiles of each source.
     """
 
-    arm: str
     seeds: int
     balanced_accuracy_std_of_seeds: float
     dice_std_of_seeds: float
@@ -58,18 +54,20 @@ class Arm(Compared, Measures, total=False):
 
 
 class Analysis(TypedDict, total=False):
-    """thin_classes : class to its split groups among the test tiles, where they are few.
-    filtering, beside_classical : differences of pairs of arms, a ratio each.
+    """few_groups : whether the test tiles are of too few split groups to say anything of others. thin_classes : class to its split groups among the test tiles, where they are few.
+    filtering : arms with filtered tiles over the same arms with as many unfiltered ones. gain : arms with strong augmentation and synthetic
+        tiles over the best arm with strong augmentation alone.
     """
 
-    arms: list[Arm]
+    arms: list[ArmMeasures]
     comparisons: int
     test_tiles: int
     test_groups: int
+    few_groups: bool
     primary_measure: str
     thin_classes: dict[str, int]
     filtering: list[Compared]
-    beside_classical: list[Compared]
+    gain: list[Compared]
 
 
 def paired_difference(
@@ -151,18 +149,24 @@ def verdict(difference: Difference, arm: str, reference: str, groups: int, words
     return said
 
 
-def analyse(predictions: dict[ArmKey, list[np.ndarray]], task: Task, reference: str, seed: int) -> Analysis:
+def analyse(
+    predictions: dict[ArmKey, list[np.ndarray]], task: Task, reference: str, seed: int, best_other: ArmKey | None = None
+) -> Analysis:
     """Everything that the report says.
 
     Parameters
     ----------
     predictions : arm to the predictions of each seed, rows in the order of the test tiles.
     reference : the arm that the others are compared with.
+    best_other : the arm over which synthetic tiles must gain; None where there is none.
     """
     evidence = {key: np.stack([task.evidence(p) for p in parts]) for key, parts in predictions.items()}
     base = next(key for key in predictions if key[0] == reference)
-    pairs = {name: _pairs(predictions, *arms) for name, arms in _CONTRASTS.items() if arms[1] != reference}
-    count, comparisons = len(set(task.groups)), len(predictions) - 1 + sum(map(len, pairs.values()))
+    pairs = {"filtering": _unfiltered(predictions), "gain": _gains(predictions, best_other)}
+    anew = [
+        pair for of in pairs.values() for pair in of if pair[1] != base
+    ]  # others are among the comparisons with the first arm
+    count, comparisons = len(set(task.groups)), len(predictions) - 1 + len(anew)
 
     def compared(key: ArmKey, with_: ArmKey) -> Compared:
         rng = np.random.default_rng(seed)
@@ -173,38 +177,43 @@ def analyse(predictions: dict[ArmKey, list[np.ndarray]], task: Task, reference: 
     arms = []
     for key, parts in predictions.items():
         arm = _measured(key, parts, task)
-        arms.append(arm if key == base else cast(Arm, {**arm, **compared(key, base)}))
+        arms.append(arm if key == base else cast(ArmMeasures, {**arm, **compared(key, base)}))
     out: Analysis = {
         "arms": arms,
         "comparisons": comparisons,
         "test_tiles": len(task.groups),
         "test_groups": count,
+        "few_groups": count < FEW_GROUPS,
         "primary_measure": task.measure,
         "thin_classes": {name: held for name, held in task.groups_by_class().items() if held < _THIN},
     }
     contrasts = {
-        name: [{"ratio": key[1], **compared(key, other)} for key, other in found]
+        name: [{"arm": key[0], "ratio": key[1], **compared(key, other)} for key, other in found]
         for name, found in pairs.items()
         if found
     }
     return cast(Analysis, {**out, **contrasts})
 
 
-def _measured(key: ArmKey, predictions: list[np.ndarray], task: Task) -> Arm:
+def _measured(key: ArmKey, predictions: list[np.ndarray], task: Task) -> ArmMeasures:
     each = [task.measures(p) for p in predictions]
     spread = float(np.std([cast(dict, m)[task.measure] for m in each]))
     facts = {"arm": key[0], "ratio": key[1], "seeds": len(predictions)}
-    return cast(Arm, {**facts, **averaged(each), f"{task.measure}_std_of_seeds": spread})
+    return cast(ArmMeasures, {**facts, **averaged(each), f"{task.measure}_std_of_seeds": spread})
 
 
-def _pairs(keys: dict[ArmKey, list[np.ndarray]], arm: str, other: str) -> list[tuple[ArmKey, ArmKey]]:
-    """An arm at each of its ratios, and the other arm at the same, where it was tried."""
-    return [(key, found) for key in keys if key[0] == arm and (found := _matching(keys, other, key[1])) is not None]
+def _unfiltered(keys: Collection[ArmKey]) -> list[tuple[ArmKey, ArmKey]]:
+    """Each arm with filtered tiles, and the same with unfiltered ones, where it was tried."""
+    twins = [(key, (key[0].replace("+synthetic", "+unfiltered"), key[1])) for key in keys]
+    return [(key, twin) for key, twin in twins if twin != key and twin in keys]
 
 
-def _matching(keys: Container[ArmKey], arm: str, ratio: float) -> ArmKey | None:
-    """The arm at this ratio, or as it is where it has none."""
-    return next((key for key in ((arm, ratio), (arm, 1.0)) if key in keys), None)
+def _gains(keys: Collection[ArmKey], best_other: ArmKey | None) -> list[tuple[ArmKey, ArmKey]]:
+    """Each arm that has strong augmentation and synthetic tiles, and the arm that it must beat."""
+    if best_other is None:
+        return []
+    arms = {key: Arm.of(key[0]) for key in keys}
+    return [(key, best_other) for key, arm in arms.items() if arm.has_synthetic and arm.augmentation == "strong"]
 
 
 def _named(key: ArmKey) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 
 import histoloom
 from histoloom.cluster import one_thread
+from histoloom.config.arms import Augmentation
 from histoloom.config.learners import LearnerConfig
 from histoloom.data.commit import commit_part, digest, hash_tree, sha256_file
 from histoloom.data.store import TileStore
@@ -97,7 +98,7 @@ class LearnerComparison:
     steps: int = 300
     batch_size: int = 8
     seeds: int = 2
-    augment: bool = True
+    augmentation: Augmentation = "classical"
     device: str = "cpu"
 
     def masks(self, learner: LearnerConfig, test: str) -> list[np.ndarray]:
@@ -154,7 +155,7 @@ class LearnerComparison:
             told,
             self.steps,
             self.batch_size,
-            self.augment,
+            self.augmentation,
             self.classes,
             _code_sha256(learner),
             self._tiles_sha256[number],
@@ -183,7 +184,7 @@ class LearnerComparison:
             device=self.device,
         )  # fmt: skip
         training = Training(
-            learner.name, "mask", self.classes, run, self.batch_size, augment=self.augment, told=learner, models=fold.models,
+            learner.name, "mask", self.classes, run, self.batch_size, augmentation=self.augmentation, told=learner, models=fold.models,
             unlabelled=fold.unlabelled, first=fold.first,
         )  # fmt: skip
         with one_thread():

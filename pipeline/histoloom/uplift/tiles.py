@@ -23,6 +23,8 @@ class UpliftTiles:
     """Rows that have what the task asks for, and the stores that their images lie in.
 
     synthetic_stores : of synthetic tiles. `store` in the rows counts the stores: 0 is `real`, then these.
+    every_train : all real train tiles, labelled or not: what the generator saw. pool : those without a label or mask.
+    val : real tiles by which arms are chosen; none where val is what is tested on.
     classes : of labels, or of masks.
     not_in_train : class to the test tiles of it that aren't asked about, since train shows none.
     """
@@ -32,6 +34,9 @@ class UpliftTiles:
     train: pd.DataFrame
     synthetic: pd.DataFrame
     test: pd.DataFrame
+    val: pd.DataFrame
+    every_train: pd.DataFrame
+    pool: pd.DataFrame
     classes: tuple[str, ...]
     masks: bool
     not_in_train: dict[str, int]
@@ -39,6 +44,15 @@ class UpliftTiles:
     @property
     def task(self) -> Task:
         return (mask_task if self.masks else label_task)(self.test, self.classes)
+
+    @property
+    def val_task(self) -> Task:
+        return (mask_task if self.masks else label_task)(self.val, self.classes)
+
+    @property
+    def test_px(self) -> int:
+        """Side of the tiles."""
+        return self.real.array(self.test["part"].iloc[0]).shape[1]
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """What is to be learnt of the rows: class numbers (n,), or class ids (n, h, w) uint8."""
@@ -62,17 +76,24 @@ def load_tiles(study: Study, params: Params) -> UpliftTiles:
     synthetic = pd.concat(of_parts, ignore_index=True) if of_parts else rows.head(0).assign(accepted=True, purpose="")
     synthetic = synthetic[synthetic["purpose"] == "augment"].astype({"accepted": bool})
     masks = params.uplift.task == "mask"
+    every = rows[rows["split"] == "train"]
     if masks:
         classes = params.tile.masks.classes
         kinds = [part[part["masked"].astype(bool)] for part in (rows, synthetic)]
     else:
-        train = rows[rows["split"] == "train"]
-        classes = tuple(c for c in params.tile.labels.classes if (train["label"] == c).any())
+        classes = tuple(c for c in params.tile.labels.classes if (every["label"] == c).any())
         kinds = [part[part["label"].isin(classes)] for part in (rows, synthetic)]
     known, synthetic = (part.reset_index(drop=True) for part in kinds)
-    train, test = (part.reset_index(drop=True) for part in (known[known["split"] == "train"], held_out_rows(known)))
+    pool = (
+        every[~(every["masked"].astype(bool) | every["predicted"].astype(bool))]
+        if masks
+        else every[every["label"].isna()]
+    )
+    val = known[known["split"] == "val"] if (known["split"] == "test").any() else known.head(0)
+    parts = (known[known["split"] == "train"], held_out_rows(known), val, every, pool)
+    train, test, val, every, pool = (part.reset_index(drop=True) for part in parts)
     missed = {} if masks else held_out_rows(rows)["label"].value_counts().drop(list(classes), errors="ignore").to_dict()
-    return UpliftTiles(real, stores, train, synthetic, test, classes, masks, missed)
+    return UpliftTiles(real, stores, train, synthetic, test, val, every, pool, classes, masks, missed)
 
 
 def check_tiles(tiles: UpliftTiles) -> None:
@@ -103,13 +124,24 @@ def check_tiles(tiles: UpliftTiles) -> None:
         )
 
 
-def left_out_arms(trials: list[Trial], tiles: UpliftTiles) -> dict[str, str]:
-    """The arms that there are no tiles for, and why."""
-    accepted, left_out = tiles.synthetic[tiles.synthetic["accepted"]], {}
-    lacking = [] if tiles.masks else [c for c in tiles.classes if c not in set(accepted["label"])]
-    for trial in trials:
-        if trial.has_synthetic and accepted.empty:
-            left_out[trial.arm] = "no synthetic tile was accepted"
-        elif trial.arm == "synthetic" and lacking:
-            left_out[trial.arm] = f"no synthetic tile shows {', '.join(lacking)}"
+def left_out_arms(trials: list[Trial], tiles: UpliftTiles, pretrainable: bool) -> dict[str, str]:
+    """The arms that can't be tried, and why.
+
+    pretrainable : whether the learner's network can be trained without labels.
+    """
+    left_out = {}
+    for arm in {trial.arm: trial.kind for trial in trials}.values():
+        made = tiles.synthetic[tiles.synthetic["accepted"]]
+        made = made[made["request"].isin(arm.requests)] if arm.requests else made
+        lacking = [] if tiles.masks else [c for c in tiles.classes if c not in set(made["label"])]
+        if arm.has_synthetic and made.empty:
+            left_out[arm.name] = "no synthetic tile was accepted" + (
+                f" of {', '.join(arm.requests)}" if arm.requests else ""
+            )
+        elif arm.has_synthetic and not arm.has_real and lacking:
+            left_out[arm.name] = f"no synthetic tile shows {', '.join(lacking)}"
+        elif arm.retrieves and tiles.pool.empty:
+            left_out[arm.name] = f"no real train tile is without {'a mask' if tiles.masks else 'a label'}"
+        elif arm.pretrained and not pretrainable:
+            left_out[arm.name] = "this learner's network can't be trained without labels"
     return left_out

@@ -1,0 +1,177 @@
+"""One model of the experiment: its tiles gathered, trained on, and what it says of held-out tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import save_file
+
+from histoloom.cluster import uses_torch
+from histoloom.conditions.feature_extractors import load_extractor
+from histoloom.config import Params
+from histoloom.data.commit import commit_part, digest
+from histoloom.data.rows import spread
+from histoloom.data.store import UNKNOWN
+from histoloom.data.study_folder import Study
+from histoloom.learners.learner import Learner, Training, learner_of
+from histoloom.learners.pretraining import StartsPretrained, pretrain
+from histoloom.training.run import TrainingRun
+from histoloom.uplift.protocol import Trial, choose
+from histoloom.uplift.retrieval import most_alike, retrieved
+from histoloom.uplift.tasks import counted
+from histoloom.uplift.tiles import UpliftTiles, load_tiles
+
+PREDICTIONS, VAL_PREDICTIONS = "predictions.parquet", "val.parquet"
+START = "encoder.safetensors"
+_RETRIEVED_BY = "efficientnet-lite0"
+_MOST_UNLABELLED = 20_000
+_SURE = 0.7
+"""A pixel of a retrieved tile teaches what was found there with at least this probability."""
+
+
+@dataclass(frozen=True)
+class UpliftPart:
+    """One task of `uplift`: plain data, with paths that every worker can read.
+
+    key : of all that decides what a model predicts, but for the trial itself: another seed, arm or ratio trains none anew.
+    start : file of pretrained weights, for arms that begin from them.
+    """
+
+    trial: Trial
+    key: str
+    study: Study
+    params: Params
+    device: str
+    parts: Path
+    work: Path
+    start: Path | None = None
+
+    @property
+    def part(self) -> str:
+        return f"{self.trial.name}@{self.key}"
+
+    @property
+    def pretraining(self) -> str:
+        """The part that holds the weights of arms that begin from pretrained ones."""
+        return f"pretraining@{self.key}"
+
+    @property
+    def learner(self) -> type[Learner]:
+        return learner_of(self.params.uplift.learner_name, self.params.uplift.task)
+
+
+class _Taught(NamedTuple):
+    """What a model is taught. first : of the tiles, those that are learnt from in the first half of the steps."""
+
+    images: np.ndarray
+    truth: np.ndarray
+    first: int
+    counts: dict[str, int]
+
+
+@uses_torch
+def uplift_part(job: UpliftPart) -> dict[str, int]:
+    """Train one model and predict the val and test tiles with it, unless that was done."""
+    return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
+
+
+@uses_torch
+def pretraining_part(job: UpliftPart) -> dict[str, int]:
+    """Train the learner's encoder without labels on all train tiles, unless that was done."""
+    return commit_part(job.parts, job.pretraining, lambda folder: _write_start(job, folder))["info"]
+
+
+def _write_start(job: UpliftPart, folder: Path) -> dict[str, int]:
+    told, tiles, learner = job.params.uplift.pretraining, load_tiles(job.study, job.params), job.learner
+    assert issubclass(learner, StartsPretrained)
+    rows = tiles.every_train
+    run = TrainingRun(
+        "pretraining", told.steps, told.learning_rate, _seed(job), job.work / job.pretraining, max(1, told.steps // 4),
+        warmup_steps=told.steps // 10, device=job.device,
+    )  # fmt: skip
+    save_file(pretrain(learner, _training(job, tiles, run, 0), told, tiles.real, rows), folder / START)
+    return {"tiles": len(rows)}
+
+
+def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
+    tiles = load_tiles(job.study, job.params)
+    taught = _taught(job, tiles)
+    fitted = _fitted(job, tiles, taught)
+    for name, rows in ((PREDICTIONS, tiles.test), (VAL_PREDICTIONS, tiles.val)):
+        if rows.empty:
+            continue
+        found = fitted.predict(tiles.read(rows), rows["tile_id"].tolist())
+        if tiles.masks:
+            found = counted(found, tiles.read(rows, "mask"), len(tiles.classes))
+        table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=rows["tile_id"].to_numpy())
+        table.to_parquet(folder / name)
+    return taught.counts
+
+
+def _taught(job: UpliftPart, tiles: UpliftTiles) -> _Taught:
+    """The tiles of the trial's arm and their truth."""
+    arm = job.trial.kind
+    real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
+    rows = pd.concat([synthetic, real] if arm.in_turn else [real, synthetic], ignore_index=True)
+    images, truth = tiles.read(rows), tiles.truth(rows)
+    counts = {"real": len(real), "synthetic": len(synthetic)}
+    if arm.retrieves:
+        more, told = _retrieved(job, tiles)
+        images, truth = np.concatenate([images, more]), np.concatenate([truth, told])
+        counts["retrieved"] = len(more)
+    return _Taught(images, truth, len(synthetic) if arm.in_turn else 0, counts)
+
+
+def _retrieved(job: UpliftPart, tiles: UpliftTiles) -> tuple[np.ndarray, np.ndarray]:
+    """Unlabelled tiles with what they are taken to show: as many as the arm with synthetic tiles has of these."""
+    twin = Trial("real+synthetic", job.trial.ratio, job.trial.seed)
+    _, synthetic = choose(twin, tiles.train, tiles.synthetic, job.params.seed)
+    count = len(synthetic) or round(job.trial.ratio * len(tiles.train))
+    pool, extractor = spread(tiles.pool, _MOST_UNLABELLED), load_extractor(_RETRIEVED_BY, job.device)
+    own, others = (
+        np.concatenate([extractor.features(images) for images in tiles.real.batches(rows, 256)])
+        for rows in (tiles.train, pool)
+    )
+    if not tiles.masks:
+        numbers = range(len(tiles.classes))
+        shown = tiles.truth(synthetic) if len(synthetic) else np.arange(count) % len(tiles.classes)
+        wanted = {number: int((shown == number).sum()) for number in numbers}
+        places, told = retrieved(own, tiles.truth(tiles.train), others, wanted)
+        return tiles.read(pool.iloc[places]), told
+    chosen = pool.iloc[most_alike(own, others, count)]
+    teacher = _Taught(tiles.read(tiles.train), tiles.truth(tiles.train), 0, {})
+    images, fitted = tiles.read(chosen), _fitted(job, tiles, teacher, "teacher")
+    if not fitted.tells_certainty:
+        return images, fitted.predict(images)
+    masks, sure = fitted.sure_masks(images)
+    return images, np.where(sure >= _SURE, masks, np.uint8(UNKNOWN))
+
+
+def _fitted(job: UpliftPart, tiles: UpliftTiles, taught: _Taught, folder: str = "model") -> Learner:
+    config, learner = job.params.uplift, job.learner
+    rate = job.trial.rate or learner.rate(config.learner_config)
+    run = TrainingRun(
+        "uplift", config.steps, rate, _seed(job), job.work / job.part / folder, config.steps,
+        warmup_steps=config.steps // 10, device=job.device,
+    )  # fmt: skip
+    return learner.fit(taught.images, taught.truth, _training(job, tiles, run, taught.first))
+
+
+def _training(job: UpliftPart, tiles: UpliftTiles, run: TrainingRun, first: int) -> Training:
+    """What every model of the experiment is asked to do, whatever it learns."""
+    config, arm = job.params.uplift, job.trial.kind
+    told: dict[str, Any] = {"told": config.learner_config, "command": config.command, "models": job.study.models}
+    side = tiles.test_px if tiles.masks else config.image_px
+    return Training(
+        config.learner_name, config.task, tiles.classes, run, config.batch_size, side, augmentation=arm.augmentation,
+        first=first, start=job.start if arm.pretrained else None, **told,
+    )  # fmt: skip
+
+
+def _seed(job: UpliftPart) -> int:
+    """The same for every arm: models of one seed begin from the same weights."""
+    return int(digest([job.params.seed, job.trial.seed])[:7], 16)
