@@ -21,7 +21,7 @@ def _keys(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key
-            yield from () if key == "rejected_for" else _keys(inner)  # its keys are reasons, in words
+            yield from () if key in ("rejected_for", "val") else _keys(inner)  # reasons in words; arms and labels
     elif isinstance(value, list):
         for inner in value:
             yield from _keys(inner)
