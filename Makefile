@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow test-systems bench bench-smoke lint clean
+.PHONY: help setup demo test test-unit test-slow test-systems bench bench-smoke lint docs clean
 
 help:
 	@echo "make demo        set up, then go from a real slide to an augmented dataset and a report"
@@ -14,7 +14,8 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make test-systems   measure all published systems: hours, gone on with after a break (NAME=ddib: one of them)"
 	@echo "make bench       the benchmarks in full (bench-smoke: small sizes)"
-	@echo "make lint        style, import directions, types"
+	@echo "make lint        style, import directions, types, links of the docs"
+	@echo "make docs        the docs as a site, in site/"
 
 setup: $(READY)
 
@@ -58,6 +59,11 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+	@$(BIN)/zensical build --strict --clean
+
+docs: setup
+	@$(BIN)/zensical build --strict --clean
+	@echo "The site: $(CURDIR)/site/index.html"
 
 clean:
-	rm -rf $(VENV) .work .pytest_cache .hypothesis
+	rm -rf $(VENV) .work .pytest_cache .hypothesis site

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 import histoloom
 from benchmarks.studies import change_params
-from benchmarks.systems_page import page
+from benchmarks.systems_page import write_pages
 from benchmarks.systems_picture import write_picture
 from histoloom.cli.init import SystemStudy, make_study
 from histoloom.cluster import one_thread
@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where its studies lie; unstated, .work/systems")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--picture", type=Path, help="write a picture of its tiles here, a .jpg")
-    parser.add_argument("--page", action="store_true", help="write docs/systems.md")
+    parser.add_argument("--page", action="store_true", help="write docs/systems.md and docs/systems")
     asked = parser.parse_args()
     if asked.page:
-        Path("docs/systems.md").write_text(page(), encoding="utf-8")
+        write_pages()
         return
     if asked.name is None:
         parser.error("name a system, or --page")

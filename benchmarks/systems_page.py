@@ -1,86 +1,94 @@
-"""docs/systems.md: a table of all published systems, from the folders of those that are here, and their pages."""
+"""docs/systems.md, tables of all published systems, and docs/systems/NAME.md, a page of each, from the folders in systems/."""
 
 from __future__ import annotations
 
 import csv
-import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from histoloom.config.models import inherited
-from histoloom.systems import PAGE, PICTURE, RECIPE, expected, folder_of, names, root
+from histoloom.systems import PAGE, RECIPE, expected, folder_of, names, root
 
 _PUBLISHED = "published.csv"
-_HEADER = (
-    "",
-    "system",
-    "paper",
-    "makes",
-    "given",
-    "network",
-    "begins from",
-    "reduced by",
-    "ours",
-    "baseline",
-    "ours less baseline, 95 %",
-    "of",
-    "better",
-    "data",
-    "meant to",
-)
+_OVERVIEW = Path("docs/systems.md")
+_FOLDER = Path("docs/systems")
+_INTRODUCTION = """# Systems
+
+Written by `python -m benchmarks.systems --page`, from `systems/`.
+
+A published system is a recipe of histoloom. It states what it changes in params, its data, and a number beside a baseline.
+The systems are those of a review of diffusion models for microscopy (Liu et al. 2025, Frontiers in Medicine).
+
+To run one, in the repository with its environment active:
+
+```
+histoloom init my-study --system oettl
+cd my-study
+dvc repro
+```
+
+Its data are pictures made by code. Some systems take `--data FOLDER` with real ones.
+
+`python -m benchmarks.systems oettl --json FILE` makes such a study in `.work/systems`, runs what the number needs, and measures it.
+`--picture FILE.jpg` shows its tiles. A run that was broken off goes on where it stopped.
+`--recipe systems/oettl/full.yaml` takes the paper's size, for a GPU. No system was run at this size so far.
+"""
+_MEASURED = """"Drawn" data are pictures made by code. A number on them does not show that a system is good on tissue.
+A system's page says what was measured, on real data too where there are any. An interval that holds 0 shows no difference."""
 
 
-_RUN = (
-    "To run one, in the repository with its environment active:",
-    "",
-    "```",
-    "histoloom init my-study --system oettl          # pictures made by code; some systems take --data FOLDER of real ones",
-    "cd my-study",
-    "dvc repro",
-    "```",
-    "",
-    "`python -m benchmarks.systems oettl --json FILE` makes such a study in `.work/systems`, runs what the number needs, and measures it. `--picture FILE.jpg` shows its",
-    "tiles. A run that was broken goes on where it stopped. `--recipe systems/oettl/full.yaml` takes the paper's size, for a GPU.",
-)
+def pages() -> dict[Path, str]:
+    """The overview and a page a system, by their places in the repository."""
+    return {_OVERVIEW: _overview(), **{_FOLDER / f"{name}.md": _page(name) for name in names()}}
 
 
-def page() -> str:
-    """The whole page."""
-    lines = ["# Systems", "", "Written by `python -m benchmarks.systems --page`, from `systems/`.", ""]
-    lines += [
-        "A published system is a recipe of histoloom: what it changes in params, its data, and a number beside a baseline. The systems are those of a review of diffusion models for microscopy (Liu et al. 2025, Frontiers in Medicine).",
-        "",
-    ]
-    lines += [
-        "Rows without a number were not measured. `reduced by` says how several samples of one tile become one. [Each page](#pages) says what was measured, and how.",
-        "",
-    ]
-    lines += [*_RUN, ""]
-    lines += [_line(_HEADER), _line(["---"] * len(_HEADER)), *(_line(row) for row in _rows()), "", "## Pages", ""]
-    for name in names():
-        text = (folder_of(name) / PAGE).read_text(encoding="utf-8").strip()
-        text = text.replace("](../", "](../systems/").replace(f"]({PICTURE})", f"](../systems/{name}/{PICTURE})")
-        lines += [re.sub("^#", "##", text, flags=re.MULTILINE), ""]
-    return "\n".join(lines)
+def write_pages() -> None:
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    for stale in {*_FOLDER.glob("*.md")} - {*pages()}:
+        stale.unlink()
+    for place, text in pages().items():
+        place.write_text(text, encoding="utf-8")
 
 
-def _line(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _rows() -> list[list[str]]:
+def _overview() -> str:
     with (root() / _PUBLISHED).open(encoding="utf-8", newline="") as stream:
-        known = [*csv.DictReader(stream)]
-    return [[row["number"], *(_of_folder(row) if row["name"] in names() else _open(row)), row["use"]] for row in known]
+        known = [row for row in csv.DictReader(stream) if row["name"] in names()]
+    links = {row["name"]: f"[{row['name']}](systems/{row['name']}.md)" for row in known}
+    what = [[row["number"], links[row["name"]], row["what"], row["use"]] for row in known]
+    numbers = [[links[row["name"]], *_numbers(row["name"])] for row in known if expected(row["name"])["measured"]]
+    text = (root() / PAGE).read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            "## What each is for\n",
+            *_table(("no.", "system", "what it makes", "meant to"), what),
+            "## What was measured\n",
+            _MEASURED,
+            "",
+            *_table(
+                ("system", "measure", "better is", "ours", "baseline", "ours less baseline, 95 %", "data"), numbers
+            ),
+            text[text.index("## Real data") :],
+        ]
+    )
 
 
-def _open(row: dict[str, str]) -> list[str]:
-    return [row["name"], "", row["what"], *[""] * (len(_HEADER) - 5)]
+def _page(name: str) -> str:
+    """A system's README, with a table of its recipe below its title."""
+    title, _, rest = (folder_of(name) / PAGE).read_text(encoding="utf-8").partition("\n")
+    rest = rest.replace("](../README.md", "](../systems.md").replace("](../../docs/", "](../")
+    note = f"Written from `systems/{name}/README.md` by `python -m benchmarks.systems --page`."
+    return "\n".join([title, "", *_table(("", "in this recipe"), _recipe(name)), rest.strip(), "", note, ""])
 
 
-def _of_folder(row: dict[str, str]) -> list[str]:
-    name = row["name"]
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [*(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)), ""]
+
+
+def _recipe(name: str) -> list[list[str]]:
     recipe = YAML(typ="safe").load((folder_of(name) / RECIPE).read_text(encoding="utf-8"))
     models = [inherited(recipe, of) for of in recipe["sample"].get("chain", [])] or [recipe]
     trained = [model["train_denoiser"] for model in models]
@@ -89,35 +97,29 @@ def _of_folder(row: dict[str, str]) -> list[str]:
     reduced = {
         r["reduce"] if isinstance(r["reduce"], str) else r["reduce"]["name"] for r in requests if r.get("reduce")
     }
-    number = expected(name)["measured"]
-    text = (folder_of(name) / PAGE).read_text(encoding="utf-8")
-    paper = re.search(r"## The paper\n(.+?\(\d{4}\))", text)
-    return [
-        f"[{name}](#{_anchor(text)})",
-        paper[1] if paper else "",
-        ", then ".join(_target(config) for config in trained),
-        ", ".join(dict.fromkeys(given for config in trained for given in config["conditions"])),
-        ", ".join(dict.fromkeys(_network(config) for config in trained)),
-        ", ".join(sorted(starts)) or "noise",
-        ", ".join(sorted(reduced)) or "",
-        *(
-            (
-                f"{number['value']:.3g}",
-                f"{number['baseline']:.3g}",
-                "{:.2g} to {:.2g}".format(*number["interval"]),
-                number["unit"],
-                number["better"],
-                number["data"],
-            )
-            if number
-            else [""] * 6
-        ),
+    rows = [
+        ["what is diffused", ", then ".join(_target(config) for config in trained)],
+        [
+            "conditions",
+            ", ".join(dict.fromkeys(given for config in trained for given in config["conditions"])) or "none",
+        ],
+        ["network", ", ".join(dict.fromkeys(_network(config) for config in trained))],
+        ["sampling begins from", ", ".join(sorted(starts)) or "noise"],
+        ["several samples become one by", ", ".join(sorted(reduced))],
     ]
+    return [row for row in rows if row[1]]
 
 
-def _anchor(text: str) -> str:
-    title = text.partition("\n")[0].removeprefix("# ").lower()
-    return re.sub(r"[^\w -]", "", title).replace(" ", "-")
+def _numbers(name: str) -> list[str]:
+    number = expected(name)["measured"]
+    return [
+        number["unit"],
+        number["better"],
+        f"{number['value']:.3g}",
+        f"{number['baseline']:.3g}",
+        "{:.2g} to {:.2g}".format(*number["interval"]),
+        number["data"],
+    ]
 
 
 def _target(config: dict[str, Any]) -> str:

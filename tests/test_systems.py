@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.studies import change_params
 from benchmarks.systems import measured_once
-from benchmarks.systems_page import page
+from benchmarks.systems_page import pages
 from benchmarks.systems_picture import write_picture
 from histoloom import registry, systems
 from histoloom.cli.init import SystemStudy, make_study
@@ -211,10 +211,12 @@ def test_a_system_that_is_not_there_is_told():
         systems.folder_of("nobody")
 
 
-def test_the_page_is_what_the_folders_say():
-    assert Path("docs/systems.md").read_text(encoding="utf-8") == page(), (
-        "write it anew: python -m benchmarks.systems --page"
-    )
+def test_the_pages_are_what_the_folders_say():
+    stale = [
+        place for place, text in pages().items() if not place.exists() or place.read_text(encoding="utf-8") != text
+    ]
+    assert stale == [], "write them anew: python -m benchmarks.systems --page"
+    assert {*Path("docs/systems").glob("*.md")} < {*pages()}
 
 
 def test_drawn_patients_show_what_their_tables_say(tmp_path):

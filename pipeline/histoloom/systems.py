@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from histoloom.uplift.learner_comparison import LearnerComparison
 
 RECIPE, CODE, PAGE, EXPECTED = "recipe.yaml", "system.py", "README.md", "expected.json"
-FULL, REAL, PICTURE = "full.yaml", "real.yaml", "picture.jpg"
+FULL, REAL = "full.yaml", "real.yaml"
 
 
 class Measured(TypedDict):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from histoloom.config import Params, Section
 
 _LEFT_OUT = (
     "A key that is left out or null has its default, or the value of the package that `train_denoiser.init` names. An empty section counts as "
-    'left out. "Unstated" means that the key is left out. Names of files are relative to the study\'s folder.'
+    'left out. "Unstated" means that the key is left out. Names of files are relative to the study\'s folder. '
+    "`tissue.mpp` is the key `mpp` in the section `tissue`. `sets[].path` is the key `path` of each entry of the list `sets`."
 )
+
+_WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 
 
 def reference() -> str:
@@ -35,21 +40,20 @@ def _rows(model: type[Section], prefix: str, *, own: bool = False) -> Iterator[t
                 yield from _rows(kind, f"{prefix}{name}.")
             continue
         if get_origin(kind) is dict and isinstance(get_args(kind)[1], type) and issubclass(get_args(kind)[1], Section):
-            yield f"{prefix}{name}", "mapping", f"`{field.default!r}`", note
+            yield f"{prefix}{name}", "mapping", _default(field), note
             continue
         if len(choices := [*_choices(kind)]) > 1:
-            yield f"{prefix}{name}", "name or mapping", f"`{field.default!r}`", note
+            yield f"{prefix}{name}", "name or mapping", _default(field), note
             for choice in choices:
                 yield from _keys_of_choice(choice, f"{prefix}{name}.")
             continue
         if inner := [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Section)]:
             one = field.default is None  # else a list of them
             note = note or " ".join((inner[0].__doc__ or "").split())
-            yield f"{prefix}{name}", "mapping or None" if one else "list", f"`{field.default!r}`", note
+            yield f"{prefix}{name}", "mapping or null" if one else "list", _default(field), note
             yield from _rows(inner[0], f"{prefix}{name}{'' if one else '[]'}.")
             continue
-        default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
-        yield f"{prefix}{name}", _type(kind), default, note
+        yield f"{prefix}{name}", _type(kind), _default(field), note
 
 
 def _choices(kind) -> Iterator[type[Section]]:
@@ -78,9 +82,16 @@ def _type(kind) -> str:
         return " or ".join(map(str, inside))
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_type, inside)))
+    if origin is dict:
+        return f"mapping of {_type(inside[0])} to {_type(inside[1])}"
     if inside:
-        return f"{origin.__name__}[{', '.join('...' if of is Ellipsis else _type(of) for of in inside)}]"
-    return "None" if kind is type(None) else kind.__name__
+        return f"list of {' and '.join(dict.fromkeys(_type(of) for of in inside if of is not Ellipsis))}"
+    return _WORDS.get(kind, "name")
+
+
+def _default(field: FieldInfo) -> str:
+    """As params.yaml would state it."""
+    return "required" if field.default is PydanticUndefined else f"`{json.dumps(field.default, ensure_ascii=False)}`"
 
 
 def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:

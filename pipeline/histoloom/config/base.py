@@ -138,7 +138,9 @@ class Solved(Guided):
     """How noise is turned to data: by which solver, in how many steps, in what precision."""
 
     scheduler: Scheduler = "dpmsolver++"
+    """the solver, which takes the steps from noise to data"""
     steps: Positive = 20
+    """of the solver; more are slower"""
     eta: Fraction = 0.0
     """of ddim: fresh noise at each step, from 0 (none) to 1 (ancestral sampling; Song et al. 2021, eq. 16)"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

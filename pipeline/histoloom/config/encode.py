@@ -13,6 +13,7 @@ class Encode(Section):
     renamed: ClassVar[dict[str, str]] = {"forms": "symmetries"}
 
     batch_size: Size = 32
+    """tiles in a forward; fixed, so that bytes do not depend on the workers"""
     symmetries: Literal["none", "flips", "turns"] = "flips"
     """cache each tile mirrored too (flips: 4 symmetries), or turned as well (turns: 8)"""
     mask_detail: Literal[1, 2, 4] = 1

@@ -18,8 +18,11 @@ class Evaluate(Section):
     weights: Annotated[str | None, Names.FILE] = None
     """file of weights for efficientnet-lite0, efficientnet-lite2, inception-v3 or timm:NAME, in place of its own"""
     max_tiles: Positive = 2000
+    """most tiles of each set that are looked at, evenly spread"""
     kid_subsets: Positive = 50
+    """subsets over which KID is averaged"""
     neighbours: Positive = 3
+    """nearest neighbours that precision, recall, density and coverage look at"""
 
     @model_validator(mode="after")
     def _weights_are_of_what_takes_them(self):

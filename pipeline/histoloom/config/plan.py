@@ -25,12 +25,15 @@ class Change(Section):
     """What is changed in the conditions that were taken."""
 
     label: str | None = None
+    """another label"""
     caption: str | None = None
+    """another caption"""
     rna: str | None = Field(None, description="key of another expression profile, of the train split")
     genotype: dict[str, str] = Field({}, description="marker to state; not_tested takes a marker out")
     cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to another value")
     number: dict[str, float] = Field({}, description="column of train_encoders.number to another value")
     mpp: Scale | None = None
+    """another scale, µm/px"""
     mask: Edit = Edit()
     leave_out: tuple[ConditionName, ...] = Field((), description="conditions that are not given")
 
@@ -40,6 +43,7 @@ class Request(Program):
 
     renamed: ClassVar[dict[str, str]] = {"pairs": "counterfactual"}
     name: FileName
+    """of the request; rows and reports name it"""
     tiles: Positive | Literal["all"]
     """how many. all: with purpose: predict, every tile that `where` selects"""
     where: Where = Where()
@@ -84,8 +88,12 @@ class Plan(Section):
     target: Literal["largest", "median", "none"] | Positive = "largest"
     """train tiles wanted per class; none: only `requests` are sampled"""
     max_per_class: Positive = 256
+    """most tiles that are sampled to fill a class up"""
     overdraw: float = Field(1.3, ge=1, description="tiles sampled for each tile wanted, because filters reject some")
     requests: tuple[Request, ...] = ()
+    """tiles that are asked for by name"""
     evaluation_tiles: Natural = Field(0, description="tiles sampled under held-out conditions; measured, never emitted")
     batch_size: Size = 32
+    """tiles in a forward; fixed, so that bytes do not depend on the workers"""
     batches_per_part: Positive = 2
+    """batches that one task of `sample` makes"""

@@ -15,8 +15,11 @@ class Where(Section):
     """Selects real tiles; all that is stated must hold."""
 
     label: str | None = None
+    """tiles with this label"""
     slide_id: str | None = None
+    """tiles of this slide"""
     patient_id: str | None = None
+    """tiles of this patient"""
     split: Literal["train", "val", "test"] | None = Field(
         None, description="of purpose: predict, which reads any split"
     )

@@ -7,4 +7,6 @@ from histoloom.config.base import Positive, Section
 
 class Report(Section):
     title: str = "histoloom report"
+    """heading of the page"""
     tiles_shown: Positive = 32
+    """tiles in each contact sheet"""

@@ -15,12 +15,17 @@ class FromImage(Section):
     """A region of a slide in the manifest that a canvas begins from."""
 
     slide_id: str
+    """the slide"""
     x_level0_px: Natural = 0
+    """the region's left border on the slide"""
     y_level0_px: Natural = 0
+    """the region's upper border on the slide"""
     width_px: Positive = Field(description="of the region, at tile.mpp")
     height_px: Positive
+    """of the region, at tile.mpp"""
     x_px: Natural = Field(0, description="where the region lies on the canvas")
     y_px: Natural = 0
+    """where the region lies on the canvas"""
     strength: Fraction = Field(1.0, description="fraction of the noise schedule that is run; less changes less")
     inverted: bool = False
     """begin from the noise that DDIM, run backwards under the cohort of the image's own slide, finds for the region: it is
@@ -53,8 +58,11 @@ class WovenSlide(Section):
 
     renamed: ClassVar[dict[str, str]] = {"field": "condition_grid", "lent_by": "source_groups"}
     name: FileName
+    """the slide's folder in data/woven"""
     width_px: Positive
+    """at tile.mpp"""
     height_px: Positive
+    """at tile.mpp"""
     mask: Annotated[str | None, Names.FILE] = None
     """classes of tile.masks: GeoJSON polygons in the slide's px, or a raster of class ids; or generated, by the model of
     masks that stands before the last in sample.chain"""
@@ -63,7 +71,9 @@ class WovenSlide(Section):
     outside: Literal["glass", "tissue"] | None = None
     """what lies outside the mask's classes; required with a mask"""
     label: str | None = None
+    """the whole slide's label"""
     caption: str | None = None
+    """the whole slide's caption"""
     rna: str | None = Field(None, description="key of an expression profile")
     genotype: str | None = Field(None, description="markers and states, as 'TP53=altered;IDH1=wt'")
     cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to value")
@@ -130,6 +140,7 @@ class WovenSlide(Section):
 class SampleSlides(Solved):
     renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
+    """whole slides to be woven"""
     window_layout: Literal["lattice", "random", "stride", "independent"] = "lattice"
     """how windows are placed; all but lattice are for comparison, on one block"""
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")
@@ -142,8 +153,10 @@ class SampleSlides(Solved):
     """colour of what is not tissue"""
     tile_px: Literal[256, 512] = Field(256, description="tiles of the pyramid")
     compression: Literal["jpeg", "deflate"] = "jpeg"
+    """of the pyramid's tiles: jpeg loses a little, deflate nothing"""
     quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")
     thumbnail_px: Size = 1024
+    """longer side of the small picture"""
 
     @model_validator(mode="after")
     def _some_halo(self):

@@ -18,6 +18,7 @@ class Tissue(Section):
 
     mpp: Scale = Field(8.0, description="scale of the tissue mask, µm/px")
     min_fraction: Fraction = 0.4
+    """a tile with less tissue than this is left out"""
     min_od: float = Field(0.06, ge=0, description="least threshold, so that blank glass is not taken for tissue")
     max_od_above_glass: float = Field(0.075, gt=0)
     """the threshold's most above the density of glass, so that pale tissue isn't lost beside dark tissue"""
@@ -42,6 +43,8 @@ STAINED = ("nucleus", "clear")
 
 class Labels(Section):
     source: Literal["polygons", "raster", "spots", "slide", "none"] = "polygons"
+    """where labels come from. Polygons are GeoJSON, raster is images of class ids, spots is a table of spots, slide is the column label
+    of slides.csv; with none there are no labels"""
     classes: tuple[ClassName, ...] = Field((), validate_default=True)
     """names of the tile labels. A class's number is its place here, from 0; unstated, those of the package that
     train_denoiser.init names"""
@@ -123,13 +126,18 @@ class Region(Section):
     """A grid of regions laid over a slide, with a gap kept free between them."""
 
     rows: Size = 6
+    """of the grid"""
     cols: Size = 3
+    """of the grid"""
     gap_um: float = Field(16.0, ge=0)
+    """width of the gap between regions. Tiles that reach into it are dropped, µm"""
 
 
 class Split(Section):
     group: Literal["patient", "slide", "region"] = "patient"
+    """what is never divided between splits"""
     fractions: dict[Literal["train", "val", "test"], Fraction] = Field({"train": 0.7, "val": 0.15, "test": 0.15})
+    """of the groups that the manifest states no split of"""
     region: Region = Region()
     assign: dict[str, Literal["train", "val", "test"]] = Field({}, description="split_group to split, by name")
 
@@ -146,7 +154,9 @@ class Tile(Section):
     """null where sets alone give tiles"""
     sets: tuple[TileSet, ...] = Field((), description="tiles that were cut elsewhere")
     spots: Annotated[str | None, Names.FILE] = None
+    """CSV of spots: spot_id, slide_id, x_level0_px, y_level0_px, label"""
     annotations_root: Annotated[str, Names.FILE] = "manifests/annotations"
+    """folder of the annotations that the manifest names"""
     annotations_origin: Literal["bounds", "level0"] = "bounds"
     """where coordinates of GeoJSON count from: the corner of the scanned part (openslide.bounds-x, -y), as in QuPath,
     or of level 0, as in ASAP. They differ if a file states bounds (MRXS, SCN)"""
@@ -155,16 +165,20 @@ class Tile(Section):
     max_outside_fraction: Fraction = 0.1
     """fraction of a slide's polygons (by number or area) or spots that may lie beyond it; more is a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
+    """folder of the slides that the manifest names"""
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = ()
     """further scales at which slides and sets are cut, µm/px (condition: magnification)"""
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Size = 256
+    """side of a tile"""
     stride_px: Positive = 256
+    """from one tile to the next; below tile_px, tiles overlap"""
     edge: Literal["drop", "shift"] = "drop"
     """the strip at the right and lower border that fills no tile: left out, or covered by tiles that overlap others"""
     tissue: Tissue = Tissue()
     stain: Literal["none", "macenko", "reinhard"] = "none"
+    """normalisation of stain"""
     repair: Repair = Repair()
     labels: Labels
     masks: Masks = Masks()
@@ -175,6 +189,7 @@ class Tile(Section):
     """command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout"""
     split: Split = Split()
     max_bad_slides: Natural = 0
+    """slides that may be left out because they can't be used; with more, the stage stops"""
     max_bad_tiles: Natural = Field(0, description="pictures of sets that may be left out because they can't be used")
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
 

@@ -36,8 +36,12 @@ class LossWeight(Section):
     """`p2` is Choi et al. 2022, `min_snr` is Hang et al. 2023."""
 
     kind: Literal["none", "min_snr", "p2"] = "min_snr"
+    """how the loss weighs noise levels. none: alike; min_snr: by the signal-to-noise ratio, at most gamma; p2: by (k + ratio)
+    to the power of -gamma"""
     gamma: float = Field(5.0, ge=0)
+    """of min_snr and p2"""
     k: float = Field(1.0, gt=0)
+    """of p2"""
     boundary: float | None = Field(None, gt=0)
     """of masks: the exponent gamma by which the loss of a pixel falls with its distance from the border of its class, the
     faster the less noise there is (Bozorgpour et al. 2023, DermoSegDiff); unstated, all pixels count alike"""
@@ -77,8 +81,11 @@ class LabelClassifier(Section):
     channels: tuple[BlockWidth, ...] = Field((32, 64, 128), min_length=1, max_length=8)
     """of its blocks, each of which halves the sides"""
     steps: Positive = 1000
+    """steps of the optimiser"""
     batch_size: Size = 32
+    """tiles in a step"""
     learning_rate: float = Field(4e-4, gt=0)
+    """of the optimiser"""
 
 
 class DiffusedData(Named):
@@ -108,10 +115,12 @@ class TrainDenoiser(Section):
     """scratch, the name of a packaged model, a folder or hub id of a UNet2DConditionModel, or one of Stable
     Diffusion's form (model_index.json)"""
     revision: str | None = None
+    """commit of the hub's repository"""
     adapt: Literal["full", "lora", "controlnet"] = "full"
     """what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that
     reads the maps (Zhang et al. 2023)"""
     lora_rank: Size = 16
+    """of adapt: lora: rank of the updates. More can change more"""
     prior: Prior | None = None
     """train a loaded model on tiles that it makes itself too, so that it forgets nothing while it learns a few tiles"""
     distil: Distil | None = None
@@ -138,27 +147,40 @@ class TrainDenoiser(Section):
     """of a new unet: how time, and vectors with it, enter its blocks: added, or as scale and shift of their group norms
     (Dhariwal & Nichol 2021, adaptive group norm)"""
     channels: tuple[Size, ...] = Field((48, 96), min_length=1, max_length=8)
+    """channels of each level of the network, the finest first; each further level halves the sides. Of mlp: widths of its layers"""
     layers_per_block: Size = 1
+    """of unet: residual blocks of a level"""
     attention_head_dim: Size = 8
+    """of unet and swin: channels of an attention head"""
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    """kernels of attention: sdpa is torch's own; auto takes xformers where it is installed and there is a GPU"""
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    """what the network predicts: the noise (epsilon), a mixture of noise and data (v_prediction), or the data (sample)"""
     schedule: Literal["linear", "scaled_linear", "cosine", "quadratic"] = "cosine"
+    """how noise grows over the training timesteps"""
     betas: tuple[Variance, Variance] | None = None
     """first and last beta of the schedule linear or scaled_linear; unstated, the schedule's own"""
     train_timesteps: Positive = 1000
+    """number of noise levels"""
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
+    """decay of the average of weights, which is what samples"""
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
+    """tiles or windows in a step"""
     classifier: LabelClassifier | None = None
     """train a classifier of noised data after the denoiser; label must be a condition"""
     class_balanced: bool = Field(False, description="draw tiles of each label equally often; label must be a condition")
     windows_latent_px: tuple[Positive, ...] = ()
     """train on windows of the latents. Each batch has one of these sides, drawn; unstated, whole tiles"""
     learning_rate: float = Field(4e-4, gt=0)
+    """of the optimiser"""
     warmup_steps: Natural = 50
+    """steps in which the learning rate rises to its value"""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """what training computes in: no is fp32; a CPU without bf16 takes fp32"""
     checkpoint_every: Positive = 200
+    """steps between checkpoints; a killed run loses at most these"""
     resume_from: Annotated[str | None, Names.FILE] = None
     """a checkpoint folder to continue from; it is an error if it is missing"""
 

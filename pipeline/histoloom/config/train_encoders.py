@@ -26,13 +26,21 @@ class Text(Section):
     padding: Literal["masked", "read"] = "masked"
     """whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does"""
     image_px: Size = 64
+    """of train: tiles are resized to this side"""
     width: Size = 64
+    """of train: channels of the text encoder"""
     layers: Size = 2
+    """of train: transformer layers of the text encoder"""
     heads: Size = 4
+    """of train: attention heads of the text encoder"""
     context_length: Size = 24
+    """of train: tokens that the text encoder reads at once"""
     steps: Positive = 200
+    """of train: steps of the optimiser"""
     batch_size: Size = 64
+    """of train: pairs of tile and caption in a step"""
     learning_rate: float = Field(5e-4, gt=0)
+    """of train"""
     noised: bool = False
     """of train: show it tiles with noise of every level, so that it can guide the sampling of pixels (sample.classifier_guidance;
     Nichol et al. 2022, GLIDE)"""
@@ -88,11 +96,16 @@ class Rna(SampleTable):
     """what the table holds: linear: counts or amounts; log: logarithms or scores; auto: the values decide"""
     max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
     hidden: tuple[Positive, ...] = (6000, 4000, 2048)
+    """of train: widths of the encoder's layers; the decoder has them in reverse"""
     code: Size = 200
+    """of train: numbers in the code of a profile"""
     beta: float = Field(0.005, ge=0, description="weight of the KL term")
     steps: Positive = 2000
+    """of train: steps of the optimiser"""
     batch_size: Size = 64
+    """of train: profiles in a step"""
     learning_rate: float = Field(3e-4, gt=0)
+    """of train"""
 
     @model_validator(mode="after")
     def _log_once(self):
@@ -155,8 +168,11 @@ class ImageTower(Section):
     width: Annotated[int, Field(ge=4)] = Field(16, description="channels of the first stage")
     size: Annotated[int, Field(ge=8)] = Field(128, description="channels of the embedding")
     steps: Positive = 600
+    """of train: steps of the optimiser"""
     batch_size: Annotated[int, Field(ge=8)] = 64
+    """of train: tiles in a step"""
     learning_rate: float = Field(2e-3, gt=0)
+    """of train"""
 
 
 class Degrade(Section):
@@ -167,12 +183,14 @@ class Degrade(Section):
     """reduce the picture by this factor, and enlarge it again"""
     noise: float = Field(0.0, ge=0, description="standard deviation, grey levels")
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """save the picture as JPEG of this quality; unstated, it is not saved as JPEG"""
 
 
 class SlideColumns(Section):
     """Columns of slides.csv that a condition is read from. A slide whose field is empty is given none of it."""
 
     columns: Annotated[tuple[str, ...], Distinct] = ()
+    """columns of slides.csv that the condition is read from"""
 
 
 class TrainEncoders(Section):

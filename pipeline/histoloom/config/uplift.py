@@ -50,6 +50,7 @@ class Uplift(Section):
     image_px: Size = Field(96, description="tiles are resized to this side to learn labels; masks stay as they are")
     steps: Positive = Field(300, description="of the optimiser, the same for every arm")
     batch_size: Size = 32
+    """tiles in a step"""
     learning_rate: float | Annotated[tuple[float, ...], Field(min_length=1), Distinct] | None = None
     """unstated, the learner's own: 3e-4 for networks of labels, 1e-3 for diffusion, 5e-4 for a denoiser that
     is tuned, 2e-3 for the others. Of several, each arm is trained with each, and val chooses for it"""
