@@ -69,17 +69,22 @@ def rare(root: Path, _: int, fraction: float) -> Study:
     kept = {*slides[: 1 + int((tiles < fraction * len(scarce)).sum())]}
     table = table[~table.index.isin(scarce.index[~scarce["slide_id"].isin(kept)])].copy()
     table.loc[table["set"] != "AMi-Br", "label"] = ""
-    real = {"where": {"label": "atypical"}, "like": "tile", "tiles": _MADE}
     in_normal = {"from": "tile", "strength": 0.8, "where": {"label": "normal"}}
+    atypical = {"where": {"label": "atypical"}, "like": "tile", "tiles": _MADE}
     requests = [
-        {"name": "varied", **real},
-        {"name": "noised", **real, "start": {"from": "tile", "strength": 0.5}},
-        {"name": "inpainted", **real, "remake": {"centre_um": 10.0}, "start": in_normal},
-        *(
-            {"name": f"any{number}", "where": {"label": label}, "like": "tile", "tiles": _MADE // 2}
-            for number, label in enumerate(CLASSES)
-        ),
+        request
+        for number, label in enumerate(CLASSES)
+        for request in (
+            {"name": f"varied{number}", **atypical, "where": {"label": label}},
+            {
+                "name": f"noised{number}",
+                **atypical,
+                "where": {"label": label},
+                "start": {"from": "tile", "strength": 0.5},
+            },
+        )
     ]
+    requests.append({"name": "inpainted", **atypical, "remake": {"centre_um": 10.0}, "start": in_normal})
     return _of_mitoses(root / f"rare-{fraction:g}", table, ["magnification", "label", "image", "text"], requests, 0.25)
 
 
@@ -155,15 +160,15 @@ def hospital(root: Path, fold: int, fraction: float) -> Study:
 
 _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
 _NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}
-_THREE = "varied-of-noised-of-inpainted"
+_RARE = "noised0-of-noised1-of-inpainted"
 _SWAPPED = "swapped0-of-swapped1"
 QUESTIONS = {
     "rare": Question(
-        rare, 1, (0.05, 0.02, 0.1, 1.0), f"strong+synthetic-of-{_THREE}",
+        rare, 1, (0.05, 0.02, 0.1, 1.0), f"strong+synthetic-of-{_RARE}",
         {
-            "realism_filter": f"strong+unfiltered-of-{_THREE}", "targeting": "strong+synthetic-of-any0-of-any1", "noised_and_inpainted": "strong+synthetic-of-varied",
-            "varied_and_inpainted": "strong+synthetic-of-noised", "varied_and_noised": "strong+synthetic-of-inpainted",
-            "mixing": f"strong+synthetic-then-real-of-{_THREE}",
+            "realism_filter": f"strong+unfiltered-of-{_RARE}", "inpainting": "strong+synthetic-of-noised0-of-noised1",
+            "targeting": "strong+synthetic-of-noised0", "noised_start": "strong+synthetic-of-varied0-of-varied1",
+            "mixing": f"strong+synthetic-then-real-of-{_RARE}",
         },
         {"unlabelled_pool": _NO_POOL, "embedding": _NO_EMBEDDING},
     ),

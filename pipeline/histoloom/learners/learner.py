@@ -35,6 +35,8 @@ class Training:
     command : the user's own, where the learner is one.
     first : how many of the tiles, the first ones, are learnt from in the first half of the steps, and the others in the second; 0 for all
         together.
+    extra : (n,) bool, which tiles are synthetic or retrieved. Of labels, they are drawn by the same fraction in every class that has
+        both, so that nobody learns a class from how they look; None for none. extra_share : that fraction.
     models : the study's models, of which a learner may use the denoiser.
     start : file of weights that the network begins from, as `pretrain` wrote it; None for its own.
     unlabelled : (n, h, w, 3) uint8, train tiles without truth, for a learner that learns from them too; None for none.
@@ -53,6 +55,8 @@ class Training:
     models: Path | None = field(default=None, kw_only=True)
     unlabelled: np.ndarray | None = field(default=None, kw_only=True)
     start: Path | None = field(default=None, kw_only=True)
+    extra: np.ndarray | None = field(default=None, kw_only=True)
+    extra_share: float = field(default=0.0, kw_only=True)
 
     def turn(self, step: int, count: int) -> range:
         """Which of `count` tiles are learnt from at a step."""

@@ -78,8 +78,9 @@ def label_batches(
 ) -> Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]:
     """A step and its generator to pictures (b, 3, h, w) in [0, 1] and class numbers (b,), classes drawn alike often."""
     device, labels = training.run.device, torch.from_numpy(truth)
+    extra = np.zeros(len(truth), bool) if training.extra is None else training.extra
     chances = {
-        turn: _alike(truth, turn, len(training.classes))
+        turn: _alike(truth, turn, len(training.classes), extra, training.extra_share)
         for turn in {training.turn(s, len(truth)) for s in (0, training.run.steps)}
     }
 
@@ -92,10 +93,15 @@ def label_batches(
     return batch_of
 
 
-def _alike(truth: np.ndarray, turn: range, classes: int) -> torch.Tensor:
-    """Chances (n,) by which the classes of the tiles of a turn are drawn alike often."""
+def _alike(truth: np.ndarray, turn: range, classes: int, extra: np.ndarray, share: float) -> torch.Tensor:
+    """Chances (n,) by which the classes of the tiles of a turn are drawn alike often, and in each class that has both kinds of tiles this share of
+    extra ones."""
     chance, own = np.zeros(len(truth)), slice(turn.start, turn.stop)
-    chance[own] = 1 / np.bincount(truth[own], minlength=classes)[truth[own]]
+    group = 2 * truth[own] + extra[own]
+    counts = np.bincount(group, minlength=2 * classes).reshape(classes, 2)
+    both = (counts > 0).all(1, keepdims=True)
+    wanted = np.where(both, [1 - share, share], counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    chance[own] = (wanted / np.maximum(counts, 1)).reshape(-1)[group]
     return torch.from_numpy(chance)
 
 

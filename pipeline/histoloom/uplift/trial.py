@@ -65,12 +65,16 @@ class UpliftPart:
 
 
 class _Taught(NamedTuple):
-    """What a model is taught. first : of the tiles, those that are learnt from in the first half of the steps."""
+    """What a model is taught.
+
+    first : of the tiles, those that are learnt from in the first half of the steps. extra : (n,) which are synthetic or retrieved.
+    """
 
     images: np.ndarray
     truth: np.ndarray
     first: int
     counts: dict[str, int]
+    extra: np.ndarray | None = None
 
 
 @uses_torch
@@ -93,7 +97,7 @@ def _write_start(job: UpliftPart, folder: Path) -> dict[str, int]:
         "pretraining", told.steps, told.learning_rate, _seed(job), job.work / job.pretraining, max(1, told.steps // 4),
         warmup_steps=told.steps // 10, device=job.device,
     )  # fmt: skip
-    save_file(pretrain(learner, _training(job, tiles, run, 0), told, tiles.real, rows), folder / START)
+    save_file(pretrain(learner, _training(job, tiles, run), told, tiles.real, rows), folder / START)
     return {"tiles": len(rows)}
 
 
@@ -118,12 +122,12 @@ def _taught(job: UpliftPart, tiles: UpliftTiles) -> _Taught:
     real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
     rows = pd.concat([synthetic, real] if arm.in_turn else [real, synthetic], ignore_index=True)
     images, truth = tiles.read(rows), tiles.truth(rows)
-    counts = {"real": len(real), "synthetic": len(synthetic)}
+    counts, extra = {"real": len(real), "synthetic": len(synthetic)}, (rows["store"] != 0).to_numpy()
     if arm.retrieves:
         more, told = _retrieved(job, tiles)
         images, truth = np.concatenate([images, more]), np.concatenate([truth, told])
-        counts["retrieved"] = len(more)
-    return _Taught(images, truth, len(synthetic) if arm.in_turn else 0, counts)
+        counts["retrieved"], extra = len(more), np.concatenate([extra, np.ones(len(more), bool)])
+    return _Taught(images, truth, len(synthetic) if arm.in_turn else 0, counts, extra)
 
 
 def _retrieved(job: UpliftPart, tiles: UpliftTiles) -> tuple[np.ndarray, np.ndarray]:
@@ -158,17 +162,19 @@ def _fitted(job: UpliftPart, tiles: UpliftTiles, taught: _Taught, folder: str = 
         "uplift", config.steps, rate, _seed(job), job.work / job.part / folder, config.steps,
         warmup_steps=config.steps // 10, device=job.device,
     )  # fmt: skip
-    return learner.fit(taught.images, taught.truth, _training(job, tiles, run, taught.first))
+    return learner.fit(taught.images, taught.truth, _training(job, tiles, run, taught))
 
 
-def _training(job: UpliftPart, tiles: UpliftTiles, run: TrainingRun, first: int) -> Training:
+def _training(job: UpliftPart, tiles: UpliftTiles, run: TrainingRun, taught: _Taught | None = None) -> Training:
     """What every model of the experiment is asked to do, whatever it learns."""
     config, arm = job.params.uplift, job.trial.kind
     told: dict[str, Any] = {"told": config.learner_config, "command": config.command, "models": job.study.models}
+    if taught is not None:
+        told |= {"first": taught.first, "extra": taught.extra, "extra_share": job.trial.ratio / (1 + job.trial.ratio)}
     side = tiles.test_px if tiles.masks else config.image_px
     return Training(
         config.learner_name, config.task, tiles.classes, run, config.batch_size, side, augmentation=arm.augmentation,
-        first=first, start=job.start if arm.pretrained else None, **told,
+        start=job.start if arm.pretrained else None, **told,
     )  # fmt: skip
 
 
