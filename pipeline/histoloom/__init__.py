@@ -1,6 +1,7 @@
 """histoloom: synthesis and augmentation of whole-slide images.
 
-`histoloom.load` gives a trained model, `histoloom.open_store` a store of tiles. The command `histoloom` and DVC run whole studies.
+`load` gives a trained model, `open_store` a store of tiles, `TileDataset` a torch Dataset of one, `score` measures pictures against real
+tiles. The command `histoloom` and DVC run whole studies.
 """
 
 from __future__ import annotations
@@ -8,11 +9,26 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from histoloom.errors import HistoloomError
+
 if TYPE_CHECKING:
-    from histoloom.api import load, open_store
+    from histoloom.api import (
+        Model,
+        Samples,
+        Score,
+        TileDataset,
+        TileStore,
+        WovenPicture,
+        load,
+        load_learner,
+        open_store,
+        score,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "open_store"]
+__all__ = [
+    "HistoloomError", "Model", "Samples", "Score", "TileDataset", "TileStore", "WovenPicture", "__version__", "load", "load_learner", "open_store", "score",
+]  # fmt: skip
 
 # Before torch loads its OpenMP: threads that spin long while they wait make a training step many times slower as soon
 # as another process wants a core; threads that don't spin at all make it half as fast on a quiet machine.
@@ -25,7 +41,7 @@ os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 
 def __getattr__(name: str) -> Any:
     """The doors load torch, so they wait until they are asked for."""
-    if name in ("load", "open_store"):
+    if name in __all__:
         from histoloom import api
 
         return getattr(api, name)
