@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from histoloom.errors import HistoloomError
+from histoloom.register_pipeline import register_when_imported
 
 if TYPE_CHECKING:
     from histoloom.api import (
@@ -37,6 +38,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Whatever a library asks of torch.load, only tensors come out: a pickle can run code.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+
+register_when_imported()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
 
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.backbones.few_steps import read_few_steps, with_few_steps
@@ -21,6 +25,11 @@ from histoloom.quality.score import Score, score
 from histoloom.sampling.diffusion_model import DiffusionModel, load_target
 from histoloom.sampling.one_slide import WovenPicture
 from histoloom.sampling.tiles import TileSampler
+from histoloom.targets.latents import Latents
+from histoloom.targets.target import Target
+
+if TYPE_CHECKING:
+    from histoloom.targets.autoencoder import Autoencoder
 
 __all__ = [
     "Model", "Samples", "Score", "TileDataset", "TileStore", "WovenPicture", "few_steps_of", "folder_of", "load", "load_learner", "open_store", "score",
@@ -42,14 +51,33 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -
     HistoloomError
         when there is no such model, it is damaged, or it has no updates for few steps.
     """
-    folder = folder_of(source)
-    where = device_of(Cluster.model_validate({"device": device}))
-    network, record = load_denoiser(folder / "denoiser", where)
+    return model_of(folder_of(source), device_of(Cluster.model_validate({"device": device})), few_steps=few_steps)
+
+
+def model_of(
+    folder: Path, device: str, parts: Mapping[str, torch.nn.Module] | None = None, *, few_steps: bool = False
+) -> Model:
+    """The model in a folder, on a device.
+
+    Parameters
+    ----------
+    parts : networks that stand in place of the folder's own: `denoiser`, a UNet of diffusers, and `autoencoder`.
+    few_steps : as of `load`; a denoiser in `parts` has the updates already.
+    """
+    parts = parts or {}
+    network, record = load_denoiser(folder / "denoiser", device)
     if few_steps:
         record = with_few_steps(network, record, folder / "denoiser")
-    model = DiffusionModel(load_target(folder, record, where), network, ConditionSet(()), record, where, Path(folder))
-    scales = scales_of(str(source)) or scales_of(str(folder)) or _scales_of_study(folder)
-    return Model(folder, TileSampler(model, scales), where, few_steps)
+    if "denoiser" in parts:
+        network.network = parts["denoiser"]
+        network.freeze(device)
+    if "autoencoder" in parts:
+        target: Target = Latents.of(cast("Autoencoder", parts["autoencoder"]), folder / "autoencoder", device)
+    else:
+        target = load_target(folder, record, device)
+    model = DiffusionModel(target, network, ConditionSet(()), record, device, folder)
+    scales = scales_of(str(folder)) or _scales_of_study(folder)
+    return Model(folder, TileSampler(model, scales), device, few_steps)
 
 
 def load_learner(source: str | Path, device: str = "cpu") -> Learner:
