@@ -7,24 +7,16 @@ tiles. The command `histoloom` and DVC run whole studies.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from histoloom.errors import HistoloomError
 from histoloom.register_pipeline import register_when_imported
 
 if TYPE_CHECKING:
-    from histoloom.api import (
-        Model,
-        Samples,
-        Score,
-        TileDataset,
-        TileStore,
-        WovenPicture,
-        load,
-        load_learner,
-        open_store,
-        score,
-    )
+    from histoloom.api import Model, Samples, TileStore, WovenPicture, load, load_learner, open_store
+    from histoloom.data.tile_dataset import TileDataset
+    from histoloom.quality.score import Score, score
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,10 +34,12 @@ os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 register_when_imported()
 
 
+_ELSEWHERE = {"TileDataset": "data.tile_dataset", "Score": "quality.score", "score": "quality.score"}
+"""What the module `api` doesn't hold, so that `load` needn't import it."""
+
+
 def __getattr__(name: str) -> Any:
     """The doors load torch, so they wait until they are asked for."""
     if name in __all__:
-        from histoloom import api
-
-        return getattr(api, name)
+        return getattr(import_module(f"histoloom.{_ELSEWHERE.get(name, 'api')}"), name)
     raise AttributeError(f"module 'histoloom' has no attribute {name!r}")

@@ -16,23 +16,20 @@ from histoloom.config import Cluster
 from histoloom.config.package import package_names, root, scales_of
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
-from histoloom.data.tile_dataset import TileDataset
 from histoloom.errors import HistoloomError
-from histoloom.learners.kept import load_kept
-from histoloom.learners.learner import Learner
-from histoloom.model import Model, Samples
-from histoloom.quality.score import Score, score
+from histoloom.model import Model
 from histoloom.sampling.diffusion_model import DiffusionModel, load_target
 from histoloom.sampling.one_slide import WovenPicture
-from histoloom.sampling.tiles import TileSampler
+from histoloom.sampling.tiles import Samples, TileSampler
 from histoloom.targets.latents import Latents
 from histoloom.targets.target import Target
 
 if TYPE_CHECKING:
+    from histoloom.learners.learner import Learner
     from histoloom.targets.autoencoder import Autoencoder
 
 __all__ = [
-    "Model", "Samples", "Score", "TileDataset", "TileStore", "WovenPicture", "few_steps_of", "folder_of", "load", "load_learner", "open_store", "score",
+    "Model", "Samples", "TileStore", "WovenPicture", "few_steps_of", "folder_of", "load", "load_learner", "model_of", "open_store",
 ]  # fmt: skip
 _PARTS = ("autoencoder", "denoiser", "encoders")
 
@@ -91,6 +88,8 @@ def load_learner(source: str | Path, device: str = "cpu") -> Learner:
     HistoloomError
         when there is none, or it is damaged.
     """
+    from histoloom.learners.kept import load_kept
+
     return load_kept(Path(source), device).learner
 
 

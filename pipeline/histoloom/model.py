@@ -6,26 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
 from histoloom.config import Sample
 from histoloom.config.program import Program
-from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
-from histoloom.learners.predict import Prediction, predict_file
-from histoloom.learners.slide_files import PredictedSlide
 from histoloom.process.solver import make_solver
-from histoloom.quality.score import Score, score
-from histoloom.report.viewer import write_viewer
 from histoloom.sampling.diffusion_model import check_distilled
 from histoloom.sampling.given_pictures import Mask, Picture, Tiles, as_tile
 from histoloom.sampling.one_slide import SlideToWeave, WovenPicture, weave_one
-from histoloom.sampling.restored_slide import VIEWER, RestoredSlide
 from histoloom.sampling.tiles import Samples, Stated, TileConditions, TileSampler, tile_seeds
-from histoloom.slides.open import open_slide
+
+if TYPE_CHECKING:
+    from histoloom.data.store import TileStore
+    from histoloom.learners.slide_files import PredictedSlide
+    from histoloom.quality.score import Score
+    from histoloom.sampling.restored_slide import RestoredSlide
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,8 @@ class Model:
         training = self.sampler.model.record.training
         if not training.distilled:
             return Sample()
-        return Sample(
-            scheduler="ddim", steps=training.distilled, guidance=1.0 if training.guidance_inside else Sample().guidance
-        )
+        guidance = 1.0 if training.guidance_inside else Sample().guidance
+        return Sample(scheduler="ddim", steps=training.distilled, guidance=guidance)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -147,9 +145,10 @@ class Model:
         own, settings = self._tiles(tiles), self._checked(settings)
         if not 0 < strength < 1:
             raise HistoloomError(f"strength is {strength:g}, and lies between 0 and 1.")
-        if make_solver(settings.scheduler, self.sampler.model.process, settings.steps).begin(strength) == 0:
+        steps = settings.steps
+        if make_solver(settings.scheduler, self.sampler.model.process, steps).begin(strength) == 0:
             raise HistoloomError(
-                f"A strength of {strength:g} is all {settings.steps} steps, which leave nothing of a tile. Lower it."
+                f"A strength of {strength:g} is all {steps} steps, which leave nothing of a tile. Lower it."
             )
         told = self.sampler.conditions(Stated(mask, text, label, like, mpp, cohort), tile_seeds(seed, len(own)))
         told.rows["input"], told.rows["strength"] = np.arange(len(own)), strength
@@ -221,7 +220,8 @@ class Model:
     ) -> PredictedSlide | RestoredSlide:
         """Restore, translate or repair a whole slide, or find masks in it, as `histoloom predict` does; files are written to the folder `out`.
 
-        The same call continues after a break. A model that isn't given pictures needs `strength`, `regions`, or both cohorts.
+        The same call continues after a break. A model that isn't given pictures needs `strength`, `regions`, or both cohorts. It is sampled
+        as its params say, also with `few_steps`.
 
         Parameters
         ----------
@@ -232,14 +232,13 @@ class Model:
         HistoloomError
             when the model can't do what is asked.
         """
-        asked = Prediction(
-            samples,
-            seed,
-            strength,
-            None if regions is None else Path(regions),
-            dict(own_cohort or {}),
-            dict(cohort or {}),
-        )
+        from histoloom.learners.predict import Prediction, predict_file
+        from histoloom.report.viewer import write_viewer
+        from histoloom.sampling.restored_slide import VIEWER, RestoredSlide
+        from histoloom.slides.open import open_slide
+
+        place = None if regions is None else Path(regions)
+        asked = Prediction(samples, seed, strength, place, dict(own_cohort or {}), dict(cohort or {}))
         with open_slide(Path(slide), slide_mpp) as opened:
             found = predict_file(opened, Path(out), self.folder.resolve(), asked, self.device)
         if isinstance(found, RestoredSlide):
@@ -277,9 +276,9 @@ class Model:
             for a slide smaller than a tile, and what `sample` refuses.
         """
         self.sampler.makes("image")
-        if min(width_px, height_px) < self.tile_px:
+        if min(width_px, height_px) < (least := self.tile_px):
             raise HistoloomError(
-                f"A slide of {width_px} x {height_px} px is smaller than the model's tile of {self.tile_px} px. Make it larger."
+                f"A slide of {width_px} x {height_px} px is smaller than the model's tile of {least} px."
             )
         place = Path(mask) if isinstance(mask, str) else mask
         self.sampler.check(Stated(place, text, label, None, mpp, cohort))
@@ -289,6 +288,8 @@ class Model:
 
     def score(self, images: Tiles, against: Tiles | TileStore, *, seed: int = 0) -> Score:
         """How near pictures are to real tiles: `histoloom.score` on the model's device."""
+        from histoloom.quality.score import score
+
         return score(images, against, seed=seed, device=self.device)
 
     def _checked(self, settings: Sample | None) -> Sample:
@@ -305,13 +306,9 @@ class Model:
         return np.stack([as_tile(tile, self.tile_px) for tile in tiles])
 
     def _samples(
-        self,
-        told: TileConditions,
-        settings: Sample | None,
-        program: Program | None = None,
-        tiles: np.ndarray | None = None,
-        codes: np.ndarray | None = None,
-    ) -> Samples:
+        self, told: TileConditions, settings: Sample | None, program: Program | None = None,
+        tiles: np.ndarray | None = None, codes: np.ndarray | None = None
+    ) -> Samples:  # fmt: skip
         self.sampler.makes("image")
         arrays = self.sampler.arrays(told) | ({} if codes is None else {"image": codes})
         made = self.sampler.draw(told.rows, arrays, self._checked(settings), program or Program(), tiles)

@@ -82,6 +82,9 @@ def sample(
     stated = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
     loaded = load(model, few_steps=few)
     settings = Sample.model_validate(stated) if stated and not few else loaded.settings
+    console.print(
+        f"{model}: {count} tiles, {settings.steps} steps of {settings.scheduler}, on {loaded.device}", markup=False
+    )
     samples = loaded.sample(
         count, seed, mask=mask, text=text, label=label, like=like, mpp=mpp, cohort=fields(cohort), settings=settings
     )
@@ -90,7 +93,7 @@ def sample(
         "scheduler": settings.scheduler, "steps": settings.steps, "guidance": settings.guidance,
         "device": loaded.device, "histoloom": histoloom.__version__,
     })  # fmt: skip
-    console.print(f"{folder / _SHEET}: {count} tiles, {settings.steps} steps of {settings.scheduler}", markup=False)
+    console.print(f"{folder / _SHEET} shows all tiles, {folder / _ROWS} says how each was made", markup=False)
 
 
 def write(samples: Samples, folder: Path, facts: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -235,7 +236,7 @@ class TileSampler:
             tell_captions(tower.reader, rows["caption"], "sample")
         seeds, asked = rows["seed"].to_numpy(), {n: rows[column].fillna("").to_numpy() for n, column in ASKED.items()}
         nulls, out = null(arrays, self.model.specs), list[dict[str, np.ndarray]]()
-        with progress("sample", len(seeds)) as advance:
+        with progress("sample", len(seeds)) if len(seeds) > _BATCH else nullcontext(_quietly) as advance:
             for start in range(0, len(seeds), _BATCH):
                 count = min(_BATCH, len(seeds) - start)
                 index = np.resize(np.arange(start, start + count), _BATCH)
@@ -251,6 +252,10 @@ class TileSampler:
                 out.append({name: values[:count] for name, values in made.items()})
                 advance(count)
         return {name: np.concatenate([made[name] for made in out]) for name in out[0]}
+
+
+def _quietly(count: int) -> None:
+    """In place of progress, where there is one batch: a training loop asks for one at each step."""
 
 
 def tile_seeds(seed: int, n: int) -> np.ndarray:
