@@ -11,6 +11,7 @@ import numpy as np
 import openslide
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -110,7 +111,11 @@ def test_a_slide_is_woven_to_an_array_and_to_a_file(tmp_path):
     few = histoloom.load("histoloom-base", device="cpu", few_steps=True)
     ids = np.zeros((144, 200), np.uint8)
     ids[:, :96] = 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     slide = few.weave(200, 144, seed=3, mask=ids, mpp=0.5, folder=tmp_path / "work")
+    assert torch.get_num_threads() == 2, "the caller's threads are as they were"
+    torch.set_num_threads(threads)
     shown = slide.pixels
     assert (
         shown.shape == (144, 200, 3) and slide.mpp == 0.5 and (slide.read(190, 140, 99, 99) == shown[140:, 190:]).all()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from histoloom.cluster import threads_kept
 from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.errors import HistoloomError
 from histoloom.learners.slide_files import PredictedSlide
@@ -62,6 +63,7 @@ def model_folder(model: Path) -> Path:
     return place
 
 
+@threads_kept()
 def predict_file(
     slide: Slide, out: Path, model: Path, asked: Prediction, device: str = "cpu", said: Callable[[str], str] = str
 ) -> PredictedSlide | RestoredSlide:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import histoloom
 from histoloom.canvas.decode import read_bands
-from histoloom.cluster import device, open_pool, use_training_threads
+from histoloom.cluster import device, open_pool, threads_kept, use_training_threads
 from histoloom.config import Cluster, Sample, WovenSlide
 from histoloom.config.base import Solved
 from histoloom.config.tile import Split
@@ -96,6 +96,7 @@ class WovenPicture:
         return path
 
 
+@threads_kept()
 def weave_one(
     models: Path,
     stated: SlideToWeave,

@@ -174,7 +174,9 @@ class TileSampler:
         for name, condition in stated.conditions.items():
             if condition not in known:
                 of = condition if condition == name else f"{condition} ({name})"
-                raise HistoloomError(f"{self.model.folder} reads no {of}. It can be told: {', '.join(known)}.")
+                raise HistoloomError(
+                    f"{self.model.folder} reads no {of}. It can be told: {', '.join(known) or 'nothing'}."
+                )
         if (mpp := stated.mpp) is not None:
             if not 0 < mpp < np.inf:
                 raise HistoloomError(f"mpp is {mpp}: state the scale in µm/px, such as 0.5.")
