@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -72,6 +75,94 @@ def test_a_tile_is_made_like_another_at_the_scale_that_is_asked_for(model, tmp_p
     assert pixels(model.sample(2, mpp=0.25, settings=FEW)) != pixels(model.sample(2, mpp=1.0, settings=FEW))
 
 
+def test_a_mask_of_a_whole_multiple_or_fraction_is_resized_and_said(model, capsys):
+    ids = np.zeros((64, 64), np.uint8)
+    ids[:32], ids[40:50, 40:50] = 1, 2
+    twice, four = (ids.repeat(k, 0).repeat(k, 1) for k in (2, 4))
+    made = [pixels(model.sample(2, mask=mask, settings=FEW)) for mask in (twice, ids, four, [ids, four])]
+    assert made[0] == made[1] == made[2] == made[3]
+    said = capsys.readouterr().err
+    assert said.count("64 x 64 px, taken as 128 x 128 px") == 2 and said.count("256 x 256 px, taken as") == 2
+
+
+def test_a_cohort_changes_a_tile_and_a_scale_that_nobody_learnt_is_said(model, capsys):
+    made = [model.sample(1, cohort=cohort, settings=FEW) for cohort in (None, {"dataset": "her2st"})]
+    assert pixels(made[0]) != pixels(made[1])
+    assert made[1].rows["cohort"].tolist() == ['{"dataset": "her2st"}'] and model.cohorts[1] == "dataset=her2st"
+    assert "outside" not in capsys.readouterr().err
+    model.sample(1, mpp=5.0, settings=FEW)
+    assert "5 µm/px lies outside what the model learnt (0.25, 0.35, 0.5, 0.69, 1)" in capsys.readouterr().err
+
+
+def test_a_variation_of_a_tile_is_nearer_to_it_the_less_noise_it_got(model):
+    own = model.sample(2, seed=5, settings=Sample(steps=4, guidance=1.0)).array
+    far = [np.abs(model.vary(own, of, settings=Sample(steps=10)).array.astype(int) - own).mean() for of in (0.1, 0.7)]
+    assert 0 < far[0] < 0.7 * far[1]
+    varied = model.vary([own[0], Image.fromarray(own[1])], 0.3, seed=2, label="cancer", settings=Sample(steps=10))
+    assert varied.rows["input"].tolist() == [0, 1] and set(varied.rows["strength"]) == {0.3}
+    again = model.vary(own[:1], 0.3, seed=2, label="cancer", settings=Sample(steps=10))
+    assert pixels(again) == pixels(varied)[:1]
+    for strength, said in ((1.0, "between 0 and 1"), (0.97, "leave nothing of a tile")):
+        with pytest.raises(HistoloomError, match=said):
+            model.vary(own, strength, settings=Sample(steps=10))
+
+
+def test_a_slide_is_woven_to_an_array_and_to_a_file(tmp_path):
+    few = histoloom.load("histoloom-base", device="cpu", few_steps=True)
+    ids = np.zeros((144, 200), np.uint8)
+    ids[:, :96] = 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    slide = few.weave(200, 144, seed=3, mask=ids, mpp=0.5, folder=tmp_path / "work")
+    assert torch.get_num_threads() == 2, "the caller's threads are as they were"
+    torch.set_num_threads(threads)
+    shown = slide.pixels
+    assert (
+        shown.shape == (144, 200, 3) and slide.mpp == 0.5 and (slide.read(190, 140, 99, 99) == shown[140:, 190:]).all()
+    )
+    assert shown[:, :80].mean() + 20 < shown[:, 112:].mean(), "nuclei are darker"
+    with openslide.OpenSlide(slide.save(tmp_path / "out/slide.tif")) as opened:
+        assert opened.dimensions == (200, 144) and float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5)
+        written = np.asarray(opened.read_region((0, 0), 0, (200, 144)).convert("RGB")).astype(int)
+    assert np.abs(written - shown).mean() < 5
+    with pytest.raises(HistoloomError, match="there already"):
+        slide.save(tmp_path / "out/slide.tif")
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    begun = time.monotonic()
+    again = few.weave(200, 144, seed=3, mask=ids, mpp=0.5, folder=tmp_path / "work")
+    assert (again.pixels == shown).all() and time.monotonic() - begun < 5, "what is done is kept"
+    of_file = few.weave(200, 144, seed=3, mask=tmp_path / "mask.png", mpp=0.5)
+    assert (of_file.pixels == shown).all()
+    place = of_file.folder
+    del of_file
+    assert not place.exists(), "a temporary folder goes with its slide"
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"width_px": 100}, "100 x 128 px is smaller than the model's tile of 128 px"),
+        ({"label": "keratin"}, "not one that the model knows"),
+        ({"mask": np.zeros((9, 9), np.uint8)}, "Give class ids, 128 rows of 128"),
+        ({"mask": np.full((128, 128), 9)}, "class id 9"),
+        ({"mask": "nowhere.png"}, "the file is missing"),
+        ({"cohort": {"site": "a"}}, "not learnt 'site=a'"),
+    ],
+)
+def test_what_a_slide_can_t_be_told_is_an_error(model, given, said):
+    with pytest.raises(HistoloomError, match=said):
+        model.weave(**{"width_px": 128, "height_px": 128} | given)
+
+
+def test_a_model_without_pictures_predicts_nothing(model):
+    with pytest.raises(HistoloomError, match="isn't given pictures"):
+        model.predict(np.zeros((1, 128, 128, 3), np.uint8))
+
+
+def test_a_model_s_repr_is_short(model):
+    assert len(repr(model)) < 300 and "histoloom-base" in repr(model)
+
+
 def test_the_way_between_two_tiles_goes_in_steps_of_their_codes(model):
     ends = [np.full((128, 128, 3), colour, np.uint8) for colour in ((90, 40, 120), (240, 225, 235))]
     way = model.interpolate(*ends, n=3, settings=FEW)
@@ -98,7 +189,8 @@ def test_the_command_writes_tiles_their_sheet_and_their_rows(tmp_path, monkeypat
     assert done.exit_code == 0, done.output
     rows = pd.read_csv("out/rows.csv")
     assert rows["file"].tolist() == ["tile-0000.png", "tile-0001.png", "tile-0002.png"]
-    assert set(rows["label"]) == {"cancer"} and set(rows["steps"]) == {4}
+    assert set(rows["label"]) == {"cancer"} and set(rows["steps"]) == {4} and set(rows["run_seed"]) == {0}
+    assert set(rows["histoloom"]) == {histoloom.__version__} and rows["generator_sha256"].str.len().eq(64).all()
     made = histoloom.load("histoloom-base", device="cpu", few_steps=True).sample(3, label="cancer")
     assert [Image.open(f"out/{name}").tobytes() for name in rows["file"]] == pixels(made)
     assert Path("out/sheet.png").is_file()
@@ -110,19 +202,24 @@ def test_the_command_writes_tiles_their_sheet_and_their_rows(tmp_path, monkeypat
     "given, said",
     [
         ({"like": np.zeros((64, 64, 3), np.uint8)}, "128 x 128 px of 8-bit RGB"),
-        ({"like": np.zeros((128, 128, 3))}, "this is float64"),
-        ({"like": Image.new("L", (128, 128))}, "this picture is L"),
-        ({"like": Image.new("I;16", (128, 128))}, "this picture is I;16"),
-        ({"like": Image.new("RGBA", (128, 128), (9, 9, 9, 128))}, "this picture is RGBA"),
+        ({"like": np.zeros((128, 128, 3))}, "The tile is float64"),
+        ({"like": Image.new("L", (128, 128))}, "is of mode L"),
+        ({"like": Image.new("I;16", (128, 128))}, "is of mode I;16"),
+        ({"like": Image.new("RGBA", (128, 128), (9, 9, 9, 128))}, "is of mode RGBA"),
         ({"like": "nowhere.png"}, "no picture at nowhere.png"),
         ({"mpp": 0.0}, "state the scale"),
         ({"label": "keratin"}, "not one that the model knows: cancer, immune, other"),
-        ({"mask": np.zeros((64, 64), int)}, "128 x 128"),
+        ({"mask": np.zeros((100, 100), int)}, "is 100 x 100 px. Give a mask of 128 x 128 px"),
+        ({"mask": np.zeros((128, 256), int)}, "is 256 x 128 px"),
+        ({"mask": np.zeros((128, 128, 3), np.uint8)}, "has 3 channels"),
+        ({"mask": np.full((128, 128), 255)}, "write 1 in place of 255"),
         ({"mask": np.full((128, 128), 7)}, "0 background, 1 nucleus, 2 clear"),
         ({"mask": np.full((128, 128), -1)}, "0 background, 1 nucleus, 2 clear"),
         ({"mask": np.zeros((128, 128))}, "a whole number"),
         ({"mask": "nowhere.png"}, "no picture at nowhere.png"),
         ({"text": ["one", "two", "three"], "n": 2}, "3 values of text for 2 tiles"),
+        ({"cohort": {"site": "a"}}, "not learnt 'site=a'. It knows dataset=camelyon16"),
+        ({"settings": Sample(steps=1001)}, "1001 steps are more than the model's 1000"),
         ({"n": 0}, "ask for one tile at least"),
     ],
 )
@@ -150,5 +247,6 @@ def test_a_store_gives_a_table_and_pictures(tmp_path):
 def test_importing_does_no_work():
     code = "import sys, histoloom; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert all(hasattr(histoloom, name) for name in histoloom.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         histoloom.lod  # noqa: B018

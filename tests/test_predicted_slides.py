@@ -13,8 +13,10 @@ import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import histoloom
 from histoloom.cli.main import cli
 from histoloom.config import load_params
+from histoloom.errors import HistoloomError
 from histoloom.sampling import predicted_slide
 from histoloom.slides.open import open_slide
 from histoloom.slides.slide import BadSlide
@@ -223,6 +225,24 @@ def test_regions_that_are_none_are_refused(changer, slide, tmp_path, text, said)
     assert done.exit_code != 0 and said in done.output + str(done.exception)
 
 
+def test_python_predicts_as_the_command_does(restorer, slide, tmp_path):
+    assert _predict(slide, tmp_path / "command", restorer, "--samples", "2").exit_code == 0
+    model = histoloom.load(restorer.parent, device="cpu")
+    found = model.predict_slide(slide, tmp_path / "python", samples=2, slide_mpp=0.5)
+    assert (found.width, found.height) == (WIDTH, HEIGHT) and (tmp_path / "python/viewer.html").is_file()
+    assert (_pixels(tmp_path / "python/slide.tif") == _pixels(tmp_path / "command/slide.tif")).all()
+    with pytest.raises(HistoloomError, match="leave strength out"):
+        model.predict_slide(slide, tmp_path / "other", strength=0.4, slide_mpp=0.5)
+
+
+def test_tiles_are_restored_in_python(restorer):
+    model = histoloom.load(restorer.parent, device="cpu")
+    clean = np.stack([tissue_picture(model.tile_px, model.tile_px, seed=n) for n in range(3)])
+    restored = model.predict(clean, samples=2)
+    assert restored.shape == clean.shape and np.abs(restored.astype(int) - clean).mean() < 40
+    assert (model.predict(clean, samples=2) == restored).all()
+
+
 @pytest.mark.parametrize("factor", [1, 2])
 def test_masks_are_found_by_canvases_also_on_a_coarser_grid(tmp_path, monkeypatch, slide, factor):
     """A model of masks that is given the slide; smaller than a tile or larger."""
@@ -236,6 +256,8 @@ def test_masks_are_found_by_canvases_also_on_a_coarser_grid(tmp_path, monkeypatc
     assert mask.shape == (HEIGHT, WIDTH) and mask.max() <= 1
     assert {*np.unique(sure)} <= {0, 85, 170, 255} and not sure[:, -4:].any() and not mask[:, -4:].any()
     assert json.loads((tmp_path / "out/prediction.json").read_text())["learner"] == "diffusion"
+    found = histoloom.load(tmp_path / "study", device="cpu").predict(tissue_picture(16, 16, seed=2)[None])
+    assert found.shape == (1, 16, 16) and found.dtype == np.uint8 and found.max() <= 1
     small = tmp_path / "small.png"
     Image.fromarray(tissue_picture(40, 12, seed=3)).save(small)
     assert _predict(small, tmp_path / "small", models).exit_code == 0

@@ -1,18 +1,27 @@
 """histoloom: synthesis and augmentation of whole-slide images.
 
-`histoloom.load` gives a trained model, `histoloom.open_store` a store of tiles. The command `histoloom` and DVC run whole studies.
+`load` gives a trained model, `open_store` a store of tiles, `TileDataset` a torch Dataset of one, `score` measures pictures against real
+tiles. The command `histoloom` and DVC run whole studies.
 """
 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from histoloom.errors import HistoloomError
+from histoloom.register_pipeline import register_when_imported
+
 if TYPE_CHECKING:
-    from histoloom.api import load, open_store
+    from histoloom.api import Model, Samples, TileStore, WovenPicture, load, load_learner, open_store
+    from histoloom.data.tile_dataset import TileDataset
+    from histoloom.quality.score import Score, score
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "open_store"]
+__all__ = [
+    "HistoloomError", "Model", "Samples", "Score", "TileDataset", "TileStore", "WovenPicture", "__version__", "load", "load_learner", "open_store", "score",
+]  # fmt: skip
 
 # Before torch loads its OpenMP: threads that spin long while they wait make a training step many times slower as soon
 # as another process wants a core; threads that don't spin at all make it half as fast on a quiet machine.
@@ -22,11 +31,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 
+register_when_imported()
+
+
+_ELSEWHERE = {"TileDataset": "data.tile_dataset", "Score": "quality.score", "score": "quality.score"}
+"""What the module `api` doesn't hold, so that `load` needn't import it."""
+
 
 def __getattr__(name: str) -> Any:
     """The doors load torch, so they wait until they are asked for."""
-    if name in ("load", "open_store"):
-        from histoloom import api
-
-        return getattr(api, name)
+    if name in __all__:
+        return getattr(import_module(f"histoloom.{_ELSEWHERE.get(name, 'api')}"), name)
     raise AttributeError(f"module 'histoloom' has no attribute {name!r}")

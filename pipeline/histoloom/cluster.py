@@ -73,16 +73,25 @@ def training_threads(config: Cluster) -> int:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, as every task does, wherever it runs."""
+def threads_kept() -> Iterator[None]:
+    """Let torch have as many threads afterwards as before, whatever is set in between; also as a decorator."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, as every task does, wherever it runs."""
+    import torch
+
+    with threads_kept():
+        torch.set_num_threads(1)
+        yield
 
 
 @contextmanager

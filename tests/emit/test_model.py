@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+import histoloom
 from histoloom.backbones.denoiser import load_denoiser, save_denoiser
 from histoloom.backbones.unet import UNet
 from histoloom.cli.main import cli
 from histoloom.conditions.condition import Source
 from histoloom.conditions.image import ImageCondition
 from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder, as_extractor, fitted_encoder
-from histoloom.config import TrainAutoencoder, TrainDenoiser, load_params
+from histoloom.config import Sample, TrainAutoencoder, TrainDenoiser, load_params
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord, DenoiserTraining
 from histoloom.config.train_encoders import SlideColumns
 from histoloom.data.codes import code
@@ -65,6 +67,12 @@ def test_a_package_loads_and_its_card_says_whose_it_is(params):
     model, record = load_denoiser(out / "denoiser", "cpu")
     assert next(model.parameters()).dtype == torch.float32 and record.channels["label"] == ("tumour", "stroma")
     assert Latents.load(out / "autoencoder", "cpu").channels == 4
+    pipeline = DiffusionPipeline.from_pretrained(out)  # which histoloom made known
+    assert type(pipeline).__name__ == "HistoloomPipeline" and isinstance(pipeline.denoiser, UNet2DConditionModel)
+    (made,) = pipeline(label="stroma", seed=4, num_inference_steps=1).images
+    expected = histoloom.load(out, device="cpu").sample(1, 4, label="stroma", settings=Sample(steps=1)).images[0]
+    assert made.tobytes() == expected.tobytes()
+    assert '`AutoencoderTiny.from_pretrained(FOLDER, subfolder="autoencoder")`' in (out / "README.md").read_text()
     lineage = read_lineage(out / "denoiser")
     assert lineage.groups == tuple(sorted(code("g", name, SALT) for name in ("p1", "p2")))
     assert lineage.slides == (code("s", "s1", SALT),) and not lineage.public

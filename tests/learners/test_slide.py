@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import histoloom
 from histoloom.cli.main import cli
 from histoloom.data.lineage import Lineage
 from histoloom.data.pixel_box import PixelBox
@@ -240,6 +241,7 @@ def test_the_segmenter_of_a_study_s_filters_is_found_with_what_it_saw(slide, tmp
     saw.save(filters)
     for place in (filters, filters / "mask"):
         assert load_kept(place).facts.classes == ("red", "blue") and lineage_of_learner(place) == saw
+        assert (histoloom.load_learner(place).predict(images) == learner.predict(images)).all()
     predicted(slide, load_kept(filters), filters, tmp_path / "out")
     facts = read_prediction(tmp_path / "out/prediction.json")
     assert lineage_of_prediction(tmp_path / "out/prediction.json") == saw and facts.slide_sha256 == slide_sha256(slide)

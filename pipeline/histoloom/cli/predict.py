@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +11,8 @@ from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 if TYPE_CHECKING:
-    from histoloom.sampling.predicted_slide import Asked
-    from histoloom.slides.slide import Slide
+    from histoloom.learners.slide_files import PredictedSlide
+    from histoloom.sampling.restored_slide import RestoredSlide
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -69,116 +69,34 @@ def predict(
 
     Ctrl-C stops it, and the same command goes on.
     """
+    from histoloom.learners.predict import Prediction, model_folder, option, predict_file
     from histoloom.slides.open import open_slide
 
-    model = _one_of(model.resolve())
+    place = model_folder(model)
+    asked = Prediction(samples, seed, strength, regions, fields(own), fields(wanted))
     with open_slide(slide, slide_mpp) as opened:
-        if not (model / "denoiser").is_dir():
-            stated = {"--samples": samples, "--strength": strength, "--regions": regions, "--from": own, "--to": wanted}
-            _refuse_options(stated, "a learner, which draws nothing")
-            _by_learner(opened, folder, model, device)
-            return
-        target, conditions = _made_by(model)
-        if target == "masks":
-            _refuse_options(
-                {"--strength": strength, "--regions": regions, "--from": own, "--to": wanted}, "a model of masks"
-            )
-            from histoloom.learners.slide_canvas import predict_by_canvas
-
-            _say_masks(slide, folder, predict_by_canvas(opened, model, folder, device, samples=samples, seed=seed))
-            return
-        from histoloom.sampling.predicted_slide import Asked
-
-        image = _image(strength, regions, own, wanted, conditions)
-        asked = Asked(image, _fields(wanted), _fields(own), regions, samples or 1, seed)
-        _restored(opened, folder, model, device, asked)
+        _say(slide, folder, predict_file(opened, folder, place, asked, device, option))
 
 
-def _one_of(model: Path) -> Path:
-    """The folder of a model, which a study's folder may stand for.
+def _say(slide: Path, folder: Path, found: PredictedSlide | RestoredSlide) -> None:
+    from histoloom.report.viewer import write_viewer
+    from histoloom.sampling.restored_slide import VIEWER, RestoredSlide
 
-    Raises
-    ------
-    HistoloomError
-        when there are several.
-    """
-    places = [model] if not (model / "params.yaml").is_file() or (model / "denoiser").is_dir() else [model / "models"]
-    several = [path.parent.name for path in sorted(places[0].glob("*/denoiser"))]
-    if several and not (places[0] / "denoiser").is_dir():
-        raise HistoloomError(f"{places[0]} holds several models: {', '.join(several)}. Name the folder of one.")
-    return places[0]
-
-
-def _by_learner(slide: Slide, folder: Path, model: Path, device: str) -> None:
-    from histoloom.learners.kept import load_kept
-    from histoloom.learners.slide import predict_slide
-
-    _say_masks(slide.path, folder, predict_slide(slide, load_kept(model, device), model, folder))
-
-
-def _say_masks(slide: Path, folder: Path, found: Any) -> None:
+    size = f"{folder}: {found.width} x {found.height} px at {found.mpp:g} µm/px"
+    if isinstance(found, RestoredSlide):
+        write_viewer(folder, folder / VIEWER)
+        if not found.share_made:
+            console.print(f"predict: no tissue was found in {slide.name}, so nothing was made", markup=False)
+        console.print(f"{size}, of which the model made {found.share_made:.0%}", markup=False)
+        return
     if not found.has_tissue:
         console.print(f"predict: no tissue was found in {slide.name}, so nothing was looked at", markup=False)
     regions = ", ".join(f"{count:,} of {name}" for name, count in found.regions.items())
-    console.print(
-        f"{folder}: {found.width} x {found.height} px at {found.mpp:g} µm/px; regions: {regions}", markup=False
-    )
+    console.print(f"{size}; regions: {regions}", markup=False)
 
 
-def _restored(slide: Slide, folder: Path, model: Path, device: str, asked: Asked) -> None:
-    from histoloom.report.viewer import write_viewer
-    from histoloom.sampling.restored_slide import VIEWER, restore_slide
-
-    found = restore_slide(slide, model, asked, folder, device)
-    write_viewer(folder, folder / VIEWER)
-    if not found.share_made:
-        console.print(f"predict: no tissue was found in {slide.path.name}, so nothing was made", markup=False)
-    console.print(
-        f"{folder}: {found.width} x {found.height} px at {found.mpp:g} µm/px, of which the model made {found.share_made:.0%}",
-        markup=False,
-    )
-
-
-def _made_by(model: Path) -> tuple[str, tuple[str, ...]]:
-    """What a model diffuses, and its conditions."""
-    from histoloom.config.denoiser_record import read_denoiser_record
-
-    record = read_denoiser_record(model / "denoiser")
-    if record is None:
-        raise HistoloomError(f"{model} holds no trained denoiser: run dvc repro train_denoiser.")
-    return record.training.target, tuple(spec.name for spec in record.conditions)
-
-
-def _image(
-    strength: float | None,
-    regions: Path | None,
-    own: tuple[str, ...],
-    wanted: tuple[str, ...],
-    conditions: tuple[str, ...],
-) -> dict[str, Any]:
-    """How the canvas begins."""
-    if strength is not None and not 0 < strength < 1:
-        raise HistoloomError(f"--strength is {strength:g}, and lies between 0 and 1.")
-    if bool(own) != bool(wanted):
-        raise HistoloomError("--from and --to go together: what the slide looks like, and what it is to look like.")
-    ways = {"--strength": strength is not None, "--regions": regions is not None, "--from with --to": bool(own)}
-    chosen = [name for name, is_chosen in ways.items() if is_chosen]
-    if len(chosen) > 1:
-        raise HistoloomError(f"Take one of {', '.join(chosen)}.")
-    if "picture" in conditions:
-        if chosen:
-            raise HistoloomError(f"The model is given the slide as its picture: leave {chosen[0]} out.")
-        return {"picture": True}
-    if not chosen:
-        raise HistoloomError(
-            "The model isn't given pictures (condition picture). Say how it begins from the slide: --strength, --regions, or --from with --to."
-        )
-    if own:
-        return {"inverted": True}
-    return {"keep": True} if regions else {"strength": strength}
-
-
-def _fields(stated: tuple[str, ...]) -> dict[str, str]:
+def fields(stated: tuple[str, ...]) -> dict[str, str]:
+    """COLUMN=VALUE, each column once, as a mapping."""
     pairs = [text.partition("=") for text in stated]
     if wrong := [name + sign for name, sign, value in pairs if not (name and value)]:
         raise HistoloomError(f"'{wrong[0]}' states no cohort: write COLUMN=VALUE, such as scanner=aperio.")
@@ -186,8 +104,3 @@ def _fields(stated: tuple[str, ...]) -> dict[str, str]:
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise HistoloomError(f"'{twice[0]}' is stated twice: state each column once.")
     return {name: value for name, _, value in pairs}
-
-
-def _refuse_options(stated: dict[str, Any], by: str) -> None:
-    if wrong := [name for name, value in stated.items() if value]:
-        raise HistoloomError(f"{wrong[0]} is of a model that makes pictures, and --model is {by}.")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+import histoloom
+from histoloom.cli.predict import fields
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
 
 if TYPE_CHECKING:
-    from histoloom.api import Samples
+    from histoloom.sampling.tiles import Samples
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SHEET, _ROWS = "sheet.png", "rows.csv"
@@ -27,12 +29,15 @@ _SHEET, _ROWS = "sheet.png", "rows.csv"
     help="Name of a packaged model, or the folder of a package or study.",
 )
 @click.option("-n", "count", default=8, show_default=True, type=click.IntRange(1), help="Number of tiles.")
-@click.option("--seed", default=0, show_default=True, help="Another seed makes other tiles.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Another seed makes other tiles.")
 @click.option(
-    "--mask", type=_FILE, help="Picture of one channel, as large as a tile. Its pixels are the model's class ids."
+    "--mask",
+    type=_FILE,
+    help="Picture of one channel, as large as a tile, or a square of a whole multiple or fraction of it. Its pixels are the model's class ids.",
 )
 @click.option("--text", help="A caption, in the words of the model's training.")
 @click.option("--label", help="Class of the tiles, one that the model knows.")
+@click.option("--cohort", multiple=True, metavar="COLUMN=VALUE", help="Site, scanner or data set that the model knows.")
 @click.option("--like", type=_FILE, help="Picture of a tile: what is made looks like it.")
 @click.option(
     "--mpp", type=float, help="Scale, µm/px; by default, the model's first. State that of the tile with --like."
@@ -44,7 +49,7 @@ _SHEET, _ROWS = "sheet.png", "rows.csv"
 )
 @click.option(
     "--guidance",
-    type=float,
+    type=click.FloatRange(min=0),
     help="How strongly the conditions are followed. The updates for few steps are then not used.",
 )
 def sample(
@@ -57,16 +62,18 @@ def sample(
     mask: Path | None,
     text: str | None,
     label: str | None,
+    cohort: tuple[str, ...],
     like: Path | None,
     mpp: float | None,
 ) -> None:
     """Make tiles to look at, without a study.
 
-    FOLDER gets a PNG for each tile, all of them on sheet.png, and their seeds and conditions in rows.csv. For a training set, make a study:
-    histoloom init.
+    FOLDER gets a PNG for each tile, all of them on sheet.png, and rows.csv, which says how each was made: seed, conditions, model, sampler,
+    version. For a training set, make a study: histoloom init.
     """
     from histoloom.api import few_steps_of, load
     from histoloom.config import Sample
+    from histoloom.sampling.diffusion_model import generator_sha256
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HistoloomError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
@@ -75,9 +82,18 @@ def sample(
     stated = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
     loaded = load(model, few_steps=few)
     settings = Sample.model_validate(stated) if stated and not few else loaded.settings
-    samples = loaded.sample(count, seed, mask=mask, text=text, label=label, like=like, mpp=mpp, settings=settings)
-    write(samples, folder, {"model": model, "scheduler": settings.scheduler, "steps": settings.steps})
-    console.print(f"{folder / _SHEET}: {count} tiles, {settings.steps} steps of {settings.scheduler}", markup=False)
+    console.print(
+        f"{model}: {count} tiles, {settings.steps} steps of {settings.scheduler}, on {loaded.device}", markup=False
+    )
+    samples = loaded.sample(
+        count, seed, mask=mask, text=text, label=label, like=like, mpp=mpp, cohort=fields(cohort), settings=settings
+    )
+    write(samples, folder, {
+        "run_seed": seed, "model": model, "generator_sha256": generator_sha256(loaded.folder), "few_steps": few,
+        "scheduler": settings.scheduler, "steps": settings.steps, "guidance": settings.guidance,
+        "device": loaded.device, "histoloom": histoloom.__version__,
+    })  # fmt: skip
+    console.print(f"{folder / _SHEET} shows all tiles, {folder / _ROWS} says how each was made", markup=False)
 
 
 def write(samples: Samples, folder: Path, facts: Mapping[str, object]) -> None:

@@ -61,9 +61,14 @@ def packaged(source: str, part: str, revision: str | None = None) -> str:
     return str(next((folder for folder in folders if folder.is_dir()), source))
 
 
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder is a pipeline of Stable Diffusion's form. A package, which diffusers opens too, is none."""
+    return (folder / MODEL_INDEX).is_file() and not (folder / PACKAGED).is_file()
+
+
 def _pipeline(source: str, revision: str | None) -> Path | None:
     """The folder of a pipeline; of a hub's id, where the hub's cache keeps it."""
-    if (Path(source) / MODEL_INDEX).is_file():
+    if is_pipeline(Path(source)):
         return Path(source)
     if not is_hub_id(source) or Path(source).exists():
         return None
@@ -108,7 +113,7 @@ def autoencoder_facts(folder: Path) -> dict[str, Any]:
         "latent_channels": told(config, "latent_channels", folder / "config.json"),
         "arch": _ARCHITECTURES[name],
     }
-    return facts | ({"scale": "kept", "steps": 0} if (folder.parent / MODEL_INDEX).is_file() else {})
+    return facts | ({"scale": "kept", "steps": 0} if is_pipeline(folder.parent) else {})
 
 
 def latent_scale(folder: Path) -> tuple[list[float], list[float]] | None:
@@ -118,7 +123,7 @@ def latent_scale(folder: Path) -> tuple[list[float], list[float]] | None:
         scale = read_json(path)
         return told(scale, "mean", path), told(scale, "std", path)
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if not config.get("scaling_factor") or not (folder.parent / MODEL_INDEX).is_file():
+    if not config.get("scaling_factor") or not is_pipeline(folder.parent):
         return None  # elsewhere it may be no more than diffusers' default
     channels = told(config, "latent_channels", folder / "config.json")
     return [float(config.get("shift_factor") or 0)] * channels, [1 / config["scaling_factor"]] * channels
@@ -127,7 +132,7 @@ def latent_scale(folder: Path) -> tuple[list[float], list[float]] | None:
 def text_facts(folder: Path) -> dict[str, Any]:
     """`max_tokens` and `padding` of a package's text tower, where they were stated; of a pipeline's, that padding is read."""
     check_weights(folder, "encoders/text")
-    if (folder.parent / MODEL_INDEX).is_file():
+    if is_pipeline(folder.parent):
         kind = read_json(folder / "config.json").get("model_type")
         if kind != "clip_text_model":
             raise HistoloomError(f"'{folder}' is a {kind}; a pipeline's text tower must be a CLIPTextModel.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from histoloom.config.package import MODEL_INDEX, read_json, told
+from histoloom.config.package import is_pipeline, read_json, told
 from histoloom.errors import HistoloomError
 
 _SCHEDULES = ("linear", "scaled_linear")
@@ -25,7 +25,7 @@ _OTHER_INPUTS = {
 
 def in_pipeline(folder: Path) -> bool:
     """Whether a part's folder lies in a pipeline's."""
-    return (folder.parent / MODEL_INDEX).is_file()
+    return is_pipeline(folder.parent)
 
 
 def check_pipeline(folder: Path) -> None:
@@ -36,7 +36,7 @@ def check_pipeline(folder: Path) -> None:
     HistoloomError
         when it has no UNet, or one with other inputs.
     """
-    if (folder / MODEL_INDEX).is_file():
+    if is_pipeline(folder):
         has = sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file())
         raise HistoloomError(f"'{folder}' is a pipeline without a folder unet; it has {', '.join(has) or 'no model'}.")
     if not in_pipeline(folder):

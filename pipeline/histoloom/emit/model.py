@@ -30,6 +30,7 @@ from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.emit.half_weights import MAX_SHARD_SIZE, copy_half
 from histoloom.emit.model_card import earlier_params, learnt_towers, write_model_card
+from histoloom.emit.model_index import write_model_index
 from histoloom.emit.redaction import Names, names_outside, quoted, told_params
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
@@ -106,6 +107,7 @@ def package_models(
             fact = "updates for few steps are of its own denoiser, and not taken over: distil this one anew"
             console.print(f"{before.name}'s {fact}.")
     write_json(folder / "facts.json", facts)
+    write_model_index(folder)
     write_model_card(folder)
     _say_what_to_look_at(study, words, names)
     folder.replace(target)
@@ -199,6 +201,7 @@ def package_few_steps(study: Study, folder: Path, names: Names | None = None) ->
     save_few_steps(UNet.load(teacher), UNet.load(student), mine.training.distilled, teacher)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     write_json(folder / "facts.json", facts | {"lineage": read_lineage(teacher).record})
+    write_model_index(folder)
     write_model_card(folder)
 
 

@@ -11,6 +11,7 @@ from histoloom.config import Params, load_params
 from histoloom.data.commit import let_read
 from histoloom.data.lineage_match import is_code
 from histoloom.emit.card import CARDS
+from histoloom.emit.model_index import standard_class
 
 
 def earlier_params(folder: Path) -> list[Path]:
@@ -34,6 +35,8 @@ def write_model_card(folder: Path) -> None:
         earlier=[path.name for path in earlier], codes=codes, clear=[name for name in groups if not is_code(name)],
         text_learnt="text" in learnt, rna_learnt="rna" in learnt,
         image_learnt="image" in learnt,
+        parts={part: standard_class(folder, part) for part in ("denoiser", "autoencoder")},
+        present={part for part in ("denoiser", "autoencoder") if (folder / part / "config.json").is_file()},
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
     let_read(folder)

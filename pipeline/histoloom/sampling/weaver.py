@@ -39,16 +39,19 @@ Pools = Callable[..., AbstractContextManager[Pool]]
 
 @dataclass(frozen=True)
 class LoadModel:
-    """What a worker needs to load the diffusion model, found by value in its cache."""
+    """What a worker needs to load the diffusion model, found by value in its cache. few_steps : with a package's updates for few steps."""
 
     models: Path
     generator_sha256: str
     attention: str
     device: str
     precision: str
+    few_steps: bool = False
 
     def __call__(self) -> DiffusionModel:
-        return load_diffusion_model(self.models, self.generator_sha256, self.attention, self.device, self.precision)
+        return load_diffusion_model(
+            self.models, self.generator_sha256, self.attention, self.device, self.precision, few_steps=self.few_steps
+        )
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,11 @@ class Latents(Raster):
 
     @classmethod
     def load(cls, folder: Path | str, device: str, precision: str = "fp32") -> Self:
-        model = load_autoencoder(folder)
+        return cls.of(load_autoencoder(folder), folder, device, precision)
+
+    @classmethod
+    def of(cls, model: Autoencoder, folder: Path | str, device: str, precision: str = "fp32") -> Self:
+        """The target of an autoencoder that is loaded; the scale of its latents lies in the folder."""
         model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # diffusers' wrapper of `to` loses its self
         for part in (model.encoder, model.decoder):
             set_precision(part, precision, device)
