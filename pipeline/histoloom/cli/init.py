@@ -1,4 +1,4 @@
-"""`histoloom init`: a study from the stages, and from the repository's own params.yaml and cluster.yaml."""
+"""`histoloom init`: a study from the stages, from recipes, and from the repository's own cluster.yaml."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 import histoloom
 from histoloom.cli.draft import Draft, draft_slides
 from histoloom.cli.fresh_repository import begin_history, made_whole, surrounding_repository
+from histoloom.cli.params_file import params_text
 from histoloom.cli.recipe import merge, read_recipes
 from histoloom.data.schema import REQUIRED_SLIDE_COLUMNS
 from histoloom.errors import HistoloomError
@@ -122,8 +123,7 @@ def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
 
 
 def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> None:
-    yaml = YAML()
-    params = yaml.load(_template("params.yaml").read_text(encoding="utf-8"))
+    params: dict = {}
     for overlay in overlays:
         merge(params, overlay)
     if not isinstance(params.get("tile"), dict) or not isinstance(params["tile"].get("slides_root"), str):
@@ -132,8 +132,7 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
         params["tile"]["slides_root"] = str(slides.resolve())
     elif (root := (folder / params["tile"]["slides_root"]).resolve()).is_relative_to(folder.resolve()):
         root.mkdir(parents=True, exist_ok=True)
-    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
-        yaml.dump(params, stream)
+    (folder / "params.yaml").write_text(params_text(params), encoding="utf-8")
 
 
 def _write_dvc_yaml(folder: Path) -> None:

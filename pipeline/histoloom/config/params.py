@@ -42,6 +42,7 @@ _NO_PICTURES = ("masks", "instances", "vectors", "volumes")
 
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """every random draw follows from it"""
     tile: Tile
     train_encoders: TrainEncoders = TrainEncoders()
     train_autoencoder: TrainAutoencoder = TrainAutoencoder()

@@ -130,6 +130,7 @@ class WovenSlide(Section):
 class SampleSlides(Solved):
     renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
+    """whole slides to be woven"""
     window_layout: Literal["lattice", "random", "stride", "independent"] = "lattice"
     """how windows are placed; all but lattice are for comparison, on one block"""
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")

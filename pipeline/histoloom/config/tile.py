@@ -129,7 +129,9 @@ class Region(Section):
 
 class Split(Section):
     group: Literal["patient", "slide", "region"] = "patient"
+    """what is never divided between splits"""
     fractions: dict[Literal["train", "val", "test"], Fraction] = Field({"train": 0.7, "val": 0.15, "test": 0.15})
+    """of the groups that the manifest states no split of"""
     region: Region = Region()
     assign: dict[str, Literal["train", "val", "test"]] = Field({}, description="split_group to split, by name")
 
@@ -147,6 +149,7 @@ class Tile(Section):
     sets: tuple[TileSet, ...] = Field((), description="tiles that were cut elsewhere")
     spots: Annotated[str | None, Names.FILE] = None
     annotations_root: Annotated[str, Names.FILE] = "manifests/annotations"
+    """folder of the annotations that the manifest names"""
     annotations_origin: Literal["bounds", "level0"] = "bounds"
     """where coordinates of GeoJSON count from: the corner of the scanned part (openslide.bounds-x, -y), as in QuPath,
     or of level 0, as in ASAP. They differ if a file states bounds (MRXS, SCN)"""
@@ -155,16 +158,20 @@ class Tile(Section):
     max_outside_fraction: Fraction = 0.1
     """fraction of a slide's polygons (by number or area) or spots that may lie beyond it; more is a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
+    """folder of the slides that the manifest names"""
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = ()
     """further scales at which slides and sets are cut, µm/px (condition: magnification)"""
     upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
     tile_px: Size = 256
+    """side of a tile"""
     stride_px: Positive = 256
+    """from one tile to the next; below tile_px, tiles overlap"""
     edge: Literal["drop", "shift"] = "drop"
     """the strip at the right and lower border that fills no tile: left out, or covered by tiles that overlap others"""
     tissue: Tissue = Tissue()
     stain: Literal["none", "macenko", "reinhard"] = "none"
+    """normalisation of stain"""
     repair: Repair = Repair()
     labels: Labels
     masks: Masks = Masks()
@@ -175,6 +182,7 @@ class Tile(Section):
     """command that reads a slide's {caption} (a report) on stdin and writes a shorter one on stdout"""
     split: Split = Split()
     max_bad_slides: Natural = 0
+    """slides that may be left out because they can't be used; with more, the stage stops"""
     max_bad_tiles: Natural = Field(0, description="pictures of sets that may be left out because they can't be used")
     max_slide_gpx: float = Field(40.0, gt=0, description="larger slides are refused, in gigapixels")
 

@@ -17,7 +17,9 @@ class TrainAutoencoder(Section):
     arch: Literal["kl", "tiny"] = "tiny"
     latent_channels: Size = 4
     down_factor: Literal[2, 4, 8, 16] = 4
+    """pixels of a tile to one of its latents, along a side"""
     channels: Size = 32
+    """width of the network"""
     blocks: Size = Field(1, description="residual blocks of a level; tiny's finest level always has 1")
     crop_px: Size | None = Field(None, description="train on crops of this side; unstated, on whole tiles")
     kl_weight: float = Field(1e-6, ge=0)

@@ -148,6 +148,7 @@ class TrainDenoiser(Section):
     train_timesteps: Positive = 1000
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
+    """decay of the average of weights, which is what samples"""
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
     classifier: LabelClassifier | None = None
