@@ -159,8 +159,8 @@ def test_status_of_a_new_study_says_that_nothing_ran(tmp_path, monkeypatch):
     assert _init(tmp_path / "study")[0] == 0
     monkeypatch.chdir(tmp_path / "study")
     done = CliRunner().invoke(cli, ["status"])
-    assert done.exit_code == 0 and "out of date" not in done.stderr
-    assert done.stderr.count("not run yet") == len(YAML(typ="safe").load(Path("dvc.yaml").read_text())["stages"]) - 1
+    assert done.exit_code == 0 and "out of date" not in done.stdout
+    assert done.stdout.count("  never run\n") == len(YAML(typ="safe").load(Path("dvc.yaml").read_text())["stages"]) - 1
 
 
 def test_names_that_can_be_no_folder_are_said(tmp_path, git_config):

@@ -151,11 +151,12 @@ def plan() -> None:
 
 
 @cli.command()
-def status() -> None:
-    """Say which stages are done, out of date, or running."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine to read.")
+def status(*, as_json: bool) -> None:
+    """Say which stages are done, out of date and why, or running and how far."""
     from histoloom.cli.status import print_status
 
-    print_status(_study())
+    print_status(_study(), as_json=as_json)
 
 
 @cli.command()
