@@ -15,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False, emoji=False)  # an id may hold :words: that stand for pictures
-if not console.is_terminal:
-    console.width = 1000  # a log keeps a line whole, and a path in it
-results = Console(highlight=False, emoji=False, soft_wrap=True)
-"""What a command was asked for, on the standard output. Progress and errors go to the other."""
+results = Console(highlight=False, emoji=False)
+"""What a command was asked for, on the standard output. Progress, notes and errors go to the other."""
+for _each in (console, results):
+    if not _each.is_terminal:
+        _each.width = 1000  # a log keeps a line whole, and a path in it
 
 _QUIET_LINE_EVERY_S = 10.0
 _RECORDED_EVERY_S = 1.0

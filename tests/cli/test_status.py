@@ -19,23 +19,7 @@ from histoloom.studies.changes import differences
 from histoloom.studies.stage_state import _progress
 from histoloom.studies.stage_work import PROGRESS
 from tests.build import make_slide
-from tests.tiny_study import SIDE, dvc, edit_yaml, environment, make_tiny_study, run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, Path]:
-    """A tiny study of which `tile` and `train_encoders` ran, and a copy of it."""
-    study = make_tiny_study(tmp_path_factory.mktemp("status") / "study")
-    dvc(study, "repro", "train_encoders")
-    return study, Path(shutil.copytree(study, study.with_name("kept"), symlinks=True))
-
-
-@pytest.fixture
-def study(made) -> Path:
-    """The study as it was made, where it was made."""
-    study, kept = made
-    shutil.rmtree(study)
-    return Path(shutil.copytree(kept, study, symlinks=True))
+from tests.tiny_study import SIDE, dvc, edit_yaml, environment, run
 
 
 def _said(study: Path) -> dict[str, str]:

@@ -53,6 +53,11 @@ def _template(name: str) -> Path:
     return here if here.exists() else Path(__file__).parents[3] / name
 
 
+def recipe_names() -> list[str]:
+    """The recipes that come with histoloom."""
+    return sorted(path.stem for path in _template("recipes").glob("*.yaml"))
+
+
 def make_study(
     folder: Path,
     recipes: tuple[str, ...] = (),

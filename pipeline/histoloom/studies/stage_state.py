@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from histoloom.data.commit import RECORD
 from histoloom.data.study_folder import Study
@@ -66,7 +67,7 @@ def stage_states(study: Study) -> list[StageState]:
     path = study.root / "dvc.yaml"
     if not path.exists():
         raise HistoloomError("There is no dvc.yaml here. Run this in a study's folder, or make one: histoloom init DIR")
-    written, locked = _read(path)["stages"], _read(study.root / "dvc.lock").get("stages", {})
+    written, locked = (_stages(place) for place in (path, study.root / "dvc.lock"))
     if ALWAYS in written:
         write_resolved(study)
     stages = {name: entry for stage, given in written.items() for name, entry in _named(stage, given)}
@@ -125,6 +126,21 @@ def _waits(name: str, known: Known, before: dict[str, StageState]) -> list[str]:
         only_waits = maker.reasons and all(reason.kind == "waits" for reason in maker.reasons)
         out += [reason.what for reason in maker.reasons] if only_waits else [maker.name]
     return [stage for stage in before if stage in out]
+
+
+def _stages(path: Path) -> dict[str, dict]:
+    try:
+        found = _read(path).get("stages") or {}
+        if not isinstance(found, dict):
+            raise YAMLError("stages is no mapping")
+    except (YAMLError, AttributeError) as error:
+        remedy = (
+            "Write it anew: histoloom stages > dvc.yaml"
+            if path.suffix == ".yaml"
+            else "Take it from git: git checkout dvc.lock"
+        )
+        raise HistoloomError(f"{path.name} can't be read: {error}. {remedy}") from error
+    return found
 
 
 def _read(path: Path) -> dict:

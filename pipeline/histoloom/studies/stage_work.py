@@ -10,7 +10,6 @@ import fcntl
 import importlib
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +23,7 @@ from histoloom.config import Params
 from histoloom.data.commit import digest, discard, hash_tree, link_tree, read_record, replace_tree, write_json
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
+from histoloom.exit_codes import ends_in_words
 from histoloom.progress import console, recorded
 from histoloom.studies.code_identity import code_sha256
 from histoloom.studies.named_files import resolved
@@ -224,13 +224,7 @@ def _hashes_kept(work: Work) -> Iterator[None]:
 
 
 def main(name: str, model: str | None = None) -> None:
-    """Run a stage as a process: an error that the user can mend ends as words, not as a traceback."""
+    """Run a stage as a process, whose exit code says how it ended."""
     keep_freed_memory()
-    try:
+    with ends_in_words("Run `dvc repro` to go on from there."):
         run_stage(name, model=model)
-    except HistoloomError as error:
-        console.print("[bold red]error:[/] " + str(error).replace("[", r"\["))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("Stopped. What was committed is kept: run `dvc repro` to go on from there.")
-        sys.exit(130)
