@@ -18,13 +18,13 @@ from histoloom.cli.recipe import merge, read_recipes
 from histoloom.data.schema import REQUIRED_SLIDE_COLUMNS
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
-from histoloom.studies.dvc_yaml import VERSION_FILE, outputs, study_yaml
+from histoloom.studies.dvc_yaml import RESOLVED, VERSION_FILE, outputs, study_yaml
 from histoloom.studies.stages import STAGES
 from histoloom.systems import REAL, RECIPE, code_of, folder_of
 
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 
-_IGNORED = ("data/slides/", ".work/", ".histoloom/", ".venv/", "**/__pycache__/")
+_IGNORED = ("data/slides/", ".work/", ".histoloom/*", ".venv/", "dvc_plots/", "**/__pycache__/")
 _README = """# A histoloom study
 
 1. State your slides in `manifests/slides.csv`, and your choices in `params.yaml`.
@@ -146,8 +146,9 @@ def _write_dvc_yaml(folder: Path) -> None:
     (folder / "dvc.yaml").write_text(study_yaml(models), encoding="utf-8")
     # DVC names outputs to git as they are made, and takes that back where a later stage fails: they hold patients' ids.
     made = (place for stage in STAGES.values() if not stage.demo for place in outputs(stage, models))
-    ignored = "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made)))
-    (folder / ".gitignore").write_text(ignored, encoding="utf-8")
+    ignored = "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made)) if place != RESOLVED)
+    kept = f"!/{RESOLVED}\n"  # as `dvc exp show` compares versions by it
+    (folder / ".gitignore").write_text(ignored + kept, encoding="utf-8")
 
 
 def _write_manifest(path: Path, draft: Draft) -> None:
