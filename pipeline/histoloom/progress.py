@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False, emoji=False)  # an id may hold :words: that stand for pictures
 results = Console(highlight=False, emoji=False)
-"""What a command was asked for, on the standard output. Progress, notes and errors go to the other."""
+"""A command's answer, on the standard output. Progress, messages and errors go to the other."""
 for _each in (console, results):
     if not _each.is_terminal:
         _each.width = 1000  # a log keeps a line whole, and a path in it

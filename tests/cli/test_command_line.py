@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -59,14 +60,17 @@ def test_shells_complete_commands_stages_and_systems(shell):
     assert "adapt" in _completed(shell, "histoloom", "init", "x", "--recipe", "ad")
 
 
-def _bug() -> None:
-    raise ZeroDivisionError("a bug")
-
-
 @pytest.mark.parametrize(
     "error, code, words",
     [
         (HistoloomError("mend [this]"), 1, "error: mend [this]"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "big.tif"),
+            1,
+            "error: The disk is full (big.tif). Make room",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: x can't be used: Permission denied."),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 70, "This error was not foreseen."),
         (KeyboardInterrupt(), 130, "Stopped. What was committed is kept."),
         (click.Abort(), 130, "Stopped. What was committed is kept."),
         (ZeroDivisionError("a bug"), 70, "This error was not foreseen. Please report it"),
@@ -97,8 +101,7 @@ def test_every_command_goes_through_these_codes(folder):
 
 
 @pytest.mark.long
-def test_a_command_that_is_interrupted_has_its_code(tmp_path):
-    """Ctrl-C reaches it while it asks whether to trust a recipe's command."""
+def test_a_command_that_is_interrupted_has_its_code():
     code = (
         "import os, signal, click\n"
         "from histoloom.cli.main import cli\n"

@@ -15,8 +15,8 @@ _HEAD = """\
 
 Written by `python -m histoloom.cli.command_line`. `histoloom COMMAND --help` says the same.
 
-What a command was asked for goes to the standard output. Progress, notes and errors go to the standard error. With `--json`, the standard output holds JSON
-alone. An error is words and an exit code with `--json`, too.
+The answer of `status`, `validate`, `plan`, `diff`, `doctor`, `clean`, `params` and `stages` goes to the standard output. Progress, messages and errors go to the
+standard error. With `--json`, the standard output holds JSON alone. An error is words and an exit code with `--json`, too.
 
 ## Exit codes
 
