@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from histoloom.cli.status import _duration, _fitting
+from histoloom.data.study_folder import Study
 from histoloom.progress import progress, recorded
-from histoloom.studies.changes import differences
-from histoloom.studies.stage_state import _progress
+from histoloom.studies.changes import Changed, Known, differences, reasons_of
+from histoloom.studies.dvc_yaml import RESOLVED
+from histoloom.studies.stage_state import _named, _progress
 from histoloom.studies.stage_work import PROGRESS
 from tests.build import make_slide
 from tests.tiny_study import SIDE, dvc, edit_yaml, environment, run
@@ -112,6 +114,23 @@ def test_differences_go_down_to_the_keys_that_differ():
     assert list(differences(before, after, "k")) == [("k.b.c", [1, 2], [1, 3]), ("k.b.d[1].n", 2, 3)]
     assert list(differences(before, before, "k")) == []
     assert [key for key, *_ in differences({"a": 1}, {"b": 1}, "k")] == ["k.a", "k.b"]
+
+
+def test_reasons_of_one_of_several_models_name_its_keys_and_its_files(tmp_path):
+    of_denoiser, of_files = "models.a.train_denoiser", "models.a.files.train_denoiser"
+    entry = {"deps": ["data/encoded/${item}"], "outs": ["models/${item}/denoiser"]}
+    stages = dict(_named("train_denoiser", {"foreach": ["a", "b"], "do": entry}))
+    assert stages["train_denoiser@b"] == {"deps": ["data/encoded/b"], "outs": ["models/b/denoiser"]}
+    before = {of_denoiser: {"steps": 1, "init": "base"}, of_files: {"init": "old"}}
+    after = {"train_denoiser": {"steps": 2, "init": "base"}, "files": {"train_denoiser": {"init": "new"}}}
+    locked = {"train_denoiser@a": {"params": {RESOLVED: before}}}
+    known = Known(Study(tmp_path), stages, locked, {"models": {"a": after}})
+    changed = Changed({"models/b/denoiser": "modified"}, {}, {RESOLVED: (of_denoiser, of_files)}, command=False)
+    assert [reason.text for reason in reasons_of("train_denoiser@a", changed, known)] == [
+        "params: models.a.train_denoiser.steps changed from 1 to 2",
+        "input base changed (models.a.train_denoiser.init)",
+        "an earlier stage ran again: train_denoiser@b",
+    ]
 
 
 def test_progress_is_recorded_of_the_outermost_bar_and_forgotten_when_the_work_is_done(tmp_path):
