@@ -133,7 +133,7 @@ def test_init_with_an_unknown_recipe_names_the_known_and_makes_nothing(tmp_path)
 ], ids=" ".join)  # fmt: skip
 def test_every_recipe_makes_params_that_hold(recipes):
     yaml = YAML(typ="safe")
-    params = yaml.load((ROOT / "params.yaml").read_text())
+    params: dict = {}
     for name in ("study", *recipes):
         merge(params, yaml.load((ROOT / f"recipes/{name}.yaml").read_text()))
     Params.model_validate(params)

@@ -142,7 +142,7 @@ def test_a_file_in_the_folder_s_place_is_said(tmp_path):
 
 
 def test_git_leaves_alone_whatever_a_stage_writes_though_a_run_fails(tmp_path):
-    """DVC names outputs to git as they are made, and takes that back where a later stage fails."""
+    """DVC names outputs to git as they are made, and takes that back where a later stage fails. The resolved params are git's to keep."""
     code, _ = _init(tmp_path / "study")
     assert code == 0
     stages = YAML(typ="safe").load((tmp_path / "study/dvc.yaml").read_text())["stages"]
@@ -152,15 +152,17 @@ def test_git_leaves_alone_whatever_a_stage_writes_though_a_run_fails(tmp_path):
                 (tmp_path / "study" / place).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / "study" / place).write_text("of a patient")
     done = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path / "study", capture_output=True, text=True)
-    assert done.stdout == ""
+    assert done.stdout == "?? .histoloom/\n"
+    done = subprocess.run(["git", "add", "--all", "--dry-run"], cwd=tmp_path / "study", capture_output=True, text=True)
+    assert done.stdout == "add '.histoloom/resolved.yaml'\n"
 
 
 def test_status_of_a_new_study_says_that_nothing_ran(tmp_path, monkeypatch):
     assert _init(tmp_path / "study")[0] == 0
     monkeypatch.chdir(tmp_path / "study")
     done = CliRunner().invoke(cli, ["status"])
-    assert done.exit_code == 0 and "out of date" not in done.stderr
-    assert done.stderr.count("not run yet") == len(YAML(typ="safe").load(Path("dvc.yaml").read_text())["stages"]) - 1
+    assert done.exit_code == 0 and "out of date" not in done.stdout
+    assert done.stdout.count("  never run\n") == len(YAML(typ="safe").load(Path("dvc.yaml").read_text())["stages"]) - 1
 
 
 def test_names_that_can_be_no_folder_are_said(tmp_path, git_config):

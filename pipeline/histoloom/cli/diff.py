@@ -6,32 +6,59 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypedDict
 
+import click
 from rich.table import Table
 from ruamel.yaml import YAML
 
 from histoloom.data.commit import RECORD
 from histoloom.errors import HistoloomError
-from histoloom.progress import console
+from histoloom.progress import results
 
 _STORES = ("data/tiles", "data/synthetic", "data/woven", "data/woven_tiles", "data/verdicts")
 
 
-def print_diff(a: str, b: str | None) -> None:
+class Output(TypedDict):
+    """An output that differs. added, removed, rewritten : parts of a store. tiles : before and after. note : why these aren't known."""
+
+    path: str
+    change: str
+    added: int | None
+    removed: int | None
+    rewritten: int | None
+    tiles: list[int] | None
+    note: str
+
+
+def print_diff(a: str, b: str | None, *, as_json: bool) -> None:
     """Print params, outputs and parts that differ; `b` None is the workspace."""
-    title = f"{a} .. {b or 'workspace'}"
-    params = _params(a, b)
-    console.print(f"params ({title})", markup=False)
+    params, outputs = _params(a, b), _changed_outputs(a, b)
+    if as_json:
+        changes = {name: {"before": old, "after": new} for name, (old, new) in params.items()}
+        click.echo(json.dumps({"params": changes, "outputs": outputs}, indent=2, ensure_ascii=False, default=str))
+        return
+    results.print(f"params ({a} .. {b or 'workspace'})", markup=False)
     for name, (old, new) in sorted(params.items()):
-        console.print(f"  {name}: {old} -> {new}", markup=False)
+        results.print(f"  {name}: {old} -> {new}", markup=False)
     table = Table("output", "changed", "parts added", "removed", "rewritten", "tiles")
+    for each in outputs:
+        counts = ["" if (n := each[name]) is None else str(n) for name in ("added", "removed", "rewritten")]
+        tiles = each["note"] if each["tiles"] is None else " -> ".join(map(str, each["tiles"]))
+        table.add_row(each["path"], each["change"], *counts, tiles)
+    results.print(table if table.row_count else "outputs: the same")
+
+
+def _changed_outputs(a: str, b: str | None) -> list[Output]:
     old_outs, new_outs = _outputs(a), _outputs(b)
+    out = []
     for path in sorted({*old_outs, *new_outs}):
         if old_outs.get(path) == new_outs.get(path):
             continue
         change = "new" if path not in old_outs else "gone" if path not in new_outs else "changed"
-        table.add_row(path, change, *(_parts(path, a, b) if path in _STORES else ("", "", "", "")))
-    console.print(table if table.row_count else "outputs: the same")
+        bare = Output(path=path, change=change, added=None, removed=None, rewritten=None, tiles=None, note="")
+        out.append(_with_parts(bare, a, b) if path in _STORES else bare)
+    return out
 
 
 def _params(a: str, b: str | None) -> dict[str, tuple]:
@@ -57,16 +84,21 @@ def _outputs(revision: str | None) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
 
 
-def _parts(store: str, a: str, b: str | None) -> tuple[str, str, str, str]:
+def _with_parts(out: Output, a: str, b: str | None) -> Output:
+    """An output that is a store, with what of its parts differs."""
     try:
-        old, new = _records(store, a), _records(store, b)
+        old, new = _records(out["path"], a), _records(out["path"], b)
     except (OSError, ValueError) as error:
-        return ("?", "?", "?", f"not in the cache: dvc fetch ({type(error).__name__})")
-    both = old.keys() & new.keys()
-    rewritten = [p for p in both if old[p]["files"] != new[p]["files"]]
-    tiles = [sum(r["info"].get("tiles", 0) for r in records.values()) for records in (old, new)]
-    added, removed = new.keys() - old.keys(), old.keys() - new.keys()
-    return str(len(added)), str(len(removed)), str(len(rewritten)), f"{tiles[0]} -> {tiles[1]}"
+        out["note"] = f"not in the cache: dvc fetch ({type(error).__name__})"
+        return out
+    rewritten = [p for p in old.keys() & new.keys() if old[p]["files"] != new[p]["files"]]
+    out["added"], out["removed"], out["rewritten"] = (
+        len(new.keys() - old.keys()),
+        len(old.keys() - new.keys()),
+        len(rewritten),
+    )
+    out["tiles"] = [sum(r["info"].get("tiles", 0) for r in records.values()) for records in (old, new)]
+    return out
 
 
 def _records(store: str, revision: str | None) -> dict[str, dict]:

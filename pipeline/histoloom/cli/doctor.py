@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 import shutil
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import click
+from rich.markup import escape
 from rich.table import Table
 
 from histoloom.config.extractors import KNOWN_EXTRACTORS, NOT_STATED
-from histoloom.progress import console
+from histoloom.progress import results
 
 _NEEDED = (
     "torch", "torchvision", "diffusers", "transformers", "open_clip", "openslide", "pyvips", "rasterio", "zarr", "dask",
@@ -26,27 +31,52 @@ _EXTRAS = {
 }
 
 
-def examine() -> bool:
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. is_good : whether it is as it must be. remedy : how to mend it, or how to get what is optional."""
+
+    what: str
+    found: str
+    is_good: bool = True
+    remedy: str = ""
+
+
+def examine(*, as_json: bool) -> bool:
     """Print the findings; returns whether everything needed is here."""
+    found = [*_findings()]
+    whole = all(each.is_good for each in found)
+    if as_json:
+        extractors = [asdict(known) for known in KNOWN_EXTRACTORS]
+        out = {"is_whole": whole, "findings": [asdict(each) for each in found], "extractors": extractors}
+        click.echo(json.dumps(out, indent=2, ensure_ascii=False, default=str))
+        return whole
     table = Table("what", "found", "how to mend it")
+    for each in found:
+        shown = escape(each.found)
+        table.add_row(each.what, shown if each.is_good else f"[red]{shown or 'missing'}[/]", escape(each.remedy))
+    results.print(table)
+    results.print(_extractors())
+    return whole
+
+
+def _findings() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    whole = _row(table, "python", version, sys.version_info >= (3, 11), "install Python 3.11 or newer")
+    yield _needed("python", version, sys.version_info >= (3, 11), "install Python 3.11 or newer")
     for name in _NEEDED:
-        whole &= _package(table, name)
-    whole &= _openslide(table)
+        yield _package(name)
+    yield _openslide()
     for name, (extra, purpose) in _EXTRAS.items():
         missing = importlib.util.find_spec(name) is None
-        remedy = f"for {purpose}: pip install 'histoloom\\[{extra}]'" if missing else ""
-        table.add_row(f"{name} (optional)", "no" if missing else "yes", remedy)
-    whole &= _row(table, "git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
-    table.add_row("device", _device(), "")
-    table.add_row("cores", _cores(), "")
-    table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB", "")
+        remedy = f"for {purpose}: pip install 'histoloom[{extra}]'" if missing else ""
+        yield Finding(f"{name} (optional)", "no" if missing else "yes", True, remedy)
+    yield _needed("git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
+    yield Finding("device", _device())
+    yield Finding("cores", _cores())
+    yield Finding("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB")
     study = Path("dvc.yaml").exists() and Path("params.yaml").exists()
-    table.add_row("study", "yes" if study else "no", "" if study else "not in a study's folder: histoloom init DIR")
-    console.print(table)
-    console.print(_extractors())
-    return bool(whole)
+    yield Finding(
+        "study", "yes" if study else "no", True, "" if study else "not in a study's folder: histoloom init DIR"
+    )
 
 
 def _extractors() -> Table:
@@ -58,33 +88,32 @@ def _extractors() -> Table:
     return table
 
 
-def _row(table: Table, what: str, found: str, good: bool, remedy: str) -> bool:
-    table.add_row(what, found if good else f"[red]{found or 'missing'}[/]", "" if good else remedy)
-    return good
+def _needed(what: str, found: str, is_good: bool, remedy: str) -> Finding:
+    return Finding(what, found, is_good, "" if is_good else remedy)
 
 
-def _package(table: Table, name: str) -> bool:
+def _package(name: str) -> Finding:
     """Import it, because packages that are installed and cannot be imported are the commonest trouble."""
     distribution = _DISTRIBUTIONS.get(name, name)
     try:
         importlib.import_module(name)
-        return _row(table, name, importlib.metadata.version(distribution), True, "")
+        return Finding(name, importlib.metadata.version(distribution))
     except (ImportError, OSError, RuntimeError) as error:
         remedy = f"pip install -c constraints.txt {distribution}"
         if "torchvision::nms" in str(error):
             remedy = "torch and torchvision are of different builds: reinstall both from one registry"
-        return _row(table, name, f"fails: {str(error)[:60]}", False, remedy)
+        return Finding(name, f"fails: {str(error)[:60]}", False, remedy)
 
 
-def _openslide(table: Table) -> bool:
+def _openslide() -> Finding:
     try:
         import openslide
 
         found = openslide.__library_version__
     except (ImportError, OSError) as error:
-        return _row(table, "OpenSlide library", str(error)[:60], False, "pip install 'openslide-bin>=4.0.1'")
+        return Finding("OpenSlide library", str(error)[:60], False, "pip install 'openslide-bin>=4.0.1'")
     good = tuple(int(n) for n in found.split(".")[:3]) >= (4, 0, 1)
-    return _row(table, "OpenSlide library", found, good, "below 4.0.1 it has known holes: pip install -U openslide-bin")
+    return _needed("OpenSlide library", found, good, "below 4.0.1 it has known holes: pip install -U openslide-bin")
 
 
 def _cores() -> str:

@@ -1,4 +1,4 @@
-"""`histoloom init`: a study from the stages, and from the repository's own params.yaml and cluster.yaml."""
+"""`histoloom init`: a study from the stages, from recipes, and from the repository's own cluster.yaml."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ruamel.yaml import YAML
 import histoloom
 from histoloom.cli.draft import Draft, draft_slides
 from histoloom.cli.fresh_repository import begin_history, made_whole, surrounding_repository
+from histoloom.cli.params_file import params_text
 from histoloom.cli.recipe import merge, read_recipes
 from histoloom.data.schema import REQUIRED_SLIDE_COLUMNS
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
-from histoloom.studies.dvc_yaml import VERSION_FILE, outputs, study_yaml
+from histoloom.studies.dvc_yaml import RESOLVED, VERSION_FILE, outputs, study_yaml
 from histoloom.studies.stages import STAGES
 from histoloom.systems import REAL, RECIPE, code_of, folder_of
 
 _COLUMNS = (*REQUIRED_SLIDE_COLUMNS, "mpp", "label", "caption", "split", "annotations", "mask", "instances")
 
-_IGNORED = ("data/slides/", ".work/", ".histoloom/", ".venv/", "**/__pycache__/")
+_IGNORED = ("data/slides/", ".work/", ".histoloom/*", ".venv/", "dvc_plots/", "**/__pycache__/")
 _README = """# A histoloom study
 
 1. State your slides in `manifests/slides.csv`, and your choices in `params.yaml`.
@@ -50,6 +51,11 @@ def _template(name: str) -> Path:
     """A file that studies are made from: beside this one in an installed package, else at the repository's top."""
     here = Path(__file__).parent / "study" / name
     return here if here.exists() else Path(__file__).parents[3] / name
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with histoloom."""
+    return sorted(path.stem for path in _template("recipes").glob("*.yaml"))
 
 
 def make_study(
@@ -122,8 +128,7 @@ def _say(folder: Path, slides: Path | None, draft: Draft) -> None:
 
 
 def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> None:
-    yaml = YAML()
-    params = yaml.load(_template("params.yaml").read_text(encoding="utf-8"))
+    params: dict = {}
     for overlay in overlays:
         merge(params, overlay)
     if not isinstance(params.get("tile"), dict) or not isinstance(params["tile"].get("slides_root"), str):
@@ -132,8 +137,7 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
         params["tile"]["slides_root"] = str(slides.resolve())
     elif (root := (folder / params["tile"]["slides_root"]).resolve()).is_relative_to(folder.resolve()):
         root.mkdir(parents=True, exist_ok=True)
-    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
-        yaml.dump(params, stream)
+    (folder / "params.yaml").write_text(params_text(params), encoding="utf-8")
 
 
 def _write_dvc_yaml(folder: Path) -> None:
@@ -142,8 +146,9 @@ def _write_dvc_yaml(folder: Path) -> None:
     (folder / "dvc.yaml").write_text(study_yaml(models), encoding="utf-8")
     # DVC names outputs to git as they are made, and takes that back where a later stage fails: they hold patients' ids.
     made = (place for stage in STAGES.values() if not stage.demo for place in outputs(stage, models))
-    ignored = "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made)))
-    (folder / ".gitignore").write_text(ignored, encoding="utf-8")
+    ignored = "".join(f"/{place}\n" for place in dict.fromkeys((*_IGNORED, *made)) if place != RESOLVED)
+    kept = f"!/{RESOLVED}\n"  # as `dvc exp show` compares versions by it
+    (folder / ".gitignore").write_text(ignored + kept, encoding="utf-8")
 
 
 def _write_manifest(path: Path, draft: Draft) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 import histoloom
+from histoloom.cli.package import package
 from histoloom.cli.predict import predict
 from histoloom.cli.sample import sample
 from histoloom.cli.segment import segment
-from histoloom.errors import HistoloomError, count_of, faults_among, lines_of, notes_among
+from histoloom.exit_codes import FAULT, ends_in_words
 from histoloom.progress import console
 from histoloom.studies.stages import STAGES
 
@@ -34,18 +35,18 @@ def _study() -> Study:
     return study
 
 
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine to read.")
+
+
 class _Commands(click.Group):
-    """Errors that the user can mend end as words, with exit code 1. Help lists commands in the order in which a study needs them."""
+    """Errors end as words and exit codes. Help lists commands in the order in which a study needs them."""
 
     def list_commands(self, context):
         return [*self.commands]
 
     def invoke(self, context):
-        try:
+        with ends_in_words():
             return super().invoke(context)
-        except HistoloomError as error:
-            console.print("error: " + str(error), style=None, markup=False)
-            sys.exit(1)
 
 
 @click.group(cls=_Commands)
@@ -57,16 +58,36 @@ def cli() -> None:
     """
 
 
+def _recipes(context: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """Names of recipes that begin so, for the shell to complete."""
+    from histoloom.cli.init import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(begun)]
+
+
+def _systems(context: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    from histoloom.systems import names
+
+    return [name for name in names() if name.startswith(begun)]
+
+
 @cli.command()
 @click.argument("folder", type=_NEW)
-@click.option("--recipe", multiple=True, help="A recipe's name or file. Its changes are written to params.yaml.")
+@click.option(
+    "--recipe",
+    multiple=True,
+    shell_complete=_recipes,
+    help="A recipe's name or file. Its changes are written to params.yaml.",
+)
 @click.option(
     "--slides",
     type=_FOLDER,
     help="Folder of your slides. A manifest is drafted from it; you fill in patient_id.",
 )
 @click.option(
-    "--system", help="A published system (docs/systems.md). Its data are drawn, unless --data names real ones."
+    "--system",
+    shell_complete=_systems,
+    help="A published system (docs/systems.md). Its data are drawn, unless --data names real ones.",
 )
 @click.option("--data", type=_FOLDER, help="With --system: folder of the real data that the system's page names.")
 @click.option(
@@ -91,26 +112,17 @@ def init(
 
 @cli.command()
 @click.option("--deep", is_flag=True, help="Also search data/tiles for the same tissue under two patients.")
-def validate(*, deep: bool) -> None:
+@_json
+def validate(*, deep: bool, as_json: bool) -> None:
     """List the faults of the study.
 
     Faults of params.yaml and cluster.yaml come first. When they are mended, those of manifests and slides are listed. A note says what is
     left out, and stops nothing.
     """
+    from histoloom.cli.validate import print_faults
     from histoloom.data.study_folder import Study
-    from histoloom.studies.checks.validate import check_study, check_tiles
 
-    found = check_study(Study())
-    if deep and not faults_among(found):
-        found += check_tiles(Study())
-    for line in lines_of(notes_among(found)):
-        console.print(f"note: {line}", markup=False)
-    if faults := faults_among(found):
-        for line in lines_of(faults):
-            console.print(f"- {line}", markup=False)
-        console.print(count_of(faults))
-        sys.exit(1)
-    console.print("no faults")
+    sys.exit(print_faults(Study(), deep=deep, as_json=as_json))
 
 
 @cli.command()
@@ -140,22 +152,43 @@ def stages() -> None:
 
 
 @cli.command()
-def plan() -> None:
+@_json
+def plan(*, as_json: bool) -> None:
     """Print which tiles would be sampled, why, and at what cost.
 
     Nothing is written. The study must have tiles: dvc repro tile.
     """
     from histoloom.cli.dry_run import print_dry_run
 
-    print_dry_run(_study())
+    print_dry_run(_study(), as_json=as_json)
 
 
 @cli.command()
-def status() -> None:
-    """Say which stages are done, out of date, or running."""
+@_json
+def status(*, as_json: bool) -> None:
+    """Say which stages are done, out of date and why, or running and how far."""
     from histoloom.cli.status import print_status
 
-    print_status(_study())
+    print_status(_study(), as_json=as_json)
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="List what may go, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Delete it without asking.")
+@click.option(
+    "--parts",
+    is_flag=True,
+    help="Also delete the parts by which tile, sample_slides and uplift redo only what changed.",
+)
+def clean(*, dry_run: bool, yes: bool, parts: bool) -> None:
+    """Delete what no stage of the study needs any more.
+
+    This is in .work: parts and checkpoints of stages that are done, what a killed run left, and the work of models that params no longer name.
+    The stages' outputs, DVC's cache and your files stay.
+    """
+    from histoloom.cli.clean import clean as clean_study
+
+    clean_study(_study(), parts=parts, yes=yes, dry_run=dry_run)
 
 
 @cli.command()
@@ -175,14 +208,15 @@ def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, 
 @cli.command()
 @click.argument("a")
 @click.argument("b", default="")
-def diff(a: str, b: str) -> None:
+@_json
+def diff(a: str, b: str, *, as_json: bool) -> None:
     """Say which tiles, models and params changed between two versions of the study.
 
     A and B are git revisions. Without B, A is compared with the workspace.
     """
     from histoloom.cli.diff import print_diff
 
-    print_diff(a, b or None)
+    print_diff(a, b or None, as_json=as_json)
 
 
 @cli.group()
@@ -237,80 +271,16 @@ def advise() -> None:
 cli.add_command(segment)
 cli.add_command(predict)
 cli.add_command(sample)
+cli.add_command(package)
 
 
 @cli.command()
-@click.argument("folder", type=_NEW)
-@click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, and their licence.")
-@click.option("--hardware", default="", help="The hardware that it was trained on, in words.")
-@click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    help="Name of the data set, put before the codes of its groups and slides. With --public, it may be repeated.",
-)
-@click.option(
-    "--public",
-    is_flag=True,
-    help="The data sets are public: their ids stay readable, so that other studies can check for overlap.",
-)
-@click.option("--limits", type=_FILE, help="Markdown file with a list of what the model can't do, for the card.")
-@click.option(
-    "--model", help="With several models (`models` in params.yaml): which one; by default, the last of sample.chain."
-)
-@click.option(
-    "--max-shard-size", default="5GB", show_default=True, help="Larger files of weights are split, such as at 14MB."
-)
-@click.option(
-    "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package that it was distilled from."
-)
-def package(
-    folder: Path,
-    attribution: Path | None,
-    hardware: str,
-    datasets: tuple[str, ...],
-    limits: Path | None,
-    model: str | None,
-    max_shard_size: str,
-    *,
-    public: bool,
-    distilled: bool,
-) -> None:
-    """Write the study's models to FOLDER, with a card.
-
-    Weights are in half precision. Other studies name the folder in `train_denoiser.init`. Ids leave as salted codes, unless --dataset NAME
-    --public is given.
-    """
-    from histoloom.emit.model import Words, package_few_steps, package_models
-    from histoloom.emit.redaction import names_outside
-
-    if distilled and (attribution or hardware or limits):
-        raise click.UsageError("--distilled leaves the package's attribution, hardware and limits as they are.")
-    if public and not datasets:
-        raise click.UsageError("--public needs --dataset NAME: the public set whose ids stay clear.")
-    study = _study()
-    if model is not None and model not in study.params.models:
-        raise click.UsageError(f"--model: params.yaml states no model '{model}'.")
-    study = study.of(model or [*study.params.links][-1])
-    names = names_outside(study, *datasets, public=public)
-    if distilled:
-        package_few_steps(study, folder, names)
-    elif attribution is None:
-        raise click.UsageError("Missing option '--attribution'.")
-    else:
-        cannot = limits.read_text(encoding="utf-8") if limits else ""
-        words = Words(attribution.read_text(encoding="utf-8"), hardware, cannot)
-        package_models(study, folder, words, names, max_shard_size)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    console.print(f"{folder}: {size / 1e6:.1f} MB")
-
-
-@cli.command()
-def doctor() -> None:
+@_json
+def doctor(*, as_json: bool) -> None:
     """Say what is installed, and how to get what is missing."""
     from histoloom.cli.doctor import examine
 
-    sys.exit(0 if examine() else 1)
+    sys.exit(0 if examine(as_json=as_json) else FAULT)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,14 @@ def _keys_of_choice(section: type[Section], prefix: str) -> Iterator[tuple[str, 
             yield key, kind, default, f"of {chosen}: {note}"
 
 
+def choices_of(kind) -> str:
+    """The names that a key takes, such as 'flips, turns or none', where it takes no others; else ''."""
+    if get_origin(kind) is Annotated:
+        return choices_of(get_args(kind)[0])
+    names = [str(name) for name in get_args(kind)] if get_origin(kind) is Literal else []
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else ""
+
+
 def _type(kind) -> str:
     """A type as a user reads it: choices spelt out, containers by their brackets."""
     origin, inside = get_origin(kind), get_args(kind)

@@ -1,97 +1,115 @@
-"""`histoloom status`: what is done, what is out of date, what is in flight."""
+"""`histoloom status`: how each stage stands, in lines that fit a terminal, or as JSON."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import subprocess
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import asdict
 
-from rich.table import Table
-from ruamel.yaml import YAML
+import click
 
-from histoloom.data.commit import RECORD
+import histoloom
 from histoloom.data.study_folder import Study
-from histoloom.errors import HistoloomError
-from histoloom.progress import console
-from histoloom.studies.dvc_yaml import RESOLVED
-from histoloom.studies.resolve import write_resolved
+from histoloom.studies.changes import Reason
+from histoloom.studies.dvc_yaml import VERSION_FILE
+from histoloom.studies.stage_state import StageState, stage_states
+
+_COLOURS = {"running": "cyan", "done": "green", "out of date": "yellow", "never run": None}
+_REASONS_SHOWN, _WAITS_SHOWN = 4, 3
+_SILENT_S = 300
 
 
-def print_status(study: Study) -> None:
-    """A line for each stage of dvc.yaml but `resolve`, which runs each time, and is done here first."""
-    path = study.root / "dvc.yaml"
-    if not path.exists():
-        raise HistoloomError("There is no dvc.yaml here. Run this in a study's folder, or make one: histoloom init DIR")
-    stages = _read(path)["stages"]
-    if "resolve" in stages:
-        write_resolved(study)
-    changed, ran = _changed(study), _read(study.root / "dvc.lock").get("stages", {})
-    table = Table("stage", "state", "in flight")
-    for name in (each for stage, entry in stages.items() for each in _names(stage, entry)):
-        if name == "resolve":
-            continue
-        state = f"out of date: {changed[name]}" if name in changed else "done"
-        is_done = name in ran and name not in changed
-        table.add_row(name, state if name in ran else "not run yet", in_flight(study.work(name), is_done=is_done))
-    console.print(table)
+def print_status(study: Study, *, as_json: bool) -> None:
+    """A line for each stage of dvc.yaml, and below those that are out of date a line for each reason."""
+    states = stage_states(study)
+    if as_json:
+        click.echo(json.dumps([asdict(state) for state in states], indent=2, ensure_ascii=False))
+        return
+    wide = max(80, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 80
+    name_wide = min(max(len(state.name) for state in states), wide // 2)
+    for state in states:
+        name = _fitting(state.name, name_wide)
+        details, lines, room = _details(state), list(_reasons(state.reasons)), wide - name_wide - 15
+        if not details and len(lines) == 1 and len(lines[0]) <= room:
+            details = lines.pop()
+        details = _fitting(details, room)
+        said = click.style(state.state, fg=_COLOURS[state.state])
+        click.echo(f"{name:{name_wide}}  {said}" + (f"{'':{13 - len(state.state)}}{details}" if details else ""))
+        for line in lines:
+            click.echo(f"    {_fitting(line, wide - 4)}")
+    count: Counter[str] = Counter(state.state for state in states)
+    click.echo(", ".join(f"{count[name]} {name}" for name in _COLOURS if count[name]) + "." + _then(count))
+    if (stated := _other_version(study)) is not None:
+        click.echo(f"{_fitting(f'{VERSION_FILE} says {stated!r}, and {histoloom.__version__} is installed.', wide)}")
+        click.echo("All stages depend on that file. To run them all again, edit it.")
 
 
-def _names(stage: str, entry: dict) -> list[str]:
-    """A stage's names in dvc.lock: one for each model where it is run for each."""
-    return [f"{stage}@{item}" for item in entry["foreach"]] if "foreach" in entry else [stage]
+def _then(count: Counter[str]) -> str:
+    return " Next: dvc repro" if count["out of date"] + count["never run"] and not count["running"] else ""
 
 
-def _changed(study: Study) -> dict[str, str]:
-    """Stage to what changed of what it depends on, and of what it wrote."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"], cwd=study.root, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise HistoloomError(f"dvc status failed: {done.stderr.strip()}")
-    return {name: "; ".join(_words(study, name, entries)) for name, entries in json.loads(done.stdout or "{}").items()}
+def _other_version(study: Study) -> str | None:
+    path = study.root / VERSION_FILE
+    stated = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return stated if stated.startswith("histoloom ") and stated != f"histoloom {histoloom.__version__}" else None
 
 
-def _words(study: Study, stage: str, entries: list) -> Iterator[str]:
-    for entry in entries:
-        for kind, files in entry.items() if isinstance(entry, dict) else [(entry, {})]:
-            keys = files.pop(RESOLVED, {}) if isinstance(files, dict) else {}
-            if isinstance(keys, dict) and keys:
-                yield "changed params: " + ", ".join(_key(study, stage, key) for key in keys)
-            if not keys or files:
-                yield f"{kind}: {', '.join(files)}" if files else kind
-
-
-def _key(study: Study, stage: str, key: str) -> str:
-    """A key, and of `files.SECTION` those of the section's keys whose files changed."""
-    if not key.startswith("files."):
-        return key
-    locked = _read(study.root / "dvc.lock")["stages"].get(stage, {}).get("params", {}).get(RESOLVED, {})
-    section = key.removeprefix("files.")
-    before, after = (found or {} for found in (locked.get(key), _read(study.resolved)["files"].get(section)))
-    return ", ".join(f"files of {section}.{name}" for name in after if before.get(name) != after[name]) or key
-
-
-def _read(path: Path) -> dict:
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def in_flight(work: Path, *, is_done: bool) -> str:
-    """Who holds the stage's lock; and of a stage that is to run, how many parts and checkpoints are committed in its work folder."""
-    lock = work / "lock"
-    if not lock.exists():
+def _details(state: StageState) -> str:
+    """How far it is, or how far it was when it was stopped, and what is kept."""
+    if state.state == "running":
+        return ", ".join([*_far(state), f"process {state.process}"])
+    if state.state == "done" or (state.state == "out of date" and state.progress is None):
         return ""
-    with lock.open() as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            running = ""
-        except BlockingIOError:
-            running = f"process {handle.read().strip()}, "
-    if is_done and not running:
+    stopped = [f"stopped at {_percent(state)}"] if state.progress else []
+    counted = (("part", state.parts), ("checkpoint", state.checkpoints))
+    return ", ".join([*stopped, *(f"{n} {what}{'s' * (n > 1)} kept" for what, n in counted if n)])
+
+
+def _far(state: StageState) -> Iterator[str]:
+    if state.progress is None:
+        return
+    yield _percent(state)
+    if state.progress.silent_s > _SILENT_S:
+        yield f"no progress for {_duration(state.progress.silent_s)}"
+    elif state.progress.seconds_left is not None:
+        yield f"{_duration(state.progress.seconds_left)} left"
+
+
+def _percent(state: StageState) -> str:
+    """How far the work is; of a stage whose work is in several pieces, which of them."""
+    if state.progress is None:
         return ""
-    parts = len(list(work.glob(f"*/parts/*/{RECORD}")))
-    checkpoints = len(list(work.glob(f"*/checkpoints/*/{RECORD}")))
-    kept = [f"{n} {what}" for n, what in ((parts, "parts committed"), (checkpoints, "checkpoints kept")) if n]
-    return running + ", ".join(kept) if running or kept else ""
+    title = state.progress.title.removeprefix(f"{state.name.partition('@')[0]}: ")
+    return f"{int(100 * state.progress.fraction)} %" + (f" of {title}" if title != state.name.partition("@")[0] else "")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words: '40 s', '3 min', '2 h 5 min', '3 days 4 h'."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} days {hours % 24} h"
+
+
+def _reasons(reasons: tuple[Reason, ...]) -> Iterator[str]:
+    own = [reason.text for reason in reasons if reason.kind != "waits"]
+    yield from own[:_REASONS_SHOWN]
+    if len(own) > _REASONS_SHOWN:
+        yield f"and {len(own) - _REASONS_SHOWN:,} more (histoloom status --json)"
+    if waits := [reason.what for reason in reasons if reason.kind == "waits"]:
+        more = len(waits) - _WAITS_SHOWN
+        yield f"waits for {', '.join(waits[:_WAITS_SHOWN])}" + (f" and {more} more" if more > 0 else "")
+
+
+def _fitting(text: str, wide: int) -> str:
+    """A text that fits: of one that is too long, the middle is left out, so that the end of a path stays."""
+    if len(text) <= wide:
+        return text
+    head = (wide - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (wide - 1 - head) :]}"

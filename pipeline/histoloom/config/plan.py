@@ -86,7 +86,7 @@ class Plan(Section):
         (), description="classes to sample; empty means every class with fewer train tiles than `target`"
     )
     target: Literal["largest", "median", "none"] | Positive = "largest"
-    """train tiles wanted per class; none: only `requests` are sampled"""
+    """train tiles wanted per class; largest: as many as the largest class has; none: only `requests` are sampled"""
     max_per_class: Positive = 256
     """most tiles that are sampled to fill a class up"""
     overdraw: float = Field(1.3, ge=1, description="tiles sampled for each tile wanted, because filters reject some")

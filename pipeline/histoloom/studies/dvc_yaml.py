@@ -9,6 +9,8 @@ from histoloom.studies.stages import STAGES, Stage, of_model, places
 
 VERSION_FILE = "histoloom.version"
 RESOLVED = ".histoloom/resolved.yaml"
+PACKAGE = "package"
+"""Where a study's packaged models are looked for: `histoloom package package`, then `dvc add package`."""
 _WIDTH = 120
 _HEAD = """\
 # From slides to an augmented dataset. Read it as the table of contents; `dvc repro` runs what is out of date.
@@ -16,6 +18,18 @@ _HEAD = """\
 # `resolve` writes what params.yaml means: every key with its default, and under `files` what the files hold that it names.
 # The other stages depend on keys of that. So a key may be absent from params.yaml, and a file may lie anywhere.
 stages:
+"""
+_ARTIFACTS = """
+# What other projects take by name: dvc artifacts get URL NAME
+artifacts:
+  dataset:
+    path: data/dataset
+    type: dataset
+    desc: The augmented dataset, with its card.
+  model:
+    path: {model}
+    type: model
+    desc: {desc}
 """
 
 
@@ -25,7 +39,8 @@ def study_yaml(models: Sequence[str] = ()) -> str:
     models : names of several models; empty where there is one.
     """
     stages = [stage for stage in STAGES.values() if not stage.demo]
-    return _HEAD + "\n".join(_entries(stage, models) for stage in stages)
+    desc = "The packaged models, once `histoloom package package` has written them and `dvc add package` keeps them."
+    return _HEAD + "\n".join(_entries(stage, models) for stage in stages) + _ARTIFACTS.format(model=PACKAGE, desc=desc)
 
 
 def _entries(stage: Stage, models: Sequence[str]) -> str:
@@ -59,7 +74,7 @@ def repository_yaml() -> str:
     """Of this repository's demo, whose stages depend on its code."""
     from histoloom.studies.code_identity import folders_of
 
-    return _HEAD + "\n".join(
+    written = "\n".join(
         _entry(
             replace(stage, params=stage.keys(several=False)),
             f"python -m stages.{stage.name}",
@@ -67,6 +82,8 @@ def repository_yaml() -> str:
         )
         for stage in STAGES.values()
     )
+    desc = "The packaged model, which git keeps."
+    return _HEAD + written + _ARTIFACTS.format(model="pretrained/histoloom-base", desc=desc)
 
 
 def outputs(stage: Stage, models: Sequence[str] = ()) -> list[str]:
@@ -96,7 +113,7 @@ def _entry(stage: Stage, command: str, code: Sequence[str], reports: str = "") -
         lines += _list("metrics", [f"{reports}/metrics.json"])
     plots = [f"{reports}/{picture}" for picture in stage.pictures]
     if stage.curves:
-        plots.append(f"{reports}/curves: {{x: step, y: loss}}")
+        plots.append(f"{reports}/curves: {{x: step}}")
     if plots:
         lines += _list("plots", plots)
     return "".join(f"  {line}\n" for line in lines)

@@ -23,6 +23,7 @@ from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.quality.audit import Audit, audit
 from histoloom.quality.filters.filter_set import FILTERS
+from histoloom.quality.interval_picture import draw_intervals, kid_rows
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
 from histoloom.quality.realism import LEAST, Sample, ToldApart, told_apart
 from histoloom.studies.stage_work import Work
@@ -164,7 +165,12 @@ class _Measure:
 
 
 def run(work: Work) -> None:
-    work.write_metrics({**measure_tiles(work.study, work.training_device())})
+    metrics = measure_tiles(work.study, work.training_device())
+    work.write_metrics({**metrics})
+    several = {"all, unfiltered": metrics.get("unfiltered", {}), "all, accepted": metrics.get("accepted", {})}
+    several |= {**metrics.get("by_class", {}), **metrics.get("requests", {})}
+    title = "Kernel distance (KID) of samples to real held-out tiles"
+    draw_intervals(kid_rows(several.items()), title, "KID: smaller is nearer", work.reports / "kid.png")
 
 
 def measure_tiles(study: Study, device: str) -> EvaluateMetrics:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 from histoloom.config.models import ModelParams
 from histoloom.config.package import packaged
 from histoloom.config.pipeline import in_pipeline
+from histoloom.config.tile import Tile
 from histoloom.data.commit import digest, sha256_file, write_json
 from histoloom.data.manifest import check_manifest
 from histoloom.data.slide_files import slide_files
 from histoloom.data.study_folder import Study
 from histoloom.data.tile_sets.files import named_by
-from histoloom.progress import progress
+from histoloom.progress import track
 
 _MISSING, _CIRCLE = "missing", "circle"
 _BESIDE_SLIDES = ("annotations", "mask", "predicted", "instances", "partner")
@@ -174,11 +175,20 @@ def _of_repair(source: str, hashes: Hashes) -> str | None:
     return hashes.of(models) if (models / "denoiser").is_dir() else None
 
 
-def _tile(study: Study, hashes: Hashes) -> dict:
-    """The manifest and what its rows name. A row with a fault is left to the stage, which says so."""
-    config = study.params.tile
+def slide_places(config: Tile) -> Iterator[tuple[str, str, list[Path]]]:
+    """Kind of file, slide and its files, of each row of the manifest. A row with a fault is left to the stage, which says so."""
     slides = config.model_copy(update={"sets": ()})
     entries = check_manifest(slides)[0].slides if config.manifest and Path(config.manifest).is_file() else ()
+    for entry in entries:
+        yield "slides", entry.slide_id, slide_files(entry.path)
+        for kind in _BESIDE_SLIDES:
+            if getattr(entry, kind):
+                yield kind, entry.slide_id, [getattr(entry, kind)]
+
+
+def _tile(study: Study, hashes: Hashes) -> dict:
+    """The manifest and what its rows name."""
+    config = study.params.tile
     of_sets = hashes.of_all(path for each in config.sets for path in named_by(each))
     out = {
         "manifest": hashes.of(Path(config.manifest)) if config.manifest else None,
@@ -187,14 +197,10 @@ def _tile(study: Study, hashes: Hashes) -> dict:
         "summarise": _of_command(study.stated.tile.summarise, config.summarise),
         "repair": _of_repair(config.repair.model, hashes) if config.repair.is_on else None,
     }
-    with progress("looking at slides", len(entries)) as advance:
-        found: dict[str, dict] = {}
-        for entry in entries:
-            named = {"slides": slide_files(entry.path)}
-            named |= {k: [getattr(entry, k)] for k in _BESIDE_SLIDES if getattr(entry, k)}
-            for kind, paths in named.items():
-                found.setdefault(kind, {})[entry.slide_id] = [hashes.of(path) for path in paths]
-            advance()
+    found: dict[str, dict] = {}
+    places = list(slide_places(config))
+    for kind, slide, paths in track(places, "looking at the files of slides", len(places)):
+        found.setdefault(kind, {})[slide] = [hashes.of(path) for path in paths]
     return out | {kind: digest(found[kind]) if kind in found else None for kind in ("slides", *_BESIDE_SLIDES)}
 
 

@@ -10,7 +10,6 @@ import fcntl
 import importlib
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,10 +23,14 @@ from histoloom.config import Params
 from histoloom.data.commit import digest, discard, hash_tree, link_tree, read_record, replace_tree, write_json
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
-from histoloom.progress import console
+from histoloom.exit_codes import ends_in_words
+from histoloom.progress import console, recorded
 from histoloom.studies.code_identity import code_sha256
 from histoloom.studies.named_files import resolved
 from histoloom.studies.stages import STAGES, Stage, places
+
+PROGRESS, HASHES = "progress.json", "hashes.json"
+"""In a stage's work folder: how far it is, and the hashes of the files that it read when it was last done."""
 
 
 @dataclass(frozen=True)
@@ -196,18 +199,32 @@ def run_stage(name: str, study: Study | None = None, model: str | None = None) -
         raise HistoloomError(f"Stage '{name}' can't be run for the model '{model}': {known}.")
     module = importlib.import_module(f"histoloom.studies.{name}")
     for each in ([model] if model else models) if STAGES[name].per_model and models else [""]:
-        with open_work(name, study.of(each) if each else study) as work:
+        own = study.of(each) if each else study
+        with open_work(name, own) as work, recorded(own.work(name) / PROGRESS), _hashes_kept(work):
             module.run(work)
 
 
-def main(name: str, model: str | None = None) -> None:
-    """Run a stage as a process: an error that the user can mend ends as words, not as a traceback."""
-    keep_freed_memory()
+@contextmanager
+def _hashes_kept(work: Work) -> Iterator[None]:
+    """Keep the hashes that `resolve` found, where the stage reads files that params name. `histoloom status` tells by them which file
+    changed."""
+    known = work.study.hashes
+    if not any(key.startswith("files.") for key in work.stage.params) or not known.is_file():
+        yield
+        return
+    kept = work.study.work(work.stage.name) / HASHES
+    begun = kept.with_name(f".begun-{kept.name}")
+    begun.unlink(missing_ok=True)
     try:
+        os.link(known, begun)  # the file is replaced as a whole, never written into
+    except OSError:
+        shutil.copy2(known, begun)
+    yield
+    begun.replace(kept)
+
+
+def main(name: str, model: str | None = None) -> None:
+    """Run a stage as a process, whose exit code says how it ended."""
+    keep_freed_memory()
+    with ends_in_words("Run `dvc repro` to go on from there."):
         run_stage(name, model=model)
-    except HistoloomError as error:
-        console.print("[bold red]error:[/] " + str(error).replace("[", r"\["))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("Stopped. What was committed is kept: run `dvc repro` to go on from there.")
-        sys.exit(130)

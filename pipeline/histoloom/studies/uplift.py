@@ -22,8 +22,9 @@ from histoloom.errors import HistoloomError
 from histoloom.learners.learner import learner_of
 from histoloom.learners.pretraining import StartsPretrained
 from histoloom.progress import console
+from histoloom.quality.interval_picture import Measured, draw_intervals
 from histoloom.studies.stage_work import Work
-from histoloom.uplift.analysis import Analysis, ArmKey, analyse
+from histoloom.uplift.analysis import Analysis, ArmKey, ArmMeasures, analyse
 from histoloom.uplift.choice import Choice, RateKey, best_other, best_rates, detectable, measure_of
 from histoloom.uplift.protocol import Trial, protocol_of, trials_of
 from histoloom.uplift.tiles import UpliftTiles, check_tiles, left_out_arms, load_tiles
@@ -71,6 +72,7 @@ def run(work: Work) -> None:
     if config.seeds == 0:
         work.promote_parts([], study.uplift)
         work.write_metrics({"left_out": "uplift.seeds is 0"})
+        _draw(work, [], "")
         return
     check_tiles(tiles)
     if len(config.rates) > 1 and tiles.val.empty:
@@ -114,6 +116,24 @@ def run(work: Work) -> None:
         "accepted_of_made": float(accepted.mean()) if len(accepted) else None,
     }
     work.write_metrics({**metrics})
+    _draw(work, found["arms"], found["primary_measure"])
+
+
+def _draw(work: Work, arms: list[ArmMeasures], measure: str) -> None:
+    """The arms' differences from the first, for `dvc plots`."""
+    rows = [
+        Measured(f"{arm['arm']}, ratio {arm['ratio']:g}", 100 * arm["difference"], _points(arm["interval"]))
+        for arm in arms
+        if "difference" in arm
+    ]
+    first = f" against '{arms[0]['arm']}'" if arms else ""
+    axis_title = f"{measure.replace('_', ' ')}, points more than the first arm's"
+    draw_intervals(rows, f"What synthetic tiles change{first}", axis_title, work.reports / "uplift.png")
+
+
+def _points(interval: list[float]) -> tuple[float, float]:
+    low, high = interval
+    return 100 * low, 100 * high
 
 
 def _what_is_read(work: Work) -> dict[str, Any]:

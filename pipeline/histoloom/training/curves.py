@@ -18,6 +18,6 @@ def curves(folder: Path | str) -> Iterator[Callable[[int, dict[str, float]], Non
             live.step = step
             for name, value in numbers.items():
                 live.log_metric(name, value)
-            live.make_summary()
 
         yield log
+    (Path(folder) / "metrics.json").unlink(missing_ok=True)  # the last numbers, which `dvc plots` can't draw
