@@ -93,7 +93,7 @@ def test_each_comment_is_of_the_key_that_it_stands_beside(paths):
     [
         (Tile, "stain", "none, macenko or reinhard; "),
         (TrainDenoiser, "steps", "0 uses the loaded weights as they are"),
-        (TrainDenoiser, "batch_size", ""),
+        (TrainDenoiser, "batch_size", "tiles or windows in a step"),
     ],
 )
 def test_a_comment_is_made_of_a_key_s_own_words(section, key, words):
