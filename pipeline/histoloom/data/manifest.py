@@ -12,6 +12,7 @@ import pandas as pd
 from histoloom.config import Tile
 from histoloom.data import ids
 from histoloom.data.csv_table import check_columns, read_csv_table
+from histoloom.data.dicom import read_dicom_header
 from histoloom.data.found import Found
 from histoloom.data.schema import OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS
 from histoloom.data.slide_entry import FILE_COLUMNS, SlideEntry, read_entry
@@ -90,6 +91,7 @@ def _check_slides(config: Tile, path: str) -> tuple[Manifest, list[Fault | Note]
     _check_quoted(table.columns, config, found)
     _check_ids(table, found)
     _check_once([(entry.row, str(entry.path)) for entry in entries], "path", found, lambda path: Path(path).resolve())
+    _check_series(entries, found)
     if not config.sets:  # else with those of the sets
         _check_groups(entries, {*table["patient_id"]} - {""}, config, found)
     spots, of_spots = read_spots(config, [*filter(None, table["slide_id"].unique())])
@@ -148,6 +150,17 @@ def _check_once(values: Iterable[tuple[int, str]], column: str, found: Found, sa
         if value and (before := first.setdefault(same(value), row)) != row:
             problem = f"'{value}' stands in row {before} already."
             found.fault(problem, "each slide has one row and an id of its own.", row, column)
+
+
+def _check_series(entries: Iterable[SlideEntry], found: Found) -> None:
+    """Faults of rows that name another file of a DICOM series, or a copy of it, that an earlier row names."""
+    first: dict[str, SlideEntry] = {}
+    for entry in entries:
+        header = read_dicom_header(entry.path)
+        before = first.setdefault(header.series, entry) if header else entry
+        if before.path.resolve() != entry.path.resolve():
+            problem = f"'{entry.path.name}' is of the DICOM series that row {before.row} names by '{before.path.name}': the same slide."
+            found.fault(problem, "remove one of the rows: OpenSlide finds the files of a series.", entry.row, "path")
 
 
 def _check_together(manifest: Manifest, config: Tile) -> list[Fault | Note]:

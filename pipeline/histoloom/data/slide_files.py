@@ -7,19 +7,19 @@ import re
 import unicodedata
 from pathlib import Path, PureWindowsPath
 
+from histoloom.data.dicom import series_in, series_of
+
 
 def slide_files(path: Path) -> list[Path]:
     """All files and folders that hold a slide: MIRAX keeps pixels in a folder of its name, Hamamatsu's VMS and VMU in files whose
-    names begin with its own, DICOM in any files of its folder."""
+    names begin with its own, DICOM in the files of its series."""
     kind, folder = path.suffix.lower(), path.parent
     if kind == ".mrxs":
         beside = path.with_suffix("")
         return [path, beside] if beside.is_dir() else [path]
     if kind in (".vms", ".vmu"):
         return sorted(p for p in folder.glob(f"{glob.escape(path.stem)}*") if p.is_file())
-    if kind == ".dcm":
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() == kind and p.is_file())
-    return [path]
+    return series_of(path)
 
 
 class NoFile(Exception):
@@ -75,10 +75,23 @@ class Root:
             how = "is a link, or lies behind one, that leads" if by_link else "leads"
             return NoFile(f"'{value}' {how} out of {self.folder}.", elsewhere)
         if path.is_dir():
-            return NoFile(f"'{value}' is a folder.", "name the file in it (of MIRAX, the .mrxs file beside it).")
+            return self._is_folder(value, path)
         if path.exists():
             return NoFile(f"'{value}' is no regular file.", "name a file.")
         return self._missing(value)
+
+    def _is_folder(self, value: str, path: Path) -> NoFile:
+        first = [files[0].relative_to(self.folder).as_posix() for files in series_in(path).values()]
+        if len(first) > 1:
+            problem = f"'{value}' is a folder of {len(first):,} DICOM series, and each is a slide."
+            return NoFile(
+                problem, f"give each a row that names one of its files, such as '{first[0]}' and '{first[1]}'."
+            )
+        if first:
+            return NoFile(
+                f"'{value}' is a folder of one DICOM series.", f"name one of its files, such as '{first[0]}'."
+            )
+        return NoFile(f"'{value}' is a folder.", "name the file in it (of MIRAX, the .mrxs file beside it).")
 
     def _missing(self, value: str) -> NoFile:
         missing = f"there is no file '{value}' under {self.folder}"
