@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import histoloom
+from histoloom.cli.convert import convert
 from histoloom.cli.predict import predict
 from histoloom.cli.sample import sample
 from histoloom.cli.segment import segment
@@ -225,6 +226,7 @@ def score(folder: Path, verdicts: Path) -> None:
 
 cli.add_command(segment)
 cli.add_command(predict)
+cli.add_command(convert)
 cli.add_command(sample)
 
 
