@@ -102,8 +102,9 @@ def _find_files(table: pd.DataFrame, config: Tile, found: Found) -> dict[int, di
     """Row to the files that it names, by column; a fault of each that is missing, or of the root, where all are."""
     files: dict[int, dict[str, Path]] = {row: {} for row in table.index}
     for column in [c for c in FILE_COLUMNS if c in table.columns]:
-        root = Root(Path(getattr(config, FILE_COLUMNS[column])))
+        root = Root(getattr(config, FILE_COLUMNS[column]), Path(config.remote_cache))
         named = table.loc[table[column] != "", column]
+        root.prepare(named)
         problems: dict[int, NoFile] = {}
         for row, value in named.items():
             try:
@@ -111,8 +112,9 @@ def _find_files(table: pd.DataFrame, config: Tile, found: Found) -> dict[int, di
             except NoFile as error:
                 problems[row] = error
         if 1 < len(named) == sum(not problem.hinted for problem in problems.values()):
-            state = "holds none of them" if root.folder.is_dir() else "is no folder"
-            problem = f"none of the {len(named):,} files is there, such as '{named.iloc[0]}': {root.folder} {state}."
+            state = "holds none of them" if root.address or root.folder.is_dir() else "is no folder"
+            place = root.address or root.folder
+            problem = f"none of the {len(named):,} files is there, such as '{named.iloc[0]}': {place} {state}."
             remedy = f"mend tile.{FILE_COLUMNS[column]} in params.yaml, or the paths."
             found.fault(problem, remedy, column=column)
             continue
