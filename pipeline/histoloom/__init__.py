@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from histoloom.api import load, open_store
+    from histoloom.api import load
+    from histoloom.data.store import open_store
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "open_store"]
@@ -24,9 +25,13 @@ os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 
 
 def __getattr__(name: str) -> Any:
-    """The doors load torch, so they wait until they are asked for."""
-    if name in ("load", "open_store"):
-        from histoloom import api
+    """The doors wait until they are asked for: `load` loads torch, which takes seconds, and `open_store` does without it."""
+    if name == "load":
+        from histoloom.api import load
 
-        return getattr(api, name)
+        return load
+    if name == "open_store":
+        from histoloom.data.store import open_store
+
+        return open_store
     raise AttributeError(f"module 'histoloom' has no attribute {name!r}")

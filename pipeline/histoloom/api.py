@@ -20,7 +20,6 @@ from histoloom.config import Cluster, Sample
 from histoloom.config.channels import EDGE, read_channels
 from histoloom.config.package import package_names, root, scales_of
 from histoloom.data.seeds import item_seed
-from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from histoloom.progress import track
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, load_target, no_tiles
@@ -282,19 +281,3 @@ def _scale_of_study(models: Path) -> float | None:
         if (root_ / "params.yaml").is_file():
             return Study(root_).params.tile.mpp
     return None
-
-
-def open_store(path: str | Path, rows_from: str | Path | None = None) -> TileStore:
-    """Open a tile store to be read: `.rows()` is its table, `.read(rows)` the pictures of rows, (n, h, w, 3) uint8.
-
-    Parameters
-    ----------
-    path : the folder, such as a study's data/tiles or data/synthetic.
-    rows_from : take the rows from here, such as data/verdicts for data/synthetic.
-
-    Raises
-    ------
-    HistoloomError
-        when there is no store.
-    """
-    return TileStore(Path(path), None if rows_from is None else Path(rows_from))

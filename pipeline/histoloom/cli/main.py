@@ -47,6 +47,15 @@ class _Commands(click.Group):
         except HistoloomError as error:
             console.print("error: " + str(error), style=None, markup=False)
             sys.exit(1)
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            if name in ("", "histoloom"):
+                raise
+            said = (
+                f"error: this command needs the package '{name}', which is missing. Install all: pip install histoloom"
+            )
+            console.print(said, markup=False)
+            sys.exit(1)
 
 
 @click.group(cls=_Commands)
