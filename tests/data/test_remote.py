@@ -122,6 +122,13 @@ def test_a_copy_that_was_touched_or_has_no_record_is_made_again(server):
         assert fetch(f"{server.address}/a.svs", Path("cache")).read_bytes() == b"right"
 
 
+def test_the_progress_of_a_large_copy_is_shown(server, capsys, monkeypatch):
+    monkeypatch.setattr(remote, "_LARGE", 1e6)
+    Path("there/a.svs").write_bytes(b"x" * 9_000_000)
+    fetch(f"{server.address}/a.svs", Path("cache"))
+    assert "copying a.svs, MB: 9/9 done" in capsys.readouterr().err
+
+
 def test_without_the_server_a_whole_copy_is_taken_and_said(server, capsys):
     Path("there/a.svs").write_bytes(b"x")
     address = f"{server.address}/a.svs"
@@ -193,4 +200,4 @@ def test_a_study_elsewhere_keeps_addresses_as_they_are(folder):
     )
     params: Params = Study(folder).params
     assert params.tile.slides_root == "s3://bucket/slides"
-    assert params.tile.remote_cache == str(folder / ".work/remote")
+    assert params.tile.remote_cache == str(folder / ".histoloom/remote")

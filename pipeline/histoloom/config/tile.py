@@ -156,7 +156,7 @@ class Tile(Section):
     """fraction of a slide's polygons (by number or area) or spots that may lie beyond it; more is a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
     """a folder, or an address such as s3://bucket/slides or https://host/slides"""
-    remote_cache: Annotated[str, Names.FILE] = ".work/remote"
+    remote_cache: Annotated[str, Names.FILE] = ".histoloom/remote"
     """where files at addresses are copied to, all that the manifest names; nothing is removed from it"""
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = ()

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from histoloom.data.commit import digest, sync, write_json
-from histoloom.progress import console
+from histoloom.progress import console, progress
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _KINDS = ("https", "http", "s3", "gs", "gcs", "az", "abfs", "memory")
@@ -34,6 +34,8 @@ _VERSIONS = (
 _ASK_AGAIN_S = 60.0
 _ASKED_AT_ONCE = 8
 _SILENCE_S = 60.0
+_LARGE = 1e8
+"""Bytes of a file whose progress is shown."""
 _INSTALL = "pip install 'histoloom[remote]'"
 _MAKE_ROOM = "make room there, or name another folder in tile.remote_cache."
 
@@ -145,8 +147,8 @@ def _copy(address: str, path: Path, stated: Stated) -> None:
     making = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}")
     try:
         system, place = _system(address)
-        with _told(address):
-            system.get_file(place, str(making))
+        with _told(address), _shown(path.name, stated.size) as callback:
+            system.get_file(place, str(making), callback=callback)
         size = making.stat().st_size if making.exists() else 0
         del _asked[address]
         if size != stated.size or ask([address])[address] != stated:
@@ -159,6 +161,25 @@ def _copy(address: str, path: Path, stated: Stated) -> None:
         write_json(_record(path), {"address": address, "size": size, "version": stated.version, "mtime_ns": mtime_ns})
     finally:
         making.unlink(missing_ok=True)
+
+
+@contextmanager
+def _shown(name: str, size: int) -> Iterator[Any]:
+    """What fsspec tells of a copy: the progress of a large one, in MB."""
+    from fsspec.callbacks import Callback
+
+    if size < _LARGE:
+        yield Callback()
+        return
+    with progress(f"copying {name}, MB", round(size / 1e6)) as advance:
+        done = 0
+
+        def tell(_: int | None, value: int, **__: Any) -> None:
+            nonlocal done
+            advance(round(value / 1e6) - done)
+            done = round(value / 1e6)
+
+        yield Callback(hooks={"advance": tell})
 
 
 @contextmanager
