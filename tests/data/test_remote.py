@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from histoloom.config import Params
 from histoloom.data import remote
@@ -160,6 +161,15 @@ def test_all_files_of_a_slide_come_from_a_store_that_lists(folder):
         "m.mrxs": ["m.mrxs", "m/Data0.dat", "m/deep/x.dat"],
         "v.vms": ["v(0,1).jpg", "v.vms"],
     }
+
+
+def test_no_name_on_a_server_leads_out_of_the_folder_of_copies(folder):
+    system = fsspec.filesystem("memory")
+    for name in ("/evil/m.mrxs", "/evil/m/../../../x.dat"):
+        system.store[name] = MemoryFile(system, name, b"x")
+    with pytest.raises(CannotFetch, match="leads out of its folder"):
+        fetch("memory://evil/m.mrxs", Path("deep/cache"))
+    assert [p.name for p in folder.rglob("x.dat")] == []
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,10 @@ def _companions(address: str) -> list[str]:
             found = system.find(f"{parent}/{stem}")
         else:
             found = [each for each in system.find(parent, maxdepth=1) if _belongs(PurePosixPath(each), kind, stem)]
-    return sorted(each[len(parent) + 1 :] for each in found if each != place)
+    beside = sorted(each[len(parent) + 1 :] for each in found if each != place)
+    if any(part in ("", "..") for each in beside for part in each.split("/")):  # a store allows such names
+        raise CannotFetch(f"a file beside '{address}' has a name that leads out of its folder.", "rename it.")
+    return beside
 
 
 def _belongs(other: PurePosixPath, kind: str, stem: str) -> bool:
