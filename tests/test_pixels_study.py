@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
+import tifffile
+import zarr
 from PIL import Image
+from ruamel.yaml import YAML
 
 import histoloom
 from histoloom.config import load_params
@@ -84,6 +87,22 @@ def test_pixels_are_what_is_diffused(study):
 def test_a_slide_of_pixels_is_woven(study):
     with openslide.open_slide("data/woven/woven/slide.tif") as slide:
         assert np.asarray(slide.read_region((0, 0), 0, (48, 32)))[..., :3].std() > 1
+
+
+def test_other_formats_are_written_beside_it_without_weaving_again(study):
+    before = Path("data/woven/woven/slide.tif").stat()
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["sample_slides"]["other_formats"] = ["ome-tiff", "ome-zarr"]
+    with Path("params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+    run_stage("sample_slides")
+    assert Path("data/woven/woven/slide.tif").stat().st_ino == before.st_ino
+    picture = tifffile.imread("data/woven/woven/slide.tif")
+    assert np.array_equal(tifffile.imread("data/woven/woven/slide.ome.tif"), picture)
+    levels = zarr.open_group("data/woven/woven/slide.ome.zarr", mode="r")
+    assert np.array_equal(levels["0"][:].transpose(1, 2, 0), picture)
+    run_stage("tile_slides")
 
 
 def test_a_package_of_pixels_is_loaded_and_begun_from(study, tmp_path):

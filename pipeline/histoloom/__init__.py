@@ -14,7 +14,8 @@ from histoloom.errors import HistoloomError
 from histoloom.register_pipeline import register_when_imported
 
 if TYPE_CHECKING:
-    from histoloom.api import Model, Samples, TileStore, WovenPicture, load, load_learner, open_store
+    from histoloom.api import Model, Samples, WovenPicture, load, load_learner
+    from histoloom.data.store import TileStore, open_store
     from histoloom.data.tile_dataset import TileDataset
     from histoloom.quality.score import Score, score
 
@@ -34,12 +35,15 @@ os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 register_when_imported()
 
 
-_ELSEWHERE = {"TileDataset": "data.tile_dataset", "Score": "quality.score", "score": "quality.score"}
-"""What the module `api` doesn't hold, so that `load` needn't import it."""
+_ELSEWHERE = {
+    "HistoloomError": "errors", "Score": "quality.score", "TileDataset": "data.tile_dataset", "TileStore": "data.store", "open_store": "data.store",
+    "score": "quality.score",
+}  # fmt: skip
+"""What the module `api` doesn't hold, so that torch or diffusers need not be loaded for it."""
 
 
 def __getattr__(name: str) -> Any:
-    """The doors load torch, so they wait until they are asked for."""
+    """The doors wait until they are asked for: some load torch, which takes seconds."""
     if name in __all__:
         return getattr(import_module(f"histoloom.{_ELSEWHERE.get(name, 'api')}"), name)
     raise AttributeError(f"module 'histoloom' has no attribute {name!r}")

@@ -14,7 +14,6 @@ from histoloom.cluster import device as device_of
 from histoloom.conditions.encode import ConditionSet
 from histoloom.config import Cluster
 from histoloom.config.package import package_names, root, scales_of
-from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.model import Model
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from histoloom.targets.autoencoder import Autoencoder
 
 __all__ = [
-    "Model", "Samples", "TileStore", "WovenPicture", "few_steps_of", "folder_of", "load", "load_learner", "model_of", "open_store",
+    "Model", "Samples", "WovenPicture", "few_steps_of", "folder_of", "load", "load_learner", "model_of",
 ]  # fmt: skip
 _PARTS = ("autoencoder", "denoiser", "encoders")
 
@@ -119,19 +118,3 @@ def _scales_of_study(models: Path) -> tuple[float, ...]:
             tile = Study(root_).params.tile
             return tile.mpp, *tile.more_mpp
     return ()
-
-
-def open_store(path: str | Path, rows_from: str | Path | None = None) -> TileStore:
-    """Open a tile store to be read: `.rows()` is its table, `.read(rows)` the pictures of rows, (n, h, w, 3) uint8.
-
-    Parameters
-    ----------
-    path : the folder, such as a study's data/tiles or data/synthetic.
-    rows_from : take the rows from here, such as data/verdicts for data/synthetic.
-
-    Raises
-    ------
-    HistoloomError
-        when there is no store.
-    """
-    return TileStore(Path(path), None if rows_from is None else Path(rows_from))

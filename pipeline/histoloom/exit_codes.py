@@ -15,7 +15,7 @@ from histoloom.progress import console
 FAULT, USAGE, UNFORESEEN, INTERRUPTED = 1, 2, 70, 130
 EXIT_CODES = {
     0: "Done. `validate` found no fault, `doctor` found nothing missing.",
-    FAULT: "Something that you can mend: a fault of params, manifests or slides, a file that is missing or that you may not read, a full disk. "
+    FAULT: "Something that you can mend: a fault of params, manifests or slides, a file that is missing or that you may not read, a full disk, a package that is not installed. "
     "The message says how.",
     USAGE: "The command line can't be read: an unknown command or option, or a value that is missing or of the wrong kind.",
     UNFORESEEN: "An error that was not foreseen. The traceback is printed: please report it.",
@@ -60,4 +60,9 @@ def _fault(error: BaseException) -> str | None:
         return f"The disk is full ({error.filename or error.strerror}). Make room and run the same command again: what was committed is kept."
     if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
         return f"{error.filename or 'A file'} can't be used: {error.strerror}. Change its permissions, or name another place."
+    if isinstance(error, ModuleNotFoundError) and (name := (error.name or "").partition(".")[0]) not in (
+        "",
+        "histoloom",
+    ):
+        return f"This command needs the package '{name}', which is missing. Install all: pip install histoloom"
     return None

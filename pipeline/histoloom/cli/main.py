@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import histoloom
+from histoloom.cli.convert import convert
 from histoloom.cli.package import package
 from histoloom.cli.predict import predict
 from histoloom.cli.sample import sample
@@ -270,6 +271,7 @@ def advise() -> None:
 
 cli.add_command(segment)
 cli.add_command(predict)
+cli.add_command(convert)
 cli.add_command(sample)
 cli.add_command(package)
 

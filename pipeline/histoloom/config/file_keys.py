@@ -53,7 +53,7 @@ def _placed(value: Any, names: Names | None, root: Path) -> Any:
     if not isinstance(value, str) or names is None:
         return value
     if names is Names.FILE:
-        return value if value == GENERATED else str(root / value)
+        return value if value == GENERATED or "://" in value else str(root / value)
     if names is Names.COMMAND:
         return _command_place(value, root)
     return value if names is Names.EXTRACTOR and "/" not in value else model_place(value, root)

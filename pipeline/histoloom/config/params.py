@@ -118,6 +118,8 @@ class Params(Section):
         for kind, names in self.extensions.items():
             if taken := sorted({*names} & {*PLACES[kind]}):
                 raise ValueError(f"extensions.{kind}: {taken} are names of histoloom's own; name them otherwise")
+        if "coco" in self.emit.formats and not self.tile.masks.classes:
+            raise ValueError("emit.formats names coco, which holds masks: state them (tile.masks), or take coco out")
         self._check_models()
         for where, named in (("tile.labels", self.tile.labels), ("tile.masks", self.tile.masks), ("plan", self.plan)):
             _refuse_alike(f"{where}.classes", named.classes)

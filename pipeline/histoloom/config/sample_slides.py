@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import Fraction, Natural, Positive, Section, Size, Solved
+from histoloom.config.base import Distinct, Fraction, Natural, Positive, Section, Size, Solved
 from histoloom.config.file_keys import Names
 from histoloom.config.file_names import FileName
 
@@ -157,6 +157,8 @@ class SampleSlides(Solved):
     quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG")
     thumbnail_px: Size = 1024
     """longer side of the small picture"""
+    other_formats: Annotated[tuple[Literal["ome-tiff", "ome-zarr"], ...], Distinct] = ()
+    """what each slide is also written as, beside slide.tif: slide.ome.tif, slide.ome.zarr. Pixels are the same"""
 
     @model_validator(mode="after")
     def _some_halo(self):

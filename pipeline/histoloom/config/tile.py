@@ -165,7 +165,9 @@ class Tile(Section):
     max_outside_fraction: Fraction = 0.1
     """fraction of a slide's polygons (by number or area) or spots that may lie beyond it; more is a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
-    """folder of the slides that the manifest names"""
+    """of the slides that the manifest names: a folder, or an address such as s3://bucket/slides or https://host/slides"""
+    remote_cache: Annotated[str, Names.FILE] = ".histoloom/remote"
+    """where files at addresses are copied to, all that the manifest names; nothing is removed from it"""
     mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
     more_mpp: tuple[Scale, ...] = ()
     """further scales at which slides and sets are cut, µm/px (condition: magnification)"""

@@ -12,6 +12,7 @@ import pandas as pd
 from histoloom.config import Tile
 from histoloom.data import ids
 from histoloom.data.csv_table import check_columns, read_csv_table
+from histoloom.data.dicom import read_dicom_header
 from histoloom.data.found import Found
 from histoloom.data.schema import OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS
 from histoloom.data.slide_entry import FILE_COLUMNS, SlideEntry, read_entry
@@ -90,6 +91,7 @@ def _check_slides(config: Tile, path: str) -> tuple[Manifest, list[Fault | Note]
     _check_quoted(table.columns, config, found)
     _check_ids(table, found)
     _check_once([(entry.row, str(entry.path)) for entry in entries], "path", found, lambda path: Path(path).resolve())
+    _check_series(entries, found)
     if not config.sets:  # else with those of the sets
         _check_groups(entries, {*table["patient_id"]} - {""}, config, found)
     spots, of_spots = read_spots(config, [*filter(None, table["slide_id"].unique())])
@@ -100,8 +102,9 @@ def _find_files(table: pd.DataFrame, config: Tile, found: Found) -> dict[int, di
     """Row to the files that it names, by column; a fault of each that is missing, or of the root, where all are."""
     files: dict[int, dict[str, Path]] = {row: {} for row in table.index}
     for column in [c for c in FILE_COLUMNS if c in table.columns]:
-        root = Root(Path(getattr(config, FILE_COLUMNS[column])))
+        root = Root(getattr(config, FILE_COLUMNS[column]), Path(config.remote_cache))
         named = table.loc[table[column] != "", column]
+        root.prepare(named)
         problems: dict[int, NoFile] = {}
         for row, value in named.items():
             try:
@@ -109,8 +112,9 @@ def _find_files(table: pd.DataFrame, config: Tile, found: Found) -> dict[int, di
             except NoFile as error:
                 problems[row] = error
         if 1 < len(named) == sum(not problem.hinted for problem in problems.values()):
-            state = "holds none of them" if root.folder.is_dir() else "is no folder"
-            problem = f"none of the {len(named):,} files is there, such as '{named.iloc[0]}': {root.folder} {state}."
+            state = "holds none of them" if root.address or root.folder.is_dir() else "is no folder"
+            place = root.address or root.folder
+            problem = f"none of the {len(named):,} files is there, such as '{named.iloc[0]}': {place} {state}."
             remedy = f"mend tile.{FILE_COLUMNS[column]} in params.yaml, or the paths."
             found.fault(problem, remedy, column=column)
             continue
@@ -148,6 +152,17 @@ def _check_once(values: Iterable[tuple[int, str]], column: str, found: Found, sa
         if value and (before := first.setdefault(same(value), row)) != row:
             problem = f"'{value}' stands in row {before} already."
             found.fault(problem, "each slide has one row and an id of its own.", row, column)
+
+
+def _check_series(entries: Iterable[SlideEntry], found: Found) -> None:
+    """Faults of rows that name another file of a DICOM series, or a copy of it, that an earlier row names."""
+    first: dict[str, SlideEntry] = {}
+    for entry in entries:
+        header = read_dicom_header(entry.path)
+        before = first.setdefault(header.series, entry) if header else entry
+        if before.path.resolve() != entry.path.resolve():
+            problem = f"'{entry.path.name}' is of the DICOM series that row {before.row} names by '{before.path.name}': the same slide."
+            found.fault(problem, "remove one of the rows: OpenSlide finds the files of a series.", entry.row, "path")
 
 
 def _check_together(manifest: Manifest, config: Tile) -> list[Fault | Note]:

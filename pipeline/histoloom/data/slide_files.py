@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import glob
-import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
+from urllib.parse import urlsplit
+
+from histoloom.data.dicom import series_in, series_of
+from histoloom.data.remote import CannotFetch, fetch, is_address, join, yet_to_copy
+from histoloom.progress import console
 
 
 def slide_files(path: Path) -> list[Path]:
     """All files and folders that hold a slide: MIRAX keeps pixels in a folder of its name, Hamamatsu's VMS and VMU in files whose
-    names begin with its own, DICOM in any files of its folder."""
+    names begin with its own, DICOM in the files of its series."""
     kind, folder = path.suffix.lower(), path.parent
     if kind == ".mrxs":
         beside = path.with_suffix("")
         return [path, beside] if beside.is_dir() else [path]
     if kind in (".vms", ".vmu"):
         return sorted(p for p in folder.glob(f"{glob.escape(path.stem)}*") if p.is_file())
-    if kind == ".dcm":
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() == kind and p.is_file())
-    return [path]
+    return series_of(path)
 
 
 class NoFile(Exception):
@@ -34,11 +37,28 @@ class NoFile(Exception):
 
 
 class Root:
-    """A folder whose files a column names."""
+    """A folder whose files a column names, or the address of one.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    cache : the folder that files at addresses are copied to; None refuses them.
+    """
+
+    def __init__(self, folder: Path | str, cache: Path | None = None):
+        self.address = folder if isinstance(folder, str) and is_address(folder) else None
+        self.folder, self.cache = Path(folder), cache
         self._listed: dict[str, dict[str, list[str]]] = {}
+
+    def prepare(self, values: Iterable[str]) -> None:
+        """Ask servers of all files at once, and say how much is to be copied."""
+        addresses = [address for address in map(self._address, values) if address]
+        if self.cache is not None and addresses:
+            count, size = yet_to_copy(addresses, self.cache)
+            if count:
+                console.print(f"copying {count:,} file(s) of {size / 1e9:.3g} GB to {self.cache}", markup=False)
+
+    def _address(self, value: str) -> str | None:
+        if is_address(value):
+            return value
+        return None if self.address is None else join(self.address, value)
 
     def find(self, value: str) -> Path:
         """The file that a value names.
@@ -48,8 +68,8 @@ class Root:
         NoFile
             when there is none, or the value leads out of the root, by a link too.
         """
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", value):
-            raise NoFile(f"'{value}' is an address.", f"put the file under {self.folder} and name its path there.")
+        if address := self._address(value):
+            return self._fetched(value, address)
         path = self.folder / value
         try:
             if path.is_file() and self._holds(path):
@@ -58,6 +78,19 @@ class Root:
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             reason = getattr(error, "strerror", None) or error
             raise NoFile(f"'{value}' can't be reached ({reason}).", "mend the path, the link or its rights.") from None
+
+    def _fetched(self, value: str, address: str) -> Path:
+        if self.cache is None:
+            raise NoFile(f"'{value}' is an address.", f"put the file under {self.folder} and name its path there.")
+        if urlsplit(address).password is not None:
+            remedy = "take it out: AWS_ACCESS_KEY_ID and the like, or a file of your home, hold passwords."
+            raise NoFile("the address holds a password, which a manifest shows to everybody.", remedy)
+        if "::" in address or ".." in Path(value).parts:
+            raise NoFile(f"'{value}' leads elsewhere than it says.", "name the file by its own address.")
+        try:
+            return fetch(address, self.cache)
+        except CannotFetch as error:
+            raise NoFile(error.problem, error.remedy, hinted=not error.gone) from None
 
     def _holds(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.folder.resolve())
@@ -75,10 +108,23 @@ class Root:
             how = "is a link, or lies behind one, that leads" if by_link else "leads"
             return NoFile(f"'{value}' {how} out of {self.folder}.", elsewhere)
         if path.is_dir():
-            return NoFile(f"'{value}' is a folder.", "name the file in it (of MIRAX, the .mrxs file beside it).")
+            return self._is_folder(value, path)
         if path.exists():
             return NoFile(f"'{value}' is no regular file.", "name a file.")
         return self._missing(value)
+
+    def _is_folder(self, value: str, path: Path) -> NoFile:
+        first = [files[0].relative_to(self.folder).as_posix() for files in series_in(path).values()]
+        if len(first) > 1:
+            problem = f"'{value}' is a folder of {len(first):,} DICOM series, and each is a slide."
+            return NoFile(
+                problem, f"give each a row that names one of its files, such as '{first[0]}' and '{first[1]}'."
+            )
+        if first:
+            return NoFile(
+                f"'{value}' is a folder of one DICOM series.", f"name one of its files, such as '{first[0]}'."
+            )
+        return NoFile(f"'{value}' is a folder.", "name the file in it (of MIRAX, the .mrxs file beside it).")
 
     def _missing(self, value: str) -> NoFile:
         missing = f"there is no file '{value}' under {self.folder}"

@@ -244,6 +244,22 @@ class TileStore:
             yield self.read(rows.iloc[start : start + size], name)
 
 
+def open_store(path: str | Path, rows_from: str | Path | None = None) -> TileStore:
+    """Open a tile store to be read: `.rows()` is its table, `.read(rows)` the pictures of rows, (n, h, w, 3) uint8.
+
+    Parameters
+    ----------
+    path : the folder, such as a study's data/tiles or data/synthetic.
+    rows_from : take the rows from here, such as data/verdicts for data/synthetic.
+
+    Raises
+    ------
+    HistoloomError
+        when there is no store.
+    """
+    return TileStore(path, rows_from)
+
+
 def stores_in(folders: Iterable[Path], rows_from: Path | None = None) -> list[TileStore]:
     """The stores among folders that hold any tile; a study that weaves no slide has no tile of them."""
     return [TileStore(folder, rows_from) for folder in folders if any(folder.glob(f"*/{RECORD}"))]

@@ -137,7 +137,7 @@ class Weaver:
     def part(self, slide: WovenSlide) -> str:
         """The name of a slide's part holds all that decides it, so that a slide more weaves one slide."""
         params = self.params
-        settings = params.sample_slides.model_dump(exclude={"slides"})
+        settings = params.sample_slides.model_dump(exclude={"slides", "other_formats"})
         stated = [slide.mask, slide.instances, slide.condition_grid, slide.image and slide.image.holes]
         files: list[Any] = [hash_tree(Path(name)) for name in stated if name and Path(name).exists()]
         if slide.condition_grid or slide.rna:

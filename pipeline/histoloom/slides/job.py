@@ -15,7 +15,7 @@ from histoloom.data.slide_entry import SlideEntry
 from histoloom.slides.open import slide_sha256
 
 DECIDED_ELSEWHERE: dict[str, Any] = {
-    **dict.fromkeys(("manifest", "sets", "spots", "annotations_root", "slides_root"), True),
+    **dict.fromkeys(("manifest", "sets", "spots", "annotations_root", "slides_root", "remote_cache"), True),
     **dict.fromkeys(("max_bad_slides", "max_bad_tiles", "max_outside_fraction", "split"), True),
     "labels": {"fraction", "fraction_of"},
 }

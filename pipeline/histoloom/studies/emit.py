@@ -20,20 +20,21 @@ from histoloom.data.rows import leaving_rows
 from histoloom.data.schema import REFUSED, SPLITS, VERDICT_COLUMNS
 from histoloom.data.study_folder import Study
 from histoloom.emit.card import CardFacts, write_card
+from histoloom.emit.coco import MaskedTile, write_coco
 from histoloom.emit.dataset_classes import Source, classes_of, labelled
 from histoloom.emit.formats import WRITERS, Item, write_classes
 from histoloom.emit.leak_gate import check_ancestors
 from histoloom.emit.redaction import Names
 from histoloom.errors import HistoloomError
-from histoloom.progress import track
+from histoloom.progress import console, track
 from histoloom.studies.stage_work import Work
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Split to source to label to tiles."""
 _READ_TILES = 256
-_REAL = ("tile_id", "source", "label", "split", "split_group", "slide_id", "patient_id")
+_REAL = ("tile_id", "source", "label", "masked", "split", "split_group", "slide_id", "patient_id")
 _SYNTHETIC = (
-    "tile_id", "source", "label", "purpose", "request", "generator_sha256", "ancestors", *VERDICT_COLUMNS
+    "tile_id", "source", "label", "masked", "purpose", "request", "generator_sha256", "ancestors", *VERDICT_COLUMNS
 )  # fmt: skip
 """Columns of all tiles that are held at once; the others are read part by part, as tiles are written."""
 
@@ -89,6 +90,8 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     classes = classes_of(params.tile.labels, sources)
     sources, unlabelled = labelled(params.tile.labels, sources)
     _write_formats(folder, sources, classes, config, salt)
+    if "coco" in config.formats:
+        _write_coco(folder / "coco", sources, params.tile.masks.classes, config, salt)
     counts = _counts(sources)
     asked_for = _joined([rows for _, rows in every])
     facts = CardFacts(
@@ -172,12 +175,58 @@ def _audit(study: Study) -> dict:
 def _write_formats(
     folder: Path, sources: dict[str, list[Source]], classes: tuple[str, ...], config: Emit, salt: bytes
 ) -> None:
-    for format_name in config.formats:
+    for format_name in [name for name in config.formats if name in WRITERS]:
         for split, parts in sources.items():
             if total := sum(len(part.rows) for part in parts):
                 items = track(_items(parts, config, salt), f"emit {format_name} {split}", total)
                 WRITERS[format_name](folder / format_name, split, items, classes, config.shard_tiles)
     write_classes(folder, classes)
+
+
+def _write_coco(
+    folder: Path, sources: dict[str, list[Source]], classes: tuple[str, ...], config: Emit, salt: bytes
+) -> None:
+    """Write the tiles whose mask is known. What a learner predicted is no mask of a real tile.
+
+    Raises
+    ------
+    HistoloomError
+        when no tile has one.
+    """
+    known = {
+        split: [Source(part.store, part.rows[part.rows["masked"].astype(bool)]) for part in parts]
+        for split, parts in sources.items()
+    }
+    if not any(len(part.rows) for parts in known.values() for part in parts):
+        raise HistoloomError(
+            "emit.formats names coco, and no tile has a mask. State masks (tile.masks), or take coco out."
+        )
+    for split, parts in known.items():
+        all_of_them = sum(len(part.rows) for part in sources[split])
+        total = sum(len(part.rows) for part in parts)
+        if total < all_of_them:
+            console.print(
+                f"emit coco {split}: {all_of_them - total} of {all_of_them} tiles are left out: their mask isn't known"
+            )
+        if total:
+            write_coco(
+                folder,
+                split,
+                track(_masked_tiles(parts, config, salt), f"emit coco {split}", total),
+                classes,
+                config.licence,
+            )
+
+
+def _masked_tiles(sources: list[Source], config: Emit, salt: bytes) -> Iterator[MaskedTile]:
+    for source in sources:
+        for rows in _batches(source):
+            part = rows["part"].iloc[0]
+            several = source.store.has("instance", part)
+            objects = source.store.read(rows, "instance") if several else [None] * len(rows)
+            arrays = zip(source.store.read(rows), source.store.read(rows, "mask"), objects)
+            for row, (image, mask, instances) in zip(rows.to_dict("records"), arrays):
+                yield MaskedTile(_public(row, config, salt), image, mask, instances)
 
 
 def _own_groups(record: dict, rows: pd.DataFrame, salt: bytes, grid: str) -> int:
@@ -212,12 +261,17 @@ def _synthetic_fraction(train: dict[str, dict[str, int]]) -> float:
 
 def _items(sources: list[Source], config: Emit, salt: bytes) -> Iterator[Item]:
     for source in sources:
-        for of_part in source.store.whole(source.rows):
-            for start in range(0, len(of_part), _READ_TILES):
-                rows = of_part.iloc[start : start + _READ_TILES]
-                rows = rows.assign(caption=rows["caption"].fillna(""))
-                for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
-                    yield _public(row, config, salt), image
+        for rows in _batches(source):
+            for row, image in zip(rows.to_dict("records"), source.store.read(rows)):
+                yield _public(row, config, salt), image
+
+
+def _batches(source: Source) -> Iterator[pd.DataFrame]:
+    """The rows with all columns, some of one part at once."""
+    for of_part in source.store.whole(source.rows):
+        for start in range(0, len(of_part), _READ_TILES):
+            rows = of_part.iloc[start : start + _READ_TILES]
+            yield rows.assign(caption=rows["caption"].fillna(""))
 
 
 def _public(row: dict, config: Emit, salt: bytes) -> dict:

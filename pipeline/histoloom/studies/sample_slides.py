@@ -16,8 +16,13 @@ from histoloom.data.study_folder import Study
 from histoloom.sampling.diffusion_model import check_distilled, generator_sha256, lineage_of_models
 from histoloom.sampling.slide import weave_slide
 from histoloom.sampling.weaver import LoadModel, Weaver
+from histoloom.slides.convert import SUFFIXES, convert
+from histoloom.slides.woven import CONDITION, SLIDE
 from histoloom.studies.named_files import files_of
 from histoloom.studies.stage_work import Work
+
+_FILES = "files"
+"""In the part of another format: what goes beside the slide."""
 
 
 def run(work: Work) -> None:
@@ -32,6 +37,7 @@ def run(work: Work) -> None:
     *before, study = work.study.links.values()
     slides, lineage = study.params.sample_slides.slides, {}
     parts: dict[str, str] = {}
+    others: list[tuple[str, str]] = []
     metrics = {}
     if slides:
         weaver = _weaver(work, study)
@@ -44,16 +50,35 @@ def run(work: Work) -> None:
             if record is None:
                 record = commit_part(work.parts, parts[slide.name], weave_slide(slide, weaver, work.pool))
             metrics[slide.name] = record["info"]
+            formats = study.params.sample_slides.other_formats
+            others += [(slide.name, _in_format(work.parts, parts[slide.name], each)) for each in formats]
 
     def publish(staged: Path) -> None:
         for name, part in parts.items():
             link_tree(work.parts / part, staged / name)
+        for name, part in others:
+            link_tree(work.parts / part / _FILES, staged / name)
         write_json(staged / "lineage.json", lineage)
 
     work.promote(publish, study.woven)
-    work.keep_parts(list(parts.values()))
+    work.keep_parts([*parts.values(), *(part for _, part in others)])
     shutil.rmtree(work.root / "canvases", ignore_errors=True)  # every slide is committed
     work.write_metrics({"slides": metrics})
+
+
+def _in_format(parts: Path, woven: str, form: str) -> str:
+    """The name of the part that holds a woven slide in another format; made, unless it is there."""
+    name, _, key = woven.rpartition("@")
+    part = f"{name}.{form}@{key}"
+
+    def write(folder: Path) -> None:
+        (folder / _FILES).mkdir()
+        mask = parts / woven / CONDITION
+        labels = {mask.stem: mask} if form == "ome-zarr" and mask.is_file() else {}
+        convert(parts / woven / SLIDE, folder / _FILES / Path(SLIDE).with_suffix(SUFFIXES[form]), labels)
+
+    commit_part(parts, part, write)
+    return part
 
 
 def _weaver(work: Work, study: Study) -> Weaver:

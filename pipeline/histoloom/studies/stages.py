@@ -255,7 +255,7 @@ STAGES = {
         Stage(
             "emit",
             "Write the augmented dataset behind the leak gate, with its card.",
-            params=("emit", "tile.tile_px", "tile.mpp", "tile.labels"),
+            params=("emit", "tile.tile_px", "tile.mpp", "tile.labels", "tile.masks.classes"),
             inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
             may_read=("reports/evaluate/metrics.json",),
             outputs=("data/dataset",),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from histoloom.config import Cluster, Params
+from histoloom.config.learners import DEFAULT_LEARNERS
 from histoloom.config.package import packaged, tile_encoder_of
 from histoloom.errors import Fault, Problem, key_fault
 from histoloom.registry import registered
@@ -170,10 +171,11 @@ def _filters(params: Params, reviews: Path) -> Iterator[Problem]:
 
 def _uplift(params: Params) -> Iterator[Problem]:
     config, labels = params.uplift, params.tile.labels
-    tasks = registered("learner", config.learner_name).tasks
-    if config.seeds and config.task not in tasks:
-        problem = f"{config.learner_name} learns {' and '.join(tasks)}, and uplift.task is {config.task}."
-        yield "uplift.learner", problem, "leave it out, or name one that learns that."
+    if config.seeds and config.learner_name != DEFAULT_LEARNERS[config.task]:  # which needs no look: it loads torch
+        tasks = registered("learner", config.learner_name).tasks
+        if config.task not in tasks:
+            problem = f"{config.learner_name} learns {' and '.join(tasks)}, and uplift.task is {config.task}."
+            yield "uplift.learner", problem, "leave it out, or name one that learns that."
     if config.seeds and config.task == "mask" and params.tile.masks.source == "none":
         problem = "it is mask, and tile.masks.source is none."
         yield "uplift.task", problem, "set tile.masks, or uplift.task: label."
