@@ -275,7 +275,7 @@ class Model:
         HistoloomError
             for a slide smaller than a tile, and what `sample` refuses.
         """
-        self.sampler.makes("image")
+        self.sampler.check_makes("image")
         if min(width_px, height_px) < (least := self.tile_px):
             raise HistoloomError(
                 f"A slide of {width_px} x {height_px} px is smaller than the model's tile of {least} px."
@@ -309,7 +309,7 @@ class Model:
         self, told: TileConditions, settings: Sample | None, program: Program | None = None,
         tiles: np.ndarray | None = None, codes: np.ndarray | None = None
     ) -> Samples:  # fmt: skip
-        self.sampler.makes("image")
+        self.sampler.check_makes("image")
         arrays = self.sampler.arrays(told) | ({} if codes is None else {"image": codes})
         made = self.sampler.draw(told.rows, arrays, self._checked(settings), program or Program(), tiles)
         return Samples([Image.fromarray(image) for image in made["image"]], told.rows)

@@ -72,6 +72,13 @@ def test_a_package_loads_and_its_card_says_whose_it_is(params):
     (made,) = pipeline(label="stroma", seed=4, num_inference_steps=1).images
     expected = histoloom.load(out, device="cpu").sample(1, 4, label="stroma", settings=Sample(steps=1)).images[0]
     assert made.tobytes() == expected.tobytes()
+    for name, said in (
+        ("text", "reads no text"),
+        ("like", r"reads no image \(like\)"),
+        ("mpp", r"magnification \(mpp\)"),
+    ):
+        with pytest.raises(HistoloomError, match=f"{said}. It can be told: label"):
+            histoloom.load(out, device="cpu").sample(1, **{name: {"text": "H&E", "like": "x.png", "mpp": 1.0}[name]})
     assert '`AutoencoderTiny.from_pretrained(FOLDER, subfolder="autoencoder")`' in (out / "README.md").read_text()
     lineage = read_lineage(out / "denoiser")
     assert lineage.groups == tuple(sorted(code("g", name, SALT) for name in ("p1", "p2")))

@@ -112,8 +112,8 @@ class TileSampler:
         target = self.model.target
         return self.model.record.training.px * (target.factor if isinstance(target, Raster) else 1)
 
-    def makes(self, array: str) -> None:
-        """Refuse a model that doesn't make `image` or `mask`.
+    def check_makes(self, array: str) -> None:
+        """Refuse a model that doesn't make this array, `image` or `mask`.
 
         Raises
         ------
@@ -271,22 +271,17 @@ def _named(given: list) -> list[str | None]:
 
 def _for_each(given, n: int, name: str) -> list:
     """One value a tile."""
-    if (
-        given is None
-        or isinstance(given, str | Path | Image.Image)
-        or (isinstance(given, np.ndarray) and given.ndim == (3 if name == "like" else 2))
-    ):
+    if _is_one(given):
         return [given] * n
-    if (
-        isinstance(given, np.ndarray)
-        and name == "mask"
-        and given.ndim == 3
-        and given.shape[2] in (3, 4)
-        and len(given) != n
-    ):
-        return [given] * n  # one picture with channels, which is refused as such
     if len(given) != n:
         raise HistoloomError(
             f"There are {len(given)} values of {name} for {n} tiles. Give one for all, or one for each."
         )
     return list(given)
+
+
+def _is_one(given) -> bool:
+    """Whether it is one value, or one picture: with channels, or without."""
+    if isinstance(given, np.ndarray):
+        return given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4))
+    return given is None or isinstance(given, str | Path | Image.Image)
