@@ -36,7 +36,8 @@ def answers(uplift: dict[str, Any]) -> list[Answer]:
         return [Answer("Did it help?", said), Answer("What to do?", todo)]
     low, high = gain["interval"]
     least, most = gain["interval_of_all"]
-    change = f"{100 * gain['difference']:+.1f} points of {_WORDS[uplift['primary_measure']]}"
+    points = round(100 * gain["difference"], 1) + 0.0  # never -0.0
+    change = f"{points:+.1f} points of {_WORDS[uplift['primary_measure']]}"
     helped, stands = low > 0, least > 0
     said = "Yes." if stands else "Perhaps: alone it would count, among all comparisons it may be chance." if helped else (
         "No, it did harm." if high < 0 else "No measurable help."
