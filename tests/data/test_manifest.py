@@ -280,7 +280,7 @@ def test_validate_lists_every_fault_of_manifests_annotations_and_slides(slides):
         {"labels": {"source": "polygons", "classes": ["tumour", "stroma"]}, "split": {"assign": {"nobody": "test"}}},
     )
     done = CliRunner().invoke(cli, ["validate"])
-    said = " ".join(done.stderr.split())
+    said = " ".join(done.stdout.split())
     assert done.exit_code == 1 and "4 fault(s)" in said
     for words in (
         "row 3, column 'mpp'",
@@ -298,7 +298,7 @@ def test_slides_that_fail_alike_are_one_line(slides):
         make_slide(slides / "data/slides" / row["path"], width=96, height=96)
     make_study(".", rows)
     done = CliRunner().invoke(cli, ["validate"])
-    said = " ".join(done.stderr.split())
+    said = " ".join(done.stdout.split())
     assert "1 fault(s), in 5 rows" in said
     assert "rows 2 to 6, column 'path': p 0.png, p 1.png, p 2.png and 2 more: the file doesn't tell its scale." in said
 
@@ -306,7 +306,7 @@ def test_slides_that_fail_alike_are_one_line(slides):
 def test_validate_passes_a_good_study(slides):
     make_study(".", GOOD, PAIR)
     done = CliRunner().invoke(cli, ["validate"])
-    assert (done.exit_code, done.stderr.strip().splitlines()[-1]) == (0, "no faults")
+    assert (done.exit_code, done.stdout.strip().splitlines()[-1]) == (0, "no faults")
 
 
 @pytest.mark.parametrize("word", ["unknown", "missing", "none", "n.a.", "-"])
@@ -327,6 +327,6 @@ def test_validate_says_what_is_left_out_and_passes(slides):
     write_geojson("manifests/annotations/a.geojson", feature("tumour", box_ring(0, 0, 90, 90)), point)
     make_study(".", [row | {"annotations": "a.geojson"} for row in GOOD], polygons)
     done = CliRunner().invoke(cli, ["validate"])
-    said = " ".join(done.stderr.split())
+    said = " ".join(done.stdout.split())
     assert done.exit_code == 0 and said.endswith("no faults")
     assert "note: manifests/annotations/a.geojson: of 2 object(s), left out are 1 point(s)." in said

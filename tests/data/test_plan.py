@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from histoloom.config import Params, Plan, check_params
 from histoloom.data.plan import condition_sources, deficits, make_plan
@@ -92,8 +93,8 @@ def test_what_is_predicted_may_be_of_one_split():
     asked = {"name": "held-out", "tiles": "all", "where": {"split": "val"}, "purpose": "predict"}
     plan = _make(rows, _params(Plan(target="none", requests=[asked])))
     assert plan["condition_ref"].tolist() == rows["tile_id"][5:7].tolist()
-    with pytest.raises(HistoloomError, match="no train tile is as 'where' states"):
-        _make(rows, _params(Plan(target="none", requests=[asked | {"purpose": "augment", "tiles": 2}])))
+    with pytest.raises(ValidationError, match="reads train tiles alone"):
+        Plan(target="none", requests=[asked | {"purpose": "augment", "tiles": 2}])
 
 
 def test_deficits_count_the_tiles_that_are_sources():

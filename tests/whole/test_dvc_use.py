@@ -90,7 +90,7 @@ def test_a_clone_pulls_from_a_remote_and_has_nothing_to_do(own, tmp_path):
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "--quiet", str(own), str(clone))
     assert "its output data/tiles is missing" in run(clone, "histoloom", "status").stdout
-    dvc(clone, "pull", "--quiet")
+    dvc(clone, "pull")
     said = run(clone, "histoloom", "status").stdout
     for stage in ("tile", "plan", "train_denoiser"):
         assert re.search(rf"^{stage} +done$", said, re.MULTILINE), said
