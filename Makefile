@@ -28,6 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # on all cores, where pip takes one; some packages hold files that don't compile
 	@touch $@
+	@echo "Done. For the commands: . $(VENV)/bin/activate, then histoloom sample look"
 
 demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro

@@ -50,6 +50,12 @@ def write_plan(study: Study, output: Path) -> PlanMetrics:
     for d in wanting:
         if d.reason:
             console.print(f"plan: '{d.label}' is short of {d.wanted} tiles and none is made: {d.reason}", markup=False)
+    if not plan["purpose"].isin(["augment", "predict"]).any():
+        console.print(
+            f"plan: nothing is made to augment: no class has fewer train tiles than plan.target ({params.plan.target}) wants, and no request asks for "
+            "any. State plan.target, such as 200, or plan.requests.",
+            markup=False,
+        )
     return {
         "augment": int((plan["purpose"] == "augment").sum()),
         "evaluate": int((plan["purpose"] == "evaluate").sum()),

@@ -125,10 +125,15 @@ def alike(situation: Situation, measured: Iterable[Finding]) -> list[Finding]:
 def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
     """Paragraphs for the person who owns the study."""
     counts = ", ".join(f"{count:,} {name}" for name, count in situation.labelled.items())
+    if not sum(situation.labelled.values()):
+        kind = "mask" if situation.task == "mask" else "label"
+        return [
+            f"No train tile has a {kind}, so there is nothing that a learner could be taught. State tile.{kind}s, then ask again."
+        ]
     said = [
-        f"Your study: {counts}, of {situation.groups} labelled patients (split groups); {situation.unlabelled:,} unlabelled train tiles; "
-        f"held-out tiles of {situation.test_groups} patients.",
-        f"What it lacks: {', '.join(situation.traits)}."
+        f"Your study: {counts}, of {_patients(situation.groups)} (split groups); {situation.unlabelled:,} unlabelled train tiles; "
+        f"tiles of {_patients(situation.test_groups)} to test on.",
+        f"What marks it: {', '.join(situation.traits)}."
         + (
             f" Held-out tiles are of {', '.join(situation.other_cohorts)}, of which no tile is labelled."
             if situation.other_cohorts
@@ -192,6 +197,10 @@ def _cautions(situation: Situation) -> list[str]:
     if situation.traits == ["all labels"]:
         found.append("Nothing is missing that synthetic tiles are known to supply. More patients would help more.")
     return found
+
+
+def _patients(count: int) -> str:
+    return f"{count} patient{'' if count == 1 else 's'}"
 
 
 def _in_words(arm: str) -> str:
