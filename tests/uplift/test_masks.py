@@ -153,7 +153,11 @@ def test_without_a_synthetic_tile_to_augment_the_arms_with_synthetic_tiles_are_l
     path = next(Path("data/verdicts").rglob("rows.parquet"))
     pd.read_parquet(path).assign(purpose="evaluate").to_parquet(path)
     found = run_uplift(_mask_params(arms=["real", "real+synthetic"], seeds=1, steps=2))
-    assert found["left_out"] == {"real+synthetic": "no synthetic tile was accepted"} and len(found["arms"]) == 1
+    assert (
+        found["left_out"]
+        == {"real+synthetic": "no tile with a mask was made to augment (see plan.target and plan.requests)"}
+        and len(found["arms"]) == 1
+    )
 
 
 def test_masks_that_show_nothing_can_t_be_found(folder):

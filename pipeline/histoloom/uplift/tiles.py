@@ -135,9 +135,8 @@ def left_out_arms(trials: list[Trial], tiles: UpliftTiles, pretrainable: bool) -
         made = made[made["request"].isin(arm.requests)] if arm.requests else made
         lacking = [] if tiles.masks else [c for c in tiles.classes if c not in set(made["label"])]
         if arm.has_synthetic and tiles.synthetic.empty:
-            left_out[arm.name] = (
-                "no tile to augment was made: no class lacks tiles, and none is asked for (plan.target, plan.requests)"
-            )
+            what = "mask" if tiles.masks else "label"
+            left_out[arm.name] = f"no tile with a {what} was made to augment (see plan.target and plan.requests)"
         elif arm.has_synthetic and made.empty:
             left_out[arm.name] = "no synthetic tile was accepted" + (
                 f" of {', '.join(arm.requests)}" if arm.requests else ""
