@@ -9,13 +9,13 @@ from histoloom.config.arms import FIRST, FURTHER, Arm
 
 def test_an_arm_says_what_it_is_trained_on():
     arm = Arm.of("strong+synthetic-of-variations+ssl")
-    assert arm.has_real and arm.has_synthetic and arm.pretrained and arm.mixed and not arm.rivals
+    assert arm.has_real and arm.has_synthetic and arm.pretrained and arm.mixed and not arm.is_rival
     assert arm.requests == ("variations",) and arm.augmentation == "strong"
     assert not Arm.of("synthetic").has_real and not Arm.of("synthetic").mixed and Arm.of("real+retrieval").mixed
     assert Arm.of("synthetic-then-real-of-rare").in_turn and Arm.of("synthetic-then-real-of-rare").requests == ("rare",)
     assert Arm.of("strong+unfiltered-of-a-of-b-c").requests == ("a", "b-c")
     rivals = ["strong", "strong+ssl", "strong+retrieval"]
-    assert all(Arm.of(name).rivals for name in rivals) and not Arm.of("real").rivals
+    assert all(Arm.of(name).is_rival for name in rivals) and not Arm.of("real").is_rival
 
 
 @pytest.mark.parametrize("name", [

@@ -89,7 +89,7 @@ class Arm:
         return "strong" if "strong" in self.words else "classical" if "classical" in self.words else "none"
 
     @property
-    def rivals(self) -> bool:
+    def is_rival(self) -> bool:
         """Whether synthetic tiles must do better than this arm to be worth their cost: it has none, and all that is known to help without."""
         return not self.has_synthetic and self.augmentation == "strong"
 

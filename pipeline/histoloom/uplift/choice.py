@@ -52,7 +52,7 @@ def best_rates(val: Mapping[RateKey, Sequence[np.ndarray]], task: Task) -> dict[
 
 def best_other(predictions: Mapping[ArmKey, Sequence[np.ndarray]], task: Task) -> ArmKey | None:
     """Of the arms without synthetic tiles and with strong augmentation the best one."""
-    rivals = [key for key in predictions if Arm.of(key[0]).rivals]
+    rivals = [key for key in predictions if Arm.of(key[0]).is_rival]
     return max(rivals, key=lambda key: measure_of(task, predictions[key]), default=None)
 
 

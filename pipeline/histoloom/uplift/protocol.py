@@ -76,7 +76,7 @@ def protocol_of(
     """What will be done with these test tiles."""
     told = config.learner_config.model_dump(mode="json")
     rate = config.learning_rate or learner_of(config.learner_name, config.task).rate(config.learner_config)
-    rivals = sorted({trial.arm for trial in trials if trial.kind.rivals})
+    rivals = sorted({trial.arm for trial in trials if trial.kind.is_rival})
     return {
         "params": config.model_dump(mode="json")
         | {"learner": told if len(told) > 1 else config.learner_name, "learning_rate": rate},

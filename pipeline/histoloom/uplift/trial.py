@@ -135,11 +135,8 @@ def _retrieved(job: UpliftPart, tiles: UpliftTiles) -> tuple[np.ndarray, np.ndar
     twin = Trial("real+synthetic", job.trial.ratio, job.trial.seed)
     _, synthetic = choose(twin, tiles.train, tiles.synthetic, job.params.seed)
     count = len(synthetic) or round(job.trial.ratio * len(tiles.train))
-    pool, extractor = spread(tiles.pool, _MOST_UNLABELLED), load_extractor(_RETRIEVED_BY, job.device)
-    own, others = (
-        np.concatenate([extractor.features(images) for images in tiles.real.batches(rows, 256)])
-        for rows in (tiles.train, pool)
-    )
+    pool = spread(tiles.pool, _MOST_UNLABELLED)
+    own, others = _features(job, tiles, pool)
     if not tiles.masks:
         numbers = range(len(tiles.classes))
         shown = tiles.truth(synthetic) if len(synthetic) else np.arange(count) % len(tiles.classes)
@@ -153,6 +150,21 @@ def _retrieved(job: UpliftPart, tiles: UpliftTiles) -> tuple[np.ndarray, np.ndar
         return images, fitted.predict(images)
     masks, sure = fitted.sure_masks(images)
     return images, np.where(sure >= _SURE, masks, np.uint8(UNKNOWN))
+
+
+def _features(job: UpliftPart, tiles: UpliftTiles, pool: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Of labelled tiles and of the pool's, (n, d) and (m, d): the same for every seed and rate, so that they are computed once."""
+    part = f"features@{job.key}"
+
+    def write(folder: Path) -> None:
+        extractor = load_extractor(_RETRIEVED_BY, job.device)
+        for name, rows in (("labelled", tiles.train), ("pool", pool)):
+            found = [extractor.features(images) for images in tiles.real.batches(rows, 256)]
+            np.save(folder / f"{name}.npy", np.concatenate(found))
+
+    commit_part(job.parts, part, write)
+    labelled, others = (np.load(job.parts / part / f"{name}.npy") for name in ("labelled", "pool"))
+    return labelled, others
 
 
 def _fitted(job: UpliftPart, tiles: UpliftTiles, taught: _Taught, folder: str = "model") -> Learner:
