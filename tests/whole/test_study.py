@@ -114,14 +114,14 @@ def test_the_report_asks_nothing_of_the_network(study):
     assert "train alone has taught the generator" in page
 
 
-def test_a_clone_pulls_a_tagged_dataset(study, tmp_path):
+def test_a_clone_pulls_a_tagged_dataset(copy, tmp_path):
     remote, clone = tmp_path / "remote", tmp_path / "clone"
-    dvc(study, "remote", "add", "--local", "--force", "--default", "store", str(remote))
-    dvc(study, "push", "--quiet")
-    run(tmp_path, "git", "clone", "--quiet", "--branch", "v1", str(study), str(clone))
+    dvc(copy, "remote", "add", "--local", "--force", "--default", "store", str(remote))
+    dvc(copy, "push", "--quiet")
+    run(tmp_path, "git", "clone", "--quiet", "--branch", "v1", str(copy), str(clone))
     dvc(clone, "remote", "add", "--local", "--default", "store", str(remote))
     dvc(clone, "pull", "--quiet", "data/dataset", "reports/index.html")
-    assert hash_tree(clone / "data/dataset") == hash_tree(study / "data/dataset")
+    assert hash_tree(clone / "data/dataset") == hash_tree(copy / "data/dataset")
     assert (clone / "reports/index.html").is_file()
 
 
