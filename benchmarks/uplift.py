@@ -126,9 +126,10 @@ def main() -> None:
                 : 1 if options.smoke else None
             ]:
                 start = time.monotonic()
-                keys.setdefault(name, {})[f"{fraction:g}"], found[f"{100 * fraction:g} %"] = _answered(
-                    root, name, fraction, options.smoke
-                )
+                answer = _answered(root, name, fraction, options.smoke)
+                keys.setdefault(name, {})[f"{fraction:g}"] = answer.keys
+                found[f"{100 * fraction:g} %"] = answer.analysed
+                said += [answer.finding] if answer.finding else []
                 minutes[f"minutes_{name}_{fraction:g}"] = (time.monotonic() - start) / 60
             if options.pictures is not None and found:
                 options.pictures.mkdir(parents=True, exist_ok=True)
