@@ -67,7 +67,7 @@ def slide(study: Study, side: int) -> Image.Image:
         )
         woven = _woven(study)
         part, at = min(_SHOWN_PX, side // 2), side // 4  # its side, and its corner in the slide
-        box = PixelBox(*(c + at * downsample for c in corner), part * downsample, part * downsample)
+        box = PixelBox(corner[0] + at * downsample, corner[1] + at * downsample, part * downsample, part * downsample)
         real = section.read(box, downsample)
     panels = [woven, woven.crop((at, at, at + part, at + part)), Image.fromarray(real)]
     out = Image.new("RGB", (len(panels) * (_SHOWN_PX + _GAP_PX) - _GAP_PX, _SHOWN_PX), "white")

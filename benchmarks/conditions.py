@@ -71,8 +71,7 @@ class Judgement:
 
     def kid(self, images: np.ndarray) -> float:
         extractor = load_extractor("efficientnet-lite0", "cpu")
-        features = [extractor.features(part) for part in (images, self.real())]
-        return kid(*features, KID_SUBSETS, 0)["mean"]
+        return kid(extractor.features(images), extractor.features(self.real()), KID_SUBSETS, 0)["mean"]
 
     def kid_floor(self) -> float:
         """Of real train tiles, as many."""

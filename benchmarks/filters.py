@@ -88,8 +88,11 @@ def kinds(
         number, y, x = place
         return cut(pictures[number], PixelBox(x, y, side, side), rng, shift=shift, scale=scale)
 
+    def hidden(disguise: Callable[[Picture, np.random.Generator], Picture], place: Place) -> Picture:
+        return disguise(at(place), rng)
+
     for name, disguise in DISGUISES.items():
-        yield name, lambda place, disguise=disguise: disguise(at(place), rng)
+        yield name, partial(hidden, disguise)
     yield "shift", partial(at, shift=True)
     yield "scale", partial(at, scale=True)
     yield "shift and scale", partial(at, shift=True, scale=True)

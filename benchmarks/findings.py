@@ -51,4 +51,4 @@ def write_findings(path: Path, found: Sequence[Finding]) -> None:
 
 
 def _change(found: dict) -> Change:
-    return {key: found[key] for key in CHANGE}  # type: ignore[return-value]
+    return {key: found[key] for key in CHANGE}

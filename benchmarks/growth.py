@@ -12,6 +12,7 @@ import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -56,7 +57,7 @@ def of_slides(root: Path) -> dict[str, Times]:
         labels = {"source": "slide", "classes": ["tissue"]}
         tile = {"mpp": MPP, "tile_px": TILE_PX, "stride_px": TILE_PX, "labels": labels, "slides_root": str(root)}
         study = Study(root / f"study-{count}", {"tile": tile}, rows, {}, workers=0)
-        times[count] = seconds(lambda study=study: study.run("tile")).wall
+        times[count] = seconds(partial(study.run, "tile")).wall
     return {"tile": times}
 
 

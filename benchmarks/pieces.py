@@ -98,7 +98,7 @@ def pieces(folder: Path, limit: int, facts: dict[str, Any]) -> Iterator[tarfile.
     if any(folder.iterdir()):
         raise HistoloomError(f"{folder} is not empty: name a new folder, so that pieces of two packings are not mixed.")
     cut = _Cut(folder, limit)
-    with tarfile.open(fileobj=cut, mode="w|", bufsize=2**20) as tar:  # type: ignore[call-overload]  # a stream needs `write` alone
+    with tarfile.open(fileobj=cut, mode="w|", bufsize=2**20) as tar:
         yield tar
     cut.close()
     write_json(folder / INDEX, {"pieces": cut.hashes, **facts})
@@ -117,7 +117,7 @@ def open_pieces(folder: Path, into: Path) -> dict[str, Any]:
     if wrong:
         raise HistoloomError(f"{folder}: {', '.join(wrong)} missing or changed on the way. Bring these pieces again.")
     joined = _Joined(folder / name for name in index["pieces"])
-    with tarfile.open(fileobj=joined, mode="r|", bufsize=2**20) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=joined, mode="r|", bufsize=2**20) as tar:
         tar.extractall(into, filter="data")
     return index
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -117,14 +118,14 @@ def main() -> None:
         times = {name: [] for name in ("bare", "stored", *STAINS)}
         for repeat in range(repeats):
             times["bare"].append(seconds(lambda: bare(path, places)))
-            times["stored"].append(seconds(lambda repeat=repeat: stored(path, places, root / f"stored-{repeat}")))
+            times["stored"].append(seconds(partial(stored, path, places, root / f"stored-{repeat}")))
             shutil.rmtree(root / f"stored-{repeat}")
             for stain in STAINS if repeat < 3 else STAINS[:1]:
                 parts = root / f"{stain}-{repeat}"
-                times[stain].append(seconds(lambda stain=stain, parts=parts: cut(path, stain, parts)))
+                times[stain].append(seconds(partial(cut, path, stain, parts)))
                 shutil.rmtree(parts)  # a virtual machine's first touch of memory for new files costs more than zstd
         with slow_reads(LATENCY_S):
-            late = [seconds(lambda number=number: cut(path, "none", root / f"late-{number}")) for number in range(3)]
+            late = [seconds(partial(cut, path, "none", root / f"late-{number}")) for number in range(3)]
     ratios = {name: statistics.median(b.wall / t.wall for b, t in zip(times["bare"], times[name])) for name in STAINS}
     report(
         "tiling",

@@ -202,12 +202,12 @@ def reinhard(tiles: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.nda
 
 def macenko(tiles: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Tiles whose stains and their strengths are those of `after` in place of those of `before` (Macenko et al. 2009)."""
-    found = [
+    old, new = (
         macenko_stains(d[(d > 0.15).all(-1)].astype(float)) for d in (optical_density(look) for look in (before, after))
-    ]
-    if found[0] is None or found[1] is None:
+    )
+    if old is None or new is None:
         return tiles
-    (stains, strongest), (new_stains, new_strongest) = found
+    (stains, strongest), (new_stains, new_strongest) = old, new
     density = optical_density(tiles) @ np.linalg.pinv(stains) * (new_strongest / strongest) @ new_stains
     return np.clip(240 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
 

@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 from pydantic import Field, ValidationError
+from timm.models import EfficientNet
 from torch import nn
 from torch.nn import functional as F
 
@@ -152,7 +153,7 @@ def salient_places(maps: torch.Tensor, tile_px: int, side: int, count: int) -> t
 class Denoiser(ImageNetInputs):
     """Noised residuals (b, classes) to their noise, given the tile's features and a prior; the engine's perceptron under an encoder of its own."""
 
-    def __init__(self, trunk: nn.Module, classes: int, width: int):
+    def __init__(self, trunk: EfficientNet, classes: int, width: int):
         super().__init__()
         self.trunk, self.told = deepcopy(trunk), nn.Linear(_FEATURES, width)
         self.perceptron = MLP(classes, (128, 128, 128), width + classes, 0)
@@ -301,7 +302,7 @@ def _asked(told: Told) -> Asked:
         raise HistoloomError(f"uplift.learner of diffmic: {error}") from error
 
 
-def _trunk() -> nn.Module:
+def _trunk() -> EfficientNet:
     network, _ = load_efficientnet_lite(_EXTRACTOR)
     network.reset_classifier(0)
     return network

@@ -35,7 +35,14 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     images, masks, truth = (np.concatenate(of) for of in zip(*(arrays for _, *arrays in parts)))
     (folder / "data").mkdir(parents=True, exist_ok=True)
     stated = {"patient_id": names, "split": np.array([re.sub("[^a-z].*", "", name) for name in names])}
-    np.savez(folder / _SET, images=images, masks=masks, tile_id=np.arange(len(images)).astype(str), **stated)
+    np.savez(
+        folder / _SET,
+        images=images,
+        masks=masks,
+        tile_id=np.arange(len(images)).astype(str),
+        allow_pickle=False,
+        **stated,
+    )
     np.save(folder / _TRUTH, truth)
 
 
@@ -85,7 +92,7 @@ def _drawn() -> Slices:
 def _volume(rng: np.random.Generator) -> np.ndarray:
     """Cells with dark membranes and dark bodies in them, (z, y, x) uint8; as fine along each axis."""
     side = _DEPTH + 1
-    places = np.stack(np.mgrid[:side, :side, :side], -1).reshape(-1, 3)
+    places = np.indices((side, side, side)).reshape(3, -1).T
     centres = rng.uniform(-8, side + 8, (_CELLS, 3))
     near, of = KDTree(centres).query(places, 2)
     light = rng.uniform(150, 205, _CELLS)[of[:, 0]]
@@ -146,7 +153,7 @@ def _scores(study: Study, rows: pd.DataFrame, made: np.ndarray) -> pd.DataFrame:
     truth, between = _truth(study, tiles), study.real().read(tiles, "mask") > 0
     whole = fidelity(made, truth)
     scores = {"psnr": psnr_inside(made, truth, between), "ssim": whole.ssim, "fsim": whole.fsim}
-    scores["kept"] = [same[~there].mean() for same, there in zip((made == truth).all(-1), between)]
+    scores["kept"] = np.array([same[~there].mean() for same, there in zip((made == truth).all(-1), between)])
     return pd.DataFrame(scores | {"group": tiles["split_group"].to_numpy()}, index=tiles.index)
 
 

@@ -39,7 +39,7 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     among = _AMONG["drawn" if data is None else "real"]
     cells["split"] = np.where(of_label % among == fold, "test", "train")
     cells["patient_id"] = np.array([f"c{number:03d}" for number in range(len(of_label))])
-    np.savez(folder / "data/cells.npz", **cells)
+    np.savez(folder / "data/cells.npz", allow_pickle=False, **cells)
 
 
 def _read(data: Path) -> dict[str, np.ndarray]:

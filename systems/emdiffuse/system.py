@@ -97,7 +97,7 @@ def _drawn_middles() -> Middles:
 def _stack(rng: np.random.Generator) -> np.ndarray:
     """Sections of cells with dark membranes and dark bodies in them, (n, h, w) uint8. Both are of three dimensions, so they move, begin and
     end between sections."""
-    places = np.stack(np.mgrid[: _MIDDLES[-1] + 2, :_SIDE, :_SIDE], -1).reshape(-1, 3) * (_APART, 1, 1)
+    places = np.indices((_MIDDLES[-1] + 2, _SIDE, _SIDE)).reshape(3, -1).T * (_APART, 1, 1)
     most = places.max(0)
     near, of = KDTree(rng.uniform(-8, most + 8, (_CELLS, 3))).query(places, 2)
     light = rng.uniform(150, 205, _CELLS)[of[:, 0]]

@@ -32,7 +32,7 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
 
 def _draw() -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(DRAWN) % CLASSES
-    return np.stack([_cell(np.random.default_rng(number), kind) for number, kind in enumerate(labels)]), labels
+    return np.stack([_cell(np.random.default_rng(number), kind) for number, kind in enumerate(labels.tolist())]), labels
 
 
 def _cell(rng: np.random.Generator, kind: int) -> np.ndarray:

@@ -250,7 +250,7 @@ def _chosen(study: Study, classifier: Classifier, val: Tiles) -> dict[str, tuple
         attacked(partial(of_classifier, classifier), val, EPS[-1], STEPS),
         load_unconditioned(study.models, "cpu"),
     )
-    tried = {
+    tried: dict[str, list[tuple[Denoise, float]]] = {
         "tv": [(partial(by_total_variation, *both), both[1]) for both in TOTAL_VARIATION],
         "denoiser": [(ByDenoiser(model, study.params.sample, strength), strength) for strength in STRENGTHS],
     }

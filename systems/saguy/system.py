@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from histoloom.conditions.feature_extractors import load_extractor
@@ -51,7 +51,7 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
         names += [f"f{number:02d}"] * len(cut)
         splits += [split] * len(cut)
     found = {"images": np.concatenate(images), "patient_id": np.array(names), "split": np.array(splits)}
-    np.savez(folder / "data/patches.npz", **found)
+    np.savez(folder / "data/patches.npz", allow_pickle=False, **found)
 
 
 def patches(field: np.ndarray, step: int) -> np.ndarray:
@@ -70,7 +70,7 @@ def draw_field(rng: np.random.Generator, model, side: int = _FIELD, filaments: i
 
 def rendered(points: np.ndarray, side: int) -> np.ndarray:
     """Points (k, 2), px, as a picture (side, side) uint8: a histogram of localisations, smoothed by a Gaussian."""
-    counts = np.histogram2d(*points.T, bins=side, range=((0, side), (0, side)))[0]
+    counts = np.histogram2d(points[:, 0], points[:, 1], bins=side, range=((0, side), (0, side)))[0]
     return (_LIGHT * gaussian_filter(counts, _PIXEL)).clip(0, 255).round().astype(np.uint8)
 
 
@@ -110,9 +110,8 @@ def read_stack(path: Path) -> np.ndarray:
     """Frames (t, h, w) float of a TIFF."""
     with Image.open(path) as stack:
         frames = []
-        for number in range(stack.n_frames):
-            stack.seek(number)
-            frames.append(np.asarray(stack, float))
+        for frame in ImageSequence.Iterator(stack):
+            frames.append(np.asarray(frame, float))
     return np.stack(frames)
 
 
@@ -142,7 +141,7 @@ def reconstruction(frames: np.ndarray) -> np.ndarray:
     """What is localised in a stack, (h, w) uint8, at a quarter of its pixels. It is our estimate, and no truth."""
     points = np.concatenate(localised(frames)) * _FINE
     side = frames.shape[1] * _FINE
-    counts = np.histogram2d(*points.T, bins=side, range=((0, side), (0, side)))[0]
+    counts = np.histogram2d(points[:, 0], points[:, 1], bins=side, range=((0, side), (0, side)))[0]
     smooth = gaussian_filter(counts, 1.0)
     return (255 * smooth / np.percentile(smooth[smooth > smooth.max() / 50], 95)).clip(0, 255).round().astype(np.uint8)
 

@@ -70,7 +70,8 @@ def shown(study: Study) -> dict[str, np.ndarray]:
     truth = rows.set_index("tile_id", drop=False)
     ends = rows[rows["split"] == "test"].groupby("label").head(1)
     model = histoloom.load(study.root / "models/tile")
-    way = model.interpolate(*store.read(ends), n=TILES, settings=study.params.sample)
+    first, second = store.read(ends)
+    way = model.interpolate(first, second, n=TILES, settings=study.params.sample)
     return {
         "real tiles": store.read(truth.loc[back["inverted"]["condition_ref"]]),
         "each from its code and its inverted noise": synthetic.read(back["inverted"]),
