@@ -44,14 +44,14 @@ class Study:
         _write_yaml(folder / "cluster.yaml", {"workers": workers})
 
     def copied(self, name: str, changes: dict) -> Self:
-        """A study beside this one that begins with all that it has."""
+        """A study beside this one that begins with all that it has, work folders too: what the changes leave as it is isn't done again."""
         folder, params = self.folder.parent / name, copy.deepcopy(self.params)
         merge(params, changes)
         if not folder.exists():
-            parts = ("data", "models", "reports")  # of which stages replace files whole, so that links will do
-            for place in (p for p in self.folder.iterdir() if p.is_dir() and p.name != ".work"):
+            linked = ("data", "models", "reports")  # of which stages replace files whole, so that links will do
+            for place in (p for p in self.folder.iterdir() if p.is_dir()):
                 shutil.copytree(
-                    place, folder / place.name, copy_function=os.link if place.name in parts else shutil.copy2
+                    place, folder / place.name, copy_function=os.link if place.name in linked else shutil.copy2
                 )
         return type(self)(folder, params, self.slides, {}, self.workers)
 
