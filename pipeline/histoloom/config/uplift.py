@@ -37,7 +37,7 @@ class Uplift(Section):
     """the arm that the question is about: its gain is over the best of strong, strong+ssl and strong+retrieval. Unstated, the first of
     `arms` with strong augmentation and synthetic tiles"""
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((1.0,), min_length=1)
-    """synthetic tiles for each real one, in the arms that have both"""
+    """synthetic tiles for each real one, in the arms that have both: how many there may be, and how often they are seen"""
     seeds: int = Field(5, ge=0, le=1000)
     """models trained for each arm; 0 leaves the experiment out, and is the default with fewer than two classes of labels"""
     learner: LearnerConfig | None = None

@@ -15,7 +15,7 @@ from histoloom.config.arms import Augmentation
 from histoloom.config.learners import LearnerConfig, LearnerTask
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
-from histoloom.training.run import TrainingRun, epoch_order
+from histoloom.training.run import TrainingRun, epoch_order, epoch_slice
 
 _BATCH = 64
 Told = LearnerConfig | None
@@ -35,8 +35,8 @@ class Training:
     command : the user's own, where the learner is one.
     first : how many of the tiles, the first ones, are learnt from in the first half of the steps, and the others in the second; 0 for all
         together.
-    extra : (n,) bool, which tiles are synthetic or retrieved. Of labels, they are drawn by the same fraction in every class that has
-        both, so that nobody learns a class from how they look; None for none. extra_share : that fraction.
+    extra : (n,) bool, which tiles are synthetic or retrieved; None for none. extra_share : the fraction of batches that they fill. Of labels
+        it is the same in every class that has both kinds, so that nobody learns a class from how they look.
     models : the study's models, of which a learner may use the denoiser.
     start : file of weights that the network begins from, as `pretrain` wrote it; None for its own.
     unlabelled : (n, h, w, 3) uint8, train tiles without truth, for a learner that learns from them too; None for none.
@@ -65,9 +65,18 @@ class Training:
         return range(self.first) if step < self.run.steps // 2 else range(self.first, count)
 
     def batch(self, step: int, count: int) -> torch.Tensor:
-        """The tiles of a step's batch: each of those whose turn it is, before any comes again."""
-        turn = self.turn(step, count)
-        return turn.start + epoch_order(self.run.seed + turn.start, len(turn), self.batch_size, step)
+        """The tiles of a step's batch: each of those whose turn it is, before any comes again. Where both kinds of tiles have their turn, the
+        synthetic or retrieved ones fill this share of all batches together, however few they are."""
+        turn, seed = self.turn(step, count), self.run.seed
+        extra = np.zeros(count, bool) if self.extra is None else self.extra
+        kinds = [turn.start + np.flatnonzero(extra[turn.start : turn.stop] == kind) for kind in (False, True)]
+        if not all(map(len, kinds)):
+            return turn.start + epoch_order(seed + turn.start, len(turn), self.batch_size, step)
+        drawn = [int(s * self.batch_size * self.extra_share) for s in (step, step + 1)]
+        places = [range(*(s * self.batch_size - d for s, d in zip((step, step + 1), drawn))), range(*drawn)]
+        return torch.cat(
+            [torch.from_numpy(kind)[epoch_slice(seed, len(kind), place)] for kind, place in zip(kinds, places)]
+        )
 
 
 class Learner(ABC):

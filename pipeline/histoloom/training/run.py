@@ -86,8 +86,13 @@ def on_device(generator: torch.Generator, device: torch.device | str) -> torch.G
 
 def epoch_order(seed: int, count: int, batch_size: int, step: int) -> torch.Tensor:
     """Indices of the batch of a step: each epoch is a fresh permutation, and no epoch is cut short."""
-    wanted, out = range(step * batch_size, (step + 1) * batch_size), []
-    for epoch in range(wanted.start // count, (wanted.stop - 1) // count + 1):
+    return epoch_slice(seed, count, range(step * batch_size, (step + 1) * batch_size))
+
+
+def epoch_slice(seed: int, count: int, wanted: range) -> torch.Tensor:
+    """These places of the endless order of `count` indices in which one epoch, a fresh permutation, follows another."""
+    out = [torch.empty(0, dtype=torch.int64)]
+    for epoch in range(wanted.start // count, (wanted.stop - 1) // count + 1) if wanted else ():
         order = torch.randperm(count, generator=step_generator(seed, -1 - epoch))
         low, high = max(wanted.start - epoch * count, 0), min(wanted.stop - epoch * count, count)
         out.append(order[low:high])
