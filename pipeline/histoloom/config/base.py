@@ -106,7 +106,7 @@ class Guided(Section):
     """scale of classifier-free guidance, one for all or one for each condition; 1 is no guidance, 0 ignores the condition"""
     guidance_interval: Interval | dict[ConditionName, Interval] = _INTERVALS
     """timesteps at which guidance acts: two fractions of the training timesteps, 0 is data and 1 is noise (Kynkäänniemi et al. 2024), or two for
-    each condition. A condition that isn't named is guided at every step. Outside its interval, a condition's scale is 1"""
+    each condition. A condition that isn't named is guided at every step. Outside its interval, a scale above 1 counts as 1"""
 
     @model_validator(mode="after")
     def _in_order(self):
