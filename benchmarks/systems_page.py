@@ -30,7 +30,7 @@ dvc repro
 ```
 
 By default a system runs on pictures made by code ("drawn data"). With `--data FOLDER` some systems take [real data](#real-data).
-No system was run at the size of its paper so far. `--recipe systems/oettl/full.yaml` has params of that size, for a GPU.
+No system was run at the size of its paper so far. `--recipe systems/oettl/full.yaml` comes nearer to that size, for a GPU.
 
 To measure one as in the table below:
 
