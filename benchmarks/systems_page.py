@@ -17,10 +17,9 @@ _OVERVIEW = Path("docs/systems.md")
 _FOLDER = Path("docs/systems")
 _INTRODUCTION = """# Systems
 
-Written by `python -m benchmarks.systems --page`, from `systems/`.
-
-A published system is a recipe of histoloom. It states what it changes in params, its data, and a number beside a baseline.
-The systems are those of a review of diffusion models for microscopy (Liu et al. 2025, Frontiers in Medicine).
+histoloom has recipes for 31 published diffusion systems for microscopy, at a small size. They are the systems of one review (Liu et al. 2025, Frontiers in Medicine).
+Each is a recipe: it changes some keys of params.yaml, brings data to run on, and is measured beside a baseline.
+Use one as the start of a study of your own, or to see what such a method can do.
 
 To run one, in the repository with its environment active:
 
@@ -30,14 +29,19 @@ cd my-study
 dvc repro
 ```
 
-Its data are pictures made by code. Some systems take `--data FOLDER` with real ones.
+By default a system runs on pictures made by code ("drawn data"). With `--data FOLDER` some systems take [real data](#real-data).
+No system was run at the size of its paper so far. `--recipe systems/oettl/full.yaml` comes nearer to that size, for a GPU.
 
-`python -m benchmarks.systems oettl --json FILE` makes such a study in `.work/systems`, runs what the number needs, and measures it.
-`--picture FILE.jpg` shows its tiles. A run that was broken off goes on where it stopped.
-`--recipe systems/oettl/full.yaml` takes the paper's size, for a GPU. No system was run at this size so far.
+To measure one as in the table below:
+
+```
+python -m benchmarks.systems oettl --json FILE
+```
+
+This makes the study in `.work/systems`, and runs and measures it. An interrupted run continues where it stopped. `--picture FILE.jpg` shows its tiles.
 """
-_MEASURED = """"Drawn" data are pictures made by code. A number on them does not show that a system is good on tissue.
-A system's page says what was measured, on real data too where there are any. An interval that holds 0 shows no difference."""
+_MEASURED = """Each system has one number, `value`, and the same number of a simpler method, `baseline`. Its page explains both, and has results on real data where there are any.
+All numbers in this table are of drawn data. They do not show that a system is good on tissue. If the 95 % interval of the difference includes 0, no difference was shown."""
 
 
 def pages() -> dict[Path, str]:
@@ -59,29 +63,35 @@ def _overview() -> str:
     links = {row["name"]: f"[{row['name']}](systems/{row['name']}.md)" for row in known}
     what = [[row["number"], links[row["name"]], row["what"], row["use"]] for row in known]
     numbers = [[links[row["name"]], *_numbers(row["name"])] for row in known if expected(row["name"])["measured"]]
-    text = (root() / PAGE).read_text(encoding="utf-8")
+    text = (root() / PAGE).read_text(encoding="utf-8").replace("](../docs/", "](")
     return "\n".join(
         [
             _INTRODUCTION,
             "## What each is for\n",
-            *_table(("no.", "system", "what it makes", "meant to"), what),
+            *_table(("no. in the review", "system", "makes", "is meant to"), what),
             "## What was measured\n",
             _MEASURED,
             "",
             *_table(
-                ("system", "measure", "better is", "ours", "baseline", "ours less baseline, 95 %", "data"), numbers
+                ("system", "measure", "better is", "`value`", "`baseline`", "`value` minus `baseline`, 95 %", "result"),
+                numbers,
             ),
-            text[text.index("## Real data") :],
+            text[text.index("## Words on the pages") :],
+            "Written from `systems/` by `python -m benchmarks.systems --page`.\n",
         ]
     )
 
 
 def _page(name: str) -> str:
-    """A system's README, with a table of its recipe below its title."""
-    title, _, rest = (folder_of(name) / PAGE).read_text(encoding="utf-8").partition("\n")
-    rest = rest.replace("](../README.md", "](../systems.md").replace("](../../docs/", "](../")
+    """A system's README, with a table of its recipe before its first section."""
+    text = (folder_of(name) / PAGE).read_text(encoding="utf-8")
+    summary, rest = (
+        text.replace("](../README.md", "](../systems.md").replace("](../../docs/", "](../").split("\n## ", 1)
+    )
     note = f"Written from `systems/{name}/README.md` by `python -m benchmarks.systems --page`."
-    return "\n".join([title, "", *_table(("", "in this recipe"), _recipe(name)), rest.strip(), "", note, ""])
+    return "\n".join(
+        [summary.strip(), "", *_table(("the recipe", ""), _recipe(name)), f"## {rest.strip()}", "", note, ""]
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -105,20 +115,22 @@ def _recipe(name: str) -> list[list[str]]:
         ],
         ["network", ", ".join(dict.fromkeys(_network(config) for config in trained))],
         ["sampling begins from", ", ".join(sorted(starts)) or "noise"],
-        ["several samples become one by", ", ".join(sorted(reduced))],
+        ["samples are combined by", ", ".join(sorted(reduced))],
     ]
     return [row for row in rows if row[1]]
 
 
 def _numbers(name: str) -> list[str]:
     number = expected(name)["measured"]
+    low, high = number["interval"]
+    higher = number["better"] == "more"
     return [
         number["unit"],
-        number["better"],
+        "higher" if higher else "lower",
         f"{number['value']:.3g}",
         f"{number['baseline']:.3g}",
-        "{:.2g} to {:.2g}".format(*number["interval"]),
-        number["data"],
+        f"{low:.2g} to {high:.2g}",
+        "no difference shown" if low <= 0 <= high else "better" if (low > 0) == higher else "worse",
     ]
 
 

@@ -13,21 +13,24 @@ from histoloom.exit_codes import EXIT_CODES
 _HEAD = """\
 # Command line
 
-Written by `python -m histoloom.cli.command_line`. `histoloom COMMAND --help` says the same.
+The `histoloom` command makes, checks and runs a study. It also makes tiles and predictions without one.
 
-The answer of `status`, `validate`, `plan`, `diff`, `doctor`, `clean`, `params` and `stages` goes to the standard output. Progress, messages and errors go to the
-standard error. With `--json`, the standard output holds JSON alone. An error is words and an exit code with `--json`, too.
+{commands}
+`histoloom COMMAND --help` says the same as this page, which is written by `python -m histoloom.cli.command_line`.
+
+Results of `status`, `validate`, `plan`, `diff`, `doctor`, `clean`, `params` and `stages` go to the standard output. Progress, messages and errors go to the
+standard error. With `--json`, the standard output holds JSON alone. Errors are still words and an exit code.
 
 ## Exit codes
 
 """
 _AFTER_CODES = """
-`dvc repro` has exit codes of its own. Code 255 means that a stage failed: its message stands above. A process that signal N ends has 128 + N, such as 137
+`dvc repro` has exit codes of its own. Code 255 means that a stage failed: its message stands above. A process that is ended by signal N returns 128 + N, such as 137
 after `kill -9`. The next run goes on from what was committed.
 
 ## Completion
 
-The shell completes commands, options, stages, recipes and systems after one line in its start file.
+With one line in its start file, the shell completes commands, options, stages, recipes and systems.
 
 | shell | file | line |
 |---|---|---|
@@ -42,7 +45,21 @@ The shell completes commands, options, stages, recipes and systems after one lin
 def page() -> str:
     """Markdown: exit codes, completion, and a section a command with its arguments and options."""
     codes = ["| code | meaning |", "|---|---|", *(f"| {code} | {words} |" for code, words in EXIT_CODES.items())]
-    return _HEAD + "\n".join(codes) + "\n" + _AFTER_CODES + "\n".join(_of_group(cli, "histoloom", None)).rstrip() + "\n"
+    head = _HEAD.format(
+        commands="\n".join(["| command | what it does |", "|---|---|", *_summaries(cli, "histoloom"), ""])
+    )
+    return head + "\n".join(codes) + "\n" + _AFTER_CODES + "\n".join(_of_group(cli, "histoloom", None)).rstrip() + "\n"
+
+
+def _summaries(group: click.Group, path: str) -> Iterator[str]:
+    """A row of the table of commands, with a link, for each command."""
+    for name in group.list_commands(click.Context(group)):
+        command, full = group.commands[name], f"{path} {name}"
+        if isinstance(command, click.Group):
+            yield from _summaries(command, full)
+        else:
+            first = " ".join(inspect.cleandoc(command.help or "").partition("\n\n")[0].split())
+            yield f"| [{full.removeprefix('histoloom ')}](#{full.replace(' ', '-')}) | {first} |"
 
 
 def _of_group(group: click.Group, path: str, parent: click.Context | None) -> Iterator[str]:

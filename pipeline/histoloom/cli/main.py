@@ -55,7 +55,7 @@ class _Commands(click.Group):
 def cli() -> None:
     """Synthetic histology: from slides to an augmented, versioned training set.
 
-    The work itself is run by `dvc repro`, in the folder of a study.
+    These commands make, check and look at a study. `dvc repro`, in the study's folder, does its work.
     """
 
 
@@ -88,7 +88,7 @@ def _systems(context: click.Context, param: click.Parameter, begun: str) -> list
 @click.option(
     "--system",
     shell_complete=_systems,
-    help="A published system (docs/systems.md). Its data are drawn, unless --data names real ones.",
+    help="Name of a published system (docs/systems.md). It runs on pictures made by code, unless --data names real ones.",
 )
 @click.option("--data", type=_FOLDER, help="With --system: folder of the real data that the system's page names.")
 @click.option(
@@ -103,7 +103,7 @@ def init(
     *,
     trust_recipe: bool,
 ) -> None:
-    """Make a study at FOLDER: a git and DVC repository of its own."""
+    """Make a study in FOLDER: params.yaml, dvc.yaml and manifests, in a git and DVC repository of its own."""
     from histoloom.cli.init import SystemStudy, make_study
 
     if data is not None and system is None:
@@ -117,8 +117,8 @@ def init(
 def validate(*, deep: bool, as_json: bool) -> None:
     """List the faults of the study.
 
-    Faults of params.yaml and cluster.yaml come first. When they are mended, those of manifests and slides are listed. A note says what is
-    left out, and stops nothing.
+    Faults of params.yaml and cluster.yaml come first. When they are mended, those of manifests and slides are listed. A note is no fault: it
+    says what is left out.
     """
     from histoloom.cli.validate import print_faults
     from histoloom.data.study_folder import Study
@@ -179,13 +179,13 @@ def status(*, as_json: bool) -> None:
 @click.option(
     "--parts",
     is_flag=True,
-    help="Also delete the parts by which tile, sample_slides and uplift redo only what changed.",
+    help="Also delete the kept parts of tile, sample_slides and uplift. After a change, these stages then redo all, not only what changed.",
 )
 def clean(*, dry_run: bool, yes: bool, parts: bool) -> None:
     """Delete what no stage of the study needs any more.
 
-    This is in .work: parts and checkpoints of stages that are done, what a killed run left, and the work of models that params no longer name.
-    The stages' outputs, DVC's cache and your files stay.
+    It deletes only inside .work: parts and checkpoints of stages that are done, what a killed run left, and the work of models that params no
+    longer name. The stages' outputs, DVC's cache and your files stay.
     """
     from histoloom.cli.clean import clean as clean_study
 
@@ -194,12 +194,16 @@ def clean(*, dry_run: bool, yes: bool, parts: bool) -> None:
 
 @cli.command()
 @click.argument("store", type=_FOLDER)
-@click.option("--rows", type=_FOLDER, help="Take the tiles' rows from here, such as data/verdicts for data/synthetic.")
+@click.option(
+    "--rows",
+    type=_FOLDER,
+    help="Folder to take the tiles' rows from. For data/synthetic, data/verdicts has the filters' verdicts.",
+)
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Show only rows that match; may be repeated.")
 @click.option("-n", "count", default=64, show_default=True, help="Number of tiles, evenly spread.")
 @click.option("-o", "--output", default="preview.png", show_default=True, type=_NEW)
 def preview(store: Path, rows: Path | None, where: tuple[str, ...], count: int, output: Path) -> None:
-    """Write a contact sheet of any tile STORE."""
+    """Write a contact sheet of a tile STORE, such as data/tiles."""
     from histoloom.cli.preview import write_preview
 
     shown, of = write_preview(store, rows, where, count, output)
@@ -222,7 +226,7 @@ def diff(a: str, b: str, *, as_json: bool) -> None:
 
 @cli.group()
 def review() -> None:
-    """Have a person judge tiles blind, and score the verdicts."""
+    """Have a person judge tiles without knowing which are real, and score the verdicts."""
 
 
 @review.command()

@@ -13,25 +13,32 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--attribution", type=_FILE, help="Markdown that says whose data it was trained on, and their licence.")
-@click.option("--hardware", default="", help="The hardware that it was trained on, in words.")
+@click.option(
+    "--attribution",
+    type=_FILE,
+    help="Markdown file that says whose data the models were trained on, and their licence.",
+)
+@click.option("--hardware", default="", help="The hardware that they were trained on, in words.")
 @click.option(
     "--dataset",
     "datasets",
     multiple=True,
-    help="Name of the data set, put before the codes of its groups and slides. With --public, it may be repeated.",
+    help="Name of the data set, which is put before the codes of its groups and slides. With --public, it may be repeated.",
 )
 @click.option(
     "--public",
     is_flag=True,
     help="The data sets are public: their ids stay readable, so that other studies can check for overlap.",
 )
-@click.option("--limits", type=_FILE, help="Markdown file with a list of what the model can't do, for the card.")
+@click.option("--limits", type=_FILE, help="Markdown file that lists what the models can't do, for the card.")
 @click.option(
     "--model", help="With several models (`models` in params.yaml): which one; by default, the last of sample.chain."
 )
 @click.option(
-    "--max-shard-size", default="5GB", show_default=True, help="Larger files of weights are split, such as at 14MB."
+    "--max-shard-size",
+    default="5GB",
+    show_default=True,
+    help="Split files of weights that are larger than this, such as 14MB.",
 )
 @click.option(
     "--distilled", is_flag=True, help="Add this study's distilled denoiser to the package that it was distilled from."
@@ -48,10 +55,10 @@ def package(
     public: bool,
     distilled: bool,
 ) -> None:
-    """Write the study's models to FOLDER, with a card.
+    """Write the study's models to FOLDER, with a model card, for other studies to start from.
 
-    Weights are in half precision. Other studies name the folder in `train_denoiser.init`. Ids leave as salted codes, unless --dataset NAME
-    --public is given.
+    Other studies name the folder in `train_denoiser.init`. Weights are in half precision. Ids of patients and slides are written as salted
+    codes, unless --dataset NAME --public is given.
     """
     from histoloom.data.study_folder import Study
     from histoloom.emit.model import Words, package_few_steps, package_models

@@ -22,7 +22,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--model", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-    help="models/filters of a study whose filters look at masks, the models of a study, models/NAME if it has several, or a package's folder.",
+    help="Folder of the model: a study's models/filters (the segmenter of its mask filter), its models (models/NAME if it has several), or a package.",
 )  # fmt: skip
 @click.option(
     "--slide-mpp",
@@ -33,13 +33,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--samples",
     type=click.IntRange(1),
-    help="Samples that a denoiser draws. Default: 1 picture; 5 masks, or more if the study's plan says so. Masks are joined by vote, pictures by mean.",
+    help="Samples that a denoiser draws. Default: 1 for pictures; 5 for masks, or more if the study's plan says so. Masks are joined by vote, pictures by mean.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of a denoiser's noise.")
 @click.option(
     "--strength",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Add noise to the slide up to this fraction of the schedule, and remove it again. Less changes less.",
+    help="Add noise to the slide up to this fraction of the noise schedule, and remove it again. A smaller value changes less.",
 )
 @click.option(
     "--regions", type=_FILE, help="GeoJSON from QuPath: make these regions anew, and keep all else as it was scanned."
@@ -49,10 +49,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "own",
     multiple=True,
     metavar="COLUMN=VALUE",
-    help="Translate: the slide's own cohort, such as scanner=aperio.",
+    help="To translate: the slide's own cohort, such as scanner=aperio.",
 )
 @click.option(
-    "--to", "wanted", multiple=True, metavar="COLUMN=VALUE", help="Translate: the cohort that it is to look like."
+    "--to",
+    "wanted",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="To translate: the cohort that the result is to look like.",
 )
 def predict(
     slide: Path, folder: Path, model: Path, slide_mpp: float | None, device: str, samples: int | None, seed: int,
@@ -60,14 +64,15 @@ def predict(
 ) -> None:  # fmt: skip
     """Find masks in SLIDE, or restore, enlarge, translate or repair it.
 
-    A learner of masks, or a model whose target is masks: FOLDER gets mask.tif (class ids), certainty.tif (255 is sure, 0 where the
-    model was not run) mask.geojson, for QuPath to import, and prediction.json.
+    What FOLDER gets depends on the model.
 
-    A model that makes pictures: FOLDER gets slide.tif, made.geojson (what the model made), viewer.html and
-    canvas.json. A model with the condition picture
-    is shown the slide. Any other needs one of --strength, --regions, or --from with --to.
+    Masks, from a learner of masks or a model whose target is masks: mask.tif (class ids), certainty.tif (255 is sure, 0 is where the model was
+    not run), mask.geojson for QuPath, and prediction.json.
 
-    Ctrl-C stops it, and the same command goes on.
+    Pictures, from any other model: slide.tif, made.geojson (the regions that the model made), viewer.html and canvas.json. A model with the
+    condition `picture` is shown the slide. Any other needs one of --strength, --regions, or --from with --to.
+
+    Ctrl-C stops it. The same command then continues.
     """
     from histoloom.learners.predict import Prediction, model_folder, option, predict_file
     from histoloom.slides.open import open_slide

@@ -11,24 +11,31 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from histoloom.config import Params, Section
+from histoloom.studies.stages import STAGES
 
-_LEFT_OUT = (
-    "A key that is left out or null has its default, or the value of the package that `train_denoiser.init` names. An empty section counts as "
-    'left out. "Unstated" means that the key is left out. Names of files are relative to the study\'s folder. '
-    "`tissue.mpp` is the key `mpp` in the section `tissue`. `sets[].path` is the key `path` of each entry of the list `sets`."
-)
+_HEAD = """# params.yaml
+
+A study's params.yaml states every choice that changes a result, in a section for each stage. This page lists all keys. `histoloom params` writes it.
+How to read it:
+
+- A key that is left out or null has its default, or the value of the package that `train_denoiser.init` names. "Unstated" means left out. An empty section counts as left out.
+- Unknown keys are errors.
+- `tissue.mpp` is the key `mpp` in the section `tissue`. `sets[].path` is the key `path` of each entry of the list `sets`.
+- "of NAME:" means that the key counts only if NAME is chosen, by the key `source`, `name`, `adapt` or the like beside it.
+- Names of files are relative to the study's folder.
+"""
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 
 
 def reference() -> str:
     """Markdown: a section per stage, a row per key with its type, default and meaning."""
-    lines = ["# params.yaml", "", "Written by `histoloom params`. Unknown keys are errors.", "", _LEFT_OUT, ""]
+    lines = [_HEAD]
     lines += _table(_rows(Params, "", own=True))
     for name, field in Params.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            note = (field.annotation.__doc__ or "").strip()
-            lines += [f"## {name}", "", *([note, ""] if note else []), *_table(_rows(field.annotation, ""))]
+            note = " ".join([STAGES[name].desc, *(field.annotation.__doc__ or "").split()])
+            lines += [f"## {name}", "", note, "", *_table(_rows(field.annotation, ""))]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -33,24 +33,24 @@ _SHEET, _ROWS = "sheet.png", "rows.csv"
 @click.option(
     "--mask",
     type=_FILE,
-    help="Picture of one channel, as large as a tile, or a square of a whole multiple or fraction of it. Its pixels are the model's class ids.",
+    help="Picture with one channel, whose values are the model's class ids. Square, with the side of a tile or a whole multiple or fraction of it.",
 )
 @click.option("--text", help="A caption, in the words of the model's training.")
 @click.option("--label", help="Class of the tiles, one that the model knows.")
 @click.option("--cohort", multiple=True, metavar="COLUMN=VALUE", help="Site, scanner or data set that the model knows.")
-@click.option("--like", type=_FILE, help="Picture of a tile: what is made looks like it.")
+@click.option("--like", type=_FILE, help="Picture of a tile that the new tiles are to resemble.")
 @click.option(
-    "--mpp", type=float, help="Scale, µm/px; by default, the model's first. State that of the tile with --like."
+    "--mpp", type=float, help="Scale, µm/px; by default, the model's first. With --like, state the scale of that tile."
 )
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    help="Steps of the sampler; by default, those of the model's updates for few steps, else 20.",
+    help="Steps of the sampler; by default, those of the model's updates for few steps if it has them, else 20.",
 )
 @click.option(
     "--guidance",
     type=click.FloatRange(min=0),
-    help="How strongly the conditions are followed. The updates for few steps are then not used.",
+    help="Guidance scale: how strongly the conditions are followed. If it is given, updates for few steps are not used.",
 )
 def sample(
     folder: Path,
@@ -68,8 +68,8 @@ def sample(
 ) -> None:
     """Make tiles to look at, without a study.
 
-    FOLDER gets a PNG for each tile, all of them on sheet.png, and rows.csv, which says how each was made: seed, conditions, model, sampler,
-    version. For a training set, make a study: histoloom init.
+    FOLDER gets a PNG for each tile, and sheet.png with all of them. rows.csv says how each was made: seed, conditions, model, sampler, version.
+    For a training set, make a study: histoloom init.
     """
     from histoloom.api import few_steps_of, load
     from histoloom.config import Sample

@@ -103,10 +103,10 @@ class Guided(Section):
     """What is stepped under guidance."""
 
     guidance: Annotated[float, Field(ge=0)] | dict[ConditionName, Annotated[float, Field(ge=0)]] = 2.0
-    """guidance scale, or one for each condition; 1 is none, 0 ignores the condition"""
+    """scale of classifier-free guidance, one for all or one for each condition; 1 is no guidance, 0 ignores the condition"""
     guidance_interval: Interval | dict[ConditionName, Interval] = _INTERVALS
-    """where guidance acts: two fractions of the training timesteps, 0 data and 1 noise (Kynkäänniemi et al. 2024), or two
-    for each condition. A condition that isn't named is guided at every step. Outside, its scale is 1"""
+    """timesteps at which guidance acts: two fractions of the training timesteps, 0 is data and 1 is noise (Kynkäänniemi et al. 2024), or two for
+    each condition. A condition that isn't named is guided at every step. Outside its interval, a scale above 1 counts as 1"""
 
     @model_validator(mode="after")
     def _in_order(self):
@@ -144,7 +144,7 @@ class Solved(Guided):
     eta: Fraction = 0.0
     """of ddim: fresh noise at each step, from 0 (none) to 1 (ancestral sampling; Song et al. 2021, eq. 16)"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """what the networks compute in; a CPU without bf16 takes fp32"""
+    """number format of the networks; a CPU without bf16 uses fp32"""
 
     @model_validator(mode="after")
     def _eta_is_of_ddim(self):

@@ -60,8 +60,8 @@ class DiffusionLearner(PlainLearner):
     ema_decay: Fraction = Field(0.99, description="as train_denoiser.ema_decay")
     scheduler: Scheduler = Field("ddim", description="as sample.scheduler")
     sampling_steps: Positive = Field(10, description="as sample.steps")
-    samples: Positive = Field(5, description="of each tile, each from its own noise")
-    reduce: Literal["vote", "staple"] = Field("staple", description="what joins them")
+    samples: Positive = Field(5, description="samples of each tile, each from its own noise")
+    reduce: Literal["vote", "staple"] = Field("staple", description="how the samples are joined")
 
     @model_validator(mode="after")
     def _diffuses_masks(self):
@@ -88,11 +88,11 @@ class DenoiserLearner(PlainLearner):
     init: Annotated[str, Names.MODEL] | None = None
     """the name of a packaged model, or a folder that holds encoders, autoencoder and denoiser; unstated, the study's own"""
     levels: tuple[Fraction, ...] = Field((0.05,), min_length=1)
-    """how far tiles are noised before the denoiser reads them, each level in its turn: fractions of the way to noise"""
+    """noise levels at which the denoiser reads a tile, one after another: fractions of the noise schedule"""
     blocks: Natural = Field(0, description="how many of the decoder's blocks are read, the finest first; 0 for all")
-    tune: bool = Field(False, description="train the denoiser with the head, on clean tiles; levels count no more")
+    tune: bool = Field(False, description="train the denoiser with the head, on clean tiles; levels are then ignored")
     weights: Literal["trained", "drawn"] = "trained"
-    """of a denoiser that is tuned: its own, or new ones, to see what its training is worth"""
+    """weights that a tuned denoiser begins with: trained, or drawn at random to see what its training is worth"""
     loss: MaskLoss = "dice"
     """of masks: cross entropy and soft Dice; or structure: structural similarity and the focal loss (Purma et al. 2023)"""
 

@@ -58,7 +58,7 @@ class Params(Section):
     uplift: Uplift = Uplift()
     report: Report = Report()
     models: dict[FileName, ModelParams] = Field({})
-    """several models, by names of yours; each states the keys in which it differs from the sections below"""
+    """several models in one study: your name for each, with the keys in which it differs from the sections below"""
 
     extensions: dict[ExtensionKind, dict[FileName, ExtensionPlace]] = Field({})
     """classes of your own, as {KIND: {NAME: FILE.py:CLASS}}"""

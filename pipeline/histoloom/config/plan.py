@@ -43,13 +43,13 @@ class Request(Program):
 
     renamed: ClassVar[dict[str, str]] = {"pairs": "counterfactual"}
     name: FileName
-    """of the request; rows and reports name it"""
+    """name of the request, for rows and reports"""
     tiles: Positive | Literal["all"]
-    """how many. all: with purpose: predict, every tile that `where` selects"""
+    """how many tiles; all: with purpose: predict, every tile that `where` selects"""
     where: Where = Where()
     change: Change = Change()
     like: Literal["tile"] | None = None
-    """tile: sample variations of each tile, under its embedding (condition image)"""
+    """tile: sample variations of each selected tile, under its embedding (condition image)"""
     counterfactual: bool = Field(
         False, description="sample each tile twice from one seed: under its conditions as they are, and changed"
     )
@@ -94,6 +94,6 @@ class Plan(Section):
     """tiles that are asked for by name"""
     evaluation_tiles: Natural = Field(0, description="tiles sampled under held-out conditions; measured, never emitted")
     batch_size: Size = 32
-    """tiles in a forward; fixed, so that bytes do not depend on the workers"""
+    """tiles in a forward pass; fixed, so that results do not depend on the number of workers"""
     batches_per_part: Positive = 2
     """batches that one task of `sample` makes"""

@@ -21,12 +21,16 @@ class Where(Section):
     patient_id: str | None = None
     """tiles of this patient"""
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="of purpose: predict, which reads any split"
+        None, description="tiles of this split; only with purpose: predict, which reads any split"
     )
-    gene: dict[str, Literal["high", "low"]] = Field({}, description="samples in the gene's upper or lower quarter")
+    gene: dict[str, Literal["high", "low"]] = Field(
+        {}, description="gene to high or low: samples in its upper or lower quarter"
+    )
     genotype: dict[str, str] = Field({}, description="marker to state: wt, or an alteration's name")
     cohort: dict[str, str] = Field({}, description="column of train_encoders.cohort to the value that the slide has")
-    contains: dict[str, Fraction] = Field({}, description="mask class to the least fraction of the tile")
+    contains: dict[str, Fraction] = Field(
+        {}, description="mask class to the least fraction of the tile that it must cover"
+    )
 
 
 class Start(Section):
@@ -39,9 +43,10 @@ class Start(Section):
     """of tile: how much noise it gets. 0.1 keeps nearly all of it, 1 nothing but what inversion keeps (Meng et al. 2022). Without jump it
     is rounded to whole steps of the solver, one at least"""
     noise: Literal["added", "own"] = "added"
-    """own: none is added; the noise that the tile has is taken for that of its strength, so that it is removed (Hu et al. 2022)"""
+    """added: the tile gets the noise of its strength; own: none is added, and the noise that it has is treated as that of its strength and
+    removed (Hu et al. 2022)"""
     jump: bool = False
-    """take one step alone, from there to the data that is predicted, in place of all that remain of sample.steps"""
+    """take a single step to the predicted data, in place of all remaining steps"""
     inverted: bool = False
     """begin from the noise that DDIM, run backwards under the tile's own conditions, finds for it (Su et al. 2023)"""
     where: Where | None = None
@@ -72,9 +77,11 @@ class Start(Section):
 class Remake(Section):
     """The region of a real tile that is made anew; all else stays to the bit. Regions that are stated are joined."""
 
-    classes: Annotated[tuple[str, ...], Distinct] = Field((), description="where the tile's mask has one of these")
-    edited: bool = Field(False, description="where change.mask changed the mask")
-    centre_um: float | None = Field(None, gt=0, description="a disc in the middle, of this diameter")
+    classes: Annotated[tuple[str, ...], Distinct] = Field(
+        (), description="make the tile anew only where its mask has one of these classes"
+    )
+    edited: bool = Field(False, description="make the tile anew only where change.mask changed the mask")
+    centre_um: float | None = Field(None, gt=0, description="make only a disc in the middle anew, of this diameter")
     grow_um: float = Field(0.0, ge=0, description="how far the region is widened")
     rounds: Positive = 1
     """how often each step is taken, so that the region fits what is kept (Lugmayr et al. 2022)"""

@@ -17,8 +17,8 @@ class Sample(Solved):
     augment: dict[Pictured, Fraction] = Field({})
     """noise that a picture or partner gets in sampling, as train_denoiser.augment adds it in training; unstated, none"""
     oversample: dict[str, Annotated[float, Field(ge=1, le=1000)]] = Field({})
-    """of a model whose masks another model of the chain is given: mask class to how many times as often masks that hold it
-    are taken, of those that are made for a part of the plan"""
+    """of a model of masks in a chain: mask class to a factor. Masks with this class are given to the next model so many times as often as
+    others, within a part of the plan"""
     classifier_guidance: dict[Literal["text", "label"], Annotated[float, Field(gt=0)]] = Field({})
-    """condition to how strongly a classifier of noised tiles pushes each step by its gradient: of text a CLIP
-    (train_encoders.text.noised), of label train_denoiser.classifier. Beside guidance, or in place of it (guidance: 1)"""
+    """condition to the scale of classifier guidance: the gradient of a network that learnt noised tiles steers each step. For text it is a CLIP
+    (train_encoders.text.noised), for label train_denoiser.classifier. It is used beside guidance, or in place of it (guidance: 1)"""

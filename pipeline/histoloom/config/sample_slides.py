@@ -26,7 +26,9 @@ class FromImage(Section):
     x_px: Natural = Field(0, description="where the region lies on the canvas")
     y_px: Natural = 0
     """where the region lies on the canvas"""
-    strength: Fraction = Field(1.0, description="fraction of the noise schedule that is run; less changes less")
+    strength: Fraction = Field(
+        1.0, description="fraction of the noise schedule that is run; a smaller value changes less"
+    )
     inverted: bool = False
     """begin from the noise that DDIM, run backwards under the cohort of the image's own slide, finds for the region: it is
     translated to the slide's cohort (Su et al. 2023)"""
@@ -140,14 +142,16 @@ class WovenSlide(Section):
 class SampleSlides(Solved):
     renamed: ClassVar[dict[str, str]] = {"cover": "window_layout"}
     slides: tuple[WovenSlide, ...] = ()
-    """whole slides to be woven"""
+    """whole slides to be made (woven)"""
     window_layout: Literal["lattice", "random", "stride", "independent"] = "lattice"
     """how windows are placed; all but lattice are for comparison, on one block"""
     window_latent_px: Size | None = Field(None, description="side of a window; unstated, as in training")
     halo_latent_px: Natural | tuple[Natural, ...] | None = None
     """width of the window beyond its cell: one number, or one for each step; unstated, a sixteenth of the window"""
     block_latent_px: Size = Field(256, description="approximate side of the block that one task advances")
-    batch_size: Size = Field(16, description="windows in a forward; fixed, so that bytes don't depend on the workers")
+    batch_size: Size = Field(
+        16, description="windows in a forward pass; fixed, so that results do not depend on the number of workers"
+    )
     checkpoint_every: Positive = Field(5, description="steps between commits of a canvas")
     glass_rgb: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field((243, 243, 243), min_length=3, max_length=3)
     """colour of what is not tissue"""

@@ -21,10 +21,10 @@ class Tissue(Section):
     """a tile with less tissue than this is left out"""
     min_od: float = Field(0.06, ge=0, description="least threshold, so that blank glass is not taken for tissue")
     max_od_above_glass: float = Field(0.075, gt=0)
-    """the threshold's most above the density of glass, so that pale tissue isn't lost beside dark tissue"""
-    min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces are no tissue")
+    """how far the threshold may lie above the optical density of glass, so that pale tissue beside dark tissue isn't lost"""
+    min_area_um2: float = Field(2000.0, ge=0, description="smaller pieces do not count as tissue")
     leave_out: Annotated[tuple[Literal["padding", "pen"], ...], Distinct] = ("padding", "pen")
-    """dense things that are no tissue. Pen is found by its colour: take it out of the list for blue and green stains"""
+    """what is left out although it is dense. Pen is found by its colour: take it out of the list for blue and green stains"""
     max_artefact: Fraction = Field(0.1, description="a tile with more padding and pen than this is left out")
     min_sharpness: float = Field(0.1, ge=0)
     """tiles below it are out of focus: standard deviation of the Laplacian over mean, of optical density at 1 µm/px"""
@@ -49,11 +49,13 @@ class Labels(Section):
     """names of the tile labels. A class's number is its place here, from 0; unstated, those of the package that
     train_denoiser.init names"""
     min_fraction: Fraction = Field(0.5, description="a tile takes the class that covers this much of it")
-    spot_radius_um: float = Field(50.0, gt=0, description="a tile takes its nearest spot's label within this")
+    spot_radius_um: float = Field(
+        50.0, gt=0, description="largest distance from a tile to the spot whose label it takes"
+    )
     unlabelled: Literal["drop", "keep"] = "drop"
-    """keep: tiles without label, or whose mask is hidden, stay, to train autoencoder and denoiser"""
+    """drop or keep tiles without a label, or whose mask is hidden. Kept tiles train the autoencoder and the denoiser"""
     fraction: float = Field(1.0, gt=0, le=1)
-    """fraction of train's labels and annotated masks that is visible; of val's too, if there is a test split"""
+    """fraction of the train split's labels and annotated masks that is visible; of the val split's too, if there is a test split"""
     fraction_of: Literal["tile", "slide", "patient"] = "tile"
     """what is visible or hidden as a whole: squares of two tiles a side, slides or patients"""
 
@@ -78,12 +80,12 @@ class Labels(Section):
 
 class Masks(Section):
     source: Literal["polygons", "raster", "spots", "stain", "none"] = "none"
-    """stain: nuclei and clear space, found by their colour, without annotations. spots: each pixel takes the label of the nearest
-    spot within labels.spot_radius_um; nucleus and clear lie over these, where classes name them, found by stain"""
+    """where masks come from. stain: nuclei and clear space, found by their colour, without annotations. spots: each pixel takes the label of the
+    nearest spot within labels.spot_radius_um; if classes name nucleus or clear, these are found by stain and lie on top"""
     classes: tuple[ClassName, ...] = Field((), max_length=_MOST_CLASSES)
     """the first class has the id 1; 0 is background, 255 is unknown. Of stain: nucleus, clear or both"""
     least_certainty: Fraction = 0.5
-    """pixels of a predicted mask (column predicted of slides.csv) are unknown where the learner was less sure"""
+    """pixels of a predicted mask (column predicted of slides.csv) are unknown if the learner was less sure than this"""
 
     @property
     def by_stain(self) -> bool:
@@ -112,7 +114,7 @@ class Repair(Section):
     """Pen on train tiles, made anew by a model that another study trained. Off unless a model is named."""
 
     model: Annotated[str, Names.MODEL] = "none"
-    """none, the name of a packaged model, or the models folder of a study. It is asked under no condition"""
+    """model that replaces pen on train tiles: none, the name of a packaged model, or the models folder of a study. It is run without conditions"""
     max_pen: Fraction = Field(0.3, description="train tiles with more pen than this are left out, as without repair")
     steps: Positive = Field(50, description="of DDIM")
     rounds: Positive = Field(4, description="how often each step is taken, so that the region fits what is kept")
@@ -135,11 +137,13 @@ class Region(Section):
 
 class Split(Section):
     group: Literal["patient", "slide", "region"] = "patient"
-    """what is never divided between splits"""
+    """unit that is never divided between splits"""
     fractions: dict[Literal["train", "val", "test"], Fraction] = Field({"train": 0.7, "val": 0.15, "test": 0.15})
-    """of the groups that the manifest states no split of"""
+    """fractions of the groups whose split the manifest does not state"""
     region: Region = Region()
-    assign: dict[str, Literal["train", "val", "test"]] = Field({}, description="split_group to split, by name")
+    assign: dict[str, Literal["train", "val", "test"]] = Field(
+        {}, description="splits that you state by hand: split group to split"
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self):
@@ -151,7 +155,7 @@ class Split(Section):
 class Tile(Section):
     nullable: ClassVar[tuple[str, ...]] = ("manifest",)
     manifest: Annotated[str | None, Names.FILE] = "manifests/slides.csv"
-    """null where sets alone give tiles"""
+    """table of the slides; null if all tiles come from sets"""
     sets: tuple[TileSet, ...] = Field((), description="tiles that were cut elsewhere")
     spots: Annotated[str | None, Names.FILE] = None
     """CSV of spots: spot_id, slide_id, x_level0_px, y_level0_px, label"""
@@ -165,17 +169,19 @@ class Tile(Section):
     max_outside_fraction: Fraction = 0.1
     """fraction of a slide's polygons (by number or area) or spots that may lie beyond it; more is a fault"""
     slides_root: Annotated[str, Names.FILE] = "data/slides"
-    """of the slides that the manifest names: a folder, or an address such as s3://bucket/slides or https://host/slides"""
+    """folder of the slides that the manifest names, or an address such as s3://bucket/slides or https://host/slides"""
     remote_cache: Annotated[str, Names.FILE] = ".histoloom/remote"
-    """where files at addresses are copied to, all that the manifest names; nothing is removed from it"""
-    mpp: Scale = Field(description="target scale, µm/px; unstated, that of the package that train_denoiser.init names")
+    """folder to which files at addresses are copied. Nothing is removed from it"""
+    mpp: Scale = Field(
+        description="scale at which tiles are cut, µm/px; unstated, that of the package that train_denoiser.init names"
+    )
     more_mpp: tuple[Scale, ...] = ()
     """further scales at which slides and sets are cut, µm/px (condition: magnification)"""
-    upsample: bool = Field(False, description="allow a target finer than the slide's own scale")
+    upsample: bool = Field(False, description="allow a scale finer than the slide's own")
     tile_px: Size = 256
     """side of a tile"""
     stride_px: Positive = 256
-    """from one tile to the next; below tile_px, tiles overlap"""
+    """distance from one tile to the next; below tile_px, tiles overlap"""
     edge: Literal["drop", "shift"] = "drop"
     """the strip at the right and lower border that fills no tile: left out, or covered by tiles that overlap others"""
     tissue: Tissue = Tissue()

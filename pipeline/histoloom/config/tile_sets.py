@@ -24,8 +24,10 @@ class TileSet(Section):
 
     path: Annotated[str, Names.FILE]
     """a folder of pictures, a CSV of paths, or a file or glob of .tar, .parquet, .npz, .h5"""
-    name: FileName | None = Field(None, description="begins the ids of its tiles; unstated, the stem of path")
-    format: SetFormat | None = Field(None, description="unstated, the files at path tell it")
+    name: FileName | None = Field(
+        None, description="prefix of its tiles' ids; unstated, the file name of path without its ending"
+    )
+    format: SetFormat | None = Field(None, description="form of the set; unstated, it is recognised by its files")
     mpp: Scale | None = Field(None, description="scale of its pictures, µm/px; unstated, its column mpp")
     scales: tuple[Scale, ...] = ()
     """µm/px that its tiles are cut at, such as [0.25, 0.5]; unstated, tile.mpp and tile.more_mpp"""
@@ -34,15 +36,17 @@ class TileSet(Section):
     root: Annotated[str | None, Names.FILE] = None
     """of csv: the folder from which its paths count; unstated, the CSV's own"""
     columns: dict[str, str] = Field({})
-    """histoloom's names of columns (image, mask, volume, and those of slides.csv) to the set's; unstated, they are the same"""
+    """histoloom's column names (image, mask, volume, and those of slides.csv), each with the set's own name for it; unstated, both are the same"""
     patterns: dict[str, str] = Field({})
-    """names of columns to regular expressions; the first group, found in a tile's name, is the value"""
-    values: dict[str, str] = Field({}, description="names of columns to one value for all tiles, as for dataset")
-    label_names: tuple[ClassName, ...] = Field((), description="where labels are numbers: their names, from 0")
+    """column names, each with a regular expression that is searched in a tile's name; its first group is the value"""
+    values: dict[str, str] = Field(
+        {}, description="column names, each with one value for all tiles, such as dataset: NAME"
+    )
+    label_names: tuple[ClassName, ...] = Field((), description="names of the labels if they are numbers, from 0")
     masks: Annotated[str | None, Names.FILE] = None
     """of image_folder and csv: a folder of masks with the pictures' relative names"""
     mask_values: dict[int, str] = Field({})
-    """values of masks to names of tile.masks.classes; unstated, 1 is the first class and 0 is background"""
+    """values of mask pixels, each with its class in tile.masks.classes; unstated, 1 is the first class and 0 is background"""
     group_by: Literal["patient", "tile"] = "patient"
     """patient: the split group is the patient, or the slide if no patient is stated. tile: if neither is known, each
     tile is a group of its own. Tiles of one patient may then lie in several splits"""

@@ -20,7 +20,7 @@ class TrainAutoencoder(Section):
     latent_channels: Size = 4
     """numbers in each latent pixel"""
     down_factor: Literal[2, 4, 8, 16] = 4
-    """pixels of a tile to one of its latents, along a side"""
+    """factor by which each side of the latents is smaller than the tile's"""
     channels: Size = 32
     """width of the network"""
     blocks: Size = Field(1, description="residual blocks of a level; tiny's finest level always has 1")
@@ -41,7 +41,7 @@ class TrainAutoencoder(Section):
     learning_rate: float = Field(1e-3, gt=0)
     """of the optimiser"""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """what training computes in: no is fp32; a CPU without bf16 takes fp32"""
+    """number format of training: no is fp32; a CPU without bf16 uses fp32"""
     checkpoint_every: Positive = 200
     """steps between checkpoints; a killed run loses at most these"""
     patience: Positive | None = Field(

@@ -68,11 +68,15 @@ class Prior(Section):
     """What a loaded model could make, and is to stay able to, while it learns a few tiles: it is trained on tiles of its own
     beside them (Ruiz et al. 2023, DreamBooth)."""
 
-    tiles: Positive = Field(64, description="that it makes before training, under the train tiles' other conditions")
+    tiles: Positive = Field(
+        64, description="tiles that it makes before training, under the train tiles' other conditions"
+    )
     leave_out: tuple[ConditionName, ...] = Field(min_length=1)
-    """the conditions that the few tiles are known by, such as label: its own tiles are made and trained on without them"""
-    weight: float = Field(1.0, gt=0, description="of their loss beside that of the few tiles")
-    steps: Positive = Field(20, description="of ddim, to make them")
+    """conditions that mark the new tiles, such as label; its own tiles are made and learnt without them"""
+    weight: float = Field(
+        1.0, gt=0, description="weight of the loss of its own tiles, relative to that of the new ones"
+    )
+    steps: Positive = Field(20, description="steps of ddim that make its own tiles")
 
 
 class LabelClassifier(Section):
@@ -95,11 +99,11 @@ class DiffusedData(Named):
     """an autoencoder's latents; or, without an autoencoder, pixels, masks, instances (masks with nuclei numbered),
     vectors or volumes"""
     factor: Literal[1, 2, 4, 8, 16] = 1
-    """of pixels, masks, instances and volumes: pixels of a tile, along a side, for each diffused pixel"""
+    """of pixels, masks, instances and volumes: factor by which each side is reduced before diffusion"""
     coding: Literal["one_hot", "bits"] = "one_hot"
     """of masks: a channel a class, or the bits of its number (Chen et al. 2023)"""
     least_px: Natural = 0
-    """of masks and instances: islands of a class with fewer pixels of the tile become background in what is made"""
+    """of masks and instances: islands of a class with fewer pixels become background in what is made"""
     condition: ConditionName | None = None
     """of vectors: the condition whose numbers are diffused, such as label or image"""
 
@@ -117,12 +121,11 @@ class TrainDenoiser(Section):
     revision: str | None = None
     """commit of the hub's repository"""
     adapt: Literal["full", "lora", "controlnet"] = "full"
-    """what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that
-    reads the maps (Zhang et al. 2023)"""
+    """what of a loaded model is trained: all of it, low-rank updates (Hu et al. 2021), or a ControlNet beside it that reads mask, picture and partner (Zhang et al. 2023)"""
     lora_rank: Size = 16
-    """of adapt: lora: rank of the updates. More can change more"""
+    """of lora: rank of the updates; a higher rank can change more"""
     prior: Prior | None = None
-    """train a loaded model on tiles that it makes itself too, so that it forgets nothing while it learns a few tiles"""
+    """against forgetting: while a loaded model learns a few new tiles, train it on tiles of its own too"""
     distil: Distil | None = None
     """distil the loaded model to fewer steps, with its teacher's guidance built in; unstated, train it as usual"""
     few_steps: bool = False
@@ -136,10 +139,12 @@ class TrainDenoiser(Section):
     conditions: tuple[ConditionName, ...] = Field(
         ("label", "text"), description=f"what the denoiser reads: any of {', '.join(PLACES['condition'])}"
     )
-    drop: dict[ConditionName, Fraction] = Field({}, description="probability of the null in training; 0.1 if unstated")
+    drop: dict[ConditionName, Fraction] = Field(
+        {}, description="condition to the probability that it is left out in a training step; 0.1 if unstated"
+    )
     augment: dict[Pictured, Fraction] = Field({})
-    """of a picture or partner that is given: the most noise that training adds to it, as a standard deviation. Its values
-    lie between -1 and 1, and the network is told how much it is (Ho et al. 2022)"""
+    """most noise that training adds to a given picture or partner: a standard deviation, for values between -1 and 1. The network is told how
+    much was added (Ho et al. 2022)"""
     map_input: Literal["concat", "spade", "controlnet"] = "concat"
     """how maps enter: concatenated to the latents, by SPADE norms in the decoder (Park et al. 2019), or by a ControlNet,
     which adapt: controlnet sets"""
@@ -164,7 +169,7 @@ class TrainDenoiser(Section):
     """number of noise levels"""
     loss_weight: LossWeight = LossWeight()
     ema_decay: Fraction = 0.999
-    """decay of the average of weights, which is what samples"""
+    """decay of the moving average of the weights, which is used for sampling"""
     steps: Natural = Field(1000, description="0 uses the loaded weights as they are")
     batch_size: Size = 32
     """tiles or windows in a step"""
@@ -172,13 +177,13 @@ class TrainDenoiser(Section):
     """train a classifier of noised data after the denoiser; label must be a condition"""
     class_balanced: bool = Field(False, description="draw tiles of each label equally often; label must be a condition")
     windows_latent_px: tuple[Positive, ...] = ()
-    """train on windows of the latents. Each batch has one of these sides, drawn; unstated, whole tiles"""
+    """train on windows of the latents with these sides; each batch takes one of them at random; unstated, whole tiles"""
     learning_rate: float = Field(4e-4, gt=0)
     """of the optimiser"""
     warmup_steps: Natural = 50
     """steps in which the learning rate rises to its value"""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """what training computes in: no is fp32; a CPU without bf16 takes fp32"""
+    """number format of training: no is fp32; a CPU without bf16 uses fp32"""
     checkpoint_every: Positive = 200
     """steps between checkpoints; a killed run loses at most these"""
     resume_from: Annotated[str | None, Names.FILE] = None

@@ -18,13 +18,13 @@ class Text(Section):
     """The text tower. `train` makes an open_clip CLIP from the manifest's tile-caption pairs."""
 
     source: Annotated[str, Names.MODEL] = "train"
-    """train, the name of a packaged model, a folder, also of Stable Diffusion's form, hf-hub:ORG/NAME (open_clip) or
+    """train, the name of a packaged model, a folder (one of Stable Diffusion's form too), hf-hub:ORG/NAME (open_clip) or
     transformers:ORG/NAME (PLIP: vinid/plip)"""
     revision: str | None = Field(None, description="commit of the hub's repository")
     max_tokens: Positive | None = None
-    """captions are read in as many chunks of context_length as hold these; unstated, in one chunk"""
+    """most tokens of a caption that are read, in chunks of context_length; unstated, one chunk"""
     padding: Literal["masked", "read"] = "masked"
-    """whether the denoiser reads the tokens that fill up a caption, as Stable Diffusion does"""
+    """read: the denoiser also reads the tokens that fill up a short caption, as Stable Diffusion does; masked: it does not"""
     image_px: Size = 64
     """of train: tiles are resized to this side"""
     width: Size = 64
@@ -94,7 +94,9 @@ class Rna(SampleTable):
     """log_counts: the natural log of 1 + counts or amounts (TPM, FPKM) per 10,000; none: values as they are"""
     values: Literal["auto", "linear", "log"] = "auto"
     """what the table holds: linear: counts or amounts; log: logarithms or scores; auto: the values decide"""
-    max_genes: Positive = Field(17655, description="the most variable of the train split are kept")
+    max_genes: Positive = Field(
+        17655, description="most genes that are kept: the most variable ones of the train split"
+    )
     hidden: tuple[Positive, ...] = (6000, 4000, 2048)
     """of train: widths of the encoder's layers; the decoder has them in reverse"""
     code: Size = 200
@@ -118,7 +120,7 @@ class Genotype(SampleTable):
     """Mutations and copy numbers as a multi-hot vector with a third state, not tested."""
 
     table: Annotated[str | None, Names.FILE] = None
-    """CSV: the key's column, and a column a gene or marker"""
+    """CSV with the key's column, and a column for each gene or marker"""
     columns: tuple[str, ...] = Field((), description="markers that are used; empty means all of the table's")
     wild_type: tuple[str, ...] = ("WT", "wild type", "wildtype")
     """values of a marker that is not altered; case doesn't count"""
@@ -161,7 +163,7 @@ class ImageTower(Section):
 
     source: Annotated[TowerName, Names.EXTRACTOR] = "efficientnet-lite0"
     """efficientnet-lite0 (packaged); train; a packaged model that has such an encoder, or a folder that an earlier
-    train_encoders wrote (its image/); or another network of evaluate.features, but efficientnet-lite2"""
+    train_encoders wrote (its image/); or another network of evaluate.features, except efficientnet-lite2"""
     method: SelfSupervision = "vicreg"
     """of train: the self-supervised loss"""
     image_px: Annotated[int, Field(ge=16)] = Field(64, description="tiles are resized to this side")
@@ -178,10 +180,10 @@ class ImageTower(Section):
 class Degrade(Section):
     """What a picture that lies over the tile lost, in this order; nothing where none is stated."""
 
-    blur_px: float = Field(0.0, ge=0, description="standard deviation of a Gaussian blur")
+    blur_px: float = Field(0.0, ge=0, description="blur the picture by a Gaussian of this standard deviation")
     factor: Literal[1, 2, 4, 8, 16] = 1
     """reduce the picture by this factor, and enlarge it again"""
-    noise: float = Field(0.0, ge=0, description="standard deviation, grey levels")
+    noise: float = Field(0.0, ge=0, description="add Gaussian noise of this standard deviation, grey levels")
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     """save the picture as JPEG of this quality; unstated, it is not saved as JPEG"""
 
@@ -194,7 +196,7 @@ class SlideColumns(Section):
 
 
 class TrainEncoders(Section):
-    """What turns conditions into numbers; only those that train_denoiser.conditions names are made."""
+    """Only the encoders of the conditions that train_denoiser.conditions names are made."""
 
     text: Text = Text()
     rna: Rna = Rna()

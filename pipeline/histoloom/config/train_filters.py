@@ -20,9 +20,9 @@ class TrainFilters(Section):
     """fraction of real held-out tiles that a filter may reject, which sets its threshold; unstated, 0.01 for quality,
     distance and anomaly, 0.001 for near_copy, 0.05 for the others"""
     features: Annotated[ExtractorName, Names.EXTRACTOR] = "efficientnet-lite0"
-    """network of distance, label, realism and rna: one of evaluate.features, but efficientnet-lite2"""
+    """network whose features the filters distance, label, realism and rna use: one of evaluate.features, except efficientnet-lite2"""
     segmenter: LearnerConfig | None = None
-    """the learner of masks that the mask filter looks with: a name, or its keys, as uplift.learner; unstated, unet"""
+    """learner of masks that the mask filter uses: a name, or its keys, as uplift.learner; unstated, unet"""
     segmenter_steps: Positive = 400
     """training steps of the mask filter's segmenter, and of each of up to five more that set its threshold"""
 

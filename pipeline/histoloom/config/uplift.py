@@ -29,12 +29,12 @@ class Uplift(Section):
     renamed: ClassVar[dict[str, str]] = {"classifier": "learner"}
     task: LearnerTask = Field("label", description="what the learner predicts of a tile")
     arms: tuple[ArmName, ...] = ("real", "strong", "strong+ssl", "strong+retrieval", "strong+synthetic")
-    """what is trained on; the first has real tiles alone, and the others are compared with it. Words, joined by +: real; strong
+    """what networks learn from. The first arm has real tiles alone, and the others are compared with it. Words, joined by +: real; strong
     (real tiles, strong augmentation); synthetic (accepted tiles); unfiltered (as many of all); synthetic-then-real (in turn, half of the
-    steps each); retrieval (unlabelled real tiles, most like the labelled); ssl (`pretraining` before); classical (augmentation). -of-NAME
+    steps each); retrieval (the unlabelled real tiles that are most like the labelled ones); ssl (`pretraining` before); classical (augmentation). -of-NAME
     takes the synthetic tiles of a request, or of several: strong+synthetic-of-varied-of-noised"""
     asked: ArmName | None = None
-    """the arm that the question is about: its gain is over the best of strong, strong+ssl and strong+retrieval. Unstated, the first of
+    """arm that your question is about: its gain is measured over the best of strong, strong+ssl and strong+retrieval; unstated, the first of
     `arms` with strong augmentation and synthetic tiles"""
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((1.0,), min_length=1)
     """synthetic tiles for each real one, in the arms that have both: how many there may be, and how often they are seen"""

