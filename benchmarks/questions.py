@@ -71,7 +71,7 @@ def rare(root: Path, _: int, fraction: float) -> Study:
     table = table[~table.index.isin(scarce.index[~scarce["slide_id"].isin(kept)])].copy()
     table.loc[table["set"] != "AMi-Br", "label"] = ""
     in_normal = {"from": "tile", "strength": 0.8, "where": {"label": "normal"}}
-    atypical = {"where": {"label": "atypical"}, "like": "tile", "tiles": _MADE}
+    atypical = {"where": {"label": "atypical"}, "tiles": _MADE}
     requests = [
         request
         for number, label in enumerate(CLASSES)
@@ -106,9 +106,9 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
         request
         for number, label in enumerate(CLASSES)
         for request in (
-            {"name": f"swapped{number}", "where": {"label": label}, "like": "tile", **swap},
+            {"name": f"swapped{number}", "where": {"label": label}, **swap},
             {"name": f"inverted{number}", "where": {"label": label}, "start": inverted, **swap},
-            {"name": f"unswapped{number}", "where": {"label": label}, "like": "tile", "tiles": 300},
+            {"name": f"unswapped{number}", "where": {"label": label}, "tiles": 300},
         )
     ]  # fmt: skip
     conditions = ["magnification", "cohort", "label", "image", "text"]

@@ -300,7 +300,7 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"reduce": "median"}, "is no reduce; there are each, mean"),
         ({"remake": {"grow_um": 3}}, "names no region"),
         ({"remake": {"classes": ["tubule"]}}, "are no tile.masks.classes"),
-        ({"like": "tile"}, "'image' is not among"),
+        ({"change": {"leave_out": ["image"]}}, "'image' is not among"),
         ({"reduce": "features", "purpose": "predict"}, "features and taps go together"),
         ({"start": {"noise": "own"}}, "state from: tile"),
         ({"start": OWN, "samples": 2}, "all samples would be the same"),

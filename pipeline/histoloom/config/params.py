@@ -275,7 +275,6 @@ class Params(Section):
             "magnification": change.mpp is not None,
             "cohort": bool(where.cohort or change.cohort),
             "number": bool(change.number),
-            "image": request.like is not None,
         }
         asked = [name for name, needed in needs.items() if needed] + sorted(change.leave_out)
         for name in (name for name in asked if name not in names):

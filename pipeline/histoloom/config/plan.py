@@ -48,8 +48,6 @@ class Request(Program):
     """how many tiles; all: with purpose: predict, every tile that `where` selects"""
     where: Where = Where()
     change: Change = Change()
-    like: Literal["tile"] | None = None
-    """tile: sample variations of each selected tile, under its embedding (condition image)"""
     counterfactual: bool = Field(
         False, description="sample each tile twice from one seed: under its conditions as they are, and changed"
     )
