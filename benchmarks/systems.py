@@ -82,11 +82,12 @@ def measured(name: str, data: Path | None, recipe: Path | None, folder: Path) ->
 
 
 def measured_once(name: str) -> Measured:
-    """What a system comes to on drawn data. It is measured again only where its folder or histoloom has changed; a run that was broken off
+    """What a system comes to on drawn data. It is measured again only where its recipe, its code or histoloom's has changed; a run that was broken off
     is gone on with."""
     package = Path(histoloom.__file__).parent
     code = {str(path.relative_to(package)): sha256_file(path) for path in sorted(package.rglob("*.py"))}
-    own = {path.name: sha256_file(path) for path in sorted(folder_of(name).iterdir()) if path.is_file()}
+    read = [path for path in sorted(folder_of(name).iterdir()) if path.suffix == ".py" or path.name == "recipe.yaml"]
+    own = {path.name: sha256_file(path) for path in read}
     key = digest([own, code])[:12]
     kept = FOLDER / "checked" / f"{name}@{key}"
     for other in kept.parent.glob(f"{name}@*"):
