@@ -15,6 +15,7 @@ WORDS = {
     "rare": "atypical mitoses of AMi-Br, {percent} of them labelled",
     "scanner": "mitoses of AMi-Br on a scanner that was not labelled",
     "hospital": "nuclei of TNBC, a hospital that was not labelled, {percent} of MoNuSeg's patients labelled",
+    "hospital_reversed": "nuclei of MoNuSeg, hospitals that were not labelled, {percent} of TNBC's patients labelled",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,24 +118,23 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
     return study
 
 
-def hospital(root: Path, fold: int, fraction: float) -> Study:
-    """Nuclei of monuseg drawn. Of tnbc's patients one half lies in train without masks, and the other is tested on.
+def hospital(root: Path, fold: int, fraction: float, taught: str = "monuseg", asked: str = "tnbc") -> Study:
+    """Nuclei of one set drawn, `taught`. Of the other set's patients, `asked`, one half lies in train without masks, and the other is tested on.
 
-    The generator is trained here from nothing, since the packaged one saw half of these patients.
+    The generator is trained here from nothing, since the packaged one saw half of tnbc's patients.
     """
-    folder = root / f"hospital-{fold}-{fraction:g}"
-    known = monuseg_slides(folder, real_data() / "monuseg").assign(site="monuseg").drop(columns="organ")
-    target = tnbc_slides(folder, real_data() / "tnbc").assign(site="tnbc").drop(columns="covered")
-    known["split"] = np.where(np.arange(len(known)) % 6 == 5, "val", "train")
+    folder = root / f"{'hospital' if taught == 'monuseg' else 'hospital-reversed'}-{fold}-{fraction:g}"
+    known, target = (_nuclei(folder, name) for name in (taught, asked))
+    known["split"] = np.where(pd.factorize(known["patient_id"])[0] % 6 == 5, "val", "train")
     half = _dealt(target["patient_id"], 2)[target["patient_id"]].to_numpy()
     target["split"] = np.where(half == fold, "test", "train")
-    target.loc[target["split"] == "train", "mask"] = None
+    target.loc[target["split"] == "train", _DRAWN[asked]] = None
     order = np.random.default_rng(1).permutation(known.loc[known["split"] == "train", "patient_id"].unique())
     kept = {*order[: max(2, round(fraction * len(order)))]}
-    known.loc[(known["split"] == "train") & ~known["patient_id"].isin(kept), "instances"] = None
+    known.loc[(known["split"] == "train") & ~known["patient_id"].isin(kept), _DRAWN[taught]] = None
     slides = pd.concat([known, target], ignore_index=True).fillna("").to_dict("records")
     drawn = {"tiles": 400, "where": {"contains": {"nucleus": 0.1}}}
-    swap = {"cohort": {"site": "tnbc"}}
+    swap = {"cohort": {"site": asked}}
     params = {
         "tile": {
             "mpp": 0.5, "tile_px": 32, "stride_px": 32, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
@@ -159,6 +159,15 @@ def hospital(root: Path, fold: int, fraction: float) -> Study:
         "uplift": {"task": "mask", "steps": 400, "batch_size": 8, "learning_rate": [2e-3, 5e-4], "ratios": [0.25], **_COMMON},
     }  # fmt: skip
     return Study(folder, params, slides, {})
+
+
+_DRAWN = {"monuseg": "instances", "tnbc": "mask"}
+"""Column of slides.csv that names what was drawn in a set."""
+
+
+def _nuclei(folder: Path, name: str) -> pd.DataFrame:
+    slides, others = {"monuseg": (monuseg_slides, "organ"), "tnbc": (tnbc_slides, "covered")}[name]
+    return slides(folder, real_data() / name).assign(site=name).drop(columns=others)
 
 
 _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
@@ -187,6 +196,14 @@ QUESTIONS = {
     ),
     "hospital": Question(
         hospital, 2, (1.0, 0.1), "strong+synthetic-of-real-masks",
+        {
+            "realism_filter": "strong+unfiltered-of-real-masks", "targeting": "strong+synthetic-of-unswapped",
+            "mixing": "strong+synthetic-then-real-of-real-masks",
+        },
+        {},
+    ),
+    "hospital_reversed": Question(
+        partial(hospital, taught="tnbc", asked="monuseg"), 2, (1.0,), "strong+synthetic-of-real-masks",
         {
             "realism_filter": "strong+unfiltered-of-real-masks", "targeting": "strong+synthetic-of-unswapped",
             "mixing": "strong+synthetic-then-real-of-real-masks",

@@ -49,7 +49,7 @@ def drawn(root: Path, name: str, fold: int) -> Study:
             "pretraining": {"steps": 2, "batch_size": 8},
         },
     }  # fmt: skip
-    if name == "hospital":
+    if name.startswith("hospital"):
         tile |= {"masks": {"source": "raster", "classes": ["nucleus"]}}
         merge(small, {"train_denoiser": {"conditions": ["mask"]}, "uplift": {"task": "mask"}})
     else:
@@ -133,7 +133,7 @@ def main() -> None:
                 minutes[f"minutes_{name}_{fraction:g}"] = (time.monotonic() - start) / 60
             if options.pictures is not None and found:
                 options.pictures.mkdir(parents=True, exist_ok=True)
-                words = "Dice" if name == "hospital" else "balanced accuracy"
+                words = "Dice" if name.startswith("hospital") else "balanced accuracy"
                 drawn_differences(found, words).savefig(options.pictures / f"{name}.png", dpi=110)
     if options.findings is not None:
         write_findings(options.findings, said)
