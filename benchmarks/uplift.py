@@ -1,9 +1,9 @@
 """Whether synthetic tiles gain anything over strong augmentation, pretraining and retrieval, on real data, by the stages that a user runs.
 
 Three questions (benchmarks/questions.py). `rare`: atypical mitoses, of which few are labelled. `scanner`: mitoses on a scanner that was not labelled.
-`hospital`: nuclei of a hospital that was not labelled. A gain is over the best arm without synthetic tiles, which val chooses. Arm and label fraction that
-each claim is about are named in that file. It needs the real data that HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own, and its figures
-mean nothing.
+`hospital`: nuclei of a hospital that was not labelled; `hospital_reversed` is the same with the two sets exchanged. A gain is over the best arm without
+synthetic tiles, which val chooses. Arm and label fraction that each claim is about are named in that file. It needs the real data that
+HISTOLOOM_REAL_DATA names; with --smoke it draws slides of its own, and its figures mean nothing.
 """
 
 from __future__ import annotations
