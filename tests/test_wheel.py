@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -43,6 +44,25 @@ def test_it_is_small_with_its_model(installed):
 def test_its_top_level_is_the_package_alone(installed):
     assert {p.name for p in installed.iterdir() if p.suffix != ".dist-info"} == {"histoloom"}
     assert (installed / "histoloom/py.typed").is_file()
+
+
+def test_a_registry_shows_a_page_whose_links_lead_somewhere(installed):
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    head, _, page = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in head
+    assert page.startswith("# histoloom") and "## Ten lines of Python" in page and "Not for diagnosis." in page
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links and all(link.startswith("https://") for link in links)
+
+
+def test_every_extra_that_a_page_or_a_message_names_is_there(installed):
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    there = {*re.findall(r"^Provides-Extra: (\S+)$", metadata.read_text(encoding="utf-8"), re.M)}
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "pipeline").rglob("*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    found = re.findall(r"(?:histoloom|'\.|\"\.|wheel|whl)\[([a-z0-9_,-]+)\]", "\n".join(texts))
+    named = {extra for each in found for extra in each.split(",")}
+    assert {"remote", "dev"} <= named <= there, named - there
 
 
 def test_it_makes_studies_and_has_its_packaged_model(installed, tmp_path):

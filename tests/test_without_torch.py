@@ -49,7 +49,9 @@ def _dependencies() -> dict[str, str]:
 
 def _listed() -> set[str]:
     """The packages that the page names for an installation without torch."""
-    (block,) = re.findall(r"pip install --no-deps histoloom\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```\n([^`]*)\npip install --no-deps histoloom\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
     return {re.split(r"\[", word.strip("'"))[0] for word in block.replace("\\\n", " ").split()[2:]}
 
 

@@ -192,16 +192,24 @@ def test_other_addresses_are_refused_in_words(folder, root, value, words, monkey
     assert words in caught.value.problem and "secret" not in caught.value.problem + caught.value.remedy
 
 
-def test_a_missing_package_is_named(folder):
-    """Where s3fs can't be imported."""
+@pytest.mark.parametrize(
+    "package, kind, remedy",
+    [
+        ("s3fs", "s3", "pip install 'histoloom[remote]'"),
+        ("gcsfs", "gs", "pip install gcsfs"),
+        ("adlfs", "az", "pip install adlfs"),
+    ],
+)
+def test_a_missing_package_is_named(folder, package, kind, remedy):
+    """Where it can't be imported."""
     code = (
-        "import sys; sys.modules['s3fs'] = None\n"
+        f"import sys; sys.modules['{package}'] = None\n"
         "from pathlib import Path; from histoloom.data.slide_files import NoFile, Root\n"
-        "try: Root('s3://bucket/slides', Path('cache')).find('a.svs')\n"
+        f"try: Root('{kind}://bucket/slides', Path('cache')).find('a.svs')\n"
         "except NoFile as error: print(error.problem, error.remedy)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "needs a package that is missing" in done.stdout and "pip install 'histoloom[remote]'" in done.stdout
+    assert "needs a package that is missing" in done.stdout and remedy in done.stdout
 
 
 def test_a_study_elsewhere_keeps_addresses_as_they_are(folder):

@@ -36,7 +36,15 @@ _ASKED_AT_ONCE = 8
 _SILENCE_S = 60.0
 _LARGE = 1e8
 """Bytes of a file whose progress is shown."""
-_INSTALL = "pip install 'histoloom[remote]'"
+_INSTALL = dict.fromkeys(("gs", "gcs"), "pip install gcsfs") | dict.fromkeys(("az", "abfs"), "pip install adlfs")
+_INSTALL_OTHERS = "pip install 'histoloom[remote]'"
+_RIGHTS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket",
+    "gs": "name the file of a key in GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ANON=true for a public container",
+}
+"""What states the rights of a user, by the kind of an address."""
+_RIGHTS |= {"gcs": _RIGHTS["gs"], "abfs": _RIGHTS["az"]}
 _MAKE_ROOM = "make room there, or name another folder in tile.remote_cache."
 
 
@@ -185,10 +193,12 @@ def _shown(name: str, size: int) -> Iterator[Any]:
 @contextmanager
 def _told(address: str) -> Iterator[None]:
     """Turn what libraries raise of an address into words."""
+    kind = address.partition("://")[0].lower()
     try:
         yield
     except ImportError as error:
-        raise CannotFetch(f"'{address}' needs a package that is missing ({error}).", f"run: {_INSTALL}") from error
+        remedy = f"run: {_INSTALL.get(kind, _INSTALL_OTHERS)}"
+        raise CannotFetch(f"'{address}' needs a package that is missing ({error}).", remedy) from error
     except _refusals() as error:
         why: BaseException = error
         if isinstance(error, FileNotFoundError):  # which fsspec's http also makes of a server that doesn't answer
@@ -196,11 +206,24 @@ def _told(address: str) -> Iterator[None]:
             answered = isinstance(why, FileNotFoundError) or getattr(why, "status", 0) in (404, 410)
             if answered or not isinstance(why, _refusals("aiohttp")):
                 raise CannotFetch(f"there is no file '{address}'.", "mend the address.", gone=True) from error
-        problem = f"'{address}' can't be reached ({str(why) or type(why).__name__})."
-        raise CannotFetch(problem, "look at the address, the network, and your rights there.") from error
+        said = (str(why) or type(why).__name__).partition("\n")[0]
+        raise CannotFetch(f"'{address}' can't be reached ({said}).", _remedy(kind, said)) from error
 
 
-_ERRORS = {"aiohttp": ("ClientError",), "botocore.exceptions": ("BotoCoreError", "ClientError")}
+def _remedy(kind: str, said: str) -> str:
+    if "self-signed" in said or "issuer" in said:
+        return "if you trust the server, name the file of its authority's certificate in SSL_CERT_FILE."
+    rights = f": {_RIGHTS[kind]}" if kind in _RIGHTS else ""
+    return f"look at the address, the network, and your rights there{rights}."
+
+
+_ERRORS = {
+    "aiohttp": ("ClientError",),
+    "azure.core.exceptions": ("AzureError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+}
 """Errors of their own that libraries raise; a library that isn't loaded raised none."""
 
 

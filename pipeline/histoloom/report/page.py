@@ -173,8 +173,8 @@ def _woven(folder: Path, measured: Metrics, pages: Path) -> list[dict]:
     return out
 
 
-def _curves(reports: Path, model: str) -> list[str]:
-    """The curves of one of several models; '' stands for the only one."""
+def _curves(reports: Path, model: str) -> list[tuple[str, str]]:
+    """The titles and curves of one of several models; '' stands for the only one."""
     stages = (
         ("train_encoders", "text"),
         ("train_encoders", "rna"),
@@ -190,7 +190,8 @@ def _curves(reports: Path, model: str) -> list[str]:
         / "plots/metrics/loss.tsv"
         for stage, part in stages
     }
-    return [data_uri(curve_picture(t, f"{title}: loss"), "svg+xml") for title, t in tables.items() if t.exists()]
+    titled = [(f"{title}: loss", table) for title, table in tables.items() if table.exists()]
+    return [(title, data_uri(curve_picture(table, title), "svg+xml")) for title, table in titled]
 
 
 def _measured(measured: Metrics) -> list[tuple[str, str]]:
