@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from histoloom import allocator
 from histoloom.config import Cluster
 from histoloom.crew import Work, crew_here, crew_of_dask
-from histoloom.errors import HistoloomError
+from histoloom.errors import HistoloomError, with_extra
 from histoloom.progress import progress
 from histoloom.registry import extend, extensions
 from histoloom.scheduler import check_versions, reach, wait_for_workers, words_for_what_died
@@ -161,7 +161,7 @@ def _make_cluster(config: Cluster, tasks: int, *, gpu: bool):
             from dask_cuda import LocalCUDACluster
         except ImportError:
             raise HistoloomError(
-                "Running on GPUs needs dask-cuda: pip install 'histoloom[cuda]', or set "
+                f"Running on GPUs needs dask-cuda: {with_extra('cuda')}, or set "
                 "workers: 0 in cluster.yaml for one GPU in this process."
             ) from None
         import torch

@@ -11,6 +11,11 @@ class HistoloomError(Exception):
     """An error that a user can act on: what happened, to which item, and what to do about it."""
 
 
+def with_extra(name: str) -> str:
+    """How to get the packages of an extra, which a clone and a wheel do differently."""
+    return f"install histoloom with its extra '{name}' (docs/how-to/install.md, Extras)"
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong in what the user stated.

@@ -195,7 +195,7 @@ def test_other_addresses_are_refused_in_words(folder, root, value, words, monkey
 @pytest.mark.parametrize(
     "package, kind, remedy",
     [
-        ("s3fs", "s3", "pip install 'histoloom[remote]'"),
+        ("s3fs", "s3", "with its extra 'remote'"),
         ("gcsfs", "gs", "pip install gcsfs"),
         ("adlfs", "az", "pip install adlfs"),
     ],

@@ -14,7 +14,7 @@ from histoloom.backbones.control import FOLDER, control_residuals, load_control,
 from histoloom.backbones.refit import Inputs, refitted
 from histoloom.backbones.spade import install_spade
 from histoloom.conditions.batch import Conditions
-from histoloom.errors import HistoloomError
+from histoloom.errors import HistoloomError, with_extra
 
 if TYPE_CHECKING:
     from diffusers.models import UNet2DConditionModel
@@ -214,8 +214,8 @@ class UNet(Backbone):
             if kind == "auto":
                 return "sdpa"
             raise HistoloomError(
-                f"train_denoiser.attention is xformers, and its kernels don't load ({error}). Install "
-                "histoloom[xformers] on a machine with a GPU, or set attention: auto."
+                f"train_denoiser.attention is xformers, and its kernels don't load ({error}). On a machine "
+                f"with a GPU, {with_extra('xformers')}, or set attention: auto."
             ) from error
         return "xformers"
 

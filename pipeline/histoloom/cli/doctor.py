@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from histoloom.config.extractors import KNOWN_EXTRACTORS, NOT_STATED
+from histoloom.errors import with_extra
 from histoloom.progress import results
 
 _NEEDED = (
@@ -68,7 +69,7 @@ def _findings() -> Iterator[Finding]:
     yield _openslide()
     for name, (extra, purpose) in _EXTRAS.items():
         missing = importlib.util.find_spec(name) is None
-        remedy = f"for {purpose}: pip install 'histoloom[{extra}]'" if missing else ""
+        remedy = f"for {purpose}: {with_extra(extra)}" if missing else ""
         yield Finding(f"{name} (optional)", "no" if missing else "yes", True, remedy)
     yield _needed("git", shutil.which("git") or "", shutil.which("git") is not None, "install git")
     yield Finding("device", _device())

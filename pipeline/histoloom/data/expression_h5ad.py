@@ -10,7 +10,7 @@ import pandas as pd
 from histoloom.config import Rna
 from histoloom.data.expression_values import check_values, kind_of
 from histoloom.data.found import listed
-from histoloom.errors import Fault, Note
+from histoloom.errors import Fault, Note, with_extra
 
 _X, _RAW = "X", "raw"
 _ROWS = 200
@@ -23,7 +23,7 @@ def read_h5ad(config: Rna) -> tuple[pd.DataFrame | None, list[Fault | Note]]:
     try:
         import anndata
     except ImportError:
-        remedy = "pip install 'histoloom[h5ad]', or save it as Parquet."
+        remedy = f"{with_extra('h5ad')}, or save it as Parquet."
         return None, [Fault(where, "reading it needs anndata.", remedy)]
     try:
         data = anndata.read_h5ad(where)

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from histoloom.data.commit import digest, sync, write_json
+from histoloom.errors import with_extra
 from histoloom.progress import console, progress
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -36,8 +37,9 @@ _ASKED_AT_ONCE = 8
 _SILENCE_S = 60.0
 _LARGE = 1e8
 """Bytes of a file whose progress is shown."""
-_INSTALL = dict.fromkeys(("gs", "gcs"), "pip install gcsfs") | dict.fromkeys(("az", "abfs"), "pip install adlfs")
-_INSTALL_OTHERS = "pip install 'histoloom[remote]'"
+_INSTALL = dict.fromkeys(("gs", "gcs"), "run: pip install gcsfs") | dict.fromkeys(
+    ("az", "abfs"), "run: pip install adlfs"
+)
 _RIGHTS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket",
     "gs": "name the file of a key in GOOGLE_APPLICATION_CREDENTIALS",
@@ -197,7 +199,7 @@ def _told(address: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        remedy = f"run: {_INSTALL.get(kind, _INSTALL_OTHERS)}"
+        remedy = _INSTALL.get(kind, with_extra("remote"))
         raise CannotFetch(f"'{address}' needs a package that is missing ({error}).", remedy) from error
     except _refusals() as error:
         why: BaseException = error
