@@ -56,7 +56,16 @@ def test_a_class_without_train_tiles_is_said_and_measured(slides, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert metrics["classes_without_train_tiles"] == ["stroma", "misspelt"]
     assert f"no train tile of 'stroma' ({metrics['tiles_by_split']['test']['stroma']} in test)" in said
-    assert "no train tile of 'misspelt' (nor in val or test)" in said and "'tumour'" not in said
+    assert "no train tile of 'misspelt' (nor in val or test)" in said and "no train tile of 'tumour'" not in said
+
+
+def test_a_class_that_a_held_out_split_lacks_is_said_and_measured(slides, capsys):
+    split, label = ("train", "train", "test"), ("tumour", "stroma", "stroma")
+    metrics = tile_slides(study([slide_row(n, split=split[n], label=label[n]) for n in range(3)]).tile)
+    assert metrics["classes_without_held_out_tiles"] == {"test": ["tumour"]}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no test tile of 'tumour' ({metrics['tiles_by_split']['train']['tumour']} in train, 0 in val)" in said
+    assert "no val tile" not in said  # as no group is in val
 
 
 def test_rasters_label_tiles_and_keep_instances(slides):

@@ -10,7 +10,7 @@ from histoloom.config import Params, Tile
 from histoloom.data.manifest import Manifest, check_manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.study_folder import Study
-from histoloom.errors import Fault, Note, faults_among, notes_among
+from histoloom.errors import Fault, Note, faults_among
 from histoloom.slides.describe import known_captions
 from histoloom.studies.checks.manifests import check_splits
 from histoloom.studies.checks.validate import check_study
@@ -52,11 +52,19 @@ def faults_of(rows=ROWS, tile: dict | None = None, **sections) -> dict[str, str]
     }
 
 
+def _not_of_labels(found: list) -> list:
+    return [each for each in found if each.column != "tile.labels.classes"]
+
+
 REQUEST = {"name": "more", "tiles": 3}
 
 
 def test_a_study_with_the_fewest_keys_has_no_fault(slides):
-    assert study() == []
+    assert study(tile={"labels": {"source": "slide", "classes": ["tumour", "stroma"]}}) == [
+        Note("params.yaml", f"no {split} slide of '{name}' (1 in train, {elsewhere}): nothing is measured of it there. "
+             f"Train has '{name}' of one patient alone: add another patient that shows it.", None, "tile.labels.classes")
+        for split, name, elsewhere in (("val", "stroma", "1 in test"), ("test", "tumour", "1 in val"))
+    ]  # fmt: skip
 
 
 def test_what_the_manifest_tells_of_late_stages_is_said(slides):
@@ -95,7 +103,7 @@ def test_nuclei_that_are_not_told_apart_are_said():
 def test_what_emit_would_refuse_of_a_package_is_said_before_it_is_trained_on(slides):
     begun = {"tile": {"mpp": 2.0}, "train_denoiser": {"init": "histoloom-base"}}
     assert any("camelyon16:normal_093" in fault.problem for fault in faults_among(study(**begun)))
-    assert study(**begun, emit={"allow_unknown_ancestors": True}) == [
+    assert _not_of_labels(study(**begun, emit={"allow_unknown_ancestors": True})) == [
         Note(
             "params.yaml, tile.mpp",
             "'histoloom-base' was trained at 0.25, 0.35, 0.5, 0.69, 1 µm/px, and is adapted to 2.",
@@ -106,14 +114,14 @@ def test_what_emit_would_refuse_of_a_package_is_said_before_it_is_trained_on(sli
 def test_captions_that_the_tower_does_not_read_are_counted(slides):
     rows = [row | {"caption": f"{REPORT}, case {n}"} for n, row in enumerate(ROWS)]
     tower = {"train_encoders": {"text": {"source": "histoloom-base"}}, "emit": {"allow_unknown_ancestors": True}}
-    [note] = notes_among(study(rows, {"caption": "{caption}"}, **tower))
+    [note] = _not_of_labels(study(rows, {"caption": "{caption}"}, **tower))
     assert note.fact.startswith("4 of 4 distinct captions are cut at 24 tokens, and 3 read as another one does")
-    [note] = notes_among(study(rows, {"caption": "{caption}, {composition}"}))
+    [note] = _not_of_labels(study(rows, {"caption": "{caption}, {composition}"}))
     assert note.fact.startswith("of what is known before tiles are cut, 4 of 4")
     tower["train_encoders"]["text"]["max_tokens"] = 96
-    assert notes_among(study(rows, {"caption": "{caption}"}, **tower)) == []
+    assert _not_of_labels(study(rows, {"caption": "{caption}"}, **tower)) == []
     asked = {"plan": {"requests": [REQUEST | {"change": {"caption": REPORT}}]}}
-    assert "1 of" in notes_among(study(**asked))[0].fact
+    assert "1 of" in _not_of_labels(study(**asked))[0].fact
 
 
 def test_a_tower_that_can_not_be_loaded_is_said(slides):
