@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,6 +68,17 @@ def test_a_class_that_a_held_out_split_lacks_is_said_and_measured(slides, capsys
     said = " ".join(capsys.readouterr().err.split())
     assert f"no test tile of 'tumour' ({metrics['tiles_by_split']['train']['tumour']} in train, 0 in val)" in said
     assert "no val tile" not in said  # as no group is in val
+
+
+def test_splits_without_a_group_or_a_tile_are_said(slides, capsys):
+    rows = [slide_row(n, patient_id="p") for n in range(2)]
+    tile_slides(study(rows, {"split": {"group": "slide"}}).tile)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "tile: no group is in test: the split group is the slide (tile.split.group), and there are 2" in said
+    rows = [slide_row(n, split=split) for n, split in enumerate(("train", "val", "test"))]
+    Path("data/slides/s2.svs").write_bytes(b"no slide")
+    tile_slides(study(rows, {"max_bad_slides": 1}).tile)
+    assert "tile: no tile is in test: none of its groups gave one ('p2')" in " ".join(capsys.readouterr().err.split())
 
 
 def test_rasters_label_tiles_and_keep_instances(slides):

@@ -15,6 +15,8 @@ import pandas as pd
 from histoloom.cluster import Pool
 from histoloom.config import Tile
 from histoloom.data.commit import link_tree
+from histoloom.data.few_groups import empty_splits, few_groups
+from histoloom.data.found import listed
 from histoloom.data.groups import split_groups, study_splits
 from histoloom.data.held_out_classes import class_counts, lacking, lacking_in_words
 from histoloom.data.label_budget import visible_fractions
@@ -82,6 +84,9 @@ def cut_slides(work: Work) -> TileMetrics:
     config = work.params.tile
     manifest = read_manifest(config)
     splits = study_splits(manifest, config, work.params.seed)
+    few = few_groups(splits, config.split)
+    for split in empty_splits(splits, config.split):
+        console.print(f"tile: no group is in {split}" + (f": {few}" if few else ""), markup=False)
     visible = visible_fractions(manifest, config, splits, work.params.seed)
     parts = _set_jobs(manifest, splits, visible, work)
     with work.pool(len(manifest.slides) + len(parts)) as call:
@@ -303,6 +308,9 @@ def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
 def _not_held_out(rows: pd.DataFrame, splits: dict[str, str], config: Tile) -> dict[str, list[str]]:
     """Held-out split to the classes that train shows and it does not; it is said, as nothing is measured of them there."""
     counts, held = class_counts(rows, config.labels.named), {*splits.values()}
+    for split in sorted(held - {*rows["split"]}):
+        groups = listed(group for group, of in splits.items() if of == split)
+        console.print(f"tile: no tile is in {split}: none of its groups gave one ({groups})", markup=False)
     for line in lacking_in_words(counts, held, "tile", config.split.group):
         console.print(f"tile: {line}", markup=False)
     return lacking(counts, held)

@@ -79,6 +79,32 @@ def test_what_the_manifest_tells_of_late_stages_is_said(slides):
     assert "reaches beyond slide 's0', which is 128 x 128" in found["sample_slides.slides, 'c'"]
 
 
+def _of_one_patient(count: int) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "split"} | {"patient_id": "p"} for row in ROWS[:count]]
+
+
+def test_one_patient_of_two_slides_is_led_to_a_study_without_faults(slides):
+    """Each remedy that is named is taken, until nothing is left."""
+    (fault,) = faults_among(study(_of_one_patient(2)))
+    assert (
+        fault.column == "patient_id"
+        and "the split group is the patient (tile.split.group), and there is 1: 'p'" in fault.problem
+    )
+    assert "3 in all" in fault.problem and "tile.split.group: region" in fault.remedy
+    by_slide = study(_of_one_patient(2), {"split": {"group": "slide"}})
+    (note,) = [each for each in _not_of_labels(by_slide) if isinstance(each, Note)]
+    assert faults_among(by_slide) == [] and note.fact.startswith("no group is in test: the split group is the slide")
+    assert "measured on val too" in note.fact and "tile.split.group: region" in note.fact
+    region = {"split": {"group": "region", "region": {"rows": 2, "cols": 2, "gap_um": 0}}}
+    assert _not_of_labels(study(_of_one_patient(2), region)) == []
+
+
+def test_one_slide_alone_holds_nobody_out_and_the_remedy_is_named(slides):
+    (fault,) = faults_among(study(_of_one_patient(1), {"split": {"group": "slide"}}))
+    assert fault.where == "params.yaml, tile.split" and "there is 1: 's0'" in fault.problem
+    assert "tile.split.group: region" in fault.remedy
+
+
 @pytest.mark.parametrize("content", [b"short", b"\xff" * 32])
 def test_a_salt_that_emit_would_refuse_is_said(slides, monkeypatch, content):
     monkeypatch.delenv("HISTOLOOM_SALT", raising=False)
