@@ -190,7 +190,7 @@ def _check_together(manifest: Manifest, config: Tile) -> list[Fault | Note]:
     forms = ids.near_duplicates([*(entry.patient_id for entry in manifest.slides), *sorted(of_sets)])
     for name, other in ((name, other) for name, other in forms.items() if name in of_sets):
         found.fault(*_alike(name, other), column="patient_id")
-    _check_groups(manifest.stated, {entry.patient_id for entry in manifest.stated}, config, found)
+    _check_groups(manifest.stated, {entry.patient_id for entry in manifest.stated} - {""}, config, found)
     return found.all
 
 
