@@ -50,6 +50,15 @@ def test_a_group_that_shows_two_lacking_classes_is_moved_once():
     assert "'a' (5 in train, 0 in val), 'b' (7 in train, 0 in val)" in line and "{p: test}" in line
 
 
+def test_no_group_is_proposed_for_two_splits():
+    two = _rows(p=("train", {"a": 2}), q=("train", {"a": 3}), r=("val", {"b": 1}), s=("test", {"b": 1}))
+    to_val, to_test = _said(two)
+    assert "{p: val}" in to_val and "no patient of 'a' to spare" in to_test and "assign" not in to_test
+    three = _rows(**{n: ("train", {"a": k}) for k, n in enumerate("pqt", 1)}, r=("val", {"b": 1}), s=("test", {"b": 1}))
+    to_val, to_test = _said(three)
+    assert "{p: val}" in to_val and "{q: test}" in to_test
+
+
 def test_a_split_whose_tiles_were_all_lost_lacks_all_and_one_without_groups_none():
     rows = _rows(p=("train", {"a": 2}))
     assert lacking(class_counts(rows, ["a", "b"]), {"train", "val"}) == {"val": ["a"]}

@@ -11,7 +11,8 @@ from histoloom.data.schema import SPLITS
 
 def wanted_splits(config: Split) -> list[str]:
     """The splits that have a fraction."""
-    return [split for split in SPLITS if config.fractions.get(split, 0) > 0]
+    fractions: dict[str, float] = dict(config.fractions.items())
+    return [split for split in SPLITS if fractions.get(split, 0) > 0]
 
 
 def empty_splits(splits: Mapping[str, str], config: Split) -> list[str]:

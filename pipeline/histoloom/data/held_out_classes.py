@@ -39,10 +39,12 @@ def lacking_in_words(counts: ClassCounts, splits: Container[str], what: str, gro
 
     splits : those that have a group. what : 'tile' or 'slide', what is counted. group : the unit of the split, such as 'patient'.
     """
+    moved: dict[str, str] = {}  # to either split, so that no group is proposed twice
     for split, names in lacking(counts, splits).items():
         listed = ", ".join(f"'{name}' ({_elsewhere(counts[name], split)})" for name in names[:_CLASSES_SHOWN])
         more = f" and {len(names) - _CLASSES_SHOWN:,} more" if len(names) > _CLASSES_SHOWN else ""
-        yield f"no {split} {what} of {listed}{more}: nothing is measured of it there. {_remedy(counts, names, split, group)}"
+        remedy = _remedy(counts, names, split, group, moved)
+        yield f"no {split} {what} of {listed}{more}: nothing is measured of it there. {remedy}"
 
 
 def _elsewhere(of: Mapping[str, Mapping[str, int]], split: str) -> str:
@@ -50,21 +52,24 @@ def _elsewhere(of: Mapping[str, Mapping[str, int]], split: str) -> str:
     return ", ".join(f"{sum(of.get(name, {}).values()):,} in {name}" for name in others)
 
 
-def _remedy(counts: ClassCounts, names: list[str], split: str, group: str) -> str:
-    """Groups of train that may go to the split, each the smallest of its class where train keeps another; else to add groups."""
-    moved: dict[str, str] = {}
+def _remedy(counts: ClassCounts, names: list[str], split: str, group: str, moved: dict[str, str]) -> str:
+    """Groups of train that may go to the split, each the smallest of its class where train keeps another; else to add groups.
+
+    moved : groups that are proposed already, to their split; those of this call are added.
+    """
     alone = []
     for name in names[:_CLASSES_SHOWN]:
         train = counts[name]["train"]
-        if {*train} & {*moved}:
+        if any(moved.get(each) == split for each in train):
             continue
-        if len(train) == 1:
-            alone.append(f"'{name}'")
+        left = sorted({*train} - {*moved}, key=lambda each: (train[each], each))
+        if len(left) > 1:
+            moved[left[0]] = split
         else:
-            moved[min(train, key=lambda each: (train[each], each))] = split
-    said = []
-    if moved:
-        said.append(f"Move a {group} of it, such as {assign_inline(moved)}.")
+            alone.append(f"'{name}'")
+    mine, said = {name: to for name, to in moved.items() if to == split}, []
+    if mine:
+        said.append(f"Move a {group} of it, such as {assign_inline(mine)}.")
     if alone:
-        said.append(f"Train has {', '.join(alone)} of one {group} alone: add another {group} that shows it.")
+        said.append(f"Train has no {group} of {', '.join(alone)} to spare: add another {group} that shows it.")
     return " ".join(said)

@@ -62,7 +62,7 @@ REQUEST = {"name": "more", "tiles": 3}
 def test_a_study_with_the_fewest_keys_has_no_fault(slides):
     assert study(tile={"labels": {"source": "slide", "classes": ["tumour", "stroma"]}}) == [
         Note("params.yaml", f"no {split} slide of '{name}' (1 in train, {elsewhere}): nothing is measured of it there. "
-             f"Train has '{name}' of one patient alone: add another patient that shows it.", None, "tile.labels.classes")
+             f"Train has no patient of '{name}' to spare: add another patient that shows it.", None, "tile.labels.classes")
         for split, name, elsewhere in (("val", "stroma", "1 in test"), ("test", "tumour", "1 in val"))
     ]  # fmt: skip
 
