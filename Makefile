@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SHOWN := (Downloading|Using cached) [^ ]+ \(([3-9][0-9]|[0-9]{3,})\.[0-9]+ MB\)|^Installing collected packages|^ERROR.*|^error.*
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-slow test-systems bench bench-smoke lint docs clean
@@ -24,9 +25,13 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "histoloom needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 demo"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "The venv module is missing. On Debian: apt-get install python3-venv"; exit 1; }
-	@echo "setting up (about 3 minutes and 7 GB, once)"
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # on all cores, where pip takes one; some packages hold files that don't compile
+	@echo "Setting up, once: 2 to 3 minutes on a quiet machine, and 7 GB."
+	@echo "1 of 2: packages. Those above 30 MB are listed; $(VENV)/setup.log has all that pip says."
+	@{ $(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>&1 || echo "pip failed"; } \
+		| tee $(VENV)/setup.log | grep --line-buffered -oE '$(SHOWN)' || true
+	@! grep -qx "pip failed" $(VENV)/setup.log || { echo "pip failed. See $(VENV)/setup.log; run this again to go on."; exit 1; }
+	@echo "2 of 2: compiling them, on all cores"
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # pip would take one core; some packages hold files that don't compile
 	@touch $@
 	@echo "Done. For the commands: . $(VENV)/bin/activate, then histoloom sample look"
 

@@ -198,10 +198,23 @@ def test_the_command_writes_tiles_their_sheet_and_their_rows(tmp_path, monkeypat
     assert again.exit_code == 1 and sorted(path.name for path in Path().iterdir()) == ["out"]
 
 
+@pytest.mark.parametrize("option", ["--like", "--mask"])
+def test_the_command_refuses_a_picture_of_another_size_before_torch_is_loaded(tmp_path, option):
+    Image.new("RGB" if option == "--like" else "L", (100, 60)).save(tmp_path / "small.png")
+    code = (
+        "import sys; from click.testing import CliRunner; from histoloom.cli.main import cli\n"
+        f"done = CliRunner().invoke(cli, ['sample', 'out', {option!r}, 'small.png'])\n"
+        "print(done.exit_code, 'torch' in sys.modules, done.output)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("1 False") and "small.png is 100 x 60 px" in said and "128 x 128 px" in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"like": np.zeros((64, 64, 3), np.uint8)}, "128 x 128 px of 8-bit RGB"),
+        ({"like": np.zeros((64, 96, 3), np.uint8)}, "is 96 x 64 px, and the model's tiles are 128 x 128 px"),
         ({"like": np.zeros((128, 128, 3))}, "The tile is float64"),
         ({"like": Image.new("L", (128, 128))}, "is of mode L"),
         ({"like": Image.new("I;16", (128, 128))}, "is of mode I;16"),

@@ -13,9 +13,9 @@ from histoloom.backbones.few_steps import read_few_steps, with_few_steps
 from histoloom.cluster import device as device_of
 from histoloom.conditions.encode import ConditionSet
 from histoloom.config import Cluster
-from histoloom.config.package import package_names, root, scales_of
+from histoloom.config.package import scales_of
+from histoloom.data.model_folder import folder_of
 from histoloom.data.study_folder import Study
-from histoloom.errors import HistoloomError
 from histoloom.model import Model
 from histoloom.sampling.diffusion_model import DiffusionModel, load_target
 from histoloom.sampling.one_slide import WovenPicture
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Model", "Samples", "WovenPicture", "few_steps_of", "folder_of", "load", "load_learner", "model_of",
 ]  # fmt: skip
-_PARTS = ("autoencoder", "denoiser", "encoders")
 
 
 def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -> Model:
@@ -96,19 +95,6 @@ def few_steps_of(source: str | Path) -> int | None:
     """The steps to which a model's updates for few steps lead; None where it has none."""
     facts = read_few_steps(folder_of(source) / "denoiser")
     return None if facts is None else facts["steps"]
-
-
-def folder_of(source: str | Path) -> Path:
-    """The folder that holds a model's parts: `autoencoder`, `denoiser` and `encoders`."""
-    of_study = Study(Path(source)).models if (Path(source) / "params.yaml").is_file() else Path(source) / "models"
-    places = (root() / str(source), Path(source), of_study)
-    for place in places:
-        if all((place / part).is_dir() for part in _PARTS):
-            return place
-    raise HistoloomError(
-        f"There is no model at '{source}'. Name a packaged model ({', '.join(package_names())}), the folder of one, or a study whose models are "
-        "trained (dvc repro train_denoiser)."
-    )
 
 
 def _scales_of_study(models: Path) -> tuple[float, ...]:

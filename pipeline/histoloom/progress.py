@@ -84,7 +84,13 @@ def recorded(path: Path) -> Iterator[None]:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield `advance(n=1, note="")`; a bar on a terminal, else a line at most every ten seconds."""
+    """Yield `advance(n=1, note="")`; a bar on a terminal, else a line at most every ten seconds, and one at the end.
+
+    Nothing is shown of nothing: with a total of 0 there is no line.
+    """
+    if not total:
+        yield lambda n=1, note="": None
+        return
     if _record is None:
         with _shown(title, total) as advance:
             yield advance
@@ -118,7 +124,7 @@ def _shown(title: str, total: int) -> Iterator[Callable[..., None]]:
         nonlocal done, last
         done += n
         now = time.monotonic()
-        if now - last >= _QUIET_LINE_EVERY_S:
+        if now - last >= _QUIET_LINE_EVERY_S and done < total:  # the last line is the one that says done
             last = now
             console.print(f"{title}: {done}/{total} {note}".rstrip())
 

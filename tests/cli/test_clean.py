@@ -34,9 +34,12 @@ def test_it_frees_the_work_of_stages_that_are_done_and_touches_nothing_else(stud
     (gone / "checkpoint").write_bytes(bytes(10_000))
     before, work = _outside(study), _files(study / ".work")
     listed = run(study, "histoloom", "clean", "--dry-run").stdout
-    assert "train_encoders: parts and checkpoints of a stage that is done" in listed and "in all" in listed
     assert (
-        "train_denoiser@gone: of no stage of dvc.yaml" in listed and "tiles: left by a stage that was killed" in listed
+        "train_encoders: parts and checkpoints, which a finished stage no longer needs" in listed and "in all" in listed
+    )
+    assert (
+        "train_denoiser@gone: work of a stage or model that dvc.yaml no longer names" in listed
+        and "tiles: unfinished output of a stage that was killed" in listed
     )
     assert "tile: " not in listed  # its parts let it cut a new slide alone
     assert _outside(study) == before and _files(study / ".work") == work
@@ -54,8 +57,11 @@ def test_it_frees_the_work_of_stages_that_are_done_and_touches_nothing_else(stud
     assert all(after[name] == held for name, held in before.items() if name in after)
     assert "train_encoders     done" in run(study, "histoloom", "status").stdout
     assert "didn't change" in dvc(study, "repro", "train_encoders").stdout
-    assert "nothing to clean" in run(study, "histoloom", "clean", "--dry-run").stdout
-    assert "tile: parts, by which it redoes" in run(study, "histoloom", "clean", "--dry-run", "--parts").stdout
+    assert "Nothing to clean. With --parts, more may go" in run(study, "histoloom", "clean", "--dry-run").stdout
+    assert (
+        "tile: parts. Without them, a change makes the stage redo everything"
+        in run(study, "histoloom", "clean", "--dry-run", "--parts").stdout
+    )
 
 
 def test_a_stage_that_runs_or_is_to_go_on_keeps_its_work(study):
@@ -70,7 +76,7 @@ def test_a_stage_that_runs_or_is_to_go_on_keeps_its_work(study):
     leftover = next((study / ".work/train_encoders").glob("*/parts")) / ".tmp-part-0"
     leftover.write_bytes(bytes(10_000))
     listed = run(study, "histoloom", "clean", "--dry-run").stdout
-    assert "train_encoders: left by a run that was killed" in listed and "a stage that is done" not in listed
+    assert "train_encoders: unfinished files of a run that was killed" in listed and "a finished stage" not in listed
 
 
 def test_a_checkpoint_that_params_resume_from_stays(study):
@@ -86,5 +92,5 @@ def test_at_a_terminal_it_asks(study):
         ["script", "-qec", "histoloom clean", "/dev/null"], cwd=study, env=environment(), input="n\n", text=True,
         capture_output=True, check=False,
     )  # fmt: skip
-    assert "Delete it?" in done.stdout and "freed" not in done.stdout
+    assert "Delete this?" in done.stdout and "freed" not in done.stdout
     assert list((study / ".work/train_encoders").glob("*/checkpoints"))

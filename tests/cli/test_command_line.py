@@ -141,6 +141,7 @@ def test_a_plan_and_a_difference_are_json(study, monkeypatch):
     dvc(study, "repro", "tile")
     found = json.loads(run(study, "histoloom", "plan", "--json").stdout)
     assert [each["label"] for each in found["classes"]] == ["left", "right"] and found["seconds"] is None
+    assert found["notes"] == []
     assert found["tiles"]["augment"] == sum(each["made"] for each in found["classes"])
     found = json.loads(run(study, "histoloom", "diff", "HEAD", "--json").stdout)
     assert found["params"] == {"tile.stride_px": {"before": 32, "after": 16}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -18,7 +19,7 @@ from histoloom.studies.stages import STAGES
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "study")
 SYSTEMS = sorted((ROOT / "systems").glob("*/*.yaml"))
-KEY = re.compile(r"( *)([\w.-]+):( .*|$)")
+KEY = re.compile(r"( *(?:- )?)([\w.-]+):( .*|$)")
 
 
 def _merged(*paths: Path) -> dict:
@@ -42,6 +43,7 @@ def _field(path: list[str]) -> FieldInfo | None:
         if field is None:
             return None
         kind = field.annotation
+        kind = get_args(kind)[0] if get_origin(kind) is tuple else kind  # an item of a list
         section = kind if isinstance(kind, type) and issubclass(kind, Section) else None
         if path[0] == "models" and place == 0:
             section = kind.__args__[1]

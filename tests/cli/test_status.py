@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from histoloom.cli.init import make_study
 from histoloom.cli.status import _duration, _fitting
 from histoloom.data.study_folder import Study
-from histoloom.progress import progress, recorded
+from histoloom.progress import progress, recorded, track
 from histoloom.studies.changes import Changed, Known, differences, reasons_of
 from histoloom.studies.dvc_yaml import RESOLVED
 from histoloom.studies.stage_state import _named, _progress
@@ -106,6 +107,21 @@ def _wait_for(path: Path) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"{path} was not written")
+
+
+def test_the_stage_that_is_not_listed_is_named(tmp_path):
+    make_study(tmp_path / "study")
+    out = run(tmp_path / "study", "histoloom", "status").stdout
+    assert "\nresolve" not in out and "Not listed: resolve. It reads params.yaml before each run" in out
+
+
+def test_progress_of_nothing_is_not_shown_and_the_last_count_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr("histoloom.progress._QUIET_LINE_EVERY_S", 0)
+    with progress("nothing", 0) as advance:
+        advance()
+    assert [*track([], "nothing", 0)] == []
+    assert [*track(iter("ab"), "two", 2)] == ["a", "b"]
+    assert capsys.readouterr().err.splitlines() == ["two: 1/2", "two: 2/2 done"]
 
 
 def test_differences_go_down_to_the_keys_that_differ():

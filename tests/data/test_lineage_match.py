@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from histoloom.config import Split
 from histoloom.data.lineage import Lineage, check_generators, read_lineage
-from histoloom.data.lineage_match import Recognised, coded, grid_of, recognise
+from histoloom.data.lineage_match import Recognised, all_in_train, coded, grid_of, recognise
 from histoloom.data.store import TileStore
 from histoloom.errors import HistoloomError
 from tests.build import make_part, tile_rows, tiles
@@ -82,7 +83,7 @@ def test_a_study_split_by_region_goes_on_from_its_own_package(coding):
         found = recognise(_saw_region(name, coding), REGIONS, SALT, "2x1")
         assert found.held_out == held_out and not found.unknown, name
     lost_its_tiles = recognise(_record("s/r0c0@3x1", "s/r2c0@3x1"), REGIONS, SALT, "3x1")
-    assert lost_its_tiles == Recognised((), {}, ())
+    assert lost_its_tiles == Recognised((), {}, (), seen=("s/r0c0",))
 
 
 @pytest.mark.parametrize("coding", [False, True])
@@ -93,7 +94,8 @@ def test_a_region_of_another_grid_or_of_none_that_is_stated_is_the_whole_slide(n
     both = recognise(_record(name, "s/r0c0@2x1"), REGIONS, SALT, "2x1")
     assert both.held_out == ("s",), "what was trained under two grids"
     train = REGIONS.assign(split="train")
-    assert recognise(_saw_region(name, coding), train, SALT, "2x1") == Recognised((), {}, ())
+    both_regions = Recognised((), {}, (), seen=("s/r0c0", "s/r1c0"), is_all_seen=True)
+    assert recognise(_saw_region(name, coding), train, SALT, "2x1") == both_regions
     by_patient = recognise(_saw_region(name, coding), _rows(("p", "s", "p", "test", None)), SALT)
     assert by_patient.held_out == ("s",), "a study that is split by patient now"
 
@@ -134,6 +136,26 @@ def test_a_patient_and_a_slide_of_one_name_are_two():
 def test_rows_of_a_store_of_before_have_no_data_set():
     rows = STATED.drop(columns="dataset")
     assert set(recognise(_record("camelyon16:p2"), rows).unstated) == {"Tumor_002"}
+
+
+def test_all_groups_that_a_model_saw_are_listed_to_be_pasted_whatever_their_split():
+    found = recognise(_record("camelyon16:p2", "p1", "elsewhere"), STATED)
+    assert found.held_out == ("Tumor_002",) and found.seen == ("p1", "p2") and not found.is_all_seen
+    block = found.complaint("g").partition("params.yaml:\n")[2]
+    assert YAML(typ="safe").load(block) == {"tile": {"split": {"assign": {"p1": "train", "p2": "train"}}}}
+
+
+def test_ids_that_look_like_numbers_stay_text_in_the_block_and_what_is_stated_stays():
+    block = all_in_train({"01", "1e5", "no"}, {"q": "test", "no": "val"}, is_all=False).partition("params.yaml:\n")[2]
+    assert YAML(typ="safe").load(block)["tile"]["split"]["assign"] == {
+        "q": "test", "no": "train", "01": "train", "1e5": "train",
+    }  # fmt: skip
+
+
+def test_where_all_groups_were_seen_no_split_mends_it():
+    rows = _rows(("a", "a", "a", "train", None), ("b", "b", "b", "test", None))
+    said = recognise(_record("a", "b"), rows).complaint("g")
+    assert "it saw all groups of this study" in said and "assign" not in said
 
 
 def _made(folder, lineage: str) -> list[TileStore]:

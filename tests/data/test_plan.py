@@ -177,6 +177,7 @@ def test_deficits_fill_up_to_the_target(config, expected):
     [
         (ROWS.assign(split="test"), Plan(), "no labelled tile"),
         (ROWS, Plan(classes=("fat",)), "'fat', of which the train split has no tile"),
+        (ROWS.assign(label="tumour"), Plan(classes=("fat", "stroma")), "'fat', 'stroma', of which the train split"),
         (ROWS, Plan(target=1), "nothing to make"),
         (ROWS.assign(split="train"), Plan(evaluation_tiles=2), "needs held-out conditions"),
     ],

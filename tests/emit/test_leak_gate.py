@@ -54,6 +54,19 @@ def test_the_gate_refuses(tiles, lineage, message):
         check_ancestors(pd.concat([_tiles(), tiles]), _saw("a", "b") | lineage, _real(SPLITS), allow_unknown=False)
 
 
+def test_all_that_is_wrong_is_said_at_once():
+    both = pd.concat([_tiles("t"), _tiles("v"), _tiles("a")])
+    with pytest.raises(HistoloomError, match="'t', whose split is test; 'v', whose split is val"):
+        check_ancestors(both, _saw("a"), _real(SPLITS), allow_unknown=False)
+    two = pd.concat([_tiles(), _tiles(generator="g2"), _tiles(generator="g3")])
+    with pytest.raises(HistoloomError, match="Generator g2, g3 left no record"):
+        check_ancestors(two, _saw("a"), _real(SPLITS), allow_unknown=False)
+    lineage = {name: _saw(group)["g1"] for name, group in (("g1", "v"), ("g2", "t"), ("g3", "a"))}
+    with pytest.raises(HistoloomError, match=r"(?s)g1 was trained.*slides: v.*g2 was trained.*slides: t") as caught:
+        check_ancestors(two, lineage, _real(SPLITS), allow_unknown=False)
+    assert "g3" not in str(caught.value)
+
+
 def test_unknown_ancestors_pass_where_they_are_allowed_and_are_named():
     lineage = _saw("a", "stranger", unknown=("hub/model",))
     assert check_ancestors(_tiles(), lineage, _real(SPLITS), allow_unknown=True) == ["hub/model", "stranger"]

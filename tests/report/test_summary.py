@@ -91,6 +91,12 @@ def test_classes_that_no_train_tile_shows_are_said():
     assert said[2] == "Nothing was made of unmasked: no train tile has conditions for it."
 
 
+def test_classes_that_a_held_out_split_lacks_are_said():
+    tile = TILE | {"classes_without_held_out_tiles": {"test": ["rare", "b"]}}
+    said = in_short({"tile": tile, "filter": {}, "evaluate": {}})
+    assert said[1].startswith("No test tile shows rare, b, which train shows: nothing is measured of it on test.")
+
+
 def test_what_was_not_done_is_said_or_left_out():
     said = in_short({"tile": TILE, "filter": {}, "evaluate": {"accepted": {}, "unfiltered": {}}})
     assert len(said) == 1

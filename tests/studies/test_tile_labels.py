@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,7 +58,27 @@ def test_a_class_without_train_tiles_is_said_and_measured(slides, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert metrics["classes_without_train_tiles"] == ["stroma", "misspelt"]
     assert f"no train tile of 'stroma' ({metrics['tiles_by_split']['test']['stroma']} in test)" in said
-    assert "no train tile of 'misspelt' (nor in val or test)" in said and "'tumour'" not in said
+    assert "no train tile of 'misspelt' (nor in val or test)" in said and "no train tile of 'tumour'" not in said
+
+
+def test_a_class_that_a_held_out_split_lacks_is_said_and_measured(slides, capsys):
+    split, label = ("train", "train", "test"), ("tumour", "stroma", "stroma")
+    metrics = tile_slides(study([slide_row(n, split=split[n], label=label[n]) for n in range(3)]).tile)
+    assert metrics["classes_without_held_out_tiles"] == {"test": ["tumour"]}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no test tile of 'tumour' ({metrics['tiles_by_split']['train']['tumour']} in train, 0 in val)" in said
+    assert "no val tile" not in said  # as no group is in val
+
+
+def test_splits_without_a_group_or_a_tile_are_said(slides, capsys):
+    rows = [slide_row(n, patient_id="p") for n in range(2)]
+    tile_slides(study(rows, {"split": {"group": "slide"}}).tile)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "tile: no group is in test: the split group is the slide (tile.split.group), and there are 2" in said
+    rows = [slide_row(n, split=split) for n, split in enumerate(("train", "val", "test"))]
+    Path("data/slides/s2.svs").write_bytes(b"no slide")
+    tile_slides(study(rows, {"max_bad_slides": 1}).tile)
+    assert "tile: no tile is in test: none of its groups gave one ('p2')" in " ".join(capsys.readouterr().err.split())
 
 
 def test_rasters_label_tiles_and_keep_instances(slides):

@@ -53,14 +53,17 @@ def clean(study: Study, *, parts: bool, yes: bool, dry_run: bool) -> None:
     for (where, what), size in rows.items():
         results.print(f"{_size(size):>10}  {where}: {what}", markup=False)
     if not found:
-        results.print("There is nothing to clean.")
+        results.print(
+            "Nothing to clean."
+            + ("" if parts else " With --parts, more may go: parts that let a stage redo only what changed.")
+        )
         return
     results.print(f"{_size(sum(rows.values())):>10}  in all")
     if dry_run:
         return
     if not yes and not sys.stdin.isatty():
         raise HistoloomError("Nobody is there to confirm. Add --yes to delete what is listed, or --dry-run.")
-    if yes or click.confirm("Delete it?"):
+    if yes or click.confirm("Delete this? Outputs, DVC's cache and your own files stay."):
         _delete(study, found)
 
 
@@ -78,7 +81,7 @@ def spare(study: Study, *, parts: bool) -> Iterator[Spare]:
     if not any(state.state == "running" for state in states.values()):
         for place in _outputs(study):
             for path in [path for kind in _UNPUBLISHED for path in place.parent.glob(f"{kind}-{place.name}-????????")]:
-                yield Spare(path, place.name, "left by a stage that was killed", _freed(path))
+                yield Spare(path, place.name, "unfinished output of a stage that was killed", _freed(path))
 
 
 def _of_folder(folder: Path, state: StageState | None, *, parts: bool) -> Iterator[tuple[Path, str]]:
@@ -86,19 +89,21 @@ def _of_folder(folder: Path, state: StageState | None, *, parts: bool) -> Iterat
     if folder.name == ALWAYS:
         return
     if state is None:
-        yield folder, "of no stage of dvc.yaml"
+        yield folder, "work of a stage or model that dvc.yaml no longer names"
         return
     inside = [path for path in folder.iterdir() if path.is_dir()]
     if state.state != "done":
-        yield from ((path, "left by a run that was killed") for kind in _BROKEN_OFF for path in folder.rglob(kind))
+        yield from (
+            (path, "unfinished files of a run that was killed") for kind in _BROKEN_OFF for path in folder.rglob(kind)
+        )
     elif not STAGES[folder.name.partition("@")[0]].keeps_parts:
-        yield from ((path, "parts and checkpoints of a stage that is done") for path in inside)
+        yield from ((path, "parts and checkpoints, which a finished stage no longer needs") for path in inside)
     elif parts:
-        yield from ((path, "parts, by which it redoes what changed alone") for path in inside)
+        yield from ((path, "parts. Without them, a change makes the stage redo everything") for path in inside)
     else:
         old = [path for path in inside if path.name != "shared"]
         old += [path for whole in inside for path in whole.iterdir() if path.is_dir() and path.name != "parts"]
-        yield from ((path, "no part of what it made") for path in old)
+        yield from ((path, "parts of earlier runs, which its output does not hold") for path in old)
 
 
 def _resumed(study: Study) -> Iterator[Path]:
@@ -134,7 +139,7 @@ def _delete(study: Study, found: list[Spare]) -> None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                results.print(f"{each.where} runs now, and is left alone.", markup=False)
+                results.print(f"{each.where} runs now: its files are kept.", markup=False)
                 continue
             size += _gone(each)
     results.print(f"{_size(size)} freed.")

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from histoloom.cluster import device, one_thread
+from histoloom.data.held_out_classes import class_counts, lacking_in_words
 from histoloom.data.plan import PURPOSES, GivenTiles, condition_sources, deficits, given_arrays, make_plan
 from histoloom.data.study_folder import Study
 from histoloom.data.tables import with_conditions
@@ -24,10 +25,11 @@ class _Made(TypedDict):
 
 
 class DryRun(TypedDict):
-    """What `sample` would make. seconds, mib_at_most : None before a denoiser is trained."""
+    """What `sample` would make. notes : which classes val or test lack, in words. seconds, mib_at_most : None before a denoiser is trained."""
 
     classes: list[dict]
     requests: list[_Made]
+    notes: list[str]
     tiles: dict[str, int]
     parts: int
     tiles_per_part: int
@@ -48,6 +50,8 @@ def print_dry_run(study: Study, *, as_json: bool) -> None:
     for request in found["requests"]:
         table.add_row(request["name"], "", str(request["wanted"]), str(request["made"]))
     results.print(table)
+    for note in found["notes"]:
+        results.print(f"note: {note}", markup=False)
     said = ", ".join(
         f"{count} to {purpose}" for purpose, count in found["tiles"].items() if count or purpose != "predict"
     )
@@ -71,6 +75,11 @@ def dry_run(study: Study) -> DryRun:
     return DryRun(
         classes=[asdict(each) for each in deficits(condition_sources(rows, params), params.plan, classes)],
         requests=[_Made(name=each.name, wanted=each.tiles, made=made[each.name]) for each in params.plan.requests],
+        notes=[
+            *lacking_in_words(
+                class_counts(rows, params.tile.labels.named), {*rows["split"]}, "tile", params.tile.split.group
+            )
+        ],
         tiles={purpose: int((plan["purpose"] == purpose).sum()) for purpose in PURPOSES},
         parts=int(plan["part"].nunique()),
         tiles_per_part=params.plan.batch_size * params.plan.batches_per_part,

@@ -86,6 +86,12 @@ def _systems(context: click.Context, param: click.Parameter, begun: str) -> list
     help="Folder of your slides. A manifest is drafted from it; you fill in patient_id.",
 )
 @click.option(
+    "--tiles",
+    metavar="PATH",
+    help="Tiles that are cut already: a folder of pictures, a CSV of paths, or .tar, .parquet, .npz or .h5.",
+)
+@click.option("--mpp", type=click.FloatRange(0.01, 100), help="With --tiles: the scale of the pictures, µm/px.")
+@click.option(
     "--system",
     shell_complete=_systems,
     help="Name of a published system (docs/systems.md). It runs on pictures made by code, unless --data names real ones.",
@@ -98,6 +104,8 @@ def init(
     folder: Path,
     recipe: tuple[str, ...],
     slides: Path | None,
+    tiles: str | None,
+    mpp: float | None,
     system: str | None,
     data: Path | None,
     *,
@@ -108,7 +116,21 @@ def init(
 
     if data is not None and system is None:
         raise click.UsageError("--data is of a --system; name your own slides with --slides.")
-    make_study(folder, recipe, slides, SystemStudy(system, data) if system else None, trust_recipe=trust_recipe)
+    if tiles is not None and (slides is not None or system is not None):
+        raise click.UsageError(
+            "--tiles begins a study of tiles alone. Beside slides, state them in params.yaml: tile.sets."
+        )
+    if mpp is not None and tiles is None:
+        raise click.UsageError(
+            "--mpp is of --tiles; the scale of a slide stands in its file or in manifests/slides.csv."
+        )
+    draft = None
+    if tiles is not None:
+        from histoloom.cli.draft_tiles import draft_tiles
+
+        draft = draft_tiles(tiles, mpp)
+    of_system = SystemStudy(system, data) if system else None
+    make_study(folder, recipe, slides, of_system, draft, trust_recipe=trust_recipe)
 
 
 @cli.command()

@@ -60,7 +60,12 @@ def _lines(key: str, value: Any, field: FieldInfo | None, indent: int) -> Iterat
 
 
 def _inner_lines(value: Any, field: FieldInfo | None, indent: int) -> Iterator[str]:
-    """The lines of a section, or of a mapping of names to sections; none of any other value."""
+    """The lines of a section, of a mapping of names to sections, or of a list of them; none of any other value."""
+    if isinstance(value, list | tuple):
+        if (listed := _section_of_item(field)) is not None and all(isinstance(each, dict) and each for each in value):
+            for each in value:
+                yield from _item_lines(each, listed, indent)
+        return
     if not isinstance(value, dict) or not value:
         return
     if (section := _section(field)) is not None:
@@ -79,6 +84,15 @@ def _section_lines(values: dict, section: type[Section], indent: int) -> Iterato
             yield from _lines(key, values[key], known.get(key), indent)
 
 
+def _item_lines(values: dict, section: type[Section], indent: int) -> Iterator[str]:
+    """A section of a list: its first key stands beside the dash."""
+    is_first = True
+    for line in _section_lines(values, section, indent + 2):
+        if is_first and not line.lstrip().startswith("#"):
+            line, is_first = f"{' ' * indent}- {line[indent + 2 :]}", False
+        yield line
+
+
 def _section(field: FieldInfo | None) -> type[Section] | None:
     kind = field.annotation if field else None
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
@@ -88,6 +102,13 @@ def _section_of_each(field: FieldInfo | None) -> type[Section] | None:
     """Of a mapping of names to sections, the section."""
     kind = field.annotation if field else None
     inner = get_args(kind)[1] if get_origin(kind) is dict else None
+    return inner if isinstance(inner, type) and issubclass(inner, Section) else None
+
+
+def _section_of_item(field: FieldInfo | None) -> type[Section] | None:
+    """Of a list of sections, the section."""
+    kind = field.annotation if field else None
+    inner = get_args(kind)[0] if get_origin(kind) is tuple else None
     return inner if isinstance(inner, type) and issubclass(inner, Section) else None
 
 

@@ -38,7 +38,9 @@ _SHEET, _ROWS = "sheet.png", "rows.csv"
 @click.option("--text", help="A caption, in the words of the model's training.")
 @click.option("--label", help="Class of the tiles, one that the model knows.")
 @click.option("--cohort", multiple=True, metavar="COLUMN=VALUE", help="Site, scanner or data set that the model knows.")
-@click.option("--like", type=_FILE, help="Picture of a tile that the new tiles are to resemble.")
+@click.option(
+    "--like", type=_FILE, help="Picture of a tile that the new tiles are to resemble, as large as the model's tiles."
+)
 @click.option(
     "--mpp", type=float, help="Scale, µm/px; by default, the model's first. With --like, state the scale of that tile."
 )
@@ -71,12 +73,13 @@ def sample(
     FOLDER gets a PNG for each tile, and sheet.png with all of them. rows.csv says how each was made: seed, conditions, model, sampler, version.
     For a training set, make a study: histoloom init.
     """
-    from histoloom.api import few_steps_of, load
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HistoloomError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
+    _check_files(model, mask, like)
+    from histoloom.api import few_steps_of, load  # which load torch
     from histoloom.config import Sample
     from histoloom.sampling.diffusion_model import generator_sha256
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise HistoloomError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
     known = few_steps_of(model)
     few = known is not None and guidance is None and steps in (None, known)
     stated = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
@@ -94,6 +97,16 @@ def sample(
         "device": loaded.device, "histoloom": histoloom.__version__,
     })  # fmt: skip
     console.print(f"{folder / _SHEET} shows all tiles, {folder / _ROWS} says how each was made", markup=False)
+
+
+def _check_files(model: str, mask: Path | None, like: Path | None) -> None:
+    """Refuse pictures of another size before the model is loaded, which takes seconds."""
+    from histoloom.data.model_folder import folder_of, tile_px_of
+    from histoloom.sampling.given_pictures import check_files
+
+    px = tile_px_of(folder_of(model))
+    if px is not None:
+        check_files(mask, like, px)
 
 
 def write(samples: Samples, folder: Path, facts: Mapping[str, object]) -> None:

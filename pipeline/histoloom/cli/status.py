@@ -15,7 +15,7 @@ import histoloom
 from histoloom.data.study_folder import Study
 from histoloom.studies.changes import Reason
 from histoloom.studies.dvc_yaml import VERSION_FILE
-from histoloom.studies.stage_state import StageState, stage_states
+from histoloom.studies.stage_state import ALWAYS, StageState, stage_states
 
 _COLOURS = {"running": "cyan", "done": "green", "out of date": "yellow", "never run": None}
 _REASONS_SHOWN, _WAITS_SHOWN = 4, 3
@@ -23,7 +23,10 @@ _SILENT_S = 300
 
 
 def print_status(study: Study, *, as_json: bool) -> None:
-    """A line for each stage of dvc.yaml, and below those that are out of date a line for each reason."""
+    """A line for each stage of dvc.yaml, and below those that are out of date a line for each reason.
+
+    The stage that runs each time has no state; a last line says so.
+    """
     states = stage_states(study)
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], indent=2, ensure_ascii=False))
@@ -42,6 +45,7 @@ def print_status(study: Study, *, as_json: bool) -> None:
             click.echo(f"    {_fitting(line, wide - 4)}")
     count: Counter[str] = Counter(state.state for state in states)
     click.echo(", ".join(f"{count[name]} {name}" for name in _COLOURS if count[name]) + "." + _then(count))
+    click.echo(f"Not listed: {ALWAYS}. It reads params.yaml before each run, and takes a moment.")
     if (stated := _other_version(study)) is not None:
         click.echo(f"{_fitting(f'{VERSION_FILE} says {stated!r}, and {histoloom.__version__} is installed.', wide)}")
         click.echo("All stages depend on that file. To run them all again, edit it.")

@@ -75,7 +75,12 @@ class Labels(Section):
     @property
     def given(self) -> bool:
         """Whether the study has labels."""
-        return self.source != "none" and bool(self.classes)
+        return bool(self.named)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The classes that tiles are labelled with; none where the study has no labels."""
+        return () if self.source == "none" else self.classes
 
 
 class Masks(Section):

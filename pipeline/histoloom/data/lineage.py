@@ -142,8 +142,9 @@ def check_generators(
     for store in synthetic:
         records = records_of(store.folder)
         if missing := sorted(set(store.rows(["generator_sha256"])["generator_sha256"]) - set(records)):
+            lost = ", ".join(generator[:12] for generator in missing)
             raise HistoloomError(
-                f"Generator {missing[0][:12]} of {store.folder} left no record of what it saw. Sample again with `dvc repro`."
+                f"Generator {lost} of {store.folder} left no record of what it saw. Sample again with `dvc repro`."
             )
         for generator, record in records.items():
             check_unseen(f"Generator {generator[:12]} of {store.folder}", record, rows, salt, grid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from histoloom.config import Split
 from histoloom.data.codes import code
 from histoloom.data.ids import canonical, damage
+from histoloom.data.splits import assign_block
 
 _REGION = re.compile(r"/r\d+c\d+(@\d+x\d+)?$", re.IGNORECASE)
 _CODE = re.compile(r"(?:.+:)?([gs]-[0-9a-f]{12}(?:/r\d+c\d+(?:@\d+x\d+)?)?)")
@@ -29,21 +30,26 @@ class Recognised:
     unstated : slides of val and test, to a public name of the record that may be theirs: they state no data set, or differ from it
         in spelling.
     unknown : what the model saw that is none of this study's, sources of unknown ancestry among it.
+    seen : the study's groups that the model saw, of whatever split. Splits that are drawn change as groups are assigned, so that all
+        of these belong in train, and not those alone that are held out now.
+    is_all_seen : whether the study has no other group.
     """
 
     held_out: tuple[str, ...]
     unstated: dict[str, str]
     unknown: tuple[str, ...]
+    seen: tuple[str, ...] = ()
+    is_all_seen: bool = False
 
     def complaint(self, who: str) -> str | None:
         """Why `who` may not be used where val and test are; None if it may."""
         if self.held_out:
             return (
-                f"{who} was trained on held-out groups or slides: {', '.join(self.held_out[:5])}. "
-                "Train it on the train split alone, or state split: train for them."
+                f"{who} was trained on held-out groups or slides: {first(self.held_out)}. "
+                f"Train it on the train split alone, or {all_in_train(self.seen, is_all=self.is_all_seen)}"
             )
         if self.unstated:
-            slides, name = ", ".join([*self.unstated][:5]), next(iter(self.unstated.values()))
+            slides, name = first([*self.unstated]), next(iter(self.unstated.values()))
             return (
                 f"{who} saw '{name}', and a held-out slide, or its patient, has that name or one like it: {slides}. In slides.csv, "
                 f"{answer(name)}"
@@ -51,9 +57,32 @@ class Recognised:
         return None
 
 
-def answer(name: str) -> str:
-    """How slides.csv says whether a slide is the public one of this name."""
+def all_in_train(seen: Iterable[str], stated: Mapping[str, str] | None = None, *, is_all: bool) -> str:
+    """How to keep what a model saw out of val and test: a block to be pasted into params.yaml.
+
+    Parameters
+    ----------
+    seen : the study's groups that the model saw.
+    stated : what params assign already; it stays in the block.
+    is_all : whether the study has no other group, so that nobody would be left to be held out.
+    """
+    if is_all:
+        return "add groups that it never saw: it saw all groups of this study."
+    block = assign_block({**(stated or {}), **dict.fromkeys(sorted(seen), "train")})
+    return f"put all groups that it saw into train, at once, in params.yaml:\n{block}"
+
+
+def first(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+
+
+def answer(name: str, *, several: bool = False) -> str:
+    """How slides.csv says whether a slide is the public one of this name; of `several`, whether each is the one of its name."""
     dataset, _, rest = name.partition(":")
+    if several:
+        stated = f"write `dataset` {dataset} and that set's ids for every slide of it, those in train too"
+        return f"{stated} (for a set of tiles: values: {{dataset: {dataset}}}); write another word (such as own) as `dataset` of all others."
     return f"write `dataset` {dataset} and the id {rest} if it is that slide, or another word (such as own) as its `dataset` if it isn't."
 
 
@@ -86,11 +115,15 @@ def recognise(record: dict, rows: pd.DataFrame, salt: bytes | None = None, grid:
     groups = {_on_grid(name, divided, grid) for name in groups}
     mine, asked = set(own["split_group"]), own[own["split"].isin(("val", "test"))]
     of_public, unstated, known = _public(groups - mine | slides - set(own["slide_id"]), own)
-    seen_slides = (_clear_slides(groups, slides, own, divided) | of_public) & set(asked["slide_id"])
+    every_slide = _clear_slides(groups, slides, own, divided) | of_public
+    seen = groups & mine | set(own.loc[own["slide_id"].isin(every_slide), "split_group"])
+    seen_slides = every_slide & set(asked["slide_id"])
     return Recognised(
         tuple(sorted(groups & set(asked["split_group"]) | seen_slides)),
         {slide: name for slide, name in sorted(unstated.items()) if slide not in seen_slides},
         tuple(sorted({g for g in groups - mine - known if without_region(g) not in divided} | set(record["unknown"]))),
+        tuple(sorted(seen)),
+        seen == mine,
     )
 
 

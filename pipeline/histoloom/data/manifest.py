@@ -13,6 +13,7 @@ from histoloom.config import Tile
 from histoloom.data import ids
 from histoloom.data.csv_table import check_columns, read_csv_table
 from histoloom.data.dicom import read_dicom_header
+from histoloom.data.few_groups import few_groups, more_groups
 from histoloom.data.found import Found
 from histoloom.data.schema import OPTIONAL_SLIDE_COLUMNS, REQUIRED_SLIDE_COLUMNS
 from histoloom.data.slide_entry import FILE_COLUMNS, SlideEntry, read_entry
@@ -189,7 +190,7 @@ def _check_together(manifest: Manifest, config: Tile) -> list[Fault | Note]:
     forms = ids.near_duplicates([*(entry.patient_id for entry in manifest.slides), *sorted(of_sets)])
     for name, other in ((name, other) for name, other in forms.items() if name in of_sets):
         found.fault(*_alike(name, other), column="patient_id")
-    _check_groups(manifest.stated, {entry.patient_id for entry in manifest.stated}, config, found)
+    _check_groups(manifest.stated, {entry.patient_id for entry in manifest.stated} - {""}, config, found)
     return found.all
 
 
@@ -206,8 +207,11 @@ def _check_groups(entries: Sequence[SlideEntry | SetSlide], patients: set[str], 
                 remedy = "a patient belongs to one split: state the same for all of its slides."
                 found.fault(problem, remedy, entry.row, "split")
         if len(patients) == 1:
-            remedy = "ask for it by name: tile.split.group: slide (or region); the results then say nothing about other patients."
-            found.fault("there is one patient, who can't be split.", remedy, column="patient_id")
+            few = few_groups(patients, config.split)
+            problem = f"there is one patient, who can't be split{f': {few}' if few else ''}."
+            slides = [entry.slide_id for entry in entries]
+            remedy = more_groups(slides, patients, config.split, of_sets=bool(config.sets))
+            found.fault(problem, remedy, column="patient_id")
     elif len(patients) > 1:
         problem = f"there are {len(patients)} patients, and tile.split.group is '{group}': one patient would lie in several splits."
         found.fault(problem, "use tile.split.group: patient.", column="patient_id")

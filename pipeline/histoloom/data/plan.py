@@ -60,16 +60,15 @@ def deficits(rows: pd.DataFrame, config: Plan, classes: tuple[str, ...]) -> list
     target = config.target
     if isinstance(target, str):
         target = int(present.max() if target == "largest" else present.median())
+    if lost := [f"'{label}'" for label in config.classes if not counts[label]]:
+        raise HistoloomError(
+            f"plan.classes names {', '.join(lost)}, of which the train split has no tile: there are no conditions to make it from."
+        )
     out = []
     for label in config.classes or classes:
         have = int(counts[label])
         missing = max(0, target - have)
         if missing and have == 0:
-            if config.classes:
-                raise HistoloomError(
-                    f"plan.classes names '{label}', of which the train split has no tile: there are no "
-                    "conditions to make it from."
-                )
             out.append(Deficit(label, 0, min(missing, config.max_per_class), 0, _NO_SOURCE))
             continue
         made = int(np.ceil(min(missing, config.max_per_class) * config.overdraw))

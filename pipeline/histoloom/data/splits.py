@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Iterable, Mapping
+
+from ruamel.yaml import YAML
 
 from histoloom.config import Region
 from histoloom.data.pixel_box import PixelBox
@@ -42,6 +45,23 @@ def assign_splits(
         taken.update(dict.fromkeys(free[start:end], split))
         start = end
     return taken
+
+
+def assign_block(splits: Mapping[str, str]) -> str:
+    """`tile.split.assign` as YAML to be pasted into params.yaml; ids that YAML would take for numbers stand in quotes."""
+    return _yaml({"tile": {"split": {"assign": dict(splits)}}}, flow=False)
+
+
+def assign_inline(splits: Mapping[str, str]) -> str:
+    """The same in one line of text: 'tile.split.assign: {P07: test}'."""
+    return f"tile.split.assign: {_yaml(dict(splits), flow=True)}"
+
+
+def _yaml(value: dict, *, flow: bool) -> str:
+    yaml, stream = YAML(), io.StringIO()
+    yaml.default_flow_style, yaml.width = flow, 10_000
+    yaml.dump(value, stream)
+    return stream.getvalue().rstrip()
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

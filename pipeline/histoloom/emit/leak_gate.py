@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from histoloom.data.lineage_match import recognise
+from histoloom.data.lineage_match import first, recognise
 from histoloom.errors import HistoloomError
 
 
@@ -40,19 +40,19 @@ def check_ancestors(
     if len(wrong):
         made = f"{len(wrong)} tiles were made to evaluate (first: {wrong['tile_id'].iloc[0]})"
         raise HistoloomError(f"{made}, and those may never be emitted.")
-    unknown: set[str] = set()
-    for generator in synthetic["generator_sha256"].unique():
-        if generator not in lineage:
-            fact = f"Generator {generator[:12]} left no record of what it saw."
-            raise HistoloomError(f"{fact} Sample again with `dvc repro`.")
-        found = recognise(lineage[generator], real, salt, grid)
-        if complaint := found.complaint(f"Generator {generator[:12]}"):
-            raise HistoloomError(f"{complaint} Its tiles would leak.")
-        unknown |= set(found.unknown)
+    generators = sorted(synthetic["generator_sha256"].unique())
+    if lost := [generator[:12] for generator in generators if generator not in lineage]:
+        fact = f"Generator {', '.join(lost)} left no record of what it saw."
+        raise HistoloomError(f"{fact} Sample again with `dvc repro`.")
+    found = {generator: recognise(lineage[generator], real, salt, grid) for generator in generators}
+    complaints = [each.complaint(f"Generator {generator[:12]}") for generator, each in found.items()]
+    if said := [complaint for complaint in complaints if complaint]:
+        raise HistoloomError("Synthetic tiles would leak.\n" + "\n".join(said))
+    unknown = {name for each in found.values() for name in each.unknown}
     _check_sources(synthetic, real)
     if unknown and not allow_unknown:
         raise HistoloomError(
-            f"Nobody knows what these ancestors saw: {', '.join(sorted(unknown)[:5])}. If you vouch that no "
+            f"Nobody knows what these ancestors saw: {first(sorted(unknown))}. If you vouch that no "
             "held-out patient was among it, set emit.allow_unknown_ancestors: true; the card will say so."
         )
     return sorted(unknown)
@@ -61,9 +61,8 @@ def check_ancestors(
 def _check_sources(synthetic: pd.DataFrame, real: pd.DataFrame) -> None:
     """Refuse tiles whose conditions come from a group of val or test."""
     splits = dict(zip(real["split_group"], real["split"]))
-    for group in synthetic["ancestors"].explode().dropna().unique():
-        if splits.get(group) != "train":
-            raise HistoloomError(
-                f"Synthetic tiles were given conditions of group '{group}', whose split is "
-                f"{splits.get(group)}. Conditions of emitted tiles may come from train alone."
-            )
+    groups = sorted(synthetic["ancestors"].explode().dropna().unique())
+    if wrong := [f"'{group}', whose split is {splits.get(group)}" for group in groups if splits.get(group) != "train"]:
+        raise HistoloomError(
+            f"Synthetic tiles were given conditions of group {'; '.join(wrong)}. Conditions of emitted tiles may come from train alone."
+        )

@@ -131,6 +131,14 @@ def _of_no_train_tile(vanished: list[str], planned: dict) -> list[str]:
     )
 
 
+def _not_held_out(lacking: dict[str, list[str]]) -> list[str]:
+    """The classes that train shows and a held-out split does not."""
+    return [
+        f"No {split} tile shows {', '.join(names)}, which train shows: nothing is measured of it on {split}. Move a group of it there (tile.split.assign), or add groups."
+        for split, names in lacking.items()
+    ]
+
+
 def in_short(measured: dict) -> list[str]:
     """Sentences on how easily samples are told from real tiles, on the real tiles, on yields and reasons, and on distances.
 
@@ -143,6 +151,7 @@ def in_short(measured: dict) -> list[str]:
         f"{real['tiles']:,} real tiles of {real['patients']} patient(s): {said}. Of them, train alone has taught the generator."
     )
     found += _of_no_train_tile(real.get("classes_without_train_tiles", []), measured.get("plan", {}).get("classes", {}))
+    found += _not_held_out(real.get("classes_without_held_out_tiles", {}))
     if filtered and filtered["synthetic"]:
         passed = filtered["accepted"] / filtered["synthetic"]
         rejected = sorted(filtered["rejected_for"].items(), key=lambda item: -item[1])

@@ -45,19 +45,42 @@ def as_ids(mask: Mask, px: int, classes: tuple[str, ...]) -> np.ndarray:
 
 def _resized(ids: np.ndarray, px: int, name: str) -> np.ndarray:
     """Class ids of a tile, of another size that fits a whole number of times."""
-    height, width = ids.shape
-    if (height, width) == (px, px):
+    side, _ = check_mask_size(ids.shape[1], ids.shape[0], px, name)
+    if side == px:
         return ids
-    side = height if height == width else 0
-    if not side or (px % side and side % px):
-        raise HistoloomError(
-            f"{name} is {width} x {height} px. Give a mask of {px} x {px} px, or a square of a whole multiple or fraction of that."
-        )
     console.print(
         f"{name}: {side} x {side} px, taken as {px} x {px} px (nearest neighbour). If it has the scale of the tiles, cut it instead.",
         markup=False,
     )
     return ids.repeat(px // side, 0).repeat(px // side, 1) if side < px else ids[_middles(side // px)]
+
+
+def check_mask_size(width: int, height: int, px: int, name: str) -> tuple[int, int]:
+    """The size of a mask that fits tiles of px.
+
+    Raises
+    ------
+    HistoloomError
+        for one that is neither a tile's, nor a square of a whole multiple or fraction of it.
+    """
+    if width != height or not width or (px % width and width % px):
+        raise HistoloomError(
+            f"{name} is {width} x {height} px. Give a mask of {px} x {px} px, or a square of a whole multiple or fraction of that."
+        )
+    return width, height
+
+
+def check_files(mask: Path | None, like: Path | None, px: int) -> None:
+    """Refuse files that no model with tiles of px can be given, before one is loaded.
+
+    Raises
+    ------
+    HistoloomError
+    """
+    if mask is not None:
+        check_mask_size(*opened(mask).size, px, str(mask))
+    if like is not None:
+        as_tile(like, px)
 
 
 def _middles(step: int) -> tuple[slice, slice]:
@@ -84,10 +107,14 @@ def as_tile(tile: Picture, px: int) -> np.ndarray:
             )
         tile = tile.convert("RGB")
     pixels = np.asarray(tile)
+    if pixels.ndim == 3 and pixels.shape[:2] != (px, px):
+        raise HistoloomError(
+            f"{name} is {pixels.shape[1]} x {pixels.shape[0]} px, and the model's tiles are {px} x {px} px. Cut it to that size, at the scale "
+            "that you want."
+        )
     if pixels.shape != (px, px, 3) or pixels.dtype != np.uint8:
         raise HistoloomError(
-            f"{name} is {pixels.dtype} of shape {pixels.shape}. A tile has {px} x {px} px of 8-bit RGB: cut it to that size, "
-            "at the scale that you want."
+            f"{name} is {pixels.dtype} of shape {pixels.shape}. A tile has {px} x {px} px of 8-bit RGB."
         )
     return pixels
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import pandas as pd
 
 from histoloom.config import Params, Request, Tile
 from histoloom.config.tile import STAINED
 from histoloom.data.found import Found
 from histoloom.data.groups import split_groups
+from histoloom.data.held_out_classes import class_counts, lacking_in_words
 from histoloom.data.label_budget import visible_fractions
 from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox
@@ -75,13 +77,15 @@ def check_classes(
     """
     config, found = params.tile, Found("params.yaml")
     places = _places(manifest, config, splits, params.seed)
-    named = () if config.labels.source == "none" else config.labels.classes
-    labels = _slides_of(named, {slide: each.labels for slide, each in annotated.items()}, places)
+    of_labels = {slide: each.labels for slide, each in annotated.items()}
+    labels = _slides_of(config.labels.named, of_labels, places)
     masks = _slides_of(config.masks.classes, {slide: each.masks for slide, each in annotated.items()}, places)
     for column, classes in (("tile.labels.classes", labels), ("tile.masks.classes", masks)):
         for name, count in classes.items():
             if not count["train"]:
                 found.note(f"{_where_else(count)} '{name}': it can't be learned or made.", column)
+    for line in _held_out(manifest, config, splits, of_labels, places):
+        found.note(line, "tile.labels.classes")
     _check_plan(params, labels, masks, "test" if "test" in splits.values() else "val", found)
     return found.all
 
@@ -107,6 +111,29 @@ def _slides_of(
         }
         for name in classes
     }
+
+
+def _held_out(
+    manifest: Manifest,
+    config: Tile,
+    splits: Mapping[str, str],
+    annotated: Mapping[str, frozenset[str]],
+    places: Mapping[str, set[str]],
+) -> Iterator[str]:
+    """Which classes val or test lack, in words. Of regions only tiles tell."""
+    if config.split.group == "region":
+        return
+    shown = [
+        (name, splits[group], group)
+        for entry in manifest.stated
+        for group in split_groups(entry, config)
+        for name in annotated[entry.slide_id]
+        if splits[group] in places[entry.slide_id]
+    ]
+    rows = pd.DataFrame(shown, columns=["label", "split", "split_group"])
+    yield from lacking_in_words(
+        class_counts(rows, config.labels.named), {*splits.values()}, "slide", config.split.group
+    )
 
 
 def _where_else(count: Mapping[str, int]) -> str:

@@ -15,7 +15,10 @@ import pandas as pd
 from histoloom.cluster import Pool
 from histoloom.config import Tile
 from histoloom.data.commit import link_tree
+from histoloom.data.few_groups import empty_splits, few_groups
+from histoloom.data.found import listed
 from histoloom.data.groups import split_groups, study_splits
+from histoloom.data.held_out_classes import class_counts, lacking, lacking_in_words
 from histoloom.data.label_budget import visible_fractions
 from histoloom.data.manifest import PART_MARK, Manifest, read_manifest
 from histoloom.data.schema import SPLITS
@@ -47,6 +50,7 @@ class TileMetrics(TypedDict):
     left_out : what was said of polygons and spots that are left out.
     slides : those that were cut, and those that tiles of sets state.
     sets : name to what became of a set of tiles.
+    classes_without_held_out_tiles : val or test to the classes that train shows and it does not.
     """
 
     slides: int
@@ -60,6 +64,7 @@ class TileMetrics(TypedDict):
     tissue_left_out: TissueLeftOut
     sets: dict[str, SetFacts]
     classes_without_train_tiles: list[str]
+    classes_without_held_out_tiles: dict[str, list[str]]
 
 
 def run(work: Work) -> None:
@@ -79,6 +84,9 @@ def cut_slides(work: Work) -> TileMetrics:
     config = work.params.tile
     manifest = read_manifest(config)
     splits = study_splits(manifest, config, work.params.seed)
+    few = few_groups(splits, config.split)
+    for split in empty_splits(splits, config.split):
+        console.print(f"tile: no group is in {split}" + (f": {few}" if few else ""), markup=False)
     visible = visible_fractions(manifest, config, splits, work.params.seed)
     parts = _set_jobs(manifest, splits, visible, work)
     with work.pool(len(manifest.slides) + len(parts)) as call:
@@ -91,7 +99,7 @@ def cut_slides(work: Work) -> TileMetrics:
     _write_slides(results, of_sets, work)
     _refuse_bad(results, of_sets, work)
     _publish(results, of_sets, work)
-    metrics = _metrics(results, of_sets, notes, work)
+    metrics = _metrics(results, of_sets, notes, work, splits)
     good = {result.entry.slide_id: result.facts for result in results if result.facts is not None}
     for remark in remarks(good):
         console.print(f"tile: {remark}", markup=False)
@@ -252,7 +260,9 @@ def _publish(results: list[SlideResult], of_sets: list[SetResult], work: Work) -
     work.keep_parts([*(result.part for result in good), *(part.part for part in of_sets)])
 
 
-def _metrics(results: list[SlideResult], of_sets: list[SetResult], notes: list[str], work: Work) -> TileMetrics:
+def _metrics(
+    results: list[SlideResult], of_sets: list[SetResult], notes: list[str], work: Work, splits: dict[str, str]
+) -> TileMetrics:
     good, config = [result.facts for result in results if result.facts is not None], work.params.tile
     rows = work.study.real().rows()
     counts = rows.groupby(["split", rows["label"].fillna("unlabelled")]).size()
@@ -270,6 +280,7 @@ def _metrics(results: list[SlideResult], of_sets: list[SetResult], notes: list[s
         "tissue_left_out": totals(good),
         "sets": summed(of_sets),
         "classes_without_train_tiles": _vanished(by_split, config),
+        "classes_without_held_out_tiles": _not_held_out(rows, splits, config),
     }
 
 
@@ -282,8 +293,7 @@ def _slides_of_sets(rows: pd.DataFrame, results: list[SlideResult], work: Work) 
 
 def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
     """The classes of which train has no tile; it is said, as nothing can be learned or made of them."""
-    classes = config.labels.classes if config.labels.source != "none" else ()
-    vanished = [name for name in classes if name not in tiles.get("train", {})]
+    vanished = [name for name in config.labels.named if name not in tiles.get("train", {})]
     for name in vanished:
         there = [f"{tiles[split][name]} in {split}" for split in ("val", "test") if name in tiles.get(split, {})]
         hint = ", or raise tile.labels.fraction" if config.labels.fraction < 1 else ""
@@ -293,3 +303,14 @@ def _vanished(tiles: dict[str, dict[str, int]], config: Tile) -> list[str]:
             markup=False,
         )
     return vanished
+
+
+def _not_held_out(rows: pd.DataFrame, splits: dict[str, str], config: Tile) -> dict[str, list[str]]:
+    """Held-out split to the classes that train shows and it does not; it is said, as nothing is measured of them there."""
+    counts, held = class_counts(rows, config.labels.named), {*splits.values()}
+    for split in sorted(held - {*rows["split"]}):
+        groups = listed(group for group, of in splits.items() if of == split)
+        console.print(f"tile: no tile is in {split}: none of its groups gave one ({groups})", markup=False)
+    for line in lacking_in_words(counts, held, "tile", config.split.group):
+        console.print(f"tile: {line}", markup=False)
+    return lacking(counts, held)

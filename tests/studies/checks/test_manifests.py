@@ -10,7 +10,7 @@ from histoloom.config import Params, Tile
 from histoloom.data.manifest import Manifest, check_manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.study_folder import Study
-from histoloom.errors import Fault, Note, faults_among, notes_among
+from histoloom.errors import Fault, Note, faults_among
 from histoloom.slides.describe import known_captions
 from histoloom.studies.checks.manifests import check_splits
 from histoloom.studies.checks.validate import check_study
@@ -52,11 +52,19 @@ def faults_of(rows=ROWS, tile: dict | None = None, **sections) -> dict[str, str]
     }
 
 
+def _not_of_labels(found: list) -> list:
+    return [each for each in found if each.column != "tile.labels.classes"]
+
+
 REQUEST = {"name": "more", "tiles": 3}
 
 
 def test_a_study_with_the_fewest_keys_has_no_fault(slides):
-    assert study() == []
+    assert study(tile={"labels": {"source": "slide", "classes": ["tumour", "stroma"]}}) == [
+        Note("params.yaml", f"no {split} slide of '{name}' (1 in train, {elsewhere}): nothing is measured of it there. "
+             f"Train has no patient of '{name}' to spare: add another patient that shows it.", None, "tile.labels.classes")
+        for split, name, elsewhere in (("val", "stroma", "1 in test"), ("test", "tumour", "1 in val"))
+    ]  # fmt: skip
 
 
 def test_what_the_manifest_tells_of_late_stages_is_said(slides):
@@ -69,6 +77,32 @@ def test_what_the_manifest_tells_of_late_stages_is_said(slides):
     canvas = {"name": "c", "width_px": 128, "height_px": 128, "image": region | {"keep": True}}
     found = faults_of(tile=None, sample_slides={"slides": [canvas], "window_latent_px": 8})
     assert "reaches beyond slide 's0', which is 128 x 128" in found["sample_slides.slides, 'c'"]
+
+
+def _of_one_patient(count: int) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "split"} | {"patient_id": "p"} for row in ROWS[:count]]
+
+
+def test_one_patient_of_two_slides_is_led_to_a_study_without_faults(slides):
+    """Each remedy that is named is taken, until nothing is left."""
+    (fault,) = faults_among(study(_of_one_patient(2)))
+    assert (
+        fault.column == "patient_id"
+        and "the split group is the patient (tile.split.group), and there is 1: 'p'" in fault.problem
+    )
+    assert "3 in all" in fault.problem and "tile.split.group: region" in fault.remedy
+    by_slide = study(_of_one_patient(2), {"split": {"group": "slide"}})
+    (note,) = [each for each in _not_of_labels(by_slide) if isinstance(each, Note)]
+    assert faults_among(by_slide) == [] and note.fact.startswith("no group is in test: the split group is the slide")
+    assert "measured on val too" in note.fact and "tile.split.group: region" in note.fact
+    region = {"split": {"group": "region", "region": {"rows": 2, "cols": 2, "gap_um": 0}}}
+    assert _not_of_labels(study(_of_one_patient(2), region)) == []
+
+
+def test_one_slide_alone_holds_nobody_out_and_the_remedy_is_named(slides):
+    (fault,) = faults_among(study(_of_one_patient(1), {"split": {"group": "slide"}}))
+    assert fault.where == "params.yaml, tile.split" and "there is 1: 's0'" in fault.problem
+    assert "tile.split.group: region" in fault.remedy
 
 
 @pytest.mark.parametrize("content", [b"short", b"\xff" * 32])
@@ -95,7 +129,7 @@ def test_nuclei_that_are_not_told_apart_are_said():
 def test_what_emit_would_refuse_of_a_package_is_said_before_it_is_trained_on(slides):
     begun = {"tile": {"mpp": 2.0}, "train_denoiser": {"init": "histoloom-base"}}
     assert any("camelyon16:normal_093" in fault.problem for fault in faults_among(study(**begun)))
-    assert study(**begun, emit={"allow_unknown_ancestors": True}) == [
+    assert _not_of_labels(study(**begun, emit={"allow_unknown_ancestors": True})) == [
         Note(
             "params.yaml, tile.mpp",
             "'histoloom-base' was trained at 0.25, 0.35, 0.5, 0.69, 1 µm/px, and is adapted to 2.",
@@ -106,14 +140,14 @@ def test_what_emit_would_refuse_of_a_package_is_said_before_it_is_trained_on(sli
 def test_captions_that_the_tower_does_not_read_are_counted(slides):
     rows = [row | {"caption": f"{REPORT}, case {n}"} for n, row in enumerate(ROWS)]
     tower = {"train_encoders": {"text": {"source": "histoloom-base"}}, "emit": {"allow_unknown_ancestors": True}}
-    [note] = notes_among(study(rows, {"caption": "{caption}"}, **tower))
+    [note] = _not_of_labels(study(rows, {"caption": "{caption}"}, **tower))
     assert note.fact.startswith("4 of 4 distinct captions are cut at 24 tokens, and 3 read as another one does")
-    [note] = notes_among(study(rows, {"caption": "{caption}, {composition}"}))
+    [note] = _not_of_labels(study(rows, {"caption": "{caption}, {composition}"}))
     assert note.fact.startswith("of what is known before tiles are cut, 4 of 4")
     tower["train_encoders"]["text"]["max_tokens"] = 96
-    assert notes_among(study(rows, {"caption": "{caption}"}, **tower)) == []
+    assert _not_of_labels(study(rows, {"caption": "{caption}"}, **tower)) == []
     asked = {"plan": {"requests": [REQUEST | {"change": {"caption": REPORT}}]}}
-    assert "1 of" in notes_among(study(**asked))[0].fact
+    assert "1 of" in _not_of_labels(study(**asked))[0].fact
 
 
 def test_a_tower_that_can_not_be_loaded_is_said(slides):

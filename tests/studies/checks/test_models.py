@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from histoloom.config.package import TILE_ENCODER, root
 from histoloom.data.commit import write_json
 from histoloom.data.lineage import Lineage
 from histoloom.data.study_folder import Study
-from histoloom.errors import faults_among
+from histoloom.errors import faults_among, lines_of
 from histoloom.studies.checks.validate import check_study
 from tests.build import make_slide, make_study
 
@@ -40,9 +41,49 @@ def test_a_held_out_slide_that_the_model_saw_is_a_fault(folder):
     )
 
 
+def test_all_groups_that_the_model_saw_are_named_at_once_in_a_block_that_mends_it(folder):
+    """Splits are drawn, so that to assign those alone that are held out would draw others that the model saw."""
+    shutil.copytree(root() / "histoloom-base", "package")
+    for part in ("autoencoder", "denoiser", "encoders"):
+        Lineage(tuple(f"set:P{n}" for n in range(4)), (), (), ("set",)).save(Path("package") / part)
+    rows = [
+        {"slide_id": f"s{n}", "path": f"s{n}.tif", "patient_id": f"P{n}", "label": "tumour", "dataset": "set"}
+        for n in range(7)
+    ]
+    for row in rows:
+        make_slide(f"data/slides/{row['path']}", width=128, height=128)
+
+    def faults(**split) -> list:
+        make_study(".", rows, {"split": split}, train_denoiser={"init": "package"})
+        return faults_among(check_study(Study()))
+
+    found = faults(fractions={"train": 0.2, "val": 0.4, "test": 0.4})
+    (remedy,) = {fault.remedy for fault in found}
+    assert len(lines_of(found)) == 1
+    assigned = YAML(typ="safe").load(remedy.partition("params.yaml:\n")[2])["tile"]["split"]["assign"]
+    assert assigned == {f"P{n}": "train" for n in range(4)}
+    assert faults(fractions={"train": 0.2, "val": 0.4, "test": 0.4}, assign=assigned) == []
+
+
 def test_a_slide_that_may_be_one_of_a_public_set_is_asked_for(folder):
     (fault,) = _faults("", allow=True)
     assert "row 3, column 'dataset'" in fault and "write `dataset` set and the id B" in fault
+
+
+def test_several_slides_that_may_be_of_a_public_set_are_one_line(folder):
+    shutil.copytree(root() / "histoloom-base", "package")
+    for part in ("autoencoder", "denoiser", "encoders"):
+        Lineage(("set:s1", "set:s2"), (), (), ("set",)).save(Path("package") / part)
+    rows = []
+    for n, split in enumerate(("train", "val", "test")):
+        make_slide(f"data/slides/s{n}.tif", width=128, height=128)
+        rows.append(
+            {"slide_id": f"s{n}", "path": f"s{n}.tif", "patient_id": f"P{n}", "label": "tumour", "split": split}
+        )
+    make_study(".", rows, train_denoiser={"init": "package"}, emit={"allow_unknown_ancestors": True})
+    (line,) = lines_of(faults_among(check_study(Study())))
+    assert "rows 3 and 4, column 'dataset'" in line and "'set:s1' and 'set:s2'" in line
+    assert "for every slide of it, those in train too" in line
 
 
 def test_ancestors_that_nobody_knows_are_a_fault_unless_they_are_allowed(folder):

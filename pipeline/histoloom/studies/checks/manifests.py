@@ -7,23 +7,16 @@ from pathlib import Path
 
 from histoloom.config import Params
 from histoloom.config.package import context_length, packaged
+from histoloom.data.few_groups import empty_splits, few_groups, more_groups
 from histoloom.data.manifest import Manifest
 from histoloom.errors import Fault, HistoloomError, Note, key_fault
 from histoloom.slides.describe import known_captions
 from histoloom.studies.checks.slides import SlideFacts
 
 
-def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault]:
+def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault | Note]:
     """Whether somebody is held out, and whether nuclei are told apart where they must be."""
-    if not {"val", "test"} & set(splits.values()):
-        problem = "no group is in val or test, so that evaluate has nothing to measure against"
-        problem += (
-            ", and plan.evaluation_tiles no tile to take conditions from." if params.plan.evaluation_tiles else "."
-        )
-        yield key_fault("tile.split", problem, "hold some out: fractions, assign, or the column split.")
-    elif "val" not in splits.values() and "near_copy" in params.filter.use:
-        problem = "near_copy is calibrated on tiles of val, and no group is in val."
-        yield key_fault("filter.use", problem, "put a group in val (tile.split), or take near_copy out.")
+    yield from _check_held_out(params, manifest, splits)
     if "mask" not in params.conditions or params.tile.masks.by_stain:
         return
     lacking = [entry.slide_id for entry in manifest.stated if entry.instances is None]
@@ -36,6 +29,34 @@ def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> 
     for key in needing if lacking else ():
         problem = f"it needs nuclei that are told apart, and {len(lacking)} slides name no 'instances' (first: '{lacking[0]}')."
         yield key_fault(key, problem, "name them in slides.csv, or set tile.masks.source to stain.")
+
+
+def _check_held_out(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault | Note]:
+    config, patients = params.tile.split, {entry.patient_id for entry in manifest.stated}
+    if config.group == "patient" and len(patients) == 1:
+        return  # which is a fault of patient_id
+    few, empty = few_groups(splits, config), empty_splits(splits, config)
+    slides = [entry.slide_id for entry in manifest.stated]
+    more = more_groups(slides, patients, config, of_sets=bool(manifest.sets)) if few else ""
+    if not {"val", "test"} & set(splits.values()):
+        problem = "no group is in val or test, so that evaluate has nothing to measure against"
+        problem += (
+            ", and plan.evaluation_tiles no tile to take conditions from." if params.plan.evaluation_tiles else "."
+        )
+        said = f"{problem} {few[0].upper()}{few[1:]}." if few else problem
+        yield key_fault("tile.split", said, more or "hold some out: fractions, assign, or the column split.")
+    elif "val" not in splits.values() and "near_copy" in params.filter.use:
+        problem = "near_copy is calibrated on tiles of val, and no group is in val."
+        yield key_fault("filter.use", problem, "put a group in val (tile.split), or take near_copy out.")
+    for name in empty if few and "train" not in empty and len(empty) == 1 else ():
+        fact = f"no group is in {name}: {few}. {_INSTEAD[name]} {more[0].upper()}{more[1:]} If none is wanted, set its fraction to 0."
+        yield Note("params.yaml, tile.split", fact)
+
+
+_INSTEAD = {
+    "val": "Trainings are watched on train, which flatters.",
+    "test": "What is chosen by val is measured on val too, which flatters.",
+}
 
 
 def check_regions(params: Params, slides: Mapping[str, SlideFacts]) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from histoloom.config.pretrained import named_models
 from histoloom.data.codes import known_salt
 from histoloom.data.groups import split_groups
 from histoloom.data.lineage import Lineage, lineage_of
-from histoloom.data.lineage_match import Recognised, answer, grid_of, recognise
+from histoloom.data.lineage_match import Recognised, all_in_train, answer, first, grid_of, recognise
 from histoloom.data.manifest import Manifest
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, HistoloomError, Note
@@ -30,14 +30,12 @@ def check_lineage(params: Params, manifest: Manifest, splits: dict[str, str], sa
         for entry in manifest.stated
         for group in split_groups(entry, params.tile)
     ]
-    table = pd.DataFrame(rows, columns=columns)
-    return [
-        fault
-        for key, lineage in (_lineages(params) | _of_predictions(params, manifest, splits)).items()
-        for fault in _faults(
-            key, recognise(lineage.record, table, known_salt(salt), grid_of(params.tile.split)), manifest, params
-        )
-    ]
+    table, grid = pd.DataFrame(rows, columns=columns), grid_of(params.tile.split)
+    lineages = _lineages(params) | _of_predictions(params, manifest, splits)
+    found = {key: recognise(lineage.record, table, known_salt(salt), grid) for key, lineage in lineages.items()}
+    seen = {group for each in found.values() for group in each.seen}  # by any model, so that one block mends all
+    remedy = all_in_train(seen, params.tile.split.assign, is_all=seen == {*splits})
+    return [fault for key, each in found.items() for fault in _faults(key, each, manifest, params, remedy)]
 
 
 def _lineages(params: Params) -> dict[str, Lineage]:
@@ -102,17 +100,16 @@ def _with_predictions(params: Params, manifest: Manifest) -> list[tuple[SlideEnt
     return [(entry, entry.predicted) for entry in slides if entry.predicted is not None]
 
 
-def _faults(key: str, found: Recognised, manifest: Manifest, params: Params) -> Iterator[Fault]:
+def _faults(key: str, found: Recognised, manifest: Manifest, params: Params, remedy: str) -> Iterator[Fault]:
     where, lines = params.tile.stated_in, {entry.slide_id: entry.row for entry in manifest.stated}
     for name in found.held_out:
         problem = f"'{name}' is held out, and the model of {key} was trained on it."
-        yield Fault(where, problem, "state split: train for it, or name another model.", lines.get(name), "split")
+        yield Fault(where, problem, f"name another model, or {remedy}", lines.get(name), "split")
+    several = len({*found.unstated.values()}) > 1
     for slide, name in found.unstated.items():
         problem = f"the model of {key} was trained on '{name}', which may be this held-out slide, or its patient."
-        yield Fault(where, problem, answer(name), lines.get(slide), "dataset")
+        yield Fault(where, problem, answer(name, several=several), lines.get(slide), "dataset")
     if found.unknown and not params.emit.allow_unknown_ancestors:
-        problem = (
-            f"nobody knows whose these are, on which the model of {key} was trained: {', '.join(found.unknown[:5])}."
-        )
+        problem = f"nobody knows whose these are, on which the model of {key} was trained: {first(found.unknown)}."
         remedy = "state `dataset` in slides.csv if they are slides of yours, or set emit.allow_unknown_ancestors: true."
         yield Fault("params.yaml", problem, f"{remedy} Else emit refuses the tiles.")
