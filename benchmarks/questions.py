@@ -176,6 +176,11 @@ _RARE = "noised0-of-noised1-of-inpainted"
 _SWAPPED = "swapped0-of-swapped1"
 _KNOWS_SCANNERS = {"steps": 1600, "drop": {"image": 0.5}}
 """With 400 steps, swapped tiles had the colours of the scanner that they came from: a cohort is a condition that the packaged model doesn't have."""
+_WITHOUT_OF_MASKS = {
+    "realism_filter": "strong+unfiltered-of-real-masks",
+    "targeting": "strong+synthetic-of-unswapped",
+    "mixing": "strong+synthetic-then-real-of-real-masks",
+}
 QUESTIONS = {
     "rare": Question(
         rare, 1, (0.05, 0.02, 0.1, 1.0), f"strong+synthetic-of-{_RARE}",
@@ -196,18 +201,12 @@ QUESTIONS = {
     ),
     "hospital": Question(
         hospital, 2, (1.0, 0.1), "strong+synthetic-of-real-masks",
-        {
-            "realism_filter": "strong+unfiltered-of-real-masks", "targeting": "strong+synthetic-of-unswapped",
-            "mixing": "strong+synthetic-then-real-of-real-masks",
-        },
+        _WITHOUT_OF_MASKS,
         {},
     ),
     "hospital_reversed": Question(
         partial(hospital, taught="tnbc", asked="monuseg"), 2, (1.0,), "strong+synthetic-of-real-masks",
-        {
-            "realism_filter": "strong+unfiltered-of-real-masks", "targeting": "strong+synthetic-of-unswapped",
-            "mixing": "strong+synthetic-then-real-of-real-masks",
-        },
+        _WITHOUT_OF_MASKS,
         {},
     ),
 }  # fmt: skip

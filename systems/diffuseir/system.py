@@ -34,15 +34,8 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
     names = np.concatenate([np.repeat(name, len(tiles)) for name, tiles, _, _ in parts])
     images, masks, truth = (np.concatenate(of) for of in zip(*(arrays for _, *arrays in parts)))
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    stated = {"patient_id": names, "split": np.array([re.sub("[^a-z].*", "", name) for name in names])}
-    np.savez(
-        folder / _SET,
-        images=images,
-        masks=masks,
-        tile_id=np.arange(len(images)).astype(str),
-        allow_pickle=False,
-        **stated,
-    )
+    ids, splits = np.arange(len(images)).astype(str), np.array([re.sub("[^a-z].*", "", name) for name in names])
+    np.savez(folder / _SET, images=images, masks=masks, tile_id=ids, patient_id=names, split=splits)
     np.save(folder / _TRUTH, truth)
 
 

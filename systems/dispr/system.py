@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,12 +35,12 @@ _SHAPE = ("volume", "surface", "roughness")
 def prepare(folder: Path, data: Path | None, fold: int) -> None:
     """Drawn cells and their projections, of which a third is held out; or red blood cells, of which half are held out, at half the resolution."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    cells = _draw() if data is None else _read(data)
+    cells: dict[str, Any] = _draw() if data is None else _read(data)
     of_label = pd.Series(cells["labels"]).groupby(cells["labels"]).cumcount().to_numpy()
     among = _AMONG["drawn" if data is None else "real"]
     cells["split"] = np.where(of_label % among == fold, "test", "train")
     cells["patient_id"] = np.array([f"c{number:03d}" for number in range(len(of_label))])
-    np.savez(folder / "data/cells.npz", allow_pickle=False, **cells)
+    np.savez(folder / "data/cells.npz", **cells)
 
 
 def _read(data: Path) -> dict[str, np.ndarray]:

@@ -50,8 +50,8 @@ def prepare(folder: Path, data: Path | None, fold: int) -> None:
         images.append(cut)
         names += [f"f{number:02d}"] * len(cut)
         splits += [split] * len(cut)
-    found = {"images": np.concatenate(images), "patient_id": np.array(names), "split": np.array(splits)}
-    np.savez(folder / "data/patches.npz", allow_pickle=False, **found)
+    place = folder / "data/patches.npz"
+    np.savez(place, images=np.concatenate(images), patient_id=np.array(names), split=np.array(splits))
 
 
 def patches(field: np.ndarray, step: int) -> np.ndarray:

@@ -42,11 +42,13 @@ _INSTALL = dict.fromkeys(("gs", "gcs"), "run: pip install gcsfs") | dict.fromkey
 )
 _RIGHTS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket",
-    "gs": "name the file of a key in GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ANON=true for a public container",
+    **dict.fromkeys(("gs", "gcs"), "name the file of a key in GOOGLE_APPLICATION_CREDENTIALS"),
+    **dict.fromkeys(
+        ("az", "abfs"),
+        "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ANON=true for a public container",
+    ),
 }
 """What states the rights of a user, by the kind of an address."""
-_RIGHTS |= {"gcs": _RIGHTS["gs"], "abfs": _RIGHTS["az"]}
 _MAKE_ROOM = "make room there, or name another folder in tile.remote_cache."
 
 

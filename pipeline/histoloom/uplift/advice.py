@@ -167,15 +167,16 @@ _COST = (
 
 def _reported(finding: Finding) -> str:
     """What an experiment found, in a sentence or two."""
-    size = f"{finding['labelled_tiles']:,} labelled tiles of {finding['labelled_groups']} patients, {finding['unlabelled_tiles']:,} unlabelled"
+    size = f"{finding['labelled_tiles']:,} labelled tiles of {finding['labelled_groups']} split groups, {finding['unlabelled_tiles']:,} unlabelled"
     over = (
         f" gained {_points(finding['over_real'])} over real tiles as they are, and"
         if finding["over_real"]
         else " was best without synthetic tiles;"
     )
+    few = ", too few to tell of others" if finding["test_groups"] < _FEW else ""
     return (
         f"Measured, {finding['words']} ({size}): '{finding['best_other']}'{over} synthetic tiles gained {_points(finding['gain'])} over that, "
-        f"on {finding['test_groups']} patients."
+        f"on {finding['test_groups']} split groups{few}."
     )
 
 
