@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,7 +37,9 @@ def checkout(tmp_path) -> Path:
 
 
 def _setup(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", "setup"], cwd=folder, capture_output=True, text=True, check=False)
+    """As from a shell: where `make test` runs this, the outer make's variables would add its lines on folders."""
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
+    return subprocess.run(["make", "setup"], cwd=folder, capture_output=True, text=True, check=False, env=env)
 
 
 def test_large_packages_and_steps_are_shown_and_the_rest_is_in_a_file(checkout):
