@@ -85,7 +85,25 @@ def test_a_mask_class_that_is_never_drawn_is_said(slides, source):
     found = _found(
         source, {"source": "none", "unlabelled": "keep"}, {"target": "none", "evaluation_tiles": 4}, masks=masks
     )
-    assert found == [Note("params.yaml", text, None, "tile.masks.classes") for text in (RARE, MISSPELT)]
+    said = (RARE, MISSPELT) if source == "raster" else (RARE, MISSPELT, HELD_OUT)  # the raster of test shows both
+    assert found == [Note("params.yaml", text, None, "tile.masks.classes") for text in said]
+
+
+def test_a_mask_class_that_only_train_draws_is_said_with_a_patient_to_move(slides):
+    rows = _masks("raster")
+    for number in (0, 1):
+        Image.fromarray(np.full((SIDE, SIDE), 2, np.uint8)).save(f"data/slides/m{number}.png")
+    Image.fromarray(np.ones((SIDE, SIDE), np.uint8)).save("data/slides/m3.png")
+    make_study(
+        ".", rows, {"labels": {"source": "none", "unlabelled": "keep"}, "masks": {"source": "raster", "classes": CLASSES[:2]}},
+        plan={"target": "none", "evaluation_tiles": 4},
+    )  # fmt: skip
+    said = [note.fact for note in notes_among(check_study(Study())) if "'rare'" in note.fact]
+    assert [line.split(":")[0] for line in said] == [
+        "no val slide of 'rare' (2 in train, 0 in test)",
+        "no test slide of 'rare' (2 in train, 0 in val)",
+    ]
+    assert "assign: {p0: val}" in said[0] and "Train has no patient of 'rare' to spare" in said[1]
 
 
 def test_labels_that_the_fraction_hides_do_not_show_a_class(slides):

@@ -78,14 +78,15 @@ def check_classes(
     config, found = params.tile, Found("params.yaml")
     places = _places(manifest, config, splits, params.seed)
     of_labels = {slide: each.labels for slide, each in annotated.items()}
+    of_masks = {slide: each.masks for slide, each in annotated.items()}
     labels = _slides_of(config.labels.named, of_labels, places)
-    masks = _slides_of(config.masks.classes, {slide: each.masks for slide, each in annotated.items()}, places)
-    for column, classes in (("tile.labels.classes", labels), ("tile.masks.classes", masks)):
+    masks = _slides_of(config.masks.classes, of_masks, places)
+    for column, classes, of in (("tile.labels.classes", labels, of_labels), ("tile.masks.classes", masks, of_masks)):
         for name, count in classes.items():
             if not count["train"]:
                 found.note(f"{_where_else(count)} '{name}': it can't be learned or made.", column)
-    for line in _held_out(manifest, config, splits, of_labels, places):
-        found.note(line, "tile.labels.classes")
+        for line in _held_out(manifest, config, splits, [*classes], of, places):
+            found.note(line, column)
     _check_plan(params, labels, masks, "test" if "test" in splits.values() else "val", found)
     return found.all
 
@@ -117,10 +118,11 @@ def _held_out(
     manifest: Manifest,
     config: Tile,
     splits: Mapping[str, str],
+    classes: list[str],
     annotated: Mapping[str, frozenset[str]],
     places: Mapping[str, set[str]],
 ) -> Iterator[str]:
-    """Which classes val or test lack, in words. Of regions only tiles tell."""
+    """Which of these classes val or test lack, in words. Of regions only tiles tell."""
     if config.split.group == "region":
         return
     shown = [
@@ -131,9 +133,7 @@ def _held_out(
         if splits[group] in places[entry.slide_id]
     ]
     rows = pd.DataFrame(shown, columns=["label", "split", "split_group"])
-    yield from lacking_in_words(
-        class_counts(rows, config.labels.named), {*splits.values()}, "slide", config.split.group
-    )
+    yield from lacking_in_words(class_counts(rows, classes), {*splits.values()}, "slide", config.split.group)
 
 
 def _where_else(count: Mapping[str, int]) -> str:
