@@ -21,5 +21,7 @@ def test_a_study_without_a_synthetic_tile_runs_to_its_report(tmp_path):
     assert (study.root / "reports/index.html").is_file()
     made = TileStore(study.predicted)
     assert made.has("mask") and made.has("agreement") and study.synthetic_stores() == []
+    (measured,) = json.loads((study.root / "reports/evaluate/metrics.json").read_text())["predictions"].values()
+    assert 0 <= measured["dice"] <= 1 and "calibration_error_as_said" in measured
     counts = json.loads((study.root / "reports/emit/metrics.json").read_text())["counts"]
     assert {source for of in counts.values() for source in of} == {"real"}

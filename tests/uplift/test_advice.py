@@ -62,6 +62,14 @@ def test_synthetic_tiles_are_advised_only_where_a_gain_stood(gain, said):
     assert said in text and "600 steps of training" in text
 
 
+def test_where_one_experiment_helped_and_another_harmed_the_cheaper_arm_is_advised():
+    harmed = FINDING | {"labelled_tiles": 9000, "best_other": "strong+retrieval"}
+    harmed |= {"gain": {"difference": -0.03, "interval": [-0.05, -0.01], "interval_of_all": [-0.06, 0.0]}}
+    text = " ".join(advice(_situation(), [FINDING | {"gain": _CHANGE}, harmed]))
+    assert "Use strong augmentation with your unlabelled tiles" in text and "harmed in another" in text
+    assert "Sample synthetic tiles" not in text
+
+
 def test_of_alike_experiments_the_nearest_in_size_advises_and_other_tasks_are_not_asked():
     far, near = FINDING | {"labelled_tiles": 9000}, FINDING | {"labelled_tiles": 400}
     assert alike(_situation(), [far, near, FINDING | {"task": "mask"}]) == [near, far]

@@ -139,6 +139,15 @@ def _not_held_out(lacking: dict[str, list[str]]) -> list[str]:
     ]
 
 
+def _predictions(of_requests: dict) -> list[str]:
+    """How good predicted masks are on test tiles."""
+    return [
+        f"Masks predicted by the request '{name}': Dice {of['dice']:.2f} on {of['tiles']:,} test tiles of {of['groups']} group(s), {of['dice_of_worst_group']:.2f} on the worst group."
+        for name, of in of_requests.items()
+        if "dice" in of
+    ]
+
+
 def in_short(measured: dict) -> list[str]:
     """Sentences on how easily samples are told from real tiles, on the real tiles, on yields and reasons, and on distances.
 
@@ -167,5 +176,6 @@ def in_short(measured: dict) -> list[str]:
         if rebuilt := measured["evaluate"].get("rebuilt"):
             floor += f", and their own reconstructions {rebuilt['kid']['mean']:.3f}"
         found.append(f"KID of {m['n']['synthetic']} unfiltered samples to held-out real tiles: {value}; {floor}.")
+    found += _predictions(measured["evaluate"].get("predictions", {}))
     found += near_copies(measured.get("train_filters", {}).get("near_copy", {}), measured["filter"].get("evaluate"))
     return found

@@ -18,7 +18,7 @@ from histoloom.data.lineage import check_generators
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.plan import EVALUATION
 from histoloom.data.rows import held_out_rows, leaving_rows, spread, spread_by
-from histoloom.data.store import TileStore
+from histoloom.data.store import TileStore, stores_in
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError
 from histoloom.quality.audit import Audit, audit
@@ -26,6 +26,7 @@ from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.interval_picture import draw_intervals, kid_rows
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
 from histoloom.quality.realism import LEAST, Sample, ToldApart, told_apart
+from histoloom.studies.mask_predictions import MaskPredictions, measured_predictions
 from histoloom.studies.stage_work import Work
 from histoloom.training.clip import likeness
 from histoloom.training.reconstruction import given_back
@@ -61,6 +62,7 @@ class EvaluateMetrics(TypedDict, total=False):
     realism : how easily unfiltered samples are told from the reference.
     rebuilt : the reference's own tiles, encoded and decoded: so much of a distance is the autoencoder's. Absent where there is none.
     requests : by request, what else was asked for to evaluate. woven : tiles of woven slides.
+    predictions : by request, masks that were predicted of annotated test tiles.
     audit : what synthetic tiles tell of the train split, where they are to leave alone.
     """
 
@@ -75,6 +77,7 @@ class EvaluateMetrics(TypedDict, total=False):
     rebuilt: Comparison
     requests: dict[str, Comparison]
     woven: Comparison
+    predictions: dict[str, MaskPredictions]
     audit: Audit
 
 
@@ -218,6 +221,9 @@ def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
             metrics["by_class"] = measure.by_class(samples)
     if (rebuilt := _rebuilt(study, measure, device)) is not None:
         metrics["rebuilt"] = rebuilt
+    for store in stores_in([study.predicted]):
+        if found := measured_predictions(real, store, params.tile.masks.classes, config.max_tiles):
+            metrics["predictions"] = found
     if "real" not in params.emit.include:
         metrics["audit"] = audit(study, [(store, leaving_rows(store.rows())) for store in stores], device)
     return metrics

@@ -243,6 +243,7 @@ STAGES = {
                 "filter.use",
                 "emit.include",
                 "tile.labels.classes",
+                "tile.masks.classes",
                 *_TRAINED_ON,
                 "files.evaluate",
                 "files.train_filters",
@@ -250,7 +251,13 @@ STAGES = {
             inputs=("data/tiles", *_SYNTHETIC, "data/verdicts"),
             pictures=("kid.png",),
             loads=("target",),
-            may_read=(*_MODELS, "models/filters", "reports/train_filters/metrics.json", "reports/filter/metrics.json"),
+            may_read=(
+                "data/predicted",
+                *_MODELS,
+                "models/filters",
+                "reports/train_filters/metrics.json",
+                "reports/filter/metrics.json",
+            ),
         ),
         Stage(
             "emit",

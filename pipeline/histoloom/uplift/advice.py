@@ -145,9 +145,15 @@ def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
         return [*said, "Nothing like it was measured. " + _UNKNOWN]
     said += [_reported(finding) for finding in known]
     nearest = known[0]
+    harm = [finding for finding in known if finding["gain"]["interval"][1] < 0]
     helped = nearest["gain"]["interval"][0] > 0
     stands = nearest["gain"]["interval_of_all"][0] > 0
-    if stands:
+    if helped and harm:
+        todo = (
+            f"Use {_in_words(harm[0]['best_other'])}. Synthetic tiles helped in one of these experiments and harmed in another. If you try "
+            f"'{nearest['asked']}', keep it only if your own test patients show a gain."
+        )
+    elif stands:
         todo = (
             f"Sample synthetic tiles, and have uplift.arms try '{nearest['asked']}' beside '{nearest['best_other']}'."
         )

@@ -67,6 +67,12 @@ def test_a_study_with_the_fewest_keys_has_no_fault(slides):
     ]  # fmt: skip
 
 
+def test_a_split_in_params_that_is_another_than_in_the_manifest_is_said(slides):
+    tile = CLASSES | {"split": {"assign": {"p0": "test", "p1": "train"}}}
+    (note,) = [each for each in study(tile=tile) if each.where.endswith("tile.split.assign")]
+    assert note.fact.startswith("it moves 'p0' to another split")
+
+
 def test_what_the_manifest_tells_of_late_stages_is_said(slides):
     train = [row | {"split": "train"} for row in ROWS]
     assert "nothing to measure against" in faults_of(train)["tile.split"]

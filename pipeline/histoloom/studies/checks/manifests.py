@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from histoloom.config import Params
+from histoloom.config import Params, Tile
 from histoloom.config.package import context_length, packaged
 from histoloom.data.few_groups import empty_splits, few_groups, more_groups
+from histoloom.data.found import listed
+from histoloom.data.groups import split_groups
 from histoloom.data.manifest import Manifest
 from histoloom.errors import Fault, HistoloomError, Note, key_fault
 from histoloom.slides.describe import known_captions
@@ -17,6 +19,7 @@ from histoloom.studies.checks.slides import SlideFacts
 def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault | Note]:
     """Whether somebody is held out, and whether nuclei are told apart where they must be."""
     yield from _check_held_out(params, manifest, splits)
+    yield from _check_moved(params.tile, manifest)
     if "mask" not in params.conditions or params.tile.masks.by_stain:
         return
     lacking = [entry.slide_id for entry in manifest.stated if entry.instances is None]
@@ -29,6 +32,19 @@ def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> 
     for key in needing if lacking else ():
         problem = f"it needs nuclei that are told apart, and {len(lacking)} slides name no 'instances' (first: '{lacking[0]}')."
         yield key_fault(key, problem, "name them in slides.csv, or set tile.masks.source to stain.")
+
+
+def _check_moved(config: Tile, manifest: Manifest) -> Iterator[Note]:
+    """Groups whose split both slides.csv and params state, and not the same."""
+    moved = {
+        group
+        for entry in manifest.stated
+        for group in split_groups(entry, config)
+        if entry.split and config.split.assign.get(group, entry.split) != entry.split
+    }
+    if moved:
+        fact = f"it moves {listed(sorted(moved))} to another split than the manifest states. What stands here counts."
+        yield Note("params.yaml, tile.split.assign", fact)
 
 
 def _check_held_out(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault | Note]:
