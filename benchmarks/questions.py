@@ -114,7 +114,7 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
     ]  # fmt: skip
     conditions = ["magnification", "cohort", "label", "image", "text"]
     study = _of_mitoses(root / f"scanner-{fold}-{fraction:g}", table, conditions, requests, 0.5)
-    merge(study.params, {"train_denoiser": _KNOWS_SCANNERS})
+    merge(study.params, {"train_denoiser": _KNOWS_SCANNERS, "sample": {"guidance": _FOLLOWS_SCANNERS}})
     return study
 
 
@@ -176,6 +176,8 @@ _RARE = "noised0-of-noised1-of-inpainted"
 _SWAPPED = "swapped0-of-swapped1"
 _KNOWS_SCANNERS = {"steps": 1600, "drop": {"image": 0.5}}
 """With 400 steps, swapped tiles had the colours of the scanner that they came from: a cohort is a condition that the packaged model doesn't have."""
+_FOLLOWS_SCANNERS = {"cohort": 3.0, "label": 1.5, "image": 0.5, "text": 1.0}
+"""Chosen by the colours of swapped tiles beside the target's unlabelled ones, before a learner was trained."""
 _WITHOUT_OF_MASKS = {
     "realism_filter": "strong+unfiltered-of-real-masks",
     "targeting": "strong+synthetic-of-unswapped",
@@ -197,7 +199,7 @@ QUESTIONS = {
             "realism_filter": f"strong+unfiltered-of-{_SWAPPED}", "targeting": "strong+synthetic-of-unswapped0-of-unswapped1",
             "sampling_from_noise": "strong+synthetic-of-inverted0-of-inverted1", "mixing": f"strong+synthetic-then-real-of-{_SWAPPED}",
         },
-        {"embedding": _NO_EMBEDDING},
+        {"embedding": {"sample": {"guidance": _FOLLOWS_SCANNERS | {"image": 0.0}}}},
     ),
     "hospital": Question(
         hospital, 2, (1.0, 0.1), "strong+synthetic-of-real-masks",
