@@ -139,6 +139,31 @@ def test_regions_are_made_anew_and_all_else_stays_to_the_bit(changer, slide, tmp
     assert made["properties"]["classification"]["name"] == "Made by a model"
 
 
+def test_regions_that_lie_apart_are_woven_apart_and_the_slide_between_is_not(changer, tmp_path):
+    height, width = 40, 400
+    Image.fromarray(tissue_picture(width, height, seed=9)).save(tmp_path / "long.png")
+    write_geojson(
+        tmp_path / "two.json", feature("a", box_ring(8, 8, 24, 30)), feature("b", box_ring(362.5, 9.5, 380.5, 27))
+    )
+    out, options = tmp_path / "out", ("--regions", str(tmp_path / "two.json"), "--samples", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        laid = []
+        real = predicted_slide.woven
+
+        def noted(stated, *rest):
+            laid.append((stated.name, stated.width_px))
+            return real(stated, *rest)
+
+        patch.setattr(predicted_slide, "woven", noted)
+        assert _predict(tmp_path / "long.png", out, changer, *options).exit_code == 0
+    assert len(laid) == 4 and sum(side for _, side in laid) < width
+    changed = (_pixels(out / "slide.tif") != np.asarray(Image.open(tmp_path / "long.png"))).any(-1)
+    inside = np.zeros(changed.shape, bool)
+    inside[8:30, 8:24] = inside[9:27, 362:381] = True
+    assert changed[inside].mean() > 0.8 and not changed[~inside].any()
+    assert not _pixels(out / "deviation.tif")[..., :][~inside].any()
+
+
 @pytest.mark.parametrize(
     "options", [("--strength", "0.3"), ("--from", "site=north", "--to", "site=south")], ids=["changed", "translated"]
 )

@@ -20,6 +20,7 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.splits import region_of
 from histoloom.errors import Fault, HistoloomError, ManifestFaults, Note, notes_among, refuse_faults
+from histoloom.progress import track
 from histoloom.slides.annotation_checks import check_inside
 from histoloom.slides.geojson import read_geojson
 from histoloom.slides.open import open_slide
@@ -102,7 +103,7 @@ class _Region:
         latents = create(group, "image", (self.sources.target.channels,), _canvas(group), "float32")
         latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
         around = _ENCODE_HALO_PX // self.sources.factor
-        for box, picture in self._pieces(_ENCODE_HALO_PX):
+        for box, picture in self._pieces(_ENCODE_HALO_PX, "encoding the slide"):
             encoded = self.sources.target.encode({"image": picture[None]})[0].numpy()
             inside = encoded[:, around : around + box.height, around : around + box.width]
             latents[:, box.top : box.bottom, box.left : box.right] = inside
@@ -122,7 +123,7 @@ class _Region:
         channels, names = self.sources.maps["picture"]
         given, free = array_of(group, "map"), array_of(group, "free")
         free[:] = 0
-        for box, picture in self._pieces(0):
+        for box, picture in self._pieces(0, "reading the slide"):
             rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
             given[channels, rows, columns] = picture_map(picture[None], names, box.height, box.width)[0]
             free[rows, columns] = self._near(box)
@@ -138,17 +139,19 @@ class _Region:
         some = self.tissue.fractions(corners, 3 * side * factor * self.scale).reshape(len(down), len(along)) > 0
         return some.repeat(side, 0).repeat(side, 1)[: box.height, : box.width].astype(np.uint8)
 
-    def _pieces(self, halo: int) -> Iterator[tuple[PixelBox[int], np.ndarray]]:
-        """Pieces of it with their places on the canvas, latent px, and what is seen there and `halo` px around."""
+    def _pieces(self, halo: int, doing: str) -> Iterator[tuple[PixelBox[int], np.ndarray]]:
+        """Pieces of it with their places on the canvas, latent px, and what is seen there and `halo` px around; progress says what is done."""
         factor, side = self.sources.factor, _ENCODE_PX // self.sources.factor
         region, image, scale = self.place, self.image, self.scale
-        for top in range(0, region.height, side):
-            for left in range(0, region.width, side):
-                height, width = min(side, region.height - top), min(side, region.width - left)
-                x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
-                size = height * factor + 2 * halo, width * factor + 2 * halo
-                picture = _read_padded(self.source, (x - halo * scale, y - halo * scale), size, scale)
-                yield PixelBox(region.left + left, region.top + top, width, height), self.normaliser.apply(picture)
+        corners = [
+            (top, left) for top in range(0, region.height, side) for left in range(0, region.width, side)
+        ]  # fmt: skip
+        for top, left in track(corners, doing, len(corners)):
+            height, width = min(side, region.height - top), min(side, region.width - left)
+            x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
+            size = height * factor + 2 * halo, width * factor + 2 * halo
+            picture = _read_padded(self.source, (x - halo * scale, y - halo * scale), size, scale)
+            yield PixelBox(region.left + left, region.top + top, width, height), self.normaliser.apply(picture)
 
 
 def _canvas(group: zarr.Group) -> tuple[int, int]:

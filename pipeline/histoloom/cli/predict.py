@@ -92,7 +92,7 @@ def _say(slide: Path, folder: Path, found: PredictedSlide | RestoredSlide) -> No
         write_viewer(folder, folder / VIEWER)
         if not found.share_made:
             console.print(f"predict: no tissue was found in {slide.name}, so nothing was made", markup=False)
-        console.print(f"{size}, of which the model made {found.share_made:.0%}", markup=False)
+        console.print(f"{size}, of which the model made {found.share_made:.2%}", markup=False)
         return
     if not found.has_tissue:
         console.print(f"predict: no tissue was found in {slide.name}, so nothing was looked at", markup=False)

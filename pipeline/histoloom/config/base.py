@@ -15,6 +15,8 @@ Interval = tuple[Fraction, Fraction]
 _MOST = 2**31 - 1
 Natural = Annotated[int, Field(ge=0, le=_MOST)]
 Positive = Annotated[int, Field(gt=0, le=_MOST)]
+Offset = Annotated[float, Field(ge=0, le=_MOST)]
+"""Level-0 px from a slide's corner, fractions of one too."""
 Size = Annotated[int, Field(gt=0, le=2**14)]
 """Of what is held in memory whole: the side of a picture, a batch, the width of a network."""
 BlockWidth = Annotated[int, Field(ge=8, le=2**14, multiple_of=8)]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from histoloom.config.base import Distinct, Fraction, Natural, Positive, Section, Size, Solved
+from histoloom.config.base import Distinct, Fraction, Natural, Offset, Positive, Section, Size, Solved
 from histoloom.config.file_keys import Names
 from histoloom.config.file_names import FileName
 
@@ -16,9 +16,9 @@ class FromImage(Section):
 
     slide_id: str
     """the slide"""
-    x_level0_px: Natural = 0
+    x_level0_px: Offset = 0
     """the region's left border on the slide"""
-    y_level0_px: Natural = 0
+    y_level0_px: Offset = 0
     """the region's upper border on the slide"""
     width_px: Positive = Field(description="of the region, at tile.mpp")
     height_px: Positive

@@ -1,4 +1,4 @@
-"""A real slide through a trained denoiser: a canvas for each sample, laid over the slide's scanned part.
+"""A real slide through a trained denoiser: a canvas for each sample, laid over the slide's scanned part, or over what regions need of it.
 
 The denoiser is given the slide (the condition `picture`), or begins from it: noised, inverted under its own cohort, or kept but for regions.
 """
@@ -61,14 +61,23 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """A part of the slide that was woven: where it lies, px, and a canvas of it for each sample."""
+
+    box: PixelBox[int]
+    canvases: tuple[Canvas, ...]
+
+
+@dataclass(frozen=True)
 class PredictedCanvases:
     """The finished canvases of a slide, a picture or mask of each.
 
-    size : (height, width) px at `mpp`. downsample : level-0 px to a px. regions : that alone were to be made, px.
+    patches : one of the whole slide, or what regions need; they don't overlap. size : (height, width) px at `mpp`. downsample : level-0 px to
+    a px. regions : that alone were to be made, px.
     """
 
     slide: Slide
-    canvases: tuple[Canvas, ...]
+    patches: tuple[Patch, ...]
     size: tuple[int, int]
     mpp: float
     downsample: float
@@ -76,16 +85,42 @@ class PredictedCanvases:
     regions: Regions | None = None
 
     @property
+    def samples(self) -> int:
+        return len(self.patches[0].canvases)
+
+    @property
+    def steps(self) -> int:
+        """Of the solver, of each canvas."""
+        plan = self.patches[0].canvases[0].job.plan
+        return plan.end - plan.begin
+
+    @property
     def readers(self) -> list[ReadBox]:
-        """What reads each sample."""
-        return [partial(_cut, read_bands(canvas.bands), self.size) for canvas in self.canvases]
+        """What reads each sample; beside the patches it is black."""
+        return [partial(self._read, number) for number in range(self.samples)]
+
+    def _read(self, number: int, box: PixelBox[int]) -> np.ndarray:
+        box = cut(box, self.size)
+        channels = self.patches[0].canvases[number].bands[0].raster.channels
+        out = np.zeros((box.height, box.width, channels), np.uint8)
+        for patch in self.patches:
+            left, top = max(box.left, patch.box.left), max(box.top, patch.box.top)
+            width, height = min(box.right, patch.box.right) - left, min(box.bottom, patch.box.bottom) - top
+            if width > 0 and height > 0:
+                own = PixelBox(left - patch.box.left, top - patch.box.top, width, height)
+                rows, columns = (
+                    slice(top - box.top, top - box.top + height),
+                    slice(left - box.left, left - box.left + width),
+                )
+                out[rows, columns] = read_bands(patch.canvases[number].bands)(own)
+        return out
 
     def made(self, box: PixelBox[int]) -> np.ndarray:
         """(h, w, 1) uint8 of a box, cut where the picture ends: 1 where the model made it."""
         box = cut(box, self.size)
         if self.regions is not None:
             return (self.regions.numbers(box, 1.0) > 0)[..., None].astype(np.uint8)
-        free, factor = array_of(self.canvases[0].inputs.arrays, "free"), self.factor
+        free, factor = array_of(self.patches[0].canvases[0].inputs.arrays, "free"), self.factor
         rows, columns = (slice(a // factor, -(-b // factor)) for a, b in ((box.top, box.bottom), (box.left, box.right)))
         whole = (np.asarray(free[rows, columns]) > 0).repeat(factor, 0).repeat(factor, 1)
         top, left = box.top - rows.start * factor, box.left - columns.start * factor
@@ -135,16 +170,46 @@ def weave_prediction(
     use_training_threads(cluster)
     weaver = _weaver(study, models, params, slide, asked, folder, device(cluster))
     regions = None if asked.regions is None else _in_px(asked.regions, downsample, size)
-    holes = None if regions is None else _written(regions, folder)
-    model, found = weaver.load(), []
+    model = weaver.load()
     _check_strength(asked, params, model)
     factor = model.raster_of(array).factor
     least = factor * (params.sample_slides.window_latent_px or model.record.training.px)
-    for number in range(asked.samples):
-        stated = _stated(f"sample-{number}", size, least, slide, asked, holes)
-        place, title = folder / stated.name, f"predict: {number + 1} of {asked.samples}"
-        found.append(woven(stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), place, title, array)[0])
-    return PredictedCanvases(slide, tuple(found), size, params.tile.mpp, downsample, factor, regions)
+    boxes = [PixelBox(0, 0, size[1], size[0])] if regions is None else _boxes(regions, size, least, factor)
+    patches = []
+    for count, box in enumerate(boxes, 1):
+        which = "" if regions is None else f", region {count} of {len(boxes)}"
+        found = []
+        for number in range(asked.samples):
+            name = f"sample-{number}" + ("" if regions is None else f"-at-{box.left}-{box.top}")
+            holes = None if regions is None else _written(regions, box, folder / name)
+            stated = _stated(name, box, least, slide, downsample, asked, holes)
+            title = f"predict: {number + 1} of {asked.samples}{which}"
+            canvas, _ = woven(
+                stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), folder / name, title, array
+            )
+            found.append(canvas)
+        patches.append(Patch(box, tuple(found)))
+    return PredictedCanvases(slide, tuple(patches), size, params.tile.mpp, downsample, factor, regions)
+
+
+def _boxes(regions: Regions, size: tuple[int, int], window: int, factor: int) -> list[PixelBox[int]]:
+    """Of the slide, px, what the windows see that make the regions; boxes that overlap are joined. They begin at whole latent px."""
+    bounds = shapely.bounds(regions.polygons)
+    near = shapely.union_all(shapely.box(*(bounds + np.array([-window, -window, window, window])).T))
+    while True:
+        parts = shapely.get_parts(near)
+        joined = shapely.union_all(shapely.envelope(parts))
+        if len(shapely.get_parts(joined)) == len(parts):
+            break
+        near = joined
+    height, width = size
+    found = []
+    for left, top, right, bottom in shapely.bounds(shapely.get_parts(joined)):
+        left, top = (max(0, int(np.floor(side / factor)) * factor) for side in (left, top))
+        right, bottom = (int(np.ceil(side / factor)) * factor for side in (right, bottom))
+        box = PixelBox(left, top, min(right, width) - left, min(bottom, height) - top)
+        found += [box] if box.width > 0 and box.height > 0 else []
+    return sorted(found, key=lambda box: (box.top, box.left))
 
 
 def _check_cohorts(models: Path, asked: Asked) -> None:
@@ -201,23 +266,25 @@ def _weaver(study: Study, models: Path, params: Params, slide: Slide, asked: Ask
     return Weaver(study, params, load, Manifest((entry,), None), {}, folder, histoloom.__version__)
 
 
-def _stated(name: str, size: tuple[int, int], least: int, slide: Slide, asked: Asked, holes: Path | None) -> WovenSlide:
-    """The slide as one to weave, no smaller than a window."""
+def _stated(
+    name: str, box: PixelBox[int], least: int, slide: Slide, downsample: float, asked: Asked, holes: Path | None
+) -> WovenSlide:
+    """A box of the slide, px, as a slide to weave, no smaller than a window."""
     image = FromImage(
         slide_id=_GROUP,
-        x_level0_px=slide.bounds.left,
-        y_level0_px=slide.bounds.top,
-        width_px=size[1],
-        height_px=size[0],
+        x_level0_px=slide.bounds.left + box.left * downsample,
+        y_level0_px=slide.bounds.top + box.top * downsample,
+        width_px=box.width,
+        height_px=box.height,
         holes=None if holes is None else str(holes),
         **asked.image,
     )
-    if min(size) < least and not (image.picture or image.keep):
+    if min(box.width, box.height) < least and not (image.picture or image.keep):
         raise HistoloomError(
-            f"{slide.path.name} is {size[1]} x {size[0]} px at the model's scale, smaller than a tile of {least} px."
+            f"{slide.path.name} is {box.width} x {box.height} px at the model's scale, smaller than a tile of {least} px."
         )
     return WovenSlide(
-        name=name, width_px=max(size[1], least), height_px=max(size[0], least), image=image, cohort=dict(asked.cohort), purpose="evaluate"
+        name=name, width_px=max(box.width, least), height_px=max(box.height, least), image=image, cohort=dict(asked.cohort), purpose="evaluate"
     )  # fmt: skip
 
 
@@ -244,17 +311,15 @@ def _in_px(path: Path, downsample: float, size: tuple[int, int]) -> Regions:
     return moved
 
 
-def _written(regions: Regions, folder: Path) -> Path:
-    """A file of the polygons, for the canvas."""
+def _written(regions: Regions, box: PixelBox[int], folder: Path) -> Path:
+    """A file of the polygons in a box, px from its corner, for the canvas."""
+    inside = shapely.intersects(regions.polygons, shapely.box(box.left, box.top, box.right, box.bottom))
+    moved = shapely.transform(regions.polygons[inside], lambda points: points - (box.left, box.top))
     features = [
         {"type": "Feature", "geometry": json.loads(shapely.to_geojson(one)), "properties": {"objectType": "annotation"}}
-        for one in regions.polygons
+        for one in moved
     ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "regions.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
     return path
-
-
-def _cut(read: ReadBox, size: tuple[int, int], box: PixelBox[int]) -> np.ndarray:
-    return read(cut(box, size))

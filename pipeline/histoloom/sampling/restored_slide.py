@@ -93,7 +93,7 @@ def restore_slide(slide: Slide, models: Path, asked: Asked, out: Path, where: st
     folder.publish(parts, made, {
         "name": slide.path.stem, "width_px": width, "height_px": height, "mpp": found.mpp, "classes": [], "note": NOTE,
         "asked": {"image": dict(asked.image), "from": dict(asked.own_cohort), "to": dict(asked.cohort), "samples": asked.samples,
-                  "seed": asked.seed, "steps": found.canvases[0].job.plan.end - found.canvases[0].job.plan.begin},
+                  "seed": asked.seed, "steps": found.steps},
         "made_fraction": share, "source": slide.path.name, "source_sha256": sha256, "slide_sha256": sha256_file(made / SLIDE),
         "model_sha256": hash_tree(models), "lineage": lineage_of_prediction(models), "histoloom": histoloom.__version__,
     })  # fmt: skip
@@ -102,7 +102,7 @@ def restore_slide(slide: Slide, models: Path, asked: Asked, out: Path, where: st
 
 def _write(folder: Path, pixels: _Pixels, scratch: Path) -> float:
     """Write all files; the share of pixels that were made."""
-    found, several = pixels.found, len(pixels.found.canvases) > 1
+    found, several = pixels.found, pixels.found.samples > 1
     folder.mkdir(exist_ok=True)
     levels, form = scratch / "levels", pixels.form
     levels.mkdir(exist_ok=True)
