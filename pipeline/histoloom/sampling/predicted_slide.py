@@ -5,15 +5,13 @@ The denoiser is given the slide (the condition `picture`), or begins from it: no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 
 import histoloom
 from histoloom.canvas.decode import read_bands
@@ -29,12 +27,12 @@ from histoloom.data.manifest import Manifest
 from histoloom.data.pixel_box import PixelBox, cut
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.data.study_folder import Study, place_of
-from histoloom.errors import HistoloomError, refuse_faults
+from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, generator_sha256, lineage_of_models
+from histoloom.sampling.repaired_regions import boxes_of, regions_in_px, write_regions
 from histoloom.sampling.slide import woven
 from histoloom.sampling.weaver import Canvas, LoadModel, Weaver
-from histoloom.slides.geojson import read_geojson
 from histoloom.slides.pyramid import ReadBox
 from histoloom.slides.regions import Regions
 from histoloom.slides.slide import Slide
@@ -169,19 +167,19 @@ def weave_prediction(
     cluster = Cluster.model_validate({"device": where, "workers": 0})
     use_training_threads(cluster)
     weaver = _weaver(study, models, params, slide, asked, folder, device(cluster))
-    regions = None if asked.regions is None else _in_px(asked.regions, downsample, size)
+    regions = None if asked.regions is None else regions_in_px(asked.regions, downsample, size)
     model = weaver.load()
     _check_strength(asked, params, model)
     factor = model.raster_of(array).factor
     least = factor * (params.sample_slides.window_latent_px or model.record.training.px)
-    boxes = [PixelBox(0, 0, size[1], size[0])] if regions is None else _boxes(regions, size, least, factor)
+    boxes = [PixelBox(0, 0, size[1], size[0])] if regions is None else boxes_of(regions, size, least, factor)
     patches = []
     for count, box in enumerate(boxes, 1):
         which = "" if regions is None else f", region {count} of {len(boxes)}"
         found = []
         for number in range(asked.samples):
             name = f"sample-{number}" + ("" if regions is None else f"-at-{box.left}-{box.top}")
-            holes = None if regions is None else _written(regions, box, folder / name)
+            holes = None if regions is None else write_regions(regions, box, folder / name)
             stated = _stated(name, box, least, slide, downsample, asked, holes)
             title = f"predict: {number + 1} of {asked.samples}{which}"
             canvas, _ = woven(
@@ -190,26 +188,6 @@ def weave_prediction(
             found.append(canvas)
         patches.append(Patch(box, tuple(found)))
     return PredictedCanvases(slide, tuple(patches), size, params.tile.mpp, downsample, factor, regions)
-
-
-def _boxes(regions: Regions, size: tuple[int, int], window: int, factor: int) -> list[PixelBox[int]]:
-    """Of the slide, px, what the windows see that make the regions; boxes that overlap are joined. They begin at whole latent px."""
-    bounds = shapely.bounds(regions.polygons)
-    near = shapely.union_all(shapely.box(*(bounds + np.array([-window, -window, window, window])).T))
-    while True:
-        parts = shapely.get_parts(near)
-        joined = shapely.union_all(shapely.envelope(parts))
-        if len(shapely.get_parts(joined)) == len(parts):
-            break
-        near = joined
-    height, width = size
-    found = []
-    for left, top, right, bottom in shapely.bounds(shapely.get_parts(joined)):
-        left, top = (max(0, int(np.floor(side / factor)) * factor) for side in (left, top))
-        right, bottom = (int(np.ceil(side / factor)) * factor for side in (right, bottom))
-        box = PixelBox(left, top, min(right, width) - left, min(bottom, height) - top)
-        found += [box] if box.width > 0 and box.height > 0 else []
-    return sorted(found, key=lambda box: (box.top, box.left))
 
 
 def _check_cohorts(models: Path, asked: Asked) -> None:
@@ -286,40 +264,3 @@ def _stated(
     return WovenSlide(
         name=name, width_px=max(box.width, least), height_px=max(box.height, least), image=image, cohort=dict(asked.cohort), purpose="evaluate"
     )  # fmt: skip
-
-
-def _in_px(path: Path, downsample: float, size: tuple[int, int]) -> Regions:
-    """The polygons of a file, in px of the canvas.
-
-    Raises
-    ------
-    ManifestFaults
-        with every fault of the file.
-    HistoloomError
-        when it has no polygon, or they cover no pixel.
-    """
-    found, faults = read_geojson(path, None)
-    refuse_faults(faults)
-    if not len(found):
-        raise HistoloomError(f"{path} holds no polygon: draw what is to be made anew.")
-    moved = replace(found, polygons=shapely.transform(found.polygons, lambda points: points / downsample))
-    inside = shapely.intersection(moved.polygons, shapely.box(0, 0, size[1], size[0]))
-    if shapely.area(inside).sum() < 1:
-        raise HistoloomError(
-            f"The polygons of {path} cover no pixel of the slide. Export them in px at full resolution, neither in mm nor in degrees."
-        )
-    return moved
-
-
-def _written(regions: Regions, box: PixelBox[int], folder: Path) -> Path:
-    """A file of the polygons in a box, px from its corner, for the canvas."""
-    inside = shapely.intersects(regions.polygons, shapely.box(box.left, box.top, box.right, box.bottom))
-    moved = shapely.transform(regions.polygons[inside], lambda points: points - (box.left, box.top))
-    features = [
-        {"type": "Feature", "geometry": json.loads(shapely.to_geojson(one)), "properties": {"objectType": "annotation"}}
-        for one in moved
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "regions.geojson"
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-    return path
