@@ -173,7 +173,8 @@ def _nuclei(folder: Path, name: str) -> pd.DataFrame:
 _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
 _NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}
 _RARE = "noised0-of-noised1-of-inpainted"
-_SWAPPED = "swapped0-of-swapped1"
+_INVERTED = "inverted0-of-inverted1"
+"""Asked rather than `swapped`, since their colours lie nearer to the target's: decided before a learner was tested."""
 _KNOWS_SCANNERS = {"steps": 1600, "drop": {"image": 0.5}}
 """With 400 steps, swapped tiles had the colours of the scanner that they came from: a cohort is a condition that the packaged model doesn't have."""
 _FOLLOWS_SCANNERS = {"cohort": 3.0, "label": 1.5, "image": 0.5, "text": 1.0}
@@ -194,10 +195,10 @@ QUESTIONS = {
         {"unlabelled_pool": _NO_POOL, "embedding": _NO_EMBEDDING},
     ),
     "scanner": Question(
-        scanner, 2, (1.0,), f"strong+synthetic-of-{_SWAPPED}",
+        scanner, 2, (1.0,), f"strong+synthetic-of-{_INVERTED}",
         {
-            "realism_filter": f"strong+unfiltered-of-{_SWAPPED}", "targeting": "strong+synthetic-of-unswapped0-of-unswapped1",
-            "sampling_from_noise": "strong+synthetic-of-inverted0-of-inverted1", "mixing": f"strong+synthetic-then-real-of-{_SWAPPED}",
+            "realism_filter": f"strong+unfiltered-of-{_INVERTED}", "targeting": "strong+synthetic-of-unswapped0-of-unswapped1",
+            "inversion": "strong+synthetic-of-swapped0-of-swapped1", "mixing": f"strong+synthetic-then-real-of-{_INVERTED}",
         },
         {"embedding": {"sample": {"guidance": _FOLLOWS_SCANNERS | {"image": 0.0}}}},
     ),
