@@ -26,9 +26,10 @@ def _real(folder, masks: np.ndarray, **columns) -> TileStore:
     return TileStore(folder / "tiles")
 
 
-def _predicted(folder, real: TileStore, places: np.ndarray, **arrays: np.ndarray) -> TileStore:
+def _predicted(folder, real: TileStore, places: np.ndarray, *, begun: bool = False, **arrays: np.ndarray) -> TileStore:
     sources = real.rows()["tile_id"].to_numpy()[places]
-    rows = synthetic_rows(len(places), tile_id=[f"predicted-{n}" for n in places], condition_ref=sources)
+    rows = synthetic_rows(len(places), tile_id=[f"predicted-{n}" for n in range(len(places))], condition_ref=sources)
+    rows = rows.assign(input_ref=sources if begun else None)
     rows = rows.assign(request="nuclei", purpose="predict", split="", masked=True)
     pictures = {name: values[places] for name, values in arrays.items()}
 
@@ -51,7 +52,14 @@ def _found(folder, masks: np.ndarray, places=None, drawn: np.ndarray | None = No
 
 def test_masks_that_are_right_have_a_dice_of_one(tmp_path):
     found = _found(tmp_path, _truth())
-    assert found == {"tiles": 8, "groups": 2, "dice": 1, "dice_of_worst_group": 1, "dice_of_class": {"nucleus": 1}}
+    assert found == {
+        "split": "test",
+        "tiles": 8,
+        "groups": 2,
+        "dice": 1,
+        "dice_of_worst_group": 1,
+        "dice_of_class": {"nucleus": 1},
+    }
 
 
 def test_test_tiles_alone_are_counted_and_unknown_pixels_are_not(tmp_path):
@@ -98,4 +106,37 @@ def test_tiles_that_nobody_annotated_are_left_out(tmp_path):
 
 
 def test_test_tiles_that_show_nothing_have_no_dice(tmp_path):
-    assert _found(tmp_path, _truth(), drawn=np.zeros_like(_truth())) == {"tiles": 8, "groups": 2}
+    assert _found(tmp_path, _truth(), drawn=np.zeros_like(_truth())) == {"split": "test", "tiles": 8, "groups": 2}
+
+
+def test_masks_that_were_begun_from_masks_are_no_evidence_and_that_is_said(tmp_path, capsys):
+    real = _real(tmp_path, _truth())
+    predicted = _predicted(tmp_path, real, np.arange(len(SPLITS)), begun=True, mask=_truth())
+    assert measured_predictions(real, predicted, CLASSES, 100) == {}
+    assert "begun from masks" in capsys.readouterr().err
+
+
+def test_a_tile_counts_once_however_many_samples_are_kept(tmp_path):
+    found = _found(tmp_path, _truth(), np.repeat(np.arange(len(SPLITS)), 3))
+    assert found["tiles"] == 8 and found["dice"] == 1
+
+
+def test_parts_without_masks_hide_no_other(tmp_path):
+    make_part(tmp_path / "tiles", "a.0", tile_rows(2, tile_id=["a0", "a1"], split="train", label=None), tiles(2, SIDE))
+    real = _real(tmp_path, _truth())
+    order = np.concatenate([np.flatnonzero(~real.rows()["masked"]), np.flatnonzero(real.rows()["masked"])])
+    masks = np.concatenate([np.zeros((2, SIDE, SIDE), np.uint8), _truth()])
+    assert real.rows()["part"].iloc[0] == "a.0"
+    predicted = _predicted(tmp_path, real, order, mask=masks)
+    assert measured_predictions(real, predicted, CLASSES, 100)["nuclei"]["dice"] == 1
+
+
+def test_without_a_test_split_val_is_measured_and_corrects_nothing(tmp_path):
+    groups = [f"{split}-{n % 2}" for n, split in enumerate(SPLITS)]
+    rows = tile_rows(len(SPLITS), split=["train"] * 4 + ["val"] * 16, split_group=groups, label=None)
+    make_part(tmp_path / "tiles", "s.0", rows, tiles(len(SPLITS), SIDE), masks=_truth())
+    real = TileStore(tmp_path / "tiles")
+    sure = np.ones(_truth().shape, np.float32)
+    predicted = _predicted(tmp_path, real, np.arange(len(SPLITS)), mask=_truth(), agreement=sure)
+    found = measured_predictions(real, predicted, CLASSES, 100)["nuclei"]
+    assert found["split"] == "val" and found["tiles"] == 16 and "certainty" not in found

@@ -62,12 +62,24 @@ def test_synthetic_tiles_are_advised_only_where_a_gain_stood(gain, said):
     assert said in text and "600 steps of training" in text
 
 
-def test_where_one_experiment_helped_and_another_harmed_the_cheaper_arm_is_advised():
-    harmed = FINDING | {"labelled_tiles": 9000, "best_other": "strong+retrieval"}
-    harmed |= {"gain": {"difference": -0.03, "interval": [-0.05, -0.01], "interval_of_all": [-0.06, 0.0]}}
-    text = " ".join(advice(_situation(), [FINDING | {"gain": _CHANGE}, harmed]))
-    assert "Use strong augmentation with your unlabelled tiles" in text and "harmed in another" in text
-    assert "Sample synthetic tiles" not in text
+_LOST = {"difference": -0.03, "interval": [-0.05, -0.01], "interval_of_all": [-0.06, 0.0]}
+
+
+@pytest.mark.parametrize("nearer", [_CHANGE, _LOST], ids=["gain", "loss"])
+def test_where_one_experiment_gained_and_another_lost_val_is_to_choose_whichever_is_nearer(nearer):
+    further = _LOST if nearer is _CHANGE else _CHANGE
+    both = [FINDING | {"gain": nearer}, FINDING | {"gain": further, "labelled_tiles": 9000}]
+    text = " ".join(advice(_situation(), both))
+    assert "Don't rely on synthetic tiles" in text and "'strong', 'strong+ssl' and 'strong+retrieval'" in text
+    assert "Sample synthetic tiles" not in text and "Don't train a generator" not in text
+    assert "retrieval" not in advice(_situation(unlabelled=0), both)[-3]
+
+
+def test_what_needs_unlabelled_tiles_is_not_advised_without_any():
+    text = " ".join(advice(_situation(unlabelled=0), [FINDING | {"gain": _NONE}]))
+    assert (
+        "Use strong augmentation." in text and "your unlabelled tiles" not in text.split("Advice")[1].split("Cost")[0]
+    )
 
 
 def test_of_alike_experiments_the_nearest_in_size_advises_and_other_tasks_are_not_asked():

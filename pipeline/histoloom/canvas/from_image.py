@@ -31,6 +31,8 @@ from histoloom.slides.stain import Normaliser, RememberedColours
 from histoloom.slides.tissue import TissueMap, detect_tissue
 
 _ENCODE_PX, _ENCODE_HALO_PX, _BAND = 512, 64, 256
+_FEW_PIECES = 16
+"""Fewer are done at once, without a word."""
 _NEAR_PX = 32
 """How finely it is told where tissue is near. A multiple of every factor."""
 
@@ -65,7 +67,8 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
         if right > source.width + 1 or bottom > source.height + 1:
             size = f"{source.width} x {source.height} px at level 0"
             raise HistoloomError(f"{where}: the region reaches beyond slide '{image.slide_id}', which is {size}.")
-        tissue = detect_tissue(source, params.tile.tissue)
+        looks = image.picture or params.tile.stain != "none"
+        tissue = detect_tissue(source, params.tile.tissue) if looks else None
         normaliser = fit_slide(source, tissue, params.tile.stain, params.tile.tile_px, scale)
         of = _Region(image, source, scale, region, sources, tissue, normaliser)
         if image.picture:
@@ -87,7 +90,8 @@ def write_image(group: zarr.Group, slide: WovenSlide, image: FromImage, sources:
 class _Region:
     """A region of a slide, open to read.
 
-    scale : level-0 px to a px. place : on the canvas, latent px. normaliser : of the stain, as tiles were normalised.
+    scale : level-0 px to a px. place : on the canvas, latent px. tissue : where it is; None where nobody asks. normaliser : of the stain, as
+    tiles were normalised.
     """
 
     image: FromImage
@@ -95,7 +99,7 @@ class _Region:
     scale: float
     place: PixelBox[int]
     sources: InputSources
-    tissue: TissueMap
+    tissue: TissueMap | None
     normaliser: Normaliser | RememberedColours
 
     def begin(self, group: zarr.Group) -> None:
@@ -130,6 +134,7 @@ class _Region:
 
     def _near(self, box: PixelBox[int]) -> np.ndarray:
         """(height, width) uint8, where a square of `_NEAR_PX` around a square has tissue."""
+        assert self.tissue is not None, "what is shown is looked at"
         factor, side = self.sources.factor, max(1, _NEAR_PX // self.sources.factor)
         down, along = (np.arange(start, stop, side) for start, stop in ((0, box.height), (0, box.width)))
         places = np.stack(np.meshgrid(along + box.left - self.place.left, down + box.top - self.place.top), -1).reshape(
@@ -146,7 +151,7 @@ class _Region:
         corners = [
             (top, left) for top in range(0, region.height, side) for left in range(0, region.width, side)
         ]  # fmt: skip
-        for top, left in track(corners, doing, len(corners)):
+        for top, left in track(corners, doing, len(corners)) if len(corners) > _FEW_PIECES else corners:
             height, width = min(side, region.height - top), min(side, region.width - left)
             x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
             size = height * factor + 2 * halo, width * factor + 2 * halo

@@ -140,9 +140,9 @@ def _not_held_out(lacking: dict[str, list[str]]) -> list[str]:
 
 
 def _predictions(of_requests: dict) -> list[str]:
-    """How good predicted masks are on test tiles."""
+    """How good predicted masks are on held-out tiles."""
     return [
-        f"Masks predicted by the request '{name}': Dice {of['dice']:.2f} on {of['tiles']:,} test tiles of {of['groups']} group(s), {of['dice_of_worst_group']:.2f} on the worst group."
+        f"Masks predicted by the request '{name}': Dice {of['dice']:.2f} on {of['tiles']:,} {of['split']} tiles of {of['groups']} group(s), {of['dice_of_worst_group']:.2f} on the worst group."
         for name, of in of_requests.items()
         if "dice" in of
     ]

@@ -5,11 +5,11 @@ The denoiser is given the slide (the condition `picture`), or begins from it: no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from histoloom.data.study_folder import Study, place_of
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
 from histoloom.sampling.diffusion_model import DiffusionModel, check_distilled, generator_sha256, lineage_of_models
-from histoloom.sampling.repaired_regions import boxes_of, regions_in_px, write_regions
+from histoloom.sampling.repaired_regions import Group, grouped, regions_in_px, write_regions
 from histoloom.sampling.slide import woven
 from histoloom.sampling.weaver import Canvas, LoadModel, Weaver
 from histoloom.slides.pyramid import ReadBox
@@ -60,18 +60,31 @@ class Asked:
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of the slide that was woven: where it lies, px, and a canvas of it for each sample."""
+    """A part of the slide that was woven.
+
+    box : where it lies, px. canvases : one for each sample. regions : that alone were to be made, px from its corner; None for all of it.
+    """
 
     box: PixelBox[int]
     canvases: tuple[Canvas, ...]
+    regions: Regions | None = None
+
+
+class _Seen(NamedTuple):
+    """What a box sees of a patch: `own` lies in the patch, rows and columns in the box."""
+
+    patch: Patch
+    own: PixelBox[int]
+    rows: slice
+    columns: slice
 
 
 @dataclass(frozen=True)
 class PredictedCanvases:
     """The finished canvases of a slide, a picture or mask of each.
 
-    patches : one of the whole slide, or what regions need; they don't overlap. size : (height, width) px at `mpp`. downsample : level-0 px to
-    a px. regions : that alone were to be made, px.
+    patches : one of the whole slide, or what regions need; those may overlap, and what they make does not. size : (height, width) px at
+    `mpp`. downsample : level-0 px to a px.
     """
 
     slide: Slide
@@ -80,7 +93,6 @@ class PredictedCanvases:
     mpp: float
     downsample: float
     factor: int
-    regions: Regions | None = None
 
     @property
     def samples(self) -> int:
@@ -94,35 +106,53 @@ class PredictedCanvases:
 
     @property
     def readers(self) -> list[ReadBox]:
-        """What reads each sample; beside the patches it is black."""
+        """What reads each sample; beside what was made it may be black."""
         return [partial(self._read, number) for number in range(self.samples)]
 
     def _read(self, number: int, box: PixelBox[int]) -> np.ndarray:
         box = cut(box, self.size)
         channels = self.patches[0].canvases[number].bands[0].raster.channels
         out = np.zeros((box.height, box.width, channels), np.uint8)
-        for patch in self.patches:
-            left, top = max(box.left, patch.box.left), max(box.top, patch.box.top)
-            width, height = min(box.right, patch.box.right) - left, min(box.bottom, patch.box.bottom) - top
-            if width > 0 and height > 0:
-                own = PixelBox(left - patch.box.left, top - patch.box.top, width, height)
-                rows, columns = (
-                    slice(top - box.top, top - box.top + height),
-                    slice(left - box.left, left - box.left + width),
-                )
-                out[rows, columns] = read_bands(patch.canvases[number].bands)(own)
+        for seen in self._seen(box):
+            pixels, here = read_bands(seen.patch.canvases[number].bands)(seen.own), out[seen.rows, seen.columns]
+            np.copyto(here, pixels, where=self._made(seen)[..., None])
         return out
 
     def made(self, box: PixelBox[int]) -> np.ndarray:
         """(h, w, 1) uint8 of a box, cut where the picture ends: 1 where the model made it."""
         box = cut(box, self.size)
-        if self.regions is not None:
-            return (self.regions.numbers(box, 1.0) > 0)[..., None].astype(np.uint8)
-        free, factor = array_of(self.patches[0].canvases[0].inputs.arrays, "free"), self.factor
-        rows, columns = (slice(a // factor, -(-b // factor)) for a, b in ((box.top, box.bottom), (box.left, box.right)))
+        out = np.zeros((box.height, box.width, 1), np.uint8)
+        for seen in self._seen(box):
+            of_regions = seen.patch.regions is not None
+            out[seen.rows, seen.columns, 0] |= self._made(seen) if of_regions else self._free(seen)
+        return out
+
+    def _seen(self, box: PixelBox[int]) -> Iterator[_Seen]:
+        low, high = np.maximum(self._corners[:, :2], box[:2]), np.minimum(self._corners[:, 2:], (box.right, box.bottom))
+        for place in np.flatnonzero((low < high).all(1)):
+            patch, (left, top), (right, bottom) = self.patches[place], low[place].tolist(), high[place].tolist()
+            own = PixelBox(left - patch.box.left, top - patch.box.top, right - left, bottom - top)
+            yield _Seen(patch, own, slice(top - box.top, bottom - box.top), slice(left - box.left, right - box.left))
+
+    @cached_property
+    def _corners(self) -> np.ndarray:
+        """(patches, 4): left, top, right and bottom."""
+        return np.array([[box.left, box.top, box.right, box.bottom] for box in (patch.box for patch in self.patches)])
+
+    @staticmethod
+    def _made(seen: _Seen) -> np.ndarray:
+        """(h, w) bool, the regions of a patch; all of it where it has none."""
+        if seen.patch.regions is None:
+            return np.ones((seen.own.height, seen.own.width), bool)
+        return seen.patch.regions.numbers(seen.own, 1.0) > 0
+
+    def _free(self, seen: _Seen) -> np.ndarray:
+        """(h, w) bool, where the canvas of a whole slide was free."""
+        free, factor, own = array_of(seen.patch.canvases[0].inputs.arrays, "free"), self.factor, seen.own
+        rows, columns = (slice(a // factor, -(-b // factor)) for a, b in ((own.top, own.bottom), (own.left, own.right)))
         whole = (np.asarray(free[rows, columns]) > 0).repeat(factor, 0).repeat(factor, 1)
-        top, left = box.top - rows.start * factor, box.left - columns.start * factor
-        return whole[top : top + box.height, left : left + box.width, None].astype(np.uint8)
+        top, left = own.top - rows.start * factor, own.left - columns.start * factor
+        return whole[top : top + own.height, left : left + own.width]
 
     def scanned(self, box: PixelBox[int]) -> np.ndarray:
         """(h, w, 3) uint8 of a box, as the slide has it at this scale."""
@@ -172,22 +202,18 @@ def weave_prediction(
     _check_strength(asked, params, model)
     factor = model.raster_of(array).factor
     least = factor * (params.sample_slides.window_latent_px or model.record.training.px)
-    boxes = [PixelBox(0, 0, size[1], size[0])] if regions is None else boxes_of(regions, size, least, factor)
-    patches = []
-    for count, box in enumerate(boxes, 1):
-        which = "" if regions is None else f", region {count} of {len(boxes)}"
-        found = []
+    whole = [Group(PixelBox(0, 0, size[1], size[0]), None)]
+    groups, patches = whole if regions is None else grouped(regions, size, least, factor), []
+    for count, group in enumerate(groups, 1):
+        found, one = [], group.regions is not None
         for number in range(asked.samples):
-            name = f"sample-{number}" + ("" if regions is None else f"-at-{box.left}-{box.top}")
-            holes = None if regions is None else write_regions(regions, box, folder / name)
-            stated = _stated(name, box, least, slide, downsample, asked, holes)
-            title = f"predict: {number + 1} of {asked.samples}{which}"
-            canvas, _ = woven(
-                stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), folder / name, title, array
-            )
+            place = folder / (f"sample-{number}" + (f"-region-{count}" if one else ""))
+            stated = _stated(place.name, group, least, slide, downsample, asked, place)
+            title = f"predict: {number + 1} of {asked.samples}" + (f", region {count} of {len(groups)}" if one else "")
+            canvas, _ = woven(stated, weaver, lambda tasks: open_pool(cluster, tasks=tasks), place, title, array)
             found.append(canvas)
-        patches.append(Patch(box, tuple(found)))
-    return PredictedCanvases(slide, tuple(patches), size, params.tile.mpp, downsample, factor, regions)
+        patches.append(Patch(group.box, tuple(found), group.regions))
+    return PredictedCanvases(slide, tuple(patches), size, params.tile.mpp, downsample, factor)
 
 
 def _check_cohorts(models: Path, asked: Asked) -> None:
@@ -245,9 +271,10 @@ def _weaver(study: Study, models: Path, params: Params, slide: Slide, asked: Ask
 
 
 def _stated(
-    name: str, box: PixelBox[int], least: int, slide: Slide, downsample: float, asked: Asked, holes: Path | None
+    name: str, group: Group, least: int, slide: Slide, downsample: float, asked: Asked, folder: Path
 ) -> WovenSlide:
-    """A box of the slide, px, as a slide to weave, no smaller than a window."""
+    """A part of the slide as a slide to weave, no smaller than a window; its regions are written in a folder."""
+    box, holes = group.box, None if group.regions is None else write_regions(group.regions, folder)
     image = FromImage(
         slide_id=_GROUP,
         x_level0_px=slide.bounds.left + box.left * downsample,

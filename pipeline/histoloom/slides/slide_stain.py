@@ -11,16 +11,17 @@ from histoloom.slides.tissue import FIT_TILES, TissueMap, fullest
 
 
 def fit_slide(
-    slide: Slide, tissue: TissueMap, kind: str, px: int, downsample: float
+    slide: Slide, tissue: TissueMap | None, kind: str, px: int, downsample: float
 ) -> stain.Normaliser | stain.RememberedColours:
     """As `tile` fits it.
 
     Parameters
     ----------
-    kind : as `tile.stain` states it. px : side of a square. downsample : level-0 px to a px.
+    tissue : where it is; not asked for under 'none'. kind : as `tile.stain` states it. px : side of a square. downsample : level-0 px to a px.
     """
     if kind == "none":
         return stain.fit("none", np.empty(0))
+    assert tissue is not None, "a normaliser is fitted to tissue"
     side, corner = px * downsample, slide.bounds
     columns, rows = (max(1, int(length / side)) for length in (corner.width, corner.height))
     grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2)

@@ -62,7 +62,7 @@ class EvaluateMetrics(TypedDict, total=False):
     realism : how easily unfiltered samples are told from the reference.
     rebuilt : the reference's own tiles, encoded and decoded: so much of a distance is the autoencoder's. Absent where there is none.
     requests : by request, what else was asked for to evaluate. woven : tiles of woven slides.
-    predictions : by request, masks that were predicted of annotated test tiles.
+    predictions : by request, masks that were predicted of held-out tiles whose masks are known.
     audit : what synthetic tiles tell of the train split, where they are to leave alone.
     """
 

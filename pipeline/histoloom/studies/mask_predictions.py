@@ -11,10 +11,13 @@ import pandas as pd
 from histoloom.data.rows import spread
 from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.learners.certainty import calibration_of, fit_certainty
+from histoloom.progress import console
 from histoloom.sampling.reduce.masks import AGREEMENT
 from histoloom.uplift.tasks import counted, mask_task
 
 _AT_ONCE = 64
+_PIXELS = 4_000_000
+"""Of which it is told how sure they are."""
 
 
 class CertaintyPoints(TypedDict):
@@ -25,14 +28,16 @@ class CertaintyPoints(TypedDict):
 
 
 class MaskPredictions(TypedDict, total=False):
-    """Of one request: its masks of test tiles against the masks that a person drew.
+    """Of one request: its masks of held-out tiles against the masks that are stated of them.
 
-    tiles, groups : of test. dice : mean over split groups; dice_of_worst_group, dice_of_class. Absent where no test tile shows a class.
+    split : test, or val where there is no test. tiles, groups : how many. dice : mean over split groups; dice_of_worst_group, dice_of_class.
+    Absent where no tile shows a class.
     error : share of pixels that are wrong; error_of_surest : of the nine tenths on which most samples agree.
     calibration_error_as_said : how far that share is from how often pixels are right. calibration_error : the same after `certainty`, which
-    was fitted on val tiles.
+    was fitted on val tiles. These need samples that vote; the last two, val and test tiles too.
     """
 
+    split: str
     tiles: int
     groups: int
     dice: float
@@ -48,28 +53,42 @@ class MaskPredictions(TypedDict, total=False):
 def measured_predictions(
     real: TileStore, predicted: TileStore, classes: tuple[str, ...], most: int
 ) -> dict[str, MaskPredictions]:
-    """Request to what is measured of its masks; requests that predict no masks, or none of an annotated test tile, are left out.
+    """Request to what is measured of its masks. Left out are requests that predict no masks, or none of a held-out tile whose mask is known.
 
     most : tiles of each split that are read, evenly spread.
     """
-    truth = real.rows().set_index("tile_id", drop=False)
+    every, truth = predicted.rows(), real.rows().set_index("tile_id", drop=False)
+    held_out = "test" if (truth["split"] == "test").any() else "val"
     found = {}
-    for request, rows in predicted.rows().groupby("request", sort=False):
-        sources = truth.loc[_shown(rows)]
-        if not _predicts_masks(real, predicted, rows, sources):
+    for request, rows in every.groupby("request", sort=False):
+        sources = truth.loc[rows["condition_ref"]]
+        rows, sources = (each[sources["masked"].to_numpy(bool)] for each in (rows, sources))
+        if rows.empty or not _predicts_masks(real, predicted, rows, sources):
             continue
-        known = sources["masked"].to_numpy(bool)
-        val, test = (rows[known & (sources["split"] == split).to_numpy()] for split in ("val", "test"))
+        if rows["input_ref"].notna().any():  # the data that it begins from are the tile's own mask, or another's
+            console.print(
+                f"evaluate: masks of the request '{request}' are not measured: they were begun from masks", markup=False
+            )
+            continue
+        of = sources["split"].to_numpy()
+        val, test = (_spread(rows[of == split], most) for split in ("val", held_out))
         if len(test):
-            found[str(request)] = _measured(real, predicted, truth, spread(val, most), spread(test, most), classes)
+            measured = _measured(real, predicted, truth, val if held_out == "test" else val.head(0), test, classes)
+            found[str(request)] = MaskPredictions(split=held_out, **measured)
     return found
+
+
+def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """All rows of at most so many tiles: a tile has several where each sample is kept."""
+    tiles = rows.drop_duplicates("condition_ref")
+    return rows[rows["condition_ref"].isin(spread(tiles, most)["condition_ref"])]
 
 
 def _predicts_masks(real: TileStore, predicted: TileStore, rows: pd.DataFrame, sources: pd.DataFrame) -> bool:
     """Whether a request's masks are results, and have the size of the real ones. A mask beside a picture was given."""
     part = rows["part"].iloc[0]
     has = {name: predicted.has(name, part) for name in ("mask", "image", "vector")}
-    if not has["mask"] or has["image"] or has["vector"] or not real.has("mask", sources["part"].iloc[0]):
+    if not has["mask"] or has["image"] or has["vector"]:
         return False
     ours, theirs = predicted.read(rows.head(1), "mask"), real.read(sources.head(1), "mask")
     return ours.shape == theirs.shape
@@ -78,14 +97,14 @@ def _predicts_masks(real: TileStore, predicted: TileStore, rows: pd.DataFrame, s
 def _measured(
     real: TileStore, predicted: TileStore, truth: pd.DataFrame, val: pd.DataFrame, test: pd.DataFrame, classes: tuple[str, ...]
 ) -> MaskPredictions:  # fmt: skip
-    counts, pixels = [], []
+    counts, pixels, step = [], [], _step(real, truth, test)
     for ours, theirs, sure in _batches(real, predicted, truth, test):
         counts.append(counted(ours, theirs, len(classes)))
-        pixels += [] if sure is None else [_sure_and_right(ours, theirs, sure)]
-    task = mask_task(truth.loc[_shown(test)], classes)
-    found: MaskPredictions = {"tiles": len(test), "groups": len({*task.groups})}
+        pixels += [] if sure is None else [_sure_and_right(ours, theirs, sure, step)]
+    task = mask_task(truth.loc[test["condition_ref"]], classes)
+    found: MaskPredictions = {"tiles": test["condition_ref"].nunique(), "groups": len({*task.groups})}
     counted_pixels = np.concatenate(counts)
-    if counted_pixels.reshape(len(test), len(classes), 3)[..., 2].any():  # else no test tile shows what could be found
+    if counted_pixels.reshape(len(test), len(classes), 3)[..., 2].any():
         measures = task.measures(counted_pixels)
         found["dice"], found["dice_of_worst_group"] = measures["dice"], measures["dice_of_worst_group"]
         found["dice_of_class"] = measures["dice_of_class"]
@@ -95,7 +114,8 @@ def _measured(
     said = calibration_of(sure, right)
     found |= {"error": said["error"], "error_of_surest": said["error_of_surest"]}
     found["calibration_error_as_said"] = said["calibration_error"]
-    of_val = [_sure_and_right(*each) for each in _batches(real, predicted, truth, val) if each[2] is not None]  # type: ignore[arg-type]
+    step = _step(real, truth, val)
+    of_val = [_sure_and_right(*each, step) for each in _batches(real, predicted, truth, val)]
     certainty = fit_certainty(*(np.concatenate(each) for each in zip(*of_val))) if of_val else None
     if certainty is not None:
         found["calibration_error"] = calibration_of(certainty(sure), right)["calibration_error"]
@@ -103,22 +123,29 @@ def _measured(
     return found
 
 
+def _step(real: TileStore, truth: pd.DataFrame, rows: pd.DataFrame) -> int:
+    """Of so many pixels one is looked at, so that they fit into memory."""
+    if rows.empty:
+        return 1
+    side = real.read(truth.loc[rows["condition_ref"].head(1)], "mask")
+    return max(1, side.size * len(rows) // _PIXELS)
+
+
 def _batches(
     real: TileStore, predicted: TileStore, truth: pd.DataFrame, rows: pd.DataFrame
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Masks (b, h, w) that are predicted and drawn, and how far samples agree, (b, h, w), where the request tells."""
+    """Masks (b, h, w) that are predicted and stated, and how far samples agree, (b, h, w), where the request tells."""
     for start in range(0, len(rows), _AT_ONCE):
         some = rows.iloc[start : start + _AT_ONCE]
         tells = predicted.has(AGREEMENT, some["part"].iloc[0])
         sure = predicted.read(some, AGREEMENT) if tells else None
-        yield predicted.read(some, "mask"), real.read(truth.loc[_shown(some)], "mask"), sure
+        yield predicted.read(some, "mask"), real.read(truth.loc[some["condition_ref"]], "mask"), sure
 
 
-def _shown(rows: pd.DataFrame) -> pd.Series:
-    """The tile that each result is of."""
-    return rows["input_ref"].fillna(rows["condition_ref"])
-
-
-def _sure_and_right(ours: np.ndarray, theirs: np.ndarray, sure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sure_and_right(
+    ours: np.ndarray, theirs: np.ndarray, sure: np.ndarray | None, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every `step`-th known pixel: how sure it is, and whether it is right."""
+    assert sure is not None, "all parts of a request have the same arrays"
     known = theirs != UNKNOWN
-    return sure[known], ours[known] == theirs[known]
+    return sure[known][::step], (ours[known] == theirs[known])[::step]

@@ -145,22 +145,22 @@ def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
         return [*said, "Nothing like it was measured. " + _UNKNOWN]
     said += [_reported(finding) for finding in known]
     nearest = known[0]
-    harm = [finding for finding in known if finding["gain"]["interval"][1] < 0]
-    helped = nearest["gain"]["interval"][0] > 0
-    stands = nearest["gain"]["interval_of_all"][0] > 0
-    if helped and harm:
+    helped = [finding for finding in known if finding["gain"]["interval"][0] > 0]
+    lost = [finding for finding in known if finding["gain"]["interval"][1] < 0]
+    if helped and lost:
         todo = (
-            f"Use {_in_words(harm[0]['best_other'])}. Synthetic tiles helped in one of these experiments and harmed in another. If you try "
-            f"'{nearest['asked']}', keep it only if your own test patients show a gain."
+            f"Don't rely on synthetic tiles: in one of these experiments they gained, in another they lost. Let val choose among "
+            f"{_listed(situation, ('strong', 'strong+ssl', 'strong+retrieval'))}. If you try '{helped[0]['asked']}' beside them, keep it only if "
+            "your own test patients show a gain."
         )
-    elif stands:
+    elif nearest in helped and nearest["gain"]["interval_of_all"][0] > 0:
         todo = (
             f"Sample synthetic tiles, and have uplift.arms try '{nearest['asked']}' beside '{nearest['best_other']}'."
         )
-    elif helped:
+    elif nearest in helped:
         todo = f"Try '{nearest['asked']}', but expect little: among all comparisons of that experiment its gain may be chance."
     else:
-        todo = f"Don't train a generator for this. Use {_in_words(nearest['best_other'])}."
+        todo = f"Don't train a generator for this. Use {_in_words(nearest['best_other'], situation)}."
     return [*said, f"Advice: {todo}", _COST.format(**nearest), *_cautions(situation)]
 
 
@@ -181,7 +181,7 @@ def _reported(finding: Finding) -> str:
     )
     few = ", too few to tell of others" if finding["test_groups"] < _FEW else ""
     return (
-        f"Measured, {finding['words']} ({size}): '{finding['best_other']}'{over} synthetic tiles gained {_points(finding['gain'])} over that, "
+        f"Measured, {finding['words']} ({size}): '{finding['best_other']}'{over} synthetic tiles changed that by {_points(finding['gain'])}, "
         f"on {finding['test_groups']} split groups{few}."
     )
 
@@ -210,13 +210,19 @@ def _patients(count: int) -> str:
     return f"{count} patient{'' if count == 1 else 's'}"
 
 
-def _in_words(arm: str) -> str:
-    words = Arm.of(arm).words
+def _in_words(arm: str, situation: Situation) -> str:
+    words = Arm.of(arm).words if situation.unlabelled else ()
     more = {
         "ssl": "a network pretrained on your unlabelled tiles",
         "retrieval": "your unlabelled tiles that are like the labelled ones",
     }
     return " with ".join(["strong augmentation", *(text for word, text in more.items() if word in words)])
+
+
+def _listed(situation: Situation, arms: tuple[str, ...]) -> str:
+    """Those that the study can run: without unlabelled tiles nothing is retrieved."""
+    kept = [f"'{arm}'" for arm in arms if situation.unlabelled or "retrieval" not in Arm.of(arm).words]
+    return f"{', '.join(kept[:-1])} and {kept[-1]}"
 
 
 def _values(rows: pd.DataFrame, columns: Iterable[str]) -> set[str]:
