@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ class _Region:
         latents = create(group, "image", (self.sources.target.channels,), _canvas(group), "float32")
         latents[:] = np.broadcast_to(np.array(group.attrs["background"], np.float32)[:, None, None], latents.shape)
         around = _ENCODE_HALO_PX // self.sources.factor
-        for box, picture in self._pieces(_ENCODE_HALO_PX, "encoding the slide"):
+        for box, picture in self._pieces(_ENCODE_HALO_PX, "encoding"):
             encoded = self.sources.target.encode({"image": picture[None]})[0].numpy()
             inside = encoded[:, around : around + box.height, around : around + box.width]
             latents[:, box.top : box.bottom, box.left : box.right] = inside
@@ -127,7 +128,7 @@ class _Region:
         channels, names = self.sources.maps["picture"]
         given, free = array_of(group, "map"), array_of(group, "free")
         free[:] = 0
-        for box, picture in self._pieces(0, "reading the slide"):
+        for box, picture in self._pieces(0, "reading"):
             rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
             given[channels, rows, columns] = picture_map(picture[None], names, box.height, box.width)[0]
             free[rows, columns] = self._near(box)
@@ -148,10 +149,9 @@ class _Region:
         """Pieces of it with their places on the canvas, latent px, and what is seen there and `halo` px around; progress says what is done."""
         factor, side = self.sources.factor, _ENCODE_PX // self.sources.factor
         region, image, scale = self.place, self.image, self.scale
-        corners = [
-            (top, left) for top in range(0, region.height, side) for left in range(0, region.width, side)
-        ]  # fmt: skip
-        for top, left in track(corners, doing, len(corners)) if len(corners) > _FEW_PIECES else corners:
+        corners = [*product(range(0, region.height, side), range(0, region.width, side))]
+        title = f"{self.source.path.name}: {doing}"
+        for top, left in track(corners, title, len(corners)) if len(corners) > _FEW_PIECES else corners:
             height, width = min(side, region.height - top), min(side, region.width - left)
             x, y = image.x_level0_px + left * factor * scale, image.y_level0_px + top * factor * scale
             size = height * factor + 2 * halo, width * factor + 2 * halo
