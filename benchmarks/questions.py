@@ -174,7 +174,7 @@ _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
 _NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}
 _RARE = "noised0-of-noised1-of-inpainted"
 _INVERTED = "inverted0-of-inverted1"
-"""Asked rather than `swapped`, since their colours lie nearer to the target's: decided before a learner was tested."""
+"""Asked rather than `swapped`, since their colours lie nearer to the target's: decided before a learner's result was read."""
 _KNOWS_SCANNERS = {"steps": 1600, "drop": {"image": 0.5}}
 """With 400 steps, swapped tiles had the colours of the scanner that they came from: a cohort is a condition that the packaged model doesn't have."""
 _FOLLOWS_SCANNERS = {"cohort": 3.0, "label": 1.5, "image": 0.5, "text": 1.0}
