@@ -75,6 +75,11 @@ def test_where_one_experiment_gained_and_another_lost_val_is_to_choose_whichever
     assert "retrieval" not in advice(_situation(unlabelled=0), both)[-3]
 
 
+def test_where_nothing_was_better_than_plain_real_tiles_val_is_to_choose_among_them_too():
+    text = " ".join(advice(_situation(), [FINDING | {"over_real": _NONE}]))
+    assert "Nothing was shown to be better than real tiles as they are" in text and "among 'real', 'strong'" in text
+
+
 def test_what_needs_unlabelled_tiles_is_not_advised_without_any():
     text = " ".join(advice(_situation(unlabelled=0), [FINDING | {"gain": _NONE}]))
     assert (

@@ -159,6 +159,11 @@ def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
         )
     elif nearest in helped:
         todo = f"Try '{nearest['asked']}', but expect little: among all comparisons of that experiment its gain may be chance."
+    elif (over := nearest["over_real"]) is not None and over["interval"][0] <= 0:
+        todo = (
+            "Don't train a generator for this. Nothing was shown to be better than real tiles as they are. Let val choose among "
+            f"{_listed(situation, ('real', 'strong', 'strong+ssl', 'strong+retrieval'))}."
+        )
     else:
         todo = f"Don't train a generator for this. Use {_in_words(nearest['best_other'], situation)}."
     return [*said, f"Advice: {todo}", _COST.format(**nearest), *_cautions(situation)]
@@ -175,7 +180,7 @@ def _reported(finding: Finding) -> str:
     """What an experiment found, in a sentence or two."""
     size = f"{finding['labelled_tiles']:,} labelled tiles of {finding['labelled_groups']} split groups, {finding['unlabelled_tiles']:,} unlabelled"
     over = (
-        f" gained {_points(finding['over_real'])} over real tiles as they are, and"
+        f" changed the result of real tiles as they are by {_points(finding['over_real'])}, and"
         if finding["over_real"]
         else " was best without synthetic tiles;"
     )
