@@ -10,8 +10,10 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 from histoloom.sampling.repaired_regions import grouped, regions_in_px, write_regions
+from histoloom.slides.geojson import read_geojson
 from tests.build import box_ring, feature, write_geojson
 
 WINDOW, FACTOR = 16, 4
@@ -53,6 +55,18 @@ def test_a_chain_of_regions_far_from_others_takes_its_own_box_and_what_is_beyond
     (only,) = json.loads(write_regions(second.regions, tmp_path / "w").read_text())["features"]
     assert np.array(only["geometry"]["coordinates"][0]).min(0).tolist() == [16, 16]
     assert "2 of 4 polygons lie beyond the slide" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_canvas_reads_from_its_file_the_pixels_that_are_said_to_be_made(tmp_path):
+    """Small polygons are rounded by their place in a file, which is another in that of a group."""
+    regions = _regions(tmp_path, [(7 + 50 * n, 9.3, 6.5, 4.2) for n in range(7)])
+    groups = grouped(regions, (400, 600), WINDOW, FACTOR)
+    assert len(groups) == 7
+    for number, (box, own) in enumerate(groups):
+        read, _ = read_geojson(write_regions(own, tmp_path / str(number)), None)
+        whole = PixelBox(0, 0, box.width, box.height)
+        assert own.numbers(whole, 1.0).any()
+        assert np.array_equal(read.numbers(whole, 1.0), own.numbers(whole, 1.0))
 
 
 def test_polygons_are_scaled_and_cut_at_the_border(tmp_path):

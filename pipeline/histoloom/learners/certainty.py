@@ -36,6 +36,29 @@ def calibration_of(sure: np.ndarray, right: np.ndarray) -> Calibration:
     }
 
 
+class Checked(TypedDict, total=False):
+    """`error` and `error_of_surest` as of a calibration. calibration_error_as_said : of what was said; calibration_error : of what it was
+    corrected to, where it was."""
+
+    error: float
+    error_of_surest: float
+    calibration_error_as_said: float
+    calibration_error: float
+
+
+def checked(sure: np.ndarray, right: np.ndarray, corrected: np.ndarray | None) -> Checked:
+    """Of pixels (n,) that nothing was fitted to: how sure each is, whether it is right, and how sure it is after correction."""
+    said = calibration_of(sure, right)
+    found: Checked = {
+        "error": said["error"],
+        "error_of_surest": said["error_of_surest"],
+        "calibration_error_as_said": said["calibration_error"],
+    }
+    if corrected is not None:
+        found["calibration_error"] = calibration_of(corrected, right)["calibration_error"]
+    return found
+
+
 @dataclass(frozen=True)
 class Certainty:
     """What a learner says of how sure it is, to how often pixels are right of which it says so: lines between points, which rise.

@@ -115,7 +115,7 @@ class PredictedCanvases:
         out = np.zeros((box.height, box.width, channels), np.uint8)
         for seen in self._seen(box):
             pixels, here = read_bands(seen.patch.canvases[number].bands)(seen.own), out[seen.rows, seen.columns]
-            np.copyto(here, pixels, where=self._made(seen)[..., None])
+            np.copyto(here, pixels, where=self._asked(seen)[..., None])
         return out
 
     def made(self, box: PixelBox[int]) -> np.ndarray:
@@ -124,7 +124,7 @@ class PredictedCanvases:
         out = np.zeros((box.height, box.width, 1), np.uint8)
         for seen in self._seen(box):
             of_regions = seen.patch.regions is not None
-            out[seen.rows, seen.columns, 0] |= self._made(seen) if of_regions else self._free(seen)
+            out[seen.rows, seen.columns, 0] |= self._asked(seen) if of_regions else self._free(seen)
         return out
 
     def _seen(self, box: PixelBox[int]) -> Iterator[_Seen]:
@@ -140,8 +140,8 @@ class PredictedCanvases:
         return np.array([[box.left, box.top, box.right, box.bottom] for box in (patch.box for patch in self.patches)])
 
     @staticmethod
-    def _made(seen: _Seen) -> np.ndarray:
-        """(h, w) bool, the regions of a patch; all of it where it has none."""
+    def _asked(seen: _Seen) -> np.ndarray:
+        """(h, w) bool, what was asked of a patch: its regions, or all of it."""
         if seen.patch.regions is None:
             return np.ones((seen.own.height, seen.own.width), bool)
         return seen.patch.regions.numbers(seen.own, 1.0) > 0

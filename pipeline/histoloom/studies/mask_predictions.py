@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from histoloom.data.rows import spread
 from histoloom.data.store import UNKNOWN, TileStore
-from histoloom.learners.certainty import calibration_of, fit_certainty
+from histoloom.learners.certainty import Checked, checked, fit_certainty
 from histoloom.progress import console
 from histoloom.sampling.reduce.masks import AGREEMENT
 from histoloom.uplift.tasks import counted, mask_task
@@ -20,21 +20,13 @@ _PIXELS = 4_000_000
 """Of which it is told how sure they are."""
 
 
-class CertaintyPoints(TypedDict):
-    """A rising line between points: the share of samples that agree on a pixel's class, to how often such pixels are right."""
-
-    said: list[float]
-    right: list[float]
-
-
-class MaskPredictions(TypedDict, total=False):
+class MaskPredictions(Checked, total=False):
     """Of one request: its masks of held-out tiles against the masks that are stated of them.
 
     split : test, or val where there is no test. tiles, groups : how many. dice : mean over split groups; dice_of_worst_group, dice_of_class.
     Absent where no tile shows a class.
-    error : share of pixels that are wrong; error_of_surest : of the nine tenths on which most samples agree.
-    calibration_error_as_said : how far that share is from how often pixels are right. calibration_error : the same after `certainty`, which
-    was fitted on val tiles. These need samples that vote; the last two, val and test tiles too.
+    What is checked is the share of samples that agree on a pixel. certainty : what corrects it, fitted on val tiles: `said` and `right` of
+    `Certainty`. These need samples that vote; `certainty` and `calibration_error`, val and test tiles too.
     """
 
     split: str
@@ -43,11 +35,7 @@ class MaskPredictions(TypedDict, total=False):
     dice: float
     dice_of_worst_group: float
     dice_of_class: dict[str, float]
-    error: float
-    error_of_surest: float
-    calibration_error_as_said: float
-    calibration_error: float
-    certainty: CertaintyPoints
+    certainty: dict[str, tuple[float, ...]]
 
 
 def measured_predictions(
@@ -103,24 +91,20 @@ def _measured(
         pixels += [] if sure is None else [_sure_and_right(ours, theirs, sure, step)]
     task = mask_task(truth.loc[test["condition_ref"]], classes)
     found: MaskPredictions = {"tiles": test["condition_ref"].nunique(), "groups": len({*task.groups})}
-    counted_pixels = np.concatenate(counts)
-    if counted_pixels.reshape(len(test), len(classes), 3)[..., 2].any():
-        measures = task.measures(counted_pixels)
+    of_tiles = np.concatenate(counts)
+    if task.evidence(of_tiles)[..., 2].any():
+        measures = task.measures(of_tiles)
         found["dice"], found["dice_of_worst_group"] = measures["dice"], measures["dice_of_worst_group"]
         found["dice_of_class"] = measures["dice_of_class"]
     if not pixels:
         return found
     sure, right = (np.concatenate(each) for each in zip(*pixels))
-    said = calibration_of(sure, right)
-    found |= {"error": said["error"], "error_of_surest": said["error_of_surest"]}
-    found["calibration_error_as_said"] = said["calibration_error"]
     step = _step(real, truth, val)
     of_val = [_sure_and_right(*each, step) for each in _batches(real, predicted, truth, val)]
     certainty = fit_certainty(*(np.concatenate(each) for each in zip(*of_val))) if of_val else None
     if certainty is not None:
-        found["calibration_error"] = calibration_of(certainty(sure), right)["calibration_error"]
-        found["certainty"] = {"said": [*certainty.said], "right": [*certainty.right]}
-    return found
+        found["certainty"] = asdict(certainty)
+    return {**found, **checked(sure, right, None if certainty is None else certainty(sure))}
 
 
 def _step(real: TileStore, truth: pd.DataFrame, rows: pd.DataFrame) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import TrainFilters
-from histoloom.learners.certainty import calibration_of
+from histoloom.learners.certainty import checked
 from histoloom.learners.linear import expected_calibration_error
 from histoloom.quality.filters.base import Filter, Tiles
 from histoloom.quality.filters.conditions import MaskFilter
@@ -165,13 +165,7 @@ def _certainty(filter_: MaskFilter, test: Tiles) -> FilterMetrics:
     sure, right = filter_.sure_and_right(test) if len(test) else (np.empty(0), np.empty(0, bool))
     if not len(sure):
         return {}
-    before, after = (calibration_of(s, right) for s in (sure, filter_.kept.facts.right(sure)))
-    return {
-        "calibration_error": after["calibration_error"],
-        "calibration_error_as_said": before["calibration_error"],
-        "error": before["error"],
-        "error_of_surest": before["error_of_surest"],
-    }
+    return {**checked(sure, right, filter_.kept.facts.right(sure))}
 
 
 def draw_calibration(calibration: Calibration, bad: dict[str, np.ndarray], path: Path) -> None:

@@ -17,7 +17,7 @@ from histoloom.studies.checks.slides import SlideFacts
 
 
 def check_splits(params: Params, manifest: Manifest, splits: dict[str, str]) -> Iterator[Fault | Note]:
-    """Whether somebody is held out, and whether nuclei are told apart where they must be."""
+    """Whether somebody is held out, whose split is stated twice, and whether nuclei are told apart where they must be."""
     yield from _check_held_out(params, manifest, splits)
     yield from _check_moved(params.tile, manifest)
     if "mask" not in params.conditions or params.tile.masks.by_stain:
