@@ -50,3 +50,10 @@ def test_each_tile_is_in_one_block_whose_box_holds_it(width, height, tile, strid
         assert left >= 0 and top >= 0 and left + across <= width and top + down <= height
         for x, y in members:
             assert left <= x and x + tile <= left + across and top <= y and y + tile <= top + down
+        assert across * down <= 1.25 * len(members) * tile**2
+
+
+def test_a_block_that_lacks_a_corner_is_read_in_few_boxes():
+    corners = [(x, y) for x, y in grid(80, 80, 10, 10) if x < 60 or y < 60]
+    assert len(list(blocks(corners, 10, 80))) == 1
+    assert len(list(blocks([(x, y) for x, y in corners if x < 30 or y < 20], 10, 80))) <= 4

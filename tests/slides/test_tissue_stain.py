@@ -124,6 +124,12 @@ def test_too_little_tissue_is_skipped_and_said(kind):
     assert (fitted.apply(glass[0]) == glass[0]).all()
 
 
+def test_any_colour_is_normalised_without_a_word(recwarn):
+    fitted = stain.fit("reinhard", _patches(STAINS))
+    every = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    assert fitted.apply(every).shape == every.shape and not list(recwarn)
+
+
 def test_one_stain_alone_leaves_tiles_as_they_are():
     rng = np.random.default_rng(0)
     amount = rng.uniform(0.3, 1, (2, 64, 64, 1))

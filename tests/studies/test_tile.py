@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +149,21 @@ def test_what_is_stated_anew_of_a_slide_redoes_that_slide(slides, row, tile):
         [rows[0], {"caption": "a report"} | slide_row(1, **row), rows[2]], {"caption": "{caption}"} | ASSIGN | tile
     )
     assert tile_slides(changed.tile)["slides_made"] == 1
+
+
+def test_the_largest_slide_is_cut_first_and_the_order_of_slides_is_kept(slides):
+    with Path("data/slides/s1.svs").open("ab") as stream:
+        stream.write(bytes(10**6))
+    tile_slides(study(ROWS).tile)
+    made = sorted(
+        Path(".work/tile/shared/parts").iterdir(), key=lambda part: (part / "rows.parquet").stat().st_mtime_ns
+    )
+    assert [part.name[:2] for part in made] == ["s1", *sorted(("s0", "s2"), key=lambda name: -_bytes(name))]
+    assert list(slides_report()) == ["s0", "s1", "s2"]
+
+
+def _bytes(name: str) -> int:
+    return Path(f"data/slides/{name}.svs").stat().st_size
 
 
 def test_any_number_of_workers_makes_the_same_bytes(slides):

@@ -25,6 +25,12 @@ def slide_files(path: Path) -> list[Path]:
     return series_of(path)
 
 
+def bytes_of_slide(path: Path) -> int:
+    """The size of all its files; 0 of one that is not there."""
+    inside = [file for found in slide_files(path) for file in (found.rglob("*") if found.is_dir() else [found])]
+    return sum(file.stat().st_size for file in inside if file.is_file())
+
+
 class NoFile(Exception):
     """A value that names no file under its root.
 

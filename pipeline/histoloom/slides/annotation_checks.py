@@ -9,13 +9,26 @@ from histoloom.config import Tile
 from histoloom.data.pixel_box import PixelBox
 from histoloom.data.slide_entry import SlideEntry
 from histoloom.errors import Fault, Note, faults_among
-from histoloom.slides.annotate import Annotations
+from histoloom.slides.annotate import Annotations, load_polygons_and_spots
+from histoloom.slides.open import open_slide
 from histoloom.slides.regions import Regions
+from histoloom.slides.slide import BadSlide
 
 _SMALL_EXTENT = 0.002
 """Of a slide's sides: all polygons in mm lie within so much of a slide of 0.25 µm/px."""
 _LEAST_SHOWN = 0.005
 """A smaller fraction of area beyond the slide is the width of a pen at its border."""
+
+
+def check_slide_annotations(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
+    """Faults and notes of one slide's annotations; whether the slide itself can be used is not asked."""
+    entry, config, spots = item
+    try:
+        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
+            bounds = slide.bounds
+    except BadSlide:
+        bounds = None
+    return check_annotations(load_polygons_and_spots(entry, config, spots, bounds), bounds)
 
 
 def check_annotations(annotations: Annotations, bounds: PixelBox[int] | None) -> list[Fault | Note]:

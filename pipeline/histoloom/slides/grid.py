@@ -36,8 +36,8 @@ def _starts(length_px: int, tile_px: int, stride_px: int, shift_from_px: int | N
     return starts
 
 
-_MOST_READ = 1.5
-"""Pixels that are read for each pixel of tiles. With less, a block that lacks one tile is read row by row."""
+_MOST_READ = 1.25
+"""Pixels that are read for each pixel of tiles."""
 
 
 def blocks(corners: Iterable[Corner], tile_px: int, block_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
@@ -46,30 +46,23 @@ def blocks(corners: Iterable[Corner], tile_px: int, block_px: int) -> Iterator[t
     Yields
     ------
     The box around the tiles whose corners lie in one block of side `block_px`, px of the target scale, and these corners.
-    Where they are so sparse that the box is half as large again as all of them together, there is a box for each run of
-    neighbours in a row: it costs more to read what nobody asked for than to read often.
+    Where they are so sparse that the box is a quarter larger than all of them together, it is parted in the middle, and its halves
+    again: it costs more to read what nobody asked for than to read often.
     """
     grouped: dict[tuple[int, int], list[Corner]] = {}
     for x, y in corners:
         grouped.setdefault((y // block_px, x // block_px), []).append((x, y))
     for _, members in sorted(grouped.items()):
-        box = _box(members, tile_px)
-        if box.width * box.height <= _MOST_READ * len(members) * tile_px**2:
-            yield box, members
-        else:
-            yield from ((_box(run, tile_px), run) for run in _runs(members, tile_px))
+        yield from _boxes(members, tile_px)
 
 
-def _box(corners: list[Corner], tile_px: int) -> PixelBox[int]:
+def _boxes(corners: list[Corner], tile_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
     xs, ys = zip(*corners)
-    return PixelBox(min(xs), min(ys), max(xs) + tile_px - min(xs), max(ys) + tile_px - min(ys))
-
-
-def _runs(corners: list[Corner], tile_px: int) -> Iterator[list[Corner]]:
-    run = corners[:1]
-    for x, y in corners[1:]:
-        if y != run[-1][1] or not 0 <= x - run[-1][0] <= tile_px:
-            yield run
-            run = []
-        run.append((x, y))
-    yield run
+    box = PixelBox(min(xs), min(ys), max(xs) + tile_px - min(xs), max(ys) + tile_px - min(ys))
+    if box.width * box.height <= _MOST_READ * len(corners) * tile_px**2:
+        yield box, corners
+        return
+    axis, along = (0, xs) if box.width > box.height else (1, ys)
+    middle = (min(along) + max(along)) // 2
+    yield from _boxes([corner for corner in corners if corner[axis] <= middle], tile_px)
+    yield from _boxes([corner for corner in corners if corner[axis] > middle], tile_px)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from PIL import Image
 from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 
-_READERS = 2  # OpenSlide decodes without the interpreter's lock
-_READ_AHEAD = 4
+_READERS = (2, 8)  # OpenSlide decodes without the interpreter's lock
+"""Boxes read at once: at first, and at most where reads are slow."""
 _BAND_PX = 2**23
 """Larger boxes of level 0 are read in bands of about so much."""
 _AT_ONCE_PX = 2**25
@@ -166,19 +167,26 @@ def _on_glass(region: Image.Image) -> Image.Image:
 def read_ahead(slide: Slide, boxes: Sequence[PixelBox[float]], downsample: float) -> Iterator[Iterator[np.ndarray]]:
     """Read boxes of level 0 on threads, while the caller works on earlier ones.
 
+    Each time the caller has to wait, one box more is read at once, up to 8, so that the latency of a network's file system is paid side by side.
+
     Yields
     ------
     An iterator of pictures as `Slide.read` gives them, in the order of the boxes; few are read before they are asked for.
     """
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="slide-reader") as pool:
+    at_once, most = _READERS
+    with ThreadPoolExecutor(most, thread_name_prefix="slide-reader") as pool:
         waiting: deque[Future] = deque()
 
         def pictures() -> Iterator[np.ndarray]:
-            for box in boxes:
-                waiting.append(pool.submit(slide.read, box, downsample))
-                if len(waiting) > _READ_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
+            nonlocal at_once
+            left = iter(boxes)
+            while True:
+                waiting.extend(
+                    pool.submit(slide.read, box, downsample) for box in islice(left, 1 + at_once - len(waiting))
+                )
+                if not waiting:
+                    return
+                at_once += not waiting[0].done() and at_once < most
                 yield waiting.popleft().result()
 
         try:

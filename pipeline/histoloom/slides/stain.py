@@ -6,6 +6,7 @@ Macenko et al. 2009, "A method for normalizing histology slides for quantitative
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,11 @@ def _reinhard(tile: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray
     tissue = lab[..., 0] < 90
     moved = (lab - mean) / std * _REFERENCE_LAB[1] + _REFERENCE_LAB[0]
     moved[..., 0] = np.clip(moved[..., 0], 0, 100)
-    out = (lab2rgb(moved) * 255).round().astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Conversion from CIE-LAB", UserWarning
+        )  # colours that no screen shows are clipped
+        out = (lab2rgb(moved) * 255).round().astype(np.uint8)
     return np.where(tissue[..., None], out, tile)
 
 

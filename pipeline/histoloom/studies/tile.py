@@ -4,6 +4,7 @@ of a set, then the count of the bad ones."""
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -23,16 +24,14 @@ from histoloom.data.label_budget import visible_fractions
 from histoloom.data.manifest import PART_MARK, Manifest, read_manifest
 from histoloom.data.schema import SPLITS
 from histoloom.data.slide_entry import SlideEntry
-from histoloom.errors import Fault, HistoloomError, Note, lines_of, notes_among, refuse_faults
+from histoloom.data.slide_files import bytes_of_slide
+from histoloom.errors import HistoloomError, Note, lines_of, notes_among, refuse_faults
 from histoloom.progress import console
 from histoloom.registry import registered
-from histoloom.slides.annotate import load_polygons_and_spots
-from histoloom.slides.annotation_checks import check_annotations
+from histoloom.slides.annotation_checks import check_slide_annotations
 from histoloom.slides.job import SlideJob
 from histoloom.slides.left_out import TissueLeftOut, remarks, totals
-from histoloom.slides.open import open_slide
 from histoloom.slides.predicted import lineage_of_prediction
-from histoloom.slides.slide import BadSlide
 from histoloom.slides.summarise import summarised
 from histoloom.slides.tile_set_job import Planned, SetJob, set_jobs
 from histoloom.slides.tile_set_part import SetResult, make_set_part
@@ -94,7 +93,7 @@ def cut_slides(work: Work) -> TileMetrics:
         if config.summarise:
             slides = summarised(manifest.slides, config.summarise, work.parts.parent / "summaries")
             manifest = replace(manifest, slides=slides)
-        results = call(cut_slide, _jobs(manifest, splits, visible, work), "tile") if manifest.slides else []
+        results = cut_largest_first(_jobs(manifest, splits, visible, work), call) if manifest.slides else []
         of_sets = call(make_set_part, parts, "tile, sets") if parts else []
     _write_slides(results, of_sets, work)
     _refuse_bad(results, of_sets, work)
@@ -139,17 +138,6 @@ def _check_annotations(manifest: Manifest, config: Tile, call: Pool) -> list[str
     return said
 
 
-def check_slide_annotations(item: tuple[SlideEntry, Tile, pd.DataFrame | None]) -> list[Fault | Note]:
-    """Faults and notes of one slide's annotations; whether the slide itself can be used is not asked."""
-    entry, config, spots = item
-    try:
-        with open_slide(entry.path, entry.mpp, config.max_slide_gpx) as slide:
-            bounds = slide.bounds
-    except BadSlide:
-        bounds = None
-    return check_annotations(load_polygons_and_spots(entry, config, spots, bounds), bounds)
-
-
 def _spots_of(entry: SlideEntry, manifest: Manifest) -> pd.DataFrame | None:
     spots = manifest.spots
     return None if spots is None else spots[spots["slide_id"] == entry.slide_id].reset_index(drop=True)
@@ -164,6 +152,13 @@ def _jobs(
         own, spots = {group: splits[group] for group in split_groups(entry, config)}, _spots_of(entry, manifest)
         jobs.append(SlideJob(entry, config, own, spots, parts, code, visible[entry.slide_id], seed, repair))
     return jobs
+
+
+def cut_largest_first(jobs: Sequence[SlideJob], call: Callable[..., list[SlideResult]]) -> list[SlideResult]:
+    """Cut every slide, so that no core is left waiting for a large one at the end; what became of each, in the jobs' order."""
+    order = sorted(range(len(jobs)), key=lambda number: -bytes_of_slide(jobs[number].entry.path))
+    done = dict(zip(order, call(cut_slide, [jobs[number] for number in order], "tile")))
+    return [done[number] for number in range(len(jobs))]
 
 
 def _repair(work: Work) -> Any:
