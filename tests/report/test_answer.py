@@ -46,6 +46,15 @@ def test_the_answers_name_the_best_other_arm_the_patients_and_the_tries():
     assert _said(0.02, 0.06, 0.01)["What instead?"].startswith("Nothing, but keep")
 
 
+def test_real_tiles_alone_are_named_where_they_were_best():
+    arms = [{"arm": "real"}, _STRONG | {"difference": -0.06}, {"arm": "strong+synthetic", "difference": -0.02}]
+    said = _said(0.02, 0.06, 0.01, arms=arms)
+    assert said["Did it help?"] == "No: 'real' was better than either arm."
+    assert "'strong+ssl' did worse than they did (-6.0 points over 'real')" in said["What instead?"]
+    better = [*arms[:2], {"arm": "strong+synthetic", "difference": 0.01}]
+    assert _said(0.02, 0.06, 0.01, arms=better)["Did it help?"] == "Yes."
+
+
 def test_what_was_not_measured_is_not_claimed():
     assert dict(answers({"left_out": "uplift.seeds is 0"}))["Did it help?"].startswith("Not measured")
     without = {**_UPLIFT, "asked": None, "arms": [{"arm": "real"}]}

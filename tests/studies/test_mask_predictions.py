@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from histoloom.config import Params
 from histoloom.data.commit import commit_part
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
 from histoloom.data.store import UNKNOWN, TileStore, TileWriter, specs_of
-from histoloom.studies.mask_predictions import measured_predictions
+from histoloom.studies.mask_predictions import measured_predictions, told_the_mask
 from tests.build import make_part, synthetic_rows, tile_rows, tiles
 
 SIDE, SPLITS = 8, ["train"] * 4 + ["val"] * 8 + ["test"] * 8
@@ -114,6 +115,25 @@ def test_masks_that_were_begun_from_masks_are_no_evidence_and_that_is_said(tmp_p
     predicted = _predicted(tmp_path, real, np.arange(len(SPLITS)), begun=True, mask=_truth())
     assert measured_predictions(real, predicted, CLASSES, 100) == {}
     assert "begun from masks" in capsys.readouterr().err
+
+
+def test_masks_of_a_model_that_was_given_them_are_no_evidence_and_that_is_said(tmp_path, capsys):
+    real = _real(tmp_path, _truth())
+    predicted = _predicted(tmp_path, real, np.arange(len(SPLITS)), mask=_truth())
+    assert measured_predictions(real, predicted, CLASSES, 100, {"nuclei"}) == {}
+    assert "given the tiles' own masks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "conditions, told", [(["picture"], set()), (["picture", "counts"], {"nuclei"}), (["mask"], {"nuclei"})]
+)
+def test_requests_whose_model_is_given_the_mask_are_known(conditions, told):
+    params = Params.model_validate({
+        "tile": {"mpp": 0.5, "labels": {"source": "none"}, "masks": {"source": "raster", "classes": list(CLASSES)}},
+        "train_denoiser": {"target": {"name": "masks"}, "conditions": conditions},
+        "plan": {"target": "none", "requests": [{"name": "nuclei", "tiles": 4, "purpose": "predict"}]},
+    })  # fmt: skip
+    assert told_the_mask(params) == told
 
 
 def test_a_tile_counts_once_however_many_samples_are_kept(tmp_path):

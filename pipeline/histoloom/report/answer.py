@@ -39,9 +39,13 @@ def answers(uplift: dict[str, Any]) -> list[Answer]:
     points = round(100 * gain["difference"], 1) + 0.0  # never -0.0
     change = f"{points:+.1f} points of {_WORDS[uplift['primary_measure']]}"
     helped, stands = low > 0, least > 0
+    first, over_first = uplift["arms"][0]["arm"], _over_first(uplift, gain["arm"])
+    plain_is_better = over_first is not None and over_first < 0
     said = "Yes." if stands else "Perhaps: alone it would count, among all comparisons it may be chance." if helped else (
         "No, it did harm." if high < 0 else "No measurable help."
     )  # fmt: skip
+    if helped and plain_is_better:
+        said = f"No: '{first}' was better than either arm."
     groups = uplift["test_groups"]
     whom = (
         f"{uplift['test_tiles']:,} real tiles of {groups} held-out patient{'s' if groups != 1 else ''} (split groups)."
@@ -59,10 +63,11 @@ def answers(uplift: dict[str, Any]) -> list[Answer]:
         Answer("Whom?", whom),
         Answer(
             "By how much?",
-            f"{change} over '{gain['against']}', the best arm without synthetic tiles by {choice.get('chosen_on', 'val')}.",
+            f"{change} over '{gain['against']}', of the arms with strong augmentation and no synthetic tiles the best by "
+            f"{choice.get('chosen_on', 'val')}.",
         ),
         Answer("How sure?", sure),
-        Answer("What instead?", _instead(uplift, gain["against"], stands)),
+        Answer("What instead?", _instead(uplift, gain["against"], stands and not plain_is_better)),
     ]
 
 
@@ -71,15 +76,20 @@ def _gain(uplift: dict[str, Any]) -> dict[str, Any] | None:
     return next((gain for gain in uplift.get("gain", []) if gain["arm"] == uplift.get("asked")), None)
 
 
+def _over_first(uplift: dict[str, Any], name: str) -> float | None:
+    """The difference of an arm from the first one, real tiles as they are; None of an arm that was not compared."""
+    return next((arm.get("difference") for arm in uplift["arms"] if arm["arm"] == name), None)
+
+
 def _instead(uplift: dict[str, Any], other: str, stands: bool) -> str:
     """What the best arm without synthetic tiles is, and what it is worth beside bare real tiles."""
     arm = Arm.of(other.split(",")[0])
     more = [text for word, text in _RIVALS.items() if word in arm.words]
     means = " and ".join([_AUGMENTATION, *more])
-    found = next(a for a in uplift["arms"] if a["arm"] == arm.name)
-    worth = (
-        f" ({100 * found['difference']:+.1f} points over '{uplift['arms'][0]['arm']}')" if "difference" in found else ""
-    )
+    over_first, first = _over_first(uplift, arm.name), uplift["arms"][0]["arm"]
+    worth = "" if over_first is None else f" ({100 * over_first:+.1f} points over '{first}')"
+    if over_first is not None and over_first < 0 and not stands:
+        return f"Real tiles without strong augmentation: '{arm.name}' did worse than they did{worth}."
     return (
         f"Nothing, but keep {means}{worth}."
         if stands

@@ -26,7 +26,7 @@ from histoloom.quality.filters.filter_set import FILTERS
 from histoloom.quality.interval_picture import draw_intervals, kid_rows
 from histoloom.quality.metrics import Comparison, FeatureSets, clip_score, compare, inception_score
 from histoloom.quality.realism import LEAST, Sample, ToldApart, told_apart
-from histoloom.studies.mask_predictions import MaskPredictions, measured_predictions
+from histoloom.studies.mask_predictions import MaskPredictions, measured_predictions, told_the_mask
 from histoloom.studies.stage_work import Work
 from histoloom.training.clip import likeness
 from histoloom.training.reconstruction import given_back
@@ -222,7 +222,9 @@ def measure_tiles(study: Study, device: str) -> EvaluateMetrics:
     if (rebuilt := _rebuilt(study, measure, device)) is not None:
         metrics["rebuilt"] = rebuilt
     for store in stores_in([study.predicted]):
-        if found := measured_predictions(real, store, params.tile.masks.classes, config.max_tiles):
+        if found := measured_predictions(
+            real, store, params.tile.masks.classes, config.max_tiles, told_the_mask(params)
+        ):
             metrics["predictions"] = found
     if "real" not in params.emit.include:
         metrics["audit"] = audit(study, [(store, leaving_rows(store.rows())) for store in stores], device)

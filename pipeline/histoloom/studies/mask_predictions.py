@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
+from histoloom.config import Params
 from histoloom.data.rows import spread
 from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.learners.certainty import Checked, checked, fit_certainty
 from histoloom.progress import console
+from histoloom.registry import registered
 from histoloom.sampling.reduce.masks import AGREEMENT
 from histoloom.uplift.tasks import counted, mask_task
 
@@ -38,12 +40,29 @@ class MaskPredictions(Checked, total=False):
     certainty: dict[str, tuple[float, ...]]
 
 
+def told_the_mask(params: Params) -> frozenset[str]:
+    """Names of the requests whose first model is given a condition that is made of the tile's own mask."""
+    links = params.chains()
+    first = {
+        request.name: next(iter(links[request.chain or params.sample.chain].values()))
+        for request in params.plan.requests
+    }
+    return frozenset(
+        name
+        for name, link in first.items()
+        if any("mask" in registered("condition", told).reads for told in link.train_denoiser.conditions)
+    )
+
+
 def measured_predictions(
-    real: TileStore, predicted: TileStore, classes: tuple[str, ...], most: int
+    real: TileStore, predicted: TileStore, classes: tuple[str, ...], most: int, told: Collection[str] = ()
 ) -> dict[str, MaskPredictions]:
     """Request to what is measured of its masks. Left out are requests that predict no masks, or none of a held-out tile whose mask is known.
 
+    Parameters
+    ----------
     most : tiles of each split that are read, evenly spread.
+    told : requests whose model was given the tile's mask, which are left out too.
     """
     every, truth = predicted.rows(), real.rows().set_index("tile_id", drop=False)
     held_out = "test" if (truth["split"] == "test").any() else "val"
@@ -53,10 +72,10 @@ def measured_predictions(
         rows, sources = (each[sources["masked"].to_numpy(bool)] for each in (rows, sources))
         if rows.empty or not _predicts_masks(real, predicted, rows, sources):
             continue
-        if rows["input_ref"].notna().any():  # the data that it begins from are the tile's own mask, or another's
-            console.print(
-                f"evaluate: masks of the request '{request}' are not measured: they were begun from masks", markup=False
-            )
+        begun = rows["input_ref"].notna().any()  # the data that it begins from are the tile's own mask, or another's
+        if begun or request in told:
+            why = "they were begun from masks" if begun else "its model was given the tiles' own masks"
+            console.print(f"evaluate: masks of the request '{request}' are not measured: {why}", markup=False)
             continue
         of = sources["split"].to_numpy()
         val, test = (_spread(rows[of == split], most) for split in ("val", held_out))
