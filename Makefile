@@ -48,10 +48,11 @@ test-unit: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m 'not slow and not long'
 
 test-slow: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow -o faulthandler_timeout=7200
 
 test-systems: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_systems.py -k "$(or $(NAME),comes)" -v
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_systems.py -k "$(or $(NAME),comes)" \
+		-n auto --dist worksteal -o faulthandler_timeout=7200 -v
 
 bench bench-smoke: setup
 	@mkdir -p reports/benchmarks

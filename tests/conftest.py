@@ -11,6 +11,7 @@ from hypothesis import settings
 # A process a core does the tests. With a thread a core in each of them, threads that wait for each other take most of
 # the time. A stage that trains sets its own number. It must stand before torch and numpy are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test fetches anything; without a network each try takes a minute
 
 # The same examples in every run, so that a change is red for what it changed. For others: --hypothesis-profile search

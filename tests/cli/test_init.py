@@ -51,6 +51,14 @@ def test_an_init_that_git_refuses_leaves_nothing_and_runs_again(tmp_path, git_co
     _whole(tmp_path / "new/deep/study")
 
 
+def test_a_new_study_is_reported_to_nobody(tmp_path, monkeypatch):
+    monkeypatch.delenv("DVC_NO_ANALYTICS")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))  # dvc writes there what it is about to send
+    (tmp_path / "temporary").mkdir()
+    assert _init(tmp_path / "study")[0] == 0
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_a_folder_of_another_owner_leaves_nothing(tmp_path, git_config, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     (tmp_path / "study").mkdir()

@@ -84,7 +84,9 @@ def begin_history(folder: Path, message: str) -> None:
     it as the user's settings ask, it is made unsigned, and that is said.
     """
     _run(["git", "init", "--quiet"], folder)
-    _run([sys.executable, "-m", "dvc", "init", "--quiet"], folder)
+    _run(
+        [sys.executable, "-m", "dvc", "init", "--quiet"], folder, DVC_NO_ANALYTICS="1"
+    )  # it would send them before it is told not to
     _run([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], folder)
     _run(["git", "-c", f"core.excludesFile={os.devnull}", "-c", "core.safecrlf=false", "add", "--all"], folder)
     commit = ["commit", "--quiet", "--no-verify", "-m", message]
@@ -126,7 +128,7 @@ def _identity(folder: Path) -> dict[str, str]:
     return out
 
 
-def _run(command: list[str], folder: Path) -> None:
-    done = _done(command, folder, **_identity(folder))
+def _run(command: list[str], folder: Path, **more: str) -> None:
+    done = _done(command, folder, **_identity(folder), **more)
     if done.returncode:
         raise HistoloomError(f"'{' '.join(command)}' failed: {done.stderr.strip() or done.stdout.strip()}")
