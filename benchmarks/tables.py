@@ -1,7 +1,8 @@
 """Memory and time of the stages that read the tables of all tiles, on made studies that differ in their number of tiles alone.
 
 A study has as many real tiles as synthetic ones, of 8 px, so that rows weigh more than pixels. Each stage runs in a process of its own, without
-workers. `plan` plans a tile for each; `filter` judges by `quality`, the cheapest filter; `emit` writes Parquet.
+workers. `plan` plans a tile for each; `filter` judges by `quality`, the cheapest filter; `evaluate` and `uplift` look at as many tiles as they do by
+default, `uplift` with networks of two steps; `emit` writes Parquet.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from benchmarks.run import anonymous_memory, flat, in_process, report
 from histoloom.config import Cluster, Params
 from histoloom.data.commit import commit_part, write_json
 from histoloom.data.lineage import FILE, Lineage
+from histoloom.data.plan import EVALUATION
 from histoloom.data.schema import SYNTHETIC_ROW, TILE_ROW, write_rows
 from histoloom.data.store import TileWriter, cut_arrays
 from histoloom.data.study_folder import Study
 from histoloom.studies.stage_work import run_stage
 
 PX, PART = 8, 5_000
-STAGES = ("plan", "train_filters", "filter", "emit")
+STAGES = ("plan", "train_filters", "filter", "evaluate", "uplift", "emit", "report")
 _GENERATOR = "0" * 64
 
 
@@ -40,6 +42,7 @@ def params(count: int) -> Params:
         "train_denoiser": {"conditions": ["label"], "channels": [16, 32]},
         "plan": {"target": "none", "batch_size": 100, "batches_per_part": 10, "requests": [{"name": "more", "tiles": count}]},
         "filter": {"use": ["quality"], "min_yield": 0},
+        "uplift": {"arms": ["real", "strong+synthetic"], "seeds": 2, "steps": 2, "image_px": 32},
         "emit": {"formats": ["parquet"]},
     })  # fmt: skip
 
@@ -75,7 +78,8 @@ def _synthetic(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
         "masked": False, "rna": None, "genotype": None, "cohort": None, "number": None, "seed": ids.astype(np.uint64), "scheduler": "ddim",
         "steps": 20, "precision": "fp32", "window_layout": None, "generator_sha256": _GENERATOR,
         "condition_ref": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "program": "", "input_ref": None,
-        "guidance": [guidance] * len(ids), "request": "more", "purpose": "augment",
+        "guidance": [guidance] * len(ids), "request": np.where(ids % 50, "more", EVALUATION),
+        "purpose": np.where(ids % 50, "augment", "evaluate"),
         "ancestors": [[f"P{(n // 1000) | 1:05d}"] for n in ids],
     }), SYNTHETIC_ROW  # fmt: skip
 
@@ -89,10 +93,10 @@ def _write(rows, first: int, count: int, folder: Path) -> None:
     write_rows(table, folder / "rows.parquet", schema)
 
 
-def run_one(root: Path, stage: str, count: int) -> dict[str, float]:
-    """One stage, in this process: its greatest anonymous memory in MiB, and its seconds."""
+def run_one(root: Path, stage: str, count: int, workers: int) -> dict[str, float]:
+    """One stage: the greatest anonymous memory of this process in MiB, and its seconds."""
     study = Study(root)
-    vars(study).update(stated=params(count), params=params(count), cluster=Cluster(workers=0))
+    vars(study).update(stated=params(count), params=params(count), cluster=Cluster(workers=workers))
 
     start = time.perf_counter()
     with anonymous_memory() as seen:
@@ -107,11 +111,11 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, help="keep the studies here")
     parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--one", nargs=3, metavar=("FOLDER", "STAGE", "TILES"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=4, metavar=("FOLDER", "STAGE", "TILES", "WORKERS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        folder, stage, count = options.one
-        print(json.dumps(run_one(Path(folder), stage, int(count))))
+        folder, stage, count, workers = options.one
+        print(json.dumps(run_one(Path(folder), stage, int(count), int(workers))))
         return
     with tempfile.TemporaryDirectory() as temporary:
         root, found = options.work or Path(temporary), {stage: {} for stage in STAGES}
@@ -135,9 +139,9 @@ def main() -> None:
     report("tables", False, {"tiles": list(options.tiles), "tile_px": PX}, flat(keys), flat(seconds), options.json)
 
 
-def measured(root: Path, stage: str, count: int) -> dict[str, float]:
+def measured(root: Path, stage: str, count: int, workers: int = 0) -> dict[str, float]:
     """A stage in a process of its own."""
-    return in_process("benchmarks.tables", "--one", str(root), stage, str(count))
+    return in_process("benchmarks.tables", "--one", str(root), stage, str(count), str(workers))
 
 
 if __name__ == "__main__":
