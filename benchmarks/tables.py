@@ -31,7 +31,7 @@ from histoloom.data.study_folder import Study
 from histoloom.studies.stage_work import run_stage
 
 PX, PART = 8, 5_000
-STAGES = ("plan", "train_filters", "filter", "evaluate", "uplift", "emit", "report")
+STAGES = ("plan", "train_filters", "filter", "evaluate", "uplift", "emit")
 _GENERATOR = "0" * 64
 
 
@@ -65,7 +65,7 @@ def _real(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
         "tile_id": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "source": "real", "slide_id": [f"S{n // 1000:05d}" for n in ids],
         "patient_id": groups, "split_group": groups, "split": np.where(ids // 1000 % 10 == 0, "val", "train"),
         "label": np.where(ids % 2, "a", "b"), "x_level0_px": 8 * ids, "y_level0_px": ids, "mpp": 0.5, "tissue_fraction": 1.0,
-        "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None, "masked": False, "predicted": False, "dataset": "", "slide_fields": "{}",
+        "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None, "masked": False, "predicted": False, "repaired": 0.0, "dataset": "", "slide_fields": "{}",
     }), TILE_ROW  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _synthetic(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
         "tile_id": [f"more-{n:06d}" for n in ids], "source": "synthetic", "slide_id": "", "patient_id": "",
         "split_group": [f"P{(n // 1000) | 1:05d}" for n in ids], "split": "train", "label": np.where(ids % 2, "a", "b"), "x_level0_px": -1,
         "y_level0_px": -1, "mpp": 0.5, "tissue_fraction": np.nan, "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None,
-        "masked": False, "rna": None, "genotype": None, "cohort": None, "number": None, "seed": ids.astype(np.uint64), "scheduler": "ddim",
+        "masked": False, "repaired": 0.0, "rna": None, "genotype": None, "cohort": None, "number": None, "seed": ids.astype(np.uint64), "scheduler": "ddim",
         "steps": 20, "precision": "fp32", "window_layout": None, "generator_sha256": _GENERATOR,
         "condition_ref": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "program": "", "input_ref": None,
         "guidance": [guidance] * len(ids), "request": np.where(ids % 50, "more", EVALUATION),

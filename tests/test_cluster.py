@@ -63,6 +63,17 @@ def test_workers_keep_freed_memory_unless_the_user_says_otherwise(monkeypatch):
             assert run(os.environ.get, [name], "ask") == [value or str(2**31 - 1)]
 
 
+def _profiles(_: int) -> bool:
+    import dask
+
+    return dask.config.get("distributed.worker.profile.enabled")
+
+
+def test_no_worker_s_time_goes_into_dask_s_profiler():
+    with open_pool(Cluster(workers=1), tasks=1) as run:
+        assert run(_profiles, [0], "ask") == [False]
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 @pytest.mark.parametrize("place", ["here()", "thread = threading.Thread(target=here); thread.start(); thread.join()"])
 def test_an_array_that_is_made_again_lies_in_the_memory_of_the_former_one(place):
