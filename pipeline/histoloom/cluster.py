@@ -113,7 +113,7 @@ def open_pool(config: Cluster, *, tasks: int, gpu: bool = False) -> Iterator[Poo
     settings = {
         "distributed.scheduler.allowed-failures": config.retries,
         "distributed.worker.memory.terminate": 0.98,
-        "distributed.worker.profile.enabled": False,  # it looks at each worker's stack a hundred times a second: a fifteenth of a network's time
+        "distributed.worker.profile.enabled": False,  # it takes a fifteenth of a network's time
         "distributed.admin.tick.limit": "60s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in allocator.ENVIRONMENT.items()},
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from PIL import Image
+from scipy.ndimage import gaussian_filter, laplace
 
 from histoloom.config import Tissue
+from histoloom.slides.artefacts import DENSITY
 from histoloom.slides.focus import sharpness
 from tests.build import OTHER_STAINS, STAINS, tissue_picture
 
@@ -35,3 +37,9 @@ def test_a_finer_tile_is_measured_at_one_micrometre():
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_tile_of_one_colour_has_no_sharpness(value):
     assert sharpness(np.full((8, 8, 3), value, np.uint8), 0.25) == 0
+
+
+def test_it_is_the_deviation_of_scipy_s_laplacian_over_the_mean():
+    picture = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    density = DENSITY[np.asarray(Image.fromarray(picture).convert("L"))]
+    assert sharpness(picture, 1.0) == pytest.approx(laplace(density).std() / density.mean(), rel=1e-5)

@@ -84,9 +84,8 @@ def begin_history(folder: Path, message: str) -> None:
     it as the user's settings ask, it is made unsigned, and that is said.
     """
     _run(["git", "init", "--quiet"], folder)
-    _run(
-        [sys.executable, "-m", "dvc", "init", "--quiet"], folder, DVC_NO_ANALYTICS="1"
-    )  # it would send them before it is told not to
+    quiet = {"DVC_NO_ANALYTICS": "1"}  # it would send them before it is told not to
+    _run([sys.executable, "-m", "dvc", "init", "--quiet"], folder, **quiet)
     _run([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], folder)
     _run(["git", "-c", f"core.excludesFile={os.devnull}", "-c", "core.safecrlf=false", "add", "--all"], folder)
     commit = ["commit", "--quiet", "--no-verify", "-m", message]

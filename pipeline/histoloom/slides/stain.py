@@ -78,9 +78,8 @@ def _reinhard(tile: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray
     moved = (lab - mean) / std * _REFERENCE_LAB[1] + _REFERENCE_LAB[0]
     moved[..., 0] = np.clip(moved[..., 0], 0, 100)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Conversion from CIE-LAB", UserWarning
-        )  # colours that no screen shows are clipped
+        # colours that no screen shows are clipped
+        warnings.filterwarnings("ignore", "Conversion from CIE-LAB", UserWarning)
         out = (lab2rgb(moved) * 255).round().astype(np.uint8)
     return np.where(tissue[..., None], out, tile)
 
