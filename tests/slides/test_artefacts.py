@@ -122,6 +122,16 @@ def test_brown_chromogen_is_tissue(strength):
     assert not found.is_artefact().any() and found.mask.mean() > 0.55
 
 
+@pytest.mark.parametrize("slope", [0, 0.3, 0.7, 1])
+def test_a_slanted_line_of_pen_is_found_as_a_whole(plain, slope):
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    line = (np.abs(x - SIDE / 2 - slope * (y - SIDE / 2)) < 18 * np.hypot(1, slope)) & (np.abs(y - SIDE / 2) < 150)
+    marked = np.where(line[..., None], np.array(PENS["blue"], np.uint8), plain)
+    found = find_tissue(np.asarray(Image.fromarray(marked).reduce(2)), 2, MPP, Tissue())
+    pen, inside = found.artefacts == PEN, line.reshape(SIDE // 2, 2, SIDE // 2, 2).all((1, 3))
+    assert pen[inside].mean() > 0.97 and (pen & ~inside).sum() < 0.15 * inside.sum()
+
+
 def test_dust_on_glass_is_no_tissue(plain):
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     shade = 1 - 0.4 * np.exp(-((x - 470) ** 2 + (y - 60) ** 2) / 900)

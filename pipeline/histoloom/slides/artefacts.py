@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 from skimage.color import rgb2hsv
 from skimage.segmentation import clear_border
 
@@ -59,7 +59,9 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     grey = dense & ((high < _BLACK) | (DENSITY[high] > _GREY * DENSITY[low]))
     ink, flat = _coloured(picture, dense & ~grey)
     half = max(1, round(_SOLID_UM / 2 / mpp))
-    solid = _widened(_narrowed(grey | ink | flat, half), half) & (grey | ink | flat)
+    odd = grey | ink | flat
+    solid = _widened(_narrowed(odd, half), half) & odd
+    solid = binary_dilation(solid, np.ones((3, 3)), 2 * half, mask=odd)  # the slanted and rounded ends of what is solid
     plain = solid & (grey | flat) & ~ink
     within = clear_border(plain) > 0
     found = np.zeros(dense.shape, np.uint8)
