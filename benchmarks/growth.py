@@ -1,7 +1,7 @@
 """How the time of a stage grows with its work: with tiles, with slides, with the side of a woven slide; and how it falls with workers. A plot, and
 the slopes.
 
-Tiles: the stages of `benchmarks.tables`. Slides: `tile` on copies of one slide, one worker. Sides: a canvas of two convolutions, woven, decoded and
+Tiles: stages of `benchmarks.tables`. Slides: `tile` on copies of one slide, one worker. Sides: a canvas of two convolutions, woven, decoded and
 written as a pyramid, so that nearly all of its time is histoloom's own. Workers: `tile` on copies of one slide, and `filter`; the start of dask's
 workers is part of the time.
 """
@@ -26,6 +26,8 @@ from benchmarks.studies import Study
 from benchmarks.tiling import MPP, TILE_PX, write_slide
 from histoloom.cluster import cores
 
+STAGES = ("plan", "train_filters", "filter", "emit")
+"""Those whose time is not for the most part that of networks."""
 WORKERS = tuple(2**n for n in range(cores().bit_length()))
 WORKED_SLIDES, WORKED_TILES = 64, 100_000
 """What is done by different numbers of workers."""
@@ -39,10 +41,10 @@ Times = dict[int, float]
 
 
 def of_tiles(root: Path) -> dict[str, Times]:
-    found: dict[str, Times] = {stage: {} for stage in tables.STAGES}
+    found: dict[str, Times] = {stage: {} for stage in STAGES}
     for count in TILES:
         tables.make_study(root / str(count), count)
-        for stage in tables.STAGES:
+        for stage in STAGES:
             found[stage][count] = tables.measured(root / str(count), stage, count)["s"]
         shutil.rmtree(root / str(count))
     return found

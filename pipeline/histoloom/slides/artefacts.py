@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 from skimage.color import rgb2hsv
 from skimage.segmentation import clear_border
 
@@ -59,9 +59,7 @@ def find_artefacts(picture: np.ndarray, dense: np.ndarray, mpp: float) -> np.nda
     grey = dense & ((high < _BLACK) | (DENSITY[high] > _GREY * DENSITY[low]))
     ink, flat = _coloured(picture, dense & ~grey)
     half = max(1, round(_SOLID_UM / 2 / mpp))
-    odd = grey | ink | flat
-    solid = _widened(_narrowed(odd, half), half) & odd
-    solid = binary_dilation(solid, np.ones((3, 3)), 2 * half, mask=odd)  # the slanted and rounded ends of what is solid
+    solid = _opened(grey | ink | flat, (2 * half + 1) / np.sqrt(np.pi))
     plain = solid & (grey | flat) & ~ink
     within = clear_border(plain) > 0
     found = np.zeros(dense.shape, np.uint8)
@@ -98,8 +96,12 @@ def _coloured(picture: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.nd
     return ink, flat
 
 
-def _narrowed(mask: np.ndarray, by_px: int) -> np.ndarray:
-    return minimum_filter(mask.view(np.uint8), 2 * by_px + 1, mode="nearest").view(bool)
+def _opened(mask: np.ndarray, radius_px: float) -> np.ndarray:
+    """What of a mask discs of this radius fit into, in whichever direction it lies."""
+    if mask.all():
+        return mask
+    fits = distance_transform_edt(mask) > radius_px
+    return mask & (distance_transform_edt(~fits) <= radius_px) if fits.any() else fits
 
 
 def _widened(mask: np.ndarray, by_px: int) -> np.ndarray:
