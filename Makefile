@@ -52,7 +52,7 @@ test-slow: setup
 
 test-systems: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_systems.py -k "$(or $(NAME),comes)" \
-		-n auto --dist worksteal -o faulthandler_timeout=7200 -v
+		-n 2 --dist worksteal -o faulthandler_timeout=7200 -v
 
 bench bench-smoke: setup
 	@mkdir -p reports/benchmarks

@@ -28,7 +28,7 @@ from histoloom.cluster import cores
 
 STAGES = ("plan", "train_filters", "filter", "emit")
 """Those whose time is not for the most part that of networks."""
-WORKERS = tuple(2**n for n in range(cores().bit_length()))
+WORKERS = tuple(sorted({2**n for n in range(cores().bit_length())} | {cores()}))
 WORKED_SLIDES, WORKED_TILES = 64, 100_000
 """What is done by different numbers of workers."""
 TILES, SLIDES, SIDES_PX = (10_000, 30_000, 100_000), (2, 4, 8, 16), (2048, 4096, 8192, 16384)
@@ -103,6 +103,8 @@ def of_sides(root: Path) -> dict[str, Times]:
 
 def slope(times: Times) -> float:
     """Of the logarithm of time against that of work, between the two largest: what is constant weighs least there."""
+    if len(times) < 2:
+        return math.nan
     (few, before), (many, after) = sorted(times.items())[-2:]
     return math.log(after / before) / math.log(many / few)
 

@@ -27,7 +27,7 @@ from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedT
 from histoloom.uplift.tasks import MaskTask
 
 STEPS, SEEDS, TRAIN_SLIDES = 400, 3, 6
-STROKES, STROKE = 2, 0.12
+STROKES, STROKE = 2, 0.16
 """Lines of pen on a slide, and their width as a fraction of its own. Thinner ones are not told from tissue (slides/artefacts.py)."""
 UNET, TEST = PlainLearner(name="unet"), "test"
 _TILE: dict[str, Any] = {

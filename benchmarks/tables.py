@@ -78,8 +78,8 @@ def _synthetic(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
         "masked": False, "repaired": 0.0, "rna": None, "genotype": None, "cohort": None, "number": None, "seed": ids.astype(np.uint64), "scheduler": "ddim",
         "steps": 20, "precision": "fp32", "window_layout": None, "generator_sha256": _GENERATOR,
         "condition_ref": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "program": "", "input_ref": None,
-        "guidance": [guidance] * len(ids), "request": np.where(ids % 50, "more", EVALUATION),
-        "purpose": np.where(ids % 50, "augment", "evaluate"),
+        "guidance": [guidance] * len(ids), "request": np.where(ids % 50 > 1, "more", EVALUATION),
+        "purpose": np.where(ids % 50 > 1, "augment", "evaluate"),
         "ancestors": [[f"P{(n // 1000) | 1:05d}"] for n in ids],
     }), SYNTHETIC_ROW  # fmt: skip
 

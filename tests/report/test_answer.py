@@ -47,17 +47,43 @@ def test_the_answers_name_the_best_other_arm_the_patients_and_the_tries():
 
 
 def test_real_tiles_alone_are_named_where_they_were_best():
-    arms = [{"arm": "real"}, _STRONG | {"difference": -0.06}, {"arm": "strong+synthetic", "difference": -0.02}]
+    worse = _STRONG | {"difference": -0.06, "interval": [-0.09, -0.03]}
+    arms = [{"arm": "real"}, worse, {"arm": "strong+synthetic", "difference": -0.02}]
     said = _said(0.02, 0.06, 0.01, arms=arms)
-    assert said["Did it help?"] == "No: 'real' was better than either arm."
-    assert "'strong+ssl' did worse than they did (-6.0 points over 'real')" in said["What instead?"]
+    assert said["Did it help?"] == "No: it beat 'strong+ssl', but not 'real'."
+    assert said["What instead?"].startswith(
+        "The real tiles of 'real': 'strong+ssl' did worse than they did (-6.0 points"
+    )
+    assert _said(0.02, 0.06, 0.01, arms=[{"arm": "strong"}, *arms[1:]])["What instead?"].startswith(
+        "The real tiles of 'strong'"
+    )
     better = [*arms[:2], {"arm": "strong+synthetic", "difference": 0.01}]
     assert _said(0.02, 0.06, 0.01, arms=better)["Did it help?"] == "Yes."
+
+
+def test_the_ratio_that_was_best_is_the_one_that_is_quoted():
+    rivals = [
+        {"arm": "strong+retrieval", "ratio": ratio, "difference": change}
+        for ratio, change in ((1.0, -0.03), (2.0, 0.05))
+    ]
+    arms = [{"arm": "real"}, *rivals, {"arm": "strong+synthetic", "ratio": 1.0}]
+    gain = {
+        "arm": "strong+synthetic",
+        "against": "strong+retrieval, ratio 2",
+        "difference": 0,
+        "interval": [-0.1, 0.1],
+        "interval_of_all": [-0.2, 0.2],
+    }
+    assert "(+5.0 points over 'real')" in dict(answers(_UPLIFT | {"arms": arms, "gain": [gain]}))["What instead?"]
+
+
+def test_without_an_interval_nothing_is_said():
+    assert _said(float("nan"), float("nan"), 0)["Did it help?"].startswith("Nothing can be said")
 
 
 def test_what_was_not_measured_is_not_claimed():
     assert dict(answers({"left_out": "uplift.seeds is 0"}))["Did it help?"].startswith("Not measured")
     without = {**_UPLIFT, "asked": None, "arms": [{"arm": "real"}]}
-    assert "No arm with synthetic tiles" in dict(answers(without))["Did it help?"]
+    assert "no gain over strong augmentation" in dict(answers(without))["Did it help?"]
     left = {**_UPLIFT, "left_out": {"strong+synthetic": "no synthetic tile was accepted"}, "gain": []}
     assert "no synthetic tile was accepted" in dict(answers(left))["Did it help?"]

@@ -136,6 +136,23 @@ def test_requests_whose_model_is_given_the_mask_are_known(conditions, told):
     assert told_the_mask(params) == told
 
 
+def test_a_later_model_that_is_given_the_tile_s_own_mask_is_known_and_one_that_is_not_is_not():
+    shared = {
+        "tile": {"mpp": 0.5, "labels": {"source": "none"}, "masks": {"source": "raster", "classes": list(CLASSES)}}
+    }
+    clean = {"train_denoiser": {"target": "pixels", "conditions": ["picture"]}}
+    nuclei = {"train_denoiser": {"target": {"name": "masks"}, "conditions": ["picture", "counts"]}}
+    request = {"name": "nuclei", "tiles": 4, "purpose": "predict"}
+    chain = {
+        "models": {"clean": clean, "segment": nuclei},
+        "sample": {"chain": ["clean", "segment"]},
+        "plan": {"target": "none", "requests": [request]},
+    }
+    assert told_the_mask(Params.model_validate(shared | chain)) == {"nuclei"}
+    alone = shared | nuclei | {"plan": chain["plan"], "sample": {"guidance": {"counts": 0, "picture": 1.0}}}
+    assert told_the_mask(Params.model_validate(alone)) == set()
+
+
 def test_a_tile_counts_once_however_many_samples_are_kept(tmp_path):
     found = _found(tmp_path, _truth(), np.repeat(np.arange(len(SPLITS)), 3))
     assert found["tiles"] == 8 and found["dice"] == 1

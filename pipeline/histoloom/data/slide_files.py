@@ -26,9 +26,14 @@ def slide_files(path: Path) -> list[Path]:
 
 
 def bytes_of_slide(path: Path) -> int:
-    """The size of all its files; 0 of one that is not there."""
-    inside = [file for found in slide_files(path) for file in (found.rglob("*") if found.is_dir() else [found])]
-    return sum(file.stat().st_size for file in inside if file.is_file())
+    """About how large it is, without a look at every file of its folder: of a DICOM series its first file. 0 of one that can't be read."""
+    try:
+        if path.suffix.lower() not in (".mrxs", ".vms", ".vmu"):
+            return path.stat().st_size
+        inside = [file for found in slide_files(path) for file in (found.rglob("*") if found.is_dir() else [found])]
+        return sum(file.stat().st_size for file in inside)
+    except OSError:
+        return 0
 
 
 class NoFile(Exception):

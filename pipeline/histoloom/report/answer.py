@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from histoloom.config.arms import Arm
@@ -12,6 +13,10 @@ _RIVALS = {
     "ssl": "a network pretrained on unlabelled tiles",
 }
 _AUGMENTATION = "strong augmentation of the real tiles"
+_STRONG_ARMS = (
+    "Have strong and strong+synthetic in uplift.arms, and name the second in uplift.asked. A command of your own augments as it likes: compare "
+    "its arms with one another."
+)
 _ONE_EFFORT = "Set uplift.seeds to 5, with two classes of labels or masks, and have patients in the test split."
 
 
@@ -30,22 +35,23 @@ def answers(uplift: dict[str, Any]) -> list[Answer]:
         said = (
             f"'{uplift['asked']}' could not be tried: {why}."
             if why
-            else "No arm with synthetic tiles was compared with strong augmentation."
+            else "Nobody knows: no gain over strong augmentation was measured of the arm that the question is about."
         )
-        todo = "Add strong and strong+synthetic to uplift.arms." if not why else "See what the filters rejected, below."
+        todo = _STRONG_ARMS if not why else "See what the filters rejected, below."
         return [Answer("Did it help?", said), Answer("What to do?", todo)]
     low, high = gain["interval"]
     least, most = gain["interval_of_all"]
     points = round(100 * gain["difference"], 1) + 0.0  # never -0.0
     change = f"{points:+.1f} points of {_WORDS[uplift['primary_measure']]}"
     helped, stands = low > 0, least > 0
-    first, over_first = uplift["arms"][0]["arm"], _over_first(uplift, gain["arm"])
-    plain_is_better = over_first is not None and over_first < 0
+    first = uplift["arms"][0]["arm"]
     said = "Yes." if stands else "Perhaps: alone it would count, among all comparisons it may be chance." if helped else (
         "No, it did harm." if high < 0 else "No measurable help."
     )  # fmt: skip
-    if helped and plain_is_better:
-        said = f"No: '{first}' was better than either arm."
+    if math.isnan(low):
+        said = "Nothing can be said: the test tiles don't allow an interval."
+    if helped and _is_below_first(uplift, gain):
+        said = f"No: it beat '{gain['against']}', but not '{first}'."
     groups = uplift["test_groups"]
     whom = (
         f"{uplift['test_tiles']:,} real tiles of {groups} held-out patient{'s' if groups != 1 else ''} (split groups)."
@@ -67,7 +73,7 @@ def answers(uplift: dict[str, Any]) -> list[Answer]:
             f"{choice.get('chosen_on', 'val')}.",
         ),
         Answer("How sure?", sure),
-        Answer("What instead?", _instead(uplift, gain["against"], stands and not plain_is_better)),
+        Answer("What instead?", _instead(uplift, gain["against"], stands)),
     ]
 
 
@@ -76,20 +82,27 @@ def _gain(uplift: dict[str, Any]) -> dict[str, Any] | None:
     return next((gain for gain in uplift.get("gain", []) if gain["arm"] == uplift.get("asked")), None)
 
 
-def _over_first(uplift: dict[str, Any], name: str) -> float | None:
-    """The difference of an arm from the first one, real tiles as they are; None of an arm that was not compared."""
-    return next((arm.get("difference") for arm in uplift["arms"] if arm["arm"] == name), None)
+def _entry(uplift: dict[str, Any], name: str, ratio: float = 1.0) -> dict[str, Any]:
+    """What was measured of an arm at a ratio; `name` may state it, as `gain` names the arm that it compares with."""
+    arm, _, stated = name.partition(", ratio ")
+    wanted = float(stated or ratio)
+    return min((a for a in uplift["arms"] if a["arm"] == arm), key=lambda a: abs(a.get("ratio", 1.0) - wanted))
+
+
+def _is_below_first(uplift: dict[str, Any], gain: dict[str, Any]) -> bool:
+    """Whether an arm did worse than the first one, real tiles as they are."""
+    return _entry(uplift, gain["arm"], gain.get("ratio", 1.0)).get("difference", 0.0) < 0
 
 
 def _instead(uplift: dict[str, Any], other: str, stands: bool) -> str:
-    """What the best arm without synthetic tiles is, and what it is worth beside bare real tiles."""
-    arm = Arm.of(other.split(",")[0])
+    """What the best arm with strong augmentation and no synthetic tiles is, and what it is worth beside the first arm."""
+    entry, first = _entry(uplift, other), uplift["arms"][0]["arm"]
+    arm = Arm.of(entry["arm"])
     more = [text for word, text in _RIVALS.items() if word in arm.words]
     means = " and ".join([_AUGMENTATION, *more])
-    over_first, first = _over_first(uplift, arm.name), uplift["arms"][0]["arm"]
-    worth = "" if over_first is None else f" ({100 * over_first:+.1f} points over '{first}')"
-    if over_first is not None and over_first < 0 and not stands:
-        return f"Real tiles without strong augmentation: '{arm.name}' did worse than they did{worth}."
+    worth = f" ({100 * entry['difference']:+.1f} points over '{first}')" if "difference" in entry else ""
+    if "interval" in entry and entry["interval"][1] < 0:
+        return f"The real tiles of '{first}': '{other}' did worse than they did{worth}."
     return (
         f"Nothing, but keep {means}{worth}."
         if stands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,9 @@ from histoloom.data.pixel_box import PixelBox
 from histoloom.errors import HistoloomError
 
 _READERS = (2, 8)  # OpenSlide decodes without the interpreter's lock
-"""Boxes read at once: at first, and at most where reads are slow."""
+"""Boxes that are read beside the next one: at first, and at most where reads are slow."""
+_SLOW = 3.0
+"""A read is slow whose time is so many times that of its CPU: it waits for a disk or a network."""
 _BAND_PX = 2**23
 """Larger boxes of level 0 are read in bands of about so much."""
 _AT_ONCE_PX = 2**25
@@ -126,7 +129,8 @@ class Slide:
         try:
             return _on_glass(self.handle.read_region(corner, level, size))
         except (openslide.OpenSlideError, OSError, SyntaxError, ValueError) as error:
-            raise BadSlide(f"{self.path.name}: reading at {corner} failed: {error}") from error
+            # without the place: of reads at once, all fail with the handle's first error
+            raise BadSlide(f"{self.path.name}: reading it failed: {error}") from error
 
     def _narrowed(self, corner: tuple[int, int], level: int, size: tuple[int, int], across: _Across) -> Image.Image:
         """A large region, resampled across alone, in bands; resampled down as well, it is what Pillow makes at once."""
@@ -167,7 +171,7 @@ def _on_glass(region: Image.Image) -> Image.Image:
 def read_ahead(slide: Slide, boxes: Sequence[PixelBox[float]], downsample: float) -> Iterator[Iterator[np.ndarray]]:
     """Read boxes of level 0 on threads, while the caller works on earlier ones.
 
-    Each time the caller has to wait, one box more is read at once, up to 8, so that the latency of a network's file system is paid side by side.
+    After each slow read, one box more is read at once, up to eight, so that the latency of a network's file system is paid side by side.
 
     Yields
     ------
@@ -181,15 +185,22 @@ def read_ahead(slide: Slide, boxes: Sequence[PixelBox[float]], downsample: float
             nonlocal at_once
             left = iter(boxes)
             while True:
-                waiting.extend(
-                    pool.submit(slide.read, box, downsample) for box in islice(left, 1 + at_once - len(waiting))
-                )
+                more = islice(left, 1 + at_once - len(waiting))
+                waiting.extend(pool.submit(_timed, slide, box, downsample) for box in more)
                 if not waiting:
                     return
-                at_once += not waiting[0].done() and at_once < most
-                yield waiting.popleft().result()
+                picture, slow = waiting.popleft().result()
+                at_once += slow and at_once < most
+                yield picture
 
         try:
             yield pictures()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _timed(slide: Slide, box: PixelBox[float], downsample: float) -> tuple[np.ndarray, bool]:
+    """A box, and whether its read was slow."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    picture = slide.read(box, downsample)
+    return picture, time.perf_counter() - wall > _SLOW * (time.thread_time() - cpu)

@@ -18,6 +18,8 @@ from histoloom.sampling.reduce.masks import AGREEMENT
 from histoloom.uplift.tasks import counted, mask_task
 
 _AT_ONCE = 64
+_OF_MASKS = {"mask", "instance", "edge"}
+"""Arrays of a tile that show its mask."""
 _PIXELS = 4_000_000
 """Of which it is told how sure they are."""
 
@@ -41,17 +43,25 @@ class MaskPredictions(Checked, total=False):
 
 
 def told_the_mask(params: Params) -> frozenset[str]:
-    """Names of the requests whose first model is given a condition that is made of the tile's own mask."""
+    """Names of the requests of which a model is given a condition that is made of the tile's own mask."""
     links = params.chains()
-    first = {
-        request.name: next(iter(links[request.chain or params.sample.chain].values()))
-        for request in params.plan.requests
-    }
     return frozenset(
-        name
-        for name, link in first.items()
-        if any("mask" in registered("condition", told).reads for told in link.train_denoiser.conditions)
+        request.name
+        for request in params.plan.requests
+        if _is_told([*links[request.chain or params.sample.chain].values()])
     )
+
+
+def _is_told(links: list[Params]) -> bool:
+    """Whether a model of a chain is given the tile's own mask. What a model before it made is not the tile's own; guidance 0 leaves a condition out."""
+    made: set[str] = set()
+    for link in links:
+        guidance = link.sample.guidance if isinstance(link.sample.guidance, dict) else {}
+        for name in link.train_denoiser.conditions:
+            if _OF_MASKS & {*registered("condition", name).reads} - made and guidance.get(name) != 0:
+                return True
+        made |= {*registered("target", link.train_denoiser.target.name).makes}
+    return False
 
 
 def measured_predictions(
