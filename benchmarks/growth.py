@@ -34,7 +34,7 @@ WORKED_SLIDES, WORKED_TILES = 64, 100_000
 TILES, SLIDES, SIDES_PX = (10_000, 30_000, 100_000), (2, 4, 8, 16), (2048, 4096, 8192, 16384)
 SLIDE_PX = 4096
 
-_TICKS_S = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_TICKS_S = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
 
 Times = dict[int, float]
 """Work to seconds."""
