@@ -7,6 +7,7 @@ Dice on the unmarked tiles of held-out patients. It needs the real data that HIS
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmarks.inputs import real_data
 from benchmarks.run import arguments, report
 from benchmarks.studies import Study
 from benchmarks.tissue import PENS
+from histoloom.cli.recipe import merge
 from histoloom.config.learners import PlainLearner
 from histoloom.data.drawn import write_drawn
 from histoloom.data.nuclei_sets import monuseg_slides
@@ -32,8 +34,8 @@ STROKES, STROKE = 2, 0.16
 UNET, TEST = PlainLearner(name="unet"), "test"
 _TILE: dict[str, Any] = {
     "mpp": 0.5, "tile_px": 128, "stride_px": 64, "labels": {"source": "none"}, "masks": {"source": "raster", "classes": ["nucleus"]},
+    "tissue": {"mpp": 2.0, "min_fraction": 0.1, "min_area_um2": 100},
 }  # fmt: skip
-_TISSUE: dict[str, Any] = {"mpp": 2.0, "min_fraction": 0.1, "min_area_um2": 100}
 _REPAIR = {"model": "histoloom-base", "max_pen": 0.5, "steps": 20, "rounds": 2}
 ARMS: dict[str, dict[str, Any]] = {
     "unmarked": {},
@@ -56,7 +58,7 @@ def drawn_over(picture: np.ndarray, number: int) -> np.ndarray:
 
 
 def _slides(folder: Path, smoke: bool) -> pd.DataFrame:
-    """Rows of slides.csv: the first few train slides, all others of test."""
+    """Rows of slides.csv: a few train slides, evenly spread, and all of val and test."""
     if smoke:
         write_drawn(folder)
         rows = pd.read_csv(folder / "manifests/slides.csv", dtype=str).drop(columns=["site", "label"], errors="ignore")
@@ -68,15 +70,14 @@ def _slides(folder: Path, smoke: bool) -> pd.DataFrame:
 
 def _tiles(work: Path, arm: str, slides: pd.DataFrame, pictures: Path) -> Study:
     """One arm's study, its tiles cut."""
-    root = work / arm
     files = {f"data/slides/{path.name}": path for path in pictures.iterdir() if path.is_file()}
     if arm != "unmarked":
         train = slides["split"] == "train"
         slides = slides.assign(path=slides["path"].where(~train, slides["slide_id"] + "_marked.png"))
         files |= {f"data/slides/{path.name}": path for path in (work / "marked_slides").iterdir()}
-    tile = _TILE | {key: value for key, value in ARMS[arm].items() if key != "tissue"}
-    tile["tissue"] = _TISSUE | ARMS[arm].get("tissue", {})
-    study = Study(root, {"tile": tile}, slides.to_dict("records"), files)
+    tile = copy.deepcopy(_TILE)
+    merge(tile, ARMS[arm])
+    study = Study(work / arm, {"tile": tile}, slides.to_dict("records"), files)
     study.run("tile")
     return study
 
@@ -91,9 +92,10 @@ def _measured(work: Path, smoke: bool, pictures: Path | None) -> tuple[dict[str,
     for number, row in enumerate(slides[slides["split"] == "train"].itertuples()):
         with Image.open(source / "data/slides" / row.path) as picture:
             over = drawn_over(np.asarray(picture.convert("RGB")), number)
-        Image.fromarray(over).save(
+        marked = (
             work / "marked_slides" / f"{row.slide_id}_marked.png"
-        )  # without loss: all else stays to the bit
+        )  # without loss, so that all else stays to the bit
+        Image.fromarray(over).save(marked)
     studies = {arm: _tiles(work, arm, slides, source / "data/slides") for arm in ARMS}
     plain = studies["unmarked"].tiles
     test = MaskedTiles.of(plain, plain.rows().query("split == 'test'"))

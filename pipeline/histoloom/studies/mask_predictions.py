@@ -56,9 +56,8 @@ def _is_told(links: list[Params]) -> bool:
     """Whether a model of a chain is given the tile's own mask. What a model before it made is not the tile's own; guidance 0 leaves a condition out."""
     made: set[str] = set()
     for link in links:
-        guidance = link.sample.guidance if isinstance(link.sample.guidance, dict) else {}
         for name in link.train_denoiser.conditions:
-            if _OF_MASKS & {*registered("condition", name).reads} - made and guidance.get(name) != 0:
+            if _OF_MASKS & {*registered("condition", name).reads} - made and link.sample.scale(name):
                 return True
         made |= {*registered("target", link.train_denoiser.target.name).makes}
     return False
