@@ -2,7 +2,7 @@
 
 A study has as many real tiles as synthetic ones, of 8 px, so that rows weigh more than pixels. Each stage runs in a process of its own, without
 workers. `plan` plans a tile for each; `filter` judges by `quality`, the cheapest filter; `evaluate` and `uplift` look at as many tiles as they do by
-default, `uplift` with networks of two steps; `emit` writes Parquet.
+default, `uplift` with networks of two steps; `emit` writes Parquet; `report` writes its page.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from PIL import Image
 
 from benchmarks.run import anonymous_memory, flat, in_process, report
 from histoloom.config import Cluster, Params
@@ -28,10 +29,11 @@ from histoloom.data.plan import EVALUATION
 from histoloom.data.schema import SYNTHETIC_ROW, TILE_ROW, write_rows
 from histoloom.data.store import TileWriter, cut_arrays
 from histoloom.data.study_folder import Study
+from histoloom.report.page import TRAINED
 from histoloom.studies.stage_work import run_stage
 
 PX, PART = 8, 5_000
-STAGES = ("plan", "train_filters", "filter", "evaluate", "uplift", "emit")
+STAGES = ("plan", "train_filters", "filter", "evaluate", "uplift", "emit", "report")
 _GENERATOR = "0" * 64
 
 
@@ -54,9 +56,16 @@ def make_study(root: Path, count: int) -> None:
         for store, rows in (("tiles", _real), ("synthetic", _synthetic)):
             commit_part(root / "data" / store, f"p{number:05d}", partial(_write, rows, first, size))
     write_json(root / "data/synthetic" / FILE, {_GENERATOR: Lineage().record})
-    for place in ("models/encoders", "data/woven_tiles", "manifests", "data/plan"):
+    trained = [f"reports/{stage}" for stage in TRAINED]
+    for place in ("models/encoders", "data/woven_tiles", "data/woven", "manifests", "data/plan", *trained):
         (root / place).mkdir(parents=True, exist_ok=True)
     Lineage().save(root / "models/encoders")
+    for stage in ("sample", "sample_slides"):
+        write_json(root / f"reports/{stage}/metrics.json", {})
+    reports = root / "reports/tile"
+    facts = {"tiles": count, "slides": count // 1000, "patients": count // 1000, "quarantined": 0, "tiles_by_split": {}}
+    write_json(reports / "metrics.json", facts)
+    (reports / "slides.csv").write_text("slide_id\nS00000\n", encoding="utf-8")
 
 
 def _real(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
@@ -89,6 +98,7 @@ def _write(rows, first: int, count: int, folder: Path) -> None:
     with TileWriter(folder, cut_arrays(PX), shard_tiles=1024) as writer:
         for picture in pictures:
             writer.add(image=picture)
+    Image.fromarray(pictures[0]).save(folder / "thumbnail.jpg")
     table, schema = rows(np.arange(first, first + count))
     write_rows(table, folder / "rows.parquet", schema)
 

@@ -1,8 +1,8 @@
 """Memory and steps a second of the stages that train, on made stores of tiles of 64 px that differ in their number alone.
 
 Each stage runs in a process of its own, whose anonymous memory is read while it works: what is mapped from files is not in it.
-At the smaller number it runs again with all tiles read into memory beforehand, as a reference of its speed; and the denoiser once more
-on one thread, by one process and by two that share each batch.
+At the smaller number it runs again, and has its tiles in memory too: its steps read from files and from memory in turn, since two processes
+differ in speed by more than that does. The denoiser runs once more on one thread, by one process and by two that share each batch.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from histoloom.config import Cluster, Params
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.data.commit import commit_part, write_json
 from histoloom.data.lineage import Lineage
-from histoloom.data.mapped import mapped_arrays
+from histoloom.data.mapped import JoinedRows, unpacked_tiles
 from histoloom.data.store import TileStore, TileWriter, cut_arrays
 from histoloom.data.study_folder import Study
 from histoloom.studies import train_denoiser
 from histoloom.studies.stage_work import run_stage
 from histoloom.training import clip, fit_target, loop, tile_encoder
+from histoloom.training.denoiser import read_encoded
 
 PX, FACTOR, PART, CAPTIONS, REPEATS = 64, 4, 10_000, 500, 3
+RowArray = np.ndarray | JoinedRows
 STAGES = ("train_encoders", "train_autoencoder", "train_denoiser")
 
 
@@ -89,22 +91,39 @@ def _write_encoded(first: int, count: int, folder: Path) -> None:
     save_file(arrays, folder / "encoded.safetensors")
 
 
+class _InTurn:
+    """Rows (n, ...) that are read from files and from memory in turn. `from_memory` says which."""
+
+    from_memory = False
+
+    def __init__(self, mapped: RowArray):
+        self.mapped, self.shape = mapped, mapped.shape
+        self.memory = np.concatenate(
+            [mapped[np.arange(i, min(i + PART, len(mapped)))] for i in range(0, len(mapped), PART)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.mapped)
+
+    def __getitem__(self, index: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+        return (self.memory if self.from_memory else self.mapped)[index]
+
+
 @contextmanager
-def _in_memory():
-    """Training as it would be with all that it reads in memory."""
+def _in_turn():
+    """Training that has all that it reads in memory too, and reads it there at every second step."""
 
-    def read(store: TileStore, rows: pd.DataFrame, folder: Path, change=None) -> np.ndarray:
-        return np.concatenate([tiles if change is None else change(tiles) for tiles in store.batches(rows, 256)])
+    def read(store: TileStore, rows: pd.DataFrame, folder: Path, change=None) -> _InTurn:
+        return _InTurn(unpacked_tiles(store, rows, folder, change))
 
-    def joined(folder: Path) -> dict[str, np.ndarray]:
-        parts = [mapped_arrays(path) for path in sorted(Path(folder).glob("*/encoded.safetensors"))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def encoded(folder: Path) -> dict[str, _InTurn]:
+        return {name: _InTurn(array) for name, array in read_encoded(folder).items()}
 
     with (
         patch.object(fit_target, "unpacked_tiles", read),
         patch.object(clip, "unpacked_tiles", read),
         patch.object(tile_encoder, "unpacked_tiles", read),
-        patch.object(train_denoiser, "read_encoded", joined),
+        patch.object(train_denoiser, "read_encoded", encoded),
     ):
         yield
 
@@ -112,13 +131,15 @@ def _in_memory():
 def run_one(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
     """One stage, in this process: its greatest anonymous memory in MiB, the median time of a step, and the last loss.
 
-    how : mapped, memory, or a number of processes of one thread.
+    how : mapped; in_turn, whose `over_in_memory` says how fast steps that read from files are beside those that don't; or a number of
+        processes of one thread.
     """
     study, times = Study(root), []
     threads = {"training_threads": 1, "training_processes": int(how)} if how.isdigit() else {}
     vars(study).update(stated=params(steps), params=params(steps), cluster=Cluster(workers=1, **threads))
 
     def timed(self, step: int):
+        _InTurn.from_memory = step % 2 == 1
         start = time.perf_counter()
         numbers = take(self, step)
         times.append(time.perf_counter() - start)
@@ -128,11 +149,12 @@ def run_one(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
     with (
         anonymous_memory() as seen,
         patch.object(loop._Loop, "step", timed),
-        _in_memory() if how == "memory" else nullcontext(),
+        _in_turn() if how == "in_turn" else nullcontext(),
     ):
         run_stage(stage, study)
     loss = json.loads((study.reports(stage) / "metrics.json").read_text(encoding="utf-8")).get("loss_last_100_steps")
-    return {"mib": max(seen), "step_s": float(np.median(times)), "loss": loss}
+    files, memory = (float(np.median(times[first::2])) for first in (0, 1))
+    return {"mib": max(seen), "step_s": float(np.median(times)), "over_in_memory": memory / files, "loss": loss}
 
 
 def main() -> None:
@@ -153,34 +175,27 @@ def main() -> None:
         for count in options.tiles:
             make_study(root / str(count), count)
         for stage in STAGES:
-            of_many = _in_process(root / str(many), stage, options.steps, "mapped")
-            pairs = _pairs(root / str(few), stage, options.steps, ("mapped", "memory"))
-            of = {few: pairs[0][0], many: of_many}
+            of = {count: _in_process(root / str(count), stage, options.steps, "mapped") for count in options.tiles}
+            in_turn = [_in_process(root / str(few), stage, options.steps, "in_turn") for _ in range(REPEATS)]
             found[stage] = {
                 "train_peak_rss_mib": {str(count): result["mib"] for count, result in of.items()},
                 "growth": of[many]["mib"] / of[few]["mib"],
-                "steps_per_s_over_in_memory": _faster(pairs),
+                "steps_per_s_over_in_memory": statistics.median(each["over_in_memory"] for each in in_turn),
             }
             steps[stage] = {"step_s": {str(count): result["step_s"] for count, result in of.items()}}
-        pairs = _pairs(root / str(few), "train_denoiser", options.steps, ("2", "1"))
+        pairs = [
+            (
+                _in_process(root / str(few), "train_denoiser", options.steps, "2"),
+                _in_process(root / str(few), "train_denoiser", options.steps, "1"),
+            )
+            for _ in range(REPEATS)
+        ]
         found["processes"] = {
-            "two_over_one": _faster(pairs),
+            "two_over_one": statistics.median(one["step_s"] / two["step_s"] for two, one in pairs),
             "loss_difference": max(abs(one["loss"] - two["loss"]) for two, one in pairs),
         }
     sizes = {"tiles": list(options.tiles), "tile_px": PX, "steps": options.steps}
     report("training", False, sizes, flat(found), flat(steps), options.json)
-
-
-def _pairs(root: Path, stage: str, steps: int, ways: tuple[str, str]) -> list[tuple[dict, dict]]:
-    """A stage in two ways, in turn: processes differ in speed by more than the ways do."""
-    return [
-        (_in_process(root, stage, steps, ways[0]), _in_process(root, stage, steps, ways[1])) for _ in range(REPEATS)
-    ]
-
-
-def _faster(pairs: list[tuple[dict, dict]]) -> float:
-    """By which factor the first way is faster, the median over pairs."""
-    return statistics.median(second["step_s"] / first["step_s"] for first, second in pairs)
 
 
 def _in_process(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:

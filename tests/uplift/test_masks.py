@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 
 from histoloom.config import Params
+from histoloom.data import mapped
 from histoloom.data.schema import SYNTHETIC_ROW
-from histoloom.data.store import UNKNOWN
+from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.errors import HistoloomError
+from histoloom.uplift import tiles as tiles_of_uplift
+from histoloom.uplift import trial
 from histoloom.uplift.tasks import MaskTask, counted
 from tests.build import make_part, synthetic_rows, tile_rows, tiles, write_synthetic_lineage, write_verdicts
 from tests.uplift.studies import CLASSES, params_of, run_uplift, write_study
@@ -103,7 +106,23 @@ def test_a_tile_whose_mask_is_unknown_is_not_learnt_from(folder):
     assert found["arms"][0]["trained_on"] == {"real": 12, "synthetic": 0}
 
 
-def test_unlabelled_tiles_are_retrieved_with_masks_that_a_teacher_finds(folder):
+@pytest.fixture
+def at_once(monkeypatch) -> dict[str, int]:
+    """The most tiles whose pixels are read together, five being asked for, and the most models whose tiles lie unpacked on the disk."""
+    most, read = {"tiles": 0, "models": 0}, TileStore.read
+
+    def watched(store: TileStore, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
+        unpacked = [*Path(".work/uplift").glob("**/training/*/tiles")]
+        most.update(tiles=max(most["tiles"], len(rows)), models=max(most["models"], len(unpacked)))
+        return read(store, rows, name)
+
+    monkeypatch.setattr(TileStore, "read", watched)
+    for module, name in ((mapped, "AT_ONCE"), (tiles_of_uplift, "AT_ONCE"), (trial, "AT_ONCE"), (trial, "_PREDICTED")):
+        monkeypatch.setattr(module, name, 5)
+    return most
+
+
+def test_unlabelled_tiles_are_retrieved_with_masks_that_a_teacher_finds(folder, at_once):
     _write_masks(folder)
     rows = tile_rows(9, split="train", split_group="more", masked=False).assign(tile_id=[f"u{n}" for n in range(9)])
     make_part(folder / "data/tiles", "unknown", rows, tiles(9, 24), masks=np.full((9, 24, 24), UNKNOWN, np.uint8))
@@ -118,6 +137,7 @@ def test_unlabelled_tiles_are_retrieved_with_masks_that_a_teacher_finds(folder):
     }
     assert found["gain"][0]["against"].split(",")[0] in ("strong", "strong+retrieval", "strong+ssl")
     assert len([*Path(".work/uplift").rglob("encoder.safetensors")]) == 1
+    assert at_once == {"tiles": 5, "models": 1}, "however many tiles and models there are"
 
 
 MY_MASKS = """

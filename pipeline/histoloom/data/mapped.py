@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from histoloom.data.commit import commit_part, digest, discard
+from histoloom.data.commit import commit_part, discard
 from histoloom.data.store import TileStore
 
 RowArrays = Mapping[str, "np.ndarray | JoinedRows"]
 """Arrays with a row for each tile, by name."""
-_AT_ONCE = 256
+AT_ONCE = 256
+"""Tiles that are unpacked together."""
 _BESIDE, _FILE = "-tiles", "tiles.npy"
 
 
@@ -70,23 +72,43 @@ def unpacked_tiles(
         when the disk is full.
     """
 
+    folder, batches = checkpoints.with_name(checkpoints.name + _BESIDE), store.batches(rows, AT_ONCE)
+    name = name_of_rows(rows, ("part", "index"))
+    return mapped_rows(folder, name, len(rows), batches if change is None else map(change, batches))
+
+
+def name_of_rows(rows: pd.DataFrame, columns: Sequence[str]) -> str:
+    """A name that other rows, or rows in another order, don't have."""
+    return hashlib.sha256(pd.util.hash_pandas_object(rows[[*columns]], index=False).to_numpy().tobytes()).hexdigest()[
+        :16
+    ]
+
+
+def mapped_rows(folder: Path, name: str, count: int, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Rows (count, ...) that come in batches, in a file that is mapped.
+
+    Parameters
+    ----------
+    folder, name : of the part that the file lies in. A part that is there is not written again, and `batches` is not read.
+
+    Raises
+    ------
+    HistoloomError
+        when the disk is full.
+    """
+
     def write(part: Path) -> None:
         out, done = None, 0
-        for tiles in store.batches(rows, _AT_ONCE):
-            kept = tiles if change is None else change(tiles)
+        for rows in batches:
             if out is None:
-                out = np.lib.format.open_memmap(part / _FILE, "w+", kept.dtype, (len(rows), *kept.shape[1:]))
+                out = np.lib.format.open_memmap(part / _FILE, "w+", rows.dtype, (count, *rows.shape[1:]))
                 with (part / _FILE).open("r+b") as file:  # or a full disk would end the process as it writes to the map
                     os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
-            out[done : done + len(kept)] = kept
-            done += len(kept)
-        assert out is not None, "a training has rows"
+            out[done : done + len(rows)] = rows
+            done += len(rows)
+        assert out is not None and done == count, "a training has rows"
         out.flush()
 
-    folder, name = (
-        checkpoints.with_name(checkpoints.name + _BESIDE),
-        digest(rows[["part", "index"]].to_numpy().tolist())[:16],
-    )
     commit_part(folder, name, write)
     return np.load(folder / name / _FILE, mmap_mode="r")
 

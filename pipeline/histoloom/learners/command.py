@@ -33,6 +33,7 @@ class Command(Learner):
     training: Training
     tasks = ("label", "mask")
     learning_rate = 1e-3
+    predicts_once = True
 
     @classmethod
     def fit(cls, images: np.ndarray, truth: np.ndarray, training: Training) -> Self:

@@ -132,11 +132,11 @@ def _batches(
     images: np.ndarray, masks: np.ndarray, training: Training, target: Masks
 ) -> Callable[[int, torch.Generator], tuple[torch.Tensor, Conditions]]:
     """Masks as data, with their tiles."""
-    run, stated = training.run, torch.from_numpy(masks)
+    run = training.run
 
     def batches(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Conditions]:
-        index = training.batch(step, len(images))
-        shown, truth = to_unit(images[index.numpy()], run.device), stated[index]
+        index = training.batch(step, len(images)).numpy()
+        shown, truth = to_unit(images[index], run.device), torch.from_numpy(masks[index])
         shown, truth = augmented(shown, generator, truth, training.augmentation)
         return target.encode({"mask": truth.numpy()}).to(run.device), Conditions(map=2 * shown - 1)
 

@@ -115,11 +115,10 @@ def fit_masks(
     model : pictures (b, 3, h, w) in [0, 1] to logits (b, classes + 1, h, w).
     """
     run, measured = training.run, {"dice": dice_loss, "structure": structure_loss}[loss_of]
-    stated = torch.from_numpy(masks).long()
 
     def loss(step: int, generator: torch.Generator):
-        index = training.batch(step, len(images))
-        batch, truth = to_unit(images[index.numpy()], run.device), stated[index].to(run.device)
+        index = training.batch(step, len(images)).numpy()
+        batch, truth = to_unit(images[index], run.device), torch.from_numpy(masks[index]).to(run.device).long()
         batch, truth = augmented(batch, generator, truth, training.augmentation)
         return measured(model(batch).float(), truth)
 

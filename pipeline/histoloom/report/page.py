@@ -28,7 +28,7 @@ _MEASURED = (
     "tile", "train_encoders", "train_autoencoder", "train_denoiser", "plan", "sample", "sample_slides", "train_filters",
     "filter", "evaluate", "emit", "uplift",
 )  # fmt: skip
-_TRAINED = ("train_encoders", "train_autoencoder", "train_denoiser")
+TRAINED = ("train_encoders", "train_autoencoder", "train_denoiser")
 """Those that each of several models has."""
 Metrics = dict[str, Any]
 """What a stage measured, or what all did: stage to its metrics."""
@@ -42,7 +42,7 @@ def write_report(study: Study, output: Path) -> None:
     woven = stores_in([study.woven_tiles], rows_from=study.verdicts)
     models = [*params.models] or [""]
     measured = {name: _read(reports / name / "metrics.json") for name in _MEASURED}
-    for name in _TRAINED if params.models else ():
+    for name in TRAINED if params.models else ():
         measured[name] = {model: _read(reports / name / model / "metrics.json") for model in models}
     environment = Environment(loader=PackageLoader("histoloom.report", "."), autoescape=True, undefined=StrictUndefined)
     with (reports / "tile" / "slides.csv").open(encoding="utf-8") as stream:
@@ -144,7 +144,7 @@ def _requests(stores: list[TileStore]) -> list[dict]:
             "accepted": int(rows["accepted"].sum()),
         }
         for store in stores
-        for name, rows in store.rows().groupby("request")
+        for name, rows in store.rows(("request", "purpose", "accepted")).groupby("request")
     ]
 
 

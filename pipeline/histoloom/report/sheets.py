@@ -32,6 +32,8 @@ def _as_grey(maps: np.ndarray) -> np.ndarray:
 
 
 _COLUMNS = 8
+_MADE = ("tile_id", "label", "request", "purpose", "accepted", "reject_reasons")
+"""What sheets say of a synthetic tile."""
 _OF_RESULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "image": np.asarray, "mask": mask_picture, "deviation": _as_grey, "agreement": _as_grey, "residual": _as_grey,
 }  # fmt: skip
@@ -42,7 +44,8 @@ _GIVEN_MASK = ("image", "vector")
 
 def sheets_of(real: TileStore, synthetic: TileStore, shown: int) -> list[Sheet]:
     """Real tiles, and tiles that were sampled one by one: as many as are shown in each sheet."""
-    rows, every = real.rows(), synthetic.rows()
+    rows = real.rows(("split", "label"))
+    every = synthetic.rows(_MADE, optional=("near_copy_score", "nearest_train_tile"))
     augment = every[every["purpose"] == "augment"]
     accepted, rejected = augment[augment["accepted"]], augment[~augment["accepted"]]
     same = rows[(rows["split"] == "train") & rows["label"].isin(augment["label"].unique())]
@@ -75,7 +78,7 @@ def sheets_of(real: TileStore, synthetic: TileStore, shown: int) -> list[Sheet]:
 
 def woven_sheets(store: TileStore, shown: int) -> list[Sheet]:
     """Tiles cut from woven slides: those that passed, and those that did not."""
-    rows = store.rows()
+    rows = store.rows(("label", "accepted", "reject_reasons"))
     accepted, rejected = spread(rows[rows["accepted"]], shown), _with_reasons(spread(rows[~rows["accepted"]], shown))
     text = "Evenly spread over all tiles of woven slides that {} the filters."
     sheets = [
@@ -87,8 +90,8 @@ def woven_sheets(store: TileStore, shown: int) -> list[Sheet]:
 
 def predicted_sheets(real: TileStore, store: TileStore, shown: int) -> list[Sheet]:
     """A sheet for each request of results on real tiles: the tile that was given, then each picture of the result."""
-    every, sheets = real.rows().set_index("tile_id", drop=False), []
-    for request, rows in store.rows().groupby("request", sort=False):
+    every, sheets = real.rows(("tile_id",)).set_index("tile_id"), []
+    for request, rows in store.rows(("request", "input_ref", "condition_ref")).groupby("request", sort=False):
         chosen = spread(rows, shown // 2)
         results = _results(store, chosen)
         if results:
@@ -172,7 +175,7 @@ def _pairs(synthetic: TileStore, rows: pd.DataFrame, shown: int) -> Sheet | None
 def _nearest(real: TileStore, synthetic: TileStore, chosen: pd.DataFrame) -> Sheet | None:
     if chosen.empty:
         return None
-    matches = real.rows().set_index("tile_id").loc[chosen["nearest_train_tile"]]
+    matches = real.rows(("tile_id",)).set_index("tile_id").loc[chosen["nearest_train_tile"]]
     captions = [text for score in chosen["near_copy_score"] for text in (f"synthetic  r={score:.2f}", "nearest real")]
     uri = _beside(synthetic.read(chosen), real.read(matches.reset_index()), captions)
     text = "The most alike of those accepted; r is the correlation after turning, mirroring and shifting."

@@ -80,7 +80,10 @@ def run(work: Work) -> None:
             "uplift.learning_rate names several, and no tile of val is there to choose by. State one, or change tile.split so that there are "
             "tiles of val and of test."
         )
-    whose = tiles.real.rows(), known_salt(study.salt), grid_of(params.tile.split)
+    whose = (
+        tiles.real.rows(["split_group", "slide_id", "split"], optional=["patient_id", "dataset"]),
+        known_salt(study.salt), grid_of(params.tile.split),
+    )  # fmt: skip
     check_generators(tiles.synthetic_stores, *whose)
     read = _what_is_read(work)
     if record := learner.saw(study.models, config.learner_config):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from histoloom.config import Params
+from histoloom.data.mapped import AT_ONCE
 from histoloom.data.rows import held_out_rows
 from histoloom.data.store import TileStore
 from histoloom.data.study_folder import Study
@@ -16,6 +18,8 @@ from histoloom.uplift.protocol import Trial
 from histoloom.uplift.tasks import Task, label_task, mask_task
 
 _LEAST_TEST = 10
+_REAL = ("tile_id", "split", "split_group", "label", "masked", "predicted")
+_SYNTHETIC = ("tile_id", "split_group", "label", "masked", "purpose", "request", "accepted")
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,8 @@ class UpliftTiles:
         """Side of the tiles."""
         return self.real.array(self.test["part"].iloc[0]).shape[1]
 
-    def truth(self, rows: pd.DataFrame) -> np.ndarray:
-        """What is to be learnt of the rows: class numbers (n,), or class ids (n, h, w) uint8."""
-        if self.masks:
-            return self.read(rows, "mask")
+    def class_numbers(self, rows: pd.DataFrame) -> np.ndarray:
+        """(n,) of the rows' labels."""
         return rows["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
 
     def read(self, rows: pd.DataFrame, name: str = "image") -> np.ndarray:
@@ -68,11 +70,16 @@ class UpliftTiles:
         order = np.argsort(np.concatenate([np.flatnonzero(rows["store"] == n) for n in range(len(parts))]))
         return np.concatenate(found)[order]
 
+    def batches(self, rows: pd.DataFrame, name: str = "image") -> Iterator[np.ndarray]:
+        """What `read` gives, some rows at a time."""
+        for start in range(0, len(rows), AT_ONCE):
+            yield self.read(rows.iloc[start : start + AT_ONCE], name)
+
 
 def load_tiles(study: Study, params: Params) -> UpliftTiles:
     real, stores = study.real(), study.synthetic_stores()
-    rows = real.rows().assign(store=0)
-    of_parts = [store.rows().assign(store=number) for number, store in enumerate(stores, 1)]
+    rows = real.rows(_REAL).assign(store=0)
+    of_parts = [store.rows(_SYNTHETIC).assign(store=number) for number, store in enumerate(stores, 1)]
     synthetic = pd.concat(of_parts, ignore_index=True) if of_parts else rows.head(0).assign(accepted=True, purpose="")
     synthetic = synthetic[synthetic["purpose"] == "augment"].astype({"accepted": bool})
     masks = params.uplift.task == "mask"
@@ -117,7 +124,8 @@ def check_tiles(tiles: UpliftTiles) -> None:
             f"uplift needs {'masks of' if tiles.masks else 'labelled'} held-out tiles to test on, and there are {len(tiles.test)}. "
             "Change tile.split, or set uplift.seeds: 0."
         )
-    if tiles.masks and not np.isin(tiles.read(tiles.test, "mask"), range(1, len(tiles.classes) + 1)).any():
+    asked = range(1, len(tiles.classes) + 1)
+    if tiles.masks and not any(np.isin(masks, asked).any() for masks in tiles.batches(tiles.test, "mask")):
         raise HistoloomError(
             f"No test tile's mask shows any of {', '.join(tiles.classes)}, so there is nothing to find. Change tile.split, or set "
             "uplift.seeds: 0."

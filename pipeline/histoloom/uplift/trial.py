@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,9 @@ from safetensors.torch import save_file
 from histoloom.cluster import uses_torch
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import Params
-from histoloom.data.commit import commit_part, digest
-from histoloom.data.rows import spread
+from histoloom.data.commit import commit_part, digest, discard
+from histoloom.data.mapped import AT_ONCE, discard_unpacked, mapped_rows, name_of_rows
+from histoloom.data.rows import spread, spread_by
 from histoloom.data.store import UNKNOWN
 from histoloom.data.study_folder import Study
 from histoloom.learners.learner import Learner, Training, learner_of
@@ -28,7 +31,10 @@ from histoloom.uplift.tiles import UpliftTiles, load_tiles
 PREDICTIONS, VAL_PREDICTIONS = "predictions.parquet", "val.parquet"
 START = "encoder.safetensors"
 _RETRIEVED_BY = "efficientnet-lite0"
-_MOST_UNLABELLED = 20_000
+_MOST_COMPARED = 20_000
+"""Tiles of each label, and unlabelled ones, whose features retrieval compares."""
+_PREDICTED = 1024
+"""Tiles that are predicted and counted together."""
 _SURE = 0.7
 """A pixel of a retrieved tile teaches what was found there with at least this probability."""
 
@@ -65,7 +71,7 @@ class UpliftPart:
 
 
 class _Taught(NamedTuple):
-    """What a model is taught.
+    """What a model is taught. The pixels lie in files, which are mapped.
 
     first : of the tiles, those that are learnt from in the first half of the steps. extra : (n,) which are synthetic or retrieved.
     """
@@ -80,7 +86,9 @@ class _Taught(NamedTuple):
 @uses_torch
 def uplift_part(job: UpliftPart) -> dict[str, int]:
     """Train one model and predict the val and test tiles with it, unless that was done."""
-    return commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))["info"]
+    record = commit_part(job.parts, job.part, lambda folder: _write_predictions(job, folder))
+    discard(job.work / job.part)
+    return record["info"]
 
 
 @uses_torch
@@ -98,6 +106,7 @@ def _write_start(job: UpliftPart, folder: Path) -> dict[str, int]:
         warmup_steps=told.steps // 10, device=job.device,
     )  # fmt: skip
     save_file(pretrain(learner, _training(job, tiles, run), told, tiles.real, rows), folder / START)
+    discard_unpacked(run.checkpoints)
     return {"tiles": len(rows)}
 
 
@@ -108,12 +117,23 @@ def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
     for name, rows in ((PREDICTIONS, tiles.test), (VAL_PREDICTIONS, tiles.val)):
         if rows.empty:
             continue
-        found = fitted.predict(tiles.read(rows), rows["tile_id"].tolist())
-        if tiles.masks:
-            found = counted(found, tiles.read(rows, "mask"), len(tiles.classes))
+        found = np.concatenate(list(_said(job, tiles, fitted, rows)))
         table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=rows["tile_id"].to_numpy())
         table.to_parquet(folder / name)
     return taught.counts
+
+
+def _said(job: UpliftPart, tiles: UpliftTiles, fitted: Learner, rows: pd.DataFrame) -> Iterator[np.ndarray]:
+    """What a model predicts of the rows' tiles, as a table of predictions has it, some tiles at a time."""
+    for some in _at_once(job, rows):
+        found = fitted.predict(tiles.read(some), some["tile_id"].tolist())
+        yield counted(found, tiles.read(some, "mask"), len(tiles.classes)) if tiles.masks else found
+
+
+def _at_once(job: UpliftPart, rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows, as many together as the learner is shown."""
+    size = len(rows) if job.learner.predicts_once else _PREDICTED
+    yield from (rows.iloc[first : first + size] for first in range(0, len(rows), size))
 
 
 def _taught(job: UpliftPart, tiles: UpliftTiles) -> _Taught:
@@ -121,50 +141,80 @@ def _taught(job: UpliftPart, tiles: UpliftTiles) -> _Taught:
     arm = job.trial.kind
     real, synthetic = choose(job.trial, tiles.train, tiles.synthetic, job.params.seed)
     rows = pd.concat([synthetic, real] if arm.in_turn else [real, synthetic], ignore_index=True)
-    images, truth = tiles.read(rows), tiles.truth(rows)
-    counts, extra = {"real": len(real), "synthetic": len(synthetic)}, (rows["store"] != 0).to_numpy()
-    if arm.retrieves:
-        more, told = _retrieved(job, tiles)
-        images, truth = np.concatenate([images, more]), np.concatenate([truth, told])
-        counts["retrieved"], extra = len(more), np.concatenate([extra, np.ones(len(more), bool)])
-    return _Taught(images, truth, len(synthetic) if arm.in_turn else 0, counts, extra)
+    first, counts = len(synthetic) if arm.in_turn else 0, {"real": len(real), "synthetic": len(synthetic)}
+    extra = (rows["store"] != 0).to_numpy()
+    if not arm.retrieves:
+        return _Taught(*_gathered(job, tiles, rows), first, counts, extra)
+    more, told = _retrieved(job, tiles)
+    counts["retrieved"], extra = len(more), np.concatenate([extra, np.ones(len(more), bool)])
+    return _Taught(*_gathered(job, tiles, rows, more, told), first, counts, extra)
 
 
-def _retrieved(job: UpliftPart, tiles: UpliftTiles) -> tuple[np.ndarray, np.ndarray]:
-    """Unlabelled tiles with what they are taken to show: as many as the arm with synthetic tiles has of these."""
+def _gathered(
+    job: UpliftPart,
+    tiles: UpliftTiles,
+    rows: pd.DataFrame,
+    more: pd.DataFrame | None = None,
+    told: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles (n, h, w, 3) and their truth, class numbers (n,) or class ids (n, h, w): of rows, then of more rows what they are told to show."""
+
+    def written(name: str, batches: Iterable[np.ndarray]) -> np.ndarray:
+        return mapped_rows(folder, f"{which}-{name}", len(every), batches)
+
+    every = rows if more is None else pd.concat([rows, more], ignore_index=True)
+    folder, which = job.work / job.part / "tiles", name_of_rows(every, ("store", "part", "index"))
+    images, told = written("image", tiles.batches(every)), np.empty(0, np.int64) if told is None else told
+    if not tiles.masks:
+        return images, np.concatenate([tiles.class_numbers(rows), told])
+    of_more = (told[i : i + AT_ONCE] for i in range(0, len(told), AT_ONCE))
+    return images, written("mask", chain(tiles.batches(rows, "mask"), of_more))
+
+
+def _retrieved(job: UpliftPart, tiles: UpliftTiles) -> tuple[pd.DataFrame, np.ndarray]:
+    """Rows of unlabelled tiles with what they are taken to show: as many as the arm with synthetic tiles has of these."""
     twin = Trial("real+synthetic", job.trial.ratio, job.trial.seed)
     _, synthetic = choose(twin, tiles.train, tiles.synthetic, job.params.seed)
     count = len(synthetic) or round(job.trial.ratio * len(tiles.train))
-    pool = spread(tiles.pool, _MOST_UNLABELLED)
-    own, others = _features(job, tiles, pool)
+    labelled, pool = spread_by(tiles.train, tiles.train["label"], _MOST_COMPARED), spread(tiles.pool, _MOST_COMPARED)
+    own, others = _features(job, tiles, labelled, pool)
     if not tiles.masks:
         numbers = range(len(tiles.classes))
-        shown = tiles.truth(synthetic) if len(synthetic) else np.arange(count) % len(tiles.classes)
+        shown = tiles.class_numbers(synthetic) if len(synthetic) else np.arange(count) % len(tiles.classes)
         wanted = {number: int((shown == number).sum()) for number in numbers}
-        places, told = retrieved(own, tiles.truth(tiles.train), others, wanted)
-        return tiles.read(pool.iloc[places]), told
+        places, told = retrieved(own, tiles.class_numbers(labelled), others, wanted)
+        return pool.iloc[places], told
     chosen = pool.iloc[most_alike(own, others, count)]
-    teacher = _Taught(tiles.read(tiles.train), tiles.truth(tiles.train), 0, {})
-    images, fitted = tiles.read(chosen), _fitted(job, tiles, teacher, "teacher")
-    if not fitted.tells_certainty:
-        return images, fitted.predict(images)
-    masks, sure = fitted.sure_masks(images)
-    return images, np.where(sure >= _SURE, masks, np.uint8(UNKNOWN))
+    if chosen.empty:
+        return chosen, np.empty(0, np.uint8)
+    fitted = _fitted(job, tiles, _Taught(*_gathered(job, tiles, tiles.train), 0, {}), "teacher")
+    masks = (_sure(fitted, tiles.read(some)) for some in _at_once(job, chosen))
+    return chosen, mapped_rows(job.work / job.part, "told", len(chosen), masks)
 
 
-def _features(job: UpliftPart, tiles: UpliftTiles, pool: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _sure(teacher: Learner, images: np.ndarray) -> np.ndarray:
+    """Masks of what a teacher finds, unknown where it isn't sure."""
+    if not teacher.tells_certainty:
+        return teacher.predict(images)
+    masks, sure = teacher.sure_masks(images)
+    return np.where(sure >= _SURE, masks, np.uint8(UNKNOWN))
+
+
+def _features(
+    job: UpliftPart, tiles: UpliftTiles, labelled: pd.DataFrame, pool: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
     """Of labelled tiles and of the pool's, (n, d) and (m, d): the same for every seed and rate, so that they are computed once."""
     part = f"features@{job.key}"
 
     def write(folder: Path) -> None:
         extractor = load_extractor(_RETRIEVED_BY, job.device)
-        for name, rows in (("labelled", tiles.train), ("pool", pool)):
-            found = [extractor.features(images) for images in tiles.real.batches(rows, 256)]
+        for name, rows in (("labelled", labelled), ("pool", pool)):
+            found = [extractor.features(images) for images in tiles.batches(rows)]
             np.save(folder / f"{name}.npy", np.concatenate(found))
 
     commit_part(job.parts, part, write)
-    labelled, others = (np.load(job.parts / part / f"{name}.npy") for name in ("labelled", "pool"))
-    return labelled, others
+    own, others = (np.load(job.parts / part / f"{name}.npy") for name in ("labelled", "pool"))
+    return own, others
 
 
 def _fitted(job: UpliftPart, tiles: UpliftTiles, taught: _Taught, folder: str = "model") -> Learner:
