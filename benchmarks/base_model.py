@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,13 +27,16 @@ from benchmarks.run import chip, flat, report
 from benchmarks.studies import Study
 from histoloom.backbones.denoiser import load_denoiser, save_denoiser
 from histoloom.backbones.few_steps import with_few_steps
+from histoloom.backbones.precision import autocast_type, native
 from histoloom.cli.recipe import merge
 from histoloom.conditions.feature_extractors import load_extractor
 from histoloom.config import TrainFilters
+from histoloom.config.base import Precision
 from histoloom.config.load import load_params
 from histoloom.data.commit import replace_tree
 from histoloom.data.lineage import FILE as LINEAGE
 from histoloom.data.rows import held_out_rows, spread, train_rows
+from histoloom.errors import HistoloomError
 from histoloom.quality.copy_search import build_index, copy_scores
 from histoloom.quality.filters.near_copy import CopyFilter
 from histoloom.quality.kid import kid
@@ -43,7 +46,7 @@ from histoloom.report.pictures import contact_sheet
 from histoloom.targets.latents import Latents
 from histoloom.training.reconstruction import reconstruction
 
-PARTS = ("rebuilt", "excess", "few_steps", "copies")
+PARTS = ("rebuilt", "excess", "few_steps", "precisions", "copies")
 STEPS, FEW = 20, 4
 FEW_STEPS = {"train_denoiser": {"few_steps": True}, "sample": {"scheduler": "ddim", "steps": FEW, "guidance": 1.0}}
 _MOST_REAL = 4000
@@ -139,6 +142,25 @@ def measure_few_steps(study: Study, judge: Judge) -> dict:
     _add_few_steps(few.folder / "models/denoiser")
     many, less = (excesses(of, judge, _tower().features(sampled(of, n))) for of, n in ((study, STEPS), (few, FEW)))
     return {"steps4": less, "steps20": many, "steps4_over_steps20": {d: less[d] / many[d] for d in many if many[d] > 0}}
+
+
+def measure_precisions(study: Study, judge: Judge) -> dict:
+    """Excess in each number format that this machine computes, and how far each tile is from the same one in fp32."""
+    kinds = [kind for kind in get_args(Precision) if _computes(kind)]
+    images = {kind: sampled(study, STEPS, precision=kind) for kind in kinds}
+    apart = {kind: np.sqrt(np.square(made.astype(np.float32) - images["fp32"]).mean()) for kind, made in images.items()}
+    return {
+        "precision_excess": {kind: excesses(study, judge, _tower().features(made)) for kind, made in images.items()},
+        "grey_levels_from_fp32": {kind: float(apart[kind]) for kind in kinds if kind != "fp32"},
+    }
+
+
+def _computes(kind: str) -> bool:
+    try:
+        autocast_type(kind, chip())
+    except HistoloomError:
+        return False
+    return native(kind, chip()) == kind
 
 
 def _add_few_steps(denoiser: Path) -> None:
@@ -272,6 +294,8 @@ def main() -> None:
                     picture(study, images, pictures / f"{name}.png")
         if "few_steps" in options.only:
             keys |= measure_few_steps(of["base"], judge)
+        if "precisions" in options.only:
+            keys |= measure_precisions(of["base"], judge)
         if "copies" in options.only:
             keys |= measure_copies(of["base"], pictures)
         if pictures is not None:

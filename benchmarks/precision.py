@@ -1,7 +1,7 @@
 """How many times as fast the networks of recipes/histoloom-base.yaml are in other forms than float32, contiguous.
 
 Each form does the same work in turns in the same run: on a CPU training steps on all cores, the rest on one torch thread, as a
-task has it; on a GPU where there is one. `compiled` is torch.compile beside `both`, its compilation apart, on a GPU with CUDA
+task has it; on a GPU where there is one. `int8` is beside `channels_last`. `compiled` is torch.compile beside `both`, its compilation apart, on a GPU with CUDA
 graphs; `graphed` is what the pipeline does on a GPU, CUDA graphs without compiling; `batched` is one forward of all windows beside
 one forward a window. The weights are drawn, not trained: they take the same time.
 """
@@ -20,7 +20,9 @@ import torch
 
 from benchmarks.packaged import MODEL, recipe, specs_of
 from benchmarks.run import arguments, chip, flat, report, seconds
+from histoloom.allocator import keep_freed_memory
 from histoloom.backbones.backbone import Backbone
+from histoloom.backbones.int8 import has_int8
 from histoloom.backbones.precision import has_bf16
 from histoloom.backbones.unet import UNet
 from histoloom.cluster import one_thread
@@ -164,6 +166,18 @@ def graphed(params: Params, count: int, repeats: int) -> float:
     return took["bare"] / took["graphed"]
 
 
+def in_integers(params: Params, count: int, repeats: int) -> float:
+    """How many times as fast a denoiser's forward is in int8 as in fp32, channels last both."""
+    model, other = (_denoiser(params, torch.channels_last) for _ in range(2))
+    inputs = _inputs(params, count)
+    works = {
+        kind: _frozen(partial(which.freeze("cpu", precision=kind), *inputs), torch.float32)
+        for kind, which in (("fp32", model), ("int8", other))
+    }
+    took = medians(works, repeats)
+    return took["fp32"] / took["int8"]
+
+
 def batched(params: Params, count: int, repeats: int) -> float:
     """How many times as fast one forward of all windows is as a forward for each."""
     model = _denoiser(params, torch.channels_last)
@@ -179,6 +193,7 @@ def batched(params: Params, count: int, repeats: int) -> float:
 
 
 def main() -> None:
+    keep_freed_memory()  # as a stage does
     options = arguments(__doc__)
     params = Params.model_validate(recipe())
     count, repeats = (4, 2) if options.smoke else (_batch(params.plan.batch_size), 7)
@@ -192,6 +207,8 @@ def main() -> None:
         details[f"{work.__name__}_s"] = took["reference"]
     with one_thread():
         keys["forward"]["batched"] = batched(params, count, repeats)
+        if chip() == "cpu" and has_int8():
+            keys["forward"]["int8"] = in_integers(params, count, repeats)
         if chip() == "cuda":
             sizes = (params.plan.batch_size, count)
             keys["forward"]["graphed"] = {str(size): graphed(params, size, repeats) for size in sizes}

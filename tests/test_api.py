@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import histoloom
+from histoloom.backbones.int8 import has_int8
 from histoloom.cli.main import cli
 from histoloom.config import Sample
 from histoloom.errors import HistoloomError
@@ -263,3 +264,14 @@ def test_importing_does_no_work():
     assert all(hasattr(histoloom, name) for name in histoloom.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         histoloom.lod  # noqa: B018
+
+
+@pytest.mark.skipif(not has_int8(), reason="this CPU does not multiply 8-bit integers itself")
+def test_a_model_in_integers_makes_nearly_the_same_tiles(model):
+    fast = histoloom.load("histoloom-base", device="cpu", precision="int8")
+    assert fast.settings.precision == "int8" and model.settings.precision == "fp32"
+    few = Sample(steps=2)
+    first, second = (of.sample(2, seed=3, label="cancer", settings=few).array.astype(int) for of in (model, fast))
+    assert 0 < np.abs(first - second).mean() < 3
+    with pytest.raises(HistoloomError, match="load"):
+        model.sample(1, settings=Sample(precision="int8"))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.backbones.few_steps import read_few_steps, with_few_steps
+from histoloom.backbones.few_steps import read_few_steps
 from histoloom.cluster import device as device_of
 from histoloom.conditions.encode import ConditionSet
 from histoloom.config import Cluster
+from histoloom.config.base import Precision
 from histoloom.config.package import scales_of
 from histoloom.data.model_folder import folder_of
 from histoloom.data.study_folder import Study
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -> Model:
+def load(source: str | Path, device: str = "auto", *, few_steps: bool = False, precision: Precision = "fp32") -> Model:
     """Load a trained model.
 
     Parameters
@@ -40,39 +41,44 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False) -
     source : the name of a packaged model, such as 'histoloom-base'; the folder of a package; or a study's folder.
     device : 'cpu', 'cuda', or 'auto': a GPU where there is one.
     few_steps : take the package's updates for few steps, with which a tile takes a fraction of the time.
+    precision : number format of the networks: fp32, bf16, fp16 (GPUs) or int8 (CPUs). A CPU without bf16 or int8 computes in fp32.
 
     Raises
     ------
     HistoloomError
-        when there is no such model, it is damaged, or it has no updates for few steps.
+        when there is no such model, it is damaged, it has no updates for few steps, or the device is not for this precision.
     """
-    return model_of(folder_of(source), device_of(Cluster.model_validate({"device": device})), few_steps=few_steps)
+    where = device_of(Cluster.model_validate({"device": device}))
+    return model_of(folder_of(source), where, few_steps=few_steps, precision=precision)
 
 
 def model_of(
-    folder: Path, device: str, parts: Mapping[str, torch.nn.Module] | None = None, *, few_steps: bool = False
+    folder: Path,
+    device: str,
+    parts: Mapping[str, torch.nn.Module] | None = None,
+    *,
+    few_steps: bool = False,
+    precision: Precision = "fp32",
 ) -> Model:
     """The model in a folder, on a device.
 
     Parameters
     ----------
     parts : networks that stand in place of the folder's own: `denoiser`, a UNet of diffusers, and `autoencoder`.
-    few_steps : as of `load`; a denoiser in `parts` has the updates already.
+    few_steps, precision : as of `load`; a denoiser in `parts` has the updates already.
     """
     parts = parts or {}
-    network, record = load_denoiser(folder / "denoiser", device)
-    if few_steps:
-        record = with_few_steps(network, record, folder / "denoiser")
+    network, record = load_denoiser(folder / "denoiser", device, precision=precision, few_steps=few_steps)
     if "denoiser" in parts:
         network.network = parts["denoiser"]
         network.freeze(device)
     if "autoencoder" in parts:
         target: Target = Latents.of(cast("Autoencoder", parts["autoencoder"]), folder / "autoencoder", device)
     else:
-        target = load_target(folder, record, device)
+        target = load_target(folder, record, device, precision)
     model = DiffusionModel(target, network, ConditionSet(()), record, device, folder)
     scales = scales_of(str(folder)) or _scales_of_study(folder)
-    return Model(folder, TileSampler(model, scales), device, few_steps)
+    return Model(folder, TileSampler(model, scales), device, few_steps, precision)
 
 
 def load_learner(source: str | Path, device: str = "cpu") -> Learner:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from histoloom.config import Sample
+from histoloom.config.base import Precision
 from histoloom.config.program import Program
 from histoloom.errors import HistoloomError
 from histoloom.process.solver import make_solver
@@ -32,13 +33,14 @@ class Model:
     """A trained diffusion model: `load` gives it.
 
     folder : that holds autoencoder, denoiser and encoders. sampler : what makes its tiles. device : where it runs.
-    few_steps : whether it takes its package's updates for few steps.
+    few_steps : whether it takes its package's updates for few steps. precision : number format of its networks.
     """
 
     folder: Path
     sampler: TileSampler = field(repr=False)
     device: str = "cpu"
     few_steps: bool = False
+    precision: Precision = "fp32"
 
     @property
     def tile_px(self) -> int:
@@ -60,9 +62,9 @@ class Model:
         """How it is sampled unless it is told: twenty steps; or the few of a distilled model, which has its guidance inside."""
         training = self.sampler.model.record.training
         if not training.distilled:
-            return Sample()
+            return Sample(precision=self.precision)
         guidance = 1.0 if training.guidance_inside else Sample().guidance
-        return Sample(scheduler="ddim", steps=training.distilled, guidance=guidance)
+        return Sample(scheduler="ddim", steps=training.distilled, guidance=guidance, precision=self.precision)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -293,12 +295,15 @@ class Model:
         return score(images, against, seed=seed, device=self.device)
 
     def _checked(self, settings: Sample | None) -> Sample:
-        settings = settings or self.settings
-        record = self.sampler.model.record
+        settings, record = settings or self.settings, self.sampler.model.record
+        if "precision" in settings.model_fields_set and settings.precision != self.precision:
+            raise HistoloomError(
+                f"precision is of the whole model: histoloom.load(..., precision='{settings.precision}')."
+            )
         check_distilled(record, settings, "sample")
         if settings.steps > record.training.train_timesteps:
             raise HistoloomError(f"{settings.steps} steps are more than the model's {record.training.train_timesteps}.")
-        return settings
+        return settings.model_copy(update={"precision": self.precision})
 
     def _tiles(self, tiles: Tiles) -> np.ndarray:
         if not len(tiles):

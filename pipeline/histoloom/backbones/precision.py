@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from histoloom.backbones.int8 import has_int8
 from histoloom.errors import HistoloomError
 
 
@@ -20,21 +21,25 @@ def has_bf16(device: str) -> bool:
 
 
 def native(kind: str, device: str) -> str:
-    """What `kind` (fp32, bf16 or fp16) is computed in on this device: itself, or fp32 for bf16 that it hasn't."""
-    return "fp32" if kind == "bf16" and not has_bf16(device) else kind
+    """What `kind` (fp32, bf16, fp16 or int8) is computed in on this device: itself, or fp32 for bf16 and int8 that it hasn't."""
+    lacking = (kind == "bf16" and not has_bf16(device)) or (kind == "int8" and not has_int8())
+    return "fp32" if lacking else kind
 
 
 def autocast_type(kind: str, device: str) -> torch.dtype | None:
-    """What a frozen network is cast to while it computes in `kind` (fp32, fp16, or bf16 where the device has it); None for fp32.
+    """What a frozen network is cast to while it computes in `kind`: None for fp32, for bf16 that the device hasn't, and for int8, whose other
+    layers compute in fp32.
 
     Raises
     ------
     HistoloomError
-        when a CPU is asked for fp16, which it computes more slowly than fp32.
+        when a CPU is asked for fp16, which it computes more slowly than fp32, or a GPU for int8.
     """
     if kind == "fp16" and device == "cpu":
-        raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16 or fp32.")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[native(kind, device)]
+        raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16, int8 or fp32.")
+    if kind == "int8" and device != "cpu":
+        raise HistoloomError("precision: int8 is for CPUs. On a GPU use bf16, fp16 or fp32.")
+    return {"fp32": None, "int8": None, "bf16": torch.bfloat16, "fp16": torch.float16}[native(kind, device)]
 
 
 def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:

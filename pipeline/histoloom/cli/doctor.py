@@ -134,7 +134,8 @@ def _device() -> str:
         return "unknown: torch cannot be imported"
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    from histoloom.backbones.precision import has_bf16
+    from histoloom.backbones.precision import native
 
-    half = "bf16" if has_bf16("cpu") else "no bf16: where params say bf16, it computes in fp32"
-    return f"CPU, {torch.get_num_threads()} threads, {half}"
+    kinds = {kind: native(kind, "cpu") == kind for kind in ("bf16", "int8")}
+    said = [kind if has else f"no {kind} (where params say {kind}, it computes in fp32)" for kind, has in kinds.items()]
+    return ", ".join(["CPU", f"{torch.get_num_threads()} threads", *said])

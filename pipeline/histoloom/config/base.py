@@ -23,6 +23,7 @@ BlockWidth = Annotated[int, Field(ge=8, le=2**14, multiple_of=8)]
 """Channels of a block of a denoiser."""
 Scale = Annotated[float, Field(ge=0.01, le=100)]
 """µm/px"""
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Scheduler = Literal["ddim", "euler", "dpmsolver++", "unipc"]
 
 
@@ -145,8 +146,8 @@ class Solved(Guided):
     """of the solver; more are slower"""
     eta: Fraction = 0.0
     """of ddim: fresh noise at each step, from 0 (none) to 1 (ancestral sampling; Song et al. 2021, eq. 16)"""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """number format of the networks; a CPU without bf16 uses fp32"""
+    precision: Precision = "fp32"
+    """number format of the networks; a CPU without bf16 or int8 uses fp32. int8 is of the denoiser alone, on a CPU"""
 
     @model_validator(mode="after")
     def _eta_is_of_ddim(self):

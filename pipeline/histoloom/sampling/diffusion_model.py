@@ -12,7 +12,6 @@ import pandas as pd
 
 from histoloom.backbones.backbone import Backbone
 from histoloom.backbones.denoiser import load_denoiser
-from histoloom.backbones.few_steps import with_few_steps
 from histoloom.backbones.precision import native
 from histoloom.conditions.batch import Conditions
 from histoloom.conditions.condition import Arrays
@@ -140,9 +139,7 @@ def load_diffusion_model(
     models: Path, sha256: str, attention: str, device: str, precision: str = "fp32", *, few_steps: bool = False
 ) -> DiffusionModel:
     """Load a study's `models` once a process; `sha256` keys the cache, so that new weights are loaded anew."""
-    network, record = load_denoiser(models / "denoiser", device, attention, precision)
-    if few_steps:
-        record = with_few_steps(network, record, models / "denoiser")
+    network, record = load_denoiser(models / "denoiser", device, attention, precision, few_steps=few_steps)
     conditions = load_conditions(record.conditions, record.training.px, models / "encoders", device)
     target = load_target(models, record, device, precision)
     return DiffusionModel(target, network, conditions, record, device, models)

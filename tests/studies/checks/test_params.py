@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from histoloom.config import Cluster, Params
 from histoloom.studies.checks.params import check_stages
@@ -63,6 +64,15 @@ REQUEST = {"name": "more", "tiles": 3}
 def test_what_params_alone_tell_of_late_stages_is_said(folder, key, word, tile, sections):
     found = faults_of(None, tile, **sections)
     assert list(found) == [key] and word in found[key]
+
+
+def test_int8_is_refused_where_a_study_runs_on_a_gpu(folder, monkeypatch):
+    told = {"device": "auto"}, None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert faults_of(*told, sample={"precision": "int8"}) == {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = faults_of(*told, sample={"precision": "int8"})
+    assert list(found) == ["sample.precision"] and "int8 is for CPUs" in found["sample.precision"]
 
 
 def test_params_that_every_stage_takes_have_no_fault(folder):

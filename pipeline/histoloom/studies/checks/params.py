@@ -75,13 +75,15 @@ def _device(params: Params, cluster: Cluster) -> Iterator[Fault]:
         "sample.precision": params.sample.precision,
         "sample_slides.precision": params.sample_slides.precision,
     }
-    half = [key for key, precision in precisions.items() if precision == "fp16"]
+    half, int8 = ([key for key, stated in precisions.items() if stated == kind] for kind in ("fp16", "int8"))
     xformers = params.train_denoiser.attention == "xformers"
-    if not half and not xformers and cluster.device != "cuda":
+    if not half and not int8 and not xformers and cluster.device != "cuda":
         return
     import torch  # which takes seconds, and is asked of few studies alone
 
     if torch.cuda.is_available() and cluster.device != "cpu":
+        for key in int8:
+            yield key_fault(key, "int8 is for CPUs, and this study runs on a GPU.", "set it to bf16, fp16 or fp32.")
         return
     if cluster.device == "cuda":
         problem, remedy = "it is cuda, and torch sees no GPU.", "see `histoloom doctor`, or set it to auto."

@@ -1,0 +1,104 @@
+"""Layers that multiply in integers: near to those in fp32, and a tile's values are the same whatever is computed beside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from histoloom.backbones import precision
+from histoloom.backbones.int8 import Int8Conv2d, Int8Linear, has_int8, use_int8
+from histoloom.backbones.precision import autocast_type, native
+from histoloom.backbones.unet import UNet
+from histoloom.conditions.batch import Conditions
+from histoloom.config import TrainDenoiser
+from histoloom.config.denoiser_record import ConditionSpec
+from histoloom.errors import HistoloomError
+
+SPECS = (ConditionSpec("label", "vector", 3),)
+with_integers = pytest.mark.skipif(not has_int8(), reason="this CPU does not multiply 8-bit integers itself")
+
+
+def _unet(channels: int = 64) -> UNet:
+    torch.manual_seed(0)
+    return UNet.build(TrainDenoiser(channels=(channels, 2 * channels)), SPECS, (4, 8, 8)).eval().requires_grad_(False)
+
+
+def test_what_a_cpu_would_emulate_is_computed_in_fp32_and_a_gpu_refuses(monkeypatch):
+    monkeypatch.setattr(precision, "has_int8", lambda: False)
+    assert native("int8", "cpu") == "fp32"
+    model = _unet().freeze("cpu", precision="int8")
+    assert not [layer for layer in model.modules() if isinstance(layer, Int8Conv2d | Int8Linear)]
+    monkeypatch.setattr(precision, "has_int8", lambda: True)
+    assert native("int8", "cpu") == "int8" and autocast_type("int8", "cpu") is None
+    with pytest.raises(HistoloomError, match="int8 is for CPUs"):
+        autocast_type("int8", "cuda")
+
+
+@pytest.mark.parametrize("capability", ["avx512_vnni", "avx_vnni", "amx_int8"])
+def test_int8_is_told_by_what_the_cpu_says_of_itself(monkeypatch, capability):
+    found = {"avx2": True, capability: False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert not has_int8.__wrapped__()
+    found[capability] = True
+    assert has_int8.__wrapped__()
+
+
+@with_integers
+@settings(deadline=None, max_examples=25)
+@given(
+    scale=st.floats(1e-6, 1e6), shift=st.floats(-2, 2), stride=st.sampled_from([1, 2]), bias=st.booleans(), seed=st.integers(0, 99),
+    channels_last=st.booleans(),
+)  # fmt: skip
+def test_layers_are_near_to_those_in_fp32(scale, shift, stride, bias, seed, channels_last):
+    draw = torch.Generator().manual_seed(seed)
+    conv, linear = nn.Conv2d(64, 64, 3, stride, padding=1, bias=bias), nn.Linear(64, 256, bias=bias)
+    x = scale * (torch.randn(3, 64, 9, 7, generator=draw) + shift)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    rows = x.flatten(2).transpose(1, 2)
+    with torch.inference_mode():
+        for layer, own, given_ in ((conv, Int8Conv2d(conv), x), (linear, Int8Linear(linear), rows)):
+            wanted, found = layer(given_), own(given_)
+            assert found.shape == wanted.shape and found.dtype == torch.float32
+            assert (found - wanted).std() < 0.03 * wanted.std()
+
+
+@with_integers
+def test_nothing_in_nothing_out_and_a_layer_of_zeros():
+    conv = nn.Conv2d(64, 64, 3, padding=1)
+    nn.init.zeros_(conv.weight)
+    with torch.inference_mode():
+        assert torch.equal(Int8Conv2d(conv)(torch.randn(1, 64, 5, 5)), conv(torch.randn(1, 64, 5, 5)))
+        linear = nn.Linear(64, 256)
+        assert torch.equal(Int8Linear(linear)(torch.zeros(2, 64)), linear(torch.zeros(2, 64)))
+
+
+@with_integers
+def test_a_denoiser_is_near_and_a_tile_does_not_depend_on_its_batch():
+    model, times = _unet(), torch.tensor([10, 700])
+    latents, told = torch.randn(2, 4, 8, 8), Conditions(vector=torch.eye(3)[:2])
+    with torch.inference_mode():
+        full = model(latents, times, told)
+        model.freeze("cpu", precision="int8")
+        assert [layer for layer in model.modules() if isinstance(layer, Int8Conv2d)]
+        found = model(latents, times, told)
+        alone = model(latents[1:], times[1:], Conditions(vector=torch.eye(3)[1:2]))
+    assert found.dtype == torch.float32 and 0 < (found - full).std() < 0.1 * full.std()
+    assert (alone[0] - found[1]).abs().max() < 1e-5 * full.std(), (
+        "other batches differ by the rounding of fp32's layers alone"
+    )
+
+
+@with_integers
+def test_small_layers_grouped_ones_and_those_of_other_kinds_stay():
+    class Own(nn.Linear):
+        """A layer with ways of its own."""
+
+    network = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(64, 64, 3, groups=64), Own(256, 256), nn.Linear(256, 256))
+    use_int8(network)
+    kinds = [type(layer) for layer in network]
+    assert kinds == [nn.Linear, nn.Conv2d, Own, Int8Linear]
+    assert network[3].weight.shape == (256, 256), "for whoever reads it"
