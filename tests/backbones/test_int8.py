@@ -16,6 +16,7 @@ from histoloom.conditions.batch import Conditions
 from histoloom.config import TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
 from histoloom.errors import HistoloomError
+from histoloom.registry import registered
 
 SPECS = (ConditionSpec("label", "vector", 3),)
 with_integers = pytest.mark.skipif(not has_int8(), reason="this CPU does not multiply 8-bit integers itself")
@@ -90,6 +91,24 @@ def test_a_denoiser_is_near_and_a_tile_does_not_depend_on_its_batch():
     assert (alone[0] - found[1]).abs().max() < 1e-5 * full.std(), (
         "other batches differ by the rounding of fp32's layers alone"
     )
+
+
+@with_integers
+@pytest.mark.parametrize("told", [{}, {"map_input": "spade"}, {"backbone": "r2unet"}, {"backbone": "swin"}])
+def test_every_network_of_pictures_takes_it(told):
+    torch.manual_seed(0)
+    mapped = "map_input" in told
+    specs = SPECS + ((ConditionSpec("mask", "map", 3),) if mapped else ())
+    config = TrainDenoiser(channels=(64, 128), conditions=tuple(spec.name for spec in specs), **told)
+    model = registered("backbone", config.backbone).build(config, specs, (4, 16, 16))
+    for weights in (own for own in model.parameters() if not own.any()):
+        nn.init.normal_(weights, std=0.02)
+    inputs = torch.randn(2, 4, 16, 16), torch.tensor([10, 700])
+    given_ = Conditions(vector=torch.eye(3)[:2], **({"map": torch.randn(2, 3, 16, 16)} if mapped else {}))
+    with torch.inference_mode():
+        full = model.freeze("cpu")(*inputs, given_)
+        found = model.freeze("cpu", precision="int8")(*inputs, given_)
+    assert 0 < (found - full).std() < 0.15 * full.std()
 
 
 @with_integers
