@@ -145,13 +145,13 @@ def measure_few_steps(study: Study, judge: Judge) -> dict:
 
 
 def measure_precisions(study: Study, judge: Judge) -> dict:
-    """Excess in each number format that this machine computes, and how far each tile is from the same one in fp32."""
+    """Excess in each precision that this machine computes, and how far each tile is from the same one in fp32."""
     kinds = [kind for kind in get_args(Precision) if _computes(kind)]
     images = {kind: sampled(study, STEPS, precision=kind) for kind in kinds}
     apart = {kind: np.sqrt(np.square(made.astype(np.float32) - images["fp32"]).mean()) for kind, made in images.items()}
     return {
         "precision_excess": {kind: excesses(study, judge, _tower().features(made)) for kind, made in images.items()},
-        "grey_levels_from_fp32": {kind: float(apart[kind]) for kind in kinds if kind != "fp32"},
+        "rgb_from_fp32": {kind: float(apart[kind]) for kind in kinds if kind != "fp32"},
     }
 
 

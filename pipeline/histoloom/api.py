@@ -41,12 +41,13 @@ def load(source: str | Path, device: str = "auto", *, few_steps: bool = False, p
     source : the name of a packaged model, such as 'histoloom-base'; the folder of a package; or a study's folder.
     device : 'cpu', 'cuda', or 'auto': a GPU where there is one.
     few_steps : take the package's updates for few steps, with which a tile takes a fraction of the time.
-    precision : number format of the networks: fp32, bf16, fp16 (GPUs) or int8 (CPUs). A CPU without bf16 or int8 computes in fp32.
+    precision : of the networks: fp32, bf16, fp16 (a GPU's) or int8 (a CPU's, for large layers of the denoiser). A CPU without bf16 or int8
+        computes in fp32. `predict_slide` uses that of the model's params.
 
     Raises
     ------
     HistoloomError
-        when there is no such model, it is damaged, it has no updates for few steps, or the device is not for this precision.
+        when there is no such model, it is damaged, it has no updates for few steps, or the device can't compute in this precision.
     """
     where = device_of(Cluster.model_validate({"device": device}))
     return model_of(folder_of(source), where, few_steps=few_steps, precision=precision)
@@ -71,7 +72,7 @@ def model_of(
     network, record = load_denoiser(folder / "denoiser", device, precision=precision, few_steps=few_steps)
     if "denoiser" in parts:
         network.network = parts["denoiser"]
-        network.freeze(device)
+        network.freeze(device, precision=precision)
     if "autoencoder" in parts:
         target: Target = Latents.of(cast("Autoencoder", parts["autoencoder"]), folder / "autoencoder", device)
     else:

@@ -33,7 +33,7 @@ class Model:
     """A trained diffusion model: `load` gives it.
 
     folder : that holds autoencoder, denoiser and encoders. sampler : what makes its tiles. device : where it runs.
-    few_steps : whether it takes its package's updates for few steps. precision : number format of its networks.
+    few_steps : whether it takes its package's updates for few steps. precision : of its networks.
     """
 
     folder: Path

@@ -153,6 +153,7 @@ def mask(path):
     Image.fromarray((np.asarray(Image.open(path)).mean(2) < 125).astype(np.uint8)).save(out, "PNG")
     return out.getvalue()
 tests = sorted((dataset / "test").glob("*.png"))
+open("calls", "a").write(f"{len(tests)} ")
 pd.DataFrame({"tile_id": [p.stem for p in tests], "mask": [mask(p) for p in tests]}).to_parquet(output)
 """
 
@@ -163,6 +164,7 @@ def test_a_command_finds_masks_and_what_is_none_is_told(folder):
     command = f"{sys.executable} mine.py {{dataset}} {{predictions}}"
     given = {"arms": ["real"], "seeds": 1, "learner": "command", "command": command}
     assert run_uplift(_mask_params(**given))["arms"][0]["dice"] == 1
+    assert Path("calls").read_text() == "24 ", "once, with the tiles of test and of val"
     Path("mine.py").write_text(MY_MASKS.replace("out.getvalue()", "b'no picture'"))
     with pytest.raises(HistoloomError, match="`mask`, a PNG's bytes"):
         run_uplift(_mask_params(**given | {"steps": 13}))

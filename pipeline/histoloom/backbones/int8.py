@@ -1,4 +1,4 @@
-"""Layers that multiply in 8-bit integers on a CPU whose instructions do that: several times as fast as in fp32.
+"""Layers that multiply in 8-bit integers, on a CPU with instructions for that (benchmarks/precision.py measures how much faster).
 
 Weights have a scale for each output channel. Inputs have one for each picture of a convolution, and one for each row of a linear layer, so that a
 tile's bytes don't depend on what is computed beside it. Sums are exact (Jacob et al. 2018, eq. 4, with symmetric scales).

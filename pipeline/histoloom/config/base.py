@@ -147,7 +147,7 @@ class Solved(Guided):
     eta: Fraction = 0.0
     """of ddim: fresh noise at each step, from 0 (none) to 1 (ancestral sampling; Song et al. 2021, eq. 16)"""
     precision: Precision = "fp32"
-    """number format of the networks; a CPU without bf16 or int8 uses fp32. int8 is of the denoiser alone, on a CPU"""
+    """precision of the networks; a CPU without bf16 or int8 uses fp32. int8 applies to large layers of the denoiser, and a GPU refuses it"""
 
     @model_validator(mode="after")
     def _eta_is_of_ddim(self):

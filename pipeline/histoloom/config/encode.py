@@ -19,7 +19,7 @@ class Encode(Section):
     mask_detail: Literal[1, 2, 4] = 1
     """the mask divides each latent pixel into so many cells a side; take more if a latent pixel is larger than a nucleus"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """number format of the autoencoder; a CPU without bf16 uses fp32"""
+    """precision of the autoencoder; a CPU without bf16 uses fp32"""
     edges: bool = Field(
         False, description="give the mask a channel of nuclear outlines; needs `instances` or masks by stain"
     )

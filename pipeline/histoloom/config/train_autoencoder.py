@@ -41,7 +41,7 @@ class TrainAutoencoder(Section):
     learning_rate: float = Field(1e-3, gt=0)
     """of the optimiser"""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """number format of training: no is fp32; a CPU without bf16 uses fp32"""
+    """precision of training: no is fp32; a CPU without bf16 uses fp32"""
     checkpoint_every: Positive = 200
     """steps between checkpoints; a killed run loses at most these"""
     patience: Positive | None = Field(

@@ -183,7 +183,7 @@ class TrainDenoiser(Section):
     warmup_steps: Natural = 50
     """steps in which the learning rate rises to its value"""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """number format of training: no is fp32; a CPU without bf16 uses fp32"""
+    """precision of training: no is fp32; a CPU without bf16 uses fp32"""
     checkpoint_every: Positive = 200
     """steps between checkpoints; a killed run loses at most these"""
     resume_from: Annotated[str | None, Names.FILE] = None

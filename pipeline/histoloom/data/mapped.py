@@ -1,4 +1,4 @@
-"""Arrays that are mapped from files, so that memory holds what is asked for alone: a training set's tiles, and what `encode` wrote."""
+"""Arrays mapped from files: a training set's tiles, and what `encode` wrote. Memory holds only the rows that are read."""
 
 from __future__ import annotations
 

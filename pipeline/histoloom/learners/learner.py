@@ -84,7 +84,7 @@ class Learner(ABC):
 
     tasks : what it can learn: a tile's label, its mask, or both.
     learning_rate : what it is trained at where params state none.
-    predicts_once : whether it must be shown all tiles of a set at once; others are shown some at a time.
+    predicts_once : whether `predict` must get all tiles in one call; others get some at a time.
     """
 
     tasks: ClassVar[tuple[LearnerTask, ...]]
@@ -108,8 +108,8 @@ class Learner(ABC):
 
         Parameters
         ----------
-        images : may be mapped from a file, and read-only. Tiles are in memory where they are indexed.
-        truth : class numbers (n,) of a label's task; class ids (n, h, w) uint8 of a mask's, 0 for background.
+        images, truth : may be mapped from files, and read-only. Index them batch by batch: only these rows are read into memory.
+            Truth is class numbers (n,) of a label's task; class ids (n, h, w) uint8 of a mask's, 0 for background.
 
         Raises
         ------

@@ -32,7 +32,7 @@ PREDICTIONS, VAL_PREDICTIONS = "predictions.parquet", "val.parquet"
 START = "encoder.safetensors"
 _RETRIEVED_BY = "efficientnet-lite0"
 _MOST_COMPARED = 20_000
-"""Tiles of each label, and unlabelled ones, whose features retrieval compares."""
+"""At most so many tiles of each label, and so many unlabelled ones in all, are compared by retrieval."""
 _PREDICTED = 1024
 """Tiles that are predicted and counted together."""
 _SURE = 0.7
@@ -114,12 +114,13 @@ def _write_predictions(job: UpliftPart, folder: Path) -> dict[str, int]:
     tiles = load_tiles(job.study, job.params)
     taught = _taught(job, tiles)
     fitted = _fitted(job, tiles, taught)
-    for name, rows in ((PREDICTIONS, tiles.test), (VAL_PREDICTIONS, tiles.val)):
-        if rows.empty:
-            continue
-        found = np.concatenate(list(_said(job, tiles, fitted, rows)))
-        table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=rows["tile_id"].to_numpy())
-        table.to_parquet(folder / name)
+    asked = pd.concat([tiles.test, tiles.val], ignore_index=True)
+    apart = [asked] if job.learner.predicts_once else [tiles.test, tiles.val]
+    found = np.concatenate([part for rows in apart for part in _said(job, tiles, fitted, rows)])
+    table = pd.DataFrame(found, columns=list(tiles.task.columns)).assign(tile_id=asked["tile_id"].to_numpy())
+    for name, rows in ((PREDICTIONS, table[: len(tiles.test)]), (VAL_PREDICTIONS, table[len(tiles.test) :])):
+        if len(rows):
+            rows.reset_index(drop=True).to_parquet(folder / name)
     return taught.counts
 
 
