@@ -66,7 +66,7 @@ def model_of(
     Parameters
     ----------
     parts : networks that stand in place of the folder's own: `denoiser`, a UNet of diffusers, and `autoencoder`.
-    few_steps, precision : as of `load`; a denoiser in `parts` has the updates already.
+    few_steps, precision : as of `load`. A denoiser in `parts` has the updates already, and is itself made ready for this precision.
     """
     parts = parts or {}
     network, record = load_denoiser(folder / "denoiser", device, precision=precision, few_steps=few_steps)
@@ -74,7 +74,9 @@ def model_of(
         network.network = parts["denoiser"]
         network.freeze(device, precision=precision)
     if "autoencoder" in parts:
-        target: Target = Latents.of(cast("Autoencoder", parts["autoencoder"]), folder / "autoencoder", device)
+        target: Target = Latents.of(
+            cast("Autoencoder", parts["autoencoder"]), folder / "autoencoder", device, precision
+        )
     else:
         target = load_target(folder, record, device, precision)
     model = DiffusionModel(target, network, ConditionSet(()), record, device, folder)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from histoloom.backbones import precision
-from histoloom.backbones.int8 import Int8Conv2d, Int8Linear, has_int8, use_int8
+from histoloom.backbones.int8 import Int8Conv2d, Int8Linear, has_int8, in_int8, set_int8
 from histoloom.backbones.precision import autocast_type, native
 from histoloom.backbones.unet import UNet
 from histoloom.conditions.batch import Conditions
@@ -31,11 +34,13 @@ def test_what_a_cpu_would_emulate_is_computed_in_fp32_and_a_gpu_refuses(monkeypa
     monkeypatch.setattr(precision, "has_int8", lambda: False)
     assert native("int8", "cpu") == "fp32"
     model = _unet().freeze("cpu", precision="int8")
-    assert not [layer for layer in model.modules() if isinstance(layer, Int8Conv2d | Int8Linear)]
+    assert not in_int8(model)
     monkeypatch.setattr(precision, "has_int8", lambda: True)
     assert native("int8", "cpu") == "int8" and autocast_type("int8", "cpu") is None
     with pytest.raises(HistoloomError, match="int8 is for CPUs"):
         autocast_type("int8", "cuda")
+    with pytest.raises(HistoloomError, match=r"no 'int4'\. It is one of fp32, int8"):
+        autocast_type("int4", "cpu")
 
 
 @pytest.mark.parametrize("capability", ["avx512_vnni", "avx_vnni", "amx_int8"])
@@ -68,13 +73,28 @@ def test_layers_are_near_to_those_in_fp32(scale, shift, stride, bias, seed, chan
 
 
 @with_integers
-def test_nothing_in_nothing_out_and_a_layer_of_zeros():
-    conv = nn.Conv2d(64, 64, 3, padding=1)
-    nn.init.zeros_(conv.weight)
+def test_nothing_in_nothing_out_a_layer_of_zeros_and_a_damaged_tile():
+    conv, linear = nn.Conv2d(64, 64, 3, padding=1), nn.Linear(64, 256)
+    x = torch.randn(3, 64, 5, 5)
+    x[1, 0, 0, 0] = torch.nan
     with torch.inference_mode():
-        assert torch.equal(Int8Conv2d(conv)(torch.randn(1, 64, 5, 5)), conv(torch.randn(1, 64, 5, 5)))
-        linear = nn.Linear(64, 256)
-        assert torch.equal(Int8Linear(linear)(torch.zeros(2, 64)), linear(torch.zeros(2, 64)))
+        found = Int8Conv2d(conv)(x)
+        assert found[1].isnan().all() and not found[[0, 2]].isnan().any()
+        assert Int8Conv2d(conv)(x[:0]).shape == (0, 64, 5, 5) and Int8Linear(linear)(x[:0, :, 0].mT).shape == (
+            0,
+            5,
+            256,
+        )
+        nn.init.zeros_(conv.weight)
+        assert torch.equal(Int8Conv2d(conv)(x[:1]), conv(x[:1]))
+        assert torch.equal(Int8Linear(linear)(torch.zeros(2, 3, 64)), linear(torch.zeros(2, 3, 64)))
+
+
+@with_integers
+def test_rows_of_whole_tiles_compute_in_fp32():
+    """Of an embedding that is far larger than a label's one, integers would leave the label nothing."""
+    linear, rows = nn.Linear(64, 256), torch.randn(2, 64)
+    assert torch.equal(Int8Linear(linear)(rows), linear(rows))
 
 
 @with_integers
@@ -84,7 +104,7 @@ def test_a_denoiser_is_near_and_a_tile_does_not_depend_on_its_batch():
     with torch.inference_mode():
         full = model(latents, times, told)
         model.freeze("cpu", precision="int8")
-        assert [layer for layer in model.modules() if isinstance(layer, Int8Conv2d)]
+        assert in_int8(model)
         found = model(latents, times, told)
         alone = model(latents[1:], times[1:], Conditions(vector=torch.eye(3)[1:2]))
     assert found.dtype == torch.float32 and 0 < (found - full).std() < 0.1 * full.std()
@@ -116,8 +136,22 @@ def test_small_layers_grouped_ones_and_those_of_other_kinds_stay():
     class Own(nn.Linear):
         """A layer with ways of its own."""
 
-    network = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(64, 64, 3, groups=64), Own(256, 256), nn.Linear(256, 256))
-    use_int8(network)
-    kinds = [type(layer) for layer in network]
-    assert kinds == [nn.Linear, nn.Conv2d, Own, Int8Linear]
-    assert network[3].weight.shape == (256, 256), "for whoever reads it"
+    same = nn.Conv2d(64, 64, 3, padding="same")
+    network = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(64, 64, 3, groups=64), same, Own(256, 256), nn.Linear(256, 256))
+    set_int8(network, on=True)
+    assert in_int8(network) == ["4"] and network[4].out_features == 256
+
+
+@with_integers
+def test_a_network_is_copied_pickled_saved_and_put_back():
+    model, inputs = _unet(), (torch.randn(2, 4, 8, 8), torch.tensor([10, 700]), Conditions(vector=torch.eye(3)[:2]))
+    with torch.inference_mode():
+        full, names = model.freeze("cpu")(*inputs), [*model.state_dict()]
+        fast = model.freeze("cpu", precision="int8")(*inputs)
+        assert [*model.state_dict()] == names and not torch.equal(fast, full)
+        pickled = pickle.loads(pickle.dumps(model.network))  # noqa: S301
+        for other in (copy.deepcopy(model.network), pickled):
+            assert in_int8(other) == in_int8(model.network)
+            layer = other.get_submodule(in_int8(other)[0])
+            assert layer.forward.weight is layer.weight, "of its own layer"
+        assert torch.equal(model.freeze("cpu", precision="fp32")(*inputs), full) and not in_int8(model)

@@ -45,7 +45,7 @@ def store(tmp_path) -> TileStore:
 def test_tiles_are_unpacked_in_the_order_of_rows_and_found_again_until_they_are_discarded(store, tmp_path, monkeypatch):
     rows, at = store.rows().iloc[[4, 0, 2]], tmp_path / "work/checkpoints/text"
     images, real = unpacked_tiles(store, rows, at), store.read(rows)
-    assert isinstance(images, np.memmap) and images.mode == "r" and (images == real).all()
+    assert isinstance(images, np.memmap) and images.mode == "c" and (images == real).all()
     corners = unpacked_tiles(store, rows, tmp_path / "work/checkpoints", lambda tiles: tiles[:, :2, :2, 0])
     assert (corners == real[:, :2, :2, 0]).all()
     assert len(unpacked_tiles(store, store.rows(), at)) == 6, "other rows are other tiles"

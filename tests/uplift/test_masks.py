@@ -15,6 +15,7 @@ from histoloom.data import mapped
 from histoloom.data.schema import SYNTHETIC_ROW
 from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.errors import HistoloomError
+from histoloom.training import loop
 from histoloom.uplift import tiles as tiles_of_uplift
 from histoloom.uplift import trial
 from histoloom.uplift.tasks import MaskTask, counted
@@ -96,6 +97,41 @@ def test_masks_are_learnt_and_an_unfiltered_arm_pays_for_what_a_filter_takes_out
     )
     assert by_arm["synthetic"]["trained_on"] == {"real": 0, "synthetic": 20}
     assert found["filtering"][0]["difference"] > 0 and "points of Dice" in found["filtering"][0]["verdict"]
+
+
+def test_tiles_of_a_broken_off_run_are_deleted_when_params_change(folder, monkeypatch):
+    _write_masks(folder)
+    step = loop._Loop.step
+
+    def broken(self, number: int):
+        raise KeyboardInterrupt
+
+    def unpacked() -> list[Path]:
+        return sorted(Path(".work/uplift").rglob("*.npy"))
+
+    given = {"arms": ["real"], "ratios": [1.0], "seeds": 1, "batch_size": 4}
+    monkeypatch.setattr(loop._Loop, "step", broken)
+    for steps in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run_uplift(_mask_params(**given, steps=steps))
+        assert len(unpacked()) == 2, "pictures and masks of one model"
+    before = [path.stat().st_ino for path in unpacked()]
+    with pytest.raises(KeyboardInterrupt):
+        run_uplift(_mask_params(**given, steps=3))
+    assert [path.stat().st_ino for path in unpacked()] == before, "found again"
+    monkeypatch.setattr(loop._Loop, "step", step)
+    run_uplift(_mask_params(**given, steps=3))
+    assert not unpacked()
+
+
+def test_a_store_of_an_earlier_version_has_no_column_that_labels_never_needed(folder):
+    labels = list(CLASSES) * 10
+    write_study(folder, labels, labels)
+    for path in Path("data").rglob("rows.parquet"):
+        rows = pd.read_parquet(path)
+        rows.drop(columns=["masked", "predicted", "request"], errors="ignore").to_parquet(path)
+    found = run_uplift(params_of(arms=["real", "strong+synthetic"], seeds=1, steps=2, learning_rate=1e-3))
+    assert [arm["trained_on"] for arm in found["arms"]] == [{"real": 24, "synthetic": 0}, {"real": 24, "synthetic": 20}]
 
 
 def test_a_tile_whose_mask_is_unknown_is_not_learnt_from(folder):

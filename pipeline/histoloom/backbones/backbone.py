@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import nn
 
-from histoloom.backbones.int8 import use_int8
+from histoloom.backbones.int8 import set_int8
 from histoloom.backbones.precision import autocast_type, native
 from histoloom.conditions.batch import Conditions
 from histoloom.config.denoiser_record import ConditionSpec, DenoiserRecord
@@ -177,8 +177,7 @@ class Backbone(nn.Module, ABC):
         self.set_attention(attention)
         dtype, self._run = autocast_type(precision, device), self.predict
         self.to(memory_format=self.memory_format)
-        if native(precision, device) == "int8":
-            use_int8(self)
+        set_int8(self, on=native(precision, device) == "int8")
         if dtype is not None:
             self._run = torch.autocast(device.split(":")[0], dtype)(self._run)
         if device.startswith("cuda"):

@@ -33,13 +33,16 @@ def autocast_type(kind: str, device: str) -> torch.dtype | None:
     Raises
     ------
     HistoloomError
-        when a CPU is asked for fp16, which it computes more slowly than fp32, or a GPU for int8.
+        when a CPU is asked for fp16, which it computes more slowly than fp32, or a GPU for int8; and when there is no such precision.
     """
     if kind == "fp16" and device == "cpu":
         raise HistoloomError("precision: fp16 needs a GPU. On a CPU use bf16, int8 or fp32.")
     if kind == "int8" and device != "cpu":
         raise HistoloomError("precision: int8 is for CPUs. On a GPU use bf16, fp16 or fp32.")
-    return {"fp32": None, "int8": None, "bf16": torch.bfloat16, "fp16": torch.float16}[native(kind, device)]
+    types = {"fp32": None, "int8": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if kind not in types:
+        raise HistoloomError(f"precision: there is no '{kind}'. It is one of {', '.join(types)}.")
+    return types[native(kind, device)]
 
 
 def set_precision(model: torch.nn.Module, kind: str, device: str) -> torch.nn.Module:

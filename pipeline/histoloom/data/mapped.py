@@ -85,7 +85,7 @@ def name_of_rows(rows: pd.DataFrame, columns: Sequence[str]) -> str:
 
 
 def mapped_rows(folder: Path, name: str, count: int, batches: Iterable[np.ndarray]) -> np.ndarray:
-    """Rows (count, ...) that come in batches, in a file that is mapped.
+    """Rows (count, ...) that come in batches, in a file that is mapped. What is written into them does not reach the file.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def mapped_rows(folder: Path, name: str, count: int, batches: Iterable[np.ndarra
         out.flush()
 
     commit_part(folder, name, write)
-    return np.load(folder / name / _FILE, mmap_mode="r")
+    return np.load(folder / name / _FILE, mmap_mode="c")  # whoever writes into it changes a copy of their own
 
 
 def discard_unpacked(checkpoints: Path) -> None:

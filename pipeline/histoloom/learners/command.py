@@ -114,7 +114,7 @@ def _masks(table: pd.DataFrame, names: list[str], images: np.ndarray) -> np.ndar
 
 def _wrong(column: str, error: Exception) -> HistoloomError:
     return HistoloomError(
-        f"uplift.command wrote no Parquet with tile_id and {column}, a row for each test tile, to {{predictions}}: {error}"
+        f"uplift.command wrote no Parquet with tile_id and {column}, a row for each image in {{dataset}}/test, to {{predictions}}: {error}"
     )
 
 

@@ -108,8 +108,8 @@ class Learner(ABC):
 
         Parameters
         ----------
-        images, truth : may be mapped from files, and read-only. Index them batch by batch: only these rows are read into memory.
-            Truth is class numbers (n,) of a label's task; class ids (n, h, w) uint8 of a mask's, 0 for background.
+        images : may be mapped from a file; so may masks. Index them batch by batch: only these rows are read into memory.
+        truth : class numbers (n,) of a label's task; class ids (n, h, w) uint8 of a mask's, 0 for background.
 
         Raises
         ------

@@ -33,7 +33,8 @@ def _as_grey(maps: np.ndarray) -> np.ndarray:
 
 _COLUMNS = 8
 _MADE = ("tile_id", "label", "request", "purpose", "accepted", "reject_reasons")
-"""What sheets say of a synthetic tile."""
+_OF_COPIES = ("near_copy_score", "nearest_train_tile")
+"""What sheets say of a synthetic tile, and what the near-copy filter found of it."""
 _OF_RESULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "image": np.asarray, "mask": mask_picture, "deviation": _as_grey, "agreement": _as_grey, "residual": _as_grey,
 }  # fmt: skip
@@ -45,7 +46,7 @@ _GIVEN_MASK = ("image", "vector")
 def sheets_of(real: TileStore, synthetic: TileStore, shown: int) -> list[Sheet]:
     """Real tiles, and tiles that were sampled one by one: as many as are shown in each sheet."""
     rows = real.rows(("split", "label"))
-    every = synthetic.rows(_MADE, optional=("near_copy_score", "nearest_train_tile"))
+    every = synthetic.rows(_MADE, optional=_OF_COPIES)
     augment = every[every["purpose"] == "augment"]
     accepted, rejected = augment[augment["accepted"]], augment[~augment["accepted"]]
     same = rows[(rows["split"] == "train") & rows["label"].isin(augment["label"].unique())]
@@ -132,8 +133,9 @@ def _with_reasons(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _most_alike(rows: pd.DataFrame, shown: int) -> pd.DataFrame:
     """Those that lie nearest to a train tile, where that was looked at."""
-    if "near_copy_score" not in rows:
+    if not {*_OF_COPIES} <= {*rows}:
         return rows.head(0)
+    rows = rows.dropna(subset=[*_OF_COPIES])
     return spread(rows.sort_values("near_copy_score", ascending=False).head(shown), shown // 2)
 
 

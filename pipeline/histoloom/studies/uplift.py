@@ -28,7 +28,15 @@ from histoloom.uplift.analysis import Analysis, ArmKey, ArmMeasures, analyse
 from histoloom.uplift.choice import Choice, RateKey, best_other, best_rates, detectable, measure_of
 from histoloom.uplift.protocol import Trial, protocol_of, trials_of
 from histoloom.uplift.tiles import UpliftTiles, check_tiles, left_out_arms, load_tiles
-from histoloom.uplift.trial import PREDICTIONS, START, VAL_PREDICTIONS, UpliftPart, pretraining_part, uplift_part
+from histoloom.uplift.trial import (
+    PREDICTIONS,
+    START,
+    VAL_PREDICTIONS,
+    UpliftPart,
+    discard_tiles,
+    pretraining_part,
+    uplift_part,
+)
 
 ATTEMPTS = "uplift.jsonl"
 CHOICE = "choice.json"
@@ -166,16 +174,16 @@ def _train(work: Work, trials: list[Trial], read: dict[str, Any]) -> dict[ArmKey
         return digest([own, *labels, read, work.code, *more])[:16]
 
     first = UpliftPart(trials[0], key(params.uplift.pretraining.model_dump()), *where)
-    kept = []
-    if any(trial.kind.pretrained for trial in trials):
-        with work.pool(1) as call:
-            call(pretraining_part, [first], "uplift: pretraining")
-        kept = [first.pretraining]
     started, plain = (
         replace(first, key=key(first.key), start=first.parts / first.pretraining / START),
         replace(first, key=key()),
     )
     jobs = [replace(started if trial.kind.pretrained else plain, trial=trial) for trial in trials]
+    kept = [first.pretraining] if any(trial.kind.pretrained for trial in trials) else []
+    discard_tiles(training, besides=(*kept, *(job.part for job in jobs)))
+    if kept:
+        with work.pool(1) as call:
+            call(pretraining_part, [first], "uplift: pretraining")
     with work.pool(len(jobs)) as call:
         infos = call(uplift_part, jobs, "uplift")
 

@@ -18,8 +18,10 @@ from histoloom.uplift.protocol import Trial
 from histoloom.uplift.tasks import Task, label_task, mask_task
 
 _LEAST_TEST = 10
-_REAL = ("tile_id", "split", "split_group", "label", "masked", "predicted")
-_SYNTHETIC = ("tile_id", "split_group", "label", "masked", "purpose", "request", "accepted")
+_REAL = ("tile_id", "split", "split_group", "label")
+_SYNTHETIC = ("tile_id", "split_group", "label", "purpose", "accepted")
+_NOT_STATED = {"masked": False, "predicted": False, "request": ""}
+"""Columns that stores of earlier versions lack, and what they would say."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class UpliftTiles:
 
 def load_tiles(study: Study, params: Params) -> UpliftTiles:
     real, stores = study.real(), study.synthetic_stores()
-    rows = real.rows(_REAL).assign(store=0)
-    of_parts = [store.rows(_SYNTHETIC).assign(store=number) for number, store in enumerate(stores, 1)]
+    rows = _rows(real, _REAL).assign(store=0)
+    of_parts = [_rows(store, _SYNTHETIC).assign(store=number) for number, store in enumerate(stores, 1)]
     synthetic = pd.concat(of_parts, ignore_index=True) if of_parts else rows.head(0).assign(accepted=True, purpose="")
     synthetic = synthetic[synthetic["purpose"] == "augment"].astype({"accepted": bool})
     masks = params.uplift.task == "mask"
@@ -101,6 +103,13 @@ def load_tiles(study: Study, params: Params) -> UpliftTiles:
     train, test, val, every, pool = (part.reset_index(drop=True) for part in parts)
     missed = {} if masks else held_out_rows(rows)["label"].value_counts().drop(list(classes), errors="ignore").to_dict()
     return UpliftTiles(real, stores, train, synthetic, test, val, every, pool, classes, masks, missed)
+
+
+def _rows(store: TileStore, columns: tuple[str, ...]) -> pd.DataFrame:
+    rows = store.rows(columns, optional=_NOT_STATED)
+    for name, value in _NOT_STATED.items():
+        rows[name] = rows[name].where(rows[name].notna(), value) if name in rows else value
+    return rows
 
 
 def check_tiles(tiles: UpliftTiles) -> None:
