@@ -14,7 +14,7 @@ from PIL import Image
 from histoloom.config import load_params
 from histoloom.config.tile import Repair
 from histoloom.data.lineage import read_lineage
-from histoloom.data.store import TileStore
+from histoloom.data.store import UNKNOWN, TileStore
 from histoloom.data.study_folder import Study
 from histoloom.errors import HistoloomError, faults_among
 from histoloom.sampling.repair import repair_of
@@ -48,10 +48,11 @@ def _study(folder: Path, **repair) -> None:
         picture = np.array(tissue_picture(SIDE, SIDE, seed=20 + number))
         picture[:, 108:172] = INK
         Image.fromarray(picture).save(folder / f"data/slides/q{number}.png")
-        rows.append({"slide_id": f"q{number}", "path": f"q{number}.png", "patient_id": f"q{number}", "mpp": 0.5, "split": split, "label": "a"})  # fmt: skip
+        Image.fromarray(np.ones((SIDE, SIDE), np.uint8)).save(folder / f"data/slides/mask{number}.png")
+        rows.append({"slide_id": f"q{number}", "path": f"q{number}.png", "mask": f"mask{number}.png", "patient_id": f"q{number}", "mpp": 0.5, "split": split, "label": "a"})  # fmt: skip
     tile = {
         "tile_px": PX, "stride_px": PX, "mpp": 0.5, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
-        "labels": {"source": "slide", "classes": ["a"]}, "repair": {"steps": 4, "rounds": 2, "max_pen": 0.7, **repair},
+        "labels": {"source": "slide", "classes": ["a"]}, "masks": {"source": "raster", "classes": ["all"]}, "repair": {"steps": 4, "rounds": 2, "max_pen": 0.7, **repair},
     }  # fmt: skip
     make_study(folder, rows, tile, train_denoiser={"target": "pixels", "conditions": []}, uplift={"seeds": 0})
     (folder / "cluster.yaml").write_text("workers: 0\ntraining_threads: 1\n")
@@ -83,6 +84,9 @@ def test_pen_on_train_tiles_is_made_anew_and_marked(tmp_path, monkeypatch, model
         changed = (shown != scanned).any(-1)
         assert 0 < changed.mean() <= row["repaired"] < 1
         assert not ((scanned == INK).all(-1) & ~changed).any()  # no ink is left
+        mask = store.read(after.loc[[row["tile_id"]]], "mask")[0]
+        assert {*mask[~changed]} <= {1, UNKNOWN} and (mask[changed] == UNKNOWN).all(), "nobody knows what is there"
+        assert (mask == UNKNOWN).mean() == row["repaired"]
     assert {"p0", "p1", "p2"} <= {*read_lineage(Path("data/tiles")).groups}
     parts = {path: path.stat().st_mtime_ns for path in Path("data/tiles").glob("*/rows.parquet")}
     run("tile")

@@ -120,10 +120,9 @@ class Cutter:
                     patch = self._shown(patch, hide=hide)
                     known = not hide and self._is_annotated
                     row = self._row(place, found, patch, choice.fractions[x, y], known=known)
-                    picture = patch.picture
                     if (x, y) in repair:
-                        picture, row["repaired"] = self._repaired(picture, place, row["tile_id"])
-                    writer.add(image=self.normaliser.apply(picture), **patch.arrays, **self._of_partner(place))
+                        patch, row["repaired"] = self._repaired(patch, place, row["tile_id"])
+                    writer.add(image=self.normaliser.apply(patch.picture), **patch.arrays, **self._of_partner(place))
                     rows.append(row)
         return CutTiles(rows, blurred)
 
@@ -181,12 +180,15 @@ class Cutter:
             arrays |= {"instance": numbers, "edge": outlines(numbers)}
         return replace(patch, arrays=arrays, predicted=predicted)
 
-    def _repaired(self, picture: np.ndarray, place: TilePlace, tile_id: str) -> tuple[np.ndarray, float]:
-        """The tile without its pen, and the fraction of it that was made."""
+    def _repaired(self, patch: _Patch, place: TilePlace, tile_id: str) -> tuple[_Patch, float]:
+        """The tile without its pen, and the fraction of it that was made. Nobody knows what is shown there, so its masks don't say."""
         assert self.job.repair is not None, "tiles are repaired by something"
         n, (x, y) = self.job.config.tile_px, place.corner
         pen = self.tissue.pen_in(PixelBox(x, y, n, n).scaled(place.downsample), n)
-        return self.job.repair(picture, pen, tile_id), float(pen.mean())
+        picture, arrays = self.job.repair(patch.picture, pen, tile_id), {}
+        for name, array in patch.arrays.items():
+            arrays[name] = np.where(pen, array.dtype.type(UNKNOWN if name == "mask" else 0), array)
+        return replace(patch, picture=picture, arrays=arrays), float(pen.mean())
 
     def _of_partner(self, place: TilePlace) -> dict[str, np.ndarray]:
         """The tile's place on the partner, which shows the same extent, perhaps in more or fewer pixels."""
