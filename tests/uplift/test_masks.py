@@ -110,6 +110,9 @@ def test_tiles_of_a_broken_off_run_are_deleted_when_params_change(folder, monkey
         return sorted(Path(".work/uplift").rglob("*.npy"))
 
     given = {"arms": ["real"], "ratios": [1.0], "seeds": 1, "batch_size": 4}
+    left = Path(".work/uplift/shared/training/pretraining@0-tiles")  # of a pretraining
+    left.mkdir(parents=True)
+    (left / "tiles.npy").touch()
     monkeypatch.setattr(loop._Loop, "step", broken)
     for steps in (2, 3):
         with pytest.raises(KeyboardInterrupt):

@@ -71,7 +71,6 @@ def unpacked_tiles(
     HistoloomError
         when the disk is full.
     """
-
     folder, batches = checkpoints.with_name(checkpoints.name + _BESIDE), store.batches(rows, AT_ONCE)
     name = name_of_rows(rows, ("part", "index"))
     return mapped_rows(folder, name, len(rows), batches if change is None else map(change, batches))
@@ -79,9 +78,8 @@ def unpacked_tiles(
 
 def name_of_rows(rows: pd.DataFrame, columns: Sequence[str]) -> str:
     """A name that other rows, or rows in another order, don't have."""
-    return hashlib.sha256(pd.util.hash_pandas_object(rows[[*columns]], index=False).to_numpy().tobytes()).hexdigest()[
-        :16
-    ]
+    each = pd.util.hash_pandas_object(rows[[*columns]], index=False).to_numpy()
+    return hashlib.sha256(each.tobytes()).hexdigest()[:16]
 
 
 def mapped_rows(folder: Path, name: str, count: int, batches: Iterable[np.ndarray]) -> np.ndarray:

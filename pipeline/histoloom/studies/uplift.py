@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from histoloom.data.codes import known_salt
-from histoloom.data.commit import command_files, digest, hash_tree, link_tree, write_json
+from histoloom.data.commit import command_files, digest, discard, hash_tree, link_tree, write_json
 from histoloom.data.lineage import check_generators, check_unseen
 from histoloom.data.lineage_match import grid_of
 from histoloom.data.study_folder import Study
@@ -28,15 +28,7 @@ from histoloom.uplift.analysis import Analysis, ArmKey, ArmMeasures, analyse
 from histoloom.uplift.choice import Choice, RateKey, best_other, best_rates, detectable, measure_of
 from histoloom.uplift.protocol import Trial, protocol_of, trials_of
 from histoloom.uplift.tiles import UpliftTiles, check_tiles, left_out_arms, load_tiles
-from histoloom.uplift.trial import (
-    PREDICTIONS,
-    START,
-    VAL_PREDICTIONS,
-    UpliftPart,
-    discard_tiles,
-    pretraining_part,
-    uplift_part,
-)
+from histoloom.uplift.trial import PREDICTIONS, START, VAL_PREDICTIONS, UpliftPart, pretraining_part, uplift_part
 
 ATTEMPTS = "uplift.jsonl"
 CHOICE = "choice.json"
@@ -180,7 +172,10 @@ def _train(work: Work, trials: list[Trial], read: dict[str, Any]) -> dict[ArmKey
     )
     jobs = [replace(started if trial.kind.pretrained else plain, trial=trial) for trial in trials]
     kept = [first.pretraining] if any(trial.kind.pretrained for trial in trials) else []
-    discard_tiles(training, besides=(*kept, *(job.part for job in jobs)))
+    mine = (*kept, *(job.part for job in jobs))
+    for path in [*training.glob("*")]:
+        if not path.name.startswith(mine):
+            discard(path)  # of a run with other params that was broken off: its tiles would fill the disk
     if kept:
         with work.pool(1) as call:
             call(pretraining_part, [first], "uplift: pretraining")

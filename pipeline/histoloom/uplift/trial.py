@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,6 @@ from histoloom.uplift.tiles import UpliftTiles, load_tiles
 
 PREDICTIONS, VAL_PREDICTIONS = "predictions.parquet", "val.parquet"
 START = "encoder.safetensors"
-_TILES = "tiles"
 _RETRIEVED_BY = "efficientnet-lite0"
 _MOST_COMPARED = 20_000
 """At most so many tiles of each label, and so many unlabelled ones in all, are compared by retrieval."""
@@ -96,13 +95,6 @@ def uplift_part(job: UpliftPart) -> dict[str, int]:
 def pretraining_part(job: UpliftPart) -> dict[str, int]:
     """Train the learner's encoder without labels on all train tiles, unless that was done."""
     return commit_part(job.parts, job.pretraining, lambda folder: _write_start(job, folder))["info"]
-
-
-def discard_tiles(work: Path, besides: Sequence[str]) -> None:
-    """Delete the unpacked tiles of models whose training was broken off, and which other params leave behind; not those of `besides`, parts."""
-    for model in [path for path in work.glob("*") if path.name not in besides]:
-        discard(model / _TILES)
-        discard_unpacked(model)
 
 
 def _write_start(job: UpliftPart, folder: Path) -> dict[str, int]:
@@ -172,7 +164,7 @@ def _gathered(
         return mapped_rows(folder, f"{which}-{name}", len(every), batches)
 
     every = rows if more is None else pd.concat([rows, more], ignore_index=True)
-    folder, which = job.work / job.part / _TILES, name_of_rows(every, ("store", "part", "index"))
+    folder, which = job.work / job.part / "tiles", name_of_rows(every, ("store", "part", "index"))
     images, told = written("image", tiles.batches(every)), np.empty(0, np.int64) if told is None else told
     if not tiles.masks:
         return images, np.concatenate([tiles.class_numbers(rows), told])
