@@ -22,3 +22,15 @@ def test_dice_is_symmetric_and_one_of_a_mask_with_itself(seed, classes):
     first, second = np.random.default_rng(seed).integers(0, classes + 1, (2, 3, 6, 6))
     assert dice(first, second, classes) == pytest.approx(dice(second, first, classes))
     assert dice(first, first, classes) == pytest.approx(np.ones(3)) and (dice(first, second, classes) <= 1).all()
+
+
+@given(side=st.integers(8, 40), across=st.integers(1, 8))
+@settings(max_examples=20)
+def test_a_sliver_that_is_missed_counts_less_than_half_a_tile(side, across):
+    sliver, half = np.zeros((2, 1, 40, 40), int)
+    sliver[0, :1, :across], half[0, :side, :20] = 1, 1
+    nothing = np.zeros_like(half)
+    assert dice(nothing, sliver, 1) == dice(nothing, half, 1) == 0
+    assert dice(nothing, sliver, 1, 0.05) > 0.9
+    assert dice(nothing, half, 1, 0.05) <= 80 / (80 + 8 * 20)
+    assert dice(half, half, 1, 0.05) == dice(nothing, nothing, 1, 0.05) == 1

@@ -142,6 +142,7 @@ def test_calibration_is_measured_and_drawn(calibration, train, held_out, tmp_pat
     together, found, bad = measure_filter_set(calibration, RealTiles(train, held_out, make_tiles(3)), config, 0)
     assert found["label"]["balanced_accuracy"] > 0.8 and found["near_copy"]["planted_caught"] > 0.9
     assert set(found["quality"]["spoilt_caught"]) == {"blur", "noise", "wash-out", "wrong colour", "blank", "pen"}
+    assert found["mask"]["exchanged_caught"] > 0.7 and len(bad["mask"]) == len(held_out)
     assert found["label"]["false_rejection_stated"] == FRACTION <= together["false_rejection_of_all"]
     assert together["test_tiles"] == 60 and found["quality"]["false_rejection_of_test"] < 0.3
     bad["near_copy"][0] = np.nan  # a flat tile has no score, and the others are drawn all the same

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_PLANTED = 64
+_BAD = {"near_copy": "copies, disguised", "mask": "real, under another's mask"}
 
 
 class RealTiles(NamedTuple):
@@ -42,7 +43,9 @@ class FilterMetrics(TypedDict, total=False):
     calibration_error : of the filter `label`, of its classes; of `mask`, of test pixels, after it was calibrated on held-out tiles.
     calibration_error_as_said, error, error_of_surest : of test pixels: before that; how many are wrong, and of the nine tenths that are surest.
 
-    The last ten are there for the filter or the split that they are of.
+    exchanged_caught : of held-out tiles, each with the mask of another.
+
+    The last eleven are there for the filter or the split that they are of.
     """
 
     threshold: float | None
@@ -53,6 +56,7 @@ class FilterMetrics(TypedDict, total=False):
     median_of_real: dict[str, float]
     spoilt_caught: dict[str, float]
     planted_caught: float
+    exchanged_caught: float
     accuracy: float
     balanced_accuracy: float
     recall: dict[str, float]
@@ -108,8 +112,11 @@ def measure_filter_set(calibration: Calibration, tiles: RealTiles, config: Train
             found["planted_caught"] = float(filter_.rejects(bad[name], threshold).mean())
         if type(filter_) is LabelFilter:
             found |= _accuracy(filter_, held_out)
-        if type(filter_) is MaskFilter and (errors := _certainty(filter_, test)):
-            found |= errors
+        if type(filter_) is MaskFilter:
+            found |= _certainty(filter_, test)
+            if (exchanged := _with_masks_of_others(held_out)) is not None:
+                bad[name] = filter_.scores(exchanged)[filter_.column].to_numpy()
+                found["exchanged_caught"] = float(filter_.rejects(bad[name], threshold).mean())
         by_filter[name] = found
     return Measured(_together(filters, held_out, unseen), by_filter, bad)
 
@@ -135,6 +142,15 @@ def _scores_of_copies(filter_: Filter, train: Tiles, rng: np.random.Generator) -
     some = train.images[np.unique(np.linspace(0, len(train) - 1, _MOST_PLANTED).astype(int))]
     copies = np.stack([disguised(image, rng) for image in some])
     return filter_.scores(replace(train, images=copies))[filter_.column].to_numpy()
+
+
+def _with_masks_of_others(tiles: Tiles) -> Tiles | None:
+    """The tiles whose masks are known, each with the mask of another that lies half of them away; None of fewer than two."""
+    known = tiles.part(MaskFilter.applies_to(tiles))
+    masks = known.read("mask")
+    if masks is None or len(known) < 2:
+        return None
+    return replace(known, read=lambda _: np.roll(masks, len(masks) // 2, 0))
 
 
 def _fraction_rejected(filter_: Filter, scores: pd.DataFrame, threshold: float | None) -> float | None:
@@ -192,7 +208,7 @@ def _histogram(axis: Axes, filter_: Filter, threshold: float | None, real: np.nd
     bins = np.linspace(low, high, 50).tolist()
     axis.hist(np.clip(real, bins[0], None), bins, density=True, color="#5b3f9e", alpha=0.7, label="real, held out")
     if bad is not None:
-        label = "copies, disguised" if filter_.name == "near_copy" else "real, spoilt"
+        label = _BAD.get(filter_.name, "real, spoilt")
         axis.hist(np.clip(bad, bins[0], None), bins, density=True, color="#c8285a", alpha=0.5, label=label)
     if threshold is not None:
         side = "above" if filter_.high_is_bad else "below"
