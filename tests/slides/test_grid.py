@@ -40,20 +40,28 @@ def test_a_shifted_grid_leaves_less_than_a_stated_rest_uncovered_and_holds_the_p
         assert np.diff(sorted({x for x, _ in shifted})).min(initial=least) >= min(least, stride)
 
 
-@given(size, size, step, step, st.integers(1, 200), st.data())
-def test_each_tile_is_in_one_block_whose_box_holds_it(width, height, tile, stride, block, data):
+@given(size, size, step, step, st.integers(1, 200), st.integers(0, 30), st.data())
+def test_each_tile_is_in_one_block_whose_box_holds_it_and_its_margin(width, height, tile, stride, block, margin, data):
     corners = [corner for corner in grid(width, height, tile, stride) if data.draw(st.booleans())][:60]
-    found = list(blocks(corners, tile, block))
+    found = list(blocks(corners, tile, block, margin))
+    alone = tile + 2 * margin
     assert Counter(corner for _, members in found for corner in members) == Counter(corners)
     for (left, top, across, down), members in found:
-        assert across < block + tile and down < block + tile
-        assert left >= 0 and top >= 0 and left + across <= width and top + down <= height
+        assert across < block + alone and down < block + alone
+        assert left >= -margin and top >= -margin and left + across <= width + margin and top + down <= height + margin
         for x, y in members:
-            assert left <= x and x + tile <= left + across and top <= y and y + tile <= top + down
-        assert across * down <= 1.25 * len(members) * tile**2
+            assert left + margin <= x and x + tile + margin <= left + across
+            assert top + margin <= y and y + tile + margin <= top + down
+        assert across * down <= 1.25 * len(members) * alone**2
 
 
 def test_a_block_that_lacks_a_corner_is_read_in_few_boxes():
     corners = [(x, y) for x, y in grid(80, 80, 10, 10) if x < 60 or y < 60]
     assert len(list(blocks(corners, 10, 80))) == 1
     assert len(list(blocks([(x, y) for x, y in corners if x < 30 or y < 20], 10, 80))) <= 4
+
+
+def test_a_wide_margin_is_not_read_again_and_again():
+    """Two tiles that lie a tile apart: each alone would read the margin between them twice."""
+    corners = [(0, 0), (20, 0)]
+    assert len(list(blocks(corners, 10, 100))) == 2 and len(list(blocks(corners, 10, 100, 20))) == 1

@@ -98,7 +98,7 @@ class Cutter:
         n, downsample = self.job.config.tile_px, choice.mpp / self.slide.mpp
         margin = 0 if self.segmenter is None else round(REACH_UM / choice.mpp)
         side = max(n, int(BLOCK_PX / self.slide.shrinkage(downsample)))
-        grouped = [(box.grown(margin), corners) for box, corners in blocks(choice.fractions, n, side)]
+        grouped = list(blocks(choice.fractions, n, side, margin))
         boxes = [box.scaled(downsample) for box, _ in grouped]
         rows: list[dict[str, Any]] = []
         blurred = 0

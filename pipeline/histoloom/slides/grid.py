@@ -37,32 +37,39 @@ def _starts(length_px: int, tile_px: int, stride_px: int, shift_from_px: int | N
 
 
 _MOST_READ = 1.25
-"""Pixels that are read for each pixel of tiles."""
+"""Pixels that are read for each pixel of tiles that are read one by one."""
 
 
-def blocks(corners: Iterable[Corner], tile_px: int, block_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
+def blocks(
+    corners: Iterable[Corner], tile_px: int, block_px: int, margin_px: int = 0
+) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
     """Group tiles so that one read serves many.
+
+    Parameters
+    ----------
+    margin_px : what is read beyond the tiles on each side of a box.
 
     Yields
     ------
     The box around the tiles whose corners lie in one block of side `block_px`, px of the target scale, and these corners.
-    Where they are so sparse that the box is a quarter larger than all of them together, it is parted in the middle, and its halves
-    again: it costs more to read what nobody asked for than to read often.
+    Where they are so sparse that the box is a quarter larger than if each were read alone, it is parted in the middle, and its
+    halves again: it costs more to read what nobody asked for than to read often.
     """
     grouped: dict[tuple[int, int], list[Corner]] = {}
     for x, y in corners:
         grouped.setdefault((y // block_px, x // block_px), []).append((x, y))
     for _, members in sorted(grouped.items()):
-        yield from _boxes(members, tile_px)
+        yield from _boxes(members, tile_px, margin_px)
 
 
-def _boxes(corners: list[Corner], tile_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
-    xs, ys = zip(*corners)
-    box = PixelBox(min(xs), min(ys), max(xs) + tile_px - min(xs), max(ys) + tile_px - min(ys))
-    if box.width * box.height <= _MOST_READ * len(corners) * tile_px**2:
+def _boxes(corners: list[Corner], tile_px: int, margin_px: int) -> Iterator[tuple[PixelBox[int], list[Corner]]]:
+    (xs, ys), alone_px = zip(*corners), tile_px + 2 * margin_px
+    left, top = min(xs) - margin_px, min(ys) - margin_px
+    box = PixelBox(left, top, max(xs) - min(xs) + alone_px, max(ys) - min(ys) + alone_px)
+    if box.width * box.height <= _MOST_READ * len(corners) * alone_px**2:
         yield box, corners
         return
     axis, along = (0, xs) if box.width > box.height else (1, ys)
     middle = (min(along) + max(along)) // 2
-    yield from _boxes([corner for corner in corners if corner[axis] <= middle], tile_px)
-    yield from _boxes([corner for corner in corners if corner[axis] > middle], tile_px)
+    yield from _boxes([corner for corner in corners if corner[axis] <= middle], tile_px, margin_px)
+    yield from _boxes([corner for corner in corners if corner[axis] > middle], tile_px, margin_px)
