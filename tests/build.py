@@ -257,6 +257,7 @@ def synthetic_rows(count: int, **columns) -> pd.DataFrame:
         "condition_ref": "",
         "program": "",
         "input_ref": None,
+        "like_ref": None,
         "guidance": [guidance] * count,
         "request": "",
         "purpose": "augment",

@@ -45,6 +45,7 @@ REQUESTS = [
      "counterfactual": True},
     {"name": "older", "tiles": 3, "change": {"number": {"meta_age": 90.0}}},
     {"name": "no-rna", "tiles": 2, "change": {"leave_out": ["rna", "text"], "label": "stroma"}},
+    {"name": "look-of-the-south", "tiles": 6, "where": {"patient_id": "p0"}, "like": {"cohort": {"site": "south"}}},
     {"name": "held-out", "tiles": 3, "where": {"patient_id": "p4"}, "purpose": "evaluate"},
 ]  # fmt: skip
 
@@ -223,7 +224,7 @@ def planned(request: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     sources = TileStore("data/tiles").rows().set_index("tile_id", drop=False).loc[rows["condition_ref"]]
     given = np.concatenate(
         [store.array(part, name)[:][place] for part, place in zip(rows["part"], _place(plan, rows))], dtype=np.int32
-    ).reshape(len(rows), 32, 32)
+    ).reshape(len(rows), 32, 32, *([3] if name == "image" else []))
     return given, TileStore("data/tiles").read(sources, name).astype(np.int32)
 
 
@@ -241,6 +242,20 @@ def test_masks_are_edited_as_asked(study):
     assert (given != source).any((1, 2)).all()
     given, source = planned("stroma-please", "edge")
     assert (given == source).all()
+
+
+def test_a_tile_is_given_the_embedding_of_another_and_all_else_of_its_own(study):
+    plan, real = pd.read_parquet(PLAN_FILE), TileStore("data/tiles")
+    rows, tiles = plan[plan["request"] == "look-of-the-south"], real.rows().set_index("tile_id", drop=False)
+    given, _ = planned("look-of-the-south", "image")
+    assert (given == real.read(tiles.loc[rows["like_ref"]])).all() and set(rows["like_group"]) == {"p1"}
+    given, source = planned("look-of-the-south", "mask")
+    assert (given == source).all() and set(rows["split_group"]) == {"p0"} and rows["cohort"].str.contains("north").all()
+    assert plan[plan["request"] != "look-of-the-south"]["like_ref"].isna().all()
+    made = TileStore("data/synthetic").rows().query("request == 'look-of-the-south'")
+    assert {tuple(row) for row in made["ancestors"]} == {("p0", "p1")} and set(made["like_ref"]) == set(
+        rows["like_ref"]
+    )
 
 
 def test_synthetic_tiles_keep_the_masks_that_they_were_given(study):
@@ -299,6 +314,7 @@ def test_a_slide_is_woven_under_every_condition_at_once(study):
     [
         ({"where": {"patient_id": "p4"}}, "held out (test), and purpose is augment"),
         ({"where": {"patient_id": "p9"}}, "no patient_id 'p9'"),
+        ({"like": {"patient_id": "p4"}}, "held out (test), and purpose is augment"),
     ],
 )
 def test_validate_names_requests_that_cannot_be(study, tmp_path, monkeypatch, request_, message):

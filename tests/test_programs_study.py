@@ -301,6 +301,8 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"remake": {"grow_um": 3}}, "names no region"),
         ({"remake": {"classes": ["tubule"]}}, "are no tile.masks.classes"),
         ({"change": {"leave_out": ["image"]}}, "'image' is not among"),
+        ({"like": {"label": "tumour"}}, "'image' is not among"),
+        ({"like": {"split": "val"}}, "like.split is val"),
         ({"reduce": "features", "purpose": "predict"}, "features and taps go together"),
         ({"start": {"noise": "own"}}, "state from: tile"),
         ({"start": OWN, "samples": 2}, "all samples would be the same"),

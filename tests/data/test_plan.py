@@ -74,6 +74,21 @@ def test_conditions_come_from_whom_the_purpose_allows(rows, config):
     assert made["label"].tolist() == real.loc[made["condition_ref"], "label"].tolist()
 
 
+@given(tables())
+def test_a_tile_is_like_one_of_train_even_one_without_a_label(rows):
+    real = rows.set_index("tile_id")
+    asked = {"name": "alike", "tiles": 7, "like": {}}
+    params = Params(
+        tile={"mpp": 1.0, "labels": {"classes": CLASSES}},
+        plan=Plan(target="none", requests=[asked]),
+        train_denoiser={"conditions": ["image"]},
+    )
+    plan = _make(rows, params)
+    train = real[real["split"] == "train"]
+    assert {*plan["like_ref"]} <= {*train.index} and len({*plan["like_ref"]}) == min(7, len(train))
+    assert plan["like_group"].tolist() == real.loc[plan["like_ref"], "split_group"].tolist()
+
+
 def test_a_tile_of_unknown_mask_is_no_source_of_masks():
     rows = tile_rows(8, label="tumour", split=["train"] * 6 + ["test"] * 2, masked=[True, False] * 4)
     masks = {

@@ -266,34 +266,41 @@ class Params(Section):
                 raise ValueError(f"plan.requests, {request.name!r}: {error}") from None
 
     def _check_request(self, request: Request) -> None:
-        where, change, names, mask = request.where, request.change, self.conditions, request.change.mask
+        change, names, mask = request.change, self.conditions, request.change.mask
+        selections = [*request.selections.values()]
         needs = {
             "mask": bool(mask.swap or mask.multiply or mask.scatter),
             "rna": change.rna is not None,
-            "genotype": bool(where.genotype or change.genotype),
+            "genotype": bool(change.genotype) or any(of.genotype for of in selections),
             "text": change.caption is not None,
+            "image": request.like is not None,
             "magnification": change.mpp is not None,
-            "cohort": bool(where.cohort or change.cohort),
+            "cohort": bool(change.cohort) or any(of.cohort for of in selections),
             "number": bool(change.number),
         }
         asked = [name for name, needed in needs.items() if needed] + sorted(change.leave_out)
         for name in (name for name in asked if name not in names):
             raise ValueError(f"'{name}' is not among train_denoiser.conditions")
-        columns = {"cohort": {*where.cohort, *change.cohort}, "number": {*change.number}}
+        columns = {"cohort": {*change.cohort}.union(*(of.cohort for of in selections)), "number": {*change.number}}
         for name, named in columns.items():
             if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
                 raise ValueError(f"{others} are no train_encoders.{name}.columns")
         if unknown := sorted({*request.chain} - {*self.models}):
             raise ValueError(f"chain names {unknown}, which models does not")
+        if request.like is not None and "picture" in names:
+            raise ValueError(
+                "like gives the embedding of another tile, and the condition picture shows the tile itself: take one out"
+            )
         if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
             raise ValueError("inversion goes back over steps of ddim or euler: set sample.scheduler to one of them")
         if request.start.inverted and self.last.sample.eta:
             raise ValueError("a tile that is inverted comes back without fresh noise alone: set sample.eta to 0")
-        of_start = request.start.where.contains if request.start.where else {}
-        masks = {*where.contains, *of_start, *mask.swap, *mask.swap.values(), *mask.multiply, *request.remake.classes}
+        shown = {name for of in selections for name in of.contains}
+        masks = {*shown, *mask.swap, *mask.swap.values(), *mask.multiply, *request.remake.classes}
         if extra := masks - {"background", *self.tile.masks.classes}:
             raise ValueError(f"{sorted(extra)} are no tile.masks.classes")
-        if extra := {label for label in (where.label, change.label) if label is not None} - {*self.tile.labels.classes}:
+        labels = {label for label in (change.label, *(of.label for of in selections)) if label is not None}
+        if extra := labels - {*self.tile.labels.classes}:
             raise ValueError(f"{sorted(extra)} are no tile.labels.classes")
         if request.counterfactual and change == Change():
             raise ValueError("counterfactual tiles differ in what 'change' states, and it is empty")

@@ -48,6 +48,8 @@ class Request(Program):
     """how many tiles; all: with purpose: predict, every tile that `where` selects"""
     where: Where = Where()
     change: Change = Change()
+    like: Where | None = None
+    """other real tiles, whose embeddings are given (condition image): one for each tile, in place of its own"""
     counterfactual: bool = Field(
         False, description="sample each tile twice from one seed: under its conditions as they are, and changed"
     )
@@ -55,11 +57,17 @@ class Request(Program):
     """augment: under conditions of the train split; evaluate: under held-out ones, measured and never emitted; predict: run
     on real tiles of any split, results in data/predicted, never emitted"""
 
+    @property
+    def selections(self) -> dict[str, Where]:
+        """What selects real tiles, by its key."""
+        stated = {"where": self.where, "start.where": self.start.where, "like": self.like}
+        return {key: where for key, where in stated.items() if where is not None}
+
     @model_validator(mode="after")
     def _reads_its_splits(self):
         """Tiles to augment are made of train tiles, and those to evaluate of held-out ones."""
         read = {"augment": ("train",), "evaluate": ("val", "test"), "predict": ("train", "val", "test")}[self.purpose]
-        for name, where in (("where", self.where), ("start.where", self.start.where or Where())):
+        for name, where in self.selections.items():
             if where.split is not None and where.split not in read:
                 raise ValueError(
                     f"{name}.split is {where.split}, and purpose: {self.purpose} reads {' and '.join(read)} tiles alone: leave it out, or "

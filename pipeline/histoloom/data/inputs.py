@@ -1,4 +1,4 @@
-"""The real tiles that a plan's rows begin from: which they are, and the arrays that are read of them."""
+"""The further real tiles that a plan's rows are made of: those that they begin from, with their arrays, and those that they are to be like."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from scipy.ndimage import distance_transform_edt
 
 from histoloom.config import Params, Request
 from histoloom.config.program import Program, Remake
+from histoloom.data.rows import in_rounds
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore, write_arrays
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
 INPUTS, FREE = "inputs", "free"
+GROUPS = ("split_group", "input_group", "like_group")
+"""Columns of a plan: the split groups that a row is made of."""
 CONDITION_COLUMNS = ("label", "caption", "rna", "genotype", "cohort", "number", "mpp")
 
 
@@ -37,8 +40,7 @@ def with_program(
         out["input_ref"] = out["condition_ref"]
         if begin_from is not None:
             order = np.random.default_rng(item_seed(seed, f"plan/{request.name}-/start"))
-            index = [order.permutation(len(begin_from)) for _ in range(-(-len(out) // len(begin_from)))]
-            out["input_ref"] = begin_from["tile_id"].to_numpy()[np.concatenate(index)[: len(out)]]
+            out["input_ref"] = in_rounds(begin_from, len(out), order)["tile_id"].to_numpy()
         tiles = rows.set_index("tile_id").loc[out["input_ref"]]
         out["input_group"] = tiles["split_group"].to_numpy()
         if request.start.inverted:
@@ -49,6 +51,15 @@ def with_program(
     of_each = [out.assign(tile_id=out["tile_id"] + f"-s{number}") for number in range(request.samples)]
     joined = pd.concat(of_each).sort_index(kind="stable").reset_index(drop=True)
     return joined.assign(seed=np.array([item_seed(seed, name) for name in joined["tile_id"]], np.uint64))
+
+
+def with_likes(drawn: pd.DataFrame, request: Request, likes: pd.DataFrame | None, seed: int) -> pd.DataFrame:
+    """Plan rows, each with the tile whose embedding it is given: one of `likes`, the rows that `like` picks; None where it picks none."""
+    if likes is None:
+        return drawn
+    order = np.random.default_rng(item_seed(seed, f"plan/{request.name}-/like"))
+    tiles = in_rounds(likes, len(drawn), order)
+    return drawn.assign(like_ref=tiles["tile_id"].to_numpy(), like_group=tiles["split_group"].to_numpy())
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from histoloom.config import Params, Plan
-from histoloom.data.inputs import CONDITION_COLUMNS, with_program
+from histoloom.data.inputs import CONDITION_COLUMNS, with_likes, with_program
 from histoloom.data.requests import ReadMasks, changed, chosen, edited_layouts
-from histoloom.data.rows import held_out_rows, shows_mask
+from histoloom.data.rows import held_out_rows, in_rounds, shows_mask
 from histoloom.data.schema import PLAN_ROW
 from histoloom.data.seeds import item_seed
 from histoloom.data.store import TileStore, write_arrays
@@ -123,12 +123,15 @@ def _drawn(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.
     for deficit in deficits(sources, config, params.tile.labels.classes):
         yield _draw(train[train["label"] == deficit.label], deficit.made, "augment", deficit.label, seed)
     pools = {"augment": train, "evaluate": held_out, "predict": sources}
+    alike = {"augment": rows[rows["split"] == "train"], "evaluate": held_out_rows(rows), "predict": rows}
     for request in config.requests:
         pool = pools[request.purpose]
         of_request = chosen(pool, request, request.where, params, masks)
         drawn = _draw(of_request, request.tiles, request.purpose, request.name, seed)
         begin_from = chosen(pool, request, request.start.where, params, masks) if request.start.where else None
-        yield changed(with_program(drawn, request, begin_from, sources, seed), request, train, params)
+        likes = chosen(alike[request.purpose], request, request.like, params, masks) if request.like else None
+        made = with_likes(with_program(drawn, request, begin_from, sources, seed), request, likes, seed)
+        yield changed(made, request, train, params)
     if config.evaluation_tiles:
         if held_out.empty:
             split = held_out_rows(rows)["split"].unique()
@@ -140,19 +143,17 @@ def _drawn(rows: pd.DataFrame, params: Params, masks: ReadMasks) -> Iterator[pd.
 
 
 def _draw(sources: pd.DataFrame, count: int | Literal["all"], purpose: str, request: str, seed: int) -> pd.DataFrame:
-    """Draw sources in shuffled rounds, so that none is drawn twice before each was drawn once; or all, in their order."""
+    """Draw sources in shuffled rounds, or all in their order."""
     if count == "all":
         drawn = sources
     else:
-        order = np.random.default_rng(item_seed(seed, f"plan/{request}-"))
-        rounds = -(-count // max(len(sources), 1))
-        index: list[np.ndarray] = [order.permutation(len(sources)) for _ in range(rounds)]
-        drawn = sources.iloc[np.concatenate(index)[:count] if index else []]
+        drawn = in_rounds(sources, count, np.random.default_rng(item_seed(seed, f"plan/{request}-")))
     ids = [f"{request}-{number:06d}" for number in range(len(drawn))]
     rows = drawn[[*CONDITION_COLUMNS, "split_group", "split"]].reset_index(drop=True)
     seeds, sources = np.array([item_seed(seed, name) for name in ids], np.uint64), drawn["tile_id"].to_numpy()
     rows = rows.assign(tile_id=ids, seed=seeds, purpose=purpose, request=request, condition_ref=sources)
-    return rows.assign(program="", input_ref=None, input_group=None, input_conditions=None)
+    nothing = dict.fromkeys(("input_ref", "input_group", "input_conditions", "like_ref", "like_group"))
+    return rows.assign(program="", **nothing)
 
 
 def _pack(plan: pd.DataFrame, name: str, config: Plan) -> pd.DataFrame:
@@ -198,6 +199,8 @@ class GivenTiles:
         """Name to (n, h, w[, 3])."""
         sources = self._by_id.loc[plan["condition_ref"]]
         arrays = {name: self.store.read(sources, name) for name in self.names}
+        if "image" in arrays and plan["like_ref"].notna().any():
+            arrays["image"] = self.store.read(self._by_id.loc[plan["like_ref"].fillna(plan["condition_ref"])])
         if "mask" in arrays:
             arrays |= edited_layouts(arrays, plan, self.store, self.rows, self.params)
         return arrays

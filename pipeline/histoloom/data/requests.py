@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -64,10 +65,10 @@ def check_requests(params: Params, manifest: Manifest, splits: dict[str, str]) -
     """Faults of requests that name slides or patients: unknown ones, and those whose split the purpose excludes."""
     found = Found("params.yaml")
     for number, request in enumerate(params.plan.requests):
-        for column in ("patient_id", "slide_id"):
-            if (value := getattr(request.where, column)) is None:
+        for (key, where), column in product(request.selections.items(), ("patient_id", "slide_id")):
+            if (value := getattr(where, column)) is None:
                 continue
-            place = f"plan.requests[{number}].where.{column}"
+            place = f"plan.requests[{number}].{key}.{column}"
             named = [entry for entry in manifest.stated if getattr(entry, column) == value]
             mine = {splits[g] for entry in named for g in (entry.patient_id, entry.slide_id) if g in splits}
             if not named:

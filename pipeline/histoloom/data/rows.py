@@ -42,6 +42,12 @@ def leaving_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["accepted"] & (rows["purpose"] == "augment")]
 
 
+def in_rounds(rows: pd.DataFrame, count: int, order: np.random.Generator) -> pd.DataFrame:
+    """So many rows, in shuffled rounds: none is drawn twice before each was drawn once. None of an empty table."""
+    rounds = [order.permutation(len(rows)) for _ in range(-(-count // max(len(rows), 1)))]
+    return rows.iloc[np.concatenate(rounds)[:count] if rounds else []]
+
+
 def spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """At most `count` rows, evenly spread over the table."""
     if len(rows) <= count:

@@ -55,12 +55,14 @@ PLAN_ROW = pa.schema(
         *_texts("purpose", "request", "label", "caption", "rna", "genotype", "cohort", "number"),
         ("mpp", pa.float64()),
         *_texts("condition_ref", "split_group", "split", "program", "input_ref", "input_group", "input_conditions"),
+        *_texts("like_ref", "like_group"),
     ]
 )
 """One row a tile to be made. `condition_ref` is the tile whose conditions it is given, `request` what asked for it.
 
 `program` is how the model is run (config/program.py), empty where it begins from noise alone. `input_ref` is the tile whose arrays are read then,
-`input_group` its split group, and `input_conditions` JSON of its own conditions by column, where it is inverted under them.
+`input_group` its split group, and `input_conditions` JSON of its own conditions by column, where it is inverted under them. `like_ref` is the
+tile whose embedding is given in place of its own, `like_group` that tile's split group.
 
 `rna` is the key of an expression profile, `genotype` the markers' states as text (conditions/genotype.py), `cohort` and `number` are
 JSON of a column of slides.csv to its value.
@@ -80,7 +82,7 @@ SYNTHETIC_ROW = pa.schema(
         ("seed", pa.uint64()),
         *_texts("scheduler"),
         ("steps", pa.int64()),
-        *_texts("precision", "window_layout", "generator_sha256", "condition_ref", "program", "input_ref"),
+        *_texts("precision", "window_layout", "generator_sha256", "condition_ref", "program", "input_ref", "like_ref"),
         ("guidance", GUIDANCE),
         *_texts("request", "purpose"),
         ("ancestors", pa.list_(pa.string())),

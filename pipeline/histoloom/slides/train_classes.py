@@ -168,7 +168,7 @@ def _check_plan(
 
 def _asked(request: Request, labels: Mapping[str, dict], masks: Mapping[str, dict]) -> list[tuple[str, Mapping]]:
     asked: list[tuple[str, Mapping]] = []
-    for where in filter(None, (request.where, request.start.where)):
+    for where in request.selections.values():
         asked += [] if where.label is None else [(where.label, labels)]
         asked += [(name, masks) for name, fraction in where.contains.items() if fraction > 0]
     return asked

@@ -15,6 +15,7 @@ from histoloom.config import Params
 from histoloom.config.denoiser_record import read_denoiser_record
 from histoloom.config.program import Program
 from histoloom.data.commit import commit_part
+from histoloom.data.inputs import GROUPS
 from histoloom.data.plan import PLAN, planned_masks, planned_tiles
 from histoloom.data.schema import SYNTHETIC_ROW, write_rows
 from histoloom.data.store import TileWriter, specs_of
@@ -127,7 +128,7 @@ def rows_of(plan: pd.DataFrame, params: Params, generator: str, device: str, *, 
         window_layout=None,
         **sampling
         | {"guidance": [sampling["guidance"]] * len(plan), "steps": _steps(plan["program"], sampling["steps"])},
-        ancestors=[sorted({*pair} - {None}) for pair in zip(plan["split_group"], plan["input_group"])],
+        ancestors=[sorted({*groups} - {None}) for groups in zip(*(plan[name] for name in GROUPS))],
     )
 
 
