@@ -32,6 +32,12 @@ def real_data() -> Path:
     return folder
 
 
+def dealt(names: pd.Series, parts: int) -> pd.Series:
+    """Each name's part, in seeded order."""
+    order = np.random.default_rng(0).permutation(sorted(names.unique()))
+    return pd.Series(np.arange(len(order)) % parts, index=order)
+
+
 def _params(tile: dict, conditions: list[str], evaluation_tiles: int, **sections: dict) -> dict:
     base = {
         "seed": 0,

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -19,12 +20,26 @@ from histoloom.conditions.encode import FACTS
 from histoloom.config.denoiser_record import CONDITIONS_FILE, ConditionSpec, DenoiserRecord, read_denoiser_record
 from histoloom.config.package import packaged, read_json
 from histoloom.data.commit import write_json
+from histoloom.data.lineage import read_lineage
 from histoloom.data.study_folder import Study as StudyFolder
 from histoloom.emit.model import Words, package_models
 from histoloom.errors import HistoloomError
 
 MODEL = "histoloom-base"
 DATASET = "her2st"
+ADAPTED: dict[str, Any] = {
+    "train_encoders": {"text": {"source": MODEL}},
+    "train_autoencoder": {
+        "init": MODEL, "down_factor": 4, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "steps": 200, "batch_size": 4,
+        "learning_rate": 5e-4, "mixed_precision": "bf16",
+    },
+    "encode": {"batch_size": 16, "symmetries": "flips", "precision": "bf16", "mask_detail": 2},
+    "train_denoiser": {"init": MODEL, "steps": 400, "batch_size": 16, "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16"},
+    "sample": {"steps": 20, "guidance": 1.5, "precision": "bf16"},
+    "filter": {"use": ["quality", "distance", "realism", "near_copy"], "min_yield": 0.02},
+    "emit": {"allow_unknown_ancestors": True},
+}  # fmt: skip
+"""Sections of a study that adapts the packaged model to tiles of 64 px."""
 _ENCODERS = {"text": "source", "rna": "init", "image": "source"}
 _OF_THE_STUDY = {"rna": ("table", "key", "min_matched"), "cohort": ("columns",)}
 """Params of encoders that say what a study has, and not how an encoder is trained."""
@@ -48,6 +63,12 @@ def specs_of(model: str) -> tuple[ConditionSpec, ...]:
     record = read_denoiser_record(packaged(model, "denoiser"))
     assert record is not None, "a package has one"
     return record.conditions
+
+
+def seen_by(model: str, dataset: str) -> set[str]:
+    """The patients of a data set that a packaged model was trained on, as they are named there."""
+    groups = read_lineage(packaged(model, "denoiser")).groups
+    return {name for of, name in (group.split(":", 1) for group in groups if ":" in group) if of == dataset}
 
 
 def as_packaged(params: dict, model: str) -> dict:

@@ -15,18 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks.run import arguments, report
 from benchmarks.studies import Study
-from histoloom.cli.main import cli
 from histoloom.config.learners import PlainLearner
 from histoloom.data.drawn import write_drawn
 from histoloom.data.nuclei_sets import monuseg_slides
 from histoloom.data.rows import spread
 from histoloom.data.store import UNKNOWN, TileStore
-from histoloom.errors import HistoloomError
 from histoloom.uplift.learner_comparison import Fold, LearnerComparison, MaskedTiles, dice_difference, mean_dice
 from histoloom.uplift.tasks import MaskTask
 
@@ -132,25 +129,13 @@ def _studies(work: Path, data: Path | None, steps: int) -> tuple[Study, Study]:
         "tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "train_filters", "plan", "sample"
     )
     for row in slides[unknown].itertuples():
-        _predict(few.folder, drawn / "data/slides" / row.path, work / "predicted" / row.slide_id, row.mpp)
-        for path in (work / "predicted" / row.slide_id).iterdir():
-            files[f"data/slides/predicted/{row.slide_id}/{path.name}"] = path
+        files |= few.predicted(row.slide_id, drawn / "data/slides" / row.path, row.mpp)
     others = slides[unknown].drop(columns="instances")
     others = others.assign(predicted=[f"predicted/{name}/prediction.json" for name in others["slide_id"]])
     rows = pd.concat([slides[~unknown], others]).fillna("").to_dict("records")
     every = Study(work / "every", params, rows, files, workers=0)
     every.run("tile", "train_encoders", "train_autoencoder", "encode", "train_denoiser", "plan", "sample")
     return few, every
-
-
-def _predict(study: Path, slide: Path, out: Path, mpp: str) -> None:
-    if (out / "prediction.json").exists():
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["predict", str(slide), str(out), "--model", str(study / "models/filters"), "--slide-mpp", mpp]
-    done = CliRunner().invoke(cli, arguments)
-    if done.exit_code:
-        raise HistoloomError(done.output)
 
 
 def _right(study: Study, rows: pd.DataFrame) -> float:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.inputs import real_data
-from benchmarks.packaged import MODEL
+from benchmarks.hospitals import hospital
+from benchmarks.inputs import dealt, real_data
+from benchmarks.packaged import ADAPTED
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
-from histoloom.data.nuclei_sets import monuseg_slides, tnbc_slides
 
 CLASSES = ("normal", "atypical")
 TARGET = "HamamatsuXR"
@@ -23,18 +23,6 @@ TARGET = "HamamatsuXR"
 BAR = ["real", "strong", "strong+ssl", "strong+retrieval"]
 _SIDE, _MPP, _MADE = 64, 0.25, 200
 _COMMON = {"seeds": 5, "pretraining": {"steps": 200, "batch_size": 32}}
-_ADAPTED: dict[str, Any] = {
-    "train_encoders": {"text": {"source": MODEL}},
-    "train_autoencoder": {
-        "init": MODEL, "down_factor": 4, "crop_px": 64, "detail_weight": 0.25, "perceptual_weight": 0.1, "steps": 200, "batch_size": 4,
-        "learning_rate": 5e-4, "mixed_precision": "bf16",
-    },
-    "encode": {"batch_size": 16, "symmetries": "flips", "precision": "bf16", "mask_detail": 2},
-    "train_denoiser": {"init": MODEL, "steps": 400, "batch_size": 16, "learning_rate": 5e-4, "ema_decay": 0.99, "mixed_precision": "bf16"},
-    "sample": {"steps": 20, "guidance": 1.5, "precision": "bf16"},
-    "filter": {"use": ["quality", "distance", "realism", "near_copy"], "min_yield": 0.02},
-    "emit": {"allow_unknown_ancestors": True},
-}  # fmt: skip
 
 
 class Question(NamedTuple):
@@ -95,7 +83,7 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
     table = _mitoses()
     table = table[table["set"] == "AMi-Br"].reset_index(drop=True)
     target, number = table["site"] == TARGET, pd.Series(pd.factorize(table["slide_id"])[0], table.index)
-    half = _dealt(table.loc[target, "slide_id"], 2).reindex(table["slide_id"]).to_numpy()
+    half = dealt(table.loc[target, "slide_id"], 2).reindex(table["slide_id"]).to_numpy()
     table["split"] = np.where(target & (half == fold), "test", np.where(~target & (number % 6 == 5), "val", "train"))
     taught = ~target & (table["split"] == "train")
     order = np.random.default_rng(1).permutation(table.loc[taught, "slide_id"].unique())
@@ -118,58 +106,6 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
     return study
 
 
-def hospital(root: Path, fold: int, fraction: float, taught: str = "monuseg", asked: str = "tnbc") -> Study:
-    """Nuclei of one set drawn, `taught`. Of the other set's patients, `asked`, one half lies in train without masks, and the other is tested on.
-
-    The generator is trained here from nothing, since the packaged one saw half of tnbc's patients.
-    """
-    folder = root / f"{'hospital' if taught == 'monuseg' else 'hospital-reversed'}-{fold}-{fraction:g}"
-    known, target = (_nuclei(folder, name) for name in (taught, asked))
-    known["split"] = np.where(pd.factorize(known["patient_id"])[0] % 6 == 5, "val", "train")
-    half = _dealt(target["patient_id"], 2)[target["patient_id"]].to_numpy()
-    target["split"] = np.where(half == fold, "test", "train")
-    target.loc[target["split"] == "train", _DRAWN[asked]] = None
-    order = np.random.default_rng(1).permutation(known.loc[known["split"] == "train", "patient_id"].unique())
-    kept = {*order[: max(2, round(fraction * len(order)))]}
-    known.loc[(known["split"] == "train") & ~known["patient_id"].isin(kept), _DRAWN[taught]] = None
-    slides = pd.concat([known, target], ignore_index=True).fillna("").to_dict("records")
-    drawn = {"tiles": 400, "where": {"contains": {"nucleus": 0.1}}}
-    swap = {"cohort": {"site": asked}}
-    params = {
-        "tile": {
-            "mpp": 0.5, "tile_px": 32, "stride_px": 32, "tissue": {"mpp": 4.0, "min_fraction": 0.1, "min_area_um2": 100},
-            "labels": {"source": "none", "classes": [], "unlabelled": "keep"}, "masks": {"source": "raster", "classes": ["nucleus"]},
-        },
-        "train_encoders": {"cohort": {"columns": ["site"]}},
-        "encode": {"symmetries": "turns"},
-        "train_denoiser": {
-            "target": "pixels", "conditions": ["cohort", "mask"], "map_input": "spade", "prediction": "sample", "channels": [24, 48, 48],
-            "steps": 1200, "batch_size": 16, "learning_rate": 1e-3, "ema_decay": 0.995, "drop": {"cohort": 0.1, "mask": 0.3},
-        },
-        "plan": {
-            "target": "none", "batch_size": 64,
-            "requests": [
-                {"name": "real-masks", **drawn, "change": swap},
-                {"name": "unswapped", **drawn},
-            ],
-        },
-        "sample": {"scheduler": "ddim", "steps": 20, "guidance": 1.5},
-        "train_filters": {"segmenter_steps": 400},
-        "filter": {"use": ["quality", "mask", "near_copy"]},
-        "uplift": {"task": "mask", "steps": 400, "batch_size": 8, "learning_rate": [2e-3, 5e-4], "ratios": [0.25], **_COMMON},
-    }  # fmt: skip
-    return Study(folder, params, slides, {})
-
-
-_DRAWN = {"monuseg": "instances", "tnbc": "mask"}
-"""Column of slides.csv that names what was drawn in a set."""
-
-
-def _nuclei(folder: Path, name: str) -> pd.DataFrame:
-    slides, others = {"monuseg": (monuseg_slides, "organ"), "tnbc": (tnbc_slides, "covered")}[name]
-    return slides(folder, real_data() / name).assign(site=name).drop(columns=others)
-
-
 _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
 _NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}
 _RARE = "noised0-of-noised1-of-inpainted"
@@ -179,10 +115,11 @@ _KNOWS_SCANNERS = {"steps": 1600, "drop": {"image": 0.5}}
 """With 400 steps, swapped tiles had the colours of the scanner that they came from: a cohort is a condition that the packaged model doesn't have."""
 _FOLLOWS_SCANNERS = {"cohort": 3.0, "label": 1.5, "image": 0.5, "text": 1.0}
 """Chosen by the colours of swapped tiles beside the target's unlabelled ones, before a learner was trained."""
+_MASKS = "real-masks-of-predicted-masks"
 _WITHOUT_OF_MASKS = {
-    "realism_filter": "strong+unfiltered-of-real-masks",
+    "filters": f"strong+unfiltered-of-{_MASKS}",
+    "predicted_masks": "strong+synthetic-of-real-masks",
     "targeting": "strong+synthetic-of-unswapped",
-    "mixing": "strong+synthetic-then-real-of-real-masks",
 }
 QUESTIONS = {
     "rare": Question(
@@ -203,12 +140,12 @@ QUESTIONS = {
         {"embedding": {"sample": {"guidance": _FOLLOWS_SCANNERS | {"image": 0.0}}}},
     ),
     "hospital": Question(
-        hospital, 2, (1.0, 0.1), "strong+synthetic-of-real-masks",
+        partial(hospital, uplift=_COMMON), 2, (1.0, 0.1), f"strong+synthetic-of-{_MASKS}",
         _WITHOUT_OF_MASKS,
         {},
     ),
     "hospital_reversed": Question(
-        partial(hospital, taught="tnbc", asked="monuseg"), 2, (1.0,), "strong+synthetic-of-real-masks",
+        partial(hospital, uplift=_COMMON, taught="tnbc", asked="monuseg"), 2, (1.0,), f"strong+synthetic-of-{_MASKS}",
         _WITHOUT_OF_MASKS,
         {},
     ),
@@ -232,12 +169,6 @@ def _mitoses() -> pd.DataFrame:
     return table
 
 
-def _dealt(names: pd.Series, parts: int) -> pd.Series:
-    """Each name's part, in seeded order."""
-    order = np.random.default_rng(0).permutation(sorted(names.unique()))
-    return pd.Series(np.arange(len(order)) % parts, index=order)
-
-
 def _of_mitoses(folder: Path, table: pd.DataFrame, conditions: list[str], requests: list[dict], ratio: float) -> Study:
     if not (folder / "data/mitoses.npz").exists():
         (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -251,9 +182,9 @@ def _of_mitoses(folder: Path, table: pd.DataFrame, conditions: list[str], reques
             "labels": {"source": "slide", "classes": list(CLASSES), "unlabelled": "keep"},
             "sets": [{"path": "data/mitoses.npz", "name": "mitosis", "mpp": _MPP}],
         },
-        **_ADAPTED,
+        **ADAPTED,
         "train_denoiser": {
-            **_ADAPTED["train_denoiser"], "conditions": conditions, "drop": {"magnification": 0} | dict.fromkeys(conditions[1:], 0.3),
+            **ADAPTED["train_denoiser"], "conditions": conditions, "drop": {"magnification": 0} | dict.fromkeys(conditions[1:], 0.3),
         },
         "plan": {"target": "none", "requests": requests, "batch_size": 32},
         "uplift": {

@@ -13,15 +13,18 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from benchmarks.run import chip
+from histoloom.cli.main import cli
 from histoloom.cli.recipe import merge
 from histoloom.conditions.encode import batch, null
 from histoloom.config import Sample
 from histoloom.data.commit import digest, hash_tree
 from histoloom.data.plan import PLAN
 from histoloom.data.store import TileStore
+from histoloom.errors import HistoloomError
 from histoloom.sampling.diffusion_model import generator_sha256, load_diffusion_model
 from histoloom.sampling.drawn import Drawn, Rows
 from histoloom.studies.stage_work import run_stage
@@ -91,6 +94,17 @@ class Study:
             sample = Sample(**self.params["sample"] | {"guidance": guidance})
             nothing = null(arrays, model.specs)
             return Drawn(model, sample, Rows(seeds, given, nothing)).samples[0]["image"]
+
+    def predicted(self, name: str, slide: Path, mpp: float | str) -> dict[str, Path]:
+        """Files of the masks that the segmenter of the filters predicts for a slide, by their place in a study's slides; kept for the next run."""
+        out = self.folder / "predicted" / name
+        if not (out / "prediction.json").exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            model = str(self.folder / "models/filters")
+            done = CliRunner().invoke(cli, ["predict", str(slide), str(out), "--model", model, "--slide-mpp", str(mpp)])
+            if done.exit_code:
+                raise HistoloomError(done.output)
+        return {f"data/slides/predicted/{name}/{path.name}": path for path in out.iterdir()}
 
     @property
     def plan(self) -> pd.DataFrame:
