@@ -44,7 +44,10 @@ def hospital(
     known.loc[(known["split"] == "train") & ~known["patient_id"].isin(kept), DRAWN[taught]] = None
     drawn = known[known[DRAWN[taught]].notna()]
     learner = Study(
-        folder / "learner", _params(taught, asked, uplift), drawn.fillna("").to_dict("records"), _files(folder, drawn)
+        folder / "learner",
+        _params(taught, asked, uplift, 400),
+        drawn.fillna("").to_dict("records"),
+        _files(folder, drawn),
     )
     learner.run(*_STAGES)
     slides, files = pd.concat([known, target], ignore_index=True), {}
@@ -55,10 +58,11 @@ def hospital(
         files |= learner.predicted(row["slide_id"], folder / "data/slides" / row["path"], row["mpp"])
         slides.loc[place, "predicted"] = f"predicted/{row['slide_id']}/prediction.json"
     slides.loc[hidden, list(DRAWN.values())] = None
-    return Study(folder, _params(taught, asked, uplift), slides.fillna("").to_dict("records"), files)
+    return Study(folder, _params(taught, asked, uplift, 200), slides.fillna("").to_dict("records"), files)
 
 
-def _params(taught: str, asked: str, uplift: dict[str, Any]) -> dict[str, Any]:
+def _params(taught: str, asked: str, uplift: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Params of a study whose filters' segmenter takes so many steps."""
     drawn = {"tiles": _MADE, "where": {"contains": {"nucleus": 0.1}, "cohort": {"site": taught}}}
     of_target = {"cohort": {"site": asked}}
     return {
@@ -82,7 +86,7 @@ def _params(taught: str, asked: str, uplift: dict[str, Any]) -> dict[str, Any]:
             ],
         },
         "sample": {**ADAPTED["sample"], "guidance": {"mask": 2.0, "cohort": 1.5, "image": 1.5, "text": 1.0}},
-        "train_filters": {"segmenter_steps": 400},
+        "train_filters": {"segmenter_steps": steps},
         "filter": {"use": ["quality", "mask", "near_copy"]},
         "uplift": {"task": "mask", "steps": 400, "batch_size": 8, "learning_rate": [2e-3, 5e-4], "ratios": [1.0], **uplift},
     }  # fmt: skip

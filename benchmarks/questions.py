@@ -117,7 +117,6 @@ _FOLLOWS_SCANNERS = {"cohort": 3.0, "label": 1.5, "image": 0.5, "text": 1.0}
 """Chosen by the colours of swapped tiles beside the target's unlabelled ones, before a learner was trained."""
 _MASKS = "real-masks-of-predicted-masks"
 _WITHOUT_OF_MASKS = {
-    "filters": f"strong+unfiltered-of-{_MASKS}",
     "predicted_masks": "strong+synthetic-of-real-masks",
     "targeting": "strong+synthetic-of-unswapped",
 }
