@@ -32,7 +32,7 @@ ReadMasks = Callable[[pd.DataFrame], np.ndarray]
 
 
 def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, masks: ReadMasks) -> pd.DataFrame:
-    """The rows that a request's `where`, or that of its start, picks.
+    """The rows that one of a request's selections picks.
 
     Raises
     ------
@@ -54,9 +54,10 @@ def chosen(rows: pd.DataFrame, request: Request, where: Where, params: Params, m
         keep &= _containing(rows, keep, where.contains, params.tile.masks.classes, masks)
     if not keep.any():
         split = {"augment": "train ", "evaluate": "held-out ", "predict": ""}[request.purpose]
+        key = next(key for key, selection in request.selections.items() if selection is where)
         raise HistoloomError(
-            f"plan.requests, '{request.name}': no {split}tile is as 'where' states ({where.model_dump(exclude_defaults=True)}). "
-            "Held-out conditions are for purpose: evaluate alone; else mend 'where'."
+            f"plan.requests, '{request.name}': no {split}tile is as '{key}' states ({where.model_dump(exclude_defaults=True)}). "
+            f"Held-out conditions are for purpose: evaluate alone; else mend '{key}'."
         )
     return rows[keep]
 
