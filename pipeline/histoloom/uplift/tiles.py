@@ -20,7 +20,7 @@ from histoloom.uplift.tasks import Task, label_task, mask_task
 _LEAST_TEST = 10
 _REAL = ("tile_id", "split", "split_group", "label")
 _SYNTHETIC = ("tile_id", "split_group", "label", "purpose", "accepted")
-_NOT_STATED = {"masked": False, "predicted": False, "request": ""}
+_NOT_STATED = {"masked": False, "request": ""}
 """Columns that stores of earlier versions lack, and what they would say."""
 
 
@@ -29,7 +29,7 @@ class UpliftTiles:
     """Rows that have what the task asks for, and the stores that their images lie in.
 
     synthetic_stores : of synthetic tiles. `store` in the rows counts the stores: 0 is `real`, then these.
-    every_train : all real train tiles, labelled or not: what the generator saw. pool : those without a label or mask.
+    every_train : all real train tiles, labelled or not: what the generator saw. pool : those without a label, or whose mask nobody drew.
     val : real tiles by which arms are chosen; none where val is what is tested on.
     classes : of labels, or of masks.
     not_in_train : class to the test tiles of it that aren't asked about, since train shows none.
@@ -93,11 +93,7 @@ def load_tiles(study: Study, params: Params) -> UpliftTiles:
         classes = tuple(c for c in params.tile.labels.classes if (every["label"] == c).any())
         kinds = [part[part["label"].isin(classes)] for part in (rows, synthetic)]
     known, synthetic = (part.reset_index(drop=True) for part in kinds)
-    pool = (
-        every[~(every["masked"].astype(bool) | every["predicted"].astype(bool))]
-        if masks
-        else every[every["label"].isna()]
-    )
+    pool = every[~every["masked"].astype(bool) if masks else every["label"].isna()]
     val = known[known["split"] == "val"] if (known["split"] == "test").any() else known.head(0)
     parts = (known[known["split"] == "train"], held_out_rows(known), val, every, pool)
     train, test, val, every, pool = (part.reset_index(drop=True) for part in parts)
