@@ -145,6 +145,16 @@ def test_a_tile_whose_mask_is_unknown_is_not_learnt_from(folder):
     assert found["arms"][0]["trained_on"] == {"real": 12, "synthetic": 0}
 
 
+def test_a_tile_whose_mask_a_model_predicted_is_retrieved_and_not_taken_for_annotated(folder):
+    _write_masks(folder)
+    rows = tile_rows(5, split="train", split_group="other", masked=False, predicted=True)
+    make_part(folder / "data/tiles", "predicted", rows.assign(tile_id=[f"p{n}" for n in range(5)]), tiles(5, 24),
+              masks=np.ones((5, 24, 24), np.uint8))  # fmt: skip
+    arms = ["real", "strong+retrieval"]
+    found = run_uplift(_mask_params(arms=arms, ratios=[1.0], seeds=1, steps=2, batch_size=4, learning_rate=1e-3))
+    assert [arm["trained_on"]["real"] for arm in found["arms"]] == [12, 12] and not found["left_out"]
+
+
 @pytest.fixture
 def at_once(monkeypatch) -> dict[str, int]:
     """The most tiles whose pixels are read together, five being asked for, and the most models whose tiles lie unpacked on the disk."""
