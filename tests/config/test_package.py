@@ -260,7 +260,9 @@ def test_params_in_a_package_need_not_have_what_it_was_begun_from(package):
     assert load_params(write(stated, package / "params.yaml")).train_denoiser.init == "folder/"
 
 
-@pytest.mark.parametrize("recipes", [["study"], ["study", "adapt"], ["study", "adapt", "../mine"]])
+@pytest.mark.parametrize(
+    "recipes", [["study"], ["study", "adapt"], ["study", "another-hospital"], ["study", "adapt", "../mine"]]
+)
 def test_recipes_and_the_demo_agree_with_their_models(package, recipes):
     from histoloom.cli.init import merge
 
