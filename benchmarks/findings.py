@@ -18,6 +18,8 @@ WORDS = {
     "hospital_reversed": "nuclei of MoNuSeg, hospitals that were not labelled, {percent} of TNBC's patients labelled",
 }
 
+RECIPES = {"hospital": "another-hospital", "hospital_reversed": "another-hospital"}
+
 
 def finding_of(name: str, fraction: float, studies: Sequence[Study], analysed: dict, other: str, asked: str) -> Finding:
     """A question at a label fraction; its folds are alike, so the first one's counts stand for all."""
@@ -41,6 +43,7 @@ def finding_of(name: str, fraction: float, studies: Sequence[Study], analysed: d
         "training_steps": params.train_autoencoder.steps * (params.train_denoiser.target.name == "latents")
         + params.train_denoiser.steps,
         "sampled_tiles": measured(studies[0], "filter")["augment"]["synthetic"],
+        "recipe": RECIPES.get(name),
     }
 
 

@@ -19,7 +19,7 @@ _NONE = {"difference": 0.0, "interval": [-0.02, 0.02], "interval_of_all": [-0.03
 FINDING = {
     "name": "rare-0.05", "words": "mitoses", "task": "label", "traits": ["rare class"], "labelled_tiles": 500, "labelled_groups": 90,
     "unlabelled_tiles": 700, "test_groups": 60, "best_other": "strong+ssl", "over_real": _CHANGE, "asked": "strong+synthetic", "gain": _NONE,
-    "training_steps": 600, "sampled_tiles": 800,
+    "training_steps": 600, "sampled_tiles": 800, "recipe": None,
 }  # fmt: skip
 
 
@@ -60,6 +60,13 @@ def test_what_a_study_lacks(changed, traits):
 def test_synthetic_tiles_are_advised_only_where_a_gain_stood(gain, said):
     text = " ".join(advice(_situation(), [FINDING | {"gain": gain}]))
     assert said in text and "600 steps of training" in text
+
+
+def test_a_recipe_that_makes_such_tiles_is_named():
+    (line,) = (
+        x for x in advice(_situation(), [FINDING | {"gain": _CHANGE, "recipe": "theirs"}]) if x.startswith("Advice")
+    )
+    assert "tiles like those of the recipe 'theirs' beside 'strong+ssl'" in line
 
 
 _LOST = {"difference": -0.03, "interval": [-0.05, -0.01], "interval_of_all": [-0.06, 0.0]}

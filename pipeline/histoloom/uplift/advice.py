@@ -37,7 +37,7 @@ class Finding(TypedDict):
 
     words : what it was, for a reader. traits : what its study lacked. asked : the arm with synthetic tiles that it was about.
     best_other : the best arm without synthetic tiles, `over_real` what it gained over real tiles without augmentation.
-    gain : what synthetic tiles gained over `best_other`.
+    gain : what synthetic tiles gained over `best_other`. recipe : of `histoloom init`, which makes such tiles.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Finding(TypedDict):
     gain: Change
     training_steps: int
     sampled_tiles: int
+    recipe: str | None
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,13 @@ def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
     if helped and lost:
         todo = (
             f"Don't rely on synthetic tiles: in one of these experiments they gained, in another they lost. Let val choose among "
-            f"{_listed(situation, ('strong', 'strong+ssl', 'strong+retrieval'))}. If you try '{helped[0]['asked']}' beside them, keep it only if "
+            f"{_listed(situation, ('strong', 'strong+ssl', 'strong+retrieval'))}. If you try {_tried(helped[0])} beside them, keep it only if "
             "your own test patients show a gain."
         )
     elif nearest in helped and nearest["gain"]["interval_of_all"][0] > 0:
-        todo = (
-            f"Sample synthetic tiles, and have uplift.arms try '{nearest['asked']}' beside '{nearest['best_other']}'."
-        )
+        todo = f"Sample synthetic tiles, and have uplift.arms try {_tried(nearest)} beside '{nearest['best_other']}'."
     elif nearest in helped:
-        todo = f"Try '{nearest['asked']}', but expect little: among all comparisons of that experiment its gain may be chance."
+        todo = f"Try {_tried(nearest)}, but expect little: among all comparisons of that experiment its gain may be chance."
     elif (over := nearest["over_real"]) is not None and over["interval"][0] <= 0:
         todo = (
             "Don't train a generator for this. Nothing was shown to be better than real tiles as they are. Let val choose among "
@@ -174,6 +173,15 @@ _COST = (
     "Cost of synthetic tiles there: {training_steps:,} steps of training, and {sampled_tiles:,} sampled tiles. Strong augmentation costs nothing, pretraining one "
     "short training without labels, retrieval one look at each unlabelled tile."
 )
+
+
+def _tried(finding: Finding) -> str:
+    """The arm with synthetic tiles that an experiment was about, and where such tiles come from."""
+    return (
+        f"'{finding['asked']}'"
+        if finding["recipe"] is None
+        else f"synthetic tiles like those of the recipe '{finding['recipe']}'"
+    )
 
 
 def _reported(finding: Finding) -> str:
