@@ -1,4 +1,4 @@
-"""The question `hospital` of `benchmarks.uplift`, in both directions: nuclei of a set of which no nucleus was drawn.
+"""The question `hospital` of `benchmarks.uplift`, in both directions: nuclei of a set of which no nucleus was drawn for the learner.
 
 A segmenter of the labelled set predicts masks for the other's unlabelled tiles. With these the packaged model is adapted to both sets. Then it paints
 masks that people drew in the look of the other set: each tile is given the embedding of an unlabelled tile of it.

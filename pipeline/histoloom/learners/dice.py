@@ -13,8 +13,8 @@ def dice(found: np.ndarray, stated: np.ndarray, classes: int, agreed: float = 0.
 
     Parameters
     ----------
-    agreed : pixels that are counted as agreeing beside those of the masks, as a fraction of a tile's pixels. With some, a
-        class of few pixels that is missed lowers the coefficient little, and one of many pixels much.
+    agreed : what is added to both sides of each class's fraction, of a tile's pixels: as if half as many pixels agreed in
+        addition. Then a class of few pixels that is missed lowers the coefficient little, and one of many pixels much.
     """
     found = np.where(stated == UNKNOWN, 0, found)
     each, more = np.full((classes, len(found)), np.nan), agreed * stated[0].size if len(stated) else 0.0

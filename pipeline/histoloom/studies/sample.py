@@ -17,7 +17,7 @@ from histoloom.config.program import Program
 from histoloom.data.commit import commit_part
 from histoloom.data.inputs import GROUPS
 from histoloom.data.plan import PLAN, planned_masks, planned_tiles
-from histoloom.data.schema import SYNTHETIC_ROW, write_rows
+from histoloom.data.schema import PLAN_ROW, SYNTHETIC_ROW, write_rows
 from histoloom.data.store import TileWriter, specs_of
 from histoloom.data.study_folder import Study
 from histoloom.sampling.chain import Link, PartRun
@@ -90,6 +90,7 @@ def sample_part(job: SamplePart) -> dict:
 
 def _write_part(job: SamplePart, folder: Path) -> dict:
     plan = pd.read_parquet(job.plan / PLAN, filters=[("part", "==", job.part)])
+    plan = plan.assign(**{name: None for name in PLAN_ROW.names if name not in plan})  # of an earlier version
     masks = {name: planned_tiles(job.plan, job.part, name) for name in planned_masks(job.plan)}
     size, classes = job.params.plan.batch_size, job.params.tile.masks.classes
     part, start = PartRun(plan, job.plan, job.part, size, classes), 0

@@ -35,13 +35,13 @@ _CERTAINTY_TILES = 256
 _TRAINED_AT_ONCE = 16
 _MOST_CAPTIONS = 256
 _AGREED = 0.05
-"""Of a tile's pixels, so many are counted as agreeing with its mask. Else a sliver of a nucleus that is missed at a tile's border counts as
+"""As if a fortieth of the tile agreed in addition (learners.dice). Else a sliver of a nucleus that is missed at a tile's border counts as
 much as all its nuclei, and where real tiles have such slivers no threshold above 0 can be set."""
 
 
 @dataclass(frozen=True)
 class MaskFilter(Filter):
-    """Dice coefficient of the tile's stated mask with what a learner of real tiles finds, a twentieth of the tile counted as agreeing."""
+    """Dice coefficient of the tile's stated mask with what a learner of real tiles finds, as if a fortieth of the tile agreed in addition."""
 
     kept: Kept
     name = "mask"
