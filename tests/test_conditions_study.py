@@ -45,7 +45,7 @@ REQUESTS = [
      "counterfactual": True},
     {"name": "older", "tiles": 3, "change": {"number": {"meta_age": 90.0}}},
     {"name": "no-rna", "tiles": 2, "change": {"leave_out": ["rna", "text"], "label": "stroma"}},
-    {"name": "look-of-the-south", "tiles": 6, "where": {"patient_id": "p0"}, "like": {"cohort": {"site": "south"}}},
+    {"name": "look-of-the-south", "tiles": 9, "where": {"patient_id": "p0"}, "like": {"cohort": {"site": "south"}}},
     {"name": "held-out", "tiles": 3, "where": {"patient_id": "p4"}, "purpose": "evaluate"},
 ]  # fmt: skip
 
@@ -249,6 +249,7 @@ def test_a_tile_is_given_the_embedding_of_another_and_all_else_of_its_own(study)
     rows, tiles = plan[plan["request"] == "look-of-the-south"], real.rows().set_index("tile_id", drop=False)
     given, _ = planned("look-of-the-south", "image")
     assert (given == real.read(tiles.loc[rows["like_ref"]])).all() and set(rows["like_group"]) == {"p1"}
+    assert tiles.loc[rows["like_ref"], "mpp"].tolist() == rows["mpp"].tolist() and rows["mpp"].nunique() == 2
     given, source = planned("look-of-the-south", "mask")
     assert (given == source).all() and set(rows["split_group"]) == {"p0"} and rows["cohort"].str.contains("north").all()
     assert plan[plan["request"] != "look-of-the-south"]["like_ref"].isna().all()
