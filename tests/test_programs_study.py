@@ -303,6 +303,7 @@ def test_a_model_of_vectors_draws_labels(tmp_path, monkeypatch):
         ({"change": {"leave_out": ["image"]}}, "'image' is not among"),
         ({"like": {"label": "tumour"}}, "'image' is not among"),
         ({"like": {"split": "val"}}, "like.split is val"),
+        ({"like": {}, "counterfactual": True, "change": {"label": "stroma"}}, "leave one out"),
         ({"reduce": "features", "purpose": "predict"}, "features and taps go together"),
         ({"start": {"noise": "own"}}, "state from: tile"),
         ({"start": OWN, "samples": 2}, "all samples would be the same"),

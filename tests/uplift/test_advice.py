@@ -69,6 +69,13 @@ def test_a_recipe_that_makes_such_tiles_is_named():
     assert "tiles like those of the recipe 'theirs' beside 'strong+ssl'" in line
 
 
+def test_what_was_found_of_another_hospital_advises_none_who_has_no_other():
+    found = FINDING | {"traits": ["another cohort", "few labels"], "gain": _CHANGE, "recipe": "theirs"}
+    few = {"groups": 5, "labelled": {"normal": 400, "atypical": 300}}
+    assert "Nothing like it was measured" in " ".join(advice(_situation(**few), [found]))
+    assert "'theirs'" in " ".join(advice(_situation(**few, other_cohorts=("site=B",)), [found]))
+
+
 _LOST = {"difference": -0.03, "interval": [-0.05, -0.01], "interval_of_all": [-0.06, 0.0]}
 
 

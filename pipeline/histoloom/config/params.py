@@ -287,10 +287,6 @@ class Params(Section):
                 raise ValueError(f"{others} are no train_encoders.{name}.columns")
         if unknown := sorted({*request.chain} - {*self.models}):
             raise ValueError(f"chain names {unknown}, which models does not")
-        if request.like is not None and "picture" in names:
-            raise ValueError(
-                "like gives the embedding of another tile, and the condition picture shows the tile itself: take one out"
-            )
         if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
             raise ValueError("inversion goes back over steps of ddim or euler: set sample.scheduler to one of them")
         if request.start.inverted and self.last.sample.eta:

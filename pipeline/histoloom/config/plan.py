@@ -82,6 +82,10 @@ class Request(Program):
                 raise ValueError(f"tiles: all is of purpose: predict, and it is {self.purpose}: state how many")
             if self.reduce.name not in ("each", "best"):
                 raise ValueError(f"reduce: {self.reduce.name} makes no tiles to {self.purpose}: set purpose: predict")
+        if self.counterfactual and self.like is not None:
+            raise ValueError(
+                "counterfactual tiles differ in what change states, and like gives both another tile's embedding: leave one out"
+            )
         if self.counterfactual and self.reduce.name == "each" and self.samples > 1:
             raise ValueError("counterfactual tiles are made one by one: leave samples out, and raise tiles")
         return self

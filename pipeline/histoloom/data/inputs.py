@@ -56,13 +56,13 @@ def with_program(
 def with_likes(drawn: pd.DataFrame, request: Request, likes: pd.DataFrame | None, seed: int) -> pd.DataFrame:
     """Plan rows, each with the tile whose embedding it is given: one of `likes`, the rows that `like` picks; None where it picks none.
 
-    It is of the row's scale, where `likes` has any of that scale.
+    It is of the scale that the row is to have, where `likes` has any of that scale.
     """
     if likes is None:
         return drawn
     order = np.random.default_rng(item_seed(seed, f"plan/{request.name}-/like"))
-    out = drawn.copy()
-    for mpp, members in drawn.groupby("mpp"):
+    out, scales = drawn.copy(), drawn["mpp"] if request.change.mpp is None else drawn["mpp"] * 0 + request.change.mpp
+    for mpp, members in drawn.groupby(scales):
         of_scale = likes[likes["mpp"] == mpp]
         tiles = in_rounds(of_scale if len(of_scale) else likes, len(members), order)
         out.loc[members.index, "like_ref"] = tiles["tile_id"].to_numpy()

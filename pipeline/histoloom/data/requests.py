@@ -102,7 +102,8 @@ def _containing(
     out = pd.Series(False, index=rows.index)
     for _, members in rows[keep].groupby("part"):
         found = masks(members)
-        enough = [(found == classes.index(name) + 1).mean((1, 2)) >= fraction for name, fraction in least.items()]
+        ids = {name: number for number, name in enumerate(("background", *classes))}
+        enough = [(found == ids[name]).mean((1, 2)) >= fraction for name, fraction in least.items()]
         out[members.index] = np.all(enough, 0)
     return out
 

@@ -13,14 +13,18 @@ def dice(found: np.ndarray, stated: np.ndarray, classes: int, agreed: float = 0.
 
     Parameters
     ----------
-    agreed : what is added to both sides of each class's fraction, of a tile's pixels: as if half as many pixels agreed in
-        addition. Then a class of few pixels that is missed lowers the coefficient little, and one of many pixels much.
+    agreed : what is added to both sides of the fraction, of a tile's known pixels: as if half as many pixels agreed in
+        addition. Then few pixels that are missed lower the coefficient little, and many pixels much. Of several classes
+        each counts by how many pixels it has beside these, so that what is found in excess never raises it.
     """
-    found = np.where(stated == UNKNOWN, 0, found)
-    each, more = np.full((classes, len(found)), np.nan), agreed * stated[0].size if len(stated) else 0.0
+    known = stated != UNKNOWN
+    found, more = np.where(known, found, 0), agreed * known.sum((1, 2))
+    sizes, each = np.zeros((classes, len(found))), np.zeros((classes, len(found)))
     for number in range(classes):
         ours, theirs = found == number + 1, stated == number + 1
-        size = ours.sum((1, 2)) + theirs.sum((1, 2))
-        np.divide(2 * (ours & theirs).sum((1, 2)) + more, size + more, out=each[number], where=size > 0)
-    known = np.isfinite(each)
-    return np.where(known.any(0), np.nansum(each, 0) / np.maximum(known.sum(0), 1), 1.0)
+        sizes[number] = ours.sum((1, 2)) + theirs.sum((1, 2))
+        np.divide(2 * (ours & theirs).sum((1, 2)), sizes[number], out=each[number], where=sizes[number] > 0)
+    weights = np.divide(sizes, sizes + more, out=np.zeros_like(sizes), where=sizes > 0)
+    total = weights.sum(0)
+    mean = np.divide((weights * each).sum(0), total, out=np.ones(len(found)), where=total > 0)
+    return 1 - (1 - np.prod(1 - weights, 0)) * (1 - mean)

@@ -82,8 +82,10 @@ def measured_predictions(
         if rows.empty or not _predicts_masks(real, predicted, rows, sources):
             continue
         begun = rows["input_ref"].notna().any()  # the data that it begins from are the tile's own mask, or another's
-        if begun or request in told:
+        alike = "like_ref" in rows and rows["like_ref"].notna().any()
+        if begun or alike or request in told:
             why = "they were begun from masks" if begun else "its model was given the tiles' own masks"
+            why = "its model was given the embeddings of other tiles" if alike else why
             console.print(f"evaluate: masks of the request '{request}' are not measured: {why}", markup=False)
             continue
         of = sources["split"].to_numpy()

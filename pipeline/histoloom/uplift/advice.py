@@ -18,6 +18,8 @@ from histoloom.data.slide_fields import chosen
 Trait = Literal["rare class", "another cohort", "few labels", "all labels"]
 """What a study lacks. A study may lack several things."""
 MEASURED = "measured.json"
+_ELSEWHERE: Trait = "another cohort"
+"""What was found of another hospital tells nothing where there is none."""
 _RARE = 0.25
 """A class with fewer train tiles than this fraction of the largest one's is rare."""
 _FEW = 10
@@ -119,7 +121,9 @@ def findings() -> list[Finding]:
 def alike(situation: Situation, measured: Iterable[Finding]) -> list[Finding]:
     """Experiments of the same task whose studies lacked the same thing, those with the nearest number of labelled tiles first."""
     count = sum(situation.labelled.values())
-    same = [f for f in measured if f["task"] == situation.task and {*f["traits"]} & {*situation.traits}]
+    traits = {*situation.traits}
+    same = [f for f in measured if f["task"] == situation.task and {*f["traits"]} & traits]
+    same = [f for f in same if _ELSEWHERE not in f["traits"] or _ELSEWHERE in traits]
     return sorted(same, key=lambda f: max(f["labelled_tiles"], count) / max(1, min(f["labelled_tiles"], count)))
 
 

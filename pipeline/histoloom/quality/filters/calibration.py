@@ -114,7 +114,7 @@ def measure_filter_set(calibration: Calibration, tiles: RealTiles, config: Train
             found |= _accuracy(filter_, held_out)
         if type(filter_) is MaskFilter:
             found |= _certainty(filter_, test)
-            if (exchanged := _with_masks_of_others(held_out)) is not None:
+            if threshold is not None and (exchanged := _with_masks_of_others(held_out)) is not None:
                 bad[name] = filter_.scores(exchanged)[filter_.column].to_numpy()
                 found["exchanged_caught"] = float(filter_.rejects(bad[name], threshold).mean())
         by_filter[name] = found
@@ -145,12 +145,14 @@ def _scores_of_copies(filter_: Filter, train: Tiles, rng: np.random.Generator) -
 
 
 def _with_masks_of_others(tiles: Tiles) -> Tiles | None:
-    """The tiles whose masks are known, each with the mask of another that lies half of them away; None of fewer than two."""
+    """The tiles whose masks are known, each with the mask of another that lies half of them away; of those whose masks differ. None if there are none."""
     known = tiles.part(MaskFilter.applies_to(tiles))
     masks = known.read("mask")
     if masks is None or len(known) < 2:
         return None
-    return replace(known, read=lambda _: np.roll(masks, len(masks) // 2, 0))
+    others = np.roll(masks, len(masks) // 2, 0)
+    differ = (masks != others).any((1, 2))
+    return replace(known.part(differ), read=lambda _: others[differ]) if differ.any() else None
 
 
 def _fraction_rejected(filter_: Filter, scores: pd.DataFrame, threshold: float | None) -> float | None:
