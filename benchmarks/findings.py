@@ -19,6 +19,7 @@ WORDS = {
 }
 
 RECIPES = {"hospital": "another-hospital", "hospital_reversed": "another-hospital"}
+"""Recipes of `histoloom init` that make the tiles of a question's arm."""
 
 
 def finding_of(name: str, fraction: float, studies: Sequence[Study], analysed: dict, other: str, asked: str) -> Finding:

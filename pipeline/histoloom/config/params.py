@@ -265,6 +265,22 @@ class Params(Section):
             except ValueError as error:
                 raise ValueError(f"plan.requests, {request.name!r}: {error}") from None
 
+    def _check_like(self, request: Request) -> None:
+        made, read = set[str | None](), set[str]()
+        for link in self.chains()[request.chain or self.sample.chain].values():
+            target = link.train_denoiser.target
+            read |= {*link.train_denoiser.conditions} - made
+            made |= {target.condition} if target.name in _NO_PICTURES else {"image", "picture"}
+        if "image" not in read:
+            raise ValueError(
+                "like gives the embedding of another tile, and no model that it runs is given one of a real tile: 'image' is not among their "
+                "train_denoiser.conditions, or a model before makes it"
+            )
+        if "picture" in read:
+            raise ValueError(
+                "like gives the embedding of another tile, and the condition picture shows the tile itself: take one out"
+            )
+
     def _check_request(self, request: Request) -> None:
         change, names, mask = request.change, self.conditions, request.change.mask
         selections = [*request.selections.values()]
@@ -273,7 +289,6 @@ class Params(Section):
             "rna": change.rna is not None,
             "genotype": bool(change.genotype) or any(of.genotype for of in selections),
             "text": change.caption is not None,
-            "image": request.like is not None,
             "magnification": change.mpp is not None,
             "cohort": bool(change.cohort) or any(of.cohort for of in selections),
             "number": bool(change.number),
@@ -287,6 +302,8 @@ class Params(Section):
                 raise ValueError(f"{others} are no train_encoders.{name}.columns")
         if unknown := sorted({*request.chain} - {*self.models}):
             raise ValueError(f"chain names {unknown}, which models does not")
+        if request.like is not None:
+            self._check_like(request)
         if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
             raise ValueError("inversion goes back over steps of ddim or euler: set sample.scheduler to one of them")
         if request.start.inverted and self.last.sample.eta:

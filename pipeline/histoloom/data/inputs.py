@@ -61,7 +61,8 @@ def with_likes(drawn: pd.DataFrame, request: Request, likes: pd.DataFrame | None
     if likes is None:
         return drawn
     order = np.random.default_rng(item_seed(seed, f"plan/{request.name}-/like"))
-    out, scales = drawn.copy(), drawn["mpp"] if request.change.mpp is None else drawn["mpp"] * 0 + request.change.mpp
+    changed = request.change.mpp
+    out, scales = drawn.copy(), drawn["mpp"] if changed is None else pd.Series(changed, drawn.index)
     for mpp, members in drawn.groupby(scales):
         of_scale = likes[likes["mpp"] == mpp]
         tiles = in_rounds(of_scale if len(of_scale) else likes, len(members), order)

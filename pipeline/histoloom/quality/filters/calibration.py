@@ -43,7 +43,7 @@ class FilterMetrics(TypedDict, total=False):
     calibration_error : of the filter `label`, of its classes; of `mask`, of test pixels, after it was calibrated on held-out tiles.
     calibration_error_as_said, error, error_of_surest : of test pixels: before that; how many are wrong, and of the nine tenths that are surest.
 
-    exchanged_caught : of held-out tiles, each with the mask of another.
+    exchanged_caught : of held-out tiles, each with the mask of another that differs from its own; left out without a threshold.
 
     The last eleven are there for the filter or the split that they are of.
     """

@@ -24,15 +24,7 @@ def check_stages(params: Params, cluster: Cluster, reviews: Path) -> list[Fault]
         place = f"models.{name}." if name else ""
         out += [key_fault(f"{place}{key}", *said) for key, *said in _training(model)]
     whole = params.last
-    checks = [
-        _plan(whole),
-        _likes(params),
-        _steps(whole),
-        _canvases(whole),
-        _filters(whole, reviews),
-        _uplift(whole),
-        _named(whole),
-    ]
+    checks = [_plan(whole), _steps(whole), _canvases(whole), _filters(whole, reviews), _uplift(whole), _named(whole)]
     return [*out, *_device(whole, cluster), *(key_fault(*each) for check in checks for each in check)]
 
 
@@ -119,31 +111,6 @@ def _plan(params: Params) -> Iterator[Problem]:
         for name in (n for n in request.change.leave_out if registered("condition", n).column is None):
             key, remedy = f"plan.requests[{number}].change.leave_out", "sample.guidance can leave it out of all"
             yield key, f"'{name}' can't be left out of single tiles.", f"{remedy} ({name}: 0)."
-
-
-def _likes(params: Params) -> Iterator[Problem]:
-    """Requests whose models are not given the embedding of another tile."""
-    chains = params.chains()
-    for number, request in enumerate(params.plan.requests):
-        if request.like is None:
-            continue
-        key, made, read = f"plan.requests[{number}].like", set[str](), set[str]()
-        for link in chains[request.chain or params.sample.chain].values():
-            read |= {*link.train_denoiser.conditions} - (made | ({"image", "picture"} if "image" in made else set()))
-            made |= {
-                *registered("target", link.train_denoiser.target.name).makes,
-                link.train_denoiser.target.condition or "",
-            }
-        if "image" not in read:
-            problem = "no model that it runs is given the embedding of a real tile, so it would change nothing."
-            yield (
-                key,
-                problem,
-                "add image to train_denoiser.conditions of the model that makes the tiles, or take like out.",
-            )
-        if "picture" in read:
-            problem = "it gives the embedding of another tile, and the condition picture shows the tile itself."
-            yield key, problem, "take one of them out."
 
 
 def _steps(params: Params) -> Iterator[Problem]:

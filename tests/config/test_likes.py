@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
+from pydantic import ValidationError
 
 from histoloom.config import Params
-from histoloom.studies.checks.params import _likes
 
 _TILES = {"train_denoiser": {"conditions": ["label", "image"]}}
 _PIXELS = {"train_denoiser": {"target": "pixels", "conditions": ["label"]}}
@@ -27,13 +29,13 @@ _PLAIN = {"train_denoiser": {"conditions": ["label", "picture"]}}
     ids=["embedding", "picture made before", "embedding made before", "chain of its own without", "picture elsewhere"],
 )
 def test_like_needs_a_model_that_is_given_the_embedding_of_a_real_tile(models, chain, own, refused):
-    request = {"name": "a", "tiles": 2, "like": {}, "chain": own}
-    other = {"name": "b", "tiles": 2, "chain": ["plain"]} if "plain" in models and not refused else None
-    params = Params(
-        tile={"mpp": 1.0, "labels": {"classes": ["pink", "blue"]}},
-        models=models,
-        sample={"chain": chain},
-        plan={"target": "none", "requests": [request, other] if other else [request]},
-    )
-    said = [key for key, *_ in _likes(params)]
-    assert ("plan.requests[0].like" in said) == refused
+    request = {"name": "one", "tiles": 2, "like": {}, "chain": own}
+    others = [{"name": "other", "tiles": 2, "chain": ["plain"]}] if "plain" in models else []
+    params = {
+        "tile": {"mpp": 1.0, "labels": {"classes": ["pink", "blue"]}},
+        "models": models,
+        "sample": {"chain": chain},
+        "plan": {"target": "none", "requests": [request, *others]},
+    }
+    with pytest.raises(ValidationError, match="like gives the embedding") if refused else nullcontext():
+        Params.model_validate(params)
