@@ -21,6 +21,8 @@ DRAWN = {"monuseg": "instances", "tnbc": "mask"}
 """Column of slides.csv that names what was drawn in a set."""
 SURE = 0.6
 """A pixel of a predicted mask is known from this certainty on: looked at before anything was measured."""
+FOLLOWS = {"mask": 2.0, "cohort": 1.5, "image": 1.5, "text": 1.0}
+"""Guidance of the tiles' conditions."""
 _SIDE, _MADE = 64, 400
 _STAGES = ("tile", "train_encoders", "train_filters")
 
@@ -85,7 +87,7 @@ def _params(taught: str, asked: str, uplift: dict[str, Any], steps: int) -> dict
                 {"name": "unswapped", **drawn},
             ],
         },
-        "sample": {**ADAPTED["sample"], "guidance": {"mask": 2.0, "cohort": 1.5, "image": 1.5, "text": 1.0}},
+        "sample": {**ADAPTED["sample"], "guidance": FOLLOWS},
         "train_filters": {"segmenter_steps": steps},
         "filter": {"use": ["quality", "mask", "near_copy"]},
         "uplift": {"task": "mask", "steps": 400, "batch_size": 8, "learning_rate": [2e-3, 5e-4], "ratios": [1.0], **uplift},

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.hospitals import hospital
+from benchmarks.hospitals import FOLLOWS, hospital
 from benchmarks.inputs import dealt, real_data
 from benchmarks.packaged import ADAPTED
 from benchmarks.studies import Study
@@ -31,7 +31,7 @@ class Question(NamedTuple):
     study : (root, fold, label fraction) to the study that answers it.
     fractions : of the labels; the claim is about the first.
     asked : the arm that the claim is about. others : arms that lack one of its ingredients, by what they lack.
-    without : what is changed in params of studies that lack one, by what they lack; there the arm `asked` is tried alone.
+    without : what is changed in params of studies that lack one, by what they lack; there the arm `asked` is tried beside `real` alone.
     """
 
     study: Callable[[Path, int, float], Study]
@@ -119,6 +119,10 @@ _WITHOUT_OF_MASKS = {
     "drawn_masks": "strong+synthetic-of-predicted-masks",
     "targeting": "strong+synthetic-of-unswapped",
 }
+_LESS_OF_MASKS = {
+    "embedding": {"sample": {"guidance": FOLLOWS | {"image": 0.0}}},
+    "ratio": {"uplift": {"ratios": [0.25]}},
+}
 QUESTIONS = {
     "rare": Question(
         rare, 1, (0.05, 0.02, 0.1, 1.0), f"strong+synthetic-of-{_RARE}",
@@ -138,14 +142,14 @@ QUESTIONS = {
         {"embedding": {"sample": {"guidance": _FOLLOWS_SCANNERS | {"image": 0.0}}}},
     ),
     "hospital": Question(
-        partial(hospital, uplift=_COMMON), 2, (1.0, 0.1), "strong+synthetic-of-real-masks",
+        partial(hospital, uplift=_COMMON), 2, (1.0,), "strong+synthetic-of-real-masks",
         _WITHOUT_OF_MASKS,
-        {},
+        _LESS_OF_MASKS,
     ),
     "hospital_reversed": Question(
         partial(hospital, uplift=_COMMON, taught="tnbc", asked="monuseg"), 2, (1.0,), "strong+synthetic-of-real-masks",
         _WITHOUT_OF_MASKS,
-        {},
+        _LESS_OF_MASKS,
     ),
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from benchmarks.run import arguments, flat, report
 from benchmarks.studies import Study
 from histoloom.cli.recipe import merge
 from histoloom.uplift.advice import Finding
+from histoloom.uplift.analysis import ArmKey
 
 PARTS = tuple(QUESTIONS)
 STAGES = (
@@ -79,15 +80,21 @@ def keys_of(found: dict, studies: list[Study], seen: float | None, on: str) -> d
 
 
 def taken_out(name: str, found: Predicted, comparisons: int, without: dict[str, Predicted]) -> dict[str, dict]:
-    """What the arm that the question is about loses without each of its ingredients, at equal counts of tiles."""
-    question, ratios = QUESTIONS[name], dict(found.arms)
-    asked = next(key for key in ratios if key[0] == question.asked)
-    lost = {}
+    """What the arm that the question is about loses without each of its ingredients, at equal counts of tiles, but for `ratio`."""
+    question = QUESTIONS[name]
+    asked, lost = _key_of(found, question.asked), {}
+    assert asked is not None, "each question is asked about one of its arms"
     for lacks, arm in question.others.items():
-        if other := next((key for key in ratios if key[0] == arm), None):
+        if other := _key_of(found, arm):
             lost[lacks] = between(found, asked, found, other, comparisons)
-    lost |= {lacks: between(found, asked, other, asked, comparisons) for lacks, other in without.items()}
+    for lacks, of in without.items():
+        if other := _key_of(of, question.asked):
+            lost[lacks] = between(found, asked, of, other, comparisons)
     return {lacks: {key: change[key] for key in CHANGE} for lacks, change in lost.items()}  # type: ignore[literal-required]
+
+
+def _key_of(found: Predicted, arm: str) -> ArmKey | None:
+    return next((key for key in found.arms if key[0] == arm), None)
 
 
 def drawn_differences(found: dict[str, dict], words: str) -> Figure:
@@ -173,7 +180,8 @@ def _answered(root: Path, name: str, fraction: float, smoke: bool) -> Answer:
 
 def _without(study: Study, lacks: str, changes: dict, asked: str) -> Study:
     """The same study without an ingredient, in which one arm with synthetic tiles is tried."""
-    alone = study.copied(f"{study.folder.name}-without-{lacks}", changes | {"uplift": {"arms": ["real", asked]}})
+    changes = changes | {"uplift": {"arms": ["real", asked], **changes.get("uplift", {})}}
+    alone = study.copied(f"{study.folder.name}-without-{lacks}", changes)
     alone.run(*STAGES)
     return alone
 
