@@ -92,7 +92,7 @@ def test_a_class_of_one_patient_is_named_and_no_draw_lacks_it():
     predictions = {("real", 1.0): [right] * 2, ("synthetic", 1.0): [np.eye(2)[np.zeros(24, int)]] * 2}
     found = analyse(predictions, LabelTask(CLASSES, groups, truth), "real", 0)
     assert found["thin_classes"] == {"blue": 1}
-    assert found["arms"][1]["interval"] == [-0.5, -0.5] and "did worse" in found["arms"][1]["verdict"]
+    assert found["arms"][1]["interval"] == [-0.5, -0.5] and "was worse" in found["arms"][1]["verdict"]
 
 
 def test_where_there_is_no_interval_nothing_is_said():
@@ -106,8 +106,8 @@ def test_the_verdict_says_help_only_where_the_interval_lies_above_nought(low, wi
     said = verdict(
         {"difference": low + width / 2, "interval": [low, low + width]}, "real+synthetic", "real", groups, "Dice"
     )
-    assert ("helped over" in said) == (low > 0) and ("did worse" in said) == (low + width < 0 and not low > 0)
-    assert ("No measurable help" in said) == (low <= 0 <= low + width)
+    assert ("was better than" in said) == (low > 0) and ("was worse" in said) == (low + width < 0 and not low > 0)
+    assert ("No measurable difference" in said) == (low <= 0 <= low + width)
     assert ("nothing follows for other patients" in said) == (groups < 10)
 
 
@@ -185,8 +185,11 @@ def test_analysis_compares_each_arm_with_the_first():
     predictions = {("real", 1.0): [1 - good] * 2, ("real+synthetic", 2.0): [good] * 2}
     predictions[("real+unfiltered", 2.0)] = [good] * 2
     found = analyse(predictions, label_task(test, CLASSES), "real", 0)
-    assert found["filtering"][0]["difference"] == 0 and "No measurable help" in found["filtering"][0]["verdict"]
+    assert found["filtering"][0]["difference"] == 0 and "No measurable difference" in found["filtering"][0]["verdict"]
     assert "gain" not in found
     real, both, _ = found["arms"]
     assert "verdict" not in real and both["difference"] == 1 and both["interval"] == [1, 1]
-    assert "'real+synthetic, ratio 2' helped over 'real'" in both["verdict"] and "other patients" not in both["verdict"]
+    assert (
+        "'real+synthetic, ratio 2' was better than 'real'" in both["verdict"]
+        and "other patients" not in both["verdict"]
+    )

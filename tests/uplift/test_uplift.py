@@ -108,7 +108,7 @@ def test_good_tiles_do_no_harm_and_wrong_labels_do(folder):
     found = run_uplift(params_of(arms=arms, ratios=[2.0], steps=30))
     by_arm = {arm["arm"]: arm for arm in found["arms"]}
     assert by_arm["real"]["balanced_accuracy"] > 0.9
-    assert by_arm["synthetic"]["balanced_accuracy"] < 0.1 and "did worse" in by_arm["synthetic"]["verdict"]
+    assert by_arm["synthetic"]["balanced_accuracy"] < 0.1 and "was worse" in by_arm["synthetic"]["verdict"]
     assert by_arm["real+synthetic"]["trained_on"] == {"real": 24, "synthetic": 40}
     in_turn = by_arm["synthetic-then-real"]
     assert in_turn["trained_on"] == {"real": 24, "synthetic": 40}

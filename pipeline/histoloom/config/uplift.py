@@ -39,7 +39,7 @@ class Uplift(Section):
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((1.0,), min_length=1)
     """synthetic tiles for each real one, in the arms that have both: how many there may be, and how often they are seen"""
     seeds: int = Field(5, ge=0, le=1000)
-    """models trained for each arm; 0 leaves the experiment out, and is the default with fewer than two classes of labels"""
+    """models trained for each arm; 0 leaves the experiment out, and is the default where a `label` task has fewer than two classes"""
     learner: LearnerConfig | None = None
     """the network: a name, or its keys; unstated, efficientnet-lite0 (ImageNet's weights) for labels and unet (small, from
     scratch) for masks. Others: timm:NAME (from scratch) for labels; unet-imagenet and diffusion (masks diffused, given the

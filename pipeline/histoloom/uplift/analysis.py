@@ -136,11 +136,11 @@ def verdict(difference: Difference, arm: str, reference: str, groups: int, words
         f"{100 * difference['difference']:+.1f} points of {words}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
     )
     if low > 0:
-        said = f"'{arm}' helped over '{reference}' ({points})."
+        said = f"'{arm}' was better than '{reference}' ({points})."
     elif high < 0:
-        said = f"'{arm}' did worse than '{reference}' ({points})."
+        said = f"'{arm}' was worse than '{reference}' ({points})."
     else:
-        said = f"No measurable help of '{arm}' over '{reference}' ({points})."
+        said = f"No measurable difference of '{arm}' from '{reference}' ({points})."
     least, most = difference.get("interval_of_all", (low, high))
     if least <= 0 <= most and not low <= 0 <= high:
         said += f" Among all comparisons made here that may be chance ({100 * least:+.1f} to {100 * most:+.1f})."
