@@ -86,7 +86,7 @@ def _synthetic(ids: np.ndarray) -> tuple[pd.DataFrame, pa.Schema]:
         "y_level0_px": -1, "mpp": 0.5, "tissue_fraction": np.nan, "caption": [f"tissue of form {n % 500}" for n in ids], "spot_id": None,
         "masked": False, "repaired": 0.0, "rna": None, "genotype": None, "cohort": None, "number": None, "seed": ids.astype(np.uint64), "scheduler": "ddim",
         "steps": 20, "precision": "fp32", "window_layout": None, "generator_sha256": _GENERATOR,
-        "condition_ref": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "program": "", "input_ref": None,
+        "condition_ref": [f"S{n // 1000:05d}_{8 * n}_{n}" for n in ids], "program": "", "input_ref": None, "like_ref": None,
         "guidance": [guidance] * len(ids), "request": np.where(ids % 50 > 1, "more", EVALUATION),
         "purpose": np.where(ids % 50 > 1, "augment", "evaluate"),
         "ancestors": [[f"P{(n // 1000) | 1:05d}"] for n in ids],
@@ -119,6 +119,13 @@ def main() -> None:
     parser.add_argument(
         "--tiles", type=int, nargs="+", default=(10_000, 100_000, 1_000_000), help="the numbers of tiles"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=STAGES,
+        default=STAGES,
+        help="these stages; those whose output they read must be among them",
+    )
     parser.add_argument("--work", type=Path, help="keep the studies here")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--one", nargs=4, metavar=("FOLDER", "STAGE", "TILES", "WORKERS"), help=argparse.SUPPRESS)
@@ -128,25 +135,31 @@ def main() -> None:
         print(json.dumps(run_one(Path(folder), stage, int(count), int(workers))))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        root, found = options.work or Path(temporary), {stage: {} for stage in STAGES}
+        root, found = options.work or Path(temporary), {stage: {} for stage in STAGES if stage in options.only}
         for count in options.tiles:
             make_study(root / str(count), count)
-            for stage in STAGES:
+            for stage in found:
                 found[stage][count] = measured(root / str(count), stage, count)
                 print(count, stage, found[stage][count], flush=True)
             if options.work is None:
                 shutil.rmtree(root / str(count))
-    few, many = min(options.tiles), max(options.tiles)
     keys = {
-        stage: {
-            "peak_mib": {str(count): result["mib"] for count, result in of.items()},
-            "slope_of_time": math.log(of[many]["s"] / of[few]["s"]) / math.log(many / few),
-            "bytes_a_tile": (of[many]["mib"] - of[few]["mib"]) * 2**20 / (many - few),
-        }
+        stage: {"peak_mib": {str(count): result["mib"] for count, result in of.items()}, **_growth(of)}
         for stage, of in found.items()
     }
     seconds = {stage: {f"s_{count}": result["s"] for count, result in of.items()} for stage, of in found.items()}
     report("tables", False, {"tiles": list(options.tiles), "tile_px": PX}, flat(keys), flat(seconds), options.json)
+
+
+def _growth(of: dict[int, dict[str, float]]) -> dict[str, float]:
+    """From the least number of tiles to the greatest; nothing where there is one number alone."""
+    few, many = min(of), max(of)
+    if few == many:
+        return {}
+    return {
+        "slope_of_time": math.log(of[many]["s"] / of[few]["s"]) / math.log(many / few),
+        "bytes_a_tile": (of[many]["mib"] - of[few]["mib"]) * 2**20 / (many - few),
+    }
 
 
 def measured(root: Path, stage: str, count: int, workers: int = 0) -> dict[str, float]:

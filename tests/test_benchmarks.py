@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import tables
 from benchmarks.packaged import from_history
 from benchmarks.planted import _over_unfiltered
 from histoloom.errors import HistoloomError
@@ -32,6 +33,13 @@ def test_a_benchmark_can_be_imported(name):
 def test_a_benchmark_runs_at_small_sizes(name, tmp_path):
     run(ROOT, sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--json", str(tmp_path / "out.json"))
     assert json.loads((tmp_path / "out.json").read_text())["keys"]
+
+
+def test_a_made_study_passes_through_the_stages_that_are_measured_on_it(tmp_path):
+    tables.make_study(tmp_path, 1_200)
+    for stage in ("plan", "train_filters", "filter", "emit"):
+        tables.run_one(tmp_path, stage, 1_200, 0)
+    assert list((tmp_path / "data/dataset").rglob("*.parquet"))
 
 
 def test_accepted_tiles_that_are_nearer_to_real_ones_have_a_ratio_below_one():
