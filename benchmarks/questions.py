@@ -72,9 +72,15 @@ def rare(root: Path, _: int, fraction: float) -> Study:
                 "where": {"label": label},
                 "start": {"from": "tile", "strength": 0.5},
             },
+            {
+                "name": f"inpainted{number}",
+                **atypical,
+                "where": {"label": label},
+                "remake": _FIGURE,
+                "start": in_normal,
+            },
         )
     ]
-    requests.append({"name": "inpainted", **atypical, "remake": {"centre_um": 10.0}, "start": in_normal})
     return _of_mitoses(root / f"rare-{fraction:g}", table, ["magnification", "label", "image", "text"], requests, 0.25)
 
 
@@ -106,9 +112,11 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
     return study
 
 
+_FIGURE = {"centre_um": 10.0, "blend_um": 2.0}
+"""Unblended, a disc had a rim. Only atypical tiles had one, since no normal figure was inpainted: seen when results of that recipe had been read."""
 _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
 _NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}
-_RARE = "noised0-of-noised1-of-inpainted"
+_RARE = "noised0-of-noised1-of-inpainted0-of-inpainted1"
 _INVERTED = "inverted0-of-inverted1"
 """Asked rather than `swapped`, since their colours lie nearer to the target's: decided before a learner's result was read."""
 _KNOWS_SCANNERS = {"steps": 1600, "drop": {"image": 0.5}}
@@ -128,7 +136,7 @@ QUESTIONS = {
         rare, 1, (0.05, 0.02, 0.1, 1.0), f"strong+synthetic-of-{_RARE}",
         {
             "realism_filter": f"strong+unfiltered-of-{_RARE}", "inpainting": "strong+synthetic-of-noised0-of-noised1",
-            "targeting": "strong+synthetic-of-noised0", "noised_start": "strong+synthetic-of-varied0-of-varied1",
+            "targeting": "strong+synthetic-of-noised0-of-inpainted0", "noised_start": "strong+synthetic-of-varied0-of-varied1",
             "mixing": f"strong+synthetic-then-real-of-{_RARE}",
         },
         {"unlabelled_pool": _NO_POOL, "embedding": _NO_EMBEDDING},

@@ -75,7 +75,10 @@ class Start(Section):
 
 
 class Remake(Section):
-    """The region of a real tile that is made anew; all else stays to the bit. Regions that are stated are joined."""
+    """The region of a real tile that is made anew; all else stays to the bit. Regions that are stated are joined.
+
+    Only pictures are blended: classes of a mask have nothing between them.
+    """
 
     classes: Annotated[tuple[str, ...], Distinct] = Field(
         (), description="make the tile anew only where its mask has one of these classes"
@@ -83,6 +86,9 @@ class Remake(Section):
     edited: bool = Field(False, description="make the tile anew only where change.mask changed the mask")
     centre_um: float | None = Field(None, gt=0, description="make only a disc in the middle anew, of this diameter")
     grow_um: float = Field(0.0, ge=0, description="how far the region is widened")
+    blend_um: float = Field(
+        0.0, ge=0, description="width at the region's border, inside it, over which new pixels fade into the tile's own"
+    )
     rounds: Positive = 1
     """how often each step is taken, so that the region fits what is kept (Lugmayr et al. 2022)"""
 
@@ -92,7 +98,7 @@ class Remake(Section):
 
     @model_validator(mode="after")
     def _has_a_region(self):
-        if (self.grow_um or self.rounds > 1) and not self.any:
+        if (self.grow_um or self.blend_um or self.rounds > 1) and not self.any:
             raise ValueError("remake names no region: state classes, edited or centre_um")
         return self
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label, maximum
 
 from histoloom.config import Params, Request
 from histoloom.config.program import Program, Remake
@@ -20,7 +20,7 @@ from histoloom.data.store import TileStore, write_arrays
 from histoloom.errors import HistoloomError
 from histoloom.registry import registered
 
-INPUTS, FREE = "inputs", "free"
+INPUTS, FREE, BLEND = "inputs", "free", "blend"
 GROUPS = ("split_group", "input_group", "like_group")
 """Columns of a plan: the split groups that a row is made of."""
 CONDITION_COLUMNS = ("label", "caption", "rna", "genotype", "cohort", "number", "mpp")
@@ -94,6 +94,9 @@ class InputTiles:
         arrays = {name: self.store.read(tiles, name) for name in self._names(program)}
         if program.remake.any:
             arrays[FREE] = self._free(program.remake, plan, tiles)
+        if program.remake.blend_um:
+            widths = program.remake.blend_um / tiles["mpp"].to_numpy(float)
+            arrays[BLEND] = np.stack([share_anew(one, px) for one, px in zip(arrays[FREE] > 0, widths)])
         return write_arrays(folder, arrays)
 
     def _names(self, program: Program) -> Sequence[str]:
@@ -122,6 +125,19 @@ class InputTiles:
                 f"{tiles['tile_id'].to_numpy()[empty][0]}: state where.contains, or a region that every tile has."
             )
         return free.astype(np.uint8)
+
+
+def share_anew(free: np.ndarray, blend_px: float) -> np.ndarray:
+    """How much of each pixel is new, (h, w) uint8: 0 outside the region `free` (h, w) bool, and 255 deeper in it than `blend_px`.
+
+    A part of the region that is narrower than that is wholly new in its middle.
+    """
+    if free.all() or not free.any():
+        return np.where(free, 255, 0).astype(np.uint8)
+    depth = distance_transform_edt(free)  # of its outermost pixels: 1
+    parts, count = label(free, np.ones((3, 3)))
+    deepest = np.concatenate([[1.0], np.atleast_1d(maximum(depth, parts, np.arange(1, count + 1)))])
+    return np.rint(255 * np.minimum(1, depth / np.minimum(blend_px + 1, deepest[parts]))).astype(np.uint8)
 
 
 def _grown(free: np.ndarray, px: float) -> np.ndarray:

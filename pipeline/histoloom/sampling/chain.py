@@ -16,7 +16,7 @@ from histoloom.conditions.encode import batch, null
 from histoloom.config import Sample
 from histoloom.config.channels import NOISE, read_channels
 from histoloom.config.program import Program
-from histoloom.data.inputs import FREE, input_tiles
+from histoloom.data.inputs import BLEND, FREE, input_tiles
 from histoloom.data.plan import planned_tiles
 from histoloom.data.seeds import item_seed
 from histoloom.process.noise import latent_noise
@@ -81,7 +81,7 @@ class PartRun:
         """Each microbatch's rows and what is made of them."""
         given = model.conditions.arrays(self.rows, self._given) | self._conditions(model)
         inverted = self._given_inputs(model) if program.start.inverted else None
-        inputs = self._inputs((*model.target.reads, FREE)) if program.reads_tile else {}
+        inputs = self._inputs((*model.target.reads, FREE, BLEND)) if program.reads_tile else {}
         nulls = null(given, model.specs)
         for _, rows in self.rows.groupby("batch"):
             index = np.resize(rows.index.to_numpy(), self.size)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from histoloom.conditions.batch import Conditions
 from histoloom.config import Sample
 from histoloom.config.program import Program
-from histoloom.data.inputs import FREE
+from histoloom.data.inputs import BLEND, FREE
 from histoloom.data.seeds import item_seed
 from histoloom.process.noise import latent_noise
 from histoloom.process.predictor import Given, Push
@@ -33,7 +33,8 @@ class Rows:
     """What the rows of a microbatch are made from.
 
     seeds : (b,) uint64, of each row's noise. given : their conditions. nulls : of all conditions, one row.
-    inputs : arrays of the tiles that they begin from, (b, ...); where regions are remade, `free` (b, h, w). Empty where they begin from noise.
+    inputs : arrays of the tiles that they begin from, (b, ...); where regions are remade, `free` (b, h, w), and `blend` (b, h, w) uint8 if
+    pictures fade at their borders: 255 is new. Empty where they begin from noise.
     inputs_given : the conditions of those tiles, where they are inverted.
     asked : captions of text and labels of label, (b,) each, read where the agreement with them pushes what is made.
     """
@@ -145,10 +146,19 @@ class Drawn:
         """The arrays, with the tile's own pixels wherever it isn't made anew."""
         if FREE not in self.rows.inputs:
             return made
-        free = self.rows.inputs[FREE] > 0
+        inputs, free = self.rows.inputs, self.rows.inputs[FREE] > 0
+        shares = {name: free.astype(np.float32) for name in made} | (
+            {"image": inputs[BLEND] / np.float32(255)} if BLEND in inputs else {}
+        )
         return {
-            name: np.where(free.reshape(*free.shape, *(1,) * (values.ndim - 3)), values, self.rows.inputs[name])
-            if name in self.rows.inputs
-            else values
+            name: _blended(inputs[name], values, shares[name]) if name in inputs else values
             for name, values in made.items()
         }
+
+
+def _blended(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`share` (b, h, w), from 0 to 1, of the new values (b, h, w, ...); where it is 0 or 1, values as they are."""
+    share = share.reshape(*share.shape, *(1,) * (new.ndim - 3))
+    if ((share == 0) | (share == 1)).all():
+        return np.where(share == 1, new, old)
+    return np.rint(share * new + (1 - share) * old).astype(new.dtype)
