@@ -112,7 +112,7 @@ def scanner(root: Path, fold: int, fraction: float) -> Study:
     return study
 
 
-_FIGURE = {"centre_um": 10.0, "blend_um": 2.0}
+_FIGURE = {"centre_um": 10.0, "grow_um": 1.0, "blend_um": 1.0}
 """Unblended, a disc had a rim. Only atypical tiles had one, since no normal figure was inpainted: seen when results of that recipe had been read."""
 _NO_POOL = {"tile": {"labels": {"unlabelled": "drop"}}}
 _NO_EMBEDDING = {"sample": {"guidance": {"label": 1.5, "image": 0.0}}}

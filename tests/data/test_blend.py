@@ -30,7 +30,7 @@ def test_the_share_grows_with_the_distance_from_the_border():
     free = np.zeros((21, 21), bool)
     free[:, :15] = True
     share = share_anew(free, 4)
-    assert share[10, 10:16].tolist() == [255, 204, 153, 102, 51, 0]
+    assert share[10, 10:16].tolist() == [255, 255, 191, 128, 64, 0]
     assert (share[:, :10] == 255).all()  # the tile's own edge is no border
 
 

@@ -128,16 +128,16 @@ class InputTiles:
 
 
 def share_anew(free: np.ndarray, blend_px: float) -> np.ndarray:
-    """How much of each pixel is new, (h, w) uint8: 0 outside the region `free` (h, w) bool, and 255 deeper in it than `blend_px`.
+    """How much of each pixel is new, (h, w) uint8: 0 outside the region `free` (h, w) bool, and 255 from a depth of `blend_px` on.
 
-    A part of the region that is narrower than that is wholly new in its middle.
+    A separate part of the region that is not so deep is wholly new in its middle; a neck between two parts keeps much of the old pixels.
     """
     if free.all() or not free.any():
         return np.where(free, 255, 0).astype(np.uint8)
     depth = distance_transform_edt(free)  # of its outermost pixels: 1
     parts, count = label(free, np.ones((3, 3)))
     deepest = np.concatenate([[1.0], np.atleast_1d(maximum(depth, parts, np.arange(1, count + 1)))])
-    return np.rint(255 * np.minimum(1, depth / np.minimum(blend_px + 1, deepest[parts]))).astype(np.uint8)
+    return np.rint(255 * np.minimum(1, depth / np.clip(blend_px, 1, deepest[parts]))).astype(np.uint8)
 
 
 def _grown(free: np.ndarray, px: float) -> np.ndarray:
