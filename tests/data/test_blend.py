@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from histoloom.data.inputs import share_anew
-from histoloom.sampling.drawn import _blended
+from histoloom.data.inputs import BLEND, FREE, share_anew
+from histoloom.sampling.drawn import Drawn, Rows, _blended
 
 REGIONS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -51,3 +51,21 @@ def test_blended_values_lie_between_and_are_kept_where_the_share_is_nothing_or_a
     assert found.dtype == dtype
     assert (found[share == 0] == old[share == 0]).all() and (found[share == 1] == new[share == 1]).all()
     assert ((found >= np.minimum(old, new)) & (found <= np.maximum(old, new))).all()
+
+
+@pytest.mark.parametrize("blended", [True, False])
+def test_pictures_fade_and_masks_do_not(blended):
+    draw = np.random.default_rng(0)
+    free = np.zeros((1, 12, 12), np.uint8)
+    free[0, 2:10, 2:10] = 1
+    old, new = (
+        {"image": draw.integers(a, b, (1, 12, 12, 3), np.uint8), "mask": np.full((1, 12, 12), c, np.uint8)}
+        for a, b, c in ((0, 90, 1), (160, 255, 2))
+    )
+    inputs = old | {FREE: free} | ({BLEND: share_anew(free[0] > 0, 3)[None]} if blended else {})
+    nothing = None  # the model and the conditions are not asked
+    found = Drawn(nothing, nothing, Rows(np.zeros(1, np.uint64), nothing, nothing, inputs))._whole(new)
+    assert (found["mask"] == np.where(free, 2, 1)).all()
+    assert (found["image"][free == 0] == old["image"][free == 0]).all()
+    assert (found["image"][0, 4:8, 4:8] == new["image"][0, 4:8, 4:8]).all()
+    assert (found["image"][0, 2, 2:10].max() < 160) == blended

@@ -102,7 +102,8 @@ def test_an_emitted_set_has_the_masks_of_real_and_accepted_tiles(folder, capsys)
     make_part("data/synthetic", "s", rows, tiles(3, SIDE, 9), SYNTHETIC_ROW, made)
     write_verdicts("data/verdicts/s", rows.assign(masked=True), [True, False, True])
     write_synthetic_lineage("data/synthetic")
-    emit_dataset(study_of(_params(licence="CC0")), Path("out"), b"a salt for tests, sixteen and more")
+    said = emit_dataset(study_of(_params(licence="CC0")), Path("out"), b"a salt for tests, sixteen and more")
+    assert said["counts"]["train"] == {"real": {"unlabelled": 2}, "synthetic": {"unlabelled": 2}}
     assert {p.name for p in Path("out/coco").iterdir()} == {"annotations", "train", "val", "test"}
     train = _read("train")
     assert [c["name"] for c in train.loadCats(train.getCatIds())] == ["nucleus", "clear"]

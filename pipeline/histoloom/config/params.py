@@ -15,8 +15,9 @@ from histoloom.config.file_keys import GENERATED
 from histoloom.config.file_names import FileName, alike
 from histoloom.config.filter import Filter
 from histoloom.config.models import TAKEN, ModelParams, inherited
-from histoloom.config.plan import Change, Plan, Request
+from histoloom.config.plan import Plan
 from histoloom.config.report import Report
+from histoloom.config.requests import NO_PICTURES, check_request
 from histoloom.config.sample import Sample
 from histoloom.config.sample_slides import SampleSlides
 from histoloom.config.tile import Tile
@@ -37,7 +38,6 @@ def _refuse_alike(where: str, names: Sequence[str]) -> None:
 
 ExtensionKind = Literal["condition", "target", "backbone", "reduce", "learner"]
 ExtensionPlace = Annotated[str, Field(pattern=r"\.py:[A-Za-z_]\w*$")]
-_NO_PICTURES = ("masks", "instances", "vectors", "volumes")
 
 
 class Params(Section):
@@ -254,66 +254,13 @@ class Params(Section):
             raise ValueError(f"plan.requests: {sorted(taken)} are names of classes; name the requests otherwise")
         made = self.last.train_denoiser.target.name
         wanted = [r.name for r in requests if r.purpose != "predict"] or ["plan.target"] * (self.plan.target != "none")
-        if made in _NO_PICTURES and (wanted or self.plan.evaluation_tiles):
+        if made in NO_PICTURES and (wanted or self.plan.evaluation_tiles):
             raise ValueError(
                 f"train_denoiser.target: the model that runs last makes {made}, and no pictures: set plan.target: none and "
                 "purpose: predict for every request, or name in sample.chain a model that paints them"
             )
         for request in requests:
             try:
-                self._check_request(request)
+                check_request(request, self)
             except ValueError as error:
                 raise ValueError(f"plan.requests, {request.name!r}: {error}") from None
-
-    def _check_like(self, request: Request) -> None:
-        made, read = set[str | None](), set[str]()
-        for link in self.chains()[request.chain or self.sample.chain].values():
-            target = link.train_denoiser.target
-            read |= {*link.train_denoiser.conditions} - made
-            made |= {target.condition} if target.name in _NO_PICTURES else {"image", "picture"}
-        if "image" not in read:
-            raise ValueError(
-                "like gives the embedding of another tile, and no model that it runs is given one of a real tile: 'image' is not among their "
-                "train_denoiser.conditions, or a model before makes it"
-            )
-        if "picture" in read:
-            raise ValueError(
-                "like gives the embedding of another tile, and the condition picture shows the tile itself: take one out"
-            )
-
-    def _check_request(self, request: Request) -> None:
-        change, names, mask = request.change, self.conditions, request.change.mask
-        selections = [*request.selections.values()]
-        needs = {
-            "mask": bool(mask.swap or mask.multiply or mask.scatter),
-            "rna": change.rna is not None,
-            "genotype": bool(change.genotype) or any(of.genotype for of in selections),
-            "text": change.caption is not None,
-            "magnification": change.mpp is not None,
-            "cohort": bool(change.cohort) or any(of.cohort for of in selections),
-            "number": bool(change.number),
-        }
-        asked = [name for name, needed in needs.items() if needed] + sorted(change.leave_out)
-        for name in (name for name in asked if name not in names):
-            raise ValueError(f"'{name}' is not among train_denoiser.conditions")
-        columns = {"cohort": {*change.cohort}.union(*(of.cohort for of in selections)), "number": {*change.number}}
-        for name, named in columns.items():
-            if others := sorted(named - {*getattr(self.train_encoders, name).columns}):
-                raise ValueError(f"{others} are no train_encoders.{name}.columns")
-        if unknown := sorted({*request.chain} - {*self.models}):
-            raise ValueError(f"chain names {unknown}, which models does not")
-        if request.like is not None:
-            self._check_like(request)
-        if request.start.inverted and self.last.sample.scheduler not in ("ddim", "euler"):
-            raise ValueError("inversion goes back over steps of ddim or euler: set sample.scheduler to one of them")
-        if request.start.inverted and self.last.sample.eta:
-            raise ValueError("a tile that is inverted comes back without fresh noise alone: set sample.eta to 0")
-        shown = {name for of in selections for name in of.contains}
-        masks = {*shown, *mask.swap, *mask.swap.values(), *mask.multiply, *request.remake.classes}
-        if extra := masks - {"background", *self.tile.masks.classes}:
-            raise ValueError(f"{sorted(extra)} are no tile.masks.classes")
-        labels = {label for label in (change.label, *(of.label for of in selections)) if label is not None}
-        if extra := labels - {*self.tile.labels.classes}:
-            raise ValueError(f"{sorted(extra)} are no tile.labels.classes")
-        if request.counterfactual and change == Change():
-            raise ValueError("counterfactual tiles differ in what 'change' states, and it is empty")

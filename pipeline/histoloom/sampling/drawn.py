@@ -161,4 +161,5 @@ def _blended(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
     share = share.reshape(*share.shape, *(1,) * (new.ndim - 3))
     if ((share == 0) | (share == 1)).all():
         return np.where(share == 1, new, old)
-    return np.rint(share * new + (1 - share) * old).astype(new.dtype)
+    both = share * new + (1 - share) * old
+    return (np.rint(both) if np.issubdtype(new.dtype, np.integer) else both).astype(new.dtype)

@@ -91,7 +91,8 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
     sources, unlabelled = labelled(params.tile.labels, sources)
     _write_formats(folder, sources, classes, config, salt)
     if "coco" in config.formats:
-        _write_coco(folder / "coco", sources, params.tile.masks.classes, config, salt)
+        known = _write_coco(folder / "coco", sources, params.tile.masks.classes, config, salt)
+        sources = known if {*config.formats} == {"coco"} else sources  # the card counts the tiles that leave
     counts = _counts(sources)
     asked_for = _joined([rows for _, rows in every])
     facts = CardFacts(
@@ -121,7 +122,7 @@ def emit_dataset(study: Study, folder: Path, salt: bytes) -> EmitMetrics:
         "counts": counts,
         "classes": list(classes),
         "unlabelled_left_out": unlabelled,
-        "synthetic_fraction_of_train": _synthetic_fraction(counts["train"]),
+        "synthetic_fraction_of_train": _synthetic_fraction(counts.get("train", {})),
         "unknown_ancestors": unknown,
     }
 
@@ -185,8 +186,8 @@ def _write_formats(
 
 def _write_coco(
     folder: Path, sources: dict[str, list[Source]], classes: tuple[str, ...], config: Emit, salt: bytes
-) -> None:
-    """Write the tiles whose mask is known. What a learner predicted is no mask of a real tile.
+) -> dict[str, list[Source]]:
+    """Write the tiles whose mask is known, and return them. What a learner predicted is no mask of a real tile.
 
     Raises
     ------
@@ -216,6 +217,7 @@ def _write_coco(
                 classes,
                 config.licence,
             )
+    return known
 
 
 def _masked_tiles(sources: list[Source], config: Emit, salt: bytes) -> Iterator[MaskedTile]:
