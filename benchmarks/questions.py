@@ -60,25 +60,13 @@ def rare(root: Path, _: int, fraction: float) -> Study:
     table = table[~table.index.isin(scarce.index[~scarce["slide_id"].isin(kept)])].copy()
     table.loc[table["set"] != "AMi-Br", "label"] = ""
     in_normal = {"from": "tile", "strength": 0.8, "where": {"label": "normal"}}
-    atypical = {"where": {"label": "atypical"}, "tiles": _MADE}
     requests = [
-        request
+        {"name": f"{name}{number}", "where": {"label": label}, "tiles": _MADE, **how}
         for number, label in enumerate(CLASSES)
-        for request in (
-            {"name": f"varied{number}", **atypical, "where": {"label": label}},
-            {
-                "name": f"noised{number}",
-                **atypical,
-                "where": {"label": label},
-                "start": {"from": "tile", "strength": 0.5},
-            },
-            {
-                "name": f"inpainted{number}",
-                **atypical,
-                "where": {"label": label},
-                "remake": _FIGURE,
-                "start": in_normal,
-            },
+        for name, how in (
+            ("varied", {}),
+            ("noised", {"start": {"from": "tile", "strength": 0.5}}),
+            ("inpainted", {"remake": _FIGURE, "start": in_normal}),
         )
     ]
     return _of_mitoses(root / f"rare-{fraction:g}", table, ["magnification", "label", "image", "text"], requests, 0.25)

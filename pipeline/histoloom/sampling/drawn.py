@@ -147,9 +147,7 @@ class Drawn:
         if FREE not in self.rows.inputs:
             return made
         inputs, free = self.rows.inputs, self.rows.inputs[FREE] > 0
-        shares = {name: free.astype(np.float32) for name in made} | (
-            {"image": inputs[BLEND] / np.float32(255)} if BLEND in inputs else {}
-        )
+        shares = dict.fromkeys(made, free) | ({"image": inputs[BLEND] / np.float32(255)} if BLEND in inputs else {})
         return {
             name: _blended(inputs[name], values, shares[name]) if name in inputs else values
             for name, values in made.items()
@@ -157,9 +155,9 @@ class Drawn:
 
 
 def _blended(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """`share` (b, h, w), from 0 to 1, of the new values (b, h, w, ...); where it is 0 or 1, values as they are."""
+    """The new values (b, h, w, ...) where `share` (b, h, w) is True; of a share from 0 to 1, that much of them."""
     share = share.reshape(*share.shape, *(1,) * (new.ndim - 3))
-    if ((share == 0) | (share == 1)).all():
-        return np.where(share == 1, new, old)
+    if share.dtype == bool:
+        return np.where(share, new, old)
     both = share * new + (1 - share) * old
     return (np.rint(both) if np.issubdtype(new.dtype, np.integer) else both).astype(new.dtype)
