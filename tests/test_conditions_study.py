@@ -110,7 +110,7 @@ def params(folder: Path, rows: list[dict], **sections):
             "genotype": {"table": "manifests/genotype.csv"},
             "cohort": {"columns": ["site"]},
             "number": {"columns": ["meta_age"]},
-            "image": {"source": "train", "image_px": 32, "width": 4, "size": 8, "steps": 4, "batch_size": 8},
+            "image": {"source": "train", "image_px": 32, "width": 8, "size": 8, "steps": 4, "batch_size": 8},
         },
         "train_autoencoder": {"channels": 16, "steps": 4, "decoder_steps": 2, "batch_size": 8},
         "encode": {"edges": True, "symmetries": "turns"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,7 +39,7 @@ from histoloom.training.views import side_before, view
 from tests.build import STAINS, make_part, make_study, tile_rows
 
 PX = 32
-TINY = ImageTower(source="train", image_px=PX, width=4, size=16, steps=6, batch_size=16)
+TINY = ImageTower(source="train", image_px=PX, width=8, size=16, steps=6, batch_size=16)
 
 
 def drawn(count, seed=0):
@@ -74,7 +75,7 @@ def run_of(folder: Path, config: ImageTower, every: int = 1000) -> TrainingRun:
 
 
 def job_of(folder: Path, store: TileStore, **image) -> FitJob:
-    stated = {"source": "train", "image_px": PX, "width": 4, "size": 16, "steps": 6, "batch_size": 16} | image
+    stated = {"source": "train", "image_px": PX, "width": 8, "size": 16, "steps": 6, "batch_size": 16} | image
     params = make_study(folder, [], train_denoiser={"conditions": ["image"]}, train_encoders={"image": stated})
     out = folder / "models/encoders"
     return FitJob(params, store, train_of(store), "cpu", out, folder / "checkpoints", folder / "curves")
@@ -104,7 +105,7 @@ def nearness(store: TileStore, folder: Path, config: ImageTower) -> float:
 
 @pytest.mark.parametrize("method", ["simclr", "vicreg", "barlow_twins"])
 def test_views_of_a_tile_come_nearer_than_those_of_two(store, tmp_path, method):
-    config = TINY.model_copy(update={"steps": 60, "method": method})
+    config = TINY.model_copy(update={"steps": 200, "method": method})
     untrained = config.model_copy(update={"steps": 1, "learning_rate": 1e-9})
     before, after = (nearness(store, tmp_path / name, of) for name, of in (("a", untrained), ("b", config)))
     assert after > 0.5 and after > before + 0.05
@@ -167,6 +168,37 @@ def test_no_training_library_is_needed_to_load_it(fitted):
     assert done.returncode == 0, done.stderr
 
 
+_GRADIENTS = """
+import torch
+from histoloom.conditions.tile_encoder import EncoderSizes, TileEncoder
+from histoloom.config.train_encoders import ImageTower
+
+torch.set_num_threads(1)
+least = ImageTower.model_fields["width"].metadata[0].ge
+model = TileEncoder(EncoderSizes(32, least, 16)).to(memory_format=torch.channels_last)
+tiles = torch.rand(16, 3, 32, 32)
+
+def gradients(tiles, **flags):
+    model.zero_grad()
+    with torch.backends.mkldnn.flags(**flags):
+        model(tiles).square().sum().backward()
+    return [p.grad for p in model.parameters()]
+
+for exact, own in zip(gradients(tiles, enabled=False), gradients(tiles.contiguous(memory_format=torch.channels_last), enabled=True)):
+    torch.testing.assert_close(own, exact, rtol=1e-3, atol=1e-3 * exact.abs().max().item())
+"""
+
+
+def test_gradients_of_the_narrowest_encoder_are_right_on_a_cpu_without_avx_512():
+    with pytest.raises(ValueError, match="greater than or equal to 8"):
+        ImageTower(source="train", width=7)
+    env = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", _GRADIENTS], capture_output=True, text=True, env=env, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_another_study_takes_the_encoder_as_it_is(fitted, store, tmp_path):
     job, _ = fitted
     source = str(job.folder / "image")
@@ -200,7 +232,7 @@ def test_a_tower_from_elsewhere_is_fitted_as_before(store, tmp_path):
     [
         lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
         lambda folder: (folder / "config.json").write_text("{}"),
-        lambda folder: (folder / "config.json").write_text(json.dumps({"image_px": PX, "width": 8, "size": 16})),
+        lambda folder: (folder / "config.json").write_text(json.dumps({"image_px": PX, "width": 16, "size": 16})),
     ],
 )
 def test_a_damaged_encoder_is_said(fitted, tmp_path, damage):

@@ -167,7 +167,8 @@ class ImageTower(Section):
     method: SelfSupervision = "vicreg"
     """of train: the self-supervised loss"""
     image_px: Annotated[int, Field(ge=16)] = Field(64, description="tiles are resized to this side")
-    width: Annotated[int, Field(ge=4)] = Field(16, description="channels of the first stage")
+    # With fewer, oneDNN 3.12 gives a strided 1 x 1 convolution wrong gradients, or crashes, on a CPU that has AVX2 and no AVX-512.
+    width: Annotated[int, Field(ge=8)] = Field(16, description="channels of the first stage, at least 8")
     size: Annotated[int, Field(ge=8)] = Field(128, description="channels of the embedding")
     steps: Positive = 600
     """of train: steps of the optimiser"""

@@ -99,7 +99,7 @@ def test_a_data_set_s_name_is_one_word(folder, name):
 
 def test_an_encoder_of_tiles_that_saw_a_held_out_slide_is_a_fault(folder):
     folder = Path("tower")
-    write_json(folder / "image/config.json", {"_class_name": TILE_ENCODER, "image_px": 16, "width": 4, "size": 8})
+    write_json(folder / "image/config.json", {"_class_name": TILE_ENCODER, "image_px": 16, "width": 8, "size": 8})
     save_file({"mean": np.zeros(8, np.float32)}, folder / "image/model.safetensors")
     Lineage(("pb",), ("b",)).save(folder)
     rows = []
