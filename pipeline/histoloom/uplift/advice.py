@@ -155,8 +155,8 @@ def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
     if helped and lost:
         todo = (
             f"Don't rely on synthetic tiles: in one of these experiments they gained, in another they lost. Let val choose among "
-            f"{_listed(situation, ('strong', 'strong+ssl', 'strong+retrieval'))}. If you try {_tried(helped[0])} beside them, keep it only if "
-            "your own test patients show a gain."
+            f"{_listed(situation, ('strong', 'strong+ssl', 'strong+retrieval'))}. If you try {_tried(helped[0])} beside them, go by "
+            "what your own test patients show."
         )
     elif nearest in helped and nearest["gain"]["interval_of_all"][0] > 0:
         todo = f"Sample synthetic tiles, and have uplift.arms try {_tried(nearest)} beside '{nearest['best_other']}'."
