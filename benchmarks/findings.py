@@ -34,6 +34,7 @@ def finding_of(name: str, fraction: float, studies: Sequence[Study], analysed: d
         "task": situation.task,
         "traits": situation.traits,
         "labelled_tiles": sum(situation.labelled.values()),
+        "rarest_tiles": min(situation.labelled.values()),
         "labelled_groups": situation.groups,
         "unlabelled_tiles": situation.unlabelled,
         "test_groups": analysed["test_groups"],

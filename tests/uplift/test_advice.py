@@ -17,7 +17,7 @@ from tests.uplift.studies import CLASSES, params_of, write_study
 _CHANGE = {"difference": 0.03, "interval": [0.01, 0.05], "interval_of_all": [0.005, 0.055]}
 _NONE = {"difference": 0.0, "interval": [-0.02, 0.02], "interval_of_all": [-0.03, 0.03]}
 FINDING = {
-    "name": "rare-0.05", "words": "mitoses", "task": "label", "traits": ["rare class"], "labelled_tiles": 500, "labelled_groups": 90,
+    "name": "rare-0.05", "words": "mitoses", "task": "label", "traits": ["rare class"], "labelled_tiles": 500, "rarest_tiles": 500, "labelled_groups": 90,
     "unlabelled_tiles": 700, "test_groups": 60, "best_other": "strong+ssl", "over_real": _CHANGE, "asked": "strong+synthetic", "gain": _NONE,
     "training_steps": 600, "sampled_tiles": 800, "recipe": None,
 }  # fmt: skip
@@ -82,7 +82,7 @@ _LOST = {"difference": -0.03, "interval": [-0.05, -0.01], "interval_of_all": [-0
 @pytest.mark.parametrize("nearer", [_CHANGE, _LOST], ids=["gain", "loss"])
 def test_where_one_experiment_gained_and_another_lost_val_is_to_choose_whichever_is_nearer(nearer):
     further = _LOST if nearer is _CHANGE else _CHANGE
-    both = [FINDING | {"gain": nearer}, FINDING | {"gain": further, "labelled_tiles": 9000}]
+    both = [FINDING | {"gain": nearer}, FINDING | {"gain": further, "rarest_tiles": 9000}]
     text = " ".join(advice(_situation(), both))
     assert "Don't rely on synthetic tiles" in text and "'strong', 'strong+ssl' and 'strong+retrieval'" in text
     assert "Sample synthetic tiles" not in text and "Don't train a generator" not in text
@@ -102,7 +102,7 @@ def test_what_needs_unlabelled_tiles_is_not_advised_without_any():
 
 
 def test_of_alike_experiments_the_nearest_in_size_advises_and_other_tasks_are_not_asked():
-    far, near = FINDING | {"labelled_tiles": 9000}, FINDING | {"labelled_tiles": 400}
+    far, near = FINDING | {"rarest_tiles": 9000}, FINDING | {"rarest_tiles": 400}
     assert alike(_situation(), [far, near, FINDING | {"task": "mask"}]) == [near, far]
     assert "Nothing like it was measured" in " ".join(advice(_situation(task="mask", labelled={"masks": 5}), [FINDING]))
 

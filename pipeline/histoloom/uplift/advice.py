@@ -38,6 +38,7 @@ class Finding(TypedDict):
     """One experiment of `benchmarks.uplift`.
 
     words : what it was, for a reader. traits : what its study lacked. asked : the arm with synthetic tiles that it was about.
+    rarest_tiles : labelled tiles of the class that has fewest; of masks, all.
     best_other : the best arm without synthetic tiles, `over_real` what it gained over real tiles without augmentation.
     gain : what synthetic tiles gained over `best_other`. recipe : of `histoloom init`, which makes such tiles.
     """
@@ -47,6 +48,7 @@ class Finding(TypedDict):
     task: Literal["label", "mask"]
     traits: list[Trait]
     labelled_tiles: int
+    rarest_tiles: int
     labelled_groups: int
     unlabelled_tiles: int
     test_groups: int
@@ -119,12 +121,12 @@ def findings() -> list[Finding]:
 
 
 def alike(situation: Situation, measured: Iterable[Finding]) -> list[Finding]:
-    """Experiments of the same task whose studies lacked the same thing, those with the nearest number of labelled tiles first."""
-    count = sum(situation.labelled.values())
+    """Experiments of the same task whose studies lacked the same thing, those with the nearest number of labelled tiles of the rarest class first."""
+    count = min(situation.labelled.values())
     traits = {*situation.traits}
     same = [f for f in measured if f["task"] == situation.task and {*f["traits"]} & traits]
     same = [f for f in same if _ELSEWHERE not in f["traits"] or _ELSEWHERE in traits]
-    return sorted(same, key=lambda f: max(f["labelled_tiles"], count) / max(1, min(f["labelled_tiles"], count)))
+    return sorted(same, key=lambda f: max(f["rarest_tiles"], count) / max(1, min(f["rarest_tiles"], count)))
 
 
 def advice(situation: Situation, measured: Iterable[Finding]) -> list[str]:
@@ -190,7 +192,8 @@ def _tried(finding: Finding) -> str:
 
 def _reported(finding: Finding) -> str:
     """What an experiment found, in a sentence or two."""
-    size = f"{finding['labelled_tiles']:,} labelled tiles of {finding['labelled_groups']} split groups, {finding['unlabelled_tiles']:,} unlabelled"
+    rare = f", {finding['rarest_tiles']:,} of the rarest class," if finding["task"] == "label" else ""
+    size = f"{finding['labelled_tiles']:,} labelled tiles{rare} of {finding['labelled_groups']} split groups, {finding['unlabelled_tiles']:,} unlabelled"
     over = (
         f" changed the result of real tiles as they are by {_points(finding['over_real'])}, and"
         if finding["over_real"]
