@@ -123,10 +123,10 @@ def registered(kind: Kind, name: str) -> Any:
     return getattr(found, attribute)
 
 
-def imported_files() -> list[Path]:
-    """The files of pieces from outside that are modules in this process: what another process needs before it unpickles such pieces."""
+def imported_files() -> dict[str, Path]:
+    """Name of the module, to its file, of pieces from outside that this process imported. Another needs them before it unpickles such pieces."""
     files = {Path(place.rpartition(":")[0]) for names in _EXTENSIONS.values() for place in names.values()}
-    return sorted(file for file in files if _module_name(file) in sys.modules)
+    return {name: file for file in sorted(files) if (name := _module_name(file)) in sys.modules}
 
 
 def import_files(files: Iterable[Path]) -> None:

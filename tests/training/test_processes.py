@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import cloudpickle
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from histoloom import registry
 from histoloom.backbones.denoiser import load_denoiser
 from histoloom.config import TrainAutoencoder, TrainDenoiser
 from histoloom.config.denoiser_record import ConditionSpec
@@ -121,6 +123,26 @@ def test_a_process_that_dies_ends_the_training_with_an_error(tmp_path, dies):
         train(model, loss, run)
     assert "exit code 3" in str(raised.value)
     assert not torch.distributed.is_initialized() and "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.parametrize("uses", [False, True])
+def test_a_piece_from_outside_whose_file_is_gone_matters_to_who_uses_it_alone(tmp_path, monkeypatch, uses):
+    """A process may have had another study before; its folder may be gone."""
+    monkeypatch.setattr(registry, "_EXTENSIONS", {})
+    file = tmp_path / "outside.py"
+    file.write_text("class Outside:\n    rows = 4\n")
+    registry.extend({"condition": {"outside": f"{file}:Outside"}})
+    outside, model = registry.registered("condition", "outside"), torch.nn.Linear(2, 1)
+    piece = outside if uses else None
+    file.unlink()
+
+    def loss(step: int, generator: torch.Generator):
+        rows = piece.rows if piece else 4
+        return model(torch.ones(rows, 2)[own_rows(rows)]).square().mean(), {}
+
+    run = TrainingRun("t", 2, 1e-2, 0, tmp_path / "run", 9, processes=2, batch_size=4)
+    with pytest.raises(HistoloomError, match=r"outside\.py, and there is no such file") if uses else nullcontext():
+        train(model, loss, run)
 
 
 def test_how_many_processes_share_a_training():

@@ -130,8 +130,10 @@ def beside(work: Any, follow: Callable[[Any], None], count: int, device: str) ->
         port = free.getsockname()[1]
     ready, over, others = get_context("spawn").Semaphore(0), threading.Event(), None
     try:
+        rest = _packed(work)
+        used = [file for name, file in imported_files().items() if name.encode() in rest]
         arguments = (
-            _packed((extensions(), imported_files(), _packed(work))),
+            _packed((extensions(), used, rest)),
             follow,
             ready,
             port,
@@ -140,7 +142,7 @@ def beside(work: Any, follow: Callable[[Any], None], count: int, device: str) ->
             threads,
         )
         others = start_processes(_other, arguments, count - 1, join=False, daemon=True, start_method="spawn")
-        del arguments  # the packed weights
+        del arguments, rest  # the packed weights
         for _ in others.processes:
             while not ready.acquire(timeout=0.1):
                 others.join(timeout=0)
