@@ -65,7 +65,7 @@ def hospital(
 
 def _params(taught: str, asked: str, uplift: dict[str, Any], steps: int) -> dict[str, Any]:
     """Params of a study whose filters' segmenter takes so many steps."""
-    drawn = {"tiles": _MADE, "where": {"contains": {"nucleus": 0.1}, "cohort": {"site": taught}}}
+    drawn = {"tiles": _MADE, "where": {"cohort": {"site": taught}}}
     of_target = {"cohort": {"site": asked}}
     return {
         "tile": {
@@ -83,7 +83,7 @@ def _params(taught: str, asked: str, uplift: dict[str, Any], steps: int) -> dict
             "target": "none", "batch_size": 32,
             "requests": [
                 {"name": "real-masks", **drawn, "change": of_target, "like": of_target},
-                {"name": "predicted-masks", **drawn, "where": {**drawn["where"], **of_target}},
+                {"name": "predicted-masks", "tiles": _MADE, "where": of_target},
                 {"name": "unswapped", **drawn},
             ],
         },
