@@ -2,7 +2,8 @@
 
 Each stage runs in a process of its own, whose anonymous memory is read while it works: what is mapped from files is not in it.
 At the smaller number it runs again, and has its tiles in memory too: its steps read from files and from memory in turn, since two processes
-differ in speed by more than that does. The denoiser runs once more on one thread, by one process and by two that share each batch.
+differ in speed by more than that does. The denoiser runs once more on one thread, by one process and by two that share each batch: the small one
+of this benchmark, and one as large as the packaged model's.
 """
 
 from __future__ import annotations
@@ -41,8 +42,14 @@ RowArray = np.ndarray | JoinedRows
 STAGES = ("train_encoders", "train_autoencoder", "train_denoiser")
 
 
-def params(steps: int) -> Params:
-    net = {"channels": [16, 32]}
+NETWORKS: dict[str, dict] = {
+    "small": {"channels": [16, 32]},
+    "packaged": {"channels": [64, 64, 128, 160], "layers_per_block": 1, "attention_head_dim": 2},
+}
+"""Denoisers, by what they are called here."""
+
+
+def params(steps: int, network: str = "small") -> Params:
     return Params.model_validate({
         "tile": {"mpp": 0.5, "tile_px": PX, "stride_px": PX, "labels": {"source": "slide", "classes": ["a", "b"]}},
         "train_encoders": {
@@ -50,7 +57,7 @@ def params(steps: int) -> Params:
             "image": {"source": "train", "steps": steps, "batch_size": 64, "image_px": PX, "width": 8},
         },
         "train_autoencoder": {"channels": 16, "down_factor": FACTOR, "crop_px": 32, "batch_size": 16, "steps": steps, "perceptual_weight": 0},
-        "train_denoiser": {"conditions": ["label", "text", "image"], "batch_size": 32, "steps": steps, **net},
+        "train_denoiser": {"conditions": ["label", "text", "image"], "batch_size": 32, "steps": steps, **NETWORKS[network]},
     })  # fmt: skip
 
 
@@ -131,12 +138,14 @@ def _in_turn():
 def run_one(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:
     """One stage, in this process: its greatest anonymous memory in MiB, the median time of a step, and the last loss.
 
-    how : mapped; in_turn, whose `over_in_memory` says how fast steps that read from files are beside those that don't; or a number of
-        processes of one thread.
+    how : mapped; in_turn, whose `over_in_memory` says how fast steps that read from files are beside those that don't; or NETWORK:NUMBER,
+        the denoiser and the number of processes of one thread.
     """
     study, times = Study(root), []
-    threads = {"training_threads": 1, "training_processes": int(how)} if how.isdigit() else {}
-    vars(study).update(stated=params(steps), params=params(steps), cluster=Cluster(workers=1, **threads))
+    network, _, processes = how.rpartition(":")
+    threads = {"training_threads": 1, "training_processes": int(processes)} if network else {}
+    stated = params(steps, network or "small")
+    vars(study).update(stated=stated, params=stated, cluster=Cluster(workers=1, **threads))
 
     def timed(self, step: int):
         _InTurn.from_memory = step % 2 == 1
@@ -183,19 +192,20 @@ def main() -> None:
                 "steps_per_s_over_in_memory": statistics.median(each["over_in_memory"] for each in in_turn),
             }
             steps[stage] = {"step_s": {str(count): result["step_s"] for count, result in of.items()}}
-        pairs = [
-            (
-                _in_process(root / str(few), "train_denoiser", options.steps, "2"),
-                _in_process(root / str(few), "train_denoiser", options.steps, "1"),
-            )
-            for _ in range(REPEATS)
-        ]
-        found["processes"] = {
-            "two_over_one": statistics.median(one["step_s"] / two["step_s"] for two, one in pairs),
-            "loss_difference": max(abs(one["loss"] - two["loss"]) for two, one in pairs),
-        }
+        found["processes"] = {network: _shared(root / str(few), options.steps, network) for network in NETWORKS}
     sizes = {"tiles": list(options.tiles), "tile_px": PX, "steps": options.steps}
     report("training", False, sizes, flat(found), flat(steps), options.json)
+
+
+def _shared(root: Path, steps: int, network: str) -> dict[str, float]:
+    """Two processes beside one, in pairs."""
+    pairs = [
+        [_in_process(root, "train_denoiser", steps, f"{network}:{count}") for count in (2, 1)] for _ in range(REPEATS)
+    ]
+    return {
+        "two_over_one": statistics.median(one["step_s"] / two["step_s"] for two, one in pairs),
+        "loss_difference": max(abs(one["loss"] - two["loss"]) for two, one in pairs),
+    }
 
 
 def _in_process(root: Path, stage: str, steps: int, how: str) -> dict[str, float]:

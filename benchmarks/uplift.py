@@ -138,13 +138,13 @@ def main() -> None:
                 found[f"{100 * fraction:g} %"] = answer.analysed
                 said += [answer.finding] if answer.finding else []
                 minutes[f"minutes_{name}_{fraction:g}"] = (time.monotonic() - start) / 60
+                if options.findings is not None:
+                    write_findings(options.findings, said)
+                report("uplift", options.smoke, {}, flat(keys), minutes, options.json)
             if options.pictures is not None and found:
                 options.pictures.mkdir(parents=True, exist_ok=True)
                 words = "Dice" if name.startswith("hospital") else "balanced accuracy"
                 drawn_differences(found, words).savefig(options.pictures / f"{name}.png", dpi=110)
-    if options.findings is not None:
-        write_findings(options.findings, said)
-    report("uplift", options.smoke, {}, flat(keys), minutes, options.json)
 
 
 class Answer(NamedTuple):
