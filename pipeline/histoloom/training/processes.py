@@ -92,14 +92,21 @@ def everyones(rows: torch.Tensor) -> torch.Tensor:
 def take_mean_of_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Give every process the mean of all processes' gradients, by one exchange. A weight that none of them uses stays without one."""
     uses = [p.grad is not None for p in parameters]
-    gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]
-    flat = torch.cat([torch.tensor(uses, dtype=gradients[0].dtype, device=gradients[0].device), *gradients])
+    gradients = [_as_in_memory(torch.zeros_like(p) if p.grad is None else p.grad, p) for p in parameters]
+    count = torch.tensor(uses, dtype=gradients[0].dtype, device=gradients[0].device)
+    flat = torch.cat([count, *(gradient.reshape(-1) for gradient in gradients)])
     torch.distributed.all_reduce(flat)
-    used, *means = (flat / _place()[1]).split([len(parameters), *(p.numel() for p in parameters)])
+    used, *means = flat.div_(_place()[1]).split([len(parameters), *(p.numel() for p in parameters)])
     for place, (parameter, mean) in enumerate(zip(parameters, means)):
         if uses[place] or used[place] > 0:  # to read a number is to wait for a GPU
             parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad.copy_(mean.view_as(parameter))
+            own = _as_in_memory(parameter.grad, parameter)
+            own.copy_(mean.view(own.shape))
+
+
+def _as_in_memory(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A view of a tensor of a parameter's shape, its axes in the order in which the parameter lies in memory: to flatten it copies nothing."""
+    return values.permute(sorted(range(parameter.ndim), key=parameter.stride, reverse=True))
 
 
 def mean_of_numbers(accelerator: Accelerator, numbers: Numbers) -> Numbers:
