@@ -93,8 +93,8 @@ def take_mean_of_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Give every process the mean of all processes' gradients, by one exchange. A weight that none of them uses stays without one."""
     uses = [p.grad is not None for p in parameters]
     gradients = [_as_in_memory(torch.zeros_like(p) if p.grad is None else p.grad, p) for p in parameters]
-    count = torch.tensor(uses, dtype=gradients[0].dtype, device=gradients[0].device)
-    flat = torch.cat([count, *(gradient.reshape(-1) for gradient in gradients)])
+    use = torch.tensor(uses, dtype=gradients[0].dtype, device=gradients[0].device)
+    flat = torch.cat([use, *(gradient.reshape(-1) for gradient in gradients)])
     torch.distributed.all_reduce(flat)
     used, *means = flat.div_(_place()[1]).split([len(parameters), *(p.numel() for p in parameters)])
     for place, (parameter, mean) in enumerate(zip(parameters, means)):
