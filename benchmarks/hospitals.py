@@ -1,7 +1,7 @@
 """The question `hospital` of `benchmarks.uplift`, in both directions: nuclei of a set of which no nucleus was drawn for the learner.
 
 A segmenter of the labelled set predicts masks for the other's unlabelled tiles. With these the packaged model is adapted to both sets. Then it paints
-masks that people drew in the look of the other set: each tile is given the embedding of an unlabelled tile of it.
+in the look of the other set: masks that people drew, each with the embedding of an unlabelled tile of that set, and predicted masks.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
+from benchmarks.packaged import recipe
 from benchmarks.run import anonymous_memory, flat, in_process, report
 from benchmarks.tiling import texture
 from histoloom.config import Cluster, Params
@@ -42,14 +43,13 @@ RowArray = np.ndarray | JoinedRows
 STAGES = ("train_encoders", "train_autoencoder", "train_denoiser")
 
 
-NETWORKS: dict[str, dict] = {
-    "small": {"channels": [16, 32]},
-    "packaged": {"channels": [64, 64, 128, 160], "layers_per_block": 1, "attention_head_dim": 2},
-}
-"""Denoisers, by what they are called here."""
+NETWORKS = ("small", "packaged")
+"""Denoisers: a small one, and one as large as the packaged model's."""
 
 
 def params(steps: int, network: str = "small") -> Params:
+    packaged = recipe()["train_denoiser"] if network == "packaged" else {}
+    net = {key: packaged[key] for key in ("channels", "attention_head_dim")} if packaged else {"channels": [16, 32]}
     return Params.model_validate({
         "tile": {"mpp": 0.5, "tile_px": PX, "stride_px": PX, "labels": {"source": "slide", "classes": ["a", "b"]}},
         "train_encoders": {
@@ -57,7 +57,7 @@ def params(steps: int, network: str = "small") -> Params:
             "image": {"source": "train", "steps": steps, "batch_size": 64, "image_px": PX, "width": 8},
         },
         "train_autoencoder": {"channels": 16, "down_factor": FACTOR, "crop_px": 32, "batch_size": 16, "steps": steps, "perceptual_weight": 0},
-        "train_denoiser": {"conditions": ["label", "text", "image"], "batch_size": 32, "steps": steps, **NETWORKS[network]},
+        "train_denoiser": {"conditions": ["label", "text", "image"], "batch_size": 32, "steps": steps, **net},
     })  # fmt: skip
 
 
